@@ -1,0 +1,52 @@
+# Retake: `make demo` shows the whole arrow, `make test` proves it. Everything else is one word, too.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help sync sync-worker demo test test-core test-worker check format bench prove golden clean
+
+VENV := .venv
+WORKER := .venv-worker
+PY := $(VENV)/bin/python
+WPY := $(WORKER)/bin/python
+PYTHON ?= python3
+export PYTHONUTF8 := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+help:            ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## / — /' | sort
+
+sync: $(VENV)/.synced   ## environment without torch: core, usd, newton, video, tests, checks
+$(VENV)/.synced: pyproject.toml constraints.txt scripts/make_env.py
+	@$(PYTHON) scripts/make_env.py $(VENV)
+
+sync-worker: $(WORKER)/.synced   ## environment of the GPU process (torch, diffusers)
+$(WORKER)/.synced: pyproject.toml constraints.txt scripts/make_env.py
+	@$(PYTHON) scripts/make_env.py $(WORKER)
+
+demo: sync       ## one simulated pick-and-drop becomes three takes and a report in runs/demo
+	@$(VENV)/bin/retake run --preset short --run runs/demo
+
+test: test-core test-worker   ## every law at reduced counts, both environments (at most 15 minutes on 2 cores)
+
+test-core: sync
+	@$(PY) -m pytest tests --ignore=tests/worker -n 2 --dist loadgroup -q
+
+test-worker: sync-worker
+	@$(WPY) -m pytest tests/worker -n 2 --dist loadgroup -q
+
+check: sync      ## format, lint, types, import rules
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+	@$(VENV)/bin/pyright
+	@PYTHONPATH=. $(VENV)/bin/lint-imports
+
+format: sync     ## rewrite the code in the house's format
+	@$(PY) -m ruff format . && $(PY) -m ruff check --fix .
+
+bench: sync      ## measure, print a table, write docs/proof/bench.json
+	@$(PY) scripts/bench.py
+
+prove: sync sync-worker   ## every proof at full counts; resumable; writes docs/proof
+	@$(PY) scripts/prove.py
+
+clean:           ## remove caches; environments and runs stay
+	@rm -rf .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build

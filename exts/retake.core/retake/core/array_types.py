@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Array types whose shape is part of the annotation: `Float64[np.ndarray, "T L 4 4"]`.
+
+jaxtyping is a test-time tool: Kit has none, so without it the names evaluate to `np.ndarray` and cost nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Float32, Float64, Int, Int16, UInt8, UInt16
+else:
+    try:
+        from jaxtyping import Bool, Float, Float32, Float64, Int, Int16, UInt8, UInt16
+    except ImportError:
+
+        class _Free:
+            """Stands in for a jaxtyping dtype: subscripting gives the plain array type."""
+
+            def __class_getitem__(cls, item: Any) -> type:
+                return np.ndarray
+
+        Bool = Float = Float32 = Float64 = Int = Int16 = UInt8 = UInt16 = _Free
+
+__all__ = ["Bool", "Float", "Float32", "Float64", "Int", "Int16", "UInt8", "UInt16"]

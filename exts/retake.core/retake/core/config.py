@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""RunConfig: every parameter of a run with its default. `config/retake.yaml` mirrors it and explains each line.
+
+A user's file or `--set section.key=value` overrides single values; an unknown key or a value of the wrong type is an
+error that lists what is valid.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+
+from retake.core.errors import InputError, choose
+
+
+@dataclass(frozen=True)
+class CaptureConfig:
+    """How the Episode is made."""
+
+    simulator: str = "newton"
+    preset: str = "short"
+    seed: int = 0
+    stage: str = ""
+    """USD stage; empty = the preset's own."""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """Scenario parameters that replace the preset's random draw."""
+
+
+@dataclass(frozen=True)
+class CheckConfig:
+    """Bounds of the episode check; sources in docs/episode.md."""
+
+    force: bool = False
+    """Go on with an episode that fails; everything downstream says so."""
+    joint_limit_slack: float = 1e-3
+    """rad or m beyond a position limit (soft limits of the solvers)."""
+    velocity_slack: float = 0.02
+    """Share of a velocity limit."""
+    effort_slack: float = 0.01
+    """Share of an effort limit."""
+    link_position_m: float = 1e-4
+    """Link pose against forward kinematics (float32 simulators: 4.3e-7 m measured)."""
+    link_rotation_rad: float = 1e-3
+    penetration_m: float = 0.005
+    """Deepest contact."""
+    frame_time_s: float = 1e-4
+    """Frame times against k/fps."""
+    coverage_frames: float = 0.9
+    """Share of frames in which a camera must see a robot."""
+    coverage_pixels: int = 50
+    """Robot pixels that count as seen."""
+
+
+@dataclass(frozen=True)
+class SkeletonConfig:
+    """How the Skeleton is drawn."""
+
+    size: tuple[int, int] = (640, 480)
+    """(width, height) that the video model reads; drawing happens at capture size first."""
+
+
+@dataclass(frozen=True)
+class VariantsConfig:
+    """How first frames are dressed."""
+
+    backend: str = "procedural"
+    presets: tuple[str, ...] = ("bun_warehouse", "chips_conveyor", "vegetable_kitchen")
+    count: int = 0
+    """More worlds drawn by the sampler beyond the presets."""
+    seed: int = 0
+    only_commercial: bool = False
+
+
+@dataclass(frozen=True)
+class TakesConfig:
+    """How videos are generated."""
+
+    backend: str = "composite"
+    seed: int = 42
+    frames: int = 0
+    """0 = the whole episode."""
+    start: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class VerdictsConfig:
+    """How takes are judged."""
+
+    enabled: bool = True
+    reroll: int = 0
+    """Further attempts for a take that fails."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run of the whole arrow."""
+
+    camera: str = "front"
+    capture: CaptureConfig = CaptureConfig()
+    check: CheckConfig = CheckConfig()
+    skeleton: SkeletonConfig = SkeletonConfig()
+    variants: VariantsConfig = VariantsConfig()
+    takes: TakesConfig = TakesConfig()
+    verdicts: VerdictsConfig = VerdictsConfig()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON of all values."""
+        return dataclasses.asdict(self)
+
+
+def config_path(*parts: str) -> Path:
+    """A file or folder of Retake's `config/` tree, in the checkout (also inside Kit) or in the installed wheel."""
+    installed = Path(__file__).parent / "_config"
+    root = installed if installed.is_dir() else Path(__file__).resolve().parents[4] / "config"
+    return root.joinpath(*parts)
+
+
+def load_yaml(path: Path) -> Any:
+    """YAML of a file. Raises InputError naming the file."""
+    try:
+        return yaml.safe_load(Path(path).read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; expected a YAML file") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path} is not readable YAML: {error}") from error
+
+
+def load_config(path: Path | None = None, overrides: tuple[str, ...] = ()) -> RunConfig:
+    """Defaults, then the user's YAML, then `section.key=value` overrides (values are YAML, too)."""
+    config = RunConfig()
+    if path is not None:
+        data = load_yaml(path)
+        if data is not None:
+            config = merge(config, data, str(path))
+    for item in overrides:
+        key, equals, text = item.partition("=")
+        if not equals:
+            raise InputError(f"--set {item!r}: expected section.key=value, for example takes.seed=7")
+        value: Any = yaml.safe_load(text)
+        for part in reversed(key.strip().split(".")):
+            value = {part: value}
+        config = merge(config, value, f"--set {item}")
+    return config
+
+
+def merge(config: Any, data: Any, where: str) -> Any:
+    """A copy of a frozen config with the values of a nested mapping. Raises InputError naming `where`."""
+    if not isinstance(data, dict):
+        raise InputError(f"{where}: expected a mapping of settings, found {type(data).__name__}")
+    hints, changes = get_type_hints(type(config)), {}
+    for key, value in data.items():
+        if key not in hints:
+            raise InputError(f"{where}: {choose('setting', str(key), hints)}")
+        current = getattr(config, key)
+        if dataclasses.is_dataclass(current):
+            changes[key] = merge(current, value or {}, f"{where}: {key}")
+            continue
+        if isinstance(current, tuple) and isinstance(value, list | tuple):
+            value = tuple(value)
+            kinds = {type(x) for x in current}
+            if kinds and any(type(x) not in kinds for x in value):
+                raise InputError(f"{where}: {key} needs a list of {kinds.pop().__name__}, found {list(value)}")
+        if isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if value is None and isinstance(current, str):
+            value = ""
+        if type(value) is not type(current):
+            raise InputError(f"{where}: {key} needs a {type(current).__name__} like {current!r}, found {value!r}")
+        changes[key] = value
+    return dataclasses.replace(config, **changes)

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Heavy parts by name: "module:attribute" strings resolved on use, so that core imports neither simulators nor torch."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from retake.core.errors import InputError, MissingDependencyError, choose
+
+
+def load(reference: str, *, extra: str = "") -> Any:
+    """The object behind "module:attribute". Raises MissingDependencyError naming the extra that brings its imports."""
+    module_name, _, attribute = reference.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        missing = getattr(error, "name", None) or module_name
+        hint = f"pip install 'isaac-retake[{extra}]'" if extra else f"make {missing} importable"
+        raise MissingDependencyError(
+            f"{reference} needs {missing!r}, which cannot be imported here ({error}); {hint}"
+        ) from error
+    return getattr(module, attribute)
+
+
+def choices(group: str, builtin: Mapping[str, str]) -> dict[str, str]:
+    """Built-in names and those that other packages add through the entry-point group; built-in names win."""
+    found = {point.name: point.value for point in entry_points(group=group)}
+    return {**found, **builtin}
+
+
+def pick(what: str, name: str, group: str, builtin: Mapping[str, str], extras: Mapping[str, str]) -> Any:
+    """The object registered under a name. Raises InputError listing the valid names."""
+    table = choices(group, builtin)
+    if name not in table:
+        raise InputError(choose(what, name, table))
+    return load(table[name], extra=extras.get(name, ""))

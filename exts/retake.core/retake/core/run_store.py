@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""RunDirectory: one run's folder, `runs/<name>/` (docs/run_folder.md): who may write to it, and what was asked of it.
+
+run.json                     schema, configuration, stages with the hash of their inputs
+episode/ check.json skeleton/<camera>/ variants/<id>/ takes/<id>/ verdicts/<take>/ report.html report/
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retake.core.errors import RunError
+from retake.core.files import read_json, write_json
+
+SCHEMA = "retake.run/1"
+MANIFEST = "run.json"
+LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths and manifest of a run."""
+
+    path: Path
+
+    @property
+    def episode(self) -> Path:
+        """The captured Episode: in the folder, or where run.json says (`episode_path`, for one that lives elsewhere)."""
+        with contextlib.suppress(OSError, ValueError):
+            if elsewhere := read_json(self.path / MANIFEST).get("episode_path"):
+                return Path(elsewhere)
+        return self.path / "episode"
+
+    def skeleton(self, camera: str) -> Path:
+        """The Skeleton of one camera."""
+        return self.path / "skeleton" / camera
+
+    @property
+    def variants(self) -> Path:
+        """One folder per Variant."""
+        return self.path / "variants"
+
+    @property
+    def takes(self) -> Path:
+        """One folder per Take."""
+        return self.path / "takes"
+
+    @property
+    def verdicts(self) -> Path:
+        """One folder per judged Take."""
+        return self.path / "verdicts"
+
+    @property
+    def check(self) -> Path:
+        """Result of the episode check."""
+        return self.path / "check.json"
+
+    @property
+    def report(self) -> Path:
+        """The page a person looks at."""
+        return self.path / "report.html"
+
+    def manifest(self) -> dict[str, Any]:
+        """run.json. Raises RunError when it is missing, unreadable or of another schema version."""
+        try:
+            data = read_json(self.path / MANIFEST)
+        except FileNotFoundError as error:
+            raise RunError(f"{self.path} is no run folder: {MANIFEST} is missing; `retake run` makes one") from error
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.path / MANIFEST} is not readable JSON: {error}") from error
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+            found = data.get("schema") if isinstance(data, dict) else type(data).__name__
+            raise RunError(f"{self.path / MANIFEST} has schema {found!r}; this version of Retake reads {SCHEMA!r}")
+        return data
+
+    def update(self, **values: Any) -> None:
+        """Replace top-level values of run.json, atomically."""
+        write_json(self.path / MANIFEST, {**self.manifest(), **values})
+
+    def stage(self, name: str) -> dict[str, Any]:
+        """What run.json remembers of a stage; empty when it never finished."""
+        return self.manifest().get("stages", {}).get(name, {})
+
+    def finish_stage(self, name: str, **values: Any) -> None:
+        """Remember a finished stage."""
+        stages = {**self.manifest().get("stages", {}), name: values}
+        self.update(stages=stages)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for one writer. Raises RunError when another process holds it (a crash releases it)."""
+        handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            try:
+                _lock(handle)
+            except OSError as error:
+                raise RunError(
+                    f"{self.path} is being written by another process; wait for it, or choose another folder with --run"
+                ) from error
+            yield
+        finally:
+            os.close(handle)
+
+
+def _lock(handle: int) -> None:
+    """Exclusive, non-blocking, released by the system when the process ends. Raises OSError when taken."""
+    try:
+        import fcntl
+    except ImportError:
+        import msvcrt  # Isaac Sim also runs on Windows
+
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def open_run(path: Path | str) -> RunDirectory:
+    """An existing run folder. Raises RunError when it is none."""
+    run = RunDirectory(Path(path))
+    run.manifest()
+    return run
+
+
+def create_run(path: Path | str, config: dict[str, Any], episode: Path | None = None) -> RunDirectory:
+    """A new or an existing run folder, for an `episode` that lives elsewhere if one is given. Raises RunError for a folder with other content: it is never touched."""
+    run = RunDirectory(Path(path))
+    if (run.path / MANIFEST).exists():
+        run.manifest()
+        return run
+    if run.path.exists() and any(entry.name != LOCK for entry in run.path.iterdir()):
+        raise RunError(f"{run.path} holds files that are not a run's; choose an empty or new folder with --run")
+    run.path.mkdir(parents=True, exist_ok=True)
+    link = {} if episode is None else {"episode_path": str(Path(episode).resolve())}
+    write_json(run.path / MANIFEST, {"schema": SCHEMA, "name": run.path.name, "config": config, "stages": {}, **link})
+    return run
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the hidden temporaries that a killed process left in a folder of ours (`.*.tmp`, `.*.tmp.*`)."""
+    if folder.is_dir():
+        for entry in folder.iterdir():
+            if entry.name.startswith(".") and ".tmp" in entry.name:
+                shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)

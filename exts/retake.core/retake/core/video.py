@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Video files, streamed: frames in, a file out, and back, a few frames in memory at a time.
+
+PyAV writes H.264 (libx264; its wheel bundles GPL codecs, docs/licences.md) that every browser plays. Without PyAV, or
+inside Kit, OpenCV's built-in Motion-JPEG `.avi` is the fallback: `codec_available()` says which one a file will get.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from retake.core.array_types import UInt8
+from retake.core.errors import InputError, MissingDependencyError
+from retake.core.files import atomic_path
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video file holds."""
+
+    size: tuple[int, int]
+    """(width, height), px."""
+    frames: int
+    fps: float
+    codec: str
+
+
+def _av() -> Any:
+    """PyAV, or None where it is absent or disabled (RETAKE_NO_PYAV=1, for tests of the fallback)."""
+    if os.environ.get("RETAKE_NO_PYAV") == "1":
+        return None
+    try:
+        import av
+    except ImportError:
+        return None
+    return av
+
+
+def codec_available() -> str:
+    """`h264` where PyAV has libx264, else `mpeg4` through PyAV, else `mjpeg` through OpenCV."""
+    av = _av()
+    if av is None:
+        return "mjpeg"
+    return "h264" if "libx264" in av.codecs_available else "mpeg4"
+
+
+def write_video(
+    path: Path,
+    frames: Iterable[UInt8[np.ndarray, "H W 3"]],
+    fps: float,
+    *,
+    crf: int = 18,
+    gop: int = 15,
+    lossless: bool = False,
+) -> VideoInfo:
+    """Encode RGB uint8 frames at a constant rate; the file appears under `path` only when it is whole.
+
+    Odd sizes are padded by one repeated row or column (4:2:0 needs even sizes) and the true size is kept in the
+    container's cropping-free metadata `retake_size`. With `lossless=True` (PyAV only) pixels survive exactly.
+    Encoding is single-threaded, hence the same bytes for the same frames. Raises InputError for no frames or mixed
+    sizes, MissingDependencyError when `lossless` is asked without PyAV.
+    """
+    av = _av()
+    if av is None and lossless:
+        raise MissingDependencyError("lossless video needs PyAV: pip install 'isaac-retake[video]'")
+    if av is None:
+        return _write_mjpeg(path, frames, fps)
+    codec = "libx264rgb" if lossless else ("libx264" if codec_available() == "h264" else "mpeg4")
+    count, size = 0, (0, 0)
+    with atomic_path(path) as temporary:
+        options = {"movflags": "+faststart"}
+        with av.open(str(temporary), "w", format="mp4", options=options) as container:
+            stream: Any = None
+            for frame in frames:
+                if stream is None:
+                    size = (frame.shape[1], frame.shape[0])
+                    even = (size[0] + size[0] % 2, size[1] + size[1] % 2)
+                    container.metadata["comment"] = f"retake_size={size[0]}x{size[1]}"
+                    stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
+                    stream.width, stream.height = even
+                    stream.pix_fmt = "rgb24" if lossless else "yuv420p"
+                    stream.thread_count = 1
+                    stream.options = (
+                        {"crf": "0", "preset": "veryfast"}
+                        if lossless
+                        else {"crf": str(crf), "preset": "veryfast", "g": str(gop), "bf": "0"}
+                        if codec == "libx264"
+                        else {"q": "3", "g": str(gop)}
+                    )
+                _check_frame(frame, size, count)
+                if even != size:
+                    frame = np.pad(frame, ((0, even[1] - size[1]), (0, even[0] - size[0]), (0, 0)), mode="edge")
+                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+                picture.pts = count
+                for packet in stream.encode(picture):
+                    container.mux(packet)
+                count += 1
+            if stream is None:
+                raise InputError(f"no frames to write to {path}; a video needs at least one")
+            for packet in stream.encode(None):
+                container.mux(packet)
+    return VideoInfo(size, count, float(fps), codec)
+
+
+def read_video(path: Path) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+    """RGB frames of a video file, in order, one at a time. Raises InputError when it is missing or not decodable."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; expected a video file")
+    av = _av()
+    if av is None:
+        yield from _read_opencv(path)
+        return
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise InputError(f"{path} holds no video stream")
+            width, height = _true_size(container)
+            for picture in container.decode(video=0):
+                yield picture.to_ndarray(format="rgb24")[:height, :width]
+    except av.FFmpegError as error:
+        raise InputError(f"{path} is not a readable video: {error}") from error
+
+
+def video_info(path: Path) -> VideoInfo:
+    """Size, number of frames (decoded and counted), rate and codec. Raises InputError as `read_video` does."""
+    path = Path(path)
+    av = _av()
+    if av is None:
+        frames = list(_read_opencv(path))
+        capture = cv2.VideoCapture(str(path))
+        fps = capture.get(cv2.CAP_PROP_FPS)
+        capture.release()
+        return VideoInfo((frames[0].shape[1], frames[0].shape[0]), len(frames), fps, "mjpeg")
+    count = sum(1 for _ in read_video(path))
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        rate = stream.average_rate
+        return VideoInfo(_true_size(container), count, float(rate) if rate else 0.0, stream.codec_context.name)
+
+
+def _true_size(container: Any) -> tuple[int, int]:
+    """Size without the padding of odd frames."""
+    context, comment = container.streams.video[0].codec_context, container.metadata.get("comment", "")
+    if comment.startswith("retake_size="):
+        width, _, height = comment.removeprefix("retake_size=").partition("x")
+        if width.isdigit() and height.isdigit():
+            return min(int(width), context.width), min(int(height), context.height)
+    return context.width, context.height
+
+
+def _check_frame(frame: np.ndarray[Any, Any], size: tuple[int, int], index: int) -> None:
+    if frame.dtype != np.uint8 or frame.shape != (size[1], size[0], 3):
+        raise InputError(
+            f"video frame {index} is {frame.shape} {frame.dtype}; expected {(size[1], size[0], 3)} uint8 RGB"
+        )
+
+
+def _write_mjpeg(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], fps: float) -> VideoInfo:
+    """Motion-JPEG in AVI through OpenCV's own writer, which needs no ffmpeg. The content is AVI whatever the suffix."""
+    count, size, writer = 0, (0, 0), None
+    with atomic_path(path) as temporary:
+        avi = temporary.with_suffix(".avi")
+        try:
+            for frame in frames:
+                if writer is None:
+                    size = (frame.shape[1], frame.shape[0])
+                    writer = cv2.VideoWriter(str(avi), cv2.CAP_OPENCV_MJPEG, cv2.VideoWriter_fourcc(*"MJPG"), fps, size)  # type: ignore[attr-defined]
+                    writer.set(cv2.VIDEOWRITER_PROP_QUALITY, 95)
+                _check_frame(frame, size, count)
+                writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+                count += 1
+            if writer is None:
+                raise InputError(f"no frames to write to {path}; a video needs at least one")
+            writer.release()
+            os.replace(avi, temporary)
+        finally:
+            avi.unlink(missing_ok=True) if avi != temporary else None
+    return VideoInfo(size, count, float(fps), "mjpeg")
+
+
+def _read_opencv(path: Path) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+    capture = cv2.VideoCapture(str(path), cv2.CAP_OPENCV_MJPEG)
+    if not capture.isOpened():
+        capture = cv2.VideoCapture(str(path))
+    if not capture.isOpened():
+        raise InputError(f"{path} is not a readable video (without PyAV only Motion-JPEG is certain to be)")
+    try:
+        while True:
+            ok, frame = capture.read()
+            if not ok:
+                return
+            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+    finally:
+        capture.release()
