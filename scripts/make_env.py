@@ -39,7 +39,9 @@ def main() -> None:
     minimum = (3, 11) if name == ".venv-worker" else (3, 10)
     if sys.version_info < minimum:
         have = ".".join(map(str, sys.version_info[:2]))
-        sys.exit(f"make_env: {name} needs Python {minimum[0]}.{minimum[1]} or newer, this is {have}; set PYTHON=python3.11")
+        sys.exit(
+            f"make_env: {name} needs Python {minimum[0]}.{minimum[1]} or newer, this is {have}; set PYTHON=python3.11"
+        )
     python = target / "bin" / "python"
     if not python.exists():
         print(f"creating {name} …", flush=True)

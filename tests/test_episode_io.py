@@ -130,7 +130,8 @@ def test_killed_at_any_instant_it_opens_up_to_the_last_complete_frame(tmp_path):
         try:
             episode = open_episode(path, allow_incomplete=True)
         except EpisodeError as error:
-            assert "no complete frame" in str(error)
+            if "no complete frame" not in str(error):
+                raise
             counts.append(0)
             continue
         counts.append(len(episode))

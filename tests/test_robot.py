@@ -77,5 +77,5 @@ def test_loops_and_bad_names_are_refused():
         _ = dataclasses.replace(robot, joints=(*robot.joints, loop)).joints_in_order
     with pytest.raises(InputError, match="two parent joints"):
         dataclasses.replace(robot, joints=(*robot.joints, dataclasses.replace(loop, child_link=2)))
-    with pytest.raises(InputError, match="valid: .*link0"):
+    with pytest.raises(InputError, match=r"valid: .*link0"):
         robot.link_index("lnk0")

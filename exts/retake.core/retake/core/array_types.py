@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Float32, Float64, Int, Int16, UInt8, UInt16
+    # To a type checker the shape is a note on the plain array type.
+    from typing import Annotated as Bool
+    from typing import Annotated as Float
+    from typing import Annotated as Float32
+    from typing import Annotated as Float64
+    from typing import Annotated as Int
+    from typing import Annotated as Int16
+    from typing import Annotated as UInt8
+    from typing import Annotated as UInt16
 else:
     try:
         from jaxtyping import Bool, Float, Float32, Float64, Int, Int16, UInt8, UInt16

@@ -94,7 +94,9 @@ def column_from_row_matrix(M: Float64[np.ndarray, "*n 4 4"]) -> Float64[np.ndarr
     return np.swapaxes(np.asarray(M, np.float64), -1, -2)
 
 
-def axis_angle(axis: Float64[np.ndarray, 3], angle_rad: Float64[np.ndarray, "*n"]) -> Float64[np.ndarray, "*n 3 3"]:
+def axis_angle(
+    axis: Float64[np.ndarray, "3"], angle_rad: Float64[np.ndarray, "*n"] | float
+) -> Float64[np.ndarray, "*n 3 3"]:
     """Rotations about one unit axis by angles in radians (Rodrigues)."""
     x, y, z = np.asarray(axis, np.float64)
     S = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])

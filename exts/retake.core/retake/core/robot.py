@@ -170,9 +170,9 @@ class RobotSpec:
         for dof, joint in self.joints_in_order:
             motion = np.broadcast_to(np.eye(4), (*q.shape[:-1], 4, 4)).copy()
             if joint.kind == "revolute":
-                motion[..., :3, :3] = axis_angle(np.array(joint.axis), q[..., dof])
+                motion[..., :3, :3] = axis_angle(np.array(joint.axis, np.float64), q[..., dof])
             elif joint.kind == "prismatic":
-                motion[..., :3, 3] = q[..., dof, None] * np.array(joint.axis)
+                motion[..., :3, 3] = q[..., dof, None] * np.array(joint.axis, np.float64)
             local = joint.T_parent_joint @ motion @ inverse(joint.T_child_joint)
             T[..., joint.child_link, :, :] = T[..., joint.parent_link, :, :] @ local
         return T

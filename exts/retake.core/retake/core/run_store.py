@@ -137,7 +137,8 @@ def create_run(path: Path | str, config: dict[str, Any], episode: Path | None = 
         raise RunError(f"{run.path} holds files that are not a run's; choose an empty or new folder with --run")
     run.path.mkdir(parents=True, exist_ok=True)
     link = {} if episode is None else {"episode_path": str(Path(episode).resolve())}
-    write_json(run.path / MANIFEST, {"schema": SCHEMA, "name": run.path.name, "config": config, "stages": {}, **link})
+    manifest = {"schema": SCHEMA, "name": run.path.name, "config": config, "stages": {}, **link}
+    write_json(run.path / MANIFEST, manifest)
     return run
 
 

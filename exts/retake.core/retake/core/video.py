@@ -147,6 +147,24 @@ def video_info(path: Path) -> VideoInfo:
         return VideoInfo(_true_size(container), count, float(rate) if rate else 0.0, stream.codec_context.name)
 
 
+def video_fps(path: Path) -> float:
+    """Frame rate a file states, without decoding it; 0 where it states none. Raises InputError as `read_video` does."""
+    path, av = Path(path), _av()
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; expected a video file")
+    if av is None:
+        capture = cv2.VideoCapture(str(path))
+        fps = float(capture.get(cv2.CAP_PROP_FPS))
+        capture.release()
+        return fps
+    try:
+        with av.open(str(path)) as container:
+            rate = container.streams.video[0].average_rate if container.streams.video else None
+            return float(rate) if rate else 0.0
+    except av.FFmpegError as error:
+        raise InputError(f"{path} is not a readable video: {error}") from error
+
+
 def _true_size(container: Any) -> tuple[int, int]:
     """Size without the padding of odd frames."""
     context, comment = container.streams.video[0].codec_context, container.metadata.get("comment", "")
@@ -157,7 +175,7 @@ def _true_size(container: Any) -> tuple[int, int]:
     return context.width, context.height
 
 
-def _check_frame(frame: np.ndarray[Any, Any], size: tuple[int, int], index: int) -> None:
+def _check_frame(frame: np.ndarray, size: tuple[int, int], index: int) -> None:
     if frame.dtype != np.uint8 or frame.shape != (size[1], size[0], 3):
         raise InputError(
             f"video frame {index} is {frame.shape} {frame.dtype}; expected {(size[1], size[0], 3)} uint8 RGB"

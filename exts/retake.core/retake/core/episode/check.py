@@ -80,8 +80,8 @@ def check_episode(
 
 def _item(
     name: str,
-    excess: np.ndarray[Any, Any],
-    value: np.ndarray[Any, Any],
+    excess: np.ndarray,
+    value: np.ndarray,
     limit: float,
     unit: str,
     what: Callable[[int], str],
@@ -286,7 +286,7 @@ def _coverage(episode: Episode, limits: CheckConfig) -> list[CheckItem]:
     return items
 
 
-def _projected(episode: Episode, camera: str) -> np.ndarray[Any, Any]:
+def _projected(episode: Episode, camera: str) -> np.ndarray:
     """Frames in which at least one link origin falls into the image (episodes without instance images)."""
     seen = np.zeros(len(episode), bool)
     links = [episode.link_poses(robot.name)[..., :3, 3] for robot in episode.header.robots]

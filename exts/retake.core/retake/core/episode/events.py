@@ -57,7 +57,7 @@ def object_events(episode: Episode) -> tuple[ObjectEvents, ...]:
     return tuple(out)
 
 
-def _longest(held: Bool[np.ndarray, T]) -> tuple[int | None, int | None]:
+def _longest(held: Bool[np.ndarray, "T"]) -> tuple[int | None, int | None]:
     """Start and end (exclusive; None when it lasts to the end) of the longest run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], held.astype(np.int8), [0]])))
     if not len(edges):
@@ -67,7 +67,7 @@ def _longest(held: Bool[np.ndarray, T]) -> tuple[int | None, int | None]:
     return int(starts[best]), int(ends[best]) if ends[best] < len(held) else None
 
 
-def _held_by_contact(episode: Episode, prim_path: str) -> Bool[np.ndarray, T] | None:
+def _held_by_contact(episode: Episode, prim_path: str) -> Bool[np.ndarray, "T"] | None:
     """Frames in which two or more robot bodies touch the object; None when the episode records no contact at all."""
     links = [link.prim_path for robot in episode.header.robots for link in robot.links]
     any_contact, held = False, np.zeros(len(episode), bool)
@@ -86,7 +86,7 @@ def _inside(path: str, root: str) -> bool:
     return path == root or path.startswith(root + "/")
 
 
-def _held_by_motion(episode: Episode, index: int) -> Bool[np.ndarray, T]:
+def _held_by_motion(episode: Episode, index: int) -> Bool[np.ndarray, "T"]:
     """Frames in which the object moves and keeps its pose in some end effector's frame (1 mm per frame)."""
     pose = episode.object_poses[:, index]
     held = np.zeros(len(episode), bool)

@@ -166,7 +166,7 @@ def header_from_json(data: Any, where: Path) -> EpisodeHeader:
     return header
 
 
-def encode_image(channel: str, image: np.ndarray[Any, Any]) -> bytes:
+def encode_image(channel: str, image: np.ndarray) -> bytes:
     """One image as lossless file bytes (PNG; depth as float32 TIFF)."""
     if channel == "rgb":
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
@@ -179,7 +179,7 @@ def encode_image(channel: str, image: np.ndarray[Any, Any]) -> bytes:
     return data.tobytes()
 
 
-def decode_image(channel: str, data: bytes, where: Path) -> np.ndarray[Any, Any]:
+def decode_image(channel: str, data: bytes, where: Path) -> np.ndarray:
     """The inverse of `encode_image`. Raises EpisodeError when the bytes are no image."""
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     if image is None:
@@ -191,7 +191,7 @@ def decode_image(channel: str, data: bytes, where: Path) -> np.ndarray[Any, Any]
     return image
 
 
-def images_of(frame: CameraFrame, spec: CameraSpec) -> dict[str, np.ndarray[Any, Any]]:
+def images_of(frame: CameraFrame, spec: CameraSpec) -> dict[str, np.ndarray]:
     """Channel name to array, for the channels this camera records."""
     every = {"rgb": frame.rgb, "depth": frame.depth_m, "normals": frame.normals, "instances": frame.instance_ids}
     return {channel: image for channel in spec.channels if (image := every[channel]) is not None}

@@ -32,8 +32,8 @@ class Episode:
     content_sha256: str
     """Head of the commit log's hash chain over header, states and files; times of day and host data are outside."""
     _log: tuple[dict[str, Any], ...]
-    _state: np.ndarray[Any, Any]
-    _physics: np.ndarray[Any, Any]
+    _state: np.ndarray
+    _physics: np.ndarray
     _physics_start: tuple[int, ...]
 
     def __len__(self) -> int:
@@ -41,7 +41,7 @@ class Episode:
         return len(self._log)
 
     @property
-    def time_s(self) -> Float64[np.ndarray, T]:
+    def time_s(self) -> Float64[np.ndarray, "T"]:
         """Simulation time of each frame."""
         return np.array(self._state["time_s"])
 
@@ -87,7 +87,7 @@ class Episode:
         block = np.array(self._physics[start : start + count])
         return PhysicsSamples(block["time_s"].copy(), block["T_world_object"].copy())
 
-    def image(self, camera: str, channel: str, index: int) -> np.ndarray[Any, Any]:
+    def image(self, camera: str, channel: str, index: int) -> np.ndarray:
         """One image, checked against its hash. Raises EpisodeError when it is missing, changed or not recorded."""
         spec = self.header.camera(camera)
         if channel not in spec.channels:
@@ -258,7 +258,7 @@ def _read_log(path: Path, chain: str, *, strict: bool) -> tuple[list[dict[str, A
     return lines, chain
 
 
-def _read_table(path: Path, dtype: np.dtype[Any], rows: int, *, strict: bool) -> np.ndarray[Any, Any]:
+def _read_table(path: Path, dtype: np.dtype[Any], rows: int, *, strict: bool) -> np.ndarray:
     expected = rows * dtype.itemsize
     try:
         size = path.stat().st_size

@@ -132,16 +132,16 @@ class EpisodeHeader:
 class RobotState:
     """One robot at one frame."""
 
-    joint_position: Float64[np.ndarray, D]
+    joint_position: Float64[np.ndarray, "D"]
     """rad or m, order of `RobotSpec.dof_names`."""
     T_world_link: Float64[np.ndarray, "L 4 4"]
     """World pose of every link, order of `RobotSpec.links`."""
-    gripper_openness: Float64[np.ndarray, G]
+    gripper_openness: Float64[np.ndarray, "G"]
     """0 closed, 1 open, per gripper."""
-    joint_velocity: Float64[np.ndarray, D] | None = None
-    joint_effort: Float64[np.ndarray, D] | None = None
+    joint_velocity: Float64[np.ndarray, "D"] | None = None
+    joint_effort: Float64[np.ndarray, "D"] | None = None
     """Measured drive effort, N·m or N."""
-    joint_target: Float64[np.ndarray, D] | None = None
+    joint_target: Float64[np.ndarray, "D"] | None = None
     """Target commanded after this frame, rad or m."""
 
 
@@ -192,7 +192,7 @@ class Contact:
 class PhysicsSamples:
     """Object poses at physics rate since the previous frame (the last sample belongs to this frame's own time)."""
 
-    time_s: Float64[np.ndarray, S]
+    time_s: Float64[np.ndarray, "S"]
     T_world_object: Float64[np.ndarray, "S O 4 4"]
 
 

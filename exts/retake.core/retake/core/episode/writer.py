@@ -60,6 +60,7 @@ class EpisodeWriter:
         self._count = 0
         self._last_time_s = -np.inf
         self._pending: deque[_Pending] = deque()
+        self._broken = False
         self._queue_frames = queue_frames
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="episode-writer")
         self._state = (self.path / layout.STATE).open("wb")
@@ -74,6 +75,8 @@ class EpisodeWriter:
 
     def append(self, frame: Frame) -> None:
         """Take one frame (its arrays must not change afterwards). Blocks while `queue_frames` frames are under way."""
+        if self._broken:
+            raise EpisodeError(f"{self.path}: writing failed before; the frames committed until then are kept")
         check_frame(frame, self.header, self._count)
         if frame.time_s <= self._last_time_s:
             raise EpisodeError(
@@ -137,14 +140,23 @@ class EpisodeWriter:
             record[f"camera/{camera.name}/T_camera_world"] = view.T_camera_world
         return record.tobytes()
 
-    def _write_image(self, path: str, channel: str, image: np.ndarray[Any, Any]) -> str:
+    def _write_image(self, path: str, channel: str, image: np.ndarray) -> str:
         data = layout.encode_image(channel, image)
         (self.path / path).write_bytes(data)
         return sha256_bytes(data)
 
     def _commit(self) -> None:
-        """Write the oldest frame's record and then its log line."""
+        """Write the oldest frame's record and then its log line. After a failure no later frame is committed."""
         pending = self._pending.popleft()
+        try:
+            self._commit_one(pending)
+        except BaseException:
+            # A later frame must not follow a missing one: the log would break where it is still good.
+            self._pending.clear()
+            self._broken = True
+            raise
+
+    def _commit_one(self, pending: _Pending) -> None:
         line = {
             **pending.line,
             "files": {path: future.result() for path, future in pending.images},

@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`retake`: the arrow and its stages from a shell. Exit codes are in docs/cli.md.
+
+Words outside the arrow (`oscar`, `worker`, `export` …) are resolved by name on use, so `retake --help` is instant and
+core imports no GPU code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from retake.core import plugins
+from retake.core.config import RunConfig, load_config, merge
+from retake.core.errors import Cancelled, InputError, RetakeError
+from retake.core.progress import Bar
+from retake.core.run_store import RunDirectory, create_run, open_run
+
+ELSEWHERE = {
+    "verify": ("retake.core.verdicts.cli:main", "", "judge takes: does each video do what the simulation did?"),
+    "export": ("retake.core.export.cli:main", "export", "accepted takes become a training dataset"),
+    "mix": ("retake.core.export.cli:mix", "export", "mix datasets for co-training by episode weights"),
+    "robustness": ("retake.core.export.robustness_cli:main", "export", "how much a policy changes when only pixels change"),
+    "import": ("retake.core.import_cli:main", "video", "recorded episodes (OSCAR, LeRobot, Isaac Lab …) become Episodes"),
+    "oscar": ("retake.worker.oscar.cli:main", "oscar", "convert, plan and run the OSCAR-2B video model"),
+    "worker": ("retake.worker.cli:main", "worker", "the local GPU service with its queue and page"),
+    "bench": ("retake.core.bench:main", "", "measure: `retake bench oscar|worker|variants|verify|isaac|arrow`"),
+    "doctor": ("retake.core.doctor:main", "", "what works on this machine, and the one next step"),
+    "kit-selftest": ("retake.isaac.selftest:main", "", "inside Isaac Sim: check what only a real Isaac Sim can confirm"),
+}  # fmt: skip
+
+EPILOG = """
+the arrow:  Episode → Skeleton → Variants → Takes → Verdicts → Dataset
+
+  retake run --run runs/demo            simulate, draw, dress, generate, judge, report
+  retake open runs/demo                 look at it
+  retake run --run runs/demo            again: only what is missing or changed is done
+  retake run --run runs/x --set capture.seed=7 --set variants.count=5
+
+Ctrl-C stops after the current frame; running the same command again goes on from there.
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns its exit code. Errors are one clear text on stderr, never a traceback."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        if argv and argv[0] in ELSEWHERE:
+            reference, extra, _ = ELSEWHERE[argv[0]]
+            return int(plugins.load(reference, extra=extra)(argv[1:]))
+        options = _parser().parse_args(argv)
+        return int(options.call(options))
+    except RetakeError as error:
+        print(f"retake: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("retake: stopped; the same command goes on from here", file=sys.stderr)
+        return Cancelled.exit_code
+    except OSError as error:
+        if error.errno not in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EROFS,
+            errno.EACCES,
+            errno.EPERM,
+            errno.ENOTDIR,
+            errno.EEXIST,
+        ):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(
+            f"retake: the system refused to write{where}: {error.strerror}; what was finished is kept", file=sys.stderr
+        )
+        return 6
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="retake",
+        description="Simulate once, shoot everywhere: one simulated robot episode becomes N verified takes.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    words = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name: str, text: str, call: Callable[[argparse.Namespace], int], *, run_option: bool = False) -> Any:
+        sub = words.add_parser(
+            name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        sub.set_defaults(call=call)
+        if run_option:
+            sub.add_argument("--run", type=Path, default=Path("runs/run"), help="the run folder")
+        else:
+            sub.add_argument("run", type=Path, metavar="RUN", help="a run folder, or an episode folder")
+        return sub
+
+    def configurable(sub: Any) -> None:
+        sub.add_argument("--config", type=Path, help="YAML with any of the settings of config/retake.yaml")
+        sub.add_argument(
+            "--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, e.g. takes.seed=7"
+        )
+        sub.add_argument("--camera", help="camera of the episode")
+        sub.add_argument("--force", action="store_true", help="go on with an episode that fails its check")
+
+    def scenario(sub: Any) -> None:
+        sub.add_argument("--simulator", help="embedded simulator by name (newton)")
+        sub.add_argument("--preset", help="capture preset: short (one 81-frame window), long")
+        sub.add_argument("--stage", type=Path, help="USD stage instead of the preset's")
+        sub.add_argument("--seed", type=int, help="seed of the scenario's randomisation")
+
+    whole = command("run", "the whole arrow, ending with report.html", _run, run_option=True)
+    configurable(whole)
+    scenario(whole)
+    whole.add_argument("--count", type=int, help="further worlds beyond the presets")
+    whole.add_argument("--worlds", help="comma-separated world presets")
+    whole.add_argument("--ray", metavar="ADDRESS", help="fan out over a Ray cluster (`local` starts one)")
+    sub = command("capture", "simulate one Episode", _capture)
+    configurable(sub)
+    scenario(sub)
+    sub = command("check", "check an Episode's motion: limits, kinematics, contacts, task, cameras", _check)
+    configurable(sub)
+    sub.add_argument("--json", action="store_true", help="print JSON")
+    configurable(command("skeleton", "draw the control video", _skeleton))
+    sub = command("variants", "dress the first frame into N worlds", _variants)
+    configurable(sub)
+    sub.add_argument("--preset", dest="worlds", help="comma-separated world presets")
+    sub.add_argument("--count", type=int, help="further worlds beyond the presets")
+    sub.add_argument("--seed", type=int, dest="variant_seed", help="seed of worlds and rendering")
+    sub.add_argument("--backend", dest="variant_backend", help="first-frame backend")
+    sub.add_argument("--only-commercial", action="store_true", help="only models whose terms allow commercial use")
+    sub = command("takes", "generate one video per variant", _takes)
+    configurable(sub)
+    sub.add_argument("--seed", type=int, dest="take_seed", help="seed of the video model")
+    sub.add_argument("--backend", dest="take_backend", help="video backend")
+    command("report", "write report.html", _report)
+    sub = command("open", "serve the report on this machine and open a browser", _open)
+    sub.add_argument("--port", type=int, default=0, help="0 = any free port")
+    sub.add_argument("--no-browser", action="store_true", help="print the address only")
+    for name, (_, _, text) in ELSEWHERE.items():
+        words.add_parser(name, help=text, add_help=False)
+    return parser
+
+
+def _config(options: argparse.Namespace, base: RunConfig | None = None) -> RunConfig:
+    """Defaults or the run's own settings, then --config, then --set, then the short options."""
+    config = load_config(options.config, tuple(options.set)) if base is None else base
+    if base is not None and options.config is not None:
+        from retake.core.config import load_yaml
+
+        config = merge(config, load_yaml(options.config) or {}, str(options.config))
+    if base is not None:
+        for item in options.set:
+            config = _set(config, item)
+    short: dict[str, Any] = {}
+    for attribute, section, key in (
+        ("simulator", "capture", "simulator"), ("preset", "capture", "preset"), ("seed", "capture", "seed"),
+        ("stage", "capture", "stage"), ("count", "variants", "count"), ("variant_seed", "variants", "seed"),
+        ("variant_backend", "variants", "backend"), ("take_seed", "takes", "seed"), ("take_backend", "takes", "backend"),
+    ):  # fmt: skip
+        value = getattr(options, attribute, None)
+        if value is not None:
+            short.setdefault(section, {})[key] = str(value.resolve()) if isinstance(value, Path) else value
+    if getattr(options, "worlds", None):
+        short.setdefault("variants", {})["presets"] = [
+            name.strip() for name in options.worlds.split(",") if name.strip()
+        ]
+    if getattr(options, "only_commercial", False):
+        short.setdefault("variants", {})["only_commercial"] = True
+    if options.force:
+        short["check"] = {"force": True}
+    if options.camera:
+        short["camera"] = options.camera
+    return merge(config, short, "command line")
+
+
+def _set(config: RunConfig, item: str) -> RunConfig:
+    key, equals, _ = item.partition("=")
+    if not equals:
+        raise InputError(f"--set {item!r}: expected section.key=value, for example takes.seed=7")
+    changed = load_config(None, (item,))
+    value: Any = changed
+    for part in key.strip().split("."):
+        value = getattr(value, part)
+    for part in reversed(key.strip().split(".")):
+        value = {part: list(value) if isinstance(value, tuple) else value}
+    return merge(config, value, f"--set {item}")
+
+
+def _target(options: argparse.Namespace, *, create: bool = False) -> tuple[RunDirectory, RunConfig]:
+    """The run folder meant by RUN (a run, or an episode: then the run beside it) and its configuration."""
+    path: Path = options.run
+    episode: Path | None = None
+    if (path / "episode.json").exists():
+        if (path.parent / "run.json").exists():
+            path = path.parent
+        else:
+            episode, path = path, path.resolve().parent / f"{path.resolve().name}-run"
+    base = None
+    if (path / "run.json").exists():
+        base = merge(RunConfig(), open_run(path).manifest().get("config", {}), str(path / "run.json"))
+    config = _config(options, base) if hasattr(options, "config") else base or RunConfig()
+    if create or episode is not None:
+        run = create_run(path, config.to_json(), episode)
+        if run.manifest().get("config") != json.loads(json.dumps(config.to_json())):
+            run.update(config=config.to_json())
+        return run, config
+    return open_run(path), config
+
+
+class _Stop:
+    """Ctrl-C or SIGTERM asks to stop between frames; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        signal.signal(signal.SIGINT, self._on_signal)
+        signal.signal(signal.SIGTERM, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def check(self) -> None:
+        """Raise Cancelled once the user has asked."""
+        if self.asked:
+            raise Cancelled("stopped; the same command goes on from here")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from retake.core import pipeline
+
+    run, config = _target(options, create=True)
+    stop = _Stop()
+    with run.locked():
+        if options.ray:
+            fan_out = plugins.load("retake.worker.ray_run:run_arrow", extra="ray")
+            page = fan_out(run, config, options.ray, Bar, stop.check)
+        else:
+            page = pipeline.run(run, config, Bar, stop.check)
+    print(f"report: {page}\nlook at it with: retake open {run.path}")
+    return 0
+
+
+def _capture(options: argparse.Namespace) -> int:
+    from retake.core import pipeline
+
+    run, config = _target(options, create=True)
+    stop = _Stop()
+    with run.locked():
+        episode = pipeline.capture(run, config, Bar("Episode"), stop.check)
+    print(f"episode: {episode.path} ({len(episode)} frames, {episode.content_sha256[:12]})")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from retake.core import pipeline
+
+    run, config = _target(options)
+    with run.locked():
+        result = pipeline.check(run, config)
+    if options.json:
+        print(json.dumps(result.to_json(), indent=2))
+    else:
+        for item in result.items:
+            mark = {"pass": "✓", "fail": "✗"}.get(item.status, "–")
+            value = "" if item.value is None else f"{item.value:.4g} (limit {item.limit:.4g} {item.unit})"
+            print(f"{mark} {item.name:<44} {value}  {item.detail}".rstrip())
+    result.require(force=config.check.force)
+    return 0
+
+
+def _skeleton(options: argparse.Namespace) -> int:
+    from retake.core import pipeline
+
+    run, config = _target(options)
+    stop = _Stop()
+    with run.locked():
+        pipeline.skeleton(run, config, Bar("Skeleton"), stop.check)
+    print(f"skeleton: {run.skeleton(config.camera)}")
+    return 0
+
+
+def _variants(options: argparse.Namespace) -> int:
+    from retake.core import pipeline
+
+    run, config = _target(options)
+    run.update(config=config.to_json())
+    stop = _Stop()
+    with run.locked():
+        made = pipeline.variants(run, config, Bar("Variants"), stop.check)
+    print(f"variants: {len(made)} in {run.variants}")
+    return 0
+
+
+def _takes(options: argparse.Namespace) -> int:
+    from retake.core import pipeline
+
+    run, config = _target(options)
+    run.update(config=config.to_json())
+    stop = _Stop()
+    with run.locked():
+        made = pipeline.takes(run, config, Bar("Takes"), stop.check)
+    print(f"takes: {len(made)} in {run.takes}")
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from retake.core import pipeline
+
+    run, _ = _target(options)
+    with run.locked():
+        page = pipeline.report(run, Bar("Report"))
+    print(f"report: {page}")
+    return 0
+
+
+def _open(options: argparse.Namespace) -> int:
+    from retake.core.report.serve import serve
+
+    run = open_run(options.run if (options.run / "run.json").exists() else options.run.parent)
+    if not run.report.exists():
+        _report(options)
+    return serve(run.path, port=options.port, browser=not options.no_browser)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,476 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From run folders to a plan: which takes become episodes, in which order, and why the others do not.
+
+Takes of one variant and window seen by several cameras become one episode with several cameras. Only takes whose
+verdict passed are planned; unjudged or unsure ones only where `unverified` is set; failed ones never.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import retake.core.episode as episodes
+from retake.core.episode import Episode
+from retake.core.errors import ExportError, InputError
+from retake.core.export.licences import commercial_obstacle
+from retake.core.export.provenance import record
+from retake.core.export.records import Rejected, Schema
+from retake.core.export.vectors import build_schema
+from retake.core.files import read_json, sha256_bytes, sha256_json
+
+IMAGE = "observation.images."
+DOMAINS = ("generated", "composite", "sim", "recorded")
+TOOL_VERSION = "retake 0.1.0"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What of the runs is wanted."""
+
+    only_commercial: bool = False
+    min_verdict: float = 0.0
+    unverified: bool = False
+    include_sim: bool = False
+    cameras: tuple[str, ...] = ()
+    """Empty = every camera that the accepted takes have."""
+    size: tuple[int, int] | str | None = None
+    """(width, height) of the dataset's pictures; "capture" = the camera's own; None = the takes' own."""
+    assets_licence: str = ""
+    """What the user states about the simulated assets, where the episode does not."""
+    action_source: str = "commanded"
+    extras: tuple[str, ...] = ()
+    window: int = 0
+    """Frames per episode for `include_sim` where a run has no take; 0 = the whole episode."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One planned dataset episode. `videos`: camera name → take.mp4, or None for the simulator's own pictures."""
+
+    uid: str
+    run: Path
+    episode: Path
+    videos: tuple[tuple[str, Path | None], ...]
+    start: int
+    length: int
+    task: str
+    trajectory: str
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything an export will write."""
+
+    schema: Schema
+    items: tuple[Item, ...]
+    rejected: tuple[Rejected, ...]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Take:
+    """A take as found on disk."""
+
+    id: str
+    data: dict[str, Any]
+    variant: dict[str, Any]
+    verdict: dict[str, Any]
+    video: Path
+
+    def get(self, *names: str, default: Any = None) -> Any:
+        """The first of these keys that take.json has, on top, under `request` or under `settings`."""
+        for place in (self.data, self.data.get("request") or {}, self.settings):
+            for name in names:
+                if isinstance(place, dict) and place.get(name) is not None:
+                    return place[name]
+        return default
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        found = self.data.get("settings") or (self.data.get("request") or {}).get("settings")
+        return found if isinstance(found, dict) else {}
+
+
+def plan(runs: Sequence[Path | str], selection: Selection | None = None) -> Plan:
+    """Read the runs and decide. Raises InputError, EpisodeError or ExportError; each names the run and the way out."""
+    selection = selection or Selection()
+    if not runs:
+        raise InputError("no run folder was given; expected one or more of runs/<name>")
+    items: list[Item] = []
+    rejected: list[Rejected] = []
+    headers: list[tuple[Path, Any]] = []
+    names: dict[str, Path] = {}
+    for run in (Path(r) for r in runs):
+        if run.name in names and names[run.name] != run:
+            raise InputError(
+                f"two runs are called {run.name!r} ({names[run.name]}, {run}); rename one: names identify runs"
+            )
+        names[run.name] = run
+        episode = _episode(run)
+        found = _run_items(run, episode, selection, rejected)
+        if found:
+            headers.append((run, episode.header))
+        items += found
+    if not items:
+        reasons = "; ".join(f"{r.take}: {r.reason}" for r in rejected[:3])
+        raise ExportError(
+            f"nothing to export: {len(rejected)} takes were rejected" + (f" ({reasons} …)" if reasons else "")
+        )
+    unique = list({item.uid: item for item in items}.values())
+    warnings = (
+        [f"{len(items) - len(unique)} duplicates of the same take were left out"] if len(unique) < len(items) else []
+    )
+    return Plan(_schema(headers, unique, selection), tuple(unique), tuple(rejected), tuple(warnings))
+
+
+def _episode(run: Path) -> Episode:
+    if not run.is_dir():
+        raise InputError(f"{run} does not exist; expected a run folder (runs/<name>)")
+    path = run / "episode"
+    if (run / "run.json").is_file() and (elsewhere := _json(run / "run.json", {}).get("episode_path")):
+        path = Path(elsewhere)
+    if not path.is_dir():
+        raise InputError(f"{run} holds no episode/; expected a run folder made by `retake run`")
+    return episodes.open_episode(path)
+
+
+def _json(path: Path, default: Any) -> Any:
+    """A JSON file; `default` when it is absent. Raises ExportError when it is damaged."""
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        return default
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{path} is not readable JSON: {error}") from error
+
+
+def trajectory_id(episode: Episode) -> str:
+    """Hash of the motion alone (joint positions and targets of every frame): re-rendered copies share it."""
+    parts = []
+    for robot in episode.header.robots:
+        channels = ("position", "target") if "target" in episode.header.joint_channels else ("position",)
+        parts += [np.ascontiguousarray(episode.joint(robot.name, c)).tobytes() for c in channels]
+    return sha256_bytes(*parts)
+
+
+def _takes(run: Path) -> list[_Take]:
+    out = []
+    for sidecar in sorted((run / "takes").glob("*/take.json")):
+        data = _json(sidecar, {})
+        identity = str(data.get("id") or sidecar.parent.name)
+        variant = (
+            _json(run / "variants" / str(data.get("variant", "")) / "variant.json", {}) if data.get("variant") else {}
+        )
+        verdict = _json(run / "verdicts" / sidecar.parent.name / "verdict.json", {})
+        out.append(_Take(identity, data, variant, verdict, sidecar.parent / "take.mp4"))
+    return out
+
+
+def _run_items(run: Path, episode: Episode, selection: Selection, rejected: list[Rejected]) -> list[Item]:
+    source = _source(run, episode, selection)
+    good: list[_Take] = []
+    for take in _takes(run):
+        reason = _obstacle(take, episode, source, selection)
+        if reason:
+            rejected.append(Rejected(run.name, take.id, reason))
+        else:
+            good.append(take)
+    groups: dict[str, list[_Take]] = {}
+    for take in good:
+        if not selection.cameras or _camera(take, episode) in selection.cameras:
+            groups.setdefault(_group_key(take), []).append(take)
+    cameras = selection.cameras or tuple(
+        c.name for c in episode.header.cameras if any(_camera(t, episode) == c.name for t in good)
+    )
+    items = [_take_item(run, episode, group, cameras, source, selection) for group in groups.values()]
+    if selection.include_sim:
+        if commercial := selection.only_commercial and commercial_obstacle(source["licence_source"]):
+            rejected.append(
+                Rejected(run.name, "sim", f"simulated assets: {commercial}; state theirs with --assets-licence")
+            )
+        else:
+            items = [*_sim_items(run, episode, items, cameras, source, selection), *items]
+    return items
+
+
+def _source(run: Path, episode: Episode, selection: Selection) -> dict[str, Any]:
+    """Provenance that every item of a run shares."""
+    settings, header = episode.header.settings, episode.header
+    check = _json(run / "check.json", {})
+    passed = check.get("passed") if isinstance(check, dict) else None
+    return {
+        "run": run.name,
+        "source_episode_id": episode.content_sha256,
+        "trajectory_id": trajectory_id(episode),
+        "motion_source": header.motion_source,
+        "action_source": selection.action_source,
+        "simulator": f"{header.simulator} {header.simulator_version}".strip(),
+        "episode_check": "not run" if passed is None else "passed" if passed else "failed, forced",
+        "licence_source": str(settings.get("licence") or settings.get("license") or selection.assets_licence),
+        "tool_version": TOOL_VERSION,
+    }
+
+
+def _camera(take: _Take, episode: Episode) -> str:
+    cameras = [c.name for c in episode.header.cameras]
+    named = take.get("camera") or (take.variant.get("source") or {}).get("camera")
+    if named is None and len(cameras) == 1:
+        return cameras[0]
+    if named not in cameras:
+        raise ExportError(f"take {take.id!r} names camera {named!r}; its episode has: {', '.join(cameras)}")
+    return str(named)
+
+
+def _group_key(take: _Take) -> str:
+    """What takes of one world and window share, whichever camera they show."""
+    world = take.variant.get("world") or {}
+    name = world.get("name") or take.data.get("variant")
+    seeds = [take.variant.get("seed"), take.data.get("seed")]
+    window = [take.get("start", default=0), take.data.get("frames"), take.data.get("backend")]
+    return json.dumps([name, *seeds, *window], sort_keys=True, default=str)
+
+
+def _obstacle(take: _Take, episode: Episode, source: dict[str, Any], selection: Selection) -> str | None:
+    """Why this take is no training data; None when it is."""
+    verdict, data = take.verdict, take.data
+    domain, backend = str(data.get("domain", "")), str(data.get("backend", ""))
+    if data.get("fake") or backend.startswith("fake") or domain not in DOMAINS[:2]:
+        return f"made by a test backend (backend {backend!r}, domain {domain!r})"
+    status = str(verdict.get("status", "none")).lower()
+    if status == "fail":
+        failed = [str(c.get("name")) for c in verdict.get("checks", []) if str(c.get("status", "")).lower() == "fail"]
+        return "the verdict is fail" + (f" ({', '.join(failed)})" if failed else "")
+    judged = verdict.get("video_sha256")
+    if judged and judged != data.get("video_sha256"):
+        status = "stale"
+    if status != "pass" and not selection.unverified:
+        known = {
+            "none": "it has no verdict",
+            "stale": "its verdict is of another video",
+            "unsure": "the verdict is unsure",
+        }
+        return known.get(status, f"the verdict is {status!r}") + " (`retake verify` judges it; --unverified exports it)"
+    probability = verdict.get("probability")
+    if selection.min_verdict > 0 and not (
+        isinstance(probability, int | float) and probability >= selection.min_verdict
+    ):
+        return f"verdict probability {probability} is below --min-verdict {selection.min_verdict}"
+    inputs = data.get("inputs") or {}
+    hashed = inputs.get("episode") or inputs.get("episode_sha256")
+    if hashed and hashed != episode.content_sha256:
+        return "it was made from another episode than the run holds now"
+    if selection.only_commercial:
+        stated = (
+            ("video model", data.get("licence")),
+            ("first-frame model", take.variant.get("licence")),
+            ("simulated assets or recording", source["licence_source"]),
+        )
+        for what, licence in stated:
+            if reason := commercial_obstacle(licence):
+                return f"--only-commercial: {what}: {reason}"
+    return None
+
+
+def _take_item(
+    run: Path,
+    episode: Episode,
+    group: list[_Take],
+    cameras: Sequence[str],
+    source: dict[str, Any],
+    selection: Selection,
+) -> Item:
+    by_camera = {_camera(take, episode): take for take in group}
+    if len(by_camera) < len(group):
+        ids = ", ".join(t.id for t in group)
+        raise ExportError(
+            f"{run.name}: takes {ids} show the same world, window and camera; remove one or give other seeds"
+        )
+    missing = [c for c in cameras if c not in by_camera]
+    if missing:
+        raise ExportError(
+            f"{run.name}: take {group[0].id!r} has no camera {', '.join(missing)}, other takes have; every episode of a "
+            f"dataset needs the same cameras: make the missing takes, or export with --camera {' '.join(by_camera)}"
+        )
+    takes = [by_camera[c] for c in cameras]
+    first = takes[0]
+    start = int(first.get("start", default=0))
+    length = min(int(first.data.get("frames", 0)), len(episode) - start)
+    if length < 1 or start < 0:
+        raise ExportError(f"{run.name}: take {first.id!r} starts at frame {start} of an episode with {len(episode)}")
+    world, verdicts = first.variant.get("world") or {}, [t.verdict for t in takes]
+    size = first.data.get("size") or (0, 0)
+    capture = episode.header.camera(cameras[0]).size
+    checks: dict[str, float | None] = {}
+    for take in takes:
+        for check in take.verdict.get("checks") or []:
+            value = check.get("value")
+            name = str(check.get("name")) if len(takes) == 1 else f"{_camera(take, episode)}/{check.get('name')}"
+            checks[name] = float(value) if isinstance(value, int | float) and np.isfinite(value) else None
+    probabilities = [v["probability"] for v in verdicts if isinstance(v.get("probability"), int | float)]
+    statuses = {str(v.get("status", "none")).lower() for v in verdicts}
+    inputs = first.data.get("inputs") or {}
+    shas = {c: str(t.data.get("video_sha256", "")) for c, t in zip(cameras, takes, strict=True)}
+    uid = sha256_json({"episode": episode.content_sha256, "start": start, "length": length, "videos": shas})
+    values = {
+        **source,
+        "uid": uid,
+        "variant_id": first.data.get("variant"),
+        "take_id": "+".join(t.id for t in takes),
+        "domain": first.data.get("domain"),
+        "window_start": start,
+        "window_length": length,
+        "video_sha256": ",".join(shas.values()),
+        "camera_names": ",".join(cameras),
+        "backend": first.data.get("backend"),
+        "backend_version": first.data.get("backend_version"),
+        "model": first.data.get("model"),
+        "model_revision": first.data.get("revision"),
+        "weights_sha256": first.get("weights_sha256"),
+        "steps": first.get("steps", "num_inference_steps"),
+        "guidance": first.get("guidance", "guidance_scale"),
+        "seed": first.data.get("seed"),
+        "prompt": first.get("prompt"),
+        "negative_prompt": first.get("negative_prompt"),
+        "precision": first.get("precision", "dtype"),
+        "acceleration": first.get("acceleration"),
+        "settings": json.dumps(first.settings, sort_keys=True, ensure_ascii=False, default=str),
+        "world": world.get("name"),
+        **{f"world_{axis}": world.get(axis) for axis in AXES},
+        "first_frame_backend": first.variant.get("backend"),
+        "first_frame_backend_version": first.variant.get("backend_version"),
+        "first_frame_model": first.variant.get("model"),
+        "first_frame_model_revision": first.variant.get("revision"),
+        "first_frame_seed": first.variant.get("seed"),
+        "first_frame_prompt": first.variant.get("prompt"),
+        "skeleton_sha256": inputs.get("skeleton"),
+        "first_frame_sha256": inputs.get("first_frame") or first.variant.get("frame_sha256"),
+        "capture_width": capture[0],
+        "capture_height": capture[1],
+        "resize_sx": size[0] / capture[0] if size[0] else None,
+        "resize_sy": size[1] / capture[1] if size[1] else None,
+        "accepted": statuses == {"pass"},
+        "verdict_status": "pass" if statuses == {"pass"} else "+".join(sorted(statuses)),
+        "verdict_probability": min(probabilities) if len(probabilities) == len(verdicts) else None,
+        "verdict_version": verdicts[0].get("version"),
+        "licence_model": first.data.get("licence"),
+        "licence_first_frame": first.variant.get("licence"),
+        "created_utc": first.get("created_utc", "created"),
+    }
+    task = str(first.variant.get("task") or episode.header.task)
+    videos: tuple[tuple[str, Path | None], ...] = tuple((c, t.video) for c, t in zip(cameras, takes, strict=True))
+    return Item(uid, run, episode.path, videos, start, length, task, source["trajectory_id"], record(values, checks))
+
+
+AXES = ("environment", "surface", "subject", "lighting", "look", "background", "clutter")
+"""Visual axes of a World (variants/base.py)."""
+
+
+def _sim_items(
+    run: Path,
+    episode: Episode,
+    takes: Sequence[Item],
+    cameras: Sequence[str],
+    source: dict[str, Any],
+    selection: Selection,
+) -> list[Item]:
+    """The simulator's own pictures over the windows of the run's takes, or over the whole episode where it has none."""
+    chosen = tuple(cameras) or tuple(c.name for c in episode.header.cameras)
+    windows = sorted({(item.start, item.length) for item in takes})
+    if not windows:
+        step = selection.window or len(episode)
+        windows = [(start, min(step, len(episode) - start)) for start in range(0, len(episode), step)]
+    out = []
+    recorded = episode.header.motion_source == "recorded"
+    for start, length in windows:
+        uid = sha256_json({"episode": episode.content_sha256, "start": start, "length": length, "sim": chosen})
+        capture = episode.header.camera(chosen[0]).size
+        values = {
+            **source,
+            "uid": uid,
+            "variant_id": "0",
+            "domain": "recorded" if recorded else "sim",
+            "window_start": start,
+            "window_length": length,
+            "camera_names": ",".join(chosen),
+            "seed": episode.header.seed,
+            "capture_width": capture[0],
+            "capture_height": capture[1],
+            "resize_sx": 1.0,
+            "resize_sy": 1.0,
+            "accepted": True,
+            "verdict_status": "source",
+        }
+        videos = tuple((c, None) for c in chosen)
+        out.append(
+            Item(
+                uid,
+                run,
+                episode.path,
+                videos,
+                start,
+                length,
+                episode.header.task,
+                source["trajectory_id"],
+                record(values),
+            )
+        )
+    return out
+
+
+def _schema(headers: Sequence[tuple[Path, Any]], items: Iterable[Item], selection: Selection) -> Schema:
+    """The one schema of all items. Raises ExportError naming the first run that differs, and how."""
+    first_run, first_header = headers[0]
+    sizes = _sizes(items, selection, {run: header for run, header in headers})
+    schema = build_schema(first_header, sizes, selection.extras)
+    for run, header in headers[1:]:
+        if differences := schema.differences(build_schema(header, sizes, selection.extras), first_run.name, run.name):
+            raise ExportError(f"runs {first_run.name} and {run.name} cannot share a dataset: " + "; ".join(differences))
+    return schema
+
+
+def _sizes(items: Iterable[Item], selection: Selection, headers: dict[Path, Any]) -> dict[str, tuple[int, int]]:
+    """Feature key → picture size. The takes decide; the simulator's pictures follow. Raises ExportError when mixed."""
+    takes: dict[str, dict[tuple[int, int], str]] = {}
+    captures: dict[str, dict[tuple[int, int], str]] = {}
+    cameras: set[str] | None = None
+    for item in items:
+        names = {name for name, _ in item.videos}
+        if cameras is not None and cameras != names:
+            raise ExportError(
+                f"{item.run.name} has cameras {sorted(names)}, runs before it {sorted(cameras)}; every episode of a "
+                "dataset needs the same cameras: choose with --camera"
+            )
+        cameras = names
+        for name, video in item.videos:
+            capture, p = headers[item.run].camera(name).size, item.provenance
+            captures.setdefault(name, {}).setdefault(capture, item.run.name)
+            if video is not None:
+                size = (round(capture[0] * (p["resize_sx"] or 1)), round(capture[1] * (p["resize_sy"] or 1)))
+                takes.setdefault(name, {}).setdefault(size, f"{item.run.name}/{p['take_id']}")
+    out = {}
+    for name in sorted(cameras or ()):
+        found = captures[name] if selection.size == "capture" or name not in takes else takes[name]
+        if isinstance(selection.size, tuple):
+            found = {selection.size: "asked"}
+        if len(found) > 1:
+            listed = ", ".join(f"{w}x{h} ({who})" for (w, h), who in list(found.items())[:4])
+            raise ExportError(f"camera {name!r} has pictures of several sizes: {listed}; choose one with --size WxH")
+        out[IMAGE + name] = next(iter(found))
+    return out
+
+
+def with_split(items: Iterable[Item], split_of: dict[str, str]) -> tuple[Item, ...]:
+    """The items with their split noted in the provenance; `split_of`: trajectory id → split name."""
+    return tuple(
+        replace(item, provenance={**item.provenance, "split": split_of.get(item.trajectory, "train")}) for item in items
+    )
+
+
+__all__ = ["AXES", "DOMAINS", "IMAGE", "Item", "Plan", "Selection", "plan", "trajectory_id", "with_split"]

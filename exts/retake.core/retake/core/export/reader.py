@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading a LeRobot dataset (v3.0, v2.1 or v2.0) without LeRobot: for appending, mixing, importing and checking."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retake.core.errors import ExportError
+from retake.core.export import encode, tables
+from retake.core.export.provenance import KINDS, VERDICT
+from retake.core.export.records import Columns, Schema, Segment, Vector, VideoOptions
+from retake.core.files import read_json
+
+VERSIONS = ("v3.0", "v2.1", "v2.0")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One episode of a dataset: where it is and what it is."""
+
+    index: int
+    length: int
+    task: str
+    data: Path
+    first_row: int
+    """Its first row in the data file (v3.0); 0 in v2.x."""
+    videos: dict[str, Segment]
+    provenance: dict[str, Any]
+    stats: dict[str, Any] | None
+
+
+class Dataset:
+    """A dataset folder, opened by reading its metadata only.
+
+    Raises ExportError when the folder is no LeRobot dataset, or of an unknown version.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+        try:
+            self.info: dict[str, Any] = read_json(self.root / "meta/info.json")
+        except FileNotFoundError as error:
+            raise ExportError(f"{self.root} is no LeRobot dataset: meta/info.json is missing") from error
+        except (OSError, ValueError) as error:
+            raise ExportError(f"{self.root}/meta/info.json is not readable JSON: {error}") from error
+        self.version = str(self.info.get("codebase_version"))
+        if self.version not in VERSIONS:
+            raise ExportError(f"{self.root} has codebase_version {self.version!r}; Retake reads {', '.join(VERSIONS)}")
+        marker = self.root / "meta/retake.json"
+        self.marker: dict[str, Any] = read_json(marker) if marker.exists() else {}
+        self.schema = self._schema()
+
+    def __len__(self) -> int:
+        return int(self.info["total_episodes"])
+
+    @property
+    def total_frames(self) -> int:
+        """Number of frames of all episodes."""
+        return int(self.info["total_frames"])
+
+    @property
+    def units_stated(self) -> bool:
+        """Whether the dataset says what its numbers mean."""
+        return bool(self.marker)
+
+    @property
+    def options(self) -> VideoOptions | None:
+        """How its videos were encoded, where Retake wrote it."""
+        return VideoOptions(**self.marker["video"]) if "video" in self.marker else None
+
+    @functools.cached_property
+    def tasks(self) -> tuple[str, ...]:
+        """Task texts by index."""
+        if self.version == "v3.0":
+            table = encode.require("pyarrow.parquet").read_table(self.root / "meta/tasks.parquet")
+            names = [n for n in table.column_names if n != "task_index"]
+            pairs = zip(table.column("task_index").to_pylist(), table.column(names[0]).to_pylist(), strict=True)
+        else:
+            pairs = ((row["task_index"], row["task"]) for row in tables.read_jsonl(self.root / "meta/tasks.jsonl"))
+        return tuple(task for _, task in sorted(pairs))
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """meta/episodes of a v3.0 dataset without statistics, as dictionaries, in order."""
+        for path in sorted((self.root / "meta/episodes").glob("*/*.parquet")):
+            file = encode.require("pyarrow.parquet").ParquetFile(path)
+            wanted = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
+            for group in range(file.num_row_groups):
+                yield from file.read_row_group(group, columns=wanted).to_pylist()
+            file.close()
+
+    def full_rows(self) -> Iterator[dict[str, Any]]:
+        """length, task, provenance, stats of every episode (v3.0), in order."""
+        for path in sorted((self.root / "meta/episodes").glob("*/*.parquet")):
+            for group in tables.row_groups(path):
+                for row in group.to_pylist():
+                    stats: dict[str, dict[str, Any]] = {}
+                    for name, value in row.items():
+                        if name.startswith("stats/"):
+                            key, statistic = name.removeprefix("stats/").rsplit("/", 1)
+                            stats.setdefault(key, {})[statistic] = value
+                    yield {
+                        "length": row["length"],
+                        "task": row["tasks"][0],
+                        "stats": stats,
+                        "provenance": _provenance({k[7:]: v for k, v in row.items() if k.startswith("retake/")}),
+                    }
+
+    def uids(self) -> set[str]:
+        """Identities of the episodes that Retake wrote."""
+        return {str(row["uid"]) for row in self.provenance() if row.get("uid")}
+
+    def provenance(self) -> Iterator[dict[str, Any]]:
+        """meta/retake_provenance.jsonl, one record per episode; nothing where Retake did not write the dataset."""
+        yield from tables.read_jsonl(self.root / "meta/retake_provenance.jsonl")
+
+    def episodes(self) -> Iterator[Row]:
+        """Every episode, in order."""
+        yield from self._episodes_v3() if self.version == "v3.0" else self._episodes_v2()
+
+    def _episodes_v3(self) -> Iterator[Row]:
+        starts: dict[tuple[int, int], int] = {}
+        for row, full in zip(self.rows(), self.full_rows(), strict=True):
+            place = (row["data/chunk_index"], row["data/file_index"])
+            path = self.info["data_path"].format(chunk_index=place[0], file_index=place[1])
+            first = starts.setdefault(place, 0)
+            starts[place] += row["length"]
+            videos = {}
+            for key in self.schema.cameras:
+                file = self.info["video_path"].format(
+                    video_key=key,
+                    chunk_index=row[f"videos/{key}/chunk_index"],
+                    file_index=row[f"videos/{key}/file_index"],
+                )
+                start = round(row[f"videos/{key}/from_timestamp"] * self.schema.fps)
+                videos[key] = Segment(self.root / file, start, row["length"])
+            yield Row(
+                row["episode_index"],
+                row["length"],
+                full["task"],
+                self.root / path,
+                first,
+                videos,
+                full["provenance"],
+                full["stats"],
+            )
+
+    def _episodes_v2(self) -> Iterator[Row]:
+        provenance = {row["episode_index"]: row for row in self.provenance()}
+        for row in tables.read_jsonl(self.root / "meta/episodes.jsonl"):
+            index, length = row["episode_index"], row["length"]
+            where = {"episode_chunk": index // self.info["chunks_size"], "episode_index": index}
+            videos = {
+                key: Segment(self.root / self.info["video_path"].format(video_key=key, **where), 0, length)
+                for key in self.schema.cameras
+            }
+            found = {k: v for k, v in provenance.get(index, {}).items() if k != "episode_index"}
+            data = self.root / self.info["data_path"].format(**where)
+            yield Row(index, length, (row.get("tasks") or [""])[0], data, 0, videos, found, None)
+
+    def columns(self, row: Row) -> Columns:
+        """Numeric features of one episode by feature name, as the schema's dtypes; defaults included."""
+        pq = encode.require("pyarrow.parquet")
+        table = None
+        with pq.ParquetFile(row.data) as file:
+            first = 0
+            for group in range(file.num_row_groups):
+                count = file.metadata.row_group(group).num_rows
+                if first <= row.first_row and row.first_row + row.length <= first + count:
+                    table = file.read_row_group(group).slice(row.first_row - first, row.length)
+                    break
+                first += count
+            if table is None:
+                table = file.read().slice(row.first_row, row.length)
+        if len(table) != row.length:
+            raise ExportError(f"{row.data}: episode {row.index} has {len(table)} rows; expected {row.length}")
+        out: Columns = {}
+        for name in table.column_names:
+            dtype = self.schema.vectors[name].dtype if name in self.schema.vectors else tables.DEFAULTS.get(name)
+            if dtype is None:
+                continue
+            column = table.column(name)
+            values = np.asarray(
+                column.to_pylist()
+                if str(column.type).endswith("]") or "list" in str(column.type)
+                else column.to_numpy()
+            )
+            out[name] = values.astype(dtype)
+            if name in self.schema.vectors and not self.schema.vectors[name].names and out[name].ndim == 2:
+                out[name] = out[name][:, 0]
+        return out
+
+    def _schema(self) -> Schema:
+        """The schema, from the marker where Retake wrote it, else from info.json."""
+        if "dataset" in self.marker:
+            return Schema.from_json(self.marker["dataset"])
+        fps, vectors, cameras = self.info.get("fps"), {}, {}
+        if not isinstance(fps, int | float) or fps != int(fps) or fps <= 0:
+            raise ExportError(f"{self.root}: fps is {fps!r}; expected a positive integer")
+        for key, feature in self.info.get("features", {}).items():
+            shape = feature.get("shape") or []
+            if feature["dtype"] == "video":
+                cameras[key] = (int(shape[1]), int(shape[0])) if shape[-1] in (1, 3) else (int(shape[2]), int(shape[1]))
+            elif feature["dtype"] == "image":
+                raise ExportError(f"{self.root}: feature {key} holds pictures in parquet; only video features are read")
+            elif key not in tables.DEFAULTS and feature["dtype"] != "string":
+                names = _flat_names(feature.get("names"), shape)
+                vectors[key] = Vector(feature["dtype"], names)
+        return Schema(int(fps), str(self.info.get("robot_type") or ""), vectors, cameras)
+
+
+def _flat_names(names: Any, shape: list[int]) -> tuple[str, ...]:
+    """Names of vector entries: a list, a dict of lists (older datasets), or numbers where there are none."""
+    if isinstance(names, dict):
+        names = [str(x) for part in names.values() for x in (part if isinstance(part, list) else [part])]
+    width = int(np.prod(shape)) if shape else 1
+    if isinstance(names, list) and len(names) == width:
+        return tuple(map(str, names))
+    return () if width == 1 else tuple(str(i) for i in range(width))
+
+
+def _provenance(found: dict[str, Any]) -> dict[str, Any]:
+    """A provenance record without the empty verdict columns that other episodes brought along."""
+    return {k: v for k, v in found.items() if k in KINDS or (k.startswith(VERDICT) and v is not None)}
+
+
+def is_dataset(path: Path) -> bool:
+    """Whether a folder looks like a LeRobot dataset."""
+    return (path / "meta/info.json").is_file()
+
+
+def dataset_json(path: Path) -> dict[str, Any]:
+    """meta/retake.json of any format's folder; empty where there is none."""
+    file = path / "meta/retake.json"
+    return json.loads(file.read_text("utf-8")) if file.is_file() else {}

@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much a policy's actions change when only the pixels change (docs/robustness.md).
+
+`robustness(runs, policy, out)`: same observations and actions, N worlds; report.html and report.json.
+"""
+
+from retake.core.export.robustness.analysis import Attribution, Score, analyse
+from retake.core.export.robustness.policies import Observation, Policy, open_policy
+from retake.core.export.robustness.run import RobustnessReport, robustness
+
+__all__ = ["Attribution", "Observation", "Policy", "RobustnessReport", "Score", "analyse", "open_policy", "robustness"]

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""State and action vectors of an Episode, and the schema they make.
+
+Per robot, in this order: arm joints (rad, m), finger joints, gripper openness (0 closed, 1 open). `state[t]` is the
+measurement at frame t, `action[t]` the target commanded after it, in the same order. float64 → float32 is the only change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from retake.core.episode import Episode, EpisodeHeader
+from retake.core.errors import ExportError, choose
+from retake.core.export.records import ACTION, SOURCE_FRAME, SOURCE_TIME, STATE, Columns, Schema, Slice, Vector
+from retake.core.geometry import wxyz_from_rotation
+from retake.core.robot import RobotSpec
+
+EXTRAS = ("velocity", "effort", "ee_pose", "object_pose")
+ACTIONS = ("commanded", "next-state")
+
+
+def _groups(robot: RobotSpec) -> tuple[list[int], list[int]]:
+    """Indices of arm joints and of finger joints in joint arrays."""
+    fingers = [robot.dof_index(name) for gripper in robot.grippers for name in gripper.finger_joints]
+    return [i for i in range(len(robot.dof_names)) if i not in fingers], fingers
+
+
+def build_schema(
+    header: EpisodeHeader,
+    cameras: dict[str, tuple[int, int]],
+    extras: Sequence[str] = (),
+) -> Schema:
+    """The schema of episodes like this one. `cameras`: feature key → (width, height).
+
+    Raises ExportError when fps is no integer, InputError-like text for an unknown extra.
+    """
+    if header.fps != int(header.fps):
+        raise ExportError(
+            f"the episode runs at {header.fps} fps; LeRobot's formats need an integer: record at an integer rate, or "
+            "resample states and video together"
+        )
+    for extra in extras:
+        if extra not in EXTRAS:
+            raise ExportError(choose("extra feature", extra, EXTRAS))
+    single = len(header.robots) == 1
+    slices: list[Slice] = []
+    names: list[str] = []
+    for robot in header.robots:
+        prefix = "" if single else f"{robot.name}."
+        label = "" if single else f"{robot.name}_"
+        arm, fingers = _groups(robot)
+        parts = (
+            ("arm", [f"{prefix}{robot.dof_names[i]}.pos" for i in arm], "rad or m"),
+            ("fingers", [f"{prefix}{robot.dof_names[i]}.pos" for i in fingers], "rad or m"),
+            ("gripper", [f"{prefix}{gripper.name}.open" for gripper in robot.grippers], "0..1, 1 = open"),
+        )
+        for kind, part, unit in parts:
+            if part:
+                slices.append(Slice(label + kind, len(names), len(names) + len(part), kind, unit, robot.name))  # type: ignore[arg-type]
+                names += part
+    vectors = {STATE: Vector("float32", tuple(names)), ACTION: Vector("float32", tuple(names))}
+    dofs = [f"{'' if single else robot.name + '.'}{name}" for robot in header.robots for name in robot.dof_names]
+    units = {STATE: "rad, m, openness 0..1", ACTION: "rad, m, openness 0..1"}
+    for channel, unit in (("velocity", "rad/s, m/s"), ("effort", "N·m, N")):
+        if channel in extras:
+            vectors[f"observation.{channel}"] = Vector("float32", tuple(f"{n}.{channel}" for n in dofs))
+            units[f"observation.{channel}"] = unit
+    if "ee_pose" in extras:
+        hands = [f"{r.name}.{g.name}" for r in header.robots for g in r.grippers]
+        vectors["observation.ee_pose"] = Vector("float32", _pose_names(hands))
+        units["observation.ee_pose"] = "m and unit quaternion wxyz, world frame"
+    if "object_pose" in extras:
+        # Not under `observation.`: no policy may take the truth for an observation unasked.
+        vectors["privileged.object_pose"] = Vector("float32", _pose_names([o.name for o in header.objects]))
+        units["privileged.object_pose"] = "m and unit quaternion wxyz, world frame"
+    vectors[SOURCE_TIME], vectors[SOURCE_FRAME] = Vector("float64"), Vector("int64")
+    units[SOURCE_TIME] = "s, simulation time"
+    robot_type = "+".join(robot.name for robot in header.robots) or "none"
+    return Schema(int(header.fps), robot_type, vectors, cameras, tuple(slices), units)
+
+
+def _pose_names(bodies: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"{body}.{part}" for body in bodies for part in ("x", "y", "z", "qw", "qx", "qy", "qz"))
+
+
+def _vector(robot: RobotSpec, q: np.ndarray, openness: np.ndarray) -> np.ndarray:
+    """(T, n) arm joints, finger joints, openness of one robot."""
+    arm, fingers = _groups(robot)
+    return np.concatenate([q[:, arm], q[:, fingers], openness], axis=1)
+
+
+def states(episode: Episode) -> np.ndarray:
+    """(T, n) float64 measurements of every frame of the episode."""
+    parts = [
+        _vector(robot, episode.joint(robot.name, "position"), episode.gripper_openness(robot.name))
+        for robot in episode.header.robots
+    ]
+    return np.concatenate(parts, axis=1) if parts else np.zeros((len(episode), 0))
+
+
+def actions(episode: Episode, source: str = "commanded") -> np.ndarray:
+    """(T, n) float64 targets commanded after each frame, or the next frame's state (`next-state`, for recordings).
+
+    A gripper without finger joints has no commanded openness; the next measured one stands for it.
+    Raises ExportError when the episode recorded no targets and `commanded` was asked.
+    """
+    if source not in ACTIONS:
+        raise ExportError(choose("source of actions", source, ACTIONS))
+    following = np.minimum(np.arange(len(episode)) + 1, len(episode) - 1)
+    if source == "next-state":
+        return states(episode)[following]
+    if "target" not in episode.header.joint_channels:
+        raise ExportError(
+            f"{episode.path} recorded no commanded targets, so it has no true actions; `--action next-state` takes the "
+            "next measured state instead and says so in the provenance"
+        )
+    parts = []
+    for robot in episode.header.robots:
+        target = episode.joint(robot.name, "target")
+        openness = robot.gripper_openness(target)
+        for g, gripper in enumerate(robot.grippers):
+            if not gripper.finger_joints:
+                openness[:, g] = episode.gripper_openness(robot.name)[following, g]
+        parts.append(_vector(robot, target, openness))
+    return np.concatenate(parts, axis=1) if parts else np.zeros((len(episode), 0))
+
+
+def columns(
+    episode: Episode, start: int, length: int, action_source: str = "commanded", extras: Sequence[str] = ()
+) -> Columns:
+    """Every numeric feature of the window, float32 (source time float64, source frame int64), one row per frame."""
+    window, header = slice(start, start + length), episode.header
+    out: Columns = {
+        STATE: states(episode)[window].astype(np.float32),
+        ACTION: actions(episode, action_source)[window].astype(np.float32),
+    }
+    for channel in ("velocity", "effort"):
+        if channel in extras:
+            parts = [episode.joint(robot.name, channel)[window] for robot in header.robots]
+            out[f"observation.{channel}"] = np.concatenate(parts, axis=1).astype(np.float32)
+    if "ee_pose" in extras:
+        poses = [
+            episode.link_poses(r.name)[window, r.link_index(g.ee_link)] @ g.T_link_ee
+            for r in header.robots
+            for g in r.grippers
+        ]
+        out["observation.ee_pose"] = _poses(np.stack(poses, 1) if poses else np.zeros((length, 0, 4, 4)))
+    if "object_pose" in extras:
+        out["privileged.object_pose"] = _poses(episode.object_poses[window])
+    out[SOURCE_TIME] = episode.time_s[window]
+    out[SOURCE_FRAME] = np.arange(start, start + length, dtype=np.int64)
+    return out
+
+
+def _poses(T: np.ndarray) -> np.ndarray:
+    """(T, B, 4, 4) poses as (T, B*7) float32: position, quaternion wxyz."""
+    q = wxyz_from_rotation(T[..., :3, :3])
+    return np.concatenate([T[..., :3, 3], q], axis=-1).reshape(len(T), -1).astype(np.float32)

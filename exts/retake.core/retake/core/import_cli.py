@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`retake import FORMAT SOURCE --run RUN`: recorded episodes enter the arrow as a run folder with an Episode in it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from retake.core import plugins
+from retake.core.config import RunConfig
+from retake.core.run_store import create_run
+
+FORMATS = {
+    "oscar": ("retake.core.oscar_episode:import_oscar", "episode_meta.npz + rgb.mp4, and the robot's URDF"),
+    "lerobot": ("retake.core.export.import_lerobot:import_command", "a LeRobot dataset recorded in simulation"),
+    "isaaclab": ("retake.core.interchange:import_isaaclab", "Isaac Lab HDF5 demonstrations"),
+    "episode-recorder": ("retake.core.interchange:import_episode_recorder", "Isaac Sim's episode-recorder files"),
+}
+
+
+def main(argv: list[str]) -> int:
+    """Run the command. Raises InputError and EpisodeError in words."""
+    epilog = "\n".join(f"  {name:<18}{text}" for name, (_, text) in FORMATS.items())
+    parser = argparse.ArgumentParser(
+        prog="retake import",
+        description="A recorded episode becomes a run folder that the rest of the arrow accepts.",
+        epilog=f"formats:\n{epilog}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("format", choices=sorted(FORMATS), metavar="FORMAT", help=", ".join(sorted(FORMATS)))
+    parser.add_argument("source", type=Path, help="folder or file to import")
+    parser.add_argument("--run", type=Path, required=True, help="new run folder")
+    parser.add_argument("--urdf", type=Path, help="robot description, where the format has none")
+    options, rest = parser.parse_known_args(argv)
+    run = create_run(options.run, RunConfig().to_json())
+    read = plugins.load(FORMATS[options.format][0], extra="export" if options.format != "oscar" else "video")
+    with run.locked():
+        if options.format == "oscar":
+            if rest:
+                parser.error(f"unknown arguments {rest}")
+            episode = read(options.source, run.episode, urdf=options.urdf)
+        else:
+            episode = read(options.source, run.episode, urdf=options.urdf, arguments=rest)
+        cameras = [camera.name for camera in episode.header.cameras]
+        run.update(config={**run.manifest()["config"], "camera": cameras[0]})
+    print(
+        f"episode: {episode.path} ({len(episode)} frames, cameras: {', '.join(cameras)})\nnext: retake check {run.path}"
+    )
+    return 0

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arrow in one screen: Episode → Skeleton → Variants → Takes → Verdicts → report, each stage on the run folder.
+
+Every function does only what is missing or whose inputs changed (content hashes) and may be killed at any moment:
+calling it again gives the same artefacts as an undisturbed run.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from retake.core import plugins
+from retake.core.config import RunConfig
+from retake.core.episode import Episode, open_episode
+from retake.core.episode.check import EpisodeCheck, check_episode
+from retake.core.errors import InputError, RunError
+from retake.core.files import read_json, sha256_file, sha256_json, write_json
+from retake.core.progress import CheckCancel, Progress, never, silent
+from retake.core.report import make_report
+from retake.core.run_store import RunDirectory, remove_leftovers
+from retake.core.skeleton import Skeleton, make_skeleton
+from retake.core.takes import Take, TakeRequest
+from retake.core.takes.fan_out import produce_takes
+from retake.core.variants import Variant, make_variants, select_worlds
+
+Stage = Callable[[str], Progress]
+"""Makes the progress display of a named stage."""
+
+SIMULATORS = {"newton": "retake.newton.run:capture"}
+SIMULATOR_EXTRAS = {"newton": "newton"}
+
+
+def quiet(title: str) -> Progress:
+    """No display."""
+    return silent
+
+
+def run(run: RunDirectory, config: RunConfig, stage: Stage = quiet, check_cancel: CheckCancel = never) -> Path:
+    """The whole arrow. Returns the path of the report."""
+    capture(run, config, stage("Episode"), check_cancel)
+    check(run, config, check_cancel).require(force=config.check.force)
+    skeleton(run, config, stage("Skeleton"), check_cancel)
+    variants(run, config, stage("Variants"), check_cancel)
+    takes(run, config, stage("Takes"), check_cancel)
+    if config.verdicts.enabled:
+        verify(run, config, stage("Verdicts"), check_cancel)
+    return report(run, stage("Report"), check_cancel)
+
+
+def capture(
+    run: RunDirectory, config: RunConfig, progress: Progress = silent, check_cancel: CheckCancel = never
+) -> Episode:
+    """Simulate one Episode into the run folder, unless the same one is there already.
+
+    An episode that came from elsewhere (imported, recorded in Isaac Sim) is used as it is and never replaced.
+    """
+    wanted = config.capture
+    stage_file = Path(wanted.stage) if wanted.stage else None
+    if stage_file is not None and not stage_file.is_file():
+        raise InputError(f"capture.stage {stage_file} does not exist; expected a USD file")
+    inputs = sha256_json({**asdict(wanted), "stage": sha256_file(stage_file) if stage_file else ""})
+    remembered = run.stage("capture")
+    if run.episode.exists():
+        if not remembered:
+            return open_episode(run.episode)
+        if remembered.get("inputs") == inputs and "episode_sha256" in remembered:
+            episode = open_episode(run.episode)
+            episode.verify()
+            progress(len(episode), len(episode), "unchanged")
+            return episode
+    simulate = plugins.pick("simulator", wanted.simulator, "retake.simulators", SIMULATORS, SIMULATOR_EXTRAS)
+    remove_leftovers(run.path)
+    finished = "episode_sha256" in remembered
+    target = run.path / ".episode.tmp" if finished else run.episode
+    if not finished:
+        run.finish_stage("capture", started=inputs)
+        shutil.rmtree(target, ignore_errors=True)
+
+    def advance(done: int, total: int) -> None:
+        check_cancel()
+        progress(done, total, "")
+
+    simulate(
+        target,
+        preset=wanted.preset,
+        seed=wanted.seed,
+        stage=stage_file,
+        overrides=dict(wanted.overrides),
+        progress=advance,
+    )
+    if finished:
+        # The old episode stays until the new one is whole.
+        shutil.rmtree(run.episode, ignore_errors=True)
+        target.rename(run.episode)
+    episode = open_episode(run.episode)
+    run.finish_stage("capture", inputs=inputs, episode_sha256=episode.content_sha256)
+    return episode
+
+
+def check(run: RunDirectory, config: RunConfig, check_cancel: CheckCancel = never) -> EpisodeCheck:
+    """Check the Episode's motion; writes check.json. The caller decides what a failure means (`require`)."""
+    episode = open_episode(run.episode)
+    inputs = sha256_json({"episode": episode.content_sha256, "limits": {**asdict(config.check), "force": False}})
+    if run.check.exists() and run.stage("check").get("inputs") == inputs:
+        return EpisodeCheck.from_json(read_json(run.check))
+    result = check_episode(episode, config.check, check_cancel)
+    write_json(run.check, result.to_json())
+    run.finish_stage("check", inputs=inputs, passed=result.passed)
+    return result
+
+
+def skeleton(
+    run: RunDirectory, config: RunConfig, progress: Progress = silent, check_cancel: CheckCancel = never
+) -> Skeleton:
+    """Draw the Skeleton of the configured camera."""
+    episode = _checked_episode(run, config)
+    return make_skeleton(
+        episode, config.camera, run.skeleton(config.camera), progress, check_cancel, model_size=config.skeleton.size
+    )
+
+
+def variants(
+    run: RunDirectory, config: RunConfig, progress: Progress = silent, check_cancel: CheckCancel = never
+) -> list[Variant]:
+    """Dress the first frame into the configured worlds."""
+    episode = _checked_episode(run, config)
+    chosen = config.variants
+    worlds = select_worlds(chosen.presets, chosen.count, chosen.seed)
+    return make_variants(
+        episode, config.camera, run.variants, worlds=worlds, backend=chosen.backend, seed=chosen.seed,
+        index=config.takes.start, progress=progress, check_cancel=check_cancel,
+    )  # fmt: skip
+
+
+def takes(
+    run: RunDirectory, config: RunConfig, progress: Progress = silent, check_cancel: CheckCancel = never
+) -> list[Take]:
+    """One Take per Variant of the run. Raises RunError when a stage before it is missing."""
+    episode = _checked_episode(run, config)
+    if not (run.skeleton(config.camera) / "skeleton.json").exists():
+        raise RunError(f"{run.path} has no skeleton of camera {config.camera!r}; `retake skeleton {run.path}` draws it")
+    records = sorted(run.variants.glob("*/variant.json"))
+    if not records:
+        raise RunError(f"{run.path} has no variants; `retake variants {run.path}` makes them")
+    chosen = config.takes
+    length = min(chosen.frames or len(episode), len(episode) - chosen.start)
+    if length < 1:
+        raise InputError(f"takes.start is {chosen.start}; the episode has frames 0 … {len(episode) - 1}")
+    requests = []
+    for record in records:
+        variant = read_json(record)
+        requests.append(
+            (
+                run.takes / f"{variant['id']}-s{chosen.seed}",
+                TakeRequest(
+                    episode=run.episode,
+                    camera=config.camera,
+                    skeleton=run.skeleton(config.camera),
+                    variant=record.parent,
+                    prompt=variant["prompt"],
+                    negative_prompt=variant["negative_prompt"],
+                    seed=chosen.seed,
+                    frames=length,
+                    start=chosen.start,
+                    settings=dict(chosen.settings),
+                ),
+            )
+        )
+    extra = {} if check(run, config).passed else {"episode_check": "failed, forced"}
+    return produce_takes(requests, chosen.backend, extra=extra, progress=progress, check_cancel=check_cancel)
+
+
+def verify(
+    run: RunDirectory, config: RunConfig, progress: Progress = silent, check_cancel: CheckCancel = never
+) -> list[dict[str, object]]:
+    """Judge every Take; writes verdicts/<take>/."""
+    from retake.core.verdicts import verify_run  # only runs that judge pay for loading the estimator
+
+    return verify_run(run.path, progress=progress, check_cancel=check_cancel)
+
+
+def report(run: RunDirectory, progress: Progress = silent, check_cancel: CheckCancel = never) -> Path:
+    """Write report.html from whatever the run holds."""
+    return make_report(run, progress=progress, check_cancel=check_cancel)
+
+
+def _checked_episode(run: RunDirectory, config: RunConfig) -> Episode:
+    """The Episode, once its check passed (or was forced): stages called one by one hold the same line as `run`."""
+    if not run.episode.exists():
+        raise RunError(f"{run.path} has no episode yet; `retake capture {run.path}` makes one")
+    check(run, config).require(force=config.check.force)
+    return open_episode(run.episode)

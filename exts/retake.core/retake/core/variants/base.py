@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contract of a first-frame backend: one simulated frame with its exact maps in, one re-dressed frame out.
+
+`SourceFrame` → `ImageBackend.render(source, world, seed)` → uint8 RGB of the same size, same geometry, same robot pose.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from retake.core.array_types import Bool, Float32, Int16, UInt8, UInt16
+from retake.core.camera import Camera
+from retake.core.episode import Episode, EpisodeHeader
+from retake.core.errors import VariantError
+from retake.core.progress import CheckCancel, never
+
+
+@dataclass(frozen=True)
+class SourceFrame:
+    """One frame of the episode as a backend sees it: the rendered image and the simulator's exact maps."""
+
+    header: EpisodeHeader
+    camera_name: str
+    index: int
+    camera: Camera
+    rgb: UInt8[np.ndarray, "H W 3"]
+    depth_m: Float32[np.ndarray, "H W"]
+    """Forward depth, m; 0 where nothing was hit."""
+    normals: Int16[np.ndarray, "H W 3"]
+    """World-frame unit normals × 32767."""
+    instance_ids: UInt16[np.ndarray, "H W"]
+    T_world_object: np.ndarray
+    """Object poses (O, 4, 4), order of `header.objects`."""
+    T_world_link: tuple[np.ndarray, ...] = ()
+    """Link poses (L, 4, 4) per robot, order of `header.robots`; empty where unknown (shadows then lack hidden parts)."""
+
+    def mask(self, owner: str) -> Bool[np.ndarray, "H W"]:
+        """Pixels of an owner: `robot:<name>`, `object:<name>`, or a prefix: `robot:` is every robot, `object:` all."""
+        ids = [
+            i.id
+            for i in self.header.instances
+            if i.owner == owner or (owner.endswith(":") and i.owner.startswith(owner))
+        ]
+        return np.isin(self.instance_ids, ids)
+
+    @property
+    def robot_mask(self) -> Bool[np.ndarray, "H W"]:
+        """Pixels of any robot."""
+        return self.mask("robot:")
+
+
+def source_frame(episode: Episode, camera: str, index: int) -> SourceFrame:
+    """Frame `index` as a SourceFrame. Raises VariantError when the camera lacks depth, normals or instance ids."""
+    spec = episode.header.camera(camera)
+    missing = {"depth", "normals", "instances"} - set(spec.channels)
+    if missing:
+        raise VariantError(
+            f"camera {camera!r} of {episode.path} recorded no {', '.join(sorted(missing))}; a structure-locked variant "
+            "needs rgb, depth, normals and instances (an imported recording can use the 'folder' backend)"
+        )
+    view = episode.camera_frame(camera, index)
+    assert view.depth_m is not None
+    assert view.normals is not None
+    assert view.instance_ids is not None
+    return SourceFrame(
+        episode.header, camera, index, view.camera, view.rgb, view.depth_m, view.normals, view.instance_ids,
+        episode.object_poses[index], tuple(episode.link_poses(r.name)[index] for r in episode.header.robots),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class World:
+    """One visual world: what the scene is made of and lit by. Axis values are names from config/worlds/*.yaml."""
+
+    name: str
+    environment: str
+    surface: str
+    subject: str
+    """What the task object is shown as: "bun", "bag of chips", …"""
+    lighting: str
+    look: str = "neutral"
+    """Camera look (white balance, contrast, vignette, grain)."""
+    background: str = ""
+    clutter: str = ""
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One accepted first frame on disk: variants/<id>/{frame.png, variant.json}."""
+
+    id: str
+    world: World
+    seed: int
+    prompt: str
+    """Task and world, for the video model."""
+    negative_prompt: str
+    frame_sha256: str
+    """Of frame.png's bytes."""
+    backend: str
+    backend_version: str
+    licence: str
+    source: dict[str, Any]
+    """episode_sha256, camera, frame index."""
+    model: str = ""
+    revision: str = ""
+
+
+@runtime_checkable
+class ImageBackend(Protocol):
+    """A maker of first frames. Deterministic: same source, world and seed, same pixels."""
+
+    name: str
+    version: str
+    licence: str
+
+    def render(
+        self, source: SourceFrame, world: World, seed: int, check_cancel: CheckCancel = never
+    ) -> UInt8[np.ndarray, "H W 3"]:
+        """The re-dressed frame. Raises VariantError; raises Cancelled when asked to stop."""
+        ...

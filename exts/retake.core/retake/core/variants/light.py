@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Light and camera look of a world: one sun, a sky and a bounce; then exposure, white balance, curve, vignette, grain.
+
+Linear RGB until `Look.develop`, which makes sRGB bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from retake.core.array_types import Float32, UInt8
+from retake.core.variants.textures import LINEAR_OF_BYTE, gamma, linear
+
+MIDDLE_GREY = 0.24
+LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
+"""Rec. 709 luminance of linear RGB."""
+
+
+@dataclass(frozen=True, eq=False)
+class Light:
+    """Lambertian light: ambient between ground and sky by the normal's z, and one directional sun."""
+
+    to_sun: Float32[np.ndarray, "3"]
+    """Unit, world frame, from the scene to the sun."""
+    sun: Float32[np.ndarray, "3"]
+    """Linear RGB of a surface facing the sun."""
+    sky: Float32[np.ndarray, "3"]
+    ground: Float32[np.ndarray, "3"]
+    exposure: float
+    """Brightness the picture is exposed to: 1 daylight, less at night."""
+    softness: float
+    """Penumbra per metre between caster and receiver, 0 sharp … 1 overcast."""
+
+    @staticmethod
+    def of(spec: dict[str, Any], rng: np.random.Generator) -> Light:
+        """From a lighting mapping (config/worlds): angles in degrees, jittered by ± `jitter_deg`."""
+        jitter = float(spec.get("jitter_deg", 12))
+        azimuth = np.radians(float(spec.get("azimuth_deg", -40)) + rng.uniform(-jitter, jitter))
+        elevation = np.radians(np.clip(float(spec.get("elevation_deg", 50)) + rng.uniform(-0.4, 0.4) * jitter, 8, 88))
+        flat = np.cos(elevation)
+        to_sun = np.array([flat * np.cos(azimuth), flat * np.sin(azimuth), np.sin(elevation)], np.float32)
+
+        def part(name: str, colour: str, strength: float) -> np.ndarray:
+            value = spec.get(name, {})
+            return linear(value.get("colour", colour)) * np.float32(value.get("strength", strength))
+
+        return Light(
+            to_sun, part("sun", "#fff3df", 0.8), part("sky", "#dfe8f2", 0.5), part("ground", "#b9ada0", 0.25),
+            float(spec.get("exposure", 1.0)), float(spec.get("softness", 0.35)),
+        )  # fmt: skip
+
+    def ambient(self, n_z: Float32[np.ndarray, " *n"]) -> Float32[np.ndarray, "*n 3"]:
+        """Ambient light on surfaces with these normal z components."""
+        return self.ground + (self.sky - self.ground) * (0.5 + 0.5 * n_z)[..., None]
+
+    def facing(self, normal: Float32[np.ndarray, "*n 3"]) -> Float32[np.ndarray, " *n"]:
+        """Cosine to the sun, 0 when turned away."""
+        return np.maximum(normal @ self.to_sun, 0)
+
+    @property
+    def mean(self) -> float:
+        """Luminance on a surface halfway between facing up and facing the sun; robots are exposed against it."""
+        return float((0.5 * (self.sky + self.ground) + 0.25 * (self.sky - self.ground) + 0.6 * self.sun) @ LUMA)
+
+
+ROBOT_GAIN = (0.35, 2.0)
+"""Bounds of the relighting gain on robot pixels: outside them edges drown in black or burn out."""
+
+
+def robot_gain(
+    light: Light, normals: np.ndarray, mask: np.ndarray, exposure: float = 1.0
+) -> Float32[np.ndarray, "H W 3"]:
+    """Smooth per-pixel gain (H, W, 3) that carries the world's light onto robot pixels without moving an edge.
+
+    The gain follows the normals, low-passed over about 1.5 % of the width, within `ROBOT_GAIN`.
+    """
+    height, width = mask.shape
+    step = max(1, width // 160)
+    n = normals[::step, ::step].astype(np.float32) / 32767
+    m = mask[::step, ::step].astype(np.float32)
+    if m.any():
+        # A robot thinner than the step would vanish from the sub-sampled mask.
+        m = np.maximum(m, 1e-6)
+    e = light.ambient(n[..., 2]) + light.facing(n)[..., None] * light.sun * 0.8
+    raw = e / np.float32(max(light.mean, 1e-3))
+    luma = (raw @ LUMA)[..., None]
+    # Colour casts at 70 %: a white arm in red light still reads as the white arm.
+    raw = luma * (raw / np.maximum(luma, 1e-4)) ** 0.7
+    sigma = 0.015 * width / step
+    weight = cv2.GaussianBlur(m, (0, 0), sigma)[..., None]
+    smooth = cv2.GaussianBlur(raw * m[..., None], (0, 0), sigma) / np.maximum(weight, 1e-6)
+    smooth = np.clip(np.where(weight > 1e-5, smooth, 1.0) * np.float32(exposure), *ROBOT_GAIN).astype(np.float32)
+    return cv2.resize(smooth, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+class Look:
+    """How the camera sees: develops linear light into sRGB bytes, pixel by pixel (so parts can be developed alone)."""
+
+    def __init__(self, spec: dict[str, Any], size: tuple[int, int], rng: np.random.Generator) -> None:
+        width, height = size
+        self.background_blur = float(spec.get("background_blur", 1.0))
+        gain = linear(spec.get("white", "#ffffff"))
+        self.gain = (gain / max(float(gain @ LUMA), 1e-3) * float(spec.get("exposure", 1.0))).astype(np.float32)
+        self.saturation = np.float32(spec.get("saturation", 1.0))
+        x, y = np.meshgrid(np.linspace(-1, 1, width, dtype=np.float32), np.linspace(-1, 1, height, dtype=np.float32))
+        self.vignette = (1 - float(spec.get("vignette", 0.25)) * ((x * x + y * y) / 2) ** 1.3).astype(np.float32)
+        grain = rng.standard_normal((height, width), dtype=np.float32)
+        self.grain = (cv2.GaussianBlur(grain, (0, 0), 0.6) * float(spec.get("grain", 1.2))).astype(np.float32)
+        self.table = _curve(float(spec.get("contrast", 1.0)), float(spec.get("lift", 0.0)))
+
+    def expose(self, light: Float32[np.ndarray, "N 3"], brightness: float) -> None:
+        """Meter a picture once: move its log-average most of the way to middle grey times `brightness`."""
+        average = float(np.exp(np.mean(np.log(np.maximum(light[::16] @ LUMA, 1e-3)))))
+        # The whole way would make snow and coal alike.
+        self.gain = self.gain * np.float32(np.clip((MIDDLE_GREY * brightness / average) ** 0.6, 0.5, 2.5))
+
+    def develop(
+        self, light: Float32[np.ndarray, "*n 3"], where: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> UInt8[np.ndarray, "*n 3"]:
+        """sRGB bytes of linear light: a whole image, or the pixels (rows, columns) of one."""
+        vignette, grain = (self.vignette, self.grain) if where is None else (self.vignette[where], self.grain[where])
+        x = light * self.gain
+        x *= vignette[..., None]
+        if self.saturation != 1:
+            luma = (x @ LUMA)[..., None]
+            x = luma + (x - luma) * self.saturation
+        np.clip(x, 0, 4, out=x)
+        index = (np.sqrt(x, out=x) * np.float32(2047.5)).astype(np.uint16)
+        out = self.table[index]
+        out += grain[..., None]
+        return np.clip(out, 0, 255, out=out).astype(np.uint8)
+
+
+def _curve(contrast: float, lift: float) -> Float32[np.ndarray, "4096"]:
+    """Display value 0..255 over the square root of linear light 0..4: soft shoulder, contrast, lifted blacks."""
+    x = (np.arange(4096, dtype=np.float32) / 2047.5) ** 2
+    knee = 0.55
+    x = np.where(x < knee, x, knee + (1 - knee) * (1 - np.exp(-(x - knee) / (1 - knee))))
+    y = gamma(x)
+    # A smooth S around middle grey; contrast 1 leaves the curve alone.
+    t = np.clip(y, 0, 1)
+    s = t * t * (3 - 2 * t)
+    y = y + (s - t) * (contrast - 1) * 1.5
+    return ((lift + (1 - lift) * y) * 255 + 0.5).astype(np.float32)
+
+
+def source_linear(rgb: UInt8[np.ndarray, "*n 3"]) -> Float32[np.ndarray, "*n 3"]:
+    """Linear light of simulated sRGB bytes."""
+    return LINEAR_OF_BYTE[rgb]

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Making variants: worlds in, `variants/<id>/{frame.png, variant.json}` out; what is there already is not made again."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from retake.core.episode import Episode
+from retake.core.errors import VariantError
+from retake.core.files import (
+    atomic_directory,
+    read_json,
+    sha256_bytes,
+    sha256_file,
+    sha256_json,
+    write_bytes,
+    write_json,
+)
+from retake.core.progress import CheckCancel, Progress, never, silent
+from retake.core.variants.backends import image_backend
+from retake.core.variants.base import ImageBackend, SourceFrame, Variant, World, source_frame
+from retake.core.variants.prompts import compose_prompts
+from retake.core.variants.worlds import Catalogue, load_catalogue, recipe_of
+
+SCHEMA = "retake.variant/1"
+COMMERCIAL = {"Apache-2.0", "MIT", "BSD-3-Clause", "CC0-1.0", "CC-BY-4.0", "OpenRAIL++", "NVIDIA Open Model License"}
+"""Licences whose terms allow commercial use of outputs; anything else, known or unknown, is refused when asked to."""
+
+
+def make_variants(
+    episode: Episode,
+    camera: str,
+    out_dir: Path,
+    *,
+    worlds: Sequence[World],
+    backend: str | ImageBackend = "procedural",
+    seed: int = 0,
+    index: int = 0,
+    only_commercial: bool = False,
+    catalogue: Catalogue | None = None,
+    progress: Progress = silent,
+    check_cancel: CheckCancel = never,
+) -> list[Variant]:
+    """One variant per world of frame `index`, in folders `out_dir/<world name>`. Same seeds, same frames.
+
+    A variant whose inputs are unchanged is kept; folders of other worlds are left alone. Raises VariantError for an
+    empty list, two worlds of one name, a camera without the maps a backend needs, an unknown axis value, or a licence
+    that `only_commercial` does not know to allow commercial use.
+    """
+    if not worlds:
+        raise VariantError("no worlds were asked for; name presets or a count of sampled worlds")
+    names = [world.name for world in worlds]
+    if twice := sorted({n for n in names if names.count(n) > 1}):
+        raise VariantError(f"two worlds are named {twice[0]!r}; names become folders and must differ")
+    maker = image_backend(backend) if isinstance(backend, str) else backend
+    require_licence(maker, only_commercial)
+    source = source_frame(episode, camera, index)
+    made = []
+    for count, world in enumerate(worlds):
+        check_cancel()
+        progress(count, len(worlds), world.name)
+        made.append(
+            make_variant(
+                source, world, maker, Path(out_dir) / world.name, seed,
+                episode_sha256=episode.content_sha256, catalogue=catalogue, check_cancel=check_cancel,
+            )
+        )  # fmt: skip
+    progress(len(worlds), len(worlds), "")
+    return made
+
+
+def make_variant(
+    source: SourceFrame,
+    world: World,
+    backend: ImageBackend,
+    out_dir: Path,
+    seed: int = 0,
+    *,
+    episode_sha256: str = "",
+    catalogue: Catalogue | None = None,
+    extra: Mapping[str, Any] | None = None,
+    check_cancel: CheckCancel = never,
+) -> Variant:
+    """One variant folder: frame.png first, variant.json last, the whole folder appears at once.
+
+    Kept as it is when the inputs are the same. Raises VariantError for a name that cannot be a folder, and for a
+    backend that returns another size than the source's.
+    """
+    out_dir = Path(out_dir)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", world.name):
+        raise VariantError(
+            f"world name {world.name!r} cannot be a folder: letters, digits, '_', '-', '.' (at most 100)"
+        )
+    known = catalogue or load_catalogue()
+    prompts = compose_prompts(source.header, world, known)
+    inputs = {
+        "episode": episode_sha256 or source_sha256(source),
+        "camera": source.camera_name,
+        "frame": source.index,
+        "world": dataclasses.asdict(world),
+        "recipe": sha256_json(recipe_of(world, known)),
+        "seed": seed,
+        "backend": [backend.name, backend.version, getattr(backend, "model", ""), getattr(backend, "revision", "")],
+        "settings": getattr(backend, "settings", {}),
+    }
+    digest = sha256_json(inputs)
+    if (kept := _unchanged(out_dir, digest)) is not None:
+        return kept
+    frame = backend.render(source, world, seed, check_cancel)
+    if frame.shape != source.rgb.shape or frame.dtype != np.uint8:
+        raise VariantError(
+            f"backend {backend.name!r} returned {frame.shape} {frame.dtype}; the source is {source.rgb.shape} uint8"
+        )
+    ok, png = cv2.imencode(".png", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    if not ok:
+        raise VariantError(f"frame of world {world.name!r} could not be encoded as PNG")
+    variant = Variant(
+        id=out_dir.name, world=world, seed=seed, prompt=prompts.take, negative_prompt=prompts.negative,
+        frame_sha256=sha256_bytes(png.tobytes()), backend=backend.name, backend_version=backend.version,
+        licence=backend.licence, model=getattr(backend, "model", ""), revision=getattr(backend, "revision", ""),
+        source={
+            "episode_sha256": inputs["episode"], "camera": source.camera_name, "frame": source.index,
+            "rgb_sha256": sha256_bytes(np.ascontiguousarray(source.rgb).tobytes()),
+        },
+    )  # fmt: skip
+    record = {"schema": SCHEMA, **dataclasses.asdict(variant), "image_prompt": prompts.image, "inputs": digest}
+    record.update(extra or {})
+    if out_dir.exists():
+        if not (out_dir / "variant.json").exists() and any(out_dir.iterdir()):
+            raise VariantError(f"{out_dir} holds files but no variant.json; it is not a variant folder, move it away")
+        shutil.rmtree(out_dir)
+    with atomic_directory(out_dir) as folder:
+        write_bytes(folder / "frame.png", png.tobytes())
+        write_json(folder / "variant.json", record)
+    return variant
+
+
+def open_variant(folder: Path) -> Variant:
+    """The record of a variant folder, its frame checked against the hash. Raises VariantError naming what is wrong."""
+    path = Path(folder) / "variant.json"
+    try:
+        data = read_json(path)
+        known = {f.name for f in dataclasses.fields(Variant)}
+        if data.get("schema") != SCHEMA:
+            raise VariantError(f"{path} has schema {data.get('schema')!r}; this version of Retake reads {SCHEMA!r}")
+        world = World(**data["world"])
+        variant = Variant(**{**{k: v for k, v in data.items() if k in known}, "world": world})
+    except VariantError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise VariantError(f"{path} is no readable variant record ({type(error).__name__}: {error})") from error
+    frame = Path(folder) / "frame.png"
+    if not frame.is_file():
+        raise VariantError(f"{frame} is missing; a variant is {path.name} and frame.png")
+    if (found := sha256_file(frame)) != variant.frame_sha256:
+        raise VariantError(
+            f"{frame} was changed: its SHA-256 is {found[:12]}…, recorded was {variant.frame_sha256[:12]}…"
+        )
+    return variant
+
+
+def read_frame(path: Path) -> np.ndarray:
+    """RGB uint8 (H, W, 3) of an image file. Raises VariantError when it cannot be read."""
+    data = Path(path).read_bytes() if Path(path).is_file() else b""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    if image is None:
+        raise VariantError(f"{path} is missing or no readable image")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def select_worlds(presets: Sequence[str] = (), count: int = 0, seed: int = 0) -> tuple[World, ...]:
+    """The named presets, then `count` sampled worlds. Raises VariantError for unknown presets or when nothing is asked."""
+    from retake.core.variants.sampler import sample_worlds
+
+    known = load_catalogue()
+    worlds = [known.preset(name) for name in dict.fromkeys(presets)]
+    worlds += sample_worlds(count, seed, known) if count else []
+    if not worlds:
+        raise VariantError("no worlds were asked for; name presets (variants.presets) or a count (variants.count)")
+    return tuple(worlds)
+
+
+def require_licence(backend: ImageBackend, only_commercial: bool) -> None:
+    """Raises VariantError when commercial use is asked for and the backend's terms are not known to allow it."""
+    if only_commercial and backend.licence not in COMMERCIAL:
+        raise VariantError(
+            f"backend {backend.name!r} is under {backend.licence or 'unknown terms'}; --only-commercial allows: "
+            f"{', '.join(sorted(COMMERCIAL))}"
+        )
+
+
+def source_sha256(source: SourceFrame) -> str:
+    """Hash of a source frame's own pixels and maps, where no episode hash is at hand."""
+    arrays = (
+        source.rgb,
+        source.depth_m,
+        source.normals,
+        source.instance_ids,
+        source.camera.K,
+        source.camera.T_camera_world,
+    )
+    return sha256_bytes(*(np.ascontiguousarray(a).tobytes() for a in arrays))
+
+
+def _unchanged(out_dir: Path, digest: str) -> Variant | None:
+    if not (out_dir / "variant.json").exists():
+        return None
+    try:
+        variant = open_variant(out_dir)
+    except VariantError:
+        return None
+    return variant if read_json(out_dir / "variant.json").get("inputs") == digest else None

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The CPU backend: the simulated frame re-dressed by the Dresser. Needs no model, no network, no GPU."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+from retake.core.array_types import UInt8
+from retake.core.progress import CheckCancel, never
+from retake.core.variants.base import SourceFrame, World
+from retake.core.variants.dresser import Dresser
+from retake.core.variants.worlds import Catalogue, recipe_of
+
+
+class ProceduralBackend:
+    """Procedural surfaces, sets, light and object looks (docs/variants.md). Deterministic by seed."""
+
+    name = "procedural"
+    version = "1"
+    licence = "Apache-2.0"
+    model = ""
+    revision = ""
+
+    def __init__(self, catalogue: Catalogue | None = None) -> None:
+        self.catalogue = catalogue
+
+    def dresser(self, reference: SourceFrame, world: World, seed: int) -> Dresser:
+        """The renderer of one world, for further frames of the same camera (the composite take uses it)."""
+        # Two worlds that share a material should not share its grain, so the name is part of the seed.
+        return Dresser(reference, recipe_of(world, self.catalogue), zlib.crc32(world.name.encode()) + (seed << 32))
+
+    def render(
+        self, source: SourceFrame, world: World, seed: int, check_cancel: CheckCancel = never
+    ) -> UInt8[np.ndarray, "H W 3"]:
+        """The re-dressed frame. Raises VariantError for unknown axis values; Cancelled when asked to stop."""
+        check_cancel()
+        return self.dresser(source, world, seed).render(source)

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prompts: what the video model is told (task and world), and what an image model is told (what stays, how it looks now).
+
+Published practice: name what stays and how it looks, describe the rest, end with the camera. A rewriting function may
+be plugged in; nothing needs one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from retake.core.episode import EpisodeHeader
+from retake.core.variants.base import World
+from retake.core.variants.worlds import Catalogue, load_catalogue
+
+NEGATIVE = (
+    "cartoon, rendering, blurry, low quality, distorted, extra robot arm, second gripper, deformed gripper, "
+    "morphing objects, floating objects, text, watermark, camera shake, cut"
+)
+Rewrite = Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The texts of one variant."""
+
+    take: str
+    """For the video model: the task, told with the world's subject, then the world."""
+    image: str
+    """For an image model: what stays and how it looks now, then what changes."""
+    negative: str = NEGATIVE
+
+
+def compose_prompts(
+    header: EpisodeHeader, world: World, catalogue: Catalogue | None = None, rewrite: Rewrite | None = None
+) -> Prompts:
+    """The prompts of a world for an episode's task. Raises VariantError for unknown axis values."""
+    known = catalogue or load_catalogue()
+    known.check(world)
+
+    def words(axis: str) -> str:
+        name = getattr(world, axis)
+        value = known.value(axis, name) if name else {}
+        return str(value.get("prompt", name.replace("_", " ")))
+
+    environment = words("environment")
+    if world.background:
+        backgrounds = known.value("environment", world.environment).get("backgrounds", {})
+        environment += f" with {(backgrounds[world.background] or {}).get('prompt', world.background)}"
+    subject, surface = words("subject"), words("surface")
+    around = f", {words('clutter')}" if world.clutter else ""
+    scene = f"The scene is {environment}{around}. The robot stands at {surface}. {words('lighting').capitalize()}."
+    style = f"{words('look').capitalize()}, photorealistic, static camera." if world.look else "Photorealistic."
+    task = task_text(header, subject)
+    take = f"{task} {scene} {style}"
+    image = (
+        f"A photograph of a robot arm at {surface} in {environment}{around}. {words('lighting').capitalize()}. "
+        f"Keep the robot arm and its gripper exactly as they are: same pose, same shape, same colours. "
+        f"The object it works with is now {subject}, in the same place, with the same outline. "
+        f"Keep the camera view and the table's edges. {style}"
+    )
+    return Prompts(rewrite(take) if rewrite else take, rewrite(image) if rewrite else image)
+
+
+def task_text(header: EpisodeHeader, subject: str) -> str:
+    """The task as a sentence, with the task object's label replaced by the world's subject."""
+    task = header.task.strip().rstrip(".") or "The robot moves"
+    movable = [o.label for o in header.objects if o.movable and o.label]
+    for label in movable[:1]:
+        task = re.sub(
+            rf"\b(?:the|a|an) {re.escape(label)}\b|\b{re.escape(label)}\b", subject, task, count=1, flags=re.I
+        )
+    if not re.match(r"(?i)(a|the) robot\b", task):
+        task = f"A robot arm does this: {task[0].lower()}{task[1:]}"
+    return f"{task[0].upper()}{task[1:]}."

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The work surface: one material laid over the table in perspective, with rails or a border where the world has them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from retake.core.array_types import Bool, Float32
+from retake.core.variants.materials import make_material
+
+
+class Surface:
+    """Material of the table top and its sides. Coordinates start at the centre of what is visible of it."""
+
+    def __init__(
+        self, spec: dict[str, Any], seed: int, points: Float32[np.ndarray, "N 3"], on: Bool[np.ndarray, "N"]
+    ) -> None:
+        self.texture = make_material(spec, seed)
+        mine = points[on] if on.any() else np.zeros((1, 3), np.float32)
+        top = mine[mine[:, 2] > np.percentile(mine[:, 2], 90) - 0.01]
+        self.low, self.high = np.percentile(top, 0.2, axis=0)[:2], np.percentile(top, 99.8, axis=0)[:2]
+        self.center = ((self.low + self.high) / 2).astype(np.float32)
+        # A belt runs along the table's longer side; its ribs cross it.
+        self.lengthwise = int(np.argmax(self.high - self.low))
+        self.rail = spec.get("rail")
+        self.rail_texture = make_material(self.rail, seed + 1) if self.rail else None
+        self.side_texture = make_material(spec["side"], seed + 2) if "side" in spec else self.texture
+
+    def albedo(
+        self,
+        points: Float32[np.ndarray, "N 3"],
+        normal: Float32[np.ndarray, "N 3"],
+        footprint: Float32[np.ndarray, "N"],
+    ) -> Float32[np.ndarray, "N 3"]:
+        """Linear colours of surface points (world, m)."""
+        out = np.empty((len(points), 3), np.float32)
+        top = np.abs(normal[:, 2]) > 0.7
+        q = points[:, :2] - self.center
+        across, along = q[:, 1 - self.lengthwise], q[:, self.lengthwise]
+        out[top] = self.texture.sample(across[top], along[top], footprint[top])
+        side = ~top
+        run = np.where(np.abs(normal[:, 0]) > np.abs(normal[:, 1]), q[:, 1], q[:, 0])
+        out[side] = self.side_texture.sample(run[side], -points[side, 2], footprint[side]) * 0.92
+        if self.rail is not None and self.rail_texture is not None:
+            half = (self.high - self.low)[1 - self.lengthwise] / 2
+            width = float(self.rail.get("width_m", 0.045))
+            inside = half - np.abs(across)
+            rail = np.flatnonzero(top & (inside < width))
+            out[rail] = self.rail_texture.sample(across[rail], along[rail], footprint[rail])
+            groove = np.flatnonzero(top & (np.abs(inside - width) < 0.006))
+            out[groove] *= 0.35
+        return out

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Worlds as data: the axes of config/worlds/*.yaml, named presets, and the recipe that a World stands for.
+
+Every YAML file of the folder (and any a user adds) may hold any of the sections of `SECTIONS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from retake.core.config import config_path, load_yaml
+from retake.core.errors import InputError, VariantError, choose
+from retake.core.variants.base import World
+
+AXES = {
+    "environment": "environments", "surface": "surfaces", "subject": "subjects", "lighting": "lightings",
+    "look": "looks", "clutter": "clutters",
+}  # fmt: skip
+"""Axis of a World to its section in the YAML files. `background` is a sub-axis of the environment."""
+SECTIONS = (*AXES.values(), "presets", "exclusions")
+
+
+@dataclass(frozen=True, eq=False)
+class Catalogue:
+    """All axis values and presets known. Mappings are name → YAML mapping; read only."""
+
+    sections: dict[str, dict[str, Any]] = field(default_factory=dict)
+    exclusions: tuple[dict[str, Any], ...] = ()
+    """Combinations that make no sense: axis → name or list of names; a world matching all of one is left out."""
+
+    def value(self, axis: str, name: str) -> dict[str, Any]:
+        """The mapping of one axis value. Raises VariantError listing the valid names."""
+        section = self.sections[AXES[axis]]
+        if name not in section:
+            raise VariantError(choose(axis, name, section))
+        return section[name] or {}
+
+    def preset(self, name: str) -> World:
+        """A named world. Raises VariantError listing the valid names."""
+        presets = self.sections["presets"]
+        if name not in presets:
+            raise VariantError(choose("preset", name, presets))
+        world = World(name=name, **{**{"look": "neutral"}, **presets[name]})
+        self.check(world)
+        return world
+
+    def check(self, world: World) -> None:
+        """Raises VariantError naming the first axis value that does not exist."""
+        for axis in AXES:
+            if name := getattr(world, axis):
+                self.value(axis, name)
+        backgrounds = self.value("environment", world.environment).get("backgrounds", {})
+        if world.background and world.background not in backgrounds:
+            raise VariantError(choose(f"background of {world.environment!r}", world.background, backgrounds))
+
+
+def load_catalogue(extra: Iterable[Path] = ()) -> Catalogue:
+    """Everything in config/worlds plus the user's YAML files, which may replace entries of the same name.
+
+    Raises InputError naming the file and the section for malformed data.
+    """
+    return _load(tuple(Path(p) for p in extra))
+
+
+@lru_cache(maxsize=8)
+def _load(extra: tuple[Path, ...]) -> Catalogue:
+    folder = config_path("worlds")
+    sections: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS if name != "exclusions"}
+    exclusions: list[dict[str, Any]] = []
+    for path in (*sorted(folder.glob("*.yaml")), *extra):
+        data = load_yaml(path) or {}
+        if not isinstance(data, dict):
+            raise InputError(f"{path}: expected a mapping with sections {', '.join(SECTIONS)}")
+        for section, content in data.items():
+            if section == "exclusions":
+                if not isinstance(content, list) or not all(isinstance(x, dict) for x in content):
+                    raise InputError(f"{path}: exclusions must be a list of axis: name mappings")
+                exclusions += content
+                continue
+            if section not in sections:
+                raise InputError(f"{path}: {choose('section', str(section), SECTIONS)}")
+            if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
+                raise InputError(f"{path}: section {section!r} must map names to mappings")
+            sections[section].update(content)
+    if not sections["environments"]:
+        raise InputError(f"{folder} holds no worlds; expected YAML files with a section 'environments'")
+    known = {f.name for f in fields(World)} - {"name"}
+    for name, preset in sections["presets"].items():
+        if unknown := set(preset) - known:
+            raise InputError(f"preset {name!r}: {choose('axis', sorted(map(str, unknown))[0], known)}")
+        if missing := {"environment", "surface", "subject", "lighting"} - set(preset):
+            raise InputError(f"preset {name!r} lacks {', '.join(sorted(missing))}")
+    return Catalogue(sections, tuple(exclusions))
+
+
+def recipe_of(world: World, catalogue: Catalogue | None = None) -> dict[str, Any]:
+    """The mappings a renderer needs: environment (with its background applied and clutter added), container, surface,
+    subject, lighting, look. `world.parameters` may replace any of them: {"lighting": {"sun": {...}}}.
+
+    Raises VariantError for unknown names.
+    """
+    known = catalogue or load_catalogue()
+    known.check(world)
+    environment = dict(known.value("environment", world.environment))
+    backgrounds = environment.pop("backgrounds", {})
+    if world.background:
+        environment.update({k: v for k, v in (backgrounds[world.background] or {}).items() if k != "prompt"})
+    if world.clutter:
+        added = known.value("clutter", world.clutter).get("furniture", [])
+        environment["furniture"] = [*environment.get("furniture", []), *added]
+    recipe = {
+        "environment": environment,
+        "container": environment.get("container", {"kind": "plain", "colours": ["#7d8790", "#6c757d"]}),
+        **{axis: dict(known.value(axis, getattr(world, axis))) for axis in ("surface", "subject", "lighting", "look")},
+    }
+    for key, change in world.parameters.items():
+        if key not in recipe:
+            raise VariantError(choose(f"parameter of world {world.name!r}", key, recipe))
+        if not isinstance(change, dict):
+            raise VariantError(f"parameter {key!r} of world {world.name!r} must be a mapping; found {change!r}")
+        recipe[key] = {**recipe[key], **change}
+    return recipe

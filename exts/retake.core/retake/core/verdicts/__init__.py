@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verdicts: does a take do what the simulation did? `judge()` answers per take, `verify_run()` for a run folder."""
+
+from retake.core.verdicts.judge import examine, judge
+from retake.core.verdicts.records import Check, Verdict
+from retake.core.verdicts.run import verify_run, verify_take
+from retake.core.verdicts.settings import VerdictSettings, load_settings
+
+__all__ = ["Check", "Verdict", "VerdictSettings", "examine", "judge", "load_settings", "verify_run", "verify_take"]

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which small change of the known motion explains these pixels best: contours against edges, over shifts and lags.
+
+For every frame t, part p and shift d: S[t, p, d] = mean edge response along p's contour moved by d, measured across
+the contour. A(t, τ) is the same for the contours of frame t + τ, unmoved. Both say how well a hypothesis explains the
+pixels, in 0..1; all estimates are maxima of their sums over time, and the gap to the next best says how sure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from retake.core.array_types import Float32, Float64
+from retake.core.verdicts.footage import Footage, edges, scenery_tensor
+from retake.core.verdicts.truth import Contour, Truth
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """Scores of all hypotheses, working pixels and frames."""
+
+    step: int
+    """Every step-th frame was scored; the rows of the others are empty (no points, NaN lags)."""
+    shift_scores: Float32[np.ndarray, "T P S S"]
+    """[.., dy + R, dx + R]: mean response of the contour moved by (dx, dy); 0 where the part has no contour."""
+    points: Float64[np.ndarray, "T P"]
+    """Contour points behind each score."""
+    lag_scores: Float64[np.ndarray, "T L P"]
+    """Sum of responses of the contour of frame t + lag, per part; NaN where that frame is outside the take."""
+    lag_points: Float64[np.ndarray, "T L P"]
+    radius: int
+    """Largest shift searched, working px."""
+    max_lag: int
+
+
+def align(footage: Footage, truth: Truth, radius: int = 12, max_lag: int = 8, step: int = 2) -> Alignment:
+    """Scores of shifts within ±radius working px and lags within ±max_lag frames, of every step-th frame."""
+    frames, parts = len(footage), len(truth.parts)
+    span = 2 * radius + 1
+    height, width = truth.labels.shape[1:]
+    pad = radius + 2
+    wide = width + 2 * pad
+    offsets = ((np.arange(span) - radius)[:, None] * wide + (np.arange(span) - radius)[None, :]).ravel()
+    plane = (height + 2 * pad) * wide
+    flat = [_flat_index(contour, pad, wide, plane, height, width) for contour in truth.contours]
+    still = scenery_tensor(footage)
+    shift = np.zeros((frames, parts, span, span), np.float32)
+    points = np.zeros((frames, parts))
+    lag = np.full((frames, 2 * max_lag + 1, parts), np.nan)
+    lag_points = np.zeros((frames, 2 * max_lag + 1, parts))
+    padded = np.zeros((len(edges(footage, 0, still)), height + 2 * pad, wide), np.float32)
+    for t in range(0, frames, step):
+        padded[:, pad:-pad, pad:-pad] = edges(footage, t, still)
+        field = padded.ravel()
+        contour = truth.contours[t]
+        if len(contour.xy):
+            values = np.take(field, flat[t][:, None] + offsets[None, :])
+            present, first = np.unique(contour.part, return_index=True)
+            counts = np.diff(np.append(first, len(contour.part)))
+            shift[t, present] = (np.add.reduceat(values, first, axis=0) / counts[:, None]).reshape(-1, span, span)
+            points[t, present] = counts
+        for k in range(2 * max_lag + 1):
+            other = t + k - max_lag
+            if 0 <= other < frames:
+                part = truth.contours[other].part
+                lag[t, k] = np.bincount(part, np.take(field, flat[other]), parts)
+                lag_points[t, k] = np.bincount(part, minlength=parts)
+    return Alignment(step, shift, points, lag, lag_points, radius, max_lag)
+
+
+def _flat_index(contour: Contour, pad: int, wide: int, plane: int, height: int, width: int) -> np.ndarray:
+    column = np.clip(np.round(contour.xy[:, 0]).astype(np.int64), 0, width - 1) + pad
+    row = np.clip(np.round(contour.xy[:, 1]).astype(np.int64), 0, height - 1) + pad
+    return contour.bin.astype(np.int64) * plane + row * wide + column
+
+
+def peak(score: Float64[np.ndarray, "S S"], prior: float = 0.0) -> tuple[float, float, float]:
+    """(dx, dy, gain) of the best shift, by a parabola through its neighbours; gain over no shift.
+
+    `prior` is subtracted per squared pixel of shift: along a straight contour every shift is as good, and the
+    smallest is the honest answer.
+    """
+    span = score.shape[0]
+    radius = span // 2
+    grid = np.arange(span) - radius
+    judged = score - prior * (grid[:, None] ** 2 + grid[None, :] ** 2)
+    row, column = np.unravel_index(int(np.argmax(judged)), judged.shape)
+    gain = float(judged[row, column] - judged[radius, radius])
+    return (
+        float(column - radius + vertex(judged[row], int(column))),
+        float(row - radius + vertex(judged[:, column], int(row))),
+        gain,
+    )
+
+
+def vertex(line: Float64[np.ndarray, "S"], index: int) -> float:
+    """Sub-sample position of a maximum, −0.5..0.5."""
+    if not 0 < index < len(line) - 1:
+        return 0.0
+    left, middle, right = float(line[index - 1]), float(line[index]), float(line[index + 1])
+    curve = left - 2 * middle + right
+    return 0.0 if curve >= -1e-9 else float(np.clip(0.5 * (left - right) / curve, -0.5, 0.5))
+
+
+def best_lag(alignment: Alignment, parts: list[int]) -> tuple[float, Float64[np.ndarray, "L"]]:
+    """(lag, score per candidate). Positive: the take is late, its frame t shows the simulator's frame t − lag.
+
+    Only frames in which every candidate exists count, so that all candidates are compared on the same pixels.
+    """
+    inside = slice(alignment.max_lag, len(alignment.lag_scores) - alignment.max_lag)
+    score = alignment.lag_scores[inside][:, :, parts].sum(-1)
+    count = alignment.lag_points[inside][:, :, parts].sum(-1)
+    rows = ~np.isnan(score).any(1)
+    score, count = score[rows], count[rows]
+    if not len(score):
+        return 0.0, np.zeros(2 * alignment.max_lag + 1)
+    curve = score.sum(0) / np.maximum(count.sum(0), 1)
+    index = int(np.argmax(curve))
+    return -(index - alignment.max_lag + vertex(curve, index)), curve

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`retake verify`: judge a run's takes, or any video against any episode."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from retake.core.episode import open_episode
+from retake.core.errors import InputError
+from retake.core.files import write_json
+from retake.core.progress import Bar
+from retake.core.verdicts.judge import examine
+from retake.core.verdicts.pictures import save_pictures
+from retake.core.verdicts.records import EXIT_CODES, Verdict
+from retake.core.verdicts.run import read_picture, summary, verify_run
+from retake.core.verdicts.settings import load_settings
+
+_EPILOG = """
+examples:
+  retake verify runs/demo                                    every take of a run
+  retake verify take.mp4 --episode runs/demo/episode --camera front --json verdict.json
+  retake verify take.mp4 --episode EP --camera front --first-frame frame.png --pictures out/
+
+exit code: 0 pass, 3 fail, 4 unsure (nothing failed, but something could not be told); 2 when nothing can be compared.
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Judge and print; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="retake verify",
+        description="Does the video do what the simulation did? Arm, gripper, object and scenery, with numbers.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("what", type=Path, metavar="RUN|VIDEO", help="a run folder, or a video file")
+    add("--episode", type=Path, metavar="DIR", help="the episode a video is judged against")
+    add("--camera", metavar="NAME", help="which of its cameras the video shows (default: its only one)")
+    add("--first-frame", type=Path, metavar="PNG", help="the picture the video was made from")
+    add("--start", type=int, default=0, metavar="N", help="episode frame that the video's first frame shows (0)")
+    add("--json", type=Path, metavar="OUT", help="write the verdict (of a run: all verdicts) as JSON")
+    add("--pictures", type=Path, metavar="DIR", help="write worst frames and the errors over time here")
+    add("--config", type=Path, metavar="YAML", help="thresholds and settings instead of config/verdicts.yaml's")
+    options = parser.parse_args(argv)
+    if options.what.is_dir():
+        return _run(options)
+    return _video(options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    settings = load_settings(options.config)
+    verdicts = verify_run(options.what, Bar("verdicts"), config=settings)
+    for row in verdicts:
+        print(f"{row['take']:<32} {row['overall']:<7} p={row['probability']:.3f}  {'; '.join(row['reasons'])}")
+    total = summary(verdicts)
+    print(f"{total['pass']} of {total['takes']} takes passed, {total['fail']} failed, {total['unsure']} unsure")
+    if options.json:
+        write_json(options.json, {"summary": total, "verdicts": verdicts})
+    if not verdicts:
+        print(f"{options.what} has no takes yet; `retake run` or `retake takes` makes them", file=sys.stderr)
+        return EXIT_CODES["unsure"]
+    worst = "fail" if total["fail"] else "unsure" if total["unsure"] else "pass"
+    return EXIT_CODES[worst]
+
+
+def _video(options: argparse.Namespace) -> int:
+    if options.episode is None:
+        raise InputError(
+            f"{options.what} is no folder, so it is taken for a video; a video needs --episode DIR (and --camera NAME)"
+        )
+    if not options.what.is_file():
+        raise InputError(f"{options.what} does not exist; expected a run folder or a video file")
+    episode = open_episode(options.episode)
+    cameras = [camera.name for camera in episode.header.cameras]
+    if options.camera is None and len(cameras) != 1:
+        raise InputError(f"{options.episode} has cameras {', '.join(cameras)}; say which one with --camera NAME")
+    settings = load_settings(options.config)
+    first = None if options.first_frame is None else read_picture(options.first_frame)
+    judged = examine(
+        options.what, episode, options.camera or cameras[0], first_frame=first, start=options.start, config=settings
+    )
+    verdict = replace(judged.verdict, take=options.what.stem)
+    if options.pictures:
+        verdict = replace(
+            save_pictures(judged, options.what, episode, options.pictures, settings), take=options.what.stem
+        )
+    if options.json:
+        write_json(options.json, verdict.to_json())
+    print(as_text(verdict))
+    return verdict.exit_code
+
+
+def as_text(verdict: Verdict) -> str:
+    """A verdict as a table for a terminal."""
+    lines = [f"{verdict.overall.upper()}  probability faultless {verdict.probability:.3f} ({verdict.calibration})"]
+    for c in verdict.checks:
+        value = "-" if c.value is None else f"{c.value:.3g}"
+        limit = "" if c.threshold is None or c.status == "skipped" else f"limit {c.threshold:.3g} {c.unit}"
+        frame = "" if c.worst_frame is None else f"frame {c.worst_frame}"
+        lines.append(f"  {c.status:<8}{c.name:<18}{value:>8}  {limit:<24}{frame:<11}{c.note}".rstrip())
+    return "\n".join(lines)

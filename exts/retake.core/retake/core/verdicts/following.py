@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Action following: offset, lag and support of the arm, recovered from the pixels. Recorded pixels and frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from retake.core.array_types import Float64
+from retake.core.verdicts.alignment import Alignment, best_lag, peak, vertex
+from retake.core.verdicts.records import Measurement
+from retake.core.verdicts.settings import FollowingSettings
+from retake.core.verdicts.truth import Truth
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Links that are judged together over a window of frames."""
+
+    name: str
+    parts: list[int]
+
+
+def measure_following(alignment: Alignment, truth: Truth, settings: FollowingSettings) -> list[Measurement]:
+    """arm_offset, link_offset, lag, local_lag, support. Without a visible robot all are unsure."""
+    parts = truth.robot_parts
+    names = ("arm_offset", "link_offset", "lag", "local_lag", "support")
+    if not parts or alignment.points[:, parts].sum() < settings.min_points:
+        why = "robot never visible" if parts else "the episode's camera knows no robot"
+        return [Measurement(name, None, why) for name in names]
+    to_recorded = 1 / truth.scale
+    S, n = alignment.shift_scores[:, parts], alignment.points[:, parts]
+    track = arm_track(alignment, truth, settings)
+    whole = weighted(S, n, slice(None), list(range(len(parts))))
+    dx, dy, _ = peak(whole, settings.prior)
+    out = [
+        Measurement("arm_offset", float(np.hypot(dx, dy)) * to_recorded, f"({dx * to_recorded:+.1f}, "
+                    f"{dy * to_recorded:+.1f}) px over the whole take", _argmax(track), series=track),
+        _link_offset(alignment, truth, settings),
+        *_lags(alignment, truth, settings),
+        _support(alignment, truth, settings),
+    ]  # fmt: skip
+    return out
+
+
+def arm_track(alignment: Alignment, truth: Truth, settings: FollowingSettings) -> Float64[np.ndarray, "T"]:
+    """Arm offset over time (recorded px), from a sliding window of frames; NaN where no robot is visible."""
+    parts = truth.robot_parts
+    S, n = alignment.shift_scores[:, parts], alignment.points[:, parts]
+    reach = settings.window // 2
+    out = np.full(len(S), np.nan)
+    for t in range(len(S)):
+        window = slice(max(t - reach, 0), t + reach + 1)
+        if n[window].sum() >= settings.min_points:
+            dx, dy, gain = peak(weighted(S, n, window, list(range(len(parts)))), settings.prior)
+            out[t] = np.hypot(dx, dy) / truth.scale if gain > 0 or np.hypot(dx, dy) < 1 else 0.0
+    return out
+
+
+def weighted(S: np.ndarray, n: np.ndarray, window: slice, parts: list[int]) -> Float64[np.ndarray, "S S"]:
+    """Mean response per shift over frames and parts, each contour point counting once."""
+    weight = n[window][:, parts]
+    total = max(float(weight.sum()), 1.0)
+    return np.einsum("tp,tpij->ij", weight, S[window][:, parts].astype(np.float64)) / total
+
+
+def groups(truth: Truth) -> list[Group]:
+    """Distal parts of each chain (a link and everything behind it) and neighbouring triples.
+
+    A frozen or drifting joint moves all that hangs on it. Single links are not judged: a finger fits its neighbour.
+    """
+    parts = truth.robot_parts
+    out = []
+    for robot in dict.fromkeys(truth.parts[p].robot for p in parts):
+        mine = [i for i, p in enumerate(parts) if truth.parts[p].robot == robot]
+        for first in range(1, len(mine) - 2):
+            out.append(Group(f"{truth.parts[parts[mine[first]]].name} and beyond", mine[first:]))
+        for first in range(max(len(mine) - 4, 0)):
+            out.append(Group(f"around {truth.parts[parts[mine[first + 1]]].name}", mine[first : first + 3]))
+    return out
+
+
+def _link_offset(alignment: Alignment, truth: Truth, settings: FollowingSettings) -> Measurement:
+    """Largest offset of any group in any window that the pixels prefer clearly to no offset."""
+    parts = truth.robot_parts
+    S, n = alignment.shift_scores[:, parts], alignment.points[:, parts]
+    worst, where, frame = 0.0, "", None
+    step = max(1, settings.window // 2)
+    for start in range(0, max(len(S) - settings.window, 0) + 1, step):
+        window = slice(start, start + settings.window)
+        for group in groups(truth):
+            if n[window][:, group.parts].sum() < settings.min_points:
+                continue
+            score = weighted(S, n, window, group.parts)
+            dx, dy, gain = peak(score, settings.link_prior)
+            offset = float(np.hypot(dx, dy)) / truth.scale
+            spread = float(score.std())
+            if gain > max(settings.min_gain, settings.link_gain * spread) and offset > worst:
+                worst, where, frame = offset, group.name, start + settings.window // 2
+    return Measurement("link_offset", worst, where, frame)
+
+
+def _lags(alignment: Alignment, truth: Truth, settings: FollowingSettings) -> list[Measurement]:
+    """Lag of the whole take, and the worst lag of any window that moves enough to show one."""
+    parts = truth.robot_parts
+    moving = motion_px(truth)
+    if np.nansum(moving) < settings.min_motion_px:
+        why = "the robot hardly moves in the image"
+        return [Measurement("lag", None, why, applies=False), Measurement("local_lag", None, why, applies=False)]
+    lag, _ = best_lag(alignment, parts)
+    worst, frame = 0.0, None
+    length = settings.lag_window
+    series = np.full(len(moving), np.nan)
+    for start in range(0, len(moving) - length + 1, 2):
+        window = slice(start, start + length)
+        if np.nansum(moving[window]) * 1.0 < settings.min_motion_px:
+            continue
+        value = _window_lag(alignment, parts, window, settings)
+        if value is None:
+            continue
+        series[start + length // 2] = value
+        if abs(value) > worst:
+            worst, frame = abs(value), start + length // 2
+    return [
+        Measurement("lag", abs(lag), f"{lag:+.2f} frames", frame),
+        Measurement("local_lag", worst, "worst window", frame, series=series),
+    ]
+
+
+def _window_lag(alignment: Alignment, parts: list[int], window: slice, settings: FollowingSettings) -> float | None:
+    """Lag inside a window; None where no candidate stands out (a hold looks the same at every lag)."""
+    score = alignment.lag_scores[window][:, :, parts].sum(-1)
+    count = alignment.lag_points[window][:, :, parts].sum(-1)
+    rows = count.any(1)
+    if not rows.any():
+        return None
+    score, count = score[rows], count[rows]
+    valid = ~np.isnan(score).any(0)
+    if valid.sum() < 5 or not valid[alignment.max_lag]:
+        return None
+    curve = np.where(valid, np.nansum(score, 0) / np.maximum(np.nansum(count, 0), 1), -np.inf)
+    index = int(np.argmax(curve))
+    if curve[index] - curve[alignment.max_lag] < settings.min_gain:
+        return 0.0
+    return -(index - alignment.max_lag + (vertex(curve, index) if np.isfinite(curve).all() else 0.0))
+
+
+def motion_px(truth: Truth) -> Float64[np.ndarray, "T"]:
+    """How far the robot's links move in the image from frame to frame, recorded px, by visible area."""
+    parts = truth.robot_parts
+    step = np.linalg.norm(np.diff(truth.centroid[:, parts], axis=0), axis=-1) / truth.scale
+    weight = np.minimum(truth.area[1:, parts], truth.area[:-1, parts]) * np.isfinite(step)
+    total = np.maximum(weight.sum(1), 1e-9)
+    return np.concatenate([[0.0], np.nansum(np.nan_to_num(step) * weight, 1) / total])
+
+
+def _support(alignment: Alignment, truth: Truth, settings: FollowingSettings) -> Measurement:
+    """How much better the contours explain the pixels in place than anywhere nearby: 1 is chance."""
+    parts = truth.robot_parts
+    S, n = alignment.shift_scores[:, parts], alignment.points[:, parts]
+    everything, centre = list(range(len(parts))), alignment.radius
+    reach = settings.window // 2
+    series = np.full(len(S), np.nan)
+    for t in range(len(S)):
+        window = slice(max(t - reach, 0), t + reach + 1)
+        if n[window].sum() >= settings.min_points:
+            score = weighted(S, n, window, everything)
+            series[t] = score[centre, centre] / max(float(score.mean()), 1e-6)
+    if np.isnan(series).all():
+        return Measurement("support", None, "robot never visible long enough")
+    return Measurement("support", float(np.nanmin(series)), "1 is chance", int(np.nanargmin(series)), series=series)
+
+
+def _argmax(series: Float64[np.ndarray, "T"]) -> int | None:
+    return None if np.isnan(series).all() else int(np.nanargmax(series))

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The take's pixels as the estimators use them: small frames, their structure tensors, and the still scenery behind.
+
+Everything here is invariant to a constant gain and offset of brightness: gradients are divided by the clip's own
+contrast before they are compared with anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from retake.core.array_types import Bool, Float32, UInt8
+from retake.core.verdicts.truth import BINS, Truth
+
+_ANGLES = np.arange(BINS) * np.pi / BINS
+_COS2 = (np.cos(_ANGLES) ** 2).astype(np.float32)
+_SIN2 = (np.sin(_ANGLES) ** 2).astype(np.float32)
+_SINCOS = (2 * np.sin(_ANGLES) * np.cos(_ANGLES)).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Footage:
+    """A take at working size."""
+
+    frames: UInt8[np.ndarray, "T H W 3"]
+    """RGB, working size, resized by area."""
+    scenery: Float32[np.ndarray, "H W 3"]
+    """Mean of each pixel over the frames in which the simulator says it shows scenery (static camera)."""
+    known: Bool[np.ndarray, "H W"]
+    """Where at least three such frames exist; all False for a moving camera."""
+    contrast: float
+    """Typical strength of the clip's edges (squared gradient), the unit of `edges`."""
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return len(self.frames)
+
+
+def shrink(frame: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
+    """A frame at working size."""
+    if (frame.shape[1], frame.shape[0]) == size:
+        return frame
+    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+
+
+def make_footage(frames: UInt8[np.ndarray, "T H W 3"], truth: Truth) -> Footage:
+    """Footage of working-size frames. The scenery model needs a static camera."""
+    height, width = frames.shape[1:3]
+    total = np.zeros((height, width, 3), np.float32)
+    count = np.zeros((height, width), np.float32)
+    if truth.static_camera:
+        grow = np.ones((9, 9), np.uint8)
+        for t in range(0, len(frames), 3):
+            away = cv2.dilate((truth.labels[t] > 0).astype(np.uint8), grow) == 0
+            mask = away.astype(np.uint8)
+            cv2.accumulate(frames[t], total, mask=mask)
+            count += mask
+    known = count >= 3
+    scenery = total / np.maximum(count, 1)[..., None]
+    sample = [float(_trace(tensor(frames[t])).mean()) for t in range(0, len(frames), max(1, len(frames) // 6))]
+    return Footage(frames, scenery, known, max(float(np.median(sample)), 1e-3))
+
+
+def tensor(frame: UInt8[np.ndarray, "H W 3"] | Float32[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "3 H W"]:
+    """Structure tensor (Jxx, Jyy, Jxy) summed over the colour channels: edges between equal greys count too."""
+    soft = cv2.GaussianBlur(frame, (0, 0), 0.8).astype(np.float32)
+    gx = cv2.Sobel(soft, cv2.CV_32F, 1, 0, ksize=3, scale=0.125)
+    gy = cv2.Sobel(soft, cv2.CV_32F, 0, 1, ksize=3, scale=0.125)
+    ones = np.ones((1, 3), np.float32)
+    return np.stack([cv2.transform(cv2.multiply(a, b), ones) for a, b in ((gx, gx), (gy, gy), (gx, gy))])
+
+
+def _trace(J: Float32[np.ndarray, "3 H W"]) -> Float32[np.ndarray, "H W"]:
+    return J[0] + J[1]
+
+
+def edges(footage: Footage, t: int, scenery_tensor: Float32[np.ndarray, "3 H W"]) -> Float32[np.ndarray, "B H W"]:
+    """Edge response 0..1 per direction bin: squared gradient along the bin, less the scenery's own, saturated.
+
+    Saturation at the clip's contrast keeps one bright edge from outvoting a faint contour.
+    """
+    over = np.ascontiguousarray(np.moveaxis(tensor(footage.frames[t]) - scenery_tensor, 0, -1))
+    out = np.empty((BINS, *over.shape[:2]), np.float32)
+    for b in range(BINS):
+        strength = cv2.transform(over, np.array([[_COS2[b], _SIN2[b], _SINCOS[b]]], np.float32))
+        np.maximum(strength, 0, out=strength)
+        np.divide(strength, strength + footage.contrast, out=out[b])
+    return out
+
+
+def scenery_tensor(footage: Footage) -> Float32[np.ndarray, "3 H W"]:
+    """Structure tensor of the still scenery, 0 where it is not known.
+
+    Grown by a 3x3 maximum: a scenery edge displaced by a fraction of a pixel must not survive the subtraction.
+    """
+    J = tensor(footage.scenery)
+    J[:, ~footage.known] = 0
+    return J

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gripper openness from the pixels: which opening of the fingers explains their contours best."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from retake.core.array_types import Float64
+from retake.core.episode import Episode
+from retake.core.geometry import inverse
+from retake.core.verdicts.alignment import Alignment
+from retake.core.verdicts.records import Measurement
+from retake.core.verdicts.settings import FollowingSettings
+from retake.core.verdicts.truth import Truth
+
+_STEPS = np.linspace(-1.0, 1.0, 21)
+"""Openness errors tried."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fingers:
+    """The moving parts of one gripper."""
+
+    parts: tuple[int, ...]
+    """Indices into `Truth.parts`."""
+    travel: Float64[np.ndarray, "T F 2"]
+    """Image motion of each finger from closed to open, working px."""
+    openness: Float64[np.ndarray, "T"]
+
+
+def find_fingers(episode: Episode, truth: Truth) -> list[Fingers]:
+    """Every gripper whose fingers are parts of the truth. Works for sliding and for turning fingers."""
+    out, column = [], 0
+    span = slice(truth.start, truth.start + len(truth))
+    for robot in episode.header.robots:
+        q = episode.joint(robot.name, "position")[span]
+        poses = episode.link_poses(robot.name)[span]
+        for gripper in robot.grippers:
+            openness = truth.openness[:, column]
+            column += 1
+            if not gripper.finger_joints:
+                continue
+            dofs = [robot.dof_index(name) for name in gripper.finger_joints]
+            shut, wide = q.copy(), q.copy()
+            shut[:, dofs], wide[:, dofs] = gripper.closed_position, gripper.open_position
+            base = poses[:, robot.root]
+            T_shut, T_wide = robot.forward_kinematics(shut, base), robot.forward_kinematics(wide, base)
+            moved = np.abs(T_wide - T_shut).max((0, 2, 3)) > 1e-4
+            parts = [i for i, p in enumerate(truth.parts) if p.robot == robot.name and moved[p.link]]
+            if not parts:
+                continue
+            travel = np.stack(
+                [_travel(truth, i, poses, T_shut, T_wide, truth.parts[i].link) for i in parts], 1
+            )  # fmt: skip
+            out.append(Fingers(tuple(parts), travel, openness))
+    return out
+
+
+def _travel(
+    truth: Truth, part: int, poses: np.ndarray, T_shut: np.ndarray, T_wide: np.ndarray, link: int
+) -> Float64[np.ndarray, "T 2"]:
+    """Image motion of the finger's visible middle, at the depth of its link origin."""
+    out = np.full((len(truth), 2), np.nan)
+    for t in range(len(truth)):
+        uv = truth.centroid[t, part] + 0.5
+        T_camera_link = truth.T_camera_world[t] @ poses[t, link]
+        depth = T_camera_link[2, 3]
+        if np.isnan(uv).any() or depth <= 0.02:
+            continue
+        K = truth.K[t]
+        p_camera = np.array([(uv[0] - K[0, 2]) / K[0, 0], (uv[1] - K[1, 2]) / K[1, 1], 1.0]) * depth
+        p_link = (inverse(T_camera_link) @ np.append(p_camera, 1.0))[:3]
+        ends = []
+        for T in (T_shut[t, link], T_wide[t, link]):
+            p = truth.T_camera_world[t] @ T @ np.append(p_link, 1.0)
+            ends.append(np.array([K[0, 0] * p[0] / p[2], K[1, 1] * p[1] / p[2]]) if p[2] > 0.02 else np.full(2, np.nan))
+        out[t] = ends[1] - ends[0]
+    return out
+
+
+def measure_gripper(
+    alignment: Alignment, truth: Truth, fingers: list[Fingers], settings: FollowingSettings
+) -> Measurement:
+    """gripper_openness: largest openness error (0..1) of any window that the pixels clearly prefer to no error."""
+    name = "gripper_openness"
+    if not fingers:
+        return Measurement(name, None, "no gripper with visible moving fingers in the episode", applies=False)
+    worst, frame, series, seen = 0.0, None, np.full(len(truth), np.nan), 0
+    for gripper in fingers:
+        scores, weights = _scores(alignment, truth, gripper, settings)
+        usable = weights > 0
+        seen += int(usable.sum())
+        reach = settings.gripper_window // 2
+        for t in np.flatnonzero(usable):
+            window = slice(max(t - reach, 0), t + reach + 1)
+            if usable[window].sum() < 2:
+                continue
+            error = _best_error(scores[window], weights[window], settings)
+            if error is None:
+                continue
+            series[t] = max(abs(error), np.nan_to_num(series[t]))
+            if abs(error) > worst:
+                worst, frame = abs(error), int(t)
+    if seen < settings.gripper_min_frames:
+        why = f"fingers visible and distinguishable in {seen} frames, {settings.gripper_min_frames} needed"
+        return Measurement(name, None, why, applies=False)
+    return Measurement(name, worst, f"judged in {seen} frames", frame, series=series)
+
+
+def _scores(
+    alignment: Alignment, truth: Truth, gripper: Fingers, settings: FollowingSettings
+) -> tuple[Float64[np.ndarray, "T E"], Float64[np.ndarray, "T"]]:
+    """Response of the finger contours for every openness error; NaN where the opening would leave 0..1."""
+    frames, radius = len(truth), alignment.radius
+    scores, weights = np.full((frames, len(_STEPS)), np.nan), np.zeros(frames)
+    for t in range(frames):
+        opening = gripper.openness[t] + _STEPS
+        allowed = (opening > -0.051) & (opening < 1.051)
+        total, weight = np.zeros(len(_STEPS)), 0.0
+        for k, part in enumerate(gripper.parts):
+            travel, n = gripper.travel[t, k], alignment.points[t, part]
+            enough = truth.area[t, part] >= settings.finger_min_area and n >= 12
+            if not enough or not np.isfinite(travel).all() or np.hypot(*travel) < settings.finger_min_travel_px:
+                continue
+            places = _STEPS[:, None] * travel[None, :] + radius
+            inside = ((places >= 0) & (places <= 2 * radius)).all(1)
+            allowed &= inside
+            surface = alignment.shift_scores[t, part]
+            total += n * _bilinear(surface, places)
+            weight += n
+        if weight:
+            scores[t, allowed] = total[allowed] / weight
+            weights[t] = weight
+    return scores, weights
+
+
+def _bilinear(surface: np.ndarray, places: Float64[np.ndarray, "E 2"]) -> Float64[np.ndarray, "E"]:
+    maps = places.astype(np.float32)
+    return cv2.remap(surface, maps[None, :, 0], maps[None, :, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
+
+
+def _best_error(scores: np.ndarray, weights: np.ndarray, settings: FollowingSettings) -> float | None:
+    usable = weights > 0
+    valid = ~np.isnan(scores[usable]).any(0)
+    middle = len(_STEPS) // 2
+    if not valid[middle] or valid.sum() < 3:
+        return None
+    curve = np.where(valid, np.average(np.nan_to_num(scores[usable]), axis=0, weights=weights[usable]), -np.inf)
+    index = int(np.argmax(curve))
+    if curve[index] - curve[middle] < settings.gripper_min_gain:
+        return 0.0
+    return float(_STEPS[index])

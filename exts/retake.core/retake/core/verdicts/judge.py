@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""judge(): one take against its episode. Pixels in, Verdict out; no disk except what the episode reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from retake.core.array_types import UInt8
+from retake.core.episode import Episode
+from retake.core.episode.events import ObjectEvents, object_events
+from retake.core.errors import VerdictError
+from retake.core.files import sha256_file
+from retake.core.progress import CheckCancel, never
+from retake.core.verdicts.alignment import Alignment, align
+from retake.core.verdicts.following import measure_following, motion_px
+from retake.core.verdicts.footage import Footage, make_footage, shrink
+from retake.core.verdicts.gripper import find_fingers, measure_gripper
+from retake.core.verdicts.objects import NAMES as OBJECT_NAMES
+from retake.core.verdicts.objects import measure_object, pisa
+from retake.core.verdicts.records import Check, Measurement, Status, Verdict
+from retake.core.verdicts.settings import VerdictSettings, load_settings
+from retake.core.verdicts.stability import first_frame_error, measure_stability
+from retake.core.verdicts.tracking import Track, track
+from retake.core.verdicts.truth import Truth, read_truth
+from retake.core.video import read_video, video_fps
+
+Frames = Iterable[UInt8[np.ndarray, "H W 3"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A verdict with what it was measured from, for pictures and tests."""
+
+    verdict: Verdict
+    truth: Truth
+    footage: Footage
+    alignment: Alignment
+    tracks: dict[str, Track]
+    measurements: tuple[Measurement, ...]
+
+
+def judge(
+    video: Path | str | Frames,
+    episode: Episode,
+    camera: str,
+    *,
+    first_frame: UInt8[np.ndarray, "H W 3"] | None = None,
+    start: int = 0,
+    config: VerdictSettings | None = None,
+    fps: float | None = None,
+    check_cancel: CheckCancel = never,
+) -> Verdict:
+    """Judge a take: a video file, or its RGB frames. Take frame k shows episode frame `start` + k.
+
+    The simulator's colours are never read. Raises VerdictError when nothing can be compared (no frames, a camera
+    without instance ids, `start` outside the episode), InputError for an unreadable file, EpisodeError for an unknown
+    camera, Cancelled when asked to stop.
+    """
+    return examine(
+        video, episode, camera, first_frame=first_frame, start=start, config=config, fps=fps, check_cancel=check_cancel
+    ).verdict
+
+
+def examine(
+    video: Path | str | Frames,
+    episode: Episode,
+    camera: str,
+    *,
+    first_frame: UInt8[np.ndarray, "H W 3"] | None = None,
+    start: int = 0,
+    config: VerdictSettings | None = None,
+    fps: float | None = None,
+    check_cancel: CheckCancel = never,
+) -> Judged:
+    """`judge`, keeping what the verdict was measured from."""
+    settings = config or load_settings()
+    spec = episode.header.camera(camera)
+    if not 0 <= start < len(episode):
+        raise VerdictError(f"start frame {start} is outside the episode, which has frames 0..{len(episode) - 1}")
+    video_sha256, source = "", video
+    if isinstance(video, str | Path):
+        path = Path(video)
+        source = read_video(path)
+        fps = video_fps(path) if fps is None else fps
+        video_sha256 = sha256_file(path)
+    width = min(settings.working_width, spec.size[0])
+    size = (width, round(spec.size[1] * width / spec.size[0]))
+    offered = len(episode) - start
+    frames, total, take_size = _take(source, size, offered, check_cancel)  # type: ignore[arg-type]
+    truth = read_truth(episode, camera, start, len(frames), settings.working_width)
+    check_cancel()
+    measured = list(_form(total, offered, take_size, spec.size, fps, episode.header.fps, settings))
+    measured.append(first_frame_error(frames[0], first_frame, size))
+    footage = make_footage(frames, truth)
+    alignment = align(footage, truth, settings.following.radius, settings.following.max_lag, settings.following.step)
+    check_cancel()
+    measured += measure_following(alignment, truth, settings.following)
+    measured.append(measure_gripper(alignment, truth, find_fingers(episode, truth), settings.following))
+    events = [e for e in object_events(episode) if any(p.name == e.object and not p.robot for p in truth.parts)]
+    tracks, found, metrics = _objects(footage, truth, events, settings)
+    measured += found
+    check_cancel()
+    measured += measure_stability(footage, truth, motion_px(truth), settings.stability)
+    checks = tuple(_check(m, settings) for m in measured)
+    severities = [
+        settings.threshold(m.name).severity(m.value)
+        for m in measured
+        if m.value is not None and np.isfinite(m.value)
+    ]  # fmt: skip
+    verdict = Verdict(
+        overall=_overall(checks),
+        probability=settings.calibration.probability(max(severities, default=1.0)),
+        calibration=settings.calibration.data,
+        checks=checks,
+        camera=camera,
+        start=start,
+        frames=total,
+        fps=float(fps if fps is not None else episode.header.fps),
+        size=take_size,
+        episode_sha256=episode.content_sha256,
+        video_sha256=video_sha256,
+        series={m.name: _series(m.series) for m in measured if m.series is not None},
+        events=_events(events, start, len(frames)),
+        metrics={**metrics, **_reprojection(measured)},
+    )
+    return Judged(verdict, truth, footage, alignment, tracks, tuple(measured))
+
+
+def _take(
+    source: Frames, size: tuple[int, int], offered: int, check_cancel: CheckCancel
+) -> tuple[UInt8[np.ndarray, "T H W 3"], int, tuple[int, int]]:
+    """Working-size frames (no more than the episode offers), number of frames in all, size of the take."""
+    kept, total, take_size = [], 0, (0, 0)
+    iterator = iter(source)
+    for frame in islice(iterator, offered):
+        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+            raise VerdictError(f"take frame {total} is {frame.shape} {frame.dtype}; expected (H, W, 3) uint8 RGB")
+        take_size = (frame.shape[1], frame.shape[0])
+        kept.append(shrink(frame, size))
+        total += 1
+        if total % 16 == 0:
+            check_cancel()
+    total += sum(1 for _ in iterator)
+    if not kept:
+        raise VerdictError("the take has no frames; nothing can be judged")
+    return np.stack(kept), total, take_size
+
+
+def _form(
+    total: int, offered: int, take_size: tuple[int, int], size: tuple[int, int], fps: float | None, expected: float,
+    settings: VerdictSettings,
+) -> Iterable[Measurement]:  # fmt: skip
+    """length, size and fps: what the file is, before what it shows."""
+    if total < settings.min_frames:
+        yield Measurement("length", None, f"{total} frames; at least {settings.min_frames} are needed to judge motion")
+    else:
+        surplus = max(total - offered, 0)
+        note = f"{total} frames; the episode offers {offered} from there on"
+        yield Measurement("length", float(surplus), note, offered - 1 if surplus else None)
+    aspect = (take_size[0] / take_size[1]) / (size[0] / size[1])
+    note = f"{take_size[0]}x{take_size[1]}, camera {size[0]}x{size[1]}"
+    yield Measurement("size", abs(float(np.log(aspect))), note)
+    if fps is None or fps <= 0:
+        yield Measurement("fps", None, "the take states no rate; frames are compared one to one", applies=False)
+    else:
+        yield Measurement("fps", abs(fps / expected - 1), f"{fps:.3g} per second, episode {expected:.3g}")
+
+
+def _objects(
+    footage: Footage, truth: Truth, events: list[ObjectEvents], settings: VerdictSettings
+) -> tuple[dict[str, Track], list[Measurement], dict[str, float | None]]:
+    """Checks of all movable objects; with several, each check reports the worst of them."""
+    if not events:
+        why = "no object in the task"
+        return {}, [Measurement(name, None, why, applies=False) for name in OBJECT_NAMES], {}
+    tracks, every, metrics = {}, [], {}
+    for event in events:
+        part = next(i for i, p in enumerate(truth.parts) if not p.robot and p.name == event.object)
+        phases = [event.phase(truth.start + t) for t in range(len(truth))]
+        if not truth.area[:, part].any():
+            why = f"object {event.object!r} is never visible to this camera"
+            every.append([Measurement(name, None, why, applies=False) for name in OBJECT_NAMES])
+            continue
+        found = track(footage, truth, part)
+        every.append(measure_object(found, truth, phases, settings.object))
+        if found is not None:
+            tracks[event.object] = found
+            values = pisa(found, truth, phases)
+            metrics |= values if len(events) == 1 else {f"{event.object}.{k}": v for k, v in values.items()}
+    worst = []
+    for column in zip(*every, strict=True):
+        worst.append(max(column, key=lambda m: (m.value is not None, m.value or 0.0, m.applies)))
+    return tracks, worst, metrics
+
+
+def _check(measurement: Measurement, settings: VerdictSettings) -> Check:
+    threshold = settings.threshold(measurement.name)
+    value, status = measurement.value, "unsure"
+    if value is None or not np.isfinite(value):
+        value, status = None, "unsure" if measurement.applies else "skipped"
+    else:
+        sign = 1 if threshold.worse == "above" else -1
+        if sign * value > sign * threshold.limit:
+            status = "fail"
+        elif threshold.unsure is not None and sign * value > sign * threshold.unsure:
+            status = "unsure"
+        else:
+            status = "pass"
+    return Check(
+        measurement.name, status, value, threshold.limit, threshold.unit, threshold.source, measurement.note,
+        measurement.worst_frame,
+    )  # fmt: skip
+
+
+def _overall(checks: tuple[Check, ...]) -> Status:
+    found = {check.status for check in checks}
+    return "fail" if "fail" in found else "unsure" if "unsure" in found else "pass"
+
+
+def _series(values: np.ndarray) -> tuple[float | None, ...]:
+    return tuple(None if not np.isfinite(v) else float(v) for v in values)
+
+
+def _events(events: list[ObjectEvents], start: int, frames: int) -> dict[str, int | None]:
+    if not events:
+        return {}
+
+    def inside(frame: int | None) -> int | None:
+        return None if frame is None or not 0 <= frame - start < frames else frame - start
+
+    first = events[0]
+    return {"grasp": inside(first.grasp), "release": inside(first.release), "settled": inside(first.settled)}
+
+
+def _reprojection(measured: list[Measurement]) -> dict[str, float | None]:
+    """Median arm offset over time, px: the recovery accuracy."""
+    for m in measured:
+        if m.name == "arm_offset" and m.series is not None and not np.isnan(m.series).all():
+            return {"reprojection_median_px": float(np.nanmedian(m.series))}
+    return {}

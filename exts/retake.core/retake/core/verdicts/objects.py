@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Object physics: did it stay, come along, fall and land as simulated? Errors per phase, presence, duplicates, PISA.
+
+Published drop-physics measures (L2, CD, IoU of masks) are reported beside the checks, in their own normalisation.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from retake.core.array_types import Float64
+from retake.core.verdicts.records import Measurement
+from retake.core.verdicts.settings import ObjectSettings
+from retake.core.verdicts.tracking import Track
+from retake.core.verdicts.truth import Truth
+
+PHASES = ("before", "held", "released", "settled")
+NAMES = (*(f"object_{phase}" for phase in PHASES), "object_present", "object_unique")
+
+
+def measure_object(track: Track | None, truth: Truth, phases: list[str], settings: ObjectSettings) -> list[Measurement]:
+    """All object checks of one object. `phases` names the phase of every frame."""
+    if track is None:
+        why = "the object is not visible in the take's first frame, so its looks cannot be learned"
+        return [Measurement(name, None, why) for name in NAMES]
+    if track.reference < settings.min_reference:
+        why = f"the object's colours do not tell it from the scene (contrast {track.reference:.2f})"
+        return [Measurement(name, None, why) for name in NAMES]
+    error = position_error(track, truth, settings)
+    out = []
+    for phase in PHASES:
+        rows = np.array([p == phase for p in phases])
+        out.append(_phase(f"object_{phase}", error, rows, settings))
+    out.append(_presence(track, settings))
+    out.append(_unique(track, settings))
+    return out
+
+
+def position_error(track: Track, truth: Truth, settings: ObjectSettings) -> Float64[np.ndarray, "T"]:
+    """Distance of the found from the simulated centroid, recorded px.
+
+    A far place counts only when it explains the colours clearly better than the simulator's place: a neighbour of the
+    same colour must not pull the track away. Frames in which the object is found nowhere are NaN (see presence).
+    """
+    distance = np.linalg.norm(track.found - track.expected, axis=1) / truth.scale
+    margin = settings.margin * track.reference
+    prefer = (track.best - track.here > margin) | (distance < settings.near_px)
+    error = np.where(prefer, distance, 0.0)
+    nowhere = ~(track.best > settings.present * track.reference)
+    error[nowhere | np.isnan(track.best)] = np.nan
+    return error
+
+
+def _phase(name: str, error: np.ndarray, rows: np.ndarray, settings: ObjectSettings) -> Measurement:
+    if not rows.any():
+        return Measurement(name, None, "the episode has no such phase in these frames", applies=False)
+    series = np.where(rows, error, np.nan)
+    valid = np.flatnonzero(~np.isnan(series))
+    if not len(valid):
+        return Measurement(name, None, "the object is hidden or found nowhere in this phase", applies=False)
+    if len(valid) == 1:
+        return Measurement(name, float(series[valid[0]]), "one frame", int(valid[0]), series=series)
+    # A wrong place must hold for two measured frames in a row: single frames suffer from occlusion edges.
+    pairs = np.minimum(series[valid[1:]], series[valid[:-1]])
+    k = int(np.argmax(pairs))
+    return Measurement(name, float(pairs[k]), f"{len(valid)} frames", int(valid[k]), series=series)
+
+
+def _presence(track: Track, settings: ObjectSettings) -> Measurement:
+    """Longest time (frames) for which the object is found nowhere although the simulation shows it."""
+    measured = ~np.isnan(track.best)
+    gone = measured & ~(track.best > settings.present * track.reference)
+    longest, frame, run = 0, None, 0
+    for t in np.flatnonzero(measured):
+        run = run + 1 if gone[t] else 0
+        if run > longest:
+            longest, frame = run, int(t)
+    series = np.where(measured, track.best / track.reference, np.nan)
+    note = f"visible in {int(measured.sum())} frames, weakest {np.nanmin(series):.2f} of the first frame's contrast"
+    return Measurement("object_present", float(longest), note, frame, series=series)
+
+
+def _unique(track: Track, settings: ObjectSettings) -> Measurement:
+    """Contrast of a second copy, relative to the first frame's, that lasts for three frames."""
+    strength = np.where(np.isnan(track.second), 0.0, track.second) / track.reference
+    if len(strength) < 3:
+        return Measurement("object_unique", float(strength.min()), "", None)
+    lasting = np.minimum(np.minimum(strength[:-2], strength[1:-1]), strength[2:])
+    k = int(np.argmax(lasting))
+    return Measurement(
+        "object_unique", float(max(lasting[k], 0.0)), "strength of a second copy", k + 1, series=strength
+    )
+
+
+def pisa(track: Track, truth: Truth, phases: list[str]) -> dict[str, float | None]:
+    """L2, CD and IoU of object masks per phase, and the share of frames without a mask.
+
+    L2 = s · mean |Δcentroid| over frames and both coordinates, CD = s · mean of both nearest-neighbour distances,
+    s = 1/(√2 H): the released evaluation of PISA (arXiv 2503.09595), in half working pixels here (s scales with H).
+    """
+    rows: dict[str, list[tuple[float, float, float]]] = {phase: [] for phase in PHASES}
+    empty = dict.fromkeys(PHASES, 0)
+    half = (truth.size[0] // 2, truth.size[1] // 2)
+    s = 1 / (np.sqrt(2) * half[1])
+    for t in range(len(truth)):
+        if np.isnan(track.best[t]) or phases[t] not in rows:
+            continue
+        reference = cv2.resize((truth.labels[t] == track.part + 1).astype(np.uint8), half, interpolation=cv2.INTER_AREA)
+        found = _mask(track, t, reference)
+        if not reference.any():
+            continue
+        if not found.any():
+            empty[phases[t]] += 1
+            continue
+        a, b = np.argwhere(reference), np.argwhere(found)
+        l2 = s * float(np.abs(a.mean(0) - b.mean(0)).mean())
+        to_reference = cv2.distanceTransform((1 - reference).astype(np.uint8), cv2.DIST_L2, 5)
+        to_found = cv2.distanceTransform((~found).astype(np.uint8), cv2.DIST_L2, 5)
+        cd = s * float(to_reference[found].mean() + to_found[reference > 0].mean())
+        iou = float((found & (reference > 0)).sum() / (found | (reference > 0)).sum())
+        rows[phases[t]].append((l2, cd, iou))
+    out: dict[str, float | None] = {}
+    for phase in PHASES:
+        values = np.array(rows[phase])
+        for k, name in enumerate(("l2", "cd", "iou")):
+            out[f"object_{phase}_{name}"] = float(values[:, k].mean()) if len(values) else None
+        total = len(values) + empty[phase]
+        out[f"object_{phase}_vanish_rate"] = empty[phase] / total if total else None
+    return out
+
+
+def _mask(track: Track, t: int, reference: np.ndarray) -> np.ndarray:
+    """Pixels of the object around the place where it was found."""
+    likely = track.likelihood[t] > 0.5
+    centre = np.round((track.found[t] + 0.5) / 2 - 0.5).astype(int)
+    reach = int(1.5 * np.sqrt(reference.sum())) + 2
+    window = np.zeros_like(likely)
+    x, y = int(centre[0]), int(centre[1])
+    window[max(y - reach, 0) : max(y + reach + 1, 0), max(x - reach, 0) : max(x + reach + 1, 0)] = True
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((likely & window).astype(np.uint8))
+    if count <= 1:
+        return np.zeros_like(likely)
+    return labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))

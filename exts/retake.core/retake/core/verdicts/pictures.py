@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a verdict looks like: worst frames (simulation | take, with contours) and the errors over time."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from retake.core.array_types import UInt8
+from retake.core.episode import Episode
+from retake.core.files import atomic_path
+from retake.core.verdicts.alignment import peak
+from retake.core.verdicts.following import weighted
+from retake.core.verdicts.judge import Judged
+from retake.core.verdicts.records import Check, Verdict
+from retake.core.verdicts.settings import VerdictSettings
+from retake.core.video import read_video
+
+KNOWN, FOUND, OBJECT = (90, 220, 120), (255, 150, 40), (90, 170, 255)
+_INK, _PAPER, _GRID = (40, 40, 44), (250, 250, 248), (222, 222, 218)
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+PLOTTED = ("arm_offset", "local_lag", "gripper_openness", "object_held", "object_released", "object_settled", "support")
+
+
+def save_pictures(judged: Judged, video: Path, episode: Episode, folder: Path, settings: VerdictSettings) -> Verdict:
+    """Write timeline.png and one picture per failed or unsure check (else of the worst check); verdict names them."""
+    verdict = judged.verdict
+    wanted = [c for c in verdict.checks if c.status in ("fail", "unsure") and c.worst_frame is not None]
+    if not wanted:
+        measured = [c for c in verdict.checks if c.value is not None and c.worst_frame is not None]
+        worst = max(measured, key=lambda c: settings.threshold(c.name).severity(c.value or 0.0), default=None)
+        wanted = [worst] if worst else []
+    indices = {c.worst_frame for c in wanted}
+    frames = {t: frame for t, frame in enumerate(read_video(video)) if t in indices}
+    names: dict[str, str] = {}
+    folder.mkdir(parents=True, exist_ok=True)
+    for check in wanted:
+        frame = frames.get(check.worst_frame or 0)
+        if frame is not None:
+            names[check.name] = f"worst_{check.name}.png"
+            _save(folder / names[check.name], side_by_side(judged, episode, frame, check))
+    _save(folder / "timeline.png", timeline(verdict))
+    checks = tuple(replace(c, picture=names.get(c.name)) for c in verdict.checks)
+    return replace(verdict, checks=checks)
+
+
+def _save(path: Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
+    with atomic_path(path) as temporary:
+        cv2.imwrite(str(temporary), image[..., ::-1])
+
+
+def side_by_side(
+    judged: Judged, episode: Episode, frame: UInt8[np.ndarray, "H W 3"], check: Check
+) -> UInt8[np.ndarray, "H W2 3"]:
+    """Simulation | take at a check's worst frame; known contours green, recovered ones orange, object blue."""
+    truth, t = judged.truth, min(check.worst_frame or 0, len(judged.truth) - 1)
+    sim = episode.image(judged.verdict.camera, "rgb", truth.start + t)
+    size = (sim.shape[1], sim.shape[0])
+    panels = [sim.copy(), cv2.resize(frame, size, interpolation=cv2.INTER_AREA)]
+    shift = _local_shift(judged, t)
+    contour = truth.contours[t]
+    for panel in panels:
+        for k, xy in enumerate((contour.xy + 0.5) / truth.scale - 0.5):
+            robot = bool(truth.parts[contour.part[k]].robot)
+            _dot(panel, xy, KNOWN if robot else OBJECT)
+            if robot and np.hypot(*shift) > 1:
+                _dot(panel, xy + shift, FOUND)
+        for found in judged.tracks.values():
+            if np.isfinite(found.found[t]).all():
+                _cross(panel, (found.expected[t] + 0.5) / truth.scale - 0.5, OBJECT)
+                _cross(panel, (found.found[t] + 0.5) / truth.scale - 0.5, FOUND)
+    value = "" if check.value is None else f" {check.value:.3g} {check.unit} (limit {check.threshold:.3g})"
+    caption = np.full((26, 2 * size[0], 3), _PAPER, np.uint8)
+    text = f"frame {t}: {check.name} {check.status}{value}".encode("ascii", "replace").decode()
+    cv2.putText(caption, text, (8, 18), _FONT, 0.5, _INK, 1, cv2.LINE_AA)
+    return np.concatenate([caption, np.concatenate(panels, 1)])
+
+
+def _local_shift(judged: Judged, t: int) -> np.ndarray:
+    """Offset of the arm around frame t, recorded px."""
+    parts, alignment = judged.truth.robot_parts, judged.alignment
+    window = slice(max(t - 5, 0), t + 6)
+    if not parts or not alignment.points[window][:, parts].any():
+        return np.zeros(2)
+    score = weighted(alignment.shift_scores[:, parts], alignment.points[:, parts], window, list(range(len(parts))))
+    dx, dy, _ = peak(score, 1e-4)
+    return np.array([dx, dy]) / judged.truth.scale
+
+
+def _dot(image: np.ndarray, xy: np.ndarray, colour: tuple[int, int, int]) -> None:
+    x, y = round(float(xy[0])), round(float(xy[1]))
+    if 0 <= x < image.shape[1] and 0 <= y < image.shape[0]:
+        image[y, x] = colour
+
+
+def _cross(image: np.ndarray, xy: np.ndarray, colour: tuple[int, int, int]) -> None:
+    cv2.drawMarker(image, (round(float(xy[0])), round(float(xy[1]))), colour, cv2.MARKER_CROSS, 13, 2)
+
+
+def timeline(verdict: Verdict) -> UInt8[np.ndarray, "H W 3"]:
+    """Errors over time, one row each, with grasp, release and settling marked and the limit dashed."""
+    rows = [name for name in PLOTTED if any(v is not None for v in verdict.series.get(name, ()))]
+    width, height, left = 900, 86, 170
+    image = np.full((max(len(rows), 1) * height + 34, width, 3), _PAPER, np.uint8)
+    count = max((len(verdict.series[name]) for name in rows), default=2)
+    x_of = lambda t: left + round(t / max(count - 1, 1) * (width - left - 20))  # noqa: E731 - one expression, used below
+    for row, name in enumerate(rows):
+        series = np.array([np.nan if v is None else v for v in verdict.series[name]], np.float64)
+        check, top = verdict.check(name), row * height + 8
+        limit = check.threshold or 0.0
+        peak_value = max(float(np.nanmax(np.abs(series))), limit * 1.2, 1e-6)
+        y_of = lambda v, top=top, peak_value=peak_value: top + 66 - round(min(abs(v) / peak_value, 1.0) * 60)  # noqa: E731
+        cv2.line(image, (left, top + 66), (width - 20, top + 66), _GRID, 1)
+        for x in range(left, width - 20, 8):
+            cv2.line(image, (x, y_of(limit)), (x + 3, y_of(limit)), (200, 60, 60), 1)
+        colour = {"fail": (200, 40, 40), "unsure": (200, 140, 20)}.get(check.status, (30, 120, 80))
+        points = [(x_of(t), y_of(v)) for t, v in enumerate(series) if np.isfinite(v)]
+        for a, b in itertools.pairwise(points):
+            cv2.line(image, a, b, colour, 1, cv2.LINE_AA)
+        cv2.putText(image, name, (8, top + 26), _FONT, 0.45, _INK, 1, cv2.LINE_AA)
+        unit = check.unit.encode("ascii", "replace").decode().replace("?", "x")
+        cv2.putText(image, f"limit {limit:.3g} {unit}", (8, top + 46), _FONT, 0.4, (110, 110, 110), 1, cv2.LINE_AA)
+    for name, frame in verdict.events.items():
+        if frame is not None:
+            cv2.line(image, (x_of(frame), 4), (x_of(frame), image.shape[0] - 28), (120, 120, 200), 1)
+            cv2.putText(image, name, (x_of(frame) - 20, image.shape[0] - 10), _FONT, 0.42, _INK, 1, cv2.LINE_AA)
+    return image

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a judge says: one `Check` per property, one `Verdict` per take. Plain JSON on disk (docs/verdicts.md)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from retake.core.array_types import Float64
+
+Status = Literal["pass", "fail", "unsure", "skipped"]
+EXIT_CODES: dict[str, int] = {"pass": 0, "fail": 3, "unsure": 4}
+SCHEMA = "retake.verdict/1"
+VERSION = "1"
+"""Of the estimators: raised whenever the same take may get another value."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """One measured property of a take, before any threshold."""
+
+    name: str
+    value: float | None
+    """In the unit of its threshold (config/verdicts.yaml); None when it could not be measured."""
+    note: str = ""
+    """Why there is no value, or what the value is about."""
+    worst_frame: int | None = None
+    """Frame of the take where it is worst."""
+    applies: bool = True
+    """False when the property does not exist here (no object in the task, a moving camera): skipped, not unsure."""
+    series: Float64[np.ndarray, "T"] | None = None
+    """The value over time, for plots; NaN where it was not measured."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One property, judged."""
+
+    name: str
+    status: Status
+    value: float | None
+    threshold: float | None
+    unit: str
+    source: str
+    """Where the threshold comes from."""
+    note: str = ""
+    worst_frame: int | None = None
+    picture: str | None = None
+    """File name of the worst frame's picture, beside verdict.json."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One take, judged against its episode."""
+
+    overall: Status
+    """fail if any check fails, else unsure if any is unsure, else pass."""
+    probability: float
+    """Calibrated probability that the take is faultless, given the worst check (see `calibration`)."""
+    calibration: str
+    """Name of the data behind `probability` and the thresholds."""
+    checks: tuple[Check, ...]
+    camera: str
+    start: int
+    frames: int
+    fps: float
+    size: tuple[int, int]
+    episode_sha256: str
+    video_sha256: str = ""
+    series: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
+    """Errors over time, one value per frame; null where not measured."""
+    events: dict[str, int | None] = field(default_factory=dict)
+    """grasp, release and settled frames of the task object, counted in the take."""
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    """Figures without a threshold: PISA L2, CD, IoU per phase, reprojection error, lag."""
+    take: str = ""
+    schema: str = SCHEMA
+
+    @property
+    def exit_code(self) -> int:
+        """0 pass, 3 fail, 4 unsure."""
+        return EXIT_CODES[self.overall]
+
+    def check(self, name: str) -> Check:
+        """A check by name. Raises KeyError naming the valid ones."""
+        for check in self.checks:
+            if check.name == name:
+                return check
+        raise KeyError(f"no check {name!r}; valid: {', '.join(c.name for c in self.checks)}")
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why the take did not pass, worst status first."""
+        order = {"fail": 0, "unsure": 1}
+        bad = sorted((c for c in self.checks if c.status in order), key=lambda c: order[c.status])
+        return tuple(_reason(c) for c in bad)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON of the whole verdict: no NaN, numbers rounded to 1e-4."""
+        return {
+            "schema": self.schema,
+            "take": self.take,
+            "overall": self.overall,
+            "status": self.overall,
+            "version": VERSION,
+            "probability": round(self.probability, 4),
+            "calibration": self.calibration,
+            "reasons": list(self.reasons),
+            "camera": self.camera,
+            "start": self.start,
+            "frames": self.frames,
+            "fps": self.fps,
+            "size": list(self.size),
+            "episode_sha256": self.episode_sha256,
+            "video_sha256": self.video_sha256,
+            "events": self.events,
+            "checks": [
+                {
+                    "name": c.name, "status": c.status, "value": _number(c.value), "threshold": _number(c.threshold),
+                    "unit": c.unit, "source": c.source, "detail": c.note, "worst_frame": c.worst_frame,
+                    "picture": c.picture,
+                }
+                for c in self.checks
+            ],
+            "metrics": {k: _number(v) for k, v in self.metrics.items()},
+            "series": {k: [_number(x) for x in v] for k, v in self.series.items()},
+        }  # fmt: skip
+
+
+def _reason(check: Check) -> str:
+    if check.value is None or check.threshold is None:
+        return f"{check.name}: {check.note}"
+    note = f" ({check.note})" if check.note else ""
+    return f"{check.name}: {check.value:.3g} {check.unit}, limit {check.threshold:.3g}{note}".replace(" , ", ", ")
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(float(value), 4)

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything a judge can be told: estimator settings, thresholds with their sources, and the calibration behind them.
+
+Defaults come from config/verdicts.yaml, never from the logic; a file of one's own replaces single values.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from retake.core.config import config_path, load_yaml, merge
+from retake.core.errors import InputError, choose
+
+
+@dataclass(frozen=True)
+class FollowingSettings:
+    """Action following."""
+
+    radius: int = 12
+    """Largest shift searched, working px."""
+    max_lag: int = 8
+    step: int = 2
+    """Every step-th frame of the take is aligned (against every frame of the simulation)."""
+    window: int = 11
+    """Frames that are judged together where one link or one moment is concerned."""
+    lag_window: int = 17
+    min_points: float = 200.0
+    """Contour points (summed over a window) below which the robot counts as not visible."""
+    prior: float = 1e-4
+    """Score a hypothesis must gain per squared working px of shift."""
+    link_prior: float = 6e-4
+    """The same for a few links: fewer contours, more ways to fit something else."""
+    link_gain: float = 0.5
+    """Gain another place must have, in standard deviations of the score over all shifts."""
+    min_gain: float = 0.03
+    """Mean edge response by which another hypothesis must beat the simulator's."""
+    min_motion_px: float = 8.0
+    """Image motion inside a window below which no lag can be told, recorded px."""
+    gripper_window: int = 9
+    gripper_min_gain: float = 0.05
+    gripper_min_frames: int = 6
+    finger_min_area: float = 12.0
+    """Visible working px² of a finger."""
+    finger_min_travel_px: float = 2.5
+    """Working px between closed and open."""
+
+
+@dataclass(frozen=True)
+class ObjectSettings:
+    """Object physics."""
+
+    min_reference: float = 0.25
+    """Contrast in the first frame below which colours do not tell the object."""
+    margin: float = 0.2
+    """Share of that contrast by which another place must beat the simulator's."""
+    present: float = 0.25
+    """Share of that contrast below which the object is not there."""
+    near_px: float = 12.0
+    """Recorded px within which the best place is taken as it is."""
+
+
+@dataclass(frozen=True)
+class StabilitySettings:
+    """World stability."""
+
+    margin_px: int = 8
+    """Working px around robot and objects that do not count as scenery (warps, shadows)."""
+    drift_step: int = 3
+    frozen_motion_px: float = 1.5
+    frozen_change: float = 0.02
+    identity_min_area: float = 40.0
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """When a check fails."""
+
+    limit: float
+    unit: str = ""
+    source: str = ""
+    unsure: float | None = None
+    """Between this and the limit the check is unsure."""
+    worse: str = "above"
+    """Which side of the limit fails: `above` or `below`."""
+
+    def severity(self, value: float) -> float:
+        """How bad a value is: 0 is perfect, 1 is the limit, comparable over checks."""
+        if self.worse == "below":
+            return min(self.limit / max(value, 1e-6), 50.0)
+        return max(value, 0.0) / max(self.limit, 1e-9)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """From the worst check's severity s to the probability that a take is faultless: 1 / (1 + exp(slope·ln s + bias))."""
+
+    data: str = "uncalibrated"
+    slope: float = 4.0
+    bias: float = 0.0
+
+    def probability(self, severity: float) -> float:
+        """Probability that a take with this worst severity is faultless."""
+        x = self.slope * math.log(max(severity, 1e-3)) + self.bias
+        return 1 / (1 + math.exp(min(max(x, -60.0), 60.0)))
+
+
+@dataclass(frozen=True)
+class VerdictSettings:
+    """All settings of a judge."""
+
+    working_width: int = 320
+    min_frames: int = 9
+    following: FollowingSettings = FollowingSettings()
+    object: ObjectSettings = ObjectSettings()
+    stability: StabilitySettings = StabilitySettings()
+    calibration: Calibration = Calibration()
+    thresholds: dict[str, Threshold] = field(default_factory=dict)
+
+    def threshold(self, name: str) -> Threshold:
+        """The threshold of a check. Raises InputError naming the known ones."""
+        if name not in self.thresholds:
+            raise InputError(f"config/verdicts.yaml: {choose('threshold', name, self.thresholds)}")
+        return self.thresholds[name]
+
+
+def load_settings(path: Path | None = None) -> VerdictSettings:
+    """Settings of config/verdicts.yaml, then those of `path`. Raises InputError for unknown or malformed values."""
+    settings = _apply(VerdictSettings(), config_path("verdicts.yaml"))
+    return settings if path is None else _apply(settings, path)
+
+
+def _apply(settings: VerdictSettings, path: Path) -> VerdictSettings:
+    data: Any = load_yaml(path)
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: expected a mapping of settings, found {type(data).__name__}")
+    data = dict(data)
+    thresholds = dict(settings.thresholds)
+    given = data.pop("thresholds", None) or {}
+    if not isinstance(given, dict):
+        raise InputError(f"{path}: thresholds must be a mapping of check name to limit")
+    for name, values in given.items():
+        if thresholds.get(name) is None and not (isinstance(values, dict) and "limit" in values):
+            raise InputError(f"{path}: threshold {name!r} is new and needs a mapping with a limit")
+        base = thresholds.get(name, Threshold(0.0))
+        unsure = values.pop("unsure", base.unsure)
+        thresholds[name] = replace(merge(base, values, f"{path}: thresholds: {name}"), unsure=unsure)
+    return replace(merge(settings, data, str(path)), thresholds=thresholds)

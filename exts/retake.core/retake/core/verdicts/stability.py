@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""World stability: scenery that should stand still and look the same, a robot that stays itself, healthy pictures.
+
+All figures are relative to the take's own first frame, so a constant gain or offset of brightness changes none.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from retake.core.array_types import Bool, Float64, UInt8
+from retake.core.verdicts.footage import Footage
+from retake.core.verdicts.records import Measurement
+from retake.core.verdicts.settings import StabilitySettings
+from retake.core.verdicts.truth import Truth
+
+NAMES = (
+    "background_drift", "flicker", "colour_shift", "seams", "sharpness_loss", "darkness", "frozen", "robot_identity",
+)  # fmt: skip
+
+
+def measure_stability(
+    footage: Footage, truth: Truth, motion_px: Float64[np.ndarray, "T"], settings: StabilitySettings
+) -> list[Measurement]:
+    """Every stability check."""
+    scenery = _scenery_masks(truth, settings)
+    greys = [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in footage.frames]
+    return [
+        _drift(greys, truth, scenery, settings),
+        *_appearance(footage, truth, scenery, settings),
+        _darkness(greys),
+        _frozen(greys, truth, motion_px, settings),
+        _identity(footage, truth, settings),
+    ]
+
+
+def _scenery_masks(truth: Truth, settings: StabilitySettings) -> Bool[np.ndarray, "T H W"]:
+    """Pixels away from robot and objects (their shadows and warps included) in each frame."""
+    grow = np.ones((2 * settings.margin_px + 1,) * 2, np.uint8)
+    return np.stack([cv2.dilate((label > 0).astype(np.uint8), grow) == 0 for label in truth.labels])
+
+
+def _drift(greys: list, truth: Truth, scenery: np.ndarray, settings: StabilitySettings) -> Measurement:
+    """Largest coherent motion of the scenery against the first frame, recorded px (static camera)."""
+    name = "background_drift"
+    if not truth.static_camera:
+        return Measurement(name, None, "the camera moves", applies=False)
+    half = (truth.size[0] // 2, truth.size[1] // 2)
+    small = [cv2.resize(_levelled(g), half, interpolation=cv2.INTER_AREA) for g in greys]
+    gx, gy = cv2.Sobel(small[0], cv2.CV_32F, 1, 0), cv2.Sobel(small[0], cv2.CV_32F, 0, 1)
+    strength = cv2.GaussianBlur(np.hypot(gx, gy), (0, 0), 1.5)
+    flow_of = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    series = np.full(len(greys), np.nan)
+    first = cv2.resize(scenery[0].astype(np.uint8), half, interpolation=cv2.INTER_NEAREST) > 0
+    flow = None
+    for t in range(0, len(greys), settings.drift_step):
+        mask = first & (cv2.resize(scenery[t].astype(np.uint8), half, interpolation=cv2.INTER_NEAREST) > 0)
+        if mask.sum() < 400:
+            continue
+        mask &= strength > np.quantile(strength[mask], 0.7)
+        flow = flow_of.calc(small[0], small[t], flow)  # type: ignore[arg-type]
+        series[t] = _coherent(flow, mask) * 2 / truth.scale
+    if np.isnan(series).all():
+        return Measurement(name, None, "too little scenery in view")
+    valid = np.flatnonzero(~np.isnan(series))
+    smooth = np.minimum(series[valid[1:]], series[valid[:-1]]) if len(valid) > 1 else series[valid]
+    k = int(np.argmax(smooth))
+    return Measurement(name, float(smooth[k]), "fitted motion of the scenery", int(valid[k]), series=series)
+
+
+def _levelled(grey: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
+    """Mean 128, standard deviation 48: flow should not see a change of exposure."""
+    mean, deviation = cv2.meanStdDev(grey)
+    scale = 48 / max(float(deviation[0, 0]), 2.0)
+    return cv2.convertScaleAbs(grey.astype(np.float32) * scale + (128 - float(mean[0, 0]) * scale))
+
+
+def _coherent(flow: np.ndarray, mask: np.ndarray) -> float:
+    """Median displacement of a zoom + rotation + translation fitted robustly to the flow in the mask, px.
+
+    Local warps average out; a camera that creeps does not.
+    """
+    rows, columns = np.nonzero(mask)
+    moved = flow[rows, columns]
+    height, width = mask.shape
+    x, y = (columns - width / 2) / width, (rows - height / 2) / width
+    zero, one = np.zeros_like(x), np.ones_like(x)
+    A = np.concatenate([np.stack([one, zero, x, -y], 1), np.stack([zero, one, y, x], 1)])
+    b = np.concatenate([moved[:, 0], moved[:, 1]])
+    weight = np.ones(len(b))
+    solution = np.zeros(4)
+    for _ in range(4):
+        w = weight[:, None]
+        solution = np.linalg.lstsq(A * w, b * weight, rcond=None)[0]
+        residual = np.abs(A @ solution - b)
+        weight = 1 / np.sqrt(1 + (residual / (0.3 + np.median(residual))) ** 2)
+    fitted = (A @ solution).reshape(2, -1)
+    return float(np.median(np.hypot(fitted[0], fitted[1])))
+
+
+def _appearance(footage: Footage, truth: Truth, scenery: np.ndarray, settings: StabilitySettings) -> list[Measurement]:
+    """flicker, colour_shift, seams and sharpness_loss, from small colour images of the scenery."""
+    size = (20, 15)
+    count = len(footage)
+    cells = np.zeros((count, size[1], size[0], 3), np.float32)
+    weight = np.zeros((count, size[1], size[0]), np.float32)
+    sharp = np.full(count, np.nan)
+    for t in range(count):
+        frame, mask = footage.frames[t].astype(np.float32), scenery[t].astype(np.float32)
+        weight[t] = cv2.resize(mask, size, interpolation=cv2.INTER_AREA)
+        cells[t] = cv2.resize(frame * mask[..., None], size, interpolation=cv2.INTER_AREA)
+        cells[t] /= np.maximum(weight[t], 1e-6)[..., None]
+        both = scenery[t] & scenery[0]
+        if both.sum() > 200:
+            grey = cv2.cvtColor(footage.frames[t], cv2.COLOR_RGB2GRAY)
+            sharp[t] = np.sqrt(np.square(cv2.Laplacian(cv2.GaussianBlur(grey, (0, 0), 0.8), cv2.CV_32F)[both]).mean())
+    level = _level(cells[0], weight[0])
+    return [
+        _flicker(cells, weight, level), _colour(cells, weight, level), _seams(cells, weight, level), _sharpness(sharp)
+    ]  # fmt: skip
+
+
+def _level(cells: np.ndarray, weight: np.ndarray) -> float:
+    """Spread plus mean of the scenery's grey values: the unit of appearance changes."""
+    used = cells[weight > 0.7]
+    return max(float(used.mean()), 16.0) if len(used) else 128.0
+
+
+def _flicker(cells: np.ndarray, weight: np.ndarray, level: float) -> Measurement:
+    """Typical brightness jump that is undone one frame later, share of the scenery's level (90th percentile)."""
+    if len(cells) < 3:
+        return Measurement("flicker", None, "fewer than three frames", applies=False)
+    both = (weight[:-2] > 0.7) & (weight[1:-1] > 0.7) & (weight[2:] > 0.7)
+    grey = cells.mean(-1)
+    second = (grey[1:-1] - 0.5 * (grey[:-2] + grey[2:])) / level
+    series = np.full(len(cells), np.nan)
+    for t in range(len(second)):
+        if both[t].sum() > 12:
+            series[t + 1] = np.abs(second[t][both[t]]).mean()
+    if np.isnan(series).all():
+        return Measurement("flicker", None, "too little scenery in view")
+    return Measurement("flicker", float(np.nanquantile(series, 0.8)), "", int(np.nanargmax(series)), series=series)
+
+
+def _colour(cells: np.ndarray, weight: np.ndarray, level: float) -> Measurement:
+    """Largest lasting change of the scenery's mean colour against the first frame, share of its level."""
+    series = np.full(len(cells), np.nan)
+    for t in range(len(cells)):
+        both = (weight[t] > 0.7) & (weight[0] > 0.7)
+        if both.sum() > 12:
+            series[t] = np.abs((cells[t][both] - cells[0][both]).mean(0)).max() / level
+    if np.isnan(series).all():
+        return Measurement("colour_shift", None, "too little scenery in view")
+    smooth = _median(series, 5)
+    return Measurement("colour_shift", float(np.nanmax(smooth)), "", int(np.nanargmax(smooth)), series=series)
+
+
+def _seams(cells: np.ndarray, weight: np.ndarray, level: float) -> Measurement:
+    """Largest lasting step between neighbouring frames: a chained window that begins elsewhere."""
+    if len(cells) < 8:
+        return Measurement("seams", None, "fewer than eight frames", applies=False)
+    series = np.full(len(cells), np.nan)
+    for t in range(3, len(cells) - 3):
+        both = (weight[t - 3 : t + 3] > 0.7).all(0)
+        if both.sum() > 12:
+            before, after = np.median(cells[t - 3 : t, both], 0), np.median(cells[t : t + 3, both], 0)
+            series[t] = np.quantile(np.abs(after - before).mean(-1), 0.75) / level
+    if np.isnan(series).all():
+        return Measurement("seams", None, "too little scenery in view")
+    return Measurement("seams", float(np.nanmax(series)), "", int(np.nanargmax(series)), series=series)
+
+
+def _sharpness(sharp: Float64[np.ndarray, "T"]) -> Measurement:
+    """Share of the first frames' detail that is lost later."""
+    if np.isnan(sharp).all():
+        return Measurement("sharpness_loss", None, "too little scenery in view")
+    start = float(np.nanmedian(sharp[:3])) if not np.isnan(sharp[:3]).all() else float(np.nanmedian(sharp))
+    series = 1 - _median(sharp, 3) / max(start, 1e-6)
+    worst = int(np.nanargmax(series))
+    return Measurement("sharpness_loss", max(float(np.nanmax(series)), 0.0), "", worst, series=series)
+
+
+def _darkness(greys: list) -> Measurement:
+    """Share of frames that are black: mean grey below 10 of 255, or a tenth of the first frame's."""
+    means = np.array([float(g.mean()) for g in greys])
+    dark = means < max(10.0, 0.1 * means[0])
+    frame = int(np.argmax(dark)) if dark.any() else None
+    return Measurement("darkness", float(dark.mean()), f"darkest frame {means.min():.0f} of 255", frame)
+
+
+def _frozen(greys: list, truth: Truth, motion_px: Float64[np.ndarray, "T"], settings: StabilitySettings) -> Measurement:
+    """Longest run of frames in which the picture does not change although the robot should move."""
+    grow = np.ones((7, 7), np.uint8)
+    longest, frame, run = 0, None, 0
+    series = np.full(len(greys), np.nan)
+    for t in range(1, len(greys)):
+        if motion_px[t] < settings.frozen_motion_px:
+            continue
+        area = (truth.labels[t] > 0) | (truth.labels[t - 1] > 0)
+        area = cv2.dilate(area.astype(np.uint8), grow) > 0
+        change = cv2.absdiff(greys[t], greys[t - 1])
+        inside, outside = float(change[area].mean()), float(change[~area].mean()) if (~area).any() else 0.0
+        spread = max(float(greys[0].std()), 4.0)
+        series[t] = (inside - outside) / spread
+        run = run + 1 if series[t] < settings.frozen_change else 0
+        if run > longest:
+            longest, frame = run, t
+    if np.isnan(series).all():
+        return Measurement("frozen", None, "the robot never moves in these frames", applies=False)
+    return Measurement("frozen", float(longest), "frames without the expected change", frame, series=series)
+
+
+def _identity(footage: Footage, truth: Truth, settings: StabilitySettings) -> Measurement:
+    """Change of the links' chroma against their first good view (area-weighted mean over links)."""
+    name = "robot_identity"
+    first: dict[int, np.ndarray] = {}
+    series = np.full(len(footage), np.nan)
+    for t in range(0, len(footage), 2):
+        labels = truth.labels[t].ravel()
+        count = np.bincount(labels, minlength=len(truth.parts) + 1)
+        sums = np.stack([np.bincount(labels, c.ravel(), minlength=len(count)) for c in cv2.split(footage.frames[t])], 1)
+        changes, weights = [], []
+        for part in truth.robot_parts:
+            if truth.area[t, part] < settings.identity_min_area:
+                continue
+            mean = sums[part + 1] / count[part + 1]
+            chroma = mean / max(float(mean.sum()), 12.0)
+            if not count[part + 1]:
+                continue
+            if part not in first:
+                first[part] = chroma
+                continue
+            changes.append(float(np.abs(chroma - first[part]).sum()))
+            weights.append(truth.area[t, part])
+        if changes:
+            series[t] = np.average(changes, weights=weights)
+    if np.isnan(series).all():
+        return Measurement(name, None, "robot never visible long enough", applies=False)
+    smooth = _median(series, 5)
+    return Measurement(name, float(np.nanmax(smooth)), "", int(np.nanargmax(smooth)), series=series)
+
+
+def _median(series: Float64[np.ndarray, "T"], width: int) -> Float64[np.ndarray, "T"]:
+    reach = width // 2
+    out = np.full(len(series), np.nan)
+    for t in range(len(series)):
+        window = series[max(t - reach, 0) : t + reach + 1]
+        if not np.isnan(window).all():
+            out[t] = np.nanmedian(window)
+    return out
+
+
+def first_frame_error(
+    frame: UInt8[np.ndarray, "H W 3"], given: UInt8[np.ndarray, "H W 3"] | None, size: tuple[int, int]
+) -> Measurement:
+    """1 − correlation of the take's first frame with the given one, after a small blur; skipped without one."""
+    name = "first_frame"
+    if given is None:
+        return Measurement(name, None, "no first frame was given to compare with", applies=False)
+    pair = []
+    for image in (frame, given):
+        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        pair.append(cv2.GaussianBlur(small, (0, 0), 2.0).astype(np.float64).reshape(-1, 3))
+    a, b = (p - p.mean(0) for p in pair)
+    spread = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    if spread < 1e-6:
+        same = float(np.abs(pair[0] - pair[1]).mean()) < 3
+        return Measurement(name, 0.0 if same else 1.0, "a picture without any contrast", 0)
+    return Measurement(name, 1 - float((a * b).sum()) / spread, "", 0)

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the object is: its colours are learned from the take's own first frame inside the known mask, then searched.
+
+For every frame the simulator's visible mask is laid over the whole image and scored by how much likelier the object's
+colours are inside it than around it. The best place, the simulator's place and the second-best place are reported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from retake.core.array_types import Float32, Float64, UInt8
+from retake.core.verdicts.footage import Footage
+from retake.core.verdicts.truth import Truth
+
+MIN_AREA = 30.0
+"""Visible working px² below which a mask says too little (an 11 x 11 px patch of a 640x480 image)."""
+_LUMA_BINS, _CHROMA_BINS = 12, 24
+
+
+@dataclass(frozen=True, eq=False)
+class Track:
+    """One object through a take, working px. Rows where nothing could be measured are NaN."""
+
+    part: int
+    found: Float64[np.ndarray, "T 2"]
+    """Centroid where the object's colours are best, NaN where it is hidden in the simulation."""
+    expected: Float64[np.ndarray, "T 2"]
+    """Centroid in the simulation."""
+    here: Float64[np.ndarray, "T"]
+    """Likelihood contrast at the simulator's place: about 1 there, 0 not there."""
+    best: Float64[np.ndarray, "T"]
+    """Contrast at the best place."""
+    second: Float64[np.ndarray, "T"]
+    """Contrast of the best place away from the best one, less what the first frame already showed there."""
+    second_at: Float64[np.ndarray, "T 2"]
+    reference: float
+    """Contrast in the first frame: how well the object's colours tell it from everything else."""
+    likelihood: Float32[np.ndarray, "T h w"]
+    """Probability 0..1 that a pixel shows the object; half working size."""
+
+
+def track(footage: Footage, truth: Truth, part: int) -> Track | None:
+    """Track one object. None when it is not visible in the take's first frame, so nothing can be learned."""
+    frames, first = len(footage), truth.labels[0] == part + 1
+    if truth.area[0, part] < MIN_AREA:
+        return None
+    codes = [_codes(frame) for frame in footage.frames]
+    context = _swept(truth, part)
+    outside = cv2.dilate(first.astype(np.uint8), np.ones((5, 5), np.uint8)) == 0
+    negative = _histogram(codes[0][outside])
+    if (outside & context).sum() > 50:
+        negative = 0.5 * negative + 0.5 * _histogram(codes[0][outside & context])
+    positive = _histogram(codes[0][_core(first)])
+    table = _posterior(positive, negative)
+    half = (truth.size[0] // 2, truth.size[1] // 2)
+    likelihood = np.zeros((frames, half[1], half[0]), np.float32)
+    likelihood[0] = _half(table[codes[0]], half)
+    clutter = likelihood[0].copy()
+    clutter[cv2.dilate(_half(first.astype(np.float32), half), np.ones((5, 5), np.uint8)) > 0] = 0
+    clutter = cv2.dilate(clutter, np.ones((3, 3), np.uint8))
+    found, second_at = np.full((frames, 2), np.nan), np.full((frames, 2), np.nan)
+    here, best, second = (np.full(frames, np.nan) for _ in range(3))
+    for t in range(frames):
+        likelihood[t] = _half(table[codes[t]], half)
+        visible = truth.labels[t] == part + 1
+        if truth.area[t, part] < MIN_AREA:
+            continue
+        mask = _half(visible.astype(np.float32), half)
+        size = max(6, int(1.3 * np.sqrt(mask.sum())))
+        novel = np.maximum(likelihood[t] - clutter, 0)
+        score, anchor = _search(novel, mask)
+        here[t] = score[anchor[1], anchor[0]]
+        # Away from the simulator's place, pixels of the robot cannot be the object, whatever their colour.
+        robot = cv2.dilate(_half(truth.robot_mask(t).astype(np.float32), half), np.ones((5, 5), np.uint8))
+        away, _ = _search(novel * (1 - robot), mask)
+        near = _window(anchor, size, score.shape)
+        away[near] = np.maximum(score[near], away[near])
+        row, column = np.unravel_index(int(np.argmax(away)), away.shape)
+        best[t] = away[row, column]
+        shift = np.array([column, row]) + _fine(away, row, column) - anchor
+        found[t] = truth.centroid[t, part] + 2 * shift
+        away[_window((column, row), size, score.shape)] = -1
+        row, column = np.unravel_index(int(np.argmax(away)), away.shape)
+        second[t] = away[row, column]
+        second_at[t] = truth.centroid[t, part] + 2 * (np.array([column, row]) - anchor)
+        if t % 3 == 0 and np.hypot(*shift) < 2 and here[t] > 0.5 * here[0]:
+            # The object turns and its shading with it: follow its colours while it is certainly there.
+            positive = 0.8 * positive + 0.2 * _histogram(codes[t][_core(visible)])
+            table = _posterior(positive, negative)
+    return Track(
+        part, found, truth.centroid[:, part], here, best, second, second_at, float(here[0]), likelihood
+    )  # fmt: skip
+
+
+def _codes(frame: UInt8[np.ndarray, "H W 3"]) -> np.ndarray:
+    """Colour bin of every pixel: two opponent chroma axes finely, brightness coarsely (shading changes it)."""
+    rgb = cv2.GaussianBlur(frame, (3, 3), 0).astype(np.int16)
+    r, g, b = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+    luma = (r + g + b) * _LUMA_BINS // 766
+    red = np.clip(((r - g) + 256) * _CHROMA_BINS // 512, 0, _CHROMA_BINS - 1)
+    blue = np.clip((((r + g) // 2 - b) + 256) * _CHROMA_BINS // 512, 0, _CHROMA_BINS - 1)
+    return (luma.astype(np.int32) * _CHROMA_BINS + red) * _CHROMA_BINS + blue
+
+
+def _core(mask: np.ndarray) -> np.ndarray:
+    """The inner part of a mask, without mixed pixels; the mask itself where nothing would be left."""
+    core = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    return core if core.sum() > 20 else mask
+
+
+def _posterior(positive: np.ndarray, negative: np.ndarray) -> Float32[np.ndarray, "C"]:
+    """Probability of 'object' per colour bin; colours seen nowhere are nobody's."""
+    return (positive / (positive + negative + 1e-4 * positive.max())).astype(np.float32).ravel()
+
+
+def _window(centre: np.ndarray | tuple[int, int], reach: int, shape: tuple[int, ...]) -> tuple[slice, slice]:
+    x, y = int(centre[0]), int(centre[1])
+    return (
+        slice(max(y - reach, 0), min(y + reach + 1, shape[0])),
+        slice(max(x - reach, 0), min(x + reach + 1, shape[1])),
+    )
+
+
+def _histogram(values: np.ndarray) -> Float64[np.ndarray, "L C C"]:
+    shape = (_LUMA_BINS, _CHROMA_BINS, _CHROMA_BINS)
+    counts = np.bincount(values, minlength=int(np.prod(shape))).reshape(shape).astype(np.float64)
+    for axis, width in ((0, 1.2), (1, 0.6), (2, 0.6)):
+        reach = np.arange(-3, 4)
+        kernel = np.exp(-0.5 * (reach / width) ** 2)
+        padded = np.pad(counts, [(3, 3) if a == axis else (0, 0) for a in range(3)], mode="edge")
+        counts = sum(
+            k * np.take(padded, np.arange(shape[axis]) + i, axis)
+            for i, k in enumerate(kernel / kernel.sum())
+        )  # fmt: skip
+    return counts / max(counts.sum(), 1e-9)
+
+
+def _swept(truth: Truth, part: int) -> np.ndarray:
+    """Where the object ever is, grown: the scenery it must be told from."""
+    seen = (truth.labels == part + 1).any(0).astype(np.uint8)
+    return cv2.dilate(seen, np.ones((31, 31), np.uint8)) > 0
+
+
+def _half(image: Float32[np.ndarray, "H W"], size: tuple[int, int]) -> Float32[np.ndarray, "h w"]:
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _search(likelihood: Float32[np.ndarray, "h w"], mask: Float32[np.ndarray, "h w"]) -> tuple[np.ndarray, np.ndarray]:
+    """Score of the mask at every place, and the place (column, row) of the kernel's anchor in the simulation."""
+    rows, columns = np.flatnonzero((mask > 0.25).any(1)), np.flatnonzero((mask > 0.25).any(0))
+    if not len(rows):
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    pad = 3
+    y0, y1, x0, x1 = rows[0] - pad, rows[-1] + pad + 1, columns[0] - pad, columns[-1] + pad + 1
+    padded = np.pad(mask, pad + 1)
+    inside = padded[y0 + pad + 1 : y1 + pad + 1, x0 + pad + 1 : x1 + pad + 1]
+    ring = cv2.dilate(inside, np.ones((5, 5), np.uint8)) - inside
+    kernel = inside / inside.sum() - ring / max(float(ring.sum()), 1e-6)
+    anchor = np.array([kernel.shape[1] // 2, kernel.shape[0] // 2])
+    score = cv2.filter2D(likelihood, cv2.CV_32F, kernel, borderType=cv2.BORDER_CONSTANT)
+    centre = anchor + np.array([x0, y0])
+    return score, np.clip(centre, 0, [likelihood.shape[1] - 1, likelihood.shape[0] - 1])
+
+
+def _fine(score: np.ndarray, row: int, column: int) -> Float64[np.ndarray, "2"]:
+    from retake.core.verdicts.alignment import vertex
+
+    return np.array([vertex(score[row], int(column)), vertex(score[:, column], int(row))])

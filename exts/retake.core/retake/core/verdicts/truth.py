@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the simulator knows about every frame of a take, in the form the estimators need: contours and masks.
+
+Only geometry is read (instance ids, poses, K): the simulator's colours are never opened, so a take cannot pass by
+looking like the simulation. Coordinates are image-index pixels of the working image (`Truth.size`, at most
+`working_width` wide): column x of the working image is at (x + 0.5) / scale − 0.5 of the recorded one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from retake.core.array_types import Bool, Float32, Float64, UInt8
+from retake.core.episode import Episode
+from retake.core.errors import VerdictError
+
+BINS = 8
+"""Edge directions are quantised to BINS over half a turn; ±11° changes a squared projection by at most 4 %."""
+_BORDER_PX = 3
+_POINTS_PER_PART = 90
+"""Contour points kept per part and frame; more changes the score by less than its noise and costs time."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A rigid thing that moves: a robot link or an object."""
+
+    name: str
+    robot: str
+    """Name of the robot; empty for an object."""
+    link: int
+    """Index in the robot's links, or in the header's objects."""
+
+
+@dataclass(frozen=True)
+class Contour:
+    """Contour points of all parts in one frame, sorted by part."""
+
+    xy: Float32[np.ndarray, "N 2"]
+    """Working image, image-index pixels."""
+    bin: UInt8[np.ndarray, "N"]
+    """Direction of the contour's normal, 0..BINS-1 over half a turn."""
+    normal: Float32[np.ndarray, "N 2"]
+    """Unit, out of the part."""
+    part: UInt8[np.ndarray, "N"]
+    silhouette: Bool[np.ndarray, "N"]
+    """The other side is scenery (True) or another part (False)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """The simulator's geometry for the frames of one take."""
+
+    parts: tuple[Part, ...]
+    fps: float
+    static_camera: bool
+    size: tuple[int, int]
+    """(width, height) of the working image."""
+    scale: float
+    """Working pixels per recorded pixel."""
+    labels: UInt8[np.ndarray, "T H W"]
+    """Working image: 0 scenery, 1 + index into `parts`."""
+    contours: tuple[Contour, ...]
+    centroid: Float64[np.ndarray, "T P 2"]
+    """Mean pixel of each part's visible mask, working px; NaN where it is invisible."""
+    area: Float64[np.ndarray, "T P"]
+    """Visible area, working px²."""
+    K: Float64[np.ndarray, "T 3 3"]
+    """Intrinsics of the working image (corner convention)."""
+    T_camera_world: Float64[np.ndarray, "T 4 4"]
+    T_world_part: Float64[np.ndarray, "T P 4 4"]
+    openness: Float64[np.ndarray, "T G"]
+    start: int
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return len(self.labels)
+
+    @property
+    def robot_parts(self) -> list[int]:
+        """Indices of robot links."""
+        return [i for i, part in enumerate(self.parts) if part.robot]
+
+    @property
+    def object_parts(self) -> list[int]:
+        """Indices of objects."""
+        return [i for i, part in enumerate(self.parts) if not part.robot]
+
+    def robot_mask(self, t: int) -> Bool[np.ndarray, "H W"]:
+        """Pixels of any robot link at frame t."""
+        return _member(self.labels[t], [i + 1 for i in self.robot_parts])
+
+
+def _member(labels: UInt8[np.ndarray, "H W"], wanted: list[int]) -> Bool[np.ndarray, "H W"]:
+    table = np.zeros(256, bool)
+    table[wanted] = True
+    return table[labels]
+
+
+def read_truth(episode: Episode, camera: str, start: int, frames: int, working_width: int = 320) -> Truth:
+    """The geometry of `frames` frames from `start`. Cached: many takes of one episode share it.
+
+    Raises VerdictError when the camera recorded no instance ids or the range leaves the episode.
+    """
+    spec = episode.header.camera(camera)
+    if "instances" not in spec.channels:
+        raise VerdictError(
+            f"camera {camera!r} of {episode.path} recorded no instance ids; a take can be judged only against a camera "
+            "that knows which pixel is robot and which is object"
+        )
+    if start < 0 or frames < 1 or start + frames > len(episode):
+        raise VerdictError(
+            f"frames {start}..{start + frames - 1} are outside the episode, which has frames 0..{len(episode) - 1}"
+        )
+    return _cached(episode, camera, start, frames, working_width)
+
+
+@lru_cache(maxsize=4)
+def _cached(episode: Episode, camera: str, start: int, frames: int, working_width: int) -> Truth:
+    header, spec = episode.header, episode.header.camera(camera)
+    scale = min(1.0, working_width / spec.size[0])
+    size = (round(spec.size[0] * scale), round(spec.size[1] * scale))
+    parts, table, poses = _parts(episode)
+    span = slice(start, start + frames)
+    count = len(parts)
+    labels = np.zeros((frames, size[1], size[0]), np.uint8)
+    centroid, area = np.full((frames, count, 2), np.nan), np.zeros((frames, count))
+    contours = []
+    for t in range(frames):
+        full = table[episode.image(camera, "instances", start + t)]
+        labels[t] = cv2.resize(full, size, interpolation=cv2.INTER_NEAREST) if scale < 1 else full
+        contours.append(_contour(full, count, scale, centroid[t], area[t]))
+    K, T_camera_world = episode.camera_matrices(camera)
+    K = np.diag([size[0] / spec.size[0], size[1] / spec.size[1], 1.0]) @ K[span]
+    openness = np.concatenate([episode.gripper_openness(r.name)[span] for r in header.robots], 1)
+    return Truth(
+        parts, float(header.fps), _is_static(T_camera_world[span]), size, scale, labels, tuple(contours), centroid,
+        area, K, T_camera_world[span], poses[span], openness, start,
+    )  # fmt: skip
+
+
+def _is_static(T: Float64[np.ndarray, "T 4 4"]) -> bool:
+    """By the recorded poses, not by the header's word: 0.1 mm is far below a pixel."""
+    return bool(np.abs(T - T[:1]).max() < 1e-4)
+
+
+def _parts(episode: Episode) -> tuple[tuple[Part, ...], UInt8[np.ndarray, "N"], Float64[np.ndarray, "T P 4 4"]]:
+    """Parts, instance id -> label table, poses. An instance that belongs to no link is scenery."""
+    header, parts, poses = episode.header, [], []
+    table = np.zeros(65536, np.uint8)
+    for robot in header.robots:
+        every = episode.link_poses(robot.name)
+        for index, link in enumerate(robot.links):
+            ids = [
+                i.id
+                for i in header.instances
+                if i.owner == f"robot:{robot.name}" and _owner_link(robot, i.prim_path) == index
+            ]
+            if ids:
+                parts.append(Part(link.name, robot.name, index))
+                poses.append(every[:, index])
+                table[ids] = len(parts)
+    objects = episode.object_poses
+    for index, spec in enumerate(header.objects):
+        ids = [i.id for i in header.instances if i.owner == f"object:{spec.name}"]
+        if ids and spec.movable:
+            parts.append(Part(spec.name, "", index))
+            poses.append(objects[:, index])
+            table[ids] = len(parts)
+    stacked = np.stack(poses, 1) if poses else np.zeros((len(episode), 0, 4, 4))
+    return tuple(parts), table, stacked
+
+
+def _owner_link(robot: object, prim_path: str) -> int:
+    """Index of the link whose prim is the longest prefix of a path; -1 where none is."""
+    best, length = -1, -1
+    for index, link in enumerate(robot.links):  # type: ignore[attr-defined]
+        path = link.prim_path
+        if (prim_path == path or prim_path.startswith(path + "/")) and len(path) > length:
+            best, length = index, len(path)
+    return best
+
+
+def _contour(
+    labels: UInt8[np.ndarray, "H W"],
+    count: int,
+    scale: float,
+    centroid: Float64[np.ndarray, "P 2"],
+    area: Float64[np.ndarray, "P"],
+) -> Contour:
+    """Contours of one recorded-size label image; fills the centroid and area rows of its frame."""
+    height, width = labels.shape
+    out: list[tuple[np.ndarray, np.ndarray, int, np.ndarray]] = []
+    for part in range(count):
+        mask = labels == part + 1
+        columns = np.flatnonzero(mask.any(0))
+        if not len(columns):
+            continue
+        rows = np.flatnonzero(mask.any(1))
+        y0, y1 = max(rows[0] - 4, 0), min(rows[-1] + 5, height)
+        x0, x1 = max(columns[0] - 4, 0), min(columns[-1] + 5, width)
+        inside = mask[y0:y1, x0:x1].astype(np.float32)
+        pixels = float(inside.sum())
+        area[part] = pixels * scale**2
+        centroid[part] = (
+            ((inside.sum(0) @ np.arange(x0, x1)) / pixels + 0.5) * scale - 0.5,
+            ((inside.sum(1) @ np.arange(y0, y1)) / pixels + 0.5) * scale - 0.5,
+        )
+        soft = cv2.GaussianBlur(inside, (0, 0), 1.5)
+        gx = cv2.Sobel(soft, cv2.CV_32F, 1, 0, ksize=3, scale=0.125)
+        gy = cv2.Sobel(soft, cv2.CV_32F, 0, 1, ksize=3, scale=0.125)
+        rim = inside - cv2.erode(inside, np.ones((3, 3), np.uint8))
+        v, u = np.nonzero(rim > 0)
+        keep = (
+            (u + x0 >= _BORDER_PX)
+            & (u + x0 < width - _BORDER_PX)
+            & (v + y0 >= _BORDER_PX)
+            & (v + y0 < height - _BORDER_PX)
+        )
+        strength = np.hypot(gx[v, u], gy[v, u])
+        keep &= strength > 0.05
+        v, u, strength = v[keep], u[keep], strength[keep]
+        if not len(u):
+            continue
+        if len(u) > _POINTS_PER_PART:
+            pick = np.linspace(0, len(u) - 1, _POINTS_PER_PART).astype(int)
+            v, u, strength = v[pick], u[pick], strength[pick]
+        normal = -np.stack([gx[v, u], gy[v, u]], 1) / strength[:, None]
+        # The rim pixel lies inside; the contour is the blurred mask's half level, a fraction of a pixel further out.
+        step = np.clip((soft[v, u] - 0.5) / strength, -1.0, 1.5)
+        xy = np.stack([u + x0, v + y0], 1) + normal * step[:, None]
+        far = np.round(np.stack([u + x0, v + y0], 1) + 3 * normal).astype(int)
+        outside = labels[np.clip(far[:, 1], 0, height - 1), np.clip(far[:, 0], 0, width - 1)]
+        out.append(((xy + 0.5) * scale - 0.5, normal, part, outside == 0))
+    if not out:
+        empty = np.zeros((0, 2), np.float32)
+        return Contour(empty, np.zeros(0, np.uint8), empty, np.zeros(0, np.uint8), np.zeros(0, bool))
+    xy = np.concatenate([o[0] for o in out]).astype(np.float32)
+    normal = np.concatenate([o[1] for o in out]).astype(np.float32)
+    angle = np.arctan2(normal[:, 1], normal[:, 0]) % np.pi
+    bins = np.floor(angle / (np.pi / BINS) + 0.5).astype(int) % BINS
+    part = np.concatenate([np.full(len(o[0]), o[2], np.uint8) for o in out])
+    return Contour(xy, bins.astype(np.uint8), normal, part, np.concatenate([o[3] for o in out]))

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which state a rendered frame shows: one key for a state after its step, the same key for the frame that shows it.
+
+| clock         | Isaac Sim | key of a state                        | key of a frame                             |
+|---------------|-----------|---------------------------------------|--------------------------------------------|
+| FrameTime     | 5.1, 6.x  | simulation manager's current time     | the frame's own reference time             |
+| SimulatedTime | 4.5, 4.2  | simulation time, microseconds         | core nodes' simulation time at that time   |
+| Held          | all       | number of the state being held        | the same, while nothing moves              |
+
+5.0 has neither `get_current_time` nor a usable lookup (both functions answer with the *current* time), so there, as on
+any version without a clock, only the stepped mode with its `Held` clock is exact, and live capture is refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from retake.core.capture import TimeKey, key_of_seconds, time_key
+from retake.isaac.kit import optional
+
+
+class Clock(Protocol):
+    """Gives states and frames keys that agree exactly when the frame shows the state."""
+
+    name: str
+
+    def now(self) -> float | None:
+        """Simulation time after the step just made, s; None where only counting steps can tell."""
+        ...
+
+    def state_key(self, time_s: float, step: int) -> TimeKey:
+        """Key of the state just simulated. Called after the physics step, on the simulation thread."""
+        ...
+
+    def frame_key(self, numerator: int, denominator: int) -> TimeKey:
+        """Key of a rendered frame with that reference time."""
+        ...
+
+
+class FrameTime:
+    """5.1 and 6.x: the simulation manager says under which frame time it filed the step."""
+
+    name = "frame time"
+
+    def __init__(self, interface: Any) -> None:
+        self._interface = interface
+
+    def now(self) -> float | None:
+        """The simulation manager's time (updated at order 0 of the same event)."""
+        return float(self._interface.get_simulation_time())
+
+    def state_key(self, time_s: float, step: int) -> TimeKey:
+        """The rational frame time of the current update (6.x with multi-tick: the simulation time itself)."""
+        now = self._interface.get_current_time()
+        return time_key(int(now.numerator), int(now.denominator))
+
+    def frame_key(self, numerator: int, denominator: int) -> TimeKey:
+        """The reference time, reduced."""
+        return time_key(int(numerator), int(denominator))
+
+
+class SimulatedTime:
+    """4.5 and 4.2: the core nodes translate a reference time into the simulation time it was rendered at."""
+
+    name = "simulation time"
+
+    def __init__(self, interface: Any) -> None:
+        self._interface = interface
+
+    def now(self) -> float | None:
+        """The core nodes' simulation time."""
+        return float(self._interface.get_sim_time())
+
+    def state_key(self, time_s: float, step: int) -> TimeKey:
+        """Simulation time to the microsecond."""
+        return key_of_seconds(time_s)
+
+    def frame_key(self, numerator: int, denominator: int) -> TimeKey:
+        """Simulation time at the frame's reference time, to the microsecond."""
+        return key_of_seconds(float(self._interface.get_sim_time_at_time((int(numerator), int(denominator)))))
+
+
+class Held:
+    """Stepped capture: the simulation stands still until the frame of its state has arrived."""
+
+    name = "held state"
+
+    def __init__(self) -> None:
+        self._step = 0
+
+    def now(self) -> float | None:
+        """Counting steps is exact here: nothing else needs this time."""
+        return None
+
+    def state_key(self, time_s: float, step: int) -> TimeKey:
+        """The step number as a time of its own."""
+        self._step = step
+        return (step, 1)
+
+    def frame_key(self, numerator: int, denominator: int) -> TimeKey:
+        """The step being held."""
+        return (self._step, 1)
+
+
+def find_clock() -> Clock | None:
+    """The clock of this Isaac Sim for live capture; None where a frame's state cannot be known while it runs."""
+    manager = optional("isaacsim.core.simulation_manager._simulation_manager")
+    manager = manager or getattr(optional("isaacsim.core.simulation_manager"), "_simulation_manager", None)
+    if manager is not None:
+        interface = manager.acquire_simulation_manager_interface()
+        if hasattr(interface, "get_current_time"):
+            return FrameTime(interface)
+        if hasattr(interface, "get_simulation_time_at_time"):
+            return None  # 5.0: its lookups answer with the current time
+    for package, module in (
+        ("isaacsim.core.nodes.bindings", "_isaacsim_core_nodes"),
+        ("omni.isaac.core_nodes.bindings", "_omni_isaac_core_nodes"),
+    ):
+        nodes = getattr(optional(package), module, None) or optional(f"{package}.{module}")
+        if nodes is not None:
+            interface = nodes.acquire_interface()
+            if hasattr(interface, "get_sim_time_at_time"):
+                return SimulatedTime(interface)
+    return None

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PhysX contact reports: switched on for chosen bodies in a layer of its own, read after each step.
+
+The report buffers live for one step, so numbers are copied at once. PhysX's normal points from the second body to the
+first and its impulse acts on the first; an Episode's contact has both the other way round (from a to b, on b).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pxr import Sdf, Usd
+
+from retake.core.episode import Contact
+from retake.isaac.kit import optional
+
+API = "PhysxContactReportAPI"
+THRESHOLD = "physxContactReport:threshold"
+
+RawContact = tuple[str, str, tuple[float, ...], tuple[float, ...], tuple[float, ...], float]
+"""actor paths, position, normal, impulse (stage units, as PhysX gives them), separation."""
+
+
+class ContactReports:
+    """Contact reports of some bodies while open. Without a PhysX engine there are none, and `available` says so."""
+
+    def __init__(self, stage: Usd.Stage, body_paths: Sequence[str]) -> None:
+        self._stage, self._bodies = stage, tuple(body_paths)
+        self._layer: Sdf.Layer | None = None
+        self._simulation: Any = None
+        self._to_path: Any = None
+        self._names: dict[int, str] = {}
+
+    @property
+    def available(self) -> bool:
+        """Whether contacts are being read."""
+        return self._simulation is not None
+
+    def open(self) -> None:
+        """Author the report API into an anonymous layer under the session layer: the user's layers stay as they are."""
+        tools, physx = optional("pxr.PhysicsSchemaTools"), optional("omni.physx")
+        if tools is None or physx is None or not _engine_is_physx():
+            return
+        layer = Sdf.Layer.CreateAnonymous("retake-contacts")
+        self._stage.GetSessionLayer().subLayerPaths.append(layer.identifier)
+        with Usd.EditContext(self._stage, Usd.EditTarget(layer)):
+            for path in self._bodies:
+                prim = self._stage.OverridePrim(path)
+                prim.AddAppliedSchema(API)
+                prim.CreateAttribute(THRESHOLD, Sdf.ValueTypeNames.Float).Set(0.0)
+        self._layer, self._to_path = layer, tools.intToSdfPath
+        self._simulation = physx.get_physx_simulation_interface()
+
+    def read(self) -> tuple[RawContact, ...]:
+        """Contacts of the step that just ended."""
+        if self._simulation is None:
+            return ()
+        headers, data = self._simulation.get_contact_report()
+        out = []
+        for header in headers:
+            if not header.num_contact_data:
+                continue
+            a, b = self._path(header.actor0), self._path(header.actor1)
+            for index in range(header.contact_data_offset, header.contact_data_offset + header.num_contact_data):
+                point = data[index]
+                out.append(
+                    (a, b, tuple(point.position), tuple(point.normal), tuple(point.impulse), float(point.separation))
+                )
+        return tuple(out)
+
+    def close(self) -> None:
+        """Remove the layer: the stage is as it was."""
+        if self._layer is not None:
+            paths = self._stage.GetSessionLayer().subLayerPaths
+            if self._layer.identifier in paths:
+                paths.remove(self._layer.identifier)
+        self._layer = self._simulation = self._to_path = None
+
+    def _path(self, number: int) -> str:
+        if number not in self._names:
+            self._names[number] = str(self._to_path(number))
+        return self._names[number]
+
+
+def decode_contact(raw: RawContact, metres_per_unit: float, rotate: Any, dt_s: float) -> Contact:
+    """A raw contact in Retake's units: position m, force N = impulse / dt (mass units are kilograms)."""
+    a, b, position, normal, impulse, separation = raw
+
+    def vector(values: Any) -> tuple[float, float, float]:
+        x, y, z = (float(v) for v in values)
+        return (x, y, z)
+
+    return Contact(
+        a,
+        b,
+        vector(rotate(position) * metres_per_unit),
+        vector(-rotate(normal)),
+        vector(-rotate(impulse) * metres_per_unit / dt_s),
+        max(0.0, -separation * metres_per_unit),
+    )
+
+
+def _engine_is_physx() -> bool:
+    manager = getattr(optional("isaacsim.core.simulation_manager"), "SimulationManager", None)
+    if manager is None or not hasattr(manager, "get_active_physics_engine"):
+        return True
+    return manager.get_active_physics_engine() == "physx"

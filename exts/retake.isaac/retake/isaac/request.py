@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What to record, and where a recording stands: the two records that panel, headless runs and scripts share."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal
+
+from retake.core.capture import WhenFull
+from retake.core.errors import InputError, choose
+from retake.isaac.stage_reader import CameraChoice
+
+Mode = Literal["auto", "live", "stepped"]
+SETTINGS = "/exts/retake.isaac"
+"""Every option is a setting below this path; the panel and the command line set the same ones."""
+
+
+@dataclass(frozen=True)
+class CaptureRequest:
+    """One recording. The defaults suit a stage with one robot and one camera."""
+
+    output: str = ""
+    """Episode folder to create; must be empty or absent."""
+    robots: tuple[str, ...] = ()
+    """Robot prim paths; empty = every articulation."""
+    cameras: tuple[str, ...] = ()
+    """Camera prim paths; empty = the first camera."""
+    objects: tuple[str, ...] = ()
+    """Object prim paths; empty = every rigid body that is no robot."""
+    task: str = ""
+    fps: float = 15.0
+    """Frames per second of the episode; must divide the physics rate."""
+    width: int = 640
+    height: int = 480
+    frames: int = 0
+    """Stop after so many frames; 0 = until stopped."""
+    mode: Mode = "auto"
+    """live: beside the running timeline; stepped: the timeline waits for each frame; auto: live where it is exact."""
+    rt_subframes: int = 1
+    """Renders per frame in stepped mode (temporal effects settle)."""
+    contacts: bool = True
+    queue_frames: int = 8
+    when_full: WhenFull = "wait"
+    seed: int = 0
+
+    def camera_choices(self) -> tuple[CameraChoice, ...]:
+        """The chosen cameras at the chosen size; an empty path means the stage's first camera."""
+        return tuple(CameraChoice(path, (self.width, self.height)) for path in self.cameras or ("",))
+
+    def checked(self) -> CaptureRequest:
+        """This request, if its numbers make sense. Raises InputError naming the setting."""
+        if not self.output:
+            raise InputError(f"{SETTINGS}/output is empty; give the folder the episode is written to")
+        if not self.fps > 0 or min(self.width, self.height) < 1 or self.frames < 0 or self.queue_frames < 1:
+            raise InputError(
+                f"fps {self.fps}, size {self.width}x{self.height} and queue_frames {self.queue_frames} must be positive, "
+                f"frames {self.frames} not negative"
+            )
+        for name, valid in (("mode", ("auto", "live", "stepped")), ("when_full", ("wait", "refuse"))):
+            if getattr(self, name) not in valid:
+                raise InputError(choose(f"{SETTINGS}/{name}", str(getattr(self, name)), valid))
+        folder = Path(self.output)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{folder} is not an empty folder; an episode needs a folder of its own")
+        return self
+
+
+def request_from(values: Mapping[str, Any]) -> CaptureRequest:
+    """A request from loose values (settings, YAML, writer arguments): text becomes numbers and comma-separated lists.
+
+    Raises InputError naming an unknown name or a value of the wrong kind.
+    """
+    fields = {item.name: item for item in dataclasses.fields(CaptureRequest)}
+    out: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in fields:
+            raise InputError(choose("capture setting", name, fields))
+        out[name] = _convert(name, value, getattr(CaptureRequest, name))
+    return CaptureRequest(**out)
+
+
+def _convert(name: str, value: Any, default: Any) -> Any:
+    try:
+        if isinstance(default, tuple):
+            items = value.split(",") if isinstance(value, str) else value
+            return tuple(str(item).strip() for item in items if str(item).strip())
+        if isinstance(default, bool):
+            return value if isinstance(value, bool) else str(value).strip().lower() in ("1", "true", "yes", "on")
+        return type(default)(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{SETTINGS}/{name} needs a {type(default).__name__}; found {value!r}") from None
+
+
+class Phase(str, Enum):
+    """Where a recording stands."""
+
+    IDLE = "idle"
+    WAITING = "waiting for Play"
+    RECORDING = "recording"
+    FINISHING = "finishing"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class CaptureStatus:
+    """A snapshot of a recording."""
+
+    phase: Phase = Phase.IDLE
+    message: str = ""
+    """Why it ended or what it waits for; what to do about it."""
+    output: str = ""
+    frames: int = 0
+    """Frames paired and handed to the writer."""
+    written: int = 0
+    dropped: int = 0
+    """Never anything but 0: a frame that cannot be kept ends the recording with a message."""
+    queued: int = 0
+    bytes_written: int = 0
+    lag_steps: int = 0
+    callback_ms: tuple[float, float] = (0.0, 0.0)
+    """Cost in the simulation's callbacks: median and 99th percentile."""
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def active(self) -> bool:
+        """Whether it may still produce frames."""
+        return self.phase in (Phase.WAITING, Phase.RECORDING, Phase.FINISHING)
+
+
+def percentiles(nanoseconds: Sequence[int]) -> tuple[float, float]:
+    """Median and 99th percentile in milliseconds."""
+    if not nanoseconds:
+        return (0.0, 0.0)
+    ordered = sorted(nanoseconds)
+    return ordered[len(ordered) // 2] / 1e6, ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))] / 1e6

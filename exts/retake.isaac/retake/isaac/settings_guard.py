@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Carb settings that a capture changes, and puts back whatever happens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from retake.isaac.kit import require
+
+
+class SettingsGuard:
+    """Remembers the first value of each setting it touches; `restore()` writes all of them back."""
+
+    def __init__(self) -> None:
+        self._settings = require("carb.settings").get_settings()
+        self._before: dict[str, Any] = {}
+
+    def get(self, path: str) -> Any:
+        """Current value, None where unset."""
+        return self._settings.get(path)
+
+    def set(self, path: str, value: Any) -> None:
+        """Change a setting for as long as the guard holds it."""
+        self._before.setdefault(path, self._settings.get(path))
+        self._settings.set(path, value)
+
+    def restore(self) -> None:
+        """Put everything back, newest first; settings that did not exist are removed."""
+        for path, value in reversed(list(self._before.items())):
+            if value is None and hasattr(self._settings, "destroy_item"):
+                self._settings.destroy_item(path)
+            else:
+                self._settings.set(path, value)
+        self._before.clear()

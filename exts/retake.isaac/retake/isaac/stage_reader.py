@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Kit stage as Retake records: the header before the first frame, and raw arrays -> `Frame` on the writer's thread.
+
+What the stage *is* (robots, cameras, objects, units) is read by `retake.usd`; this file knows only how the simulator's
+arrays are laid out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pxr import Usd
+
+from retake.core.array_types import Float64
+from retake.core.capture import PairedFrame, StateSample
+from retake.core.episode import (
+    CHANNELS,
+    CameraFrame,
+    CameraSpec,
+    EpisodeHeader,
+    Frame,
+    PhysicsSamples,
+    RobotState,
+    encode_normals,
+)
+from retake.core.episode.records import Channel
+from retake.core.errors import StageError, choose
+from retake.core.files import sha256_bytes
+from retake.core.geometry import pose_from_wxyz, wxyz_from_xyzw
+from retake.core.robot import RobotSpec
+from retake.isaac.contacts import decode_contact
+from retake.isaac.instances import InstanceLookup, instance_table
+from retake.isaac.payload import RawView
+from retake.isaac.rendered_camera import rendered_camera
+from retake.isaac.tensors import RawRobot, RawState
+from retake.usd.articulation import Articulation, read_articulations
+from retake.usd.bodies import StageObject, read_objects
+from retake.usd.camera import camera_prim, camera_prims, read_camera
+from retake.usd.stage import body_of, stage_sha256
+from retake.usd.units import StageUnits
+
+
+@dataclass(frozen=True)
+class CameraChoice:
+    """A camera to record."""
+
+    prim_path: str
+    """Empty = the stage's first camera."""
+    size: tuple[int, int] = (640, 480)
+    """(width, height), px."""
+    name: str = ""
+    """Name in the episode; empty = the prim's own."""
+    channels: tuple[Channel, ...] = CHANNELS
+
+
+@dataclass(frozen=True)
+class StageContent:
+    """What of a stage is recorded."""
+
+    units: StageUnits
+    robots: tuple[Articulation, ...]
+    cameras: tuple[CameraSpec, ...]
+    objects: tuple[StageObject, ...]
+    notes: tuple[str, ...] = ()
+
+
+def read_content(
+    stage: Usd.Stage,
+    *,
+    robots: Sequence[str] = (),
+    cameras: Sequence[CameraChoice] = (),
+    objects: Sequence[str] | None = None,
+) -> StageContent:
+    """Robots, cameras and objects of a stage by prim path; empty = all robots, the first camera, all objects.
+
+    Raises StageError naming what is missing and what the stage has instead.
+    """
+    units = StageUnits.of(stage)
+    every = read_articulations(stage)
+    known = {robot.spec.prim_path: robot for robot in every}
+    chosen = []
+    for path in robots or list(known):
+        match = next((p for p in known if p == path or p.startswith(f"{path}/") or path.startswith(f"{p}/")), None)
+        if match is None:
+            raise StageError(choose("robot prim", path, known))
+        chosen.append(known[match])
+    first = str(camera_prims(stage)[0].GetPath())
+    choices = [
+        choice if choice.prim_path else replace(choice, prim_path=first) for choice in cameras or (CameraChoice(""),)
+    ]
+    specs = tuple(_camera_spec(stage, choice) for choice in choices)
+    found = read_objects(stage, every)
+    by_path = {item.spec.prim_path: item for item in found}
+    if objects is not None:
+        for path in objects:
+            if path not in by_path:
+                raise StageError(choose("object prim", path, by_path))
+        found = tuple(by_path[path] for path in objects)
+    return StageContent(units, tuple(chosen), specs, found)
+
+
+def _camera_spec(stage: Usd.Stage, choice: CameraChoice) -> CameraSpec:
+    prim = camera_prim(stage, choice.prim_path)
+    camera = read_camera(prim, choice.size)
+    moves = body_of(prim) is not None or _animated(prim)
+    channels: tuple[Channel, ...] = tuple(c for c in CHANNELS if c == "rgb" or c in choice.channels)
+    return CameraSpec(
+        choice.name or prim.GetName(), choice.prim_path, camera.size, not moves, channels, camera.near_far_m
+    )
+
+
+def _animated(prim: Usd.Prim) -> bool:
+    while prim and not prim.IsPseudoRoot():
+        if any(a.GetName().startswith("xformOp:") and a.ValueMightBeTimeVarying() for a in prim.GetAttributes()):
+            return True
+        prim = prim.GetParent()
+    return False
+
+
+def stage_hash(stage: Usd.Stage) -> str:
+    """Content hash of the stage: its files where it is saved, else the root layer's text (unsaved edits, other URLs)."""
+    layer = stage.GetRootLayer()
+    if layer.realPath and not layer.dirty and Path(layer.realPath).is_file():
+        return stage_sha256(Path(layer.realPath))
+    return sha256_bytes(layer.ExportToString().encode())
+
+
+class IsaacStageReader:
+    """Implements core's StageReader for Isaac Sim. `decode` is pure: it touches neither the stage nor Kit."""
+
+    def __init__(self, header: EpisodeHeader, units: StageUnits, movable: Sequence[bool], poses: Any) -> None:
+        """`movable`: per object, whether its pose comes with the state; `poses` (O, 4, 4): T_world_object of the others."""
+        self._header, self._units = header, units
+        self._movable = np.array(movable, bool)
+        self._static = np.asarray(poses, np.float64)
+        self._lookup = InstanceLookup(header.instances)
+
+    @property
+    def header(self) -> EpisodeHeader:
+        """What holds for the whole episode."""
+        return self._header
+
+    def decode(self, paired: PairedFrame) -> Frame:
+        """Raw arrays to records. Raises StageError naming the camera for a frame that cannot be understood."""
+        raw: RawState = paired.state.payload
+        following: RawState = raw if paired.following is None else paired.following.payload
+        robots = tuple(
+            self._robot(spec, now, after)
+            for spec, now, after in zip(self._header.robots, raw.robots, following.robots, strict=True)
+        )
+        cameras = tuple(self._camera(spec, paired.views[spec.name]) for spec in self._header.cameras)
+        dt = self._header.physics_dt_s
+        contacts = tuple(
+            decode_contact(c, self._units.metres_per_unit, lambda v: self._units.R_world_stage @ np.asarray(v), dt)
+            for c in raw.contacts
+        )
+        return Frame(paired.state.time_s, robots, self._objects(raw), cameras, contacts, self._track(paired.track))
+
+    def poses(self, rows: np.ndarray) -> Float64[np.ndarray, "*n 4 4"]:
+        """(…, 7) x, y, z, qx, qy, qz, qw in stage units to T_world (…, 4, 4), m, Z up."""
+        rows = np.asarray(rows, np.float64)
+        T = pose_from_wxyz(rows[..., :3] * self._units.metres_per_unit, wxyz_from_xyzw(rows[..., 3:]))
+        if self._units.up_axis == "Y":
+            R = np.eye(4)
+            R[:3, :3] = self._units.R_world_stage
+            T = R @ T
+        return T
+
+    def _robot(self, spec: RobotSpec, raw: RawRobot, after: RawRobot) -> RobotState:
+        """rad, m, N·m and N from PhysX's stage units (prismatic length and effort scale, angles do not)."""
+        scale, effort = self._scales(spec)
+        position = np.asarray(raw.position, np.float64) * scale
+        return RobotState(
+            position,
+            self.poses(raw.links),
+            spec.gripper_openness(position),
+            np.asarray(raw.velocity, np.float64) * scale,
+            np.asarray(raw.effort, np.float64) * effort,
+            np.asarray(after.target, np.float64) * scale,
+        )
+
+    def _scales(self, spec: RobotSpec) -> tuple[np.ndarray, np.ndarray]:
+        m, kg = self._units.metres_per_unit, self._units.kilograms_per_unit
+        kinds = [joint.kind for joint in spec.joints if joint.kind != "fixed"]
+        length = np.array([1.0 if kind == "revolute" else m for kind in kinds])
+        return length, np.array([kg * m * m if kind == "revolute" else kg * m for kind in kinds])
+
+    def _objects(self, raw: RawState) -> Float64[np.ndarray, "O 4 4"]:
+        out = self._static.copy()
+        if self._movable.any():
+            out[self._movable] = self.poses(raw.objects)
+        return out
+
+    def _track(self, track: tuple[StateSample, ...]) -> PhysicsSamples | None:
+        if not track:
+            return None
+        T = np.broadcast_to(self._static, (len(track), *self._static.shape)).copy()
+        if self._movable.any():
+            T[:, self._movable] = self.poses(np.stack([sample.payload.objects for sample in track]))
+        return PhysicsSamples(np.array([sample.time_s for sample in track]), T)
+
+    def _camera(self, spec: CameraSpec, view: RawView) -> CameraFrame:
+        camera = rendered_camera(
+            view.camera, spec.size, self._units.metres_per_unit, self._units.R_world_stage, spec.prim_path
+        )
+        width, height = spec.size
+        images = dict(view.images)
+        for channel, image in images.items():
+            if image.shape[:2] != (height, width):
+                raise StageError(
+                    f"camera {spec.name!r}: {channel} is {image.shape[1]}x{image.shape[0]}; expected {width}x{height}"
+                )
+        depth = normals = ids = None
+        if "depth" in spec.channels:
+            depth = np.array(images["depth"], np.float32).reshape(height, width)
+            depth[~np.isfinite(depth)] = 0.0
+            depth *= np.float32(self._units.metres_per_unit)
+        if "normals" in spec.channels:
+            normal = np.asarray(images["normals"], np.float32)[..., :3]
+            if self._units.up_axis == "Y":
+                normal = normal @ self._units.R_world_stage.T.astype(np.float32)
+            normals = encode_normals(normal)
+        if "instances" in spec.channels:
+            ids = self._lookup.remap(images["instances"], view.id_to_path)
+            if depth is not None:
+                ids = np.where(depth > 0, ids, 0).astype(np.uint16)
+        rgb = np.ascontiguousarray(np.asarray(images["rgb"], np.uint8)[..., :3])
+        return CameraFrame(camera.K, camera.T_camera_world, rgb, depth, normals, ids)
+
+
+def make_reader(
+    stage: Usd.Stage, content: StageContent, *, task: str, fps: float, physics_dt_s: float, seed: int = 0,
+    simulator_version: str = "", settings: dict[str, Any] | None = None,
+) -> IsaacStageReader:  # fmt: skip
+    """The reader for one recording of a stage."""
+    specs = tuple(robot.spec for robot in content.robots)
+    objects = tuple(item.spec for item in content.objects)
+    header = EpisodeHeader(
+        task=task,
+        fps=fps,
+        physics_dt_s=physics_dt_s,
+        robots=specs,
+        cameras=content.cameras,
+        objects=objects,
+        instances=instance_table(stage, specs, objects),
+        simulator="isaac-sim",
+        simulator_version=simulator_version,
+        stage_sha256=stage_hash(stage),
+        seed=seed,
+        settings=dict(settings or {}),
+    )
+    poses = [item.T_world_object for item in content.objects]
+    return IsaacStageReader(
+        header, content.units, [o.movable for o in objects], np.array(poses).reshape(len(poses), 4, 4)
+    )

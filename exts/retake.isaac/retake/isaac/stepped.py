@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stepped capture: the timeline stands still while each frame is rendered, so a frame's state is beyond doubt.
+
+Exact on every version, slower than live capture: used headless, and where a running renderer cannot be trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from retake.core.capture import PairingError
+from retake.isaac.kit import require
+from retake.isaac.live_capture import LiveCapture
+from retake.isaac.request import Phase
+
+MAX_IDLE_UPDATES = 600
+"""Updates without a physics step before giving up (10 s at 60 Hz): loading and warm-up take a while."""
+
+
+async def drive_stepped(capture: LiveCapture, *, before_update: Callable[[], None] | None = None) -> None:
+    """Play, hold, render, play on, until the recording ends. `before_update` runs before each update of the running
+    timeline (a controller). Raises PairingError when physics does not move or oversteps the frame grid."""
+    app, timeline = require("omni.kit.app").get_app(), require("omni.timeline").get_timeline_interface()
+    orchestrator = require("omni.replicator.core").orchestrator
+    subframes = capture.request.rt_subframes
+    target = 1
+    while capture.status.phase in (Phase.WAITING, Phase.RECORDING):
+        timeline.play()
+        idle = 0
+        while capture.steps < target and capture.status.phase in (Phase.WAITING, Phase.RECORDING):
+            if before_update is not None:
+                before_update()
+            steps = capture.steps
+            await app.next_update_async()
+            idle = 0 if capture.steps > steps else idle + 1
+            if idle > MAX_IDLE_UPDATES:
+                capture.stop("physics does not move")
+                raise PairingError(f"no physics step in {MAX_IDLE_UPDATES} updates; is there a physics scene?")
+        if capture.status.phase is not Phase.RECORDING:
+            break
+        if target > 1 and capture.steps != target:
+            capture.stop("physics oversteps the frame grid")
+            raise PairingError(
+                f"an update makes {capture.steps - target + 1} or more physics steps, frames are due every {capture.stride}; "
+                "choose a frame rate that is a whole number of updates"
+            )
+        timeline.pause()
+        capture.hold(True)
+        await orchestrator.step_async(rt_subframes=subframes, pause_timeline=True, delta_time=0.0, wait_for_render=True)
+        capture.hold(False)
+        target = capture.steps + capture.stride

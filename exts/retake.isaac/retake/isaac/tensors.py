@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Robot and object state through PhysX tensor views: one call per quantity for all links of all robots.
+
+Views hand out the same buffer every call, so everything is copied. Poses are (x, y, z, qx, qy, qz, qw) in stage units;
+what they mean is decided later, off the simulation thread (`decode`). Views die at Stop: `open()` again after Play.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from retake.core.errors import StageError
+from retake.core.robot import RobotSpec
+from retake.isaac.kit import optional, require
+
+
+@dataclass(frozen=True)
+class RawRobot:
+    """One robot after one step, in the simulator's units and order; arrays are copies."""
+
+    position: np.ndarray
+    """(D,) rad or stage units."""
+    velocity: np.ndarray
+    effort: np.ndarray
+    """(D,) measured, stage units."""
+    target: np.ndarray
+    """(D,) position target the drives are following."""
+    links: np.ndarray
+    """(L, 7) x, y, z, qx, qy, qz, qw in the stage's world."""
+
+
+@dataclass(frozen=True)
+class RawState:
+    """Everything read after one physics step."""
+
+    robots: tuple[RawRobot, ...]
+    objects: np.ndarray
+    """(M, 7) movable objects."""
+    contacts: tuple[Any, ...] = ()
+
+
+def to_numpy(array: Any) -> np.ndarray:
+    """numpy, torch (any device) or warp array as numpy, without a copy where possible."""
+    if isinstance(array, np.ndarray):
+        return array
+    if hasattr(array, "detach"):
+        return array.detach().cpu().numpy()
+    return np.asarray(array.numpy())
+
+
+def simulation_view() -> Any:
+    """The physics simulation view of this Isaac Sim. Raises StageError while the simulation is not playing."""
+    manager = getattr(optional("isaacsim.core.simulation_manager"), "SimulationManager", None)
+    for call in ("get_physics_simulation_view", "get_physics_sim_view"):
+        if manager is not None and hasattr(manager, call):
+            view = getattr(manager, call)()
+            if view is not None:
+                return view
+    tensors = require("omni.physics.tensors")
+    try:
+        view = tensors.create_simulation_view("numpy")
+    except Exception:  # a GPU pipeline refuses the numpy frontend
+        view = tensors.create_simulation_view("warp")
+    if view is None:
+        raise StageError("there is no physics simulation to read; press Play first")
+    view.set_subspace_roots("/")
+    return view
+
+
+@dataclass(frozen=True)
+class _RobotRows:
+    """Where one robot lives in a view's arrays."""
+
+    view: int
+    row: int
+    dofs: np.ndarray
+    links: np.ndarray
+
+
+class TensorReader:
+    """Reads the state of some robots and objects after a step. `open()` needs a playing simulation."""
+
+    def __init__(self, robots: Sequence[RobotSpec], object_paths: Sequence[str]) -> None:
+        self.robots, self.object_paths = tuple(robots), tuple(object_paths)
+        self._views: list[Any] = []
+        self._rows: list[_RobotRows] = []
+        self._objects: Any = None
+        self._object_rows = np.zeros(0, int)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether views exist."""
+        return bool(self._views) or self._objects is not None
+
+    def open(self) -> None:
+        """Create the views. Raises StageError naming the prim that physics does not know."""
+        self.close()
+        simulation = simulation_view()
+        paths = [robot.prim_path for robot in self.robots]
+        together = _articulations(simulation, paths) if len(paths) > 1 else None
+        if together is not None and together.is_homogeneous:
+            self._views = [together]
+            rows = {str(path): row for row, path in enumerate(together.prim_paths)}
+            self._rows = [
+                _rows(robot, together, 0, rows.get(robot.prim_path, i)) for i, robot in enumerate(self.robots)
+            ]
+        else:
+            for index, robot in enumerate(self.robots):
+                view = _articulations(simulation, robot.prim_path)
+                if view is None:
+                    raise StageError(
+                        f"physics has no articulation at {robot.prim_path}; is it enabled, and is the simulation playing?"
+                    )
+                self._views.append(view)
+                self._rows.append(_rows(robot, view, index, 0))
+        if self.object_paths:
+            view = simulation.create_rigid_body_view(list(self.object_paths))
+            known = [] if view is None else [str(path) for path in view.prim_paths]
+            if missing := [path for path in self.object_paths if path not in known]:
+                raise StageError(f"physics has no rigid body at {', '.join(missing)}; is it enabled and simulated?")
+            self._objects, self._object_rows = view, np.array([known.index(p) for p in self.object_paths])
+
+    def read(self) -> RawState:
+        """Copies of the current state. Raises StageError when a prim behind a view has gone."""
+        try:
+            quantities = [
+                [
+                    to_numpy(call())
+                    for call in (
+                        view.get_dof_positions,
+                        view.get_dof_velocities,
+                        view.get_dof_projected_joint_forces,
+                        view.get_dof_position_targets,
+                        view.get_link_transforms,
+                    )
+                ]
+                for view in self._views
+            ]
+            objects = (
+                np.zeros((0, 7), np.float32) if self._objects is None else to_numpy(self._objects.get_transforms())
+            )
+        except Exception as error:
+            raise StageError(
+                f"the simulator no longer gives the state of {', '.join(r.prim_path for r in self.robots)} "
+                f"and {len(self.object_paths)} objects ({error}); was a prim deleted, or the simulation stopped?"
+            ) from error
+        robots = []
+        for rows in self._rows:
+            q, dq, effort, target, links = (array[rows.row] for array in quantities[rows.view])
+            # Fancy indexing copies.
+            robots.append(
+                RawRobot(q[rows.dofs], dq[rows.dofs], effort[rows.dofs], target[rows.dofs], links[rows.links])
+            )
+        return RawState(tuple(robots), objects[self._object_rows])
+
+    def command(self, joints: Sequence[str], targets: Any, metres_per_unit: float) -> None:
+        """Set position targets (rad, m) of the first robot's named joints. Raises InputError for an unknown joint."""
+        robot, rows = self.robots[0], self._rows[0]
+        view = self._views[rows.view]
+        kinds = [joint.kind for joint in robot.joints if joint.kind != "fixed"]
+        data = to_numpy(view.get_dof_position_targets()).copy()
+        for name, value in zip(joints, targets, strict=True):
+            dof = robot.dof_index(name)
+            data[rows.row, rows.dofs[dof]] = value if kinds[dof] == "revolute" else value / metres_per_unit
+        view.set_dof_position_targets(_like(view.get_dof_position_targets(), data), _rows_like(view, data))
+
+    def close(self) -> None:
+        """Forget the views (they are invalid after Stop anyway)."""
+        self._views, self._rows, self._objects = [], [], None
+
+
+def _like(sample: Any, data: np.ndarray[Any, Any]) -> Any:
+    """numpy data in the array type that a view speaks (numpy, torch or warp)."""
+    if isinstance(sample, np.ndarray):
+        return data
+    if hasattr(sample, "detach"):
+        return sample.new_tensor(data)
+    warp = optional("warp")
+    if warp is None:
+        return data
+    return warp.array(data, dtype=sample.dtype, device=sample.device)
+
+
+def _rows_like(view: Any, data: np.ndarray[Any, Any]) -> Any:
+    """All row numbers of a view, in its array type."""
+    rows = np.arange(len(data), dtype=np.int32)
+    sample = view.get_dof_position_targets()
+    if isinstance(sample, np.ndarray):
+        return rows
+    if hasattr(sample, "detach"):
+        return sample.new_tensor(rows).int()
+    warp = optional("warp")
+    return rows if warp is None else warp.array(rows, dtype=warp.int32, device=sample.device)
+
+
+def _articulations(simulation: Any, pattern: str | list[str]) -> Any | None:
+    try:
+        view = simulation.create_articulation_view(pattern)
+    except Exception:
+        return None
+    if view is None or not view.check():
+        return None
+    return view
+
+
+def _rows(robot: RobotSpec, view: Any, index: int, row: int) -> _RobotRows:
+    """Order of a robot's links and joints inside a view, by prim path where the view knows paths, else by name."""
+    meta = view.shared_metatype
+    links = _order(
+        robot, "link", [link.prim_path for link in robot.links], [link.name for link in robot.links],
+        _paths(view.link_paths, row), list(meta.link_names),
+    )  # fmt: skip
+    dofs = _order(robot, "joint", list(robot.dof_names), list(robot.dof_names), [], list(meta.dof_names))
+    return _RobotRows(index, row, dofs, links)
+
+
+def _paths(table: Any, row: int) -> list[str]:
+    if not table or len(table) <= row:
+        return []
+    return [str(path) for path in table[row]]
+
+
+def _order(
+    robot: RobotSpec, kind: str, paths: list[str], names: list[str], view_paths: list[str], view_names: list[str]
+) -> np.ndarray:
+    wanted, found = (paths, view_paths) if set(paths) <= set(view_paths) else (names, view_names)
+    if missing := [name for name in wanted if name not in found]:
+        raise StageError(
+            f"robot {robot.name!r}: physics knows no {kind} {', '.join(missing)}; it has {', '.join(found) or 'none'}"
+        )
+    return np.array([found.index(name) for name in wanted], int)

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Importing Newton and Warp quietly, with kernels cached where the user's caches live."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+
+from retake.core.errors import MissingDependencyError
+
+
+def cache_dir() -> Path:
+    """Where compiled kernels are kept: WARP_CACHE_PATH, else XDG_CACHE_HOME/retake/warp, else ~/.cache/retake/warp."""
+    if own := os.environ.get("WARP_CACHE_PATH"):
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "retake" / "warp"
+
+
+@lru_cache(maxsize=1)
+def load() -> tuple[ModuleType, ModuleType]:
+    """The modules `newton` and `warp`, initialised once. Raises MissingDependencyError naming the extra."""
+    try:
+        import warp as wp
+    except ImportError as error:
+        raise MissingDependencyError(_missing(error)) from error
+    os.environ.setdefault("WARP_CACHE_PATH", str(cache_dir()))
+    wp.config.kernel_cache_dir = str(cache_dir())
+    wp.config.log_level = wp.LOG_ERROR
+    # Adjoint code would double what is compiled on the first run; nothing here differentiates.
+    wp.config.enable_backward = False
+    with _without_stderr():
+        wp.init()
+    try:
+        import newton
+    except ImportError as error:
+        raise MissingDependencyError(_missing(error)) from error
+    return newton, wp
+
+
+def versions() -> str:
+    """Simulator version for the episode header: the three packages that determine a trajectory."""
+    return ", ".join(f"{name} {version(name)}" for name in ("newton", "mujoco", "warp-lang"))
+
+
+def _missing(error: ImportError) -> str:
+    return f"the embedded simulator needs the extra 'newton' ({error}); install it: pip install 'isaac-retake[newton]'"
+
+
+@contextlib.contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Warp's native start-up reports a missing CUDA driver on file descriptor 2 whatever its log level says."""
+    sys.stderr.flush()
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Capture presets (`config/capture/*.yaml`): what to simulate, for how long, and what the cameras deliver."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from retake.core.config import config_path, load_yaml, merge
+from retake.core.errors import InputError, choose
+from retake.newton.pick_place import PHASES
+from retake.newton.renderer import Lighting
+
+STAGES = Path(__file__).resolve().parents[4] / "data" / "stages"
+INSTALLED_STAGES = Path(__file__).parent / "_stages"
+SCENARIOS = ("pick_place", "hold", "replay")
+
+
+@dataclass(frozen=True)
+class CameraRequest:
+    """A camera the episode shall have."""
+
+    name: str
+    size: tuple[int, int]
+    """(width, height), px."""
+    prim: str = ""
+    """Camera prim path; empty = the first camera of that mount."""
+    mount: str = "fixed"
+    """`fixed` or `body`: which cameras an empty prim path looks among."""
+    optional: bool = False
+    """Leave it out on stages that have no such camera."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Everything a capture needs beside the stage and the seed."""
+
+    name: str
+    task: str = ""
+    stage: str = "pick_place/scene.usda"
+    """Relative to data/stages, or an absolute path."""
+    scenario: str = "pick_place"
+    motion_file: str = ""
+    """For `replay`: the joint trajectory (.npz)."""
+    object: str = ""
+    """Name or label of the object to move; empty = the stage's first rigid object."""
+    target: str = "tray"
+    """Name or label of the prim to drop it in."""
+    robot: str = ""
+    """Name of the robot that works; empty = the first with a gripper."""
+    fps: int = 15
+    frames: int = 81
+    steps_per_frame: int = 34
+    """Physics steps between frames: dt = 1 / (fps · steps), near 2 ms."""
+    cameras: tuple[CameraRequest, ...] = ()
+    phases: dict[str, float] = field(default_factory=dict)
+    """Duration of each phase of the scripted task, s; the rest of the episode is settling."""
+    randomise: dict[str, Any] = field(default_factory=dict)
+    lighting: Lighting = Lighting()
+
+    @property
+    def dt_s(self) -> float:
+        """Physics step; an exact fraction of the frame time, so frames fall on steps."""
+        return 1.0 / (self.fps * self.steps_per_frame)
+
+    @property
+    def duration_s(self) -> float:
+        """Time of the last frame."""
+        return (self.frames - 1) / self.fps
+
+    def without_cameras(self) -> Preset:
+        """The same run with nothing to render."""
+        return dataclasses.replace(self, cameras=())
+
+
+def preset_names() -> tuple[str, ...]:
+    """Presets that exist."""
+    return tuple(sorted(path.stem for path in config_path("capture").glob("*.yaml")))
+
+
+def load_preset(name: str, overrides: Mapping[str, Any], *, own_stage: bool = False) -> Preset:
+    """Read a preset and replace values. Raises InputError naming the preset, setting or value that is wrong.
+
+    With `own_stage` the scenario becomes `hold` unless an override names one: a scripted task fits its own stage only.
+    """
+    if name not in preset_names():
+        raise InputError(choose("capture preset", name, preset_names()))
+    file = config_path("capture", f"{name}.yaml")
+    data = dict(load_yaml(file) or {})
+    changes = dict(overrides)
+    if own_stage and "scenario" not in changes:
+        data["scenario"] = "replay" if changes.get("motion_file") else "hold"
+        data["task"] = str(data["task"]) if data["scenario"] == "pick_place" else ""
+    for source, values in ((str(file), data), ("overrides", changes)):
+        if not isinstance(values, dict):
+            raise InputError(f"{source}: expected a mapping of settings, found {type(values).__name__}")
+    preset = Preset(name)
+    for source, values in ((str(file), data), ("overrides", changes)):
+        cameras = values.pop("cameras", None)
+        preset = merge(preset, _nested(preset, values), source)
+        if cameras is not None:
+            preset = dataclasses.replace(preset, cameras=_cameras(cameras, source))
+    _validate(preset)
+    return preset
+
+
+def _nested(preset: Preset, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings (`phases`, `randomise`) are merged key by key, so an override names only what it changes."""
+    out = dict(values)
+    for key in ("phases", "randomise"):
+        if isinstance(out.get(key), Mapping):
+            out[key] = {**getattr(preset, key), **out[key]}
+    return out
+
+
+def _cameras(values: Any, source: str) -> tuple[CameraRequest, ...]:
+    fields = {f.name for f in dataclasses.fields(CameraRequest)}
+    out = []
+    for entry in values if isinstance(values, list | tuple) else [values]:
+        if not isinstance(entry, Mapping) or not {"name", "size"} <= set(entry):
+            raise InputError(f"{source}: a camera needs at least name and size [width, height]; found {entry!r}")
+        if unknown := set(entry) - fields:
+            raise InputError(f"{source}: {choose('camera setting', sorted(unknown)[0], fields)}")
+        size = entry["size"]
+        if not (isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(x, int) and x > 0 for x in size)):
+            raise InputError(f"{source}: camera size is {size!r}; expected [width, height] in whole pixels")
+        out.append(CameraRequest(**{**entry, "size": (size[0], size[1])}))
+    return tuple(out)
+
+
+def _validate(preset: Preset) -> None:
+    if preset.scenario not in SCENARIOS:
+        raise InputError(choose("scenario", preset.scenario, SCENARIOS))
+    for name in ("fps", "frames", "steps_per_frame"):
+        if getattr(preset, name) < 1:
+            raise InputError(f"preset {preset.name}: {name} is {getattr(preset, name)}; expected a positive whole number")
+    for camera in preset.cameras:
+        if camera.mount not in ("fixed", "body"):
+            raise InputError(choose(f"mount of camera {camera.name!r}", camera.mount, ("fixed", "body")))
+    if preset.scenario == "pick_place":
+        if unknown := set(preset.phases) - set(PHASES):
+            raise InputError(choose("phase", sorted(unknown)[0], PHASES))
+        if missing := set(PHASES) - set(preset.phases):
+            raise InputError(f"preset {preset.name} gives no duration for phases {sorted(missing)}")
+        if any(not isinstance(v, int | float) or v <= 0 for v in preset.phases.values()):
+            raise InputError(f"preset {preset.name}: phase durations must be positive seconds; found {preset.phases}")
+    if preset.scenario == "replay" and not preset.motion_file:
+        raise InputError("scenario 'replay' needs motion_file: an .npz with joint_names, time_s, joint_position")
+
+
+def stage_path(preset: Preset) -> Path:
+    """The preset's own stage file."""
+    given = Path(preset.stage)
+    if given.is_absolute():
+        return given
+    root = INSTALLED_STAGES if INSTALLED_STAGES.is_dir() else STAGES
+    return root / given

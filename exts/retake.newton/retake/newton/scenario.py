@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a preset, a seed and a stage file to everything a capture runs on: varied stage, robots, objects, cameras, motion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pxr import Usd
+
+from retake.core.errors import InputError, StageError, choose
+from retake.newton import pick_place, variation
+from retake.newton.motion import Motion, hold, replay
+from retake.newton.preset import CameraRequest, Preset, stage_path
+from retake.newton.variation import Variation
+from retake.usd.articulation import Articulation, read_articulations
+from retake.usd.bodies import StageObject, read_object, read_objects
+from retake.usd.camera import StageCamera, camera_prim, camera_prims, read_camera
+from retake.usd.si import si_stage
+from retake.usd.stage import label_of, open_stage, stage_sha256
+from retake.usd.units import StageUnits
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A scene ready to simulate."""
+
+    stage: Usd.Stage
+    """Metres and kilograms, with the variation in its session layer."""
+    stage_sha256: str
+    robots: tuple[Articulation, ...]
+    objects: tuple[StageObject, ...]
+    """Rigid objects, then the task's target (not movable)."""
+    cameras: dict[str, StageCamera]
+    motion: Motion
+    variation: Variation
+    goal: dict[str, Any] | None
+    """Where the object's centre must end (the episode check reads it); None where the scenario has no task."""
+    licence: str
+    """Licence of the stage's assets as the stage states it; empty where it states none."""
+
+
+def build(preset: Preset, seed: int, stage_file: Path | None = None) -> Scenario:
+    """Open, vary, read and plan. Raises StageError or InputError naming what is missing or out of reach."""
+    file = stage_path(preset) if stage_file is None else Path(stage_file)
+    stage = si_stage(open_stage(file))
+    robots = read_articulations(stage)
+    objects = read_objects(stage, robots)
+    task = preset.scenario == "pick_place"
+    drawn = variation.sample(preset.randomise, seed) if task else Variation(friction=_fixed_friction(preset))
+    target: StageObject | None = None
+    chosen: StageObject | None = None
+    if task:
+        chosen = _choose_object(objects, preset.object)
+        prim = _find_target(stage, preset.target, chosen)
+        variation.apply(stage, drawn, chosen, prim)
+        objects = read_objects(stage, robots)
+        chosen = next(o for o in objects if o.spec.prim_path == chosen.spec.prim_path)
+        target = read_object(prim, StageUnits.of(stage), movable=False)
+    cameras = {
+        request.name: camera
+        for request in preset.cameras
+        if (camera := _camera(stage, request)) is not None
+    }
+    if preset.cameras and not cameras:
+        raise StageError(f"stage {file} has cameras, but none that the preset asks for: {[c.name for c in preset.cameras]}")
+    goal = None
+    if chosen is not None and target is not None:
+        robot = _choose_robot(robots, preset.robot)
+        plan = pick_place.Task(
+            robots, robot, chosen, target, drawn.drop_height_m, preset.phases, preset.duration_s
+        )
+        motion = pick_place.plan(stage, plan)
+        goal = _goal(chosen, target)
+        # The robot starts with its fingers where the plan has them.
+        start = motion.paths[robot].q[0]
+        robots = tuple(replace(r, initial_position=start) if i == robot else r for i, r in enumerate(robots))
+        objects = (*objects, target)
+    elif preset.scenario == "replay":
+        motion = replay(robots, Path(preset.motion_file))
+        robots = tuple(replace(r, initial_position=motion.paths[i].q[0]) for i, r in enumerate(robots))
+    else:
+        motion = hold(robots)
+    licence = str(stage.GetRootLayer().customLayerData.get("licence", ""))
+    return Scenario(stage, stage_sha256(file), robots, objects, cameras, motion, drawn, goal, licence)
+
+
+def _fixed_friction(preset: Preset) -> float | None:
+    value = preset.randomise.get("friction")
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _choose_object(objects: tuple[StageObject, ...], name: str) -> StageObject:
+    if not objects:
+        raise StageError("the stage has no rigid object to pick; expected a prim with PhysicsRigidBodyAPI beside the robot")
+    if not name:
+        return objects[0]
+    for obj in objects:
+        if name in (obj.spec.name, obj.spec.label, obj.spec.prim_path):
+            return obj
+    raise InputError(choose("object", name, (o.spec.name for o in objects)))
+
+
+def _choose_robot(robots: tuple[Articulation, ...], name: str) -> int:
+    names = [robot.spec.name for robot in robots]
+    if name:
+        if name not in names:
+            raise InputError(choose("robot", name, names))
+        return names.index(name)
+    return next((i for i, robot in enumerate(robots) if robot.spec.grippers), 0)
+
+
+def _find_target(stage: Usd.Stage, name: str, obj: StageObject) -> Usd.Prim:
+    """The prim to drop into, by name, label or path."""
+    candidates = []
+    for prim in stage.Traverse():
+        path = str(prim.GetPath())
+        if path == obj.spec.prim_path or path.startswith(obj.spec.prim_path + "/") or not prim.IsA("Xformable"):
+            continue
+        if name in (prim.GetName(), label_of(prim), path):
+            return prim
+        if prim.GetParent() == stage.GetDefaultPrim():
+            candidates.append(prim.GetName())
+    raise StageError(choose("target prim", name, candidates))
+
+
+def _camera(stage: Usd.Stage, request: CameraRequest) -> StageCamera | None:
+    if request.prim:
+        return read_camera(camera_prim(stage, request.prim), request.size)
+    for prim in camera_prims(stage):
+        camera = read_camera(prim, request.size)
+        if (camera.body_path is not None) == (request.mount == "body"):
+            return camera
+    if request.optional:
+        return None
+    raise StageError(
+        f"the stage has no {'camera on a rigid body' if request.mount == 'body' else 'fixed camera'} for {request.name!r}; "
+        f"its cameras: {', '.join(str(p.GetPath()) for p in camera_prims(stage))}"
+    )
+
+
+def _goal(obj: StageObject, target: StageObject) -> dict[str, Any]:
+    """World-aligned box over the target in which the object's centre must end: inside its rim, resting on it."""
+    T, size = target.T_world_object, target.spec.size_m
+    extent = abs(T[:3, :3]) @ size
+    centre = T[:3, :3] @ target.spec.center_m + T[:3, 3]
+    floor = float(centre[2] - extent[2] / 2)
+    # Lying or standing, the centre is at most half the object's diagonal above the target's floor.
+    height = float(sum(s * s for s in obj.spec.size_m) ** 0.5 / 2 + 0.02)
+    return {
+        "object": obj.spec.name,
+        "center_m": [float(centre[0]), float(centre[1]), floor + height / 2],
+        "size_m": [float(extent[0]), float(extent[1]), height],
+    }

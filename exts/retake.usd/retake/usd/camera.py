@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""UsdGeom.Camera -> K and pose in OpenCV axes, for the resolution an image is rendered at.
+
+Pixels are square, as Omniverse renders them: fx = fy = W · focalLength / horizontalAperture, and the effective vertical
+aperture is horizontalAperture · H / W whatever the prim says. Aperture offsets move the principal point:
+cx = W/2 − offset_x · W / hAp, cy = H/2 + offset_y · W / hAp (USD's image y points up). Only ratios of the lens
+attributes enter, so their unit (tenths of a stage unit) cancels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from pxr import Usd, UsdGeom
+
+from retake.core.array_types import Float64
+from retake.core.camera import Camera
+from retake.core.errors import StageError, choose
+from retake.core.geometry import CV_FROM_USD, inverse
+from retake.usd.stage import body_of
+from retake.usd.units import StageUnits, world_pose
+
+
+@dataclass(frozen=True)
+class StageCamera:
+    """A camera prim read for one image size."""
+
+    prim_path: str
+    K: Float64[np.ndarray, "3 3"]
+    """px; pixel centres at +0.5."""
+    size: tuple[int, int]
+    """(width, height), px."""
+    T_world_camera: Float64[np.ndarray, "4 4"]
+    """Pose at the time it was read, OpenCV axes, m."""
+    near_far_m: tuple[float, float]
+    body_path: str | None
+    """Prim path of the rigid body that carries the camera; None for a fixed camera."""
+    T_body_camera: Float64[np.ndarray, "4 4"]
+    """Camera in that body's frame (in the world frame for a fixed camera), OpenCV axes, m."""
+
+    def camera(self, T_world_body: Float64[np.ndarray, "4 4"] | None = None) -> Camera:
+        """The camera with its carrier at a given pose (the pose it was read at if None)."""
+        T = self.T_world_camera if T_world_body is None else T_world_body @ self.T_body_camera
+        return Camera(self.K, inverse(T), self.size)
+
+
+def camera_prims(stage: Usd.Stage) -> tuple[Usd.Prim, ...]:
+    """Every perspective camera of a stage. Raises StageError when there is none."""
+    found = [prim for prim in stage.Traverse() if prim.IsA(UsdGeom.Camera)]
+    if not found:
+        raise StageError(
+            f"{stage.GetRootLayer().identifier} has no camera; author a UsdGeom.Camera that sees the robot"
+        )
+    return tuple(found)
+
+
+def camera_prim(stage: Usd.Stage, path: str) -> Usd.Prim:
+    """The camera at a prim path. Raises StageError naming the stage's cameras."""
+    prims = {str(prim.GetPath()): prim for prim in camera_prims(stage)}
+    if path not in prims:
+        raise StageError(choose("camera prim", path, prims))
+    return prims[path]
+
+
+def intrinsics(camera: UsdGeom.Camera, size: tuple[int, int], time: Usd.TimeCode) -> Float64[np.ndarray, "3 3"]:
+    """K in pixels at an image size. Raises StageError naming the prim for lenses that are no pinhole."""
+    prim = camera.GetPrim()
+    _refuse_lenses(prim, time)
+    if (projection := camera.GetProjectionAttr().Get(time)) != UsdGeom.Tokens.perspective:
+        raise StageError(f"{prim.GetPath()}: projection {projection!r} is not supported; expected 'perspective'")
+    focal = float(camera.GetFocalLengthAttr().Get(time))
+    aperture = float(camera.GetHorizontalApertureAttr().Get(time))
+    for name, value in (("focalLength", focal), ("horizontalAperture", aperture)):
+        if not (np.isfinite(value) and value > 0):
+            raise StageError(f"{prim.GetPath()}: {name} is {value}; expected a positive number")
+    width, height = size
+    if min(width, height) < 1:
+        raise StageError(f"{prim.GetPath()}: image size {size} must be positive (width, height)")
+    per_unit = width / aperture
+    offset_x = float(camera.GetHorizontalApertureOffsetAttr().Get(time))
+    offset_y = float(camera.GetVerticalApertureOffsetAttr().Get(time))
+    f = focal * per_unit
+    return np.array([[f, 0, width / 2 - offset_x * per_unit], [0, f, height / 2 + offset_y * per_unit], [0, 0, 1.0]])
+
+
+def read_camera(prim: Usd.Prim, size: tuple[int, int], time: Usd.TimeCode | None = None) -> StageCamera:
+    """Read a camera prim for images of `size` (width, height). Raises StageError naming the prim and what is wrong."""
+    when = Usd.TimeCode.Default() if time is None else time
+    camera = UsdGeom.Camera(prim)
+    if not camera:
+        raise StageError(f"{prim.GetPath()} is a {prim.GetTypeName() or 'typeless prim'}; expected a Camera")
+    K = intrinsics(camera, size, when)
+    units = StageUnits.of(prim.GetStage())
+    T_world_camera = world_pose(prim, units, when) @ CV_FROM_USD
+    near, far = camera.GetClippingRangeAttr().Get(when)
+    body = body_of(prim)
+    T_world_body = np.eye(4) if body is None else world_pose(body, units, when)
+    return StageCamera(
+        prim_path=str(prim.GetPath()),
+        K=K,
+        size=(int(size[0]), int(size[1])),
+        T_world_camera=T_world_camera,
+        near_far_m=(float(near) * units.metres_per_unit, float(far) * units.metres_per_unit),
+        body_path=None if body is None else str(body.GetPath()),
+        T_body_camera=inverse(T_world_body) @ T_world_camera,
+    )
+
+
+def _refuse_lenses(prim: Usd.Prim, time: Usd.TimeCode) -> None:
+    """A distorted image cannot be described by K alone: refuse instead of being wrong by some pixels."""
+    # From the metadata: GetAppliedSchemas leaves out schemas whose plugin is not loaded, as outside Kit.
+    applied = prim.GetMetadata("apiSchemas")
+    schemas = [str(s) for s in applied.GetAppliedItems() if str(s).startswith("OmniLensDistortion")] if applied else []
+    models = []
+    for name in ("omni:lensdistortion:model", "cameraProjectionType"):
+        attribute = prim.GetAttribute(name)
+        value = attribute.Get(time) if attribute and attribute.HasAuthoredValue() else None
+        if value and str(value).lower() not in ("pinhole", "none"):
+            models.append(f"{name} = {value}")
+    if schemas or models:
+        raise StageError(
+            f"{prim.GetPath()}: lens distortion is not supported ({', '.join(schemas + models)}); expected a plain pinhole: "
+            "remove the lens schema from the prim, or capture with a pinhole camera at the same pose"
+        )

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A stage in other units as the same stage in metres and kilograms.
+
+Simulators differ in which unit metadata they honour (Newton applies metersPerUnit to particles and not to rigid bodies),
+so the conversion happens once, here, on a flattened copy in memory. Camera lenses keep their numbers: only ratios count.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from pxr import Gf, Sdf, Usd, UsdGeom, UsdPhysics
+
+from retake.usd.units import StageUnits
+
+LENGTHS = {
+    "points", "extent", "extentsHint", "size", "radius", "height", "length", "width", "radiusTop", "radiusBottom", "widths",
+    "clippingRange", "focusDistance", "physics:localPos0", "physics:localPos1", "physics:centerOfMass", "physics:velocity",
+    "physics:gravityMagnitude", "physics:minDistance", "physics:maxDistance", "state:linear:physics:position",
+    "state:linear:physics:velocity", "drive:linear:physics:targetPosition", "drive:linear:physics:targetVelocity",
+    "physxCollision:contactOffset", "physxCollision:restOffset",
+}  # fmt: skip
+"""Attributes that scale with length."""
+SLIDE_LENGTHS = {"physics:lowerLimit", "physics:upperLimit", "physxJoint:maxJointVelocity"}
+"""Attributes that are lengths on prismatic joints and angles on revolute ones."""
+POWERS = {
+    "physics:mass": (1, 0), "physics:density": (1, -3), "physics:diagonalInertia": (1, 2),
+    "drive:linear:physics:stiffness": (1, 0), "drive:linear:physics:damping": (1, 0), "drive:linear:physics:maxForce": (1, 1),
+    "drive:angular:physics:stiffness": (1, 2), "drive:angular:physics:damping": (1, 2),
+    "drive:angular:physics:maxForce": (1, 2),
+}  # fmt: skip
+"""Attributes that scale with mass^a · length^b."""
+
+
+def si_stage(stage: Usd.Stage) -> Usd.Stage:
+    """The stage itself when it is in metres and kilograms, else a converted flattened copy. Raises as `StageUnits.of`."""
+    units = StageUnits.of(stage)
+    metres, kilograms = units.metres_per_unit, units.kilograms_per_unit
+    if math.isclose(metres, 1.0) and math.isclose(kilograms, 1.0):
+        return stage
+    layer = stage.Flatten(addSourceFileComment=False)
+
+    def visit(path: Sdf.Path) -> None:
+        spec = layer.GetAttributeAtPath(path) if path.IsPropertyPath() else None
+        if spec is None:
+            return
+        factor = _factor(spec, metres, kilograms)
+        if factor == 1.0:
+            return
+        if spec.HasDefaultValue():
+            spec.default = _scaled(spec.default, factor, spec.name)
+        for time in layer.ListTimeSamplesForPath(path):
+            layer.SetTimeSample(path, time, _scaled(layer.QueryTimeSample(path, time), factor, spec.name))
+
+    layer.Traverse(Sdf.Path.absoluteRootPath, visit)
+    converted = Usd.Stage.Open(layer)
+    UsdGeom.SetStageMetersPerUnit(converted, 1.0)
+    UsdPhysics.SetStageKilogramsPerUnit(converted, 1.0)
+    return converted
+
+
+def _factor(spec: Sdf.AttributeSpec, metres: float, kilograms: float) -> float:
+    name, prim_type = spec.name, spec.owner.typeName
+    if name in LENGTHS or name.startswith(("xformOp:translate", "xformOp:transform")):
+        return metres
+    if name in SLIDE_LENGTHS and prim_type == "PhysicsPrismaticJoint":
+        return metres
+    if name in POWERS:
+        mass, length = POWERS[name]
+        return kilograms**mass * metres**length
+    return 1.0
+
+
+def _scaled(value: Any, factor: float, name: str) -> Any:
+    """A USD value times a factor; of a 4x4 transform, only the translation."""
+    if name.startswith("xformOp:transform"):
+        out = Gf.Matrix4d(value)
+        out.SetTranslateOnly(value.ExtractTranslation() * factor)
+        return out
+    if isinstance(value, float | int):
+        return value * factor
+    if hasattr(value, "__len__") and not isinstance(value, Gf.Vec2f | Gf.Vec3f | Gf.Vec3d | Gf.Vec2d):
+        return type(value)([item * factor for item in value])
+    return type(value)(value * factor)

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Backends by name → "module:Class", imported on use (only the executor does).
+
+A backend is any class with the methods of `retake.core.takes.VideoBackend` or `retake.core.variants.ImageBackend`. It
+may have, beyond that:
+
+- `preview`: an attribute the executor sets to a callable taking uint8 RGB (h, w, 3); call it with pictures of work in
+  progress. Backends that yield frames one by one need not: their frames are the preview.
+- `use_tier(name)`: called before each job with the memory tier that fits now; `tier`: the one that really ran.
+- `close()`: called before another backend is loaded.
+- `model`, `revision`: what the sidecar states.
+
+Constructor keywords are the `options` of config/worker.yaml. Third parties register `[project.entry-points."retake.backends"]
+take.name = "module:Class"` (or `variant.name`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from retake.core import plugins
+from retake.core.errors import InputError, choose
+from retake.core.files import sha256_json
+from retake.worker.settings import BackendSpec
+
+GROUP = "retake.backends"
+EXTRAS = {"oscar": "oscar"}
+
+
+def registry(configured: Mapping[str, BackendSpec]) -> dict[str, BackendSpec]:
+    """Configured backends plus those of other packages (names `take.x` / `variant.x` say the kind; `x` alone is a take)."""
+    found: dict[str, BackendSpec] = {}
+    for point in entry_points(group=GROUP):
+        kind, dot, name = point.name.partition(".")
+        if not dot or kind not in ("take", "variant"):
+            kind, name = "take", point.name
+        found[name] = BackendSpec(name, kind, point.value)
+    return {**found, **configured}
+
+
+def find(table: Mapping[str, BackendSpec], name: str, kind: str) -> BackendSpec:
+    """The backend of that name and kind. Raises InputError listing the valid names."""
+    spec = table.get(name)
+    if spec is None or spec.kind != kind:
+        raise InputError(choose(f"{kind} backend", name, (s.name for s in table.values() if s.kind == kind)))
+    return spec
+
+
+def identity(spec: BackendSpec) -> str:
+    """What of a backend belongs to a job's content hash: its class and options (model, revision, steps …)."""
+    return sha256_json({"name": spec.name, "target": spec.target, "options": spec.options})
+
+
+def create(spec: BackendSpec) -> Any:
+    """An instance. Raises MissingDependencyError naming the extra, InputError for options it does not take."""
+    made = plugins.load(spec.target, extra=EXTRAS.get(spec.name, ""))
+    try:
+        inspect.signature(made).bind(**spec.options)
+    except TypeError as error:
+        raise InputError(
+            f"backend {spec.name!r} ({spec.target}) does not take options {spec.options}: {error}"
+        ) from error
+    return made(**spec.options)
+
+
+def spec_to_json(spec: BackendSpec) -> dict[str, Any]:
+    """For the executor's command line."""
+    return dataclasses.asdict(spec)
+
+
+def spec_from_json(data: dict[str, Any]) -> BackendSpec:
+    """Reverse of `spec_to_json`."""
+    return BackendSpec(**{**data, "tiers": tuple((name, size) for name, size in data["tiers"])})

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""OSCAR-2B as a maker of takes: files in, frames out, with progress per denoising step, cancel, and cheap previews."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from retake.core.array_types import UInt8
+from retake.core.config import config_path
+from retake.core.errors import Cancelled, InputError, TakeError, choose
+from retake.core.progress import CheckCancel, Progress, never, silent
+from retake.core.skeleton import open_skeleton
+from retake.core.takes.base import TakeRequest
+
+SETTINGS = ("steps", "guidance", "fit", "window", "height", "width", "exact_first_frame", "preview")
+MODEL_VARIABLE = "RETAKE_OSCAR_MODEL"
+PREVIEW_STEPS = 2
+"""A preview after every second step: the map below costs about a millisecond, the transfer from the card dominates."""
+
+
+def load_pipeline(folder: Path, device: str, dtype: str) -> Any:
+    """The pipeline of a converted model folder. Raises InputError when there is none."""
+    import torch
+
+    from retake.worker.oscar import OscarPipeline
+
+    return OscarPipeline.from_pretrained(folder, torch_dtype=getattr(torch, dtype), lazy_text_encoder=True)
+
+
+class OscarBackend:
+    """A VideoBackend around `OscarPipeline`. Deterministic for a seed; frame 0 is the given first frame itself.
+
+    `model`: folder written by `retake oscar convert` (empty: $RETAKE_OSCAR_MODEL). `settings` of a request: steps,
+    guidance, fit, window, height, width.
+    """
+
+    name, version, domain = "oscar", "1", "generated"
+    parallel = False
+
+    def __init__(
+        self, model: str = "", revision: str = "", steps: int = 35, guidance: float = 6.0, device: str = "", dtype: str = "",
+        prompt_cache: str = "", licence: str = "see docs/licences.md", pipeline: Any = None,
+    ) -> None:  # fmt: skip
+        import torch
+
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        folder = Path(model or os.environ.get(MODEL_VARIABLE, ""))
+        if pipeline is None:
+            if not (model or os.environ.get(MODEL_VARIABLE)):
+                raise InputError(
+                    f"no OSCAR-2B model is configured: set backends.oscar.options.model in {config_path('worker.yaml').name} "
+                    f"or ${MODEL_VARIABLE} to a folder written by `retake oscar convert`"
+                )
+            pipeline = load_pipeline(folder, self.device, dtype or ("bfloat16" if self.device == "cuda" else "float32"))
+        self.pipeline = pipeline
+        self.model, self.revision = "OSCAR-2B", revision or str(pipeline.model_revision)
+        self.licence = licence
+        self._steps, self._guidance = steps, guidance
+        self.preview: Callable[[UInt8[np.ndarray, "h w 3"]], None] = lambda image: None
+        self.report: dict[str, Any] = {}
+        self.tier = ""
+        if prompt_cache:
+            self.pipeline.enable_prompt_cache(prompt_cache)
+        self.pipeline.set_progress_bar_config(disable=True)
+
+    def use_tier(self, name: str) -> None:
+        """Run in this memory tier; on a card the pipeline measures again and may go lower."""
+        if self.device == "cpu" or name == "cpu":
+            return
+        self.pipeline.enable_planned_memory(self.device)
+
+    def generate(
+        self, request: TakeRequest, progress: Progress = silent, check_cancel: CheckCancel = never
+    ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+        """RGB frames in order. Raises InputError for wrong settings, TakeError when the run fails, Cancelled."""
+        options = self._options(request)
+        skeleton = open_skeleton(request.skeleton)
+        count = request.frames or len(skeleton) - request.start
+        if not 0 <= request.start < request.start + count <= len(skeleton):
+            raise InputError(f"frames {request.start} … {request.start + count - 1} asked; the skeleton has {len(skeleton)}")
+        control = np.stack([skeleton.frame(index) for index in range(request.start, request.start + count)])
+        image = cv2.imread(str(request.variant / "frame.png"), cv2.IMREAD_COLOR)
+        if image is None:
+            raise InputError(f"{request.variant / 'frame.png'} is no readable picture")
+        first = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        width, height = options.pop("width", skeleton.squeeze.model_size[0]), options.pop("height", skeleton.squeeze.model_size[1])
+        painter = LatentPainter(first)
+        show = bool(options.pop("preview", True))
+        done = 0
+        expected = [options["num_inference_steps"] + 1]
+
+        def after_step(pipe: Any, step: int, timestep: int, tensors: dict[str, Any]) -> dict[str, Any]:
+            nonlocal done
+            check_cancel()
+            done += 1
+            expected[0] = max(expected[0], done)
+            progress(done, expected[0], f"denoising, step {step + 1}")
+            if show and step % PREVIEW_STEPS == 0:
+                self.preview(painter.paint(tensors["latents"]))
+            return {}
+
+        check_cancel()
+        progress(0, expected[0], "encoding")
+        try:
+            result = self.pipeline(
+                first, control, prompt=request.prompt, negative_prompt=request.negative_prompt or None, height=height, width=width,
+                seed=request.seed, output_type="np", callback_on_step_end=after_step, **options,
+            )  # fmt: skip
+        except Cancelled:
+            self.pipeline.cancel()
+            raise
+        self.tier, self.report = result.tier, {"oscar": result.report()}
+        frames = np.asarray(result.frames)[0]
+        if len(frames) != count:
+            raise TakeError(f"the model returned {len(frames)} frames; {count} were asked")
+        undo = options["fit"] == "squeeze" and  frames.shape[1:3] == (height, width)
+        for frame in frames:
+            check_cancel()
+            yield skeleton.squeeze.unsqueeze(frame) if undo else frame
+
+    def close(self) -> None:
+        """Let go of the model and the card's memory."""
+        import gc
+
+        import torch
+
+        self.pipeline = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _options(self, request: TakeRequest) -> dict[str, Any]:
+        for key in request.settings:
+            if key not in SETTINGS:
+                raise InputError(choose("setting of the oscar backend", key, SETTINGS))
+        given = dict(request.settings)
+        return {
+            "num_inference_steps": given.pop("steps", self._steps),
+            "guidance_scale": given.pop("guidance", self._guidance),
+            "fit": given.pop("fit", "squeeze"),
+            "num_frames": given.pop("window", 81),
+            "exact_first_frame": given.pop("exact_first_frame", True),
+            **given,
+        }
+
+
+class LatentPainter:
+    """Latents as a small picture without the decoder: a linear map from latent channels to colour.
+
+    The map is fitted once per take, by least squares, to what is known for certain: latent frame 0 shows the first
+    frame. Latents change little in meaning from scene to scene, so later frames come out in roughly right colours.
+    """
+
+    def __init__(self, first_frame: UInt8[np.ndarray, "H W 3"]) -> None:
+        self._first = first_frame
+        self._map: np.ndarray | None = None
+
+    def paint(self, latents: Any) -> UInt8[np.ndarray, "h w 3"]:
+        """The middle latent frame of (N, C, t, h, w) latents as RGB, at eight times the latent size."""
+        values = latents[0].detach().float().cpu().numpy() if hasattr(latents, "detach") else np.asarray(latents[0], np.float32)
+        channels, frames, height, width = values.shape
+        features = values.reshape(channels, frames, -1).transpose(1, 2, 0)
+        features = np.concatenate([features, np.ones_like(features[..., :1])], axis=2)
+        target = cv2.resize(self._first, (width, height), interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.float32)
+        # Ridge: early latents are mostly noise, and a plain fit would chase it.
+        A = features[0]
+        self._map = np.linalg.solve(A.T @ A + 0.05 * len(A) * np.eye(channels + 1), A.T @ target)
+        picture = np.clip(features[frames // 2] @ self._map, 0, 255).reshape(height, width, 3).astype(np.uint8)
+        return cv2.resize(picture, (8 * width, 8 * height), interpolation=cv2.INTER_LINEAR)

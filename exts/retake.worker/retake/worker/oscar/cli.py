@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`retake oscar convert | plan | run` and `retake bench oscar`. Errors are RetakeErrors; the caller prints them."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from retake.core.errors import Cancelled, InputError, MissingDependencyError
+from retake.core.progress import Bar
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`retake oscar …`: 0, or a RetakeError."""
+    parser = argparse.ArgumentParser(
+        prog="retake oscar", description="OSCAR-2B: convert weights, plan memory, make a take."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add_convert(commands)
+    _add_plan(commands)
+    _add_run(commands)
+    arguments = parser.parse_args(argv)
+    with _dependencies(), _terminable():
+        return arguments.go(arguments)
+
+
+def bench(argv: Sequence[str] | None = None) -> int:
+    """`retake bench oscar`: a table, and JSON with --json FILE or --json -."""
+    parser = argparse.ArgumentParser(prog="retake bench oscar", description="What a take costs.")
+    parser.add_argument("--json", metavar="FILE", help="write the report as JSON ('-': print it)")
+    parser.add_argument("--steps", type=int, default=35)
+    parser.add_argument("--frames", type=int, default=81, help="1 + 4k")
+    parser.add_argument("--tier", default="resident")
+    parser.add_argument("--device", help="default: cuda if there is one")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the blocks (CUDA part)")
+    parser.add_argument(
+        "--approximate", action="append", default=[], metavar="MODE", help="also time this mode (CUDA part)"
+    )
+    parser.add_argument("--no-measure", action="store_true", help="computed figures only")
+    arguments = parser.parse_args(argv)
+    with _dependencies(), _terminable():
+        import torch
+
+        from retake.core.files import write_json
+
+        from . import bench as work
+        from .vae import latent_frames
+
+        latent_frames(arguments.frames)
+        if arguments.steps < 1:
+            raise InputError(f"--steps is {arguments.steps}; give 1 or more")
+        report: dict[str, Any] = {"computed": work.computed(arguments.steps, arguments.frames), "cuda": None}
+        if not arguments.no_measure:
+            report["measured"] = work.measured()
+            device = arguments.device or ("cuda" if torch.cuda.is_available() else None)
+            if device is not None:
+                options = {
+                    "device": device, "steps": arguments.steps, "frames": arguments.frames, "tier": arguments.tier,
+                    "compile_blocks": arguments.compile,
+                }  # fmt: skip
+                report["cuda"] = [work.cuda(**options)]
+                if arguments.approximate:
+                    report["cuda"].append(work.cuda(**options, approximate=tuple(arguments.approximate)))
+        if arguments.json == "-":
+            print(json.dumps(report, indent=2))
+        else:
+            print("\n".join(work.lines(report)))
+            if arguments.json:
+                write_json(Path(arguments.json), report)
+        return 0
+
+
+def _add_convert(commands: Any) -> None:
+    parser = commands.add_parser("convert", help="released checkpoint -> diffusers folder of safetensors")
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, metavar="DIR", help="folder with model/.metadata and shards"
+    )
+    parser.add_argument("--vae", type=Path, required=True, metavar="PATH", help="Wan 2.1 VAE, .pth or .safetensors")
+    text = parser.add_mutually_exclusive_group(required=True)
+    text.add_argument("--text-encoder", type=Path, metavar="DIR", help="Qwen2.5-VL style folder (Cosmos-Reason1-7B)")
+    text.add_argument("--no-text-encoder", action="store_true", help="the folder then runs on given embeddings")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to create")
+    parser.add_argument(
+        "--dtype", choices=("keep", "bf16", "fp32"), default="keep", help="store weights as (default: keep)"
+    )
+    parser.add_argument("--accept-terms", action="store_true", help="you have read the terms of the full-size weights")
+    parser.set_defaults(go=_convert)
+
+
+def _convert(arguments: argparse.Namespace) -> int:
+    from . import terms
+    from .convert import convert
+
+    print(terms.TERMS + "\n", flush=True)
+    result = convert(
+        arguments.checkpoint,
+        arguments.vae,
+        arguments.text_encoder,
+        arguments.out,
+        accept_terms=arguments.accept_terms,
+        dtype=arguments.dtype,
+        progress=Bar("converting"),
+    )
+    for note in result.notes:
+        print(f"note: {note}", file=sys.stderr)
+    sizes = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in result.parameters.items())
+    print(f"{result.folder}: {sizes} parameters, {result.nbytes / 1e6:.1f} MB, revision {result.revision}")
+    return 0
+
+
+def _add_plan(commands: Any) -> None:
+    parser = commands.add_parser("plan", help="memory tier, peaks per stage, minutes and disk for N takes")
+    parser.add_argument("--takes", type=int, default=1)
+    parser.add_argument("--frames", type=int, default=81, help="rounded up to 1 + 4k")
+    parser.add_argument("--height", type=int, default=480)
+    parser.add_argument("--width", type=int, default=640)
+    parser.add_argument("--steps", type=int, default=35)
+    parser.add_argument("--model", type=Path, metavar="DIR", help="a converted folder (default: full-size OSCAR-2B)")
+    parser.add_argument("--device", help="default: cuda if there is one")
+    parser.add_argument("--free-gib", type=float, help="plan for this much free memory instead of measuring")
+    parser.add_argument("--tflops", type=float, help="sustained TFLOP/s to base minutes on")
+    parser.add_argument("--unknown-prompts", type=int, default=0, help="prompts that must be encoded first")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(go=_plan)
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from . import planner
+    from .costs import stage_costs
+    from .request import SIZE_STEP
+    from .windows import window_length
+
+    for name in ("takes", "steps"):
+        if getattr(arguments, name) < 1:
+            raise InputError(f"--{name} is {getattr(arguments, name)}; give 1 or more")
+    for name in ("height", "width"):
+        value = getattr(arguments, name)
+        if value < SIZE_STEP or value % SIZE_STEP:
+            raise InputError(f"--{name} is {value}; give a positive multiple of {SIZE_STEP}")
+    device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if arguments.free_gib is not None:
+        free = int(arguments.free_gib * planner.GIB)
+    else:
+        free = planner.free_device_bytes(device)
+    rate = arguments.tflops * 1e12 if arguments.tflops else None
+    if rate is None and device.type == "cuda":
+        rate = 0.6 * planner.measured_matmul_flops(device)  # attention and elementwise work run below the matmul rate
+    transformer, vae = (None, None) if arguments.model is None else _settings(arguments.model)
+    costs = stage_costs(
+        transformer, vae, frames=window_length(arguments.frames), height=arguments.height, width=arguments.width
+    )
+    report = planner.plan_report(costs, arguments.takes, arguments.steps, free, rate, arguments.unknown_prompts)
+    print(json.dumps(report, indent=2) if arguments.json else "\n".join(planner.plan_lines(report)))
+    return 0
+
+
+def _settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    found = []
+    for name in ("transformer", "vae"):
+        path = folder / name / "config.json"
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            found.append({key: value for key, value in raw.items() if not key.startswith("_")})
+        except (OSError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"{path} is unreadable ({error}); give a folder written by `retake oscar convert`"
+            ) from None
+    return found[0], found[1]
+
+
+def _add_run(commands: Any) -> None:
+    parser = commands.add_parser("run", help="one take from files")
+    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="a converted folder")
+    parser.add_argument("--first-frame", type=Path, required=True, metavar="IMAGE")
+    parser.add_argument("--skeleton", type=Path, required=True, metavar="FILE", help="video, .npy or .npz")
+    parser.add_argument("--prompt")
+    parser.add_argument("--negative-prompt")
+    parser.add_argument(
+        "--embeds", type=Path, metavar="FILE", help="safetensors with prompt_embeds, negative_prompt_embeds"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="take as .npz or .mp4; .json goes beside it"
+    )
+    parser.add_argument("--fps", type=float, default=15.0, help="of an .mp4")
+    parser.add_argument("--frames", type=int, default=81, help="the window")
+    parser.add_argument("--height", type=int, default=480)
+    parser.add_argument("--width", type=int, default=640)
+    parser.add_argument("--steps", type=int, default=35)
+    parser.add_argument("--guidance", type=float, default=6.0)
+    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--fit", default="squeeze", help="squeeze, crop, letterbox or error")
+    parser.add_argument("--as-reference", action="store_true", help="leave frame 0 slightly noised, as OSCAR does")
+    parser.add_argument("--prompt-cache", type=Path, metavar="DIR")
+    parser.add_argument("--device", help="default: cuda if there is one")
+    parser.add_argument("--tier", help="memory tier (default: planned on CUDA, resident elsewhere)")
+    parser.add_argument("--dtype", choices=("bf16", "fp32"), help="default: bf16 on CUDA, fp32 elsewhere")
+    parser.set_defaults(go=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from .take_file import check_target, make_take
+
+    check_target(arguments.out)
+    print(make_take(arguments))
+    return 0
+
+
+@contextlib.contextmanager
+def _dependencies() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("retake"):
+            raise
+        raise MissingDependencyError(f"this command needs {error.name}: pip install 'isaac-retake[oscar]'") from error
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """A polite SIGTERM becomes Cancelled, so that half-made folders are removed on the way out."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise Cancelled("stopped; nothing half-made was left behind")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Cancelled("stopped; nothing half-made was left behind") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)

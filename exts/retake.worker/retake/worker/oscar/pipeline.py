@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`OscarPipeline`: first frame + Skeleton + prompt + seed -> Take, as a diffusers pipeline.
+
+The stages prompt -> encode -> denoise -> decode are methods of their own; N takes of one episode share the skeleton
+encode, the negative prompt and every prompt embedding.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
+from torch import Tensor
+
+from retake.core.errors import Cancelled, InputError, TakeError
+
+from . import approximate, sampler
+from .approximate import fewer_steps
+from .output import OscarPipelineOutput, RunStats
+from .prompting import PromptStage
+from .prompts import ProjectedPrompt, PromptCache
+from .request import Request, make_request
+from .run import TakeRun
+from .schedule import DEFAULT_GUIDANCE, DEFAULT_SEED, DEFAULT_STEPS
+from .text import default_negative_prompt
+from .tiers import DEFAULT_TIER, Tier, apply_tier, find_tier, is_group_offloaded, next_tier
+from .transformer import OscarTransformer3DModel
+
+StepCallback = Callable[[Any, int, int, dict[str, Any]], "dict[str, Any] | None"]
+
+
+@runtime_checkable
+class SafetyChecker(Protocol):
+    """An optional hook. Each method returns None for "fine", or the reason for refusing."""
+
+    def check_prompt(self, prompt: str) -> str | None: ...
+
+    def check_frames(self, frames: np.ndarray) -> str | None:
+        """`frames` uint8 RGB (T, H, W, 3) of one take."""
+        ...
+
+
+class OscarPipeline(PromptStage, DiffusionPipeline):
+    """OSCAR-2B: a realistic video that follows a robot skeleton, from one realistic first frame."""
+
+    model_cpu_offload_seq = "text_encoder->transformer->vae"
+    _optional_components = ["text_encoder", "tokenizer", "safety_checker"]  # noqa: RUF012 - diffusers' convention
+    _callback_tensor_inputs = ["latents", "velocity"]  # noqa: RUF012
+
+    transformer: OscarTransformer3DModel
+    vae: AutoencoderKLWan
+    scheduler: UniPCMultistepScheduler
+    text_encoder: Any
+    tokenizer: Any
+    safety_checker: SafetyChecker | None
+
+    def __init__(
+        self,
+        transformer: OscarTransformer3DModel,
+        vae: AutoencoderKLWan,
+        scheduler: UniPCMultistepScheduler,
+        text_encoder: Any = None,
+        tokenizer: Any = None,
+        safety_checker: SafetyChecker | None = None,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            transformer=transformer,
+            vae=vae,
+            scheduler=scheduler,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            safety_checker=safety_checker,
+        )
+        self.approximations: tuple[str, ...] = ()
+        self.prompt_cache = PromptCache(None)
+        self._folder: Path | None = None
+        self._revision: str | None = None
+        self._tier = find_tier(DEFAULT_TIER)
+        self._tier_device: torch.device | None = None
+        self.text_device: torch.device | None = None
+        self._released: torch.device | None = None
+        self._interrupt = False
+        self.stats = RunStats()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> OscarPipeline:
+        """Load a folder written by `retake oscar convert`; diffusers' own arguments apply (`torch_dtype`, …).
+
+        `lazy_text_encoder=True` leaves the text encoder (13 GiB at full size) on disk; it is read when a prompt is not
+        in the cache, and freed after. Raises InputError if the folder is not there.
+        """
+        lazy = kwargs.pop("lazy_text_encoder", False)
+        if "torch_dtype" in kwargs:  # both names are in use; diffusers warns about the older one
+            kwargs.setdefault("dtype", kwargs.pop("torch_dtype"))
+        folder = Path(pretrained_model_name_or_path)
+        if not folder.is_dir():
+            raise InputError(
+                f"no model folder at {folder}; `retake oscar convert` writes one from the released checkpoint"
+            )
+        if not (folder / "model_index.json").is_file():
+            raise InputError(f"{folder} has no model_index.json; it is not a folder written by `retake oscar convert`")
+        if lazy:
+            kwargs["text_encoder"] = None
+        pipe: OscarPipeline = super().from_pretrained(folder, **kwargs)  # pyright: ignore
+        pipe._folder = folder
+        return pipe
+
+    # -- memory -------------------------------------------------------------------------------------------------------
+
+    @property
+    def tier(self) -> Tier:
+        """The memory tier the next call starts with."""
+        return self._tier
+
+    def enable_memory_tier(self, name: str, device: torch.device | str | None = None) -> Tier:
+        """Run in this tier on this device (default: where the pipeline is). Raises InputError for unknown names."""
+        self._tier = find_tier(name)
+        self._tier_device = torch.device(device) if device is not None else self.run_device
+        apply_tier(self._tier, self.transformer, self.vae, self._tier_device)
+        self._released = None
+        return self._tier
+
+    def enable_planned_memory(self, device: torch.device | str = "cuda", height: int = 480, width: int = 640,
+                              num_frames: int = 81, free_bytes: int | None = None) -> Tier:  # fmt: skip
+        """Pick the tier from the device's free memory (measured, unless `free_bytes` is given) and apply it."""
+        from .planner import CONTEXT_BYTES, FRAGMENTATION, choose_tier, free_device_bytes, plan_for_modules
+
+        target = torch.device(device)
+        self.release_memory()  # what this pipeline holds must not count against itself
+        free = free_device_bytes(target) if free_bytes is None else free_bytes
+        plans = plan_for_modules(self.transformer, self.vae, num_frames=num_frames, height=height, width=width)
+        encoder = self.text_encoder
+        if encoder is not None:
+            need = sum(p.numel() * p.element_size() for p in encoder.parameters())
+            self.text_device = torch.device("cpu") if need * FRAGMENTATION + CONTEXT_BYTES > free else None
+        return self.enable_memory_tier(choose_tier(plans, free).tier, target)
+
+    def release_memory(self) -> None:
+        """Send every module to the CPU and return the device's memory; the next call brings back what it needs."""
+        device = self.run_device
+        for module in (self.transformer, self.vae, self.text_encoder):
+            if module is not None and not is_group_offloaded(module):
+                module.to("cpu")
+        _release(device)
+        self._released = device
+
+    def enable_vae_tiling(self) -> None:
+        """Encode and decode in tiles: less memory, pixels near tile borders blended."""
+        self.vae.enable_tiling()
+
+    def disable_vae_tiling(self) -> None:
+        """Back to whole-frame encode and decode."""
+        self.vae.use_tiling = False
+
+    def enable_prompt_cache(self, folder: str | Path | None) -> None:
+        """Keep projected prompts in `folder` (None: in memory only)."""
+        self.prompt_cache = PromptCache(None if folder is None else Path(folder))
+
+    def enable_approximation(self, name: str, **options: Any) -> None:
+        """Turn on an approximate mode ("first-block-cache" or "fp8"); every output then names it. Raises InputError."""
+        self.approximations = (*self.approximations, approximate.enable(self.transformer, name, **options))
+
+    def disable_approximations(self) -> None:
+        """Back to exact. Raises InputError where that needs the weights again (fp8)."""
+        approximate.disable(self.transformer, self.approximations)
+        self.approximations = ()
+
+    def enable_compile(self, **kwargs: Any) -> None:
+        """torch.compile of the repeated blocks (one compilation for all of them). Rounds like any fused kernel does."""
+        self.transformer.compile_repeated_blocks(**kwargs)
+
+    @property
+    def run_device(self) -> torch.device:
+        """Where stages run."""
+        return self._tier_device or torch.device(self._execution_device)
+
+    @contextmanager
+    def stage(self, name: str, *modules: Any) -> Iterator[None]:
+        """Time a stage; in staged tiers, bring its modules to the device for it and send them away after."""
+        moving = [m for m in modules if self._tier.staged and not is_group_offloaded(m)]
+        for module in moving:
+            module.to(self.run_device)
+        started = time.perf_counter()
+        try:
+            yield
+            if self.run_device.type == "cuda":
+                torch.cuda.synchronize(self.run_device)
+        finally:
+            seconds = time.perf_counter() - started
+            self.stats.seconds[name] = self.stats.seconds.get(name, 0.0) + seconds
+            for module in moving:
+                module.to("cpu")
+            if moving:
+                _release(self.run_device)
+
+    # -- cancelling ---------------------------------------------------------------------------------------------------
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether the running call has been asked to stop."""
+        return self._interrupt
+
+    def cancel(self) -> None:
+        """Ask the running call to stop at its next step; it raises Cancelled. Safe from any thread."""
+        self._interrupt = True
+
+    # -- the call -----------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        first_frame: Any,
+        skeleton: Any,
+        prompt: str | Sequence[str] | None = None,
+        negative_prompt: str | None = None,
+        prompt_embeds: Tensor | ProjectedPrompt | Sequence[Any] | None = None,
+        negative_prompt_embeds: Tensor | ProjectedPrompt | None = None,
+        num_frames: int = 81,
+        height: int = 480,
+        width: int = 640,
+        num_inference_steps: int = DEFAULT_STEPS,
+        guidance_scale: float = DEFAULT_GUIDANCE,
+        seed: int | Sequence[int] = DEFAULT_SEED,
+        output_type: str = "np",
+        exact_first_frame: bool = False,
+        fit: str = "squeeze",
+        callback_on_step_end: StepCallback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        return_dict: bool = True,
+    ) -> OscarPipelineOutput | tuple[Any, ...]:
+        """Generate N takes.
+
+        Args:
+            first_frame: one RGB image (uint8 (H, W, 3), PIL, path), or a list of N.
+            skeleton: uint8 RGB (T, H, W, 3), a list of frames, or a path. The takes have its T frames: shorter than the
+                window it is freeze-padded and cut back, longer it is generated in chained windows.
+            prompt, negative_prompt: texts (`prompt` may be a list of N); OSCAR's own negative prompt if left out.
+            prompt_embeds, negative_prompt_embeds: raw embeddings (1, L, D), or a ProjectedPrompt.
+            num_frames: the window, rounded up to 1 + 4k.
+            height, width: multiples of 16.
+            num_inference_steps: OSCAR's N, which means N + 1 evaluations of each guidance branch.
+            guidance_scale: OSCAR's g in v_c + g * (v_c - v_u); 0 turns guidance off.
+            seed: one for all takes (the same noise), or one per take.
+            output_type: "np", "pt" or "latent" (see OscarPipelineOutput).
+            exact_first_frame: return the given first frame itself. False reproduces OSCAR, where it is slightly noised.
+            fit: "squeeze", "crop", "letterbox" or "error".
+            callback_on_step_end: called as f(pipe, step, timestep, tensors) after every step; may return replaced latents.
+            callback_on_step_end_tensor_inputs: which of "latents", "velocity" it gets.
+            return_dict: False returns `(frames,)`.
+
+        Raises:
+            InputError: wrong arguments, before any work. TakeError: the run failed. Cancelled: `cancel()` was called.
+        """
+        unknown = set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs)
+        if unknown:
+            raise InputError(f"unknown callback tensors {sorted(unknown)}; valid: {self._callback_tensor_inputs}")
+        if self.safety_checker is not None and output_type == "latent":
+            raise InputError("latents cannot be checked; with a safety_checker use output_type 'np' or 'pt'")
+        request = make_request(
+            first_frame=first_frame, skeleton=skeleton, prompt=prompt, negative_prompt=negative_prompt,
+            prompt_embeds=prompt_embeds, negative_prompt_embeds=negative_prompt_embeds, num_frames=num_frames,
+            height=height, width=width, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale,
+            seed=seed, output_type=output_type, exact_first_frame=exact_first_frame, fit=fit,
+            embed_width=self.transformer.config["crossattn_proj_in_channels"],
+            max_latent=self.transformer.config["max_size"], default_negative=default_negative_prompt(),
+        )  # fmt: skip
+        self._interrupt = False
+
+        def report(index: int, timestep: int, tensors: dict[str, Tensor]) -> Tensor | None:
+            if self._interrupt:
+                raise Cancelled("the take was cancelled; nothing was written")
+            if callback_on_step_end is None:
+                return None
+            chosen = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
+            return (callback_on_step_end(self, index, timestep, chosen) or {}).get("latents")
+
+        result = self._run_with_retry(request, report)
+        return result if return_dict else (result.frames,)
+
+    def _run_with_retry(self, request: Request, report: sampler.StepHook) -> OscarPipelineOutput:
+        """Run; after an out-of-memory error once more, one tier down. Raises TakeError if that fails too."""
+        first = self._tier
+        try:
+            return self._run(request, report)
+        except torch.OutOfMemoryError as error:
+            reason = str(error).splitlines()[0]
+        lower = next_tier(first)
+        # outside the handler: the exception's frames would keep the failed run's tensors alive
+        _release(self.run_device)
+        if lower is None:
+            raise TakeError(f"out of memory in the smallest tier ({first.name}): {reason}")
+        self.enable_memory_tier(lower.name)
+        try:
+            result = self._run(request, report)
+        except torch.OutOfMemoryError as error:
+            reason = str(error).splitlines()[0]
+        else:
+            result.retried = True
+            return result
+        _release(self.run_device)
+        raise TakeError(
+            f"out of memory in tier {first.name}, and again in {lower.name}: {reason}. "
+            "Free device memory, or choose a smaller size"
+        )
+
+    def _run(self, request: Request, report: sampler.StepHook) -> OscarPipelineOutput:
+        self.stats = RunStats()
+        if self._released is not None:
+            self.enable_memory_tier(self._tier.name, self._released)
+        if self.run_device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.run_device)
+        texts, negative = self.prepare_prompts(request)
+        with self.progress_bar(total=request.takes * len(request.windows) * (request.steps + 1)) as bar:
+            run = TakeRun(self, request, texts, negative, report, bar.update)
+            frames = run.generate()
+        if self.run_device.type == "cuda":
+            self.stats.peak_device_bytes = torch.cuda.max_memory_allocated(self.run_device)
+        return OscarPipelineOutput(
+            frames=frames,
+            seeds=request.seeds,
+            tier=self._tier.name,
+            exact_first_frame=request.exact_first_frame,
+            first_frame_fits=request.first_frame_fits,
+            skeleton_fit=request.skeleton_fit,
+            windows=request.windows,
+            seams=tuple(tuple(seams) for seams in run.seams),
+            approximations=(*self.approximations, *fewer_steps(request.steps)),
+            stats=self.stats,
+        )
+
+
+def _release(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pipeline's prompt stage: text -> projected prompt, from the cache where it is known."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from retake.core.errors import InputError, TakeError
+
+from . import text as text_stage
+from .prompts import ProjectedPrompt, check_embeddings, read_revision
+from .request import Prompt, Request
+
+
+class PromptStage:
+    """Mixed into OscarPipeline: everything between a prompt's text and the network's context."""
+
+    @property
+    def model_revision(self: Any) -> str:
+        """What cached prompts are keyed by: the converted folder's revision, or else a digest of the projection."""
+        if self._revision is None:
+            stated = read_revision(self._folder) if self._folder is not None else None
+            self._revision = stated or _fingerprint(self.transformer)
+        return self._revision
+
+    @torch.no_grad()
+    def project_embeddings(self: Any, raw: Tensor, text: str | None = None) -> ProjectedPrompt:
+        """Raw embeddings (1, L, D) -> ProjectedPrompt on the CPU. Raises InputError."""
+        check_embeddings(raw, "prompt embeddings", self.transformer.config["crossattn_proj_in_channels"])
+        with self.stage("project", self.transformer):
+            embeds = self.transformer.project_text(raw.to(self.run_device))
+        return ProjectedPrompt(embeds.cpu(), self.model_revision, text)
+
+    @torch.no_grad()
+    def encode_prompt(self: Any, prompt: str) -> ProjectedPrompt:
+        """One text -> ProjectedPrompt, from the cache if it is there. Raises InputError, TakeError."""
+        dtype, length = self.transformer.dtype, text_stage.PROMPT_LENGTH
+        known = self.prompt_cache.get(self.model_revision, dtype, length, prompt)
+        if known is not None:
+            self.stats.prompts_from_cache += 1
+            return known
+        encoder, tokenizer = self._text_parts(prompt)
+        ids = text_stage.tokenize(tokenizer, prompt, length)
+        with self.stage("text"):
+            raw = self._embed(encoder, ids)
+        self.stats.text_encodes += 1
+        projected = self.project_embeddings(raw, prompt)
+        self.prompt_cache.put(projected, length)
+        return projected
+
+    def _embed(self: Any, encoder: Any, ids: Tensor) -> Tensor:
+        """Run the text encoder where memory allows; under a planned tier it leaves the device again."""
+        if not hasattr(encoder, "_hf_hook"):  # accelerate's offloading moves it by itself
+            encoder.to(self.text_device or self.run_device)
+        try:
+            return text_stage.embed(encoder, ids)
+        finally:
+            if self._tier_device is not None and not hasattr(encoder, "_hf_hook"):
+                encoder.to("cpu")
+
+    def prepare_prompts(self: Any, request: Request) -> tuple[tuple[ProjectedPrompt, ...], ProjectedPrompt | None]:
+        """Every distinct prompt of a run once, the negative first (the reference's order); then the text encoder may go."""
+        done: dict[Any, ProjectedPrompt] = {}
+
+        def project(prompt: Prompt) -> ProjectedPrompt:
+            key = prompt if isinstance(prompt, str) else id(prompt)
+            if key not in done:
+                done[key] = self._project_one(prompt)
+            return done[key]
+
+        try:
+            negative = None if request.negative is None else project(request.negative)
+            return tuple(project(prompt) for prompt in request.prompts), negative
+        finally:
+            self._lazy_encoder = None
+
+    def _project_one(self: Any, prompt: Prompt) -> ProjectedPrompt:
+        if isinstance(prompt, str):
+            reason = self.safety_checker.check_prompt(prompt) if self.safety_checker is not None else None
+            if reason is not None:
+                raise TakeError(f"the safety checker refused the prompt: {reason}")
+            return self.encode_prompt(prompt)
+        if isinstance(prompt, Tensor):
+            return self.project_embeddings(prompt)
+        wanted = self.transformer.config["text_embed_dim"]
+        check_embeddings(prompt.embeds, "projected prompt", wanted)
+        if prompt.revision != self.model_revision:
+            raise InputError(
+                f"the projected prompt belongs to model revision {prompt.revision}, this is {self.model_revision}; "
+                "project it again"
+            )
+        return prompt
+
+    _lazy_encoder: Any = None
+
+    def _text_parts(self: Any, prompt: str) -> tuple[Any, Any]:
+        """Text encoder and tokenizer; a lazy encoder is read from the model folder here. Raises InputError."""
+        shown = prompt if len(prompt) <= 40 else prompt[:40] + "…"
+        if self.tokenizer is None:
+            raise InputError(
+                f"the prompt {shown!r} is not cached and this model folder has no tokenizer: give prompt_embeds (and "
+                "negative_prompt_embeds, or guidance_scale=0), or convert with a text encoder and its tokenizer"
+            )
+        encoder = self.text_encoder if self.text_encoder is not None else self._lazy_encoder
+        if encoder is None:
+            folder = self._folder / "text_encoder" if self._folder is not None else None
+            if folder is None or not folder.is_dir():
+                raise InputError(
+                    f"the prompt {shown!r} is not cached and this model folder has no text encoder: give prompt_embeds "
+                    "(and negative_prompt_embeds, or guidance_scale=0), or convert with --text-encoder"
+                )
+            from transformers import Qwen2_5_VLTextModel
+
+            encoder = Qwen2_5_VLTextModel.from_pretrained(folder, dtype=self.transformer.dtype).eval()
+            self._lazy_encoder = encoder
+        return encoder, self.tokenizer
+
+
+def _fingerprint(transformer: Any) -> str:
+    digest = hashlib.sha256(repr(sorted(transformer.config.items(), key=str)).encode())
+    for tensor in (transformer.crossattn_proj[0].weight, transformer.crossattn_proj[0].bias):
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A call's arguments, checked once and made one record per run. Every complaint about input is made here, up front."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retake.core.errors import InputError, choose
+
+from .fit import FitRecord, plan_fit
+from .frames import first_frame_list, fit_first_frame, read_skeleton
+from .prompts import ProjectedPrompt, check_embeddings
+from .schedule import check_seed
+from .windows import Window, plan_windows
+
+OUTPUT_TYPES = ("np", "pt", "latent")
+SIZE_STEP = 16  # VAE stride 8, patch 2
+
+Prompt = str | Tensor | ProjectedPrompt
+
+
+@dataclass(frozen=True)
+class Request:
+    """One run of N takes. Frames uint8 RGB at the model's size; `prompts` one per take; `negative` None = no guidance."""
+
+    first_frames: tuple[np.ndarray, ...]
+    first_frame_fits: tuple[FitRecord, ...]
+    skeleton: np.ndarray
+    skeleton_fit: FitRecord
+    windows: tuple[Window, ...]
+    prompts: tuple[Prompt, ...]
+    negative: Prompt | None
+    seeds: tuple[int, ...]
+    steps: int
+    guidance: float
+    output_type: str
+    exact_first_frame: bool
+
+    @property
+    def takes(self) -> int:
+        return len(self.seeds)
+
+
+def make_request(
+    *,
+    first_frame: Any,
+    skeleton: Any,
+    prompt: str | Sequence[str] | None,
+    negative_prompt: str | None,
+    prompt_embeds: Any,
+    negative_prompt_embeds: Any,
+    num_frames: int,
+    height: int,
+    width: int,
+    num_inference_steps: int,
+    guidance_scale: float,
+    seed: int | Sequence[int],
+    output_type: str,
+    exact_first_frame: bool,
+    fit: str,
+    embed_width: int,
+    max_latent: tuple[int, int, int],
+    default_negative: str,
+) -> Request:
+    """Check everything a call was given. Raises InputError; touches no model."""
+    if output_type not in OUTPUT_TYPES:
+        raise InputError(choose("output_type", str(output_type), OUTPUT_TYPES))
+    for name, value in (("height", height), ("width", width)):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, np.integer))
+            or value < SIZE_STEP
+            or value % SIZE_STEP
+        ):
+            raise InputError(f"{name} is {value!r}; give a positive multiple of {SIZE_STEP} (OSCAR runs at 480x640)")
+    if isinstance(num_inference_steps, bool) or not isinstance(num_inference_steps, (int, np.integer)):
+        raise InputError(f"num_inference_steps is {num_inference_steps!r}; give a whole number")
+    if not 1 <= num_inference_steps <= 999:
+        raise InputError(f"num_inference_steps is {num_inference_steps}; valid: 1 to 999 (OSCAR's default is 35)")
+    guidance = float(guidance_scale)
+    if not math.isfinite(guidance):
+        raise InputError(f"guidance_scale is {guidance}; give a finite number (OSCAR's default is 6; 0 turns it off)")
+
+    size = (int(width), int(height))
+    images = first_frame_list(first_frame)
+    frames = read_skeleton(skeleton)
+    windows = plan_windows(len(frames), num_frames)
+    if output_type == "latent" and len(windows) > 1:
+        raise InputError(
+            f"output_type='latent' exists for one window only; {len(frames)} skeleton frames need {len(windows)} "
+            f"windows of {windows[0].length} (use 'np' or 'pt')"
+        )
+    t_max, h_max, w_max = max_latent
+    if (windows[0].length - 1) // 4 + 1 > t_max or height // 8 > h_max or width // 8 > w_max:
+        raise InputError(
+            f"{windows[0].length} frames of {width}x{height} exceed the model's largest latent {t_max}x{h_max}x{w_max} "
+            "(frames / 4, height / 8, width / 8)"
+        )
+    fitted = [fit_first_frame(image, size, fit) for image in images]
+    skeleton_fit = plan_fit((frames.shape[2], frames.shape[1]), size, fit, "skeleton")
+    if fit in ("crop", "letterbox"):
+        _check_same_aspect([record for _, record in fitted], skeleton_fit, fit)
+
+    prompts = _prompts(prompt, prompt_embeds, embed_width)
+    seeds = _seeds(seed)
+    takes = max(len(images), len(seeds), len(prompts))
+    for name, count in (("first_frame", len(images)), ("seed", len(seeds)), ("prompt", len(prompts))):
+        if count not in (1, takes):
+            raise InputError(f"{name} has {count} entries for {takes} takes; give one, or one per take")
+
+    def per_take(items: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple(items) * takes if len(items) == 1 else tuple(items)
+
+    negative = (
+        None if guidance == 0 else _negative(negative_prompt, negative_prompt_embeds, embed_width, default_negative)
+    )
+    return Request(
+        first_frames=per_take([frame for frame, _ in fitted]),
+        first_frame_fits=per_take([record for _, record in fitted]),
+        skeleton=skeleton_fit.apply(frames),
+        skeleton_fit=skeleton_fit,
+        windows=windows,
+        prompts=per_take(prompts),
+        negative=negative,
+        seeds=per_take(seeds),
+        steps=int(num_inference_steps),
+        guidance=guidance,
+        output_type=output_type,
+        exact_first_frame=bool(exact_first_frame),
+    )
+
+
+def _check_same_aspect(first: Sequence[FitRecord], skeleton: FitRecord, fit: str) -> None:
+    for record in first:
+        (w, h), (sw, sh) = record.source, skeleton.source
+        if abs(w * sh - h * sw) > max(w, h, sw, sh):
+            raise InputError(
+                f"first_frame is {w}x{h} and skeleton {sw}x{sh}: under fit={fit!r} different aspect ratios would lose "
+                "different parts, and the two no longer show the same scene"
+            )
+
+
+def _seeds(seed: Any) -> list[int]:
+    values = list(seed) if isinstance(seed, (list, tuple, np.ndarray)) else [seed]
+    if not values:
+        raise InputError("seed is an empty list; give one seed or one per take")
+    return [check_seed(value) for value in values]
+
+
+def _embeds(value: Any, what: str, width: int) -> list[Prompt]:
+    if isinstance(value, ProjectedPrompt):
+        return [value]
+    if isinstance(value, (list, tuple)):
+        if not value:
+            raise InputError(f"{what} is an empty list; give one or one per take")
+        return [item for part in value for item in _embeds(part, what, width)]
+    if not isinstance(value, (Tensor, np.ndarray)):
+        raise InputError(
+            f"{what} is a {type(value).__name__}; give raw embeddings (1, L, {width}) or a ProjectedPrompt"
+        )
+    tensor = torch.as_tensor(value)
+    if tensor.ndim != 3 or tensor.shape[0] == 0:
+        raise InputError(f"{what} has shape {tuple(tensor.shape)}; expected (1, L, {width})")
+    parts = [tensor] if tensor.shape[0] == 1 else list(tensor.split(1))
+    for part in parts:
+        check_embeddings(part, what, width)
+    return list(parts)
+
+
+def _prompts(prompt: Any, embeds: Any, width: int) -> list[Prompt]:
+    if (prompt is None) == (embeds is None):
+        found = "neither" if prompt is None else "both"
+        raise InputError(f"give either prompt or prompt_embeds; found {found}")
+    if embeds is not None:
+        return _embeds(embeds, "prompt_embeds", width)
+    texts = [prompt] if isinstance(prompt, str) else list(prompt)
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise InputError("prompt must be a text, or a list of texts, one per take")
+    return list(texts)
+
+
+def _negative(prompt: Any, embeds: Any, width: int, default: str) -> Prompt:
+    if prompt is not None and embeds is not None:
+        raise InputError("give either negative_prompt or negative_prompt_embeds; found both")
+    if embeds is not None:
+        parts = _embeds(embeds, "negative_prompt_embeds", width)
+        if len(parts) != 1:
+            raise InputError(f"negative_prompt_embeds has {len(parts)} entries; all takes share one")
+        return parts[0]
+    if prompt is not None and not isinstance(prompt, str):
+        raise InputError("negative_prompt must be one text, shared by all takes")
+    return default if prompt is None else prompt

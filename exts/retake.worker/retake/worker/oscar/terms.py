@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is known, and not known, about the terms of the weights. Facts as of the specification in docs/oscar.md."""
+
+from __future__ import annotations
+
+# Every real part is above this (the VAE, the smallest, has 127 M parameters); test weights are far below.
+FULL_SIZE_PARAMETERS = 50_000_000
+
+TERMS = """\
+Terms of the weights, as far as they are known (read the model cards yourself; this is no legal advice):
+  OSCAR-2B            code Apache-2.0; its repository states NO licence for the weights.
+  Cosmos-Predict2.5   the base model; NVIDIA Open Model License. Its diffusers pipeline states that disabling the
+                      guardrail breaches that licence. Whether this binds the fine-tune is not known.
+                      Retake has a `safety_checker` hook and ships no guardrail.
+  Cosmos-Reason1-7B   the text encoder; NVIDIA's terms, on top of Qwen2.5-VL. Not verified here.
+  Wan 2.1 VAE         published with Wan 2.1; see its model card.
+Retake bundles none of these weights, and a converted folder is for your own use until you have read the terms."""
+
+
+def needs_acceptance(parameters: int) -> bool:
+    """Whether a part of this size is a real model rather than test weights."""
+    return parameters >= FULL_SIZE_PARAMETERS

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make bench`: what each stage of the arrow costs here, as a table and as docs/proof/bench.json.
+
+Every stage runs in a process of its own, so that peak memory is its own. Ratios name a baseline of the same run: the
+skeleton against a loop that draws each frame with forward kinematics by a URDF library (as the public demo does) and
+against drawing alone. Times are wall clock on this machine; compare ratios, not seconds, between machines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RETAKE = [sys.executable, "-m", "retake.core.cli"]
+STAGES = ("capture", "check", "skeleton", "variants", "takes", "report")
+
+
+def measured(command: list[str]) -> tuple[float, float]:
+    """Wall seconds and peak memory (GiB, largest process of the tree) of a command."""
+    code = (
+        "import resource, subprocess, sys, time\n"
+        "t = time.perf_counter(); r = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)\n"
+        "if r.returncode: sys.exit(r.stderr.decode()[-2000:])\n"
+        "print(time.perf_counter() - t, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *command], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"bench: {' '.join(command)} failed:\n{done.stderr}")
+    seconds, memory = map(float, done.stdout.split())
+    return seconds, memory
+
+
+def encode_rate(run: Path) -> float:
+    """Frames per second of H.264 encoding alone, 640x480."""
+    from retake.core.episode import open_episode
+    from retake.core.video import write_video
+
+    episode = open_episode(run / "episode")
+    frames = [episode.image("front", "rgb", k) for k in range(len(episode))]
+    started = time.perf_counter()
+    write_video(run.parent / "encode.mp4", frames, 15)
+    return len(frames) / (time.perf_counter() - started)
+
+
+def bookkeeping_ms(run: Path) -> float:
+    """Capture bookkeeping per frame outside rendering and disk: `check_frame`, packing and hashing the state record."""
+    from retake.core.episode import EpisodeWriter, open_episode
+    from retake.core.episode.records import check_frame
+    from retake.core.files import sha256_bytes
+
+    episode = open_episode(run / "episode")
+    frames = [episode.frame(k) for k in range(10)]
+    with tempfile.TemporaryDirectory() as folder:
+        writer = EpisodeWriter(Path(folder) / "e", episode.header)
+        started = time.perf_counter()
+        for _ in range(20):
+            for index, frame in enumerate(frames):
+                check_frame(frame, episode.header, index)
+                sha256_bytes(writer._pack(frame))
+        return (time.perf_counter() - started) / 200 * 1e3
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "proof" / "bench.json")
+    options = parser.parse_args()
+    rows: list[tuple[str, str, float, str]] = []
+    folder = Path(tempfile.mkdtemp(prefix="retake-bench-"))
+    try:
+        run = folder / "run"
+        total = 0.0
+        frames = 81
+        for stage in STAGES:
+            seconds, memory = measured(
+                [*RETAKE, stage, str(run), *(["--preset", "short"] if stage == "capture" else [])]
+            )
+            total += seconds
+            rows.append((stage, "s", seconds, f"peak {memory:.2f} GiB"))
+            if stage == "capture":
+                rows.append(("capture per frame (2 cameras)", "ms", seconds / frames * 1e3, "rendering included"))
+            print(f"{stage:<10} {seconds:7.1f} s   peak {memory:.2f} GiB", flush=True)
+        rows.append(("stages one by one", "s", total, ""))
+        rows.append(("capture bookkeeping per frame", "ms", bookkeeping_ms(run), "without rendering and disk"))
+        rows.append(("H.264 encoding", "frames/s", encode_rate(run), "640x480"))
+        seconds, memory = measured([*RETAKE, "run", "--run", str(folder / "warm"), "--preset", "short"])
+        rows.append(("whole arrow, warm caches, from scratch", "s", seconds, f"peak {memory:.2f} GiB"))
+        again, _ = measured([*RETAKE, "run", "--run", str(folder / "warm"), "--preset", "short"])
+        rows.append(("untouched re-run", "s", again, ""))
+        skeleton = folder / "skeleton.json"
+        measured([sys.executable, str(ROOT / "scripts" / "bench_skeleton.py"), "--json", str(skeleton)])
+        comparison: dict[str, Any] = json.loads(skeleton.read_text())
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    width = max(len(name) for name, *_ in rows)
+    table = ["| what | value | note |", "|---|---:|---|"]
+    table += [f"| {name} | {value:.2f} {unit} | {note} |" for name, unit, value, note in rows]
+    print("\n".join(f"{name:<{width}}  {value:9.2f} {unit:<9} {note}" for name, unit, value, note in rows))
+    print(json.dumps(comparison, indent=2))
+    result = {
+        "machine": {"cores": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version()},
+        "rows": [{"what": n, "unit": u, "value": round(v, 3), "note": note} for n, u, v, note in rows],
+        "skeleton": comparison,
+        "peak_memory_of_bench_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+    options.out.with_suffix(".md").write_text("# Bench\n\n" + "\n".join(table) + "\n", "utf-8")
+    print(f"written: {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

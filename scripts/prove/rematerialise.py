@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Other worlds for the fault bench: an episode's exact maps (ids, normals, depth), never its colours, become a video
+with random materials, lighting, scenery, blur, noise and local warps of up to 2 px. Deterministic for a seed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+WORLDS = ("plain", "wood", "tiles", "clutter", "noise", "stripes")
+"""Families of scenery; a split by world takes whole families."""
+
+
+@dataclass(frozen=True)
+class Maps:
+    """The exact maps of T frames of one camera, plus what is needed to attach a texture to a moving body."""
+
+    ids: np.ndarray
+    """(T, H, W) uint16 instance ids."""
+    normals: np.ndarray
+    """(T, H, W, 3) int16, world, unit × 32767."""
+    depth_m: np.ndarray
+    """(T, H, W) float32 forward depth."""
+    K: np.ndarray
+    """(T, 3, 3)."""
+    T_camera_world: np.ndarray
+    """(T, 4, 4)."""
+    bodies: dict[int, np.ndarray]
+    """Instance id of a robot link or object -> (T, 4, 4) world pose of its body."""
+    robot_ids: tuple[int, ...]
+    object_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Look:
+    """Every drawn property of a clean video."""
+
+    world: str
+    seed: int
+    warp_px: float
+    """Largest local displacement; 0 = none."""
+    warp_moves: bool
+    warp_scenery: bool
+    blur_px: float
+    noise: float
+    crf: int
+
+
+def draw_look(world: str, seed: int) -> Look:
+    """A look of a world family: six in ten are warped, by 0.8 to 2 px, half of those by a field that moves."""
+    rng = np.random.default_rng([seed, 17])
+    warp = float(rng.uniform(0.8, 2.0)) if rng.random() < 0.6 else 0.0
+    return Look(
+        world, seed, warp, bool(rng.random() < 0.5), bool(rng.random() < 0.5),
+        float(rng.uniform(0.4, 1.1)), float(rng.uniform(0.5, 5.0)), int(rng.integers(18, 29)),
+    )  # fmt: skip
+
+
+class Painter:
+    """Paints frames of one look. The scenery of a static camera is painted once."""
+
+    def __init__(self, look: Look, maps: Maps) -> None:
+        rng = np.random.default_rng([look.seed, 5])
+        self.look, self.maps, self.rng = look, maps, rng
+        _, self.height, self.width = maps.ids.shape
+        direction = np.array([rng.normal(), rng.normal(), rng.uniform(0.6, 2.0)])
+        self.light = (direction / np.linalg.norm(direction)).astype(np.float32)
+        self.ambient = float(rng.uniform(0.35, 0.6))
+        self.tint = rng.uniform(0.88, 1.08, 3).astype(np.float32)
+        self.shine = float(rng.uniform(0, 0.35))
+        self.albedo = self._albedo()
+        self.waves = {i: rng.normal(size=(3, 3)) * rng.uniform(30, 90) for i in (*maps.robot_ids, *maps.object_ids)}
+        self.robot_texture = float(rng.choice([0.0, 0.08]))
+        self.shadow = float(rng.uniform(0.0, 0.4)) if rng.random() < 0.6 else 0.0
+        self.foreground = np.zeros(65536, bool)
+        self.foreground[list(maps.bodies)] = True
+        self.fields = [self._field(), self._field()]
+        self.phase = rng.uniform(0, 6.28, 2)
+        self.grain = [rng.normal(0, look.noise, (self.height, self.width, 3)).astype(np.float32) for _ in range(5)]
+        self.scenery = self._scenery()
+
+    def _albedo(self) -> np.ndarray:
+        rng, table = self.rng, np.zeros((65536, 3), np.float32)
+        scheme = rng.integers(0, 4)
+        base = rng.uniform(0.15, 0.95) * np.ones(3) if scheme < 2 else rng.uniform(0.1, 0.95, 3)
+        for i in self.maps.robot_ids:
+            table[i] = np.clip(base * rng.uniform(0.8, 1.2), 0.05, 1) if scheme != 3 else rng.uniform(0.1, 0.95, 3)
+        for i in self.maps.object_ids:
+            hue = np.uint8([[[rng.integers(0, 180), rng.integers(120, 256), rng.integers(120, 256)]]])
+            table[i] = cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0] / 255.0
+        return table
+
+    def _smooth(self, scale: int) -> np.ndarray:
+        shape = (max(2, self.height // scale), max(2, self.width // scale))
+        noise = self.rng.normal(size=shape).astype(np.float32)
+        return cv2.resize(noise, (self.width, self.height), interpolation=cv2.INTER_CUBIC)
+
+    def _field(self) -> np.ndarray:
+        """A smooth displacement field (H, W, 2), px, of unit largest length."""
+        field = np.stack([self._smooth(64), self._smooth(64)], -1)
+        return field / max(float(np.linalg.norm(field, axis=-1).max()), 1e-6)
+
+    def _texture(self) -> np.ndarray:
+        """(H, W, 3) in 0..1: one surface of the family."""
+        rng, h, w = self.rng, self.height, self.width
+        colour = rng.uniform(0.2, 0.85, 3).astype(np.float32)
+        v, u = np.mgrid[0:h, 0:w].astype(np.float32)
+        angle = rng.uniform(0, np.pi)
+        x, y = u * np.cos(angle) + v * np.sin(angle), v * np.cos(angle) - u * np.sin(angle)
+        world = self.look.world
+        if world == "plain":
+            value = 1 + 0.05 * self._smooth(80)
+        elif world == "wood":
+            value = 1 + 0.15 * np.sin(y / rng.uniform(3, 8) + 2 * self._smooth(60)) + 0.05 * self._smooth(6)
+        elif world == "tiles":
+            pitch = rng.uniform(25, 70)
+            value = np.where(((x % pitch) < 2) | ((y % pitch) < 2), 0.6, 1.0) + 0.04 * self._smooth(16)
+        elif world == "stripes":
+            value = 1 + 0.25 * np.sign(np.sin(x / rng.uniform(6, 18)))
+        elif world == "noise":
+            value = 1 + 0.18 * self._smooth(4) + 0.12 * self._smooth(12)
+        else:
+            value = 1 + 0.08 * self._smooth(20)
+        image = colour * np.asarray(value, np.float32)[..., None]
+        if world == "clutter":
+            image = np.ascontiguousarray(image)
+            for _ in range(25):
+                centre = (int(rng.integers(0, w)), int(rng.integers(0, h)))
+                axes = (int(rng.integers(4, 50)), int(rng.integers(4, 50)))
+                shade = tuple(map(float, rng.uniform(0.05, 0.95, 3)))
+                if rng.random() < 0.5:
+                    cv2.ellipse(image, centre, axes, float(rng.uniform(0, 180)), 0, 360, shade, -1)
+                else:
+                    cv2.rectangle(image, centre, (centre[0] + axes[0], centre[1] + axes[1]), shade, -1)
+        return np.clip(image, 0.02, 1)
+
+    def _scenery(self) -> np.ndarray:
+        """The scene behind robot and objects (H, W, 3) in 0..255: one texture per scenery instance, shaded."""
+        ids, normals = self.maps.ids[0].copy(), self.maps.normals[0].copy()
+        hidden = self.foreground[ids]
+        for later, normal in zip(self.maps.ids[1:], self.maps.normals[1:], strict=True):
+            if not hidden.any():
+                break
+            seen = hidden & ~self.foreground[later]
+            ids[seen], normals[seen] = later[seen], normal[seen]
+            hidden &= ~seen
+        shade = self.ambient + (1 - self.ambient) * np.clip(normals.astype(np.float32) / 32767 @ self.light, 0, 1)
+        image = np.zeros((self.height, self.width, 3), np.float32)
+        for i in np.unique(ids):
+            where = ids == i
+            lit = shade[where] if i else np.ones(int(where.sum()), np.float32)
+            image[where] = self._texture()[where] * lit[:, None]
+        return image * self.tint * 235
+
+    def frame(self, t: int) -> np.ndarray:
+        """Frame t as uint8 RGB (H, W, 3), before compression."""
+        maps, look = self.maps, self.look
+        ids = maps.ids[t]
+        mask = self.foreground[ids]
+        image = self.scenery.copy()
+        if mask.any():
+            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            pad = 8
+            y0, y1 = max(rows[0] - pad, 0), min(rows[-1] + pad, self.height)
+            x0, x1 = max(columns[0] - pad, 0), min(columns[-1] + pad, self.width)
+            box = np.s_[y0:y1, x0:x1]
+            layer, alpha = self._layer(t, box), mask[box].astype(np.float32)
+            if look.warp_px and not look.warp_scenery:
+                grid = self._grid(t, y0, y1, x0, x1)
+                layer = cv2.remap(layer, grid[..., 0], grid[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+                alpha = cv2.remap(alpha, grid[..., 0], grid[..., 1], cv2.INTER_LINEAR)
+            if self.shadow:
+                cast = cv2.GaussianBlur(alpha, (0, 0), 6)
+                moved = cv2.warpAffine(cast, np.float32([[1, 0, 10], [0, 1, 14]]), (x1 - x0, y1 - y0))
+                image[box] *= 1 - self.shadow * moved[..., None]
+            image[box] += (layer - image[box]) * alpha[..., None]
+        if look.warp_px and look.warp_scenery:
+            grid = self._grid(t, 0, self.height, 0, self.width)
+            image = cv2.remap(image, grid[..., 0], grid[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        image = cv2.GaussianBlur(image, (0, 0), look.blur_px) + np.roll(self.grain[t % 5], 37 * t, axis=1)
+        return np.clip(image, 0, 255).astype(np.uint8)
+
+    def _grid(self, t: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
+        a, b = self.fields
+        mix = 0.5 + 0.5 * np.sin(2 * np.pi * t / 60 + self.phase[0]) if self.look.warp_moves else 1.0
+        field = (a[y0:y1, x0:x1] * mix + b[y0:y1, x0:x1] * (1 - mix)) * self.look.warp_px
+        v, u = np.mgrid[0 : y1 - y0, 0 : x1 - x0].astype(np.float32)
+        return (np.stack([u, v], -1) + field).astype(np.float32)
+
+    def _layer(self, t: int, box: tuple[slice, slice]) -> np.ndarray:
+        """Shaded robot and objects inside a box, 0..255."""
+        maps = self.maps
+        ids = maps.ids[t][box]
+        normals = maps.normals[t][box].astype(np.float32) / 32767
+        lambert = np.clip(normals @ self.light, 0, 1)
+        shade = self.ambient + (1 - self.ambient) * lambert + self.shine * lambert**24
+        layer = self.albedo[ids] * shade[..., None]
+        textured = (*maps.object_ids, *(maps.robot_ids if self.robot_texture else ()))
+        for i in textured:
+            where = ids == i
+            if not where.any():
+                continue
+            rows, columns = np.nonzero(where)
+            K, z = maps.K[t], maps.depth_m[t][box][where].astype(np.float64)
+            x = (columns + box[1].start + 0.5 - K[0, 2]) / K[0, 0] * z
+            y = (rows + box[0].start + 0.5 - K[1, 2]) / K[1, 1] * z
+            T_camera_body = maps.T_camera_world[t] @ maps.bodies[i][t]
+            body = (np.stack([x, y, z], -1) - T_camera_body[:3, 3]) @ T_camera_body[:3, :3]
+            wave = np.sin(body @ self.waves[i]).sum(-1)
+            strength = 0.22 if i in maps.object_ids else self.robot_texture
+            layer[where] *= (1 + strength * np.clip(wave, -1, 1))[:, None].astype(np.float32)
+        return np.clip(layer, 0.01, 1.1) * self.tint * 235

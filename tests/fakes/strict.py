@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Modules and objects that exist exactly as far as kit_facts.json says, and refuse calls that do not fit it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import types
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+FACTS = Path(__file__).parent / "kit_facts.json"
+
+
+@cache
+def facts(version: str) -> dict[str, dict[str, Any]]:
+    """name -> fact of one Isaac Sim version."""
+    return {fact["name"]: fact for fact in json.loads(FACTS.read_text())["versions"][version]}
+
+
+@cache
+def signature(text: str) -> inspect.Signature:
+    """A signature from its text, self and cls already removed."""
+    text = text.replace("...", "None")
+    scope: dict[str, Any] = {}
+    exec(f"def f{text or '()'}: pass", scope)  # text comes from the committed facts file
+    return inspect.signature(scope["f"])
+
+
+class Strict:
+    """An object of Kit: attributes and methods known to the facts, delegated to an implementation."""
+
+    def __init__(self, version: str, prefix: str, implementation: Any) -> None:
+        self.__dict__.update(_version=version, _prefix=prefix, _implementation=implementation)
+
+    def __getattr__(self, name: str) -> Any:
+        return member(self._version, self._prefix, name, self._implementation)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{self._prefix}.{name} is not Retake's to set")
+
+
+def member(version: str, prefix: str, name: str, implementation: Any) -> Any:
+    """A member if the facts know it; AttributeError otherwise, as Kit itself would say."""
+    fact = facts(version).get(f"{prefix}.{name}")
+    if fact is None or name.startswith("__"):
+        raise AttributeError(f"{prefix} of Isaac Sim {version} has no {name!r}")
+    value = getattr(implementation, name)
+    if fact["kind"] in ("attribute", "property"):
+        return value() if fact["kind"] == "property" and callable(value) else value
+    return strict(value, fact)
+
+
+def strict(function: Any, fact: dict[str, Any]) -> Any:
+    """A function that binds its arguments to the recorded signature first (TypeError where they do not fit)."""
+    expected = signature(fact["signature"])
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            bound = expected.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(
+                f"{fact['name']}{fact['signature']}: {error} ({fact['source']} {fact['path']}:{fact['line']})"
+            ) from None
+        return function(*bound.args, **bound.kwargs)
+
+    call.__name__ = fact["name"].rsplit(".", 1)[-1]
+    return call
+
+
+class StrictModule(types.ModuleType):
+    """A module whose members are checked against the facts; plain members are given with `extra`."""
+
+    def __init__(self, version: str, name: str, implementation: Any, **extra: Any) -> None:
+        super().__init__(name)
+        self.__dict__.update(_version=version, _implementation=implementation, __path__=[], **extra)
+
+    def __getattr__(self, name: str) -> Any:
+        return member(self._version, self.__name__, name, self._implementation)

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FramePairer: for any schedule, a frame is paired with the state of its own time, or capture stops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retake.core.capture import FramePairer, PairedFrame, PairingError, StateSample, stride_of, time_key
+from retake.core.capture.pairing import is_before, key_of_seconds
+from retake.core.errors import InputError
+
+DT = 1 / 60
+
+
+def state(step: int, key: tuple[int, int] | None = None) -> StateSample:
+    return StateSample(key or time_key(step, 60), step * DT, step, f"state {step}")
+
+
+@given(st.integers(-(10**9), 10**9), st.integers(1, 10**6), st.integers(1, 10**4))
+def test_a_key_does_not_depend_on_how_the_fraction_is_written(numerator: int, denominator: int, factor: int) -> None:
+    assert time_key(numerator, denominator) == time_key(numerator * factor, denominator * factor)
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6))
+def test_order_of_keys_is_the_order_of_times(a: int, b: int) -> None:
+    assert is_before(time_key(a, 495), time_key(b, 495)) == (a < b)
+    assert key_of_seconds(a / 1000) == time_key(a, 1000)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1), stride=st.integers(1, 9), substeps=st.integers(1, 3), cameras=st.integers(1, 3),
+    frames=st.integers(1, 25), pauses=st.booleans(), shared_key=st.booleans(),
+)  # fmt: skip
+def test_every_frame_is_paired_with_the_state_of_its_own_time(
+    seed: int, stride: int, substeps: int, cameras: int, frames: int, pauses: bool, shared_key: bool
+) -> None:
+    """Random lag, camera order, sub-steps, repeats, early and idle frames, ticks of every camera."""
+    rng = np.random.default_rng(seed)
+    stride *= substeps
+    names = [f"cam{i}" for i in range(cameras)]
+    pairer = FramePairer(names, 60 / stride, DT)
+    out: list[PairedFrame] = []
+    pipeline: list[tuple[tuple[int, int], int, list[str]]] = []
+    update, step = 0, 0
+    ticks = {
+        name: int(rng.choice([n for n in range(1, stride // substeps + 1) if stride // substeps % n == 0]))
+        for name in names
+    }
+    for _ in range(frames * stride // substeps + 12):
+        update += 1
+        if pauses and rng.random() < 0.1:
+            pairer.pause()
+            out += pairer.offer(time_key(step * 1000 + 1, 60_000) if step else time_key(0, 1), {names[0]: "idle"})
+        key = time_key(step + substeps, 60)
+        for _ in range(substeps):
+            step += 1
+            out += pairer.file(state(step, key if shared_key else None))
+        shown = [name for name in names if update % ticks[name] == 0]
+        pipeline.append((key, step, shown))
+        if rng.random() < 0.8:
+            for _ in range(int(rng.integers(0, 3))):
+                if pipeline:
+                    key_shown, shown_step, who = pipeline.pop(0)
+                    rng.shuffle(who)
+                    for part in [who] if rng.random() < 0.5 else [[w] for w in who]:
+                        views = {w: (w, shown_step) for w in part}
+                        out += pairer.offer(key_shown, views)
+                        if rng.random() < 0.1:
+                            out += pairer.offer(key_shown, views)
+    for key_shown, shown_step, who in pipeline:
+        out += pairer.offer(key_shown, {w: (w, shown_step) for w in who})
+    out += pairer.finish()
+    assert [frame.index for frame in out] == list(range(len(out)))
+    for frame in out:
+        assert {name: view[1] for name, view in frame.views.items()} == dict.fromkeys(names, frame.state.step)
+        assert frame.following is None or frame.following.step == frame.state.step + 1
+    steps = [frame.state.step for frame in out]
+    assert np.all(np.diff(steps) == stride)
+    tracked = [sample.step for frame in out for sample in frame.track]
+    assert tracked == list(range(steps[0], steps[-1] + 1)) if out else True
+    # Nothing that was rendered on the grid is missing.
+    assert len(out) >= frames - 2
+
+
+def fed(*steps: int, **options: object) -> FramePairer:
+    pairer = FramePairer(["a"], 60, DT, **options)  # type: ignore[arg-type]
+    for step in steps:
+        pairer.file(state(step))
+    return pairer
+
+
+def file_many(pairer: FramePairer, steps: range, *, offer: bool = False) -> None:
+    for step in steps:
+        pairer.file(state(step))
+        if offer:
+            pairer.offer(time_key(step, 60), {"a": 0})
+
+
+def test_a_frame_between_two_states_is_refused_not_rounded() -> None:
+    with pytest.raises(PairingError, match="no physics state has the time"):
+        fed(1, 2, 3).offer(time_key(5, 120), {"a": 0})
+
+
+def test_a_frame_of_the_future_is_refused() -> None:
+    with pytest.raises(PairingError, match="none yet"):
+        fed(1, 2, 3).offer(time_key(9, 60), {"a": 0})
+
+
+def test_a_frame_from_before_the_first_state_is_ignored_and_counted() -> None:
+    pairer = fed(5, 6)
+    assert pairer.offer(time_key(1, 60), {"a": 0}) == []
+    assert pairer.counts.early == 1
+
+
+def test_a_skipped_frame_names_camera_and_time() -> None:
+    pairer = fed(1, 2, 3, 4)
+    pairer.offer(time_key(1, 60), {"a": 0})
+    with pytest.raises(PairingError, match=r"camera 'a' never delivered the frame of t=0\.0333"):
+        pairer.offer(time_key(3, 60), {"a": 0})
+
+
+def test_going_back_in_time_ends_the_capture() -> None:
+    with pytest.raises(PairingError, match="reset or a stop ends an episode"):
+        fed(1, 2, 3).file(state(1))
+    pairer = fed(1, 2, 3, 4)
+    for step in (1, 2):
+        pairer.offer(time_key(step, 60), {"a": 0})
+    with pytest.raises(PairingError, match="after a later frame"):
+        pairer.offer(time_key(1, 60), {"a": 0})
+
+
+def test_a_changed_step_size_ends_the_capture() -> None:
+    with pytest.raises(PairingError, match="keep the physics rate fixed"):
+        fed(1, 2).file(StateSample(time_key(3, 50), 0.06, 3, None))
+
+
+def test_a_camera_that_stops_rendering_is_noticed() -> None:
+    pairer = FramePairer(["a"], 60, DT, ring=16)
+    pairer.file(state(1))
+    pairer.offer(time_key(1, 60), {"a": 0})
+    with pytest.raises(PairingError, match="still rendering"):
+        file_many(pairer, range(2, 60))
+
+
+def test_a_camera_that_never_renders_is_noticed() -> None:
+    pairer = FramePairer(["a", "b"], 60, DT, ring=16)
+    with pytest.raises(PairingError, match="are their render products updating"):
+        file_many(pairer, range(1, 90), offer=True)
+
+
+def test_a_frame_that_lags_beyond_the_ring_is_refused() -> None:
+    pairer = FramePairer(["a"], 60, DT, ring=16)
+    for step in range(1, 25):
+        pairer.file(state(step))
+    with pytest.raises(PairingError, match="forgotten"):
+        pairer.offer(time_key(2, 60), {"a": 0})
+
+
+def test_frame_rates_that_do_not_divide_the_physics_rate_list_the_valid_ones() -> None:
+    assert (stride_of(15, 1 / 495), stride_of(60, 1 / 60), stride_of(12, 1 / 60)) == (33, 1, 5)
+    with pytest.raises(InputError, match=r"valid: 60, 30, 20, 15"):
+        stride_of(25, 1 / 60)
+    with pytest.raises(InputError, match="do not divide"):
+        stride_of(120, 1 / 60)
+
+
+def test_a_zero_denominator_is_no_time() -> None:
+    with pytest.raises(InputError, match="positive denominator"):
+        time_key(1, 0)
+
+
+def test_no_camera_and_two_cameras_of_one_name_are_refused() -> None:
+    for cameras in ([], ["a", "a"]):
+        with pytest.raises(InputError, match="distinct names"):
+            FramePairer(cameras, 15, DT)

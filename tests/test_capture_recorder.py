@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recorder: nothing is dropped, memory is bounded, a full or broken disk leaves an episode that opens."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from strategies import random_frame, random_header
+
+from retake.core.capture import PairedFrame, Recorder, StateSample
+from retake.core.episode import EpisodeWriter, Frame, open_episode
+from retake.core.errors import EpisodeError
+
+
+class Reader:
+    """Frames made beforehand; may be made slow."""
+
+    def __init__(self, frames: int = 12, gate: threading.Event | None = None) -> None:
+        rng = np.random.default_rng(0)
+        self.header = random_header(rng)
+        self.frames = [random_frame(rng, self.header, i) for i in range(frames)]
+        self.gate = gate
+
+    def decode(self, paired: PairedFrame) -> Frame:
+        if self.gate is not None:
+            assert self.gate.wait(10)
+        return self.frames[paired.index]
+
+
+def paired(index: int) -> PairedFrame:
+    sample = StateSample((index, 15), index / 15, index, None)
+    return PairedFrame(index, sample, None, {}, (sample,))
+
+
+def record(recorder: Recorder, accepted: list[int]) -> None:
+    """Twelve frames, or as many as it takes."""
+    for index in range(12):
+        recorder.submit(paired(index))
+        accepted.append(index)
+
+
+def record_all(recorder: Recorder) -> None:
+    """Twelve frames and the end."""
+    record(recorder, [])
+    recorder.finish()
+
+
+def test_every_frame_arrives_in_order(tmp_path: Path) -> None:
+    reader = Reader()
+    seen: list[int] = []
+    recorder = Recorder(tmp_path / "e", reader, on_frame=lambda index, frame: seen.append(index))
+    for index in range(12):
+        recorder.submit(paired(index))
+    episode = recorder.finish()
+    assert len(episode) == 12
+    assert seen == list(range(12))
+    assert np.array_equal(episode.frame(7).cameras[0].rgb, reader.frames[7].cameras[0].rgb)
+    assert recorder.status.error == ""
+    assert recorder.status.bytes_written > 0
+
+
+def test_a_slow_disk_slows_the_simulation_and_drops_nothing(tmp_path: Path) -> None:
+    gate = threading.Event()
+    recorder = Recorder(tmp_path / "e", Reader(gate=gate), queue_frames=2)
+    opener = threading.Timer(0.4, gate.set)
+    opener.start()
+    for index in range(12):
+        recorder.submit(paired(index))
+        assert recorder.status.queued <= 2
+    assert len(recorder.finish()) == 12
+    assert recorder.status.waited_s > 0.2
+
+
+def test_asked_to_refuse_it_refuses_instead_of_dropping(tmp_path: Path) -> None:
+    gate = threading.Event()
+    recorder = Recorder(tmp_path / "e", Reader(gate=gate), queue_frames=2, when_full="refuse")
+    accepted: list[int] = []
+    with pytest.raises(EpisodeError, match="the disk is slower than the simulation"):
+        record(recorder, accepted)
+    gate.set()
+    assert len(recorder.finish()) == len(accepted)
+
+
+def test_a_dead_disk_does_not_hang_the_simulator(tmp_path: Path) -> None:
+    gate = threading.Event()
+    recorder = Recorder(tmp_path / "e", Reader(gate=gate), queue_frames=1, patience_s=0.3)
+    with pytest.raises(EpisodeError, match="is the disk still there"):
+        record(recorder, [])
+    gate.set()
+    assert len(recorder.finish()) >= 1
+
+
+def test_disk_full_keeps_every_committed_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = EpisodeWriter._write_image
+
+    def full(self: Any, path: str, channel: str, image: Any) -> str:
+        if "000005" in path:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(self, path, channel, image)
+
+    monkeypatch.setattr(EpisodeWriter, "_write_image", full)
+    recorder = Recorder(tmp_path / "e", Reader())
+    with pytest.raises(EpisodeError, match=r"No space left on device.*complete frames are kept"):
+        record_all(recorder)
+    with pytest.raises(EpisodeError):
+        recorder.finish()
+    kept = open_episode(tmp_path / "e", allow_incomplete=True)
+    assert 1 <= len(kept) <= 5
+    kept.verify()
+
+
+def test_without_a_frame_it_says_why(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "e", Reader())
+    with pytest.raises(EpisodeError, match="no frame was captured"):
+        recorder.finish(reason="never played")
+
+
+def test_a_broken_preview_does_not_stop_the_recording(tmp_path: Path) -> None:
+    def preview(index: int, frame: Frame) -> None:
+        raise ValueError("no canvas")
+
+    recorder = Recorder(tmp_path / "e", Reader(), on_frame=preview)
+    for index in range(3):
+        recorder.submit(paired(index))
+    assert len(recorder.finish()) == 3
+    assert "no canvas" in recorder.preview_error
+
+
+def test_a_folder_in_use_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "mine.txt").write_text("keep")
+    with pytest.raises(EpisodeError, match="not empty"):
+        Recorder(tmp_path / "e", Reader())
+    assert (tmp_path / "e" / "mine.txt").read_text() == "keep"

@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bad input and bad luck: a clear error, nothing half-written, and the work that is done is kept."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from export_runs import make_run, tree, write_take
+
+from retake.core.episode import open_episode
+from retake.core.errors import EpisodeError, ExportError, InputError, MissingDependencyError
+from retake.core.export import ExportOptions, Selection, VideoOptions, cli, encode, export
+from retake.core.export import staging as staging_module
+from retake.core.export.licences import commercial_obstacle
+from retake.core.export.reader import Dataset
+from retake.core.files import write_json
+
+pytest.importorskip("pyarrow")
+H264 = VideoOptions.of("h264")
+TESTS = Path(__file__).parent
+
+
+def attempt(runs, out, match, *, selection=None, error=ExportError, **options):
+    before = tree(out) if out.exists() else None
+    with pytest.raises(error, match=match):
+        export(runs, out, ExportOptions(video=H264, **options), selection)
+    assert (tree(out) if out.exists() else None) == before, "nothing half-written"
+
+
+def test_mixed_fps(tmp_path):
+    runs = [make_run(tmp_path / "a", takes=1), make_run(tmp_path / "b", takes=1, fps=15, seed=1)]
+    attempt(runs, tmp_path / "d", "runs a and b cannot share a dataset: fps: a has 10, b 15")
+
+
+def test_fractional_fps(tmp_path):
+    attempt([make_run(tmp_path / "a", takes=1, fps=14.9254)], tmp_path / "d", "14.9254 fps; LeRobot's formats need an integer")
+
+
+def test_a_camera_that_one_take_lacks(tmp_path):
+    run = make_run(tmp_path / "a", takes=2, cameras=("front", "wrist"))
+    for path in (run / "takes/v001-wrist").iterdir():
+        path.unlink()
+    attempt([run], tmp_path / "d", "take 'v001-front' has no camera wrist.*--camera front")
+    (report,) = export([run], tmp_path / "d", ExportOptions(video=H264), Selection(cameras=("front",)))
+    assert report.episodes == 2
+
+
+def test_other_cameras_in_another_run(tmp_path):
+    runs = [make_run(tmp_path / "a", takes=1), make_run(tmp_path / "b", takes=1, cameras=("side",), seed=1)]
+    attempt(runs, tmp_path / "d", "b has cameras .'side'., runs before it .'front'.")
+
+
+def test_rejected_takes_only(tmp_path):
+    attempt([make_run(tmp_path / "a", takes=2, status="fail")], tmp_path / "d", "nothing to export: 2 takes were rejected")
+
+
+def test_unicode_and_quotes_survive(tmp_path):
+    run = make_run(tmp_path / "ünï “run”", takes=1)
+    export([run], tmp_path / "dåta set", ExportOptions(video=H264))
+    row = next(Dataset(tmp_path / "dåta set").episodes())
+    assert row.task == 'pick up the “päckchen” — and say "done"'
+    assert row.provenance["first_frame_prompt"] == 'a bun in a warehouse, "sharp"'
+    assert row.provenance["run"] == "ünï “run”"
+
+
+def test_an_existing_folder_with_another_schema(tmp_path):
+    out = tmp_path / "d"
+    export([make_run(tmp_path / "a", takes=1)], out, ExportOptions(video=H264))
+    other = make_run(tmp_path / "b", takes=1, seed=1, size=(96, 64))
+    attempt([other], out, "front: the dataset has 64x64, the new episodes 96x64", append=True)
+    third = make_run(tmp_path / "c", takes=1, seed=2)
+    with pytest.raises(ExportError, match="video crf: it has 23, asked is 30"):
+        export([third], out, ExportOptions(video=VideoOptions.of("h264", 30), append=True))
+    with pytest.raises(ExportError, match=r"format: it is lerobot-v3, asked is lerobot-v2\.1"):
+        export([third], out, ExportOptions("lerobot-v2.1", H264, append=True))
+
+
+def test_foreign_folders_and_files_are_never_touched(tmp_path):
+    run = make_run(tmp_path / "a", takes=1)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/letter.txt").write_text("dear")
+    attempt([run], tmp_path / "mine", "is not empty and no dataset of Retake's", append=True)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ExportError, match="is a file"):
+        export([run], tmp_path / "file", ExportOptions(video=H264))
+    write_json(tmp_path / "new/meta/retake.json", {"schema": "retake.dataset/9"})
+    attempt([run], tmp_path / "new", "retake.dataset/9", append=True)
+
+
+def test_no_run(tmp_path):
+    attempt([tmp_path / "nothing"], tmp_path / "d", "does not exist; expected a run folder", error=InputError)
+    (tmp_path / "empty").mkdir()
+    attempt([tmp_path / "empty"], tmp_path / "d", "holds no episode/", error=InputError)
+    attempt([], tmp_path / "d", "no run folder was given", error=InputError)
+
+
+def test_a_changed_take_is_noticed(tmp_path):
+    run = make_run(tmp_path / "a", takes=1)
+    video = run / "takes/v000-front/take.mp4"
+    data = bytearray(video.read_bytes())
+    data[-20] ^= 1
+    video.write_bytes(data)
+    attempt([run], tmp_path / "d", "was changed after it was made")
+    video.unlink()
+    attempt([run], tmp_path / "d", "take.mp4 is missing")
+
+
+def test_a_damaged_episode_is_noticed(tmp_path):
+    run = make_run(tmp_path / "a", takes=1)
+    state = run / "episode/state.bin"
+    state.write_bytes(state.read_bytes()[:-8])
+    attempt([run], tmp_path / "d", "state.bin", error=EpisodeError)
+
+
+def test_a_take_of_another_episode_is_rejected(tmp_path):
+    run = make_run(tmp_path / "a", takes=1)
+    path = run / "takes/v000-front/take.json"
+    data = json.loads(path.read_text("utf-8"))
+    write_json(path, {**data, "inputs": {**data["inputs"], "episode": "0" * 64}})
+    attempt([run], tmp_path / "d", "made from another episode")
+
+
+def test_a_take_with_too_few_frames(tmp_path):
+    run = make_run(tmp_path / "a", takes=0)
+    identity = write_take(run, open_episode(run / "episode"), 0, frames=5)
+    path = run / "takes" / identity / "take.json"
+    write_json(path, {**json.loads(path.read_text("utf-8")), "frames": 8})
+    attempt([run], tmp_path / "d", "ends after 5 frames|gave 5 frames")
+
+
+def test_recordings_without_targets_need_a_word(tmp_path):
+    run = make_run(tmp_path / "a", takes=1, header={"joint_channels": ()})
+    attempt([run], tmp_path / "d", "no true actions; `--action next-state`")
+    export([run], tmp_path / "d", ExportOptions(video=H264), Selection(action_source="next-state"))
+    data = Dataset(tmp_path / "d")
+    row = next(data.episodes())
+    found = data.columns(row)
+    assert (found["action"][:-1] == found["observation.state"][1:]).all()
+    assert row.provenance["action_source"] == "next-state"
+
+
+def test_sizes(tmp_path):
+    run = make_run(tmp_path / "a", takes=1, size=(65, 47))
+    attempt([run], tmp_path / "d", "65x47 is odd.*--size 66x48", error=InputError)
+    tiny = make_run(tmp_path / "b", takes=1, size=(32, 32))
+    with pytest.raises(InputError, match="too small for AV1"):
+        export([tiny], tmp_path / "d")
+    export([run], tmp_path / "d", ExportOptions(video=H264), Selection(size=(66, 48)))
+    write_take(tiny, open_episode(tiny / "episode"), 1, size=(48, 32))
+    attempt([tiny], tmp_path / "e", r"several sizes: 32x32 .*48x32 .*--size WxH")
+
+
+def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
+    runs = [make_run(tmp_path / f"r{i}", takes=2, seed=i) for i in range(2)]
+    export(runs, tmp_path / "undisturbed", ExportOptions(video=H264))
+    export(runs[:1], tmp_path / "d", ExportOptions(video=H264))
+    before = tree(tmp_path / "d")
+    real, calls = os.replace, iter(range(1000))
+
+    def full(source, target):
+        if next(calls) == 6:
+            raise OSError(errno.ENOSPC, "No space left on device", str(target))
+        return real(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(ExportError, match=r"the disk is full .*d is as it was; the same command continues"):
+        export(runs, tmp_path / "d", ExportOptions(video=H264, append=True))
+    assert tree(tmp_path / "d") == before
+    export(runs, tmp_path / "d", ExportOptions(video=H264, append=True))
+    assert tree(tmp_path / "d") == tree(tmp_path / "undisturbed")
+
+
+def test_an_interrupted_export_of_something_else_is_not_mixed_in(tmp_path, monkeypatch):
+    runs = [make_run(tmp_path / f"r{i}", takes=1, seed=i) for i in range(2)]
+    monkeypatch.setattr(staging_module.Staging, "finish", lambda *a: (_ for _ in ()).throw(OSError(errno.EIO, "I/O error")))
+    with pytest.raises(ExportError, match="I/O error"):
+        export(runs[:1], tmp_path / "d", ExportOptions(video=H264))
+    monkeypatch.undo()
+    attempt(runs, tmp_path / "d", "another export to .* was interrupted.*--restart")
+    (report,) = export(runs, tmp_path / "d", ExportOptions(video=H264, restart=True))
+    assert report.episodes == 2
+
+
+def test_two_exports_into_one_folder(tmp_path):
+    run = make_run(tmp_path / "r", takes=1)
+    with staging_module._locked(tmp_path / "d"):
+        attempt([run], tmp_path / "d", "another process is exporting")
+
+
+def test_missing_packages_name_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'isaac-retake\[export\]'"):
+        encode.require("pyarrow")
+
+
+def test_every_crash_point_of_the_replacement_recovers(tmp_path, monkeypatch):
+    """Killed before, between or after the two renames, the next call ends with the new dataset."""
+    runs = [make_run(tmp_path / f"r{i}", takes=1, seed=i) for i in range(2)]
+    export(runs, tmp_path / "whole", ExportOptions(video=H264))
+    wanted = tree(tmp_path / "whole")
+    for crash in range(3):
+        out = tmp_path / f"d{crash}"
+        export(runs[:1], out, ExportOptions(video=H264))
+        real, calls = os.rename, iter(range(10))
+
+        def killed(a, b, real=real, calls=calls, crash=crash):
+            if Path(a).name != "sample" and next(calls) == crash:
+                raise KeyboardInterrupt
+            return real(a, b)
+
+        monkeypatch.setattr(os, "rename", killed)
+        try:
+            export(runs, out, ExportOptions(video=H264, append=True))
+        except BaseException:
+            monkeypatch.undo()
+        monkeypatch.undo()
+        (report,) = export(runs, out, ExportOptions(video=H264, append=True))
+        assert report.episodes == 2
+        assert tree(out) == wanted
+
+
+KILLS = 30 if os.environ.get("RETAKE_FULL") == "1" else 3
+
+
+def test_kill_9_anywhere_and_resume_gives_the_same_bytes(tmp_path):
+    runs = [make_run(tmp_path / f"r{i}", takes=2, seed=i) for i in range(3)]
+    export(runs, tmp_path / "whole", ExportOptions(video=H264))
+    wanted = tree(tmp_path / "whole")
+    out = tmp_path / "d"
+    command = [sys.executable, "-c", "import sys; from retake.core.export.cli import main; sys.exit(main(sys.argv[1:]))"]
+    command += [*map(str, runs), "--out", str(out), "--codec", "h264", "--quiet"]
+    draw = random.Random(1)
+    started = time.monotonic()
+    kills = 0
+    while kills < KILLS:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        if kills == 0:
+            while not staging_module.staging_path(out).exists() and process.poll() is None:
+                time.sleep(0.01)
+            warm_s = time.monotonic() - started
+        time.sleep(warm_s * draw.uniform(0.0, 0.3) if kills == 0 else warm_s * draw.uniform(0.6, 1.5))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        kills += 1
+        if out.exists():
+            assert tree(out) == wanted
+            for path in sorted(out.rglob("*"), reverse=True):
+                path.unlink() if path.is_file() else path.rmdir()
+            out.rmdir()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    assert tree(out) == wanted
+
+
+def test_cli(tmp_path, capsys):
+    run = make_run(tmp_path / "r", takes=2)
+    write_take(run, open_episode(run / "episode"), 2, status="fail")
+    assert cli.main([str(run), "--out", str(tmp_path / "d"), "--codec", "h264", "--include-sim", "--quiet"]) == 0
+    text = capsys.readouterr().out
+    assert "3 episodes, 24 frames (2 composite, 1 sim)" in text
+    assert "r/v002-front: the verdict is fail (action)" in text
+    for bad in (["--size", "12"], ["--split", "x"]):
+        with pytest.raises(InputError, match="expected"):
+            cli.main([str(run), "--out", str(tmp_path / "e"), *bad])
+
+
+@pytest.mark.parametrize(
+    ("licence", "allowed"),
+    [
+        ("Apache-2.0", True), ("MIT AND CC-BY-4.0", True), ("own", True), ("", False), (None, False), ("unknown", False),
+        ("CC-BY-NC-4.0", False), ("Apache-2.0 AND CC-BY-NC-SA-4.0", False), ("Apache-2.0 OR proprietary", False),
+        ("non-commercial", False), ("FLUX.1-dev-Non-Commercial-License", False),
+    ],
+)  # fmt: skip
+def test_licence_terms(licence, allowed):
+    assert (commercial_obstacle(licence) is None) == allowed

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""v2.1 under GR00T's rules, OSCAR samples and their way back, Isaac Lab HDF5, physics beside the pixels."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from export_runs import make_run, write_take
+
+from retake.core.episode import open_episode
+from retake.core.export import ExportOptions, Selection, VideoOptions, export
+from retake.core.export import gr00t, isaaclab, oscar
+from retake.core.export.encode import read_segment
+from retake.core.export.physics import NEVER, physics_arrays, unpack_masks
+from retake.core.export.reader import Dataset
+from retake.core.export.urdf_out import robot_urdf
+from retake.core.files import write_json
+from retake.core.oscar_episode import import_oscar
+from retake.core.skeleton import skeleton_frames
+from retake.core.urdf import read_urdf
+from retake.core.video import read_video
+
+pytest.importorskip("pyarrow")
+H264 = VideoOptions.of("h264")
+DROID = Path(__file__).resolve().parents[2] / "shared/golden/droid"
+
+
+def test_v21_loads_under_gr00ts_rules(tmp_path):
+    runs = [make_run(tmp_path / f"r{i}", seed=i, cameras=("front", "wrist")) for i in range(2)]
+    export(runs, tmp_path / "d", ExportOptions("lerobot-v2.1", H264), Selection(include_sim=True))
+    assert gr00t.problems(tmp_path / "d") == []
+    modality = json.loads((tmp_path / "d/meta/modality.json").read_text("utf-8"))
+    parts = list(modality["state"].values())
+    assert parts[0]["start"] == 0
+    assert all(a["end"] == b["start"] for a, b in zip(parts, parts[1:], strict=False))
+    info = json.loads((tmp_path / "d/meta/info.json").read_text("utf-8"))
+    assert (info["codebase_version"], info["total_videos"], info["total_chunks"]) == ("v2.1", 12, 1)
+    stats = [json.loads(x) for x in (tmp_path / "d/meta/episodes_stats.jsonl").read_text("utf-8").splitlines()]
+    assert set(stats[0]["stats"]["action"]) == {"min", "max", "mean", "std", "count"}
+    data = Dataset(tmp_path / "d")
+    for row in data.episodes():
+        assert len(list(read_segment(row.videos["observation.images.wrist"]))) == row.length
+        assert data.columns(row)["index"][0] == row.index * 8
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda m: m["state"]["arm"].update(end=99), "slice 0:99 does not lie"),
+        (lambda m: m["video"].update(side={"original_key": "observation.images.side"}), "is no video feature"),
+        (lambda m: m["annotation"].update({"human.note": {}}), "there is no column 'annotation.human.note'"),
+        (lambda m: m.pop("action"), "no section 'action'"),
+        (lambda m: m["state"]["arm"].update(rotation_type="degrees"), "rotation_type 'degrees' is unknown"),
+    ],
+)
+def test_the_gr00t_validator_finds_planted_faults(tmp_path, change, found):
+    export([make_run(tmp_path / "r", takes=1)], tmp_path / "d", ExportOptions("lerobot-v2.1", H264))
+    modality = json.loads((tmp_path / "d/meta/modality.json").read_text("utf-8"))
+    change(modality)
+    write_json(tmp_path / "d/meta/modality.json", modality)
+    assert any(found in problem for problem in gr00t.problems(tmp_path / "d"))
+
+
+def test_v21_names_missing_files(tmp_path):
+    export([make_run(tmp_path / "r", takes=1)], tmp_path / "d", ExportOptions("lerobot-v2.1", H264))
+    (tmp_path / "d/videos/chunk-000/observation.images.front/episode_000000.mp4").unlink()
+    assert any("episode_000000.mp4 is missing" in p for p in gr00t.problems(tmp_path / "d"))
+
+
+def test_oscar_samples_are_accepted_and_come_back_as_episodes(tmp_path):
+    run = make_run(tmp_path / "r", takes=2, frames=72, size=(48, 32))
+    export([run], tmp_path / "d", ExportOptions("oscar"))
+    samples = oscar.samples(tmp_path / "d")
+    assert len(samples) == 2
+    source = open_episode(run / "episode")
+    for sample in samples:
+        assert oscar.problems(sample) == []
+        assert oscar.read_caption(sample / "caption.pickle").endswith('"quoted"')
+        assert pickle.loads((sample / "caption.pickle").read_bytes())["caption"].endswith('"quoted"')  # our own bytes
+        back = import_oscar(sample, tmp_path / "back" / sample.name)
+        arm = [n for n in source.header.robots[0].dof_names if not n.startswith("finger")]
+        mine = source.joint("arm0", "position")[:, [source.header.robots[0].dof_index(n) for n in arm]]
+        assert np.array_equal(oscar.joint_angles(sample), mine)
+        theirs = back.joint(back.header.robots[0].name, "position")
+        assert np.abs(theirs[:, : len(arm)] - mine).max() == 0
+        assert len(back) == 72
+
+
+def test_oscar_export_import_export_is_identical(tmp_path):
+    """A recorded episode: its arrays survive any number of trips, byte for byte."""
+    run = make_run(tmp_path / "r", takes=1, frames=70, size=(48, 32))
+    export([run], tmp_path / "d", ExportOptions("oscar"))
+    first = oscar.samples(tmp_path / "d")[0]
+    for trip in ("a", "b"):
+        back = tmp_path / trip
+        import_oscar(first, back / "episode")
+        export([back], tmp_path / f"d{trip}", ExportOptions("oscar"), Selection(include_sim=True, action_source="next-state"))
+        second = oscar.samples(tmp_path / f"d{trip}")[0]
+        with np.load(first / "episode_meta.npz") as a, np.load(second / "episode_meta.npz") as b:
+            for key in ("joint_angles", "gripper_openness", "camera_intrinsic"):
+                assert np.array_equal(a[key], b[key]), key
+            if trip == "b":
+                for key in a.files:
+                    np.testing.assert_allclose(a[key], b[key], atol=1e-9)
+        first = second
+
+
+def test_long_episodes_become_windows_of_81():
+    assert oscar.windows(81) == [(0, 81)]
+    assert oscar.windows(50) == [(0, 50)]
+    assert oscar.windows(200) == [(0, 81), (81, 81), (119, 81)]
+    assert oscar.windows(162) == [(0, 81), (81, 81)]
+
+
+def test_the_caption_reader_executes_nothing(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (print, ("boo",))
+
+    (tmp_path / "e").write_bytes(pickle.dumps(Evil()))
+    assert oscar.read_caption(tmp_path / "e") is None
+    (tmp_path / "s").write_bytes(pickle.dumps("plain text"))
+    assert oscar.read_caption(tmp_path / "s") == "plain text"
+    (tmp_path / "n").write_bytes(b"\x80\x04not a pickle")
+    assert oscar.read_caption(tmp_path / "n") is None
+
+
+@pytest.mark.skipif(not DROID.exists(), reason="golden/droid is third-party data, read in place; it is not here")
+def test_the_droid_sample_comes_in_redraws_and_goes_out(tmp_path):
+    run = tmp_path / "droid"
+    episode = import_oscar(DROID, run / "episode", DROID / "panda_robotiq.urdf", ee_link="robotiq_arg2f_base_link", task="pick")
+    with np.load(DROID / "skeleton_reference.npz") as reference:
+        wanted = reference["frames"][::30]
+        for frame, drawn in zip(wanted, list(skeleton_frames(episode, "camera"))[::30], strict=True):
+            assert np.array_equal(frame, drawn)
+    selection = Selection(include_sim=True, action_source="next-state", window=81)
+    (report,) = export([run], tmp_path / "d", ExportOptions("oscar"), selection)
+    assert report.domains == {"recorded": 2}
+    first, second = oscar.samples(tmp_path / "d")
+    assert oscar.problems(first) == []
+    assert oscar.problems(second) == ["9 frames; training keeps samples of 70 or more"]
+    with np.load(DROID / "episode_meta.npz") as a, np.load(first / "episode_meta.npz") as b:
+        assert np.array_equal(a["joint_angles"][:81], b["joint_angles"])
+        assert np.array_equal(a["gripper_openness"][:81], b["gripper_openness"])
+        np.testing.assert_allclose(a["camera_extrinsic"], b["camera_extrinsic"], atol=1e-12)
+    shown = next(iter(read_video(first / "gripper_scenario.mp4")))
+    assert np.abs(shown.astype(float) - wanted[0]).mean() < 2
+    assert "Recorded, not simulated" in (tmp_path / "d/README.md").read_text("utf-8")
+
+
+def test_physics_stands_beside_the_pixels(tmp_path):
+    scenes = pytest.importorskip("scenes")
+    episode = scenes.make_scene_episode(tmp_path / "r/episode", frames=30, size=(64, 48))
+    write_take(tmp_path / "r", episode, 0, camera=episode.header.cameras[0].name, size=(64, 48), start=5, frames=24)
+    export([tmp_path / "r"], tmp_path / "d", ExportOptions("oscar"))
+    with np.load(oscar.samples(tmp_path / "d")[0] / "physics.npz", allow_pickle=False) as data:
+        physics = {k: data[k] for k in data.files}
+    camera = episode.header.cameras[0].name
+    masks = unpack_masks(physics)
+    ids = [i.id for i in episode.header.instances if i.owner == f"object:{episode.header.objects[0].name}"]
+    for k in (0, 12, 23):
+        assert np.array_equal(masks[k, 0], np.isin(episode.image(camera, "instances", k + 5), ids))
+    assert np.array_equal(physics["T_world_object"], episode.object_poses[5:29])
+    assert len(physics["contact_frame"]) == sum(len(episode.contacts(k)) for k in range(5, 29))
+    samples = [s for k in range(5, 29) if (s := episode.physics(k)) is not None]
+    assert np.array_equal(physics["track_time_s"], np.concatenate([s.time_s for s in samples]))
+    release, first = int(physics["release_frame"][0]), int(physics["release_sample"][0])
+    assert release != NEVER
+    assert first >= 0
+    assert physics["track_time_s"][first] > episode.time_s[5 + release] >= physics["track_time_s"][first - 1]
+    height = physics["track_T_world_object"][first:, 0, 2, 3]
+    assert height[-1] < height[0], "the object falls after its release"
+
+
+def test_physics_of_nothing_is_empty_not_wrong(tmp_path):
+    run = make_run(tmp_path / "r", takes=0)
+    arrays = physics_arrays(open_episode(run / "episode"), None, 0, 4)
+    assert arrays["T_world_object"].shape == (4, 1, 4, 4)
+    assert "object_masks" not in arrays
+
+
+def test_isaaclab_hdf5(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    run = make_run(tmp_path / "r", takes=2, cameras=("front", "wrist"))
+    export([run], tmp_path / "d", ExportOptions("hdf5-isaaclab"))
+    path = tmp_path / "d/dataset.hdf5"
+    assert isaaclab.problems(path) == []
+    episode = open_episode(run / "episode")
+    with h5py.File(path) as file:
+        assert list(file["mask/train"].asstr()) == ["demo_0", "demo_1"]
+        demo = file["data/demo_1"]
+        assert np.array_equal(demo["states/articulation/arm0/joint_position"][()], episode.joint("arm0", "position").astype(np.float32))
+        assert demo["obs/front_rgb"].shape == (8, 64, 64, 3)
+        first = next(iter(read_video(run / "takes/v001-front/take.mp4")))
+        assert np.array_equal(demo["obs/front_rgb"][0], first)
+        assert np.array_equal(demo["obs/actions"][1:], demo["actions"][:-1])
+        assert json.loads(file["data"].attrs["env_args"])["type"] == 2
+        assert demo["initial_state/rigid_object/obj0/root_pose"].shape == (1, 7)
+
+
+def test_urdf_gives_back_the_same_kinematics(tmp_path):
+    rng = np.random.default_rng(3)
+    episode = open_episode(make_run(tmp_path / "r", takes=0) / "episode")
+    robot = episode.header.robots[0]
+    (tmp_path / "robot.urdf").write_text(robot_urdf(robot), "utf-8")
+    back = read_urdf(tmp_path / "robot.urdf", ee_link=robot.grippers[0].ee_link)
+    q = rng.normal(size=(5, len(robot.dof_names)))
+    ours = robot.forward_kinematics(q, np.eye(4))
+    theirs = back.forward_kinematics(q[:, [robot.dof_index(n) for n in back.dof_names]], np.eye(4))
+    for link in robot.links:
+        np.testing.assert_allclose(ours[:, robot.link_index(link.name)], theirs[:, back.link_index(link.name)], atol=1e-9)

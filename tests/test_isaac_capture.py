@@ -1,0 +1,360 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Isaac Sim adapters against fakes that enforce each version's signatures and imitate its timing.
+
+The law: whatever the renderer's lag, sub-steps, tick rates, pauses and stops, a captured episode holds the states of
+the source bit for bit, and image k shows the state of frame k.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes.kit import FakeKit, row_in
+from fakes.stage import Motion, make_stage, random_motion, session_is_clean
+from hypothesis import Phase as Stage
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retake.core.episode import Episode
+from retake.core.geometry import pose_from_wxyz, wxyz_from_xyzw
+from retake.isaac.live_capture import LiveCapture
+from retake.isaac.request import CaptureRequest, Phase
+
+VERSIONS = ("4.2", "4.5", "5.1", "6.x")
+FULL = os.environ.get("RETAKE_FULL") == "1"
+SCHEDULES = int(os.environ.get("RETAKE_SCHEDULES", "500" if FULL else "40"))
+NO_SHRINKING = (Stage.explicit, Stage.reuse, Stage.generate)
+"""A schedule takes half a second; shrinking one would take minutes."""
+_MOTIONS: dict[Any, Motion] = {}
+
+
+def motion(**options: Any) -> Motion:
+    """A stage with a motion, made once per kind."""
+    key = tuple(sorted(options.items()))
+    if key not in _MOTIONS:
+        _MOTIONS[key] = random_motion(make_stage(**options), 400, seed=len(_MOTIONS))
+    return _MOTIONS[key]
+
+
+def request(folder: Path | str, **changes: Any) -> CaptureRequest:
+    return CaptureRequest(**{"output": str(folder), "width": 32, "height": 24, "task": "test", **changes})
+
+
+def finished(capture: LiveCapture, kit: FakeKit) -> Episode:
+    """Let an ending recording end."""
+    kit.update(12)
+    assert capture._finisher is not None, capture.status
+    capture._finisher.join(30)
+    return capture.episode
+
+
+def check_exact(episode: Episode, source: Motion, stride: int) -> list[int]:
+    """Whether an episode is the source: returns the rows, or raises AssertionError saying what differs."""
+    cameras = [c.name for c in episode.header.cameras]
+    rows = [row_in(episode.image(cameras[0], "rgb", k)) for k in range(len(episode))]
+    assert np.all(np.diff(rows) == stride), f"rows {rows} are not {stride} physics steps apart"
+    mpu = 1.0
+    if np.abs(source.objects[:, 0, :3]).max() > 10:
+        mpu = 0.01
+    for index, robot in enumerate(source.robots):
+        name = robot.spec.name
+        kinds = [j.kind for j in robot.spec.joints if j.kind != "fixed"]
+        scale = np.array([1.0 if kind == "revolute" else mpu for kind in kinds])
+        for channel, table in (("position", source.q), ("velocity", source.dq)):
+            expected = table[index][rows].astype(np.float64) * scale
+            assert np.array_equal(episode.joint(name, channel), expected), f"{channel} of {name}"
+        following = source.target[index][np.array(rows) + 1].astype(np.float64) * scale
+        held = episode.joint(name, "target")
+        assert np.array_equal(held[:-1], following[:-1]), f"target of {name}"
+        truth = robot.spec.forward_kinematics(episode.joint(name, "position"), robot.T_world_link[robot.spec.root])
+        assert np.abs(episode.link_poses(name) - truth).max() < 1e-5, f"link poses of {name}"
+    if mpu == 1.0 and episode.header.robots:
+        raw = source.objects[rows].astype(np.float64)
+        assert np.array_equal(episode.object_poses, pose_from_wxyz(raw[..., :3], wxyz_from_xyzw(raw[..., 3:])))
+    for k, row in enumerate(rows):
+        samples = episode.physics(k)
+        assert samples is not None
+        assert len(samples.time_s) == (1 if k == 0 else stride)
+        assert samples.time_s[-1] == episode.time_s[k]
+        for camera in cameras[1:]:
+            assert row_in(episode.image(camera, "rgb", k)) == row, f"{camera} at frame {k}"
+        depth = episode.image(cameras[0], "depth", k)
+        assert np.float32(depth[1, 1]) == pytest.approx((1.0 + row / 1000) * mpu, rel=1e-6)
+    return rows
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1), version=st.sampled_from(VERSIONS), substeps=st.integers(1, 3), frame_updates=st.integers(1, 4),
+    cameras=st.integers(1, 2), wrist=st.booleans(), units=st.sampled_from(["m", "cm-y-up"]), robots=st.integers(1, 2),
+    stopped_in_between=st.booleans(),
+)  # fmt: skip
+@settings(max_examples=SCHEDULES, phases=NO_SHRINKING)
+def test_the_captured_episode_is_the_source(
+    seed: int, version: str, substeps: int, frame_updates: int, cameras: int, wrist: bool, units: str, robots: int,
+    stopped_in_between: bool,
+) -> None:  # fmt: skip
+    """≥ 500 randomised schedules at full count."""
+    rng = np.random.default_rng(seed)
+    kind = {"metres_per_unit": 0.01, "up_axis": "Y"} if units == "cm-y-up" else {}
+    source = motion(robots=robots, cameras=cameras, wrist=wrist, **kind)
+    lags = rng.integers(0, 7, 400)
+    paths = [f"/World/Camera{i}" for i in range(cameras)] + (["/World/Arm0/hand/Wrist"] if wrist else [])
+    ticks = {p: int(rng.choice([n for n in range(1, frame_updates + 1) if frame_updates % n == 0])) for p in paths}
+    stride = substeps * frame_updates
+    with TemporaryDirectory() as folder, FakeKit(
+        version, source, substeps=substeps, ticks=ticks, lag=lambda update: int(lags[update % 400]), physics_dt_s=1 / 120,
+        gpu=version != "4.5" and bool(rng.random() < 0.5), contacts=True,
+    ) as kit:  # fmt: skip
+        if stopped_in_between:
+            # An earlier run whose frames are still in the renderer when the capture begins.
+            kit.update(3)
+            first = LiveCapture(request(Path(folder, "first"), fps=120 / stride, cameras=tuple(paths)))
+            first.start()
+            kit.play()
+            kit.update(int(rng.integers(1, 12)) * frame_updates + 9)
+            kit.stop()
+            kit.update(1)
+            first.close()
+        capture = LiveCapture(request(Path(folder, "episode"), fps=120 / stride, cameras=tuple(paths)))
+        if not stopped_in_between and rng.random() < 0.3:
+            kit.play()
+            kit.update(int(rng.integers(1, 9)))  # recording begins in a running simulation
+        capture.start()
+        kit.update(int(rng.integers(0, 4)))
+        kit.play()
+        for _ in range(6):
+            kit.update(int(rng.integers(1, 9)) + frame_updates)
+            if rng.random() < 0.3:
+                kit.pause()
+                kit.update(int(rng.integers(1, 12)))
+                kit.play()
+        kit.update(10)
+        (kit.stop if rng.random() < 0.5 else lambda: capture.stop("done"))()
+        episode = finished(capture, kit)
+        assert capture.status.phase is Phase.DONE, capture.status
+        rows = check_exact(episode, source, stride)
+        assert rows
+        assert episode.header.physics_dt_s == pytest.approx(1 / 120)
+        assert capture.status.dropped == 0
+        assert session_is_clean(source.stage)
+        assert kit.products == []
+        assert kit.writers == []
+        assert kit.post_step == {}
+        assert kit.settings["/omni/replicator/captureOnPlay"] is True
+        assert kit.settings["/exts/isaacsim.core.throttling/enable_async"] is True
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1), version=st.sampled_from(VERSIONS), drop=st.floats(0, 0.05), jitter=st.floats(0, 0.05),
+    stale=st.floats(0, 0.05), tick=st.integers(1, 3), stop_and_play=st.booleans(),
+)  # fmt: skip
+@settings(max_examples=max(10, SCHEDULES // 2), phases=NO_SHRINKING)
+def test_a_faulty_renderer_is_exact_or_an_error_never_a_wrong_pair(
+    seed: int, version: str, drop: float, jitter: float, stale: float, tick: int, stop_and_play: bool
+) -> None:
+    """Dropped frames, shifted times, frames delivered twice, tick rates beside the grid, Stop and Play in mid-capture."""
+    rng = np.random.default_rng(seed)
+    source = motion()
+    kept: list[Any] = []
+
+    def fault(data: dict[str, Any], frame: Any) -> dict[str, Any] | None:
+        kept.append(dict(data))
+        if rng.random() < drop:
+            return None
+        if rng.random() < jitter:
+            n, d = data["reference_time"]
+            return {**data, "reference_time": (n + int(rng.integers(1, 40)), d)} if version in ("5.1", "6.x") else None
+        if rng.random() < stale:
+            return kept[int(rng.integers(len(kept)))]
+        return data
+
+    with (
+        TemporaryDirectory() as folder,
+        FakeKit(
+            version, source, ticks={"/World/Camera0": tick}, lag=int(rng.integers(0, 5)), payload_filter=fault
+        ) as kit,
+    ):
+        capture = LiveCapture(request(Path(folder, "e"), fps=30))
+        capture.start()
+        kit.play()
+        kit.update(int(rng.integers(5, 40)))
+        if stop_and_play:
+            kit.stop()
+            kit.play()
+        kit.update(int(rng.integers(5, 40)))
+        capture.stop("done")
+        kit.update(12)
+        assert capture._finisher is not None
+        capture._finisher.join(30)
+        if capture.status.phase is Phase.FAILED:
+            assert len(capture.status.message) > 40, capture.status
+        else:
+            assert capture.status.phase is Phase.DONE
+        if capture._episode is not None:
+            check_exact(capture._episode, source, 2)
+        assert kit.post_step == {}
+        assert kit.products == []
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_stepped_mode_is_exact_on_every_version(version: str, tmp_path: Path) -> None:
+    import asyncio
+
+    from retake.isaac.stepped import drive_stepped
+
+    source = motion(cameras=2)
+    with FakeKit(version, source, lag=4, physics_dt_s=1 / 60) as kit:
+        paths = ("/World/Camera0", "/World/Camera1")
+        capture = LiveCapture(request(tmp_path / "e", fps=15, mode="stepped", frames=6, cameras=paths))
+        capture.start()
+        asyncio.run(drive_stepped(capture))
+        assert len(finished(capture, kit)) == 6
+        check_exact(capture.episode, source, 4)
+
+
+def test_live_mode_is_refused_where_a_frame_cannot_be_tied_to_a_state(tmp_path: Path) -> None:
+    """5.0's look-ups answer with the current time: a clock without get_current_time is no clock."""
+    source = motion()
+    with FakeKit("5.1", source):
+        import sys
+
+        name = "isaacsim.core.simulation_manager._simulation_manager"
+        interface = sys.modules[name].acquire_simulation_manager_interface()
+        del interface._implementation.get_current_time
+        from fakes import strict
+
+        known = strict.facts("5.1")
+        fact = known.pop(f"{name}.Interface.get_current_time")
+        try:
+            with pytest.raises(Exception, match="use mode 'stepped'"):
+                LiveCapture(request(tmp_path / "e", mode="live")).start()
+            capture = LiveCapture(request(tmp_path / "e"))
+            capture.start()
+            assert capture._clock is not None
+            assert capture._clock.name == "held state"
+            capture.close()
+        finally:
+            known[f"{name}.Interface.get_current_time"] = fact
+
+
+def run(folder: Path, source: Motion, version: str = "6.x", updates: int = 40, **options: Any) -> LiveCapture:
+    """One plain recording at 15 fps."""
+    with FakeKit(version, source, **{"lag": 2, **options}) as kit:
+        capture = LiveCapture(request(folder, fps=15))
+        capture.start()
+        kit.play()
+        kit.update(updates)
+        capture.stop("done")
+        kit.update(12)
+        assert capture._finisher is not None
+        capture._finisher.join(30)
+    return capture
+
+
+class TestPlantedFaults:
+    """Each of these has happened to somebody; each must be caught, at run time or by the law above."""
+
+    def test_none(self, tmp_path: Path) -> None:
+        source = motion()
+        capture = run(tmp_path / "e", source)
+        assert check_exact(capture.episode, source, 4)
+
+    def test_off_by_one_pairing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from retake.isaac import clock
+
+        original = clock.FrameTime.frame_key
+        monkeypatch.setattr(clock.FrameTime, "frame_key", lambda self, n, d: original(self, n + 33334, d))
+        capture = run(tmp_path / "e", motion())
+        assert capture.status.phase is Phase.FAILED
+        assert "no physics state has the time" in capture.status.message or "nothing" in capture.status.message
+
+    def test_off_by_one_state(self, tmp_path: Path) -> None:
+        source = motion()
+        capture = run(tmp_path / "e", source, state_filter=lambda row: max(0, row - 1))
+        with pytest.raises(AssertionError, match="position of Arm0"):
+            check_exact(capture.episode, source, 4)
+
+    def test_transposed_view_matrix(self, tmp_path: Path) -> None:
+        def transpose(data: dict[str, Any], frame: Any) -> dict[str, Any]:
+            for entries in data["renderProducts"].values():
+                matrix = entries["camera_params"]["cameraViewTransform"].reshape(4, 4)
+                entries["camera_params"]["cameraViewTransform"] = matrix.T.reshape(16)
+            return data
+
+        capture = run(tmp_path / "e", motion(), payload_filter=transpose)
+        assert capture.status.phase is Phase.FAILED
+        assert "is it transposed?" in capture.status.message
+
+    def test_wxyz_read_as_xyzw(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from retake.isaac import stage_reader
+
+        monkeypatch.setattr(stage_reader, "wxyz_from_xyzw", lambda q: q)
+        source = motion()
+        capture = run(tmp_path / "e", source)
+        with pytest.raises(AssertionError, match="link poses of Arm0"):
+            check_exact(capture.episode, source, 4)
+
+    def test_vertical_aperture_used_for_fy(self, tmp_path: Path) -> None:
+        def wrong(data: dict[str, Any], frame: Any) -> dict[str, Any]:
+            for entries in data["renderProducts"].values():
+                params = entries["camera_params"]
+                P = params["cameraProjection"].reshape(4, 4).copy()
+                P[1, 1] = 2 * params["cameraFocalLength"] / params["cameraAperture"][1]
+                params["cameraProjection"] = P.reshape(16)
+            return data
+
+        capture = run(tmp_path / "e", motion(), payload_filter=wrong)
+        assert capture.status.phase is Phase.FAILED
+        assert "square pixels" in capture.status.message
+
+    def test_centimetres_taken_for_metres(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        source = motion(metres_per_unit=0.01)
+
+        def told(data: dict[str, Any], frame: Any) -> dict[str, Any]:
+            for entries in data["renderProducts"].values():
+                entries["camera_params"]["metersPerSceneUnit"] = 1.0
+            return data
+
+        capture = run(tmp_path / "a", source, payload_filter=told)
+        assert capture.status.phase is Phase.FAILED
+        assert "m per unit" in capture.status.message
+        from retake.isaac import stage_reader
+
+        original = stage_reader.IsaacStageReader.poses
+
+        def unscaled(self: Any, rows: Any) -> Any:
+            T = original(self, rows)
+            T[..., :3, 3] /= self._units.metres_per_unit
+            return T
+
+        monkeypatch.setattr(stage_reader.IsaacStageReader, "poses", unscaled)
+        capture = run(tmp_path / "b", source)
+        with pytest.raises(AssertionError, match="link poses of Arm0"):
+            check_exact(capture.episode, source, 4)
+
+    def test_buffers_kept_instead_of_copied(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """5.x hands out one buffer: without copies every frame would hold the last state."""
+        from retake.isaac import tensors
+
+        class View(np.ndarray):
+            pass
+
+        def keep(self: Any) -> Any:
+            raw = original(self)
+            buffers = [v.__dict__["_implementation"]._buffers for v in self._views]
+            robot = tensors.RawRobot(*(
+                buffers[0][n][0] for n in ("dof positions", "dof velocities", "joint forces", "dof targets", "link transforms")
+            ))  # fmt: skip
+            return tensors.RawState((robot,), raw.objects)
+
+        original = tensors.TensorReader.read
+        monkeypatch.setattr(tensors.TensorReader, "read", keep)
+        source = motion()
+        capture = run(tmp_path / "e", source, version="5.1")
+        with pytest.raises(AssertionError):
+            check_exact(capture.episode, source, 4)

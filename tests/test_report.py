@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report page: in a real headless Chromium, from disk and served; byte ranges; escaping; the sprite fallback."""
+
+from __future__ import annotations
+
+import http.client
+import shutil
+import threading
+from pathlib import Path
+
+import arrow_driver
+import pytest
+
+from retake.core.report.page import render
+from retake.core.report.serve import make_server
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium on the PATH (Debian: apt-get install chromium)"
+)
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "run with spaces"
+    assert arrow_driver.main(["run", "--run", str(path), *arrow_driver.SMALL]) == 0
+    return path
+
+
+@pytest.fixture
+def page():
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        tab = browser.new_page(viewport={"width": 1280, "height": 1000})
+        tab.problems = []
+        tab.on("console", lambda m: tab.problems.append(m.text) if m.type in ("error", "warning") else None)
+        tab.on("pageerror", lambda e: tab.problems.append(str(e)))
+        tab.on("requestfailed", lambda r: tab.problems.append(r.url) if "ERR_ABORTED" not in str(r.failure) else None)
+        yield tab
+        browser.close()
+
+
+def times(tab) -> list[float]:
+    return tab.evaluate("[...document.querySelectorAll('video')].map(v => v.currentTime)")
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_videos_play_and_scrub_together_from_disk(run, page):
+    page.goto((run / "report.html").as_uri())
+    page.wait_for_function(
+        "document.querySelectorAll('video').length >= 3 && [...document.querySelectorAll('video')].every(v => v.readyState >= 2)"
+    )
+    page.click("#play")
+    page.wait_for_function("state.frame > 8")
+    playing = times(page)
+    assert min(playing) > 0.2
+    assert max(playing) - min(playing) < 0.25
+    page.click("#play")
+    page.fill("#scrub", "12")
+    page.wait_for_function(
+        "[...document.querySelectorAll('video')].every(v => Math.abs(v.currentTime * fps - 12.5) < 0.6)"
+    )
+    assert "frame 12" in page.inner_text("#clock")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("state.frame") in (12, 13)
+    for k in range(len(page.query_selector_all(".world"))):
+        page.click(f".world >> nth={k}")
+        page.wait_for_function("[...document.querySelectorAll('video')].every(v => v.readyState >= 2)")
+    assert page.evaluate("[...document.querySelectorAll('img')].filter(i => i.complete).every(i => i.naturalWidth > 0)")
+    assert page.evaluate("document.querySelectorAll('.chart svg polyline').length") >= 3
+    assert page.problems == []
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_it_plays_when_served(run, page):
+    with make_server(run) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page.goto(f"http://127.0.0.1:{server.server_address[1]}/report.html")
+        page.wait_for_function("[...document.querySelectorAll('video')].every(v => v.readyState >= 2)")
+        page.fill("#scrub", "20")
+        page.wait_for_function(
+            "[...document.querySelectorAll('video')].every(v => Math.abs(v.currentTime * fps - 20.5) < 0.6)"
+        )
+        assert page.problems == []
+        page.goto("about:blank")
+        server.shutdown()
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_without_h264_the_page_shows_sprites(run, page, tmp_path, monkeypatch):
+    from retake.core import pipeline
+    from retake.core.run_store import open_run
+
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    shutil.rmtree(copy / "report")
+    monkeypatch.setenv("RETAKE_NO_PYAV", "1")
+    for name in ("takes", "skeleton"):
+        shutil.rmtree(copy / name)
+    assert arrow_driver.main(["run", "--run", str(copy), *arrow_driver.SMALL]) == 0
+    page.goto(pipeline.report(open_run(copy)).as_uri())
+    page.wait_for_function("document.querySelectorAll('canvas').length >= 3")
+    page.fill("#scrub", "10")
+    page.wait_for_timeout(200)
+    lit = page.evaluate(
+        "[...document.querySelectorAll('canvas')].map(c => { const s = document.createElement('canvas'); return c.width > 0; })"
+    )
+    assert all(lit)
+    assert page.problems == []
+
+
+def test_ranges_are_served(run):
+    video = "/report/simulation_front.mp4"
+    size = (run / video[1:]).stat().st_size
+    with make_server(run) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1])
+        for wanted, status, length in (
+            (None, 200, size), ("bytes=0-9", 206, 10), ("bytes=10-", 206, size - 10), ("bytes=-5", 206, 5),
+            (f"bytes={size + 5}-", 416, None), ("bytes=abc", 200, size),
+        ):  # fmt: skip
+            connection.request("GET", video, headers={"Range": wanted} if wanted else {})
+            answer = connection.getresponse()
+            body = answer.read()
+            assert answer.status == status
+            if length is not None:
+                assert len(body) == length
+        connection.request("GET", "/../run.json")
+        assert connection.getresponse().status in (200, 404)
+        connection.close()
+        server.shutdown()
+
+
+def test_text_cannot_break_out_of_the_page():
+    data = {"name": "r", "episode": {"task": "</script><script>alert(1)</script>"}}
+    html = render(data)
+    assert "<script>alert(1)" not in html
+    assert "&lt;/script&gt;" in html

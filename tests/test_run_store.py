@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run folders: one writer, no foreign files touched, manifests checked; atomic files."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retake.core.errors import RunError
+from retake.core.files import atomic_directory, canonical_json, read_json, sha256_json, write_bytes, write_json
+from retake.core.run_store import create_run, open_run, remove_leftovers
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=15,
+)
+
+
+@given(json_values)
+def test_canonical_json_is_one_form_per_value(value):
+    import json
+
+    assert json.loads(canonical_json(value)) == value
+    assert sha256_json(json.loads(json.dumps(value))) == sha256_json(value)
+
+
+def test_paths_with_spaces_and_unicode(tmp_path):
+    run = create_run(tmp_path / "läufe und so" / "run №1 — 走", {"a": 1})
+    assert open_run(run.path).manifest()["config"] == {"a": 1}
+    run.finish_stage("capture", inputs="x")
+    assert run.stage("capture") == {"inputs": "x"}
+
+
+def test_foreign_folders_are_never_touched(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(RunError, match="not a run's"):
+        create_run(tmp_path, {})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "run.json is missing"),
+        ("{", "not readable JSON"),
+        ('{"schema": "retake.run/9"}', "retake.run/9"),
+        ("[]", "'list'"),
+    ],
+)
+def test_bad_manifests_are_refused_in_words(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "run.json").write_text(content)
+    with pytest.raises(RunError, match=message):
+        open_run(tmp_path)
+
+
+def test_two_runs_into_one_folder_and_a_crash_releases_it(tmp_path):
+    run = create_run(tmp_path / "r", {})
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys, time; from retake.core.run_store import open_run\n"
+            "with open_run(sys.argv[1]).locked(): print('held', flush=True); time.sleep(60)",
+            str(run.path),
+        ],
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    with pytest.raises(RunError, match="written by another process"), run.locked():
+        pass
+    holder.kill()
+    holder.wait()
+    holder.stdout.close()
+    with run.locked():
+        pass
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_temporary(tmp_path, monkeypatch):
+    target = tmp_path / "a.json"
+    write_json(target, {"old": 1})
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_bytes(target, b"new")
+    assert read_json(target) == {"old": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_atomic_directories_appear_whole_or_not_at_all(tmp_path):
+    def fail() -> None:
+        with atomic_directory(tmp_path / "d") as folder:
+            (folder / "x").write_text("1")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+    with atomic_directory(tmp_path / "d") as folder:
+        (folder / "x").write_text("1")
+    assert (tmp_path / "d" / "x").read_text() == "1"
+
+
+def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(tmp_path):
+    for name in (".episode.tmp", ".x.abc.tmp"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".take.1.tmp.mp4").write_text("")
+    (tmp_path / ".keep").write_text("")
+    (tmp_path / "tmp.txt").write_text("")
+    remove_leftovers(tmp_path)
+    assert sorted(p.name for p in Path(tmp_path).iterdir()) == [".keep", "tmp.txt"]

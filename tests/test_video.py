@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Video files: counts, rates, sizes, determinism, refusals, and the fallback without PyAV."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retake.core import video
+from retake.core.errors import InputError, MissingDependencyError
+
+
+def frames(count: int, width: int, height: int) -> list[np.ndarray]:
+    """Smooth moving gradients, which survive lossy coding well."""
+    x, y = np.meshgrid(np.linspace(0, 200, width), np.linspace(0, 200, height))
+    return [np.stack([x, y, np.full_like(x, 5 * k % 256)], -1).astype(np.uint8) for k in range(count)]
+
+
+@given(st.integers(1, 12), st.integers(24, 70), st.integers(24, 60), st.sampled_from([5, 15, 24, 30, 14.9254]))
+def test_count_size_and_rate_survive(tmp_path_factory, count, width, height, fps):
+    path = tmp_path_factory.mktemp("v") / "clip.mp4"
+    made = frames(count, width, height)
+    written = video.write_video(path, iter(made), fps)
+    info = video.video_info(path)
+    assert (info.frames, info.size) == (count, (width, height)) == (written.frames, written.size)
+    assert info.fps == pytest.approx(fps, rel=1e-3)
+    for a, b in zip(video.read_video(path), made, strict=True):
+        assert np.abs(a.astype(int) - b).mean() < 12
+
+
+def test_lossless_is_exact_and_writing_is_deterministic(tmp_path):
+    made = [np.random.default_rng(k).integers(0, 256, (48, 64, 3), dtype=np.uint8) for k in range(3)]
+    video.write_video(tmp_path / "a.mp4", made, 15, lossless=True)
+    assert all(np.array_equal(a, b) for a, b in zip(video.read_video(tmp_path / "a.mp4"), made, strict=True))
+    video.write_video(tmp_path / "b.mp4", made, 15)
+    video.write_video(tmp_path / "c.mp4", made, 15)
+    assert (tmp_path / "b.mp4").read_bytes() == (tmp_path / "c.mp4").read_bytes()
+
+
+def test_the_fallback_without_pyav_writes_and_reads(tmp_path, monkeypatch):
+    monkeypatch.setenv("RETAKE_NO_PYAV", "1")
+    made = frames(5, 64, 48)
+    assert video.write_video(tmp_path / "clip.mp4", made, 15).codec == "mjpeg" == video.codec_available()
+    read = list(video.read_video(tmp_path / "clip.mp4"))
+    assert len(read) == 5
+    assert np.abs(read[2].astype(int) - made[2]).mean() < 6
+    info = video.video_info(tmp_path / "clip.mp4")
+    assert (info.frames, info.size, info.fps) == (5, (64, 48), 15.0)
+    with pytest.raises(MissingDependencyError, match=r"isaac-retake\[video\]"):
+        video.write_video(tmp_path / "x.mp4", made, 15, lossless=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4"]
+
+
+def test_failures_leave_nothing_behind_and_are_explained(tmp_path):
+    def broken():
+        yield from frames(2, 32, 24)
+        raise RuntimeError("the simulator went away")
+
+    with pytest.raises(RuntimeError):
+        video.write_video(tmp_path / "clip.mp4", broken(), 15)
+    with pytest.raises(InputError, match="at least one"):
+        video.write_video(tmp_path / "clip.mp4", iter([]), 15)
+    with pytest.raises(InputError, match="video frame 1 is"):
+        video.write_video(tmp_path / "clip.mp4", [*frames(1, 32, 24), *frames(1, 34, 24)], 15)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(InputError, match="not a readable video"):
+        list(video.read_video(tmp_path / "text.mp4"))
+    with pytest.raises(InputError, match="does not exist"):
+        list(video.read_video(tmp_path / "none.mp4"))
