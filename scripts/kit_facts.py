@@ -38,6 +38,10 @@ SIM_TAG = {"4.5": "v5.0.0", "5.1": "v5.1.0", "6.x": "v6.0.1"}
 RECORDER = "source/extensions/isaacsim.replicator.synthetic_recorder/isaacsim/replicator/synthetic_recorder/synthetic_recorder.py"
 GENERATION = "source/extensions/isaacsim.replicator.examples/python/tests/test_data_augmentation.py"
 REPLICATOR = "omni.replicator.core 1.12 (Apache-2.0 headers), scripts/"
+WIDGETS = (
+    "Window", "ScrollingFrame", "CollapsableFrame", "Frame", "VStack", "HStack", "Label", "Button", "CheckBox", "StringField",
+    "FloatField", "ComboBox", "ProgressBar", "ImageWithProvider", "ByteImageProvider",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,15 @@ class Sources:
         block = text[found.end() : found.end() + (following.start() if following else 4000)]
         names = re.findall(r'py(?:bind11)?::arg\("(\w+)"\)', block)
         return f"({', '.join(names)})" if names else "", line
+
+    def find(self, tag: str, pattern: str) -> tuple[str, int]:
+        """(path, line) of the first use of a text in IsaacSim's Python. Raises LookupError when there is none."""
+        command = ["git", "-C", str(self.git["isaacsim"]), "grep", "-n", "-F", "-m1", pattern, tag, "--", "*.py"]
+        found = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+        if not found:
+            raise LookupError(f"IsaacSim {tag} has no Python with {pattern!r}")
+        _, path, line, _ = found[0].split(":", 3)
+        return path, int(line)
 
     def usage(self, repository: str, tag: str, path: str, pattern: str) -> int:
         """Line of a call. Raises LookupError when it is not there."""
@@ -331,6 +344,7 @@ def collect(sources: Sources) -> dict[str, list[Fact]]:
         *(f"IApp.{n}" for n in (
             "get_app_version", "get_app_name", "get_kit_version", "get_extension_manager", "get_post_update_event_stream",
             "get_update_number",
+                "post_quit",
         )),
     )  # fmt: skip
     python(
@@ -471,6 +485,11 @@ def collect(sources: Sources) -> dict[str, list[Fact]]:
             how,
         )
         noted((version,), "omni.ext.IExt.on_startup", "method", "(ext_id)", f"{sim} v6.0.1", GENERATION, 0, how)
+    for name in WIDGETS:
+        for version, tag in new.items():
+            path, line = sources.find(tag, f"ui.{name}(")
+            add(version, f"omni.ui.{name}", "function", "(*args, **kwargs)", f"{sim} {tag}", path, line, "usage")
+        noted(old, f"omni.ui.{name}", "function", "(*args, **kwargs)", f"{sim} v5.1.0", path, line, "unverified")
     version_path = "source/extensions/isaacsim.core.version/isaacsim/core/version/extension.py"
     python(new, "isaacsim", sim, version_path, "isaacsim.core.version", "get_version")
     noted(

@@ -29,7 +29,8 @@ def physics() -> ModuleType:
     if "prove_physics" not in sys.modules:
         file = ROOT / "scripts" / "prove" / "physics.py"
         spec = importlib.util.spec_from_file_location("prove_physics", file)
-        assert spec and spec.loader
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules["prove_physics"] = module
         spec.loader.exec_module(module)

@@ -18,7 +18,7 @@ from retake.core.export.encode import read_segment
 from retake.core.export.physics import NEVER, physics_arrays, unpack_masks
 from retake.core.export.reader import Dataset
 from retake.core.export.urdf_out import robot_urdf
-from retake.core.files import write_json
+from retake.core.files import read_json, write_json
 from retake.core.oscar_episode import import_oscar
 from retake.core.skeleton import skeleton_frames
 from retake.core.urdf import read_urdf
@@ -97,7 +97,7 @@ def test_oscar_export_import_export_is_identical(tmp_path):
     first = oscar.samples(tmp_path / "d")[0]
     for trip in ("a", "b"):
         back = tmp_path / trip
-        import_oscar(first, back / "episode")
+        import_oscar(first, back / "episode", ee_link=read_json(first / "provenance.json")["ee_link"])
         export([back], tmp_path / f"d{trip}", ExportOptions("oscar"), Selection(include_sim=True, action_source="next-state"))
         second = oscar.samples(tmp_path / f"d{trip}")[0]
         with np.load(first / "episode_meta.npz") as a, np.load(second / "episode_meta.npz") as b:

@@ -11,16 +11,19 @@ import numpy as np
 import pytest
 import usd_stages
 from newton_support import SMALL, TINY, brief
-from pxr import UsdPhysics
+from pxr import Usd, UsdPhysics
 
 from retake.core.episode import open_episode
 from retake.core.episode.check import check_episode
 from retake.core.episode.events import object_events
 from retake.core.errors import EpisodeError, InputError, MissingDependencyError, StageError
 from retake.core.geometry import inverse, transform
-from retake.newton import run
+from retake.newton import engine, run
 from retake.newton.preset import load_preset, preset_names
 from retake.newton.run import capture
+from retake.newton.scenario import _find_target
+from retake.usd.articulation import read_articulations
+from retake.usd.bodies import read_objects
 
 pytestmark = pytest.mark.xdist_group("newton")
 STAGES = {"Panda": "pick_place/scene.usda", "SixAxis": "sixaxis/scene.usda"}
@@ -240,7 +243,10 @@ def test_any_stage_in_any_units_moves_the_same(units, tmp_path):
         motion = tmp_path / "swing.npz"
         np.savez(motion, joint_names=["hinge"], time_s=[0.0, 0.4], joint_position=[[0.0], [0.8]])
         return capture(
-            tmp_path / name, stage=file, overrides={"frames": 12, "motion_file": str(motion), "cameras": TINY}, render=False
+            tmp_path / name,
+            stage=file,
+            overrides={"frames": 12, "motion_file": str(motion), "cameras": TINY},
+            render=False,
         )
 
     a, b = simulate("metric", 1.0, 1.0, "Z"), simulate("other", *units)
@@ -255,10 +261,10 @@ def test_any_stage_in_any_units_moves_the_same(units, tmp_path):
 
 def test_replay_refuses_bad_files(tmp_path):
     file = tmp_path / "m.npz"
-    with pytest.raises(InputError, match="expected an .npz with joint_names"):
+    with pytest.raises(InputError, match=r"expected an .npz with joint_names"):
         capture(tmp_path / "a", overrides=brief(scenario="replay", motion_file=str(file)))
     np.savez(file, joint_names=["nobody"], time_s=[0.0], joint_position=[[0.0]])
-    with pytest.raises(InputError, match="unknown joint in .*'nobody'; valid: panda_finger_joint1"):
+    with pytest.raises(InputError, match=r"unknown joint in .*'nobody'; valid: panda_finger_joint1"):
         capture(tmp_path / "b", overrides=brief(scenario="replay", motion_file=str(file)))
     np.savez(file, joint_names=["panda_joint1"], time_s=[0.0, 0.0], joint_position=[[0.0], [0.0]])
     with pytest.raises(InputError, match="time_s must increase"):
@@ -285,11 +291,11 @@ def test_stage_faults(tmp_path):
         capture(tmp_path / "a", stage=exported(tmp_path, usd_stages.pendulum(), "b.usda"))
     seeing = usd_stages.pendulum()
     usd_stages.add_camera(seeing)
-    with pytest.raises(StageError, match="has no rigid body|no rigid object to pick"):
+    with pytest.raises(StageError, match=r"has no rigid body|no rigid object to pick"):
         capture(tmp_path / "a", stage=exported(tmp_path, seeing, "c.usda"), overrides={"scenario": "pick_place"})
     usd_stages.add_body(seeing, "/World/Box", (0.5, 0, 0.1), 0.05, 0.1)
+    file = exported(tmp_path, seeing, "d.usda")
     with pytest.raises(StageError, match="robot 'Arm' has no gripper"):
-        file = exported(tmp_path, seeing, "d.usda")
         capture(tmp_path / "a", stage=file, overrides={"scenario": "pick_place", "object": "Box", "target": "base"})
     without_scene = usd_stages.pendulum()
     usd_stages.add_camera(without_scene)
@@ -301,7 +307,10 @@ def test_stage_faults(tmp_path):
 
 def test_task_faults(tmp_path):
     cases = [
-        ({"randomise": {"object_scale": [1.0, 2.0, 1.0]}}, "mm across its narrow side; gripper 'panda_hand' opens 80 mm"),
+        (
+            {"randomise": {"object_scale": [1.0, 2.0, 1.0]}},
+            "mm across its narrow side; gripper 'panda_hand' opens 80 mm",
+        ),
         ({"randomise": {"target_offset_m": [0.9, 0.5]}}, "cannot reach"),
         ({"phases": {"carry": 0.2}}, "the planned motion turns joint"),
         ({"phases": {"carry": 30.0}}, "the task's phases take"),
@@ -349,7 +358,7 @@ def test_cancelled_capture_keeps_its_frames(tmp_path):
 
     with pytest.raises(StopError):
         capture(tmp_path / "e", overrides=brief(9), progress=stop)
-    made = open_episode(tmp_path / "e")
+    made = open_episode(tmp_path / "e", allow_incomplete=True)
     assert not made.complete
     assert len(made) == 3
 
@@ -372,40 +381,30 @@ def test_unstable_simulation_is_said(tmp_path):
     drive.CreateStiffnessAttr(1e25)
     drive.CreateDampingAttr(0.0)
     drive.CreateTargetPositionAttr(90.0)
-    with pytest.raises((InputError, EpisodeError), match="unstable|finite"):
-        file = exported(tmp_path, stage)
-        np.savez(tmp_path / "m.npz", joint_names=["hinge"], time_s=[0, 0.1], joint_position=[[0.0], [1.5]])
+    file = exported(tmp_path, stage)
+    np.savez(tmp_path / "m.npz", joint_names=["hinge"], time_s=[0, 0.1], joint_position=[[0.0], [1.5]])
+    with pytest.raises((InputError, EpisodeError), match=r"unstable|finite"):
         capture(
             tmp_path / "e", stage=file, overrides={"frames": 20, "motion_file": str(tmp_path / "m.npz")}, render=False
         )
 
 
 def test_missing_extra_is_named(monkeypatch):
-    from retake.newton import engine
-
     monkeypatch.setitem(sys.modules, "warp", None)
     with pytest.raises(MissingDependencyError, match=r"extra 'newton'.*isaac-retake\[newton\]"):
         engine.load.__wrapped__()
 
 
 def test_cache_follows_xdg(monkeypatch, tmp_path):
-    from retake.newton.engine import cache_dir
-
     monkeypatch.setenv("WARP_CACHE_PATH", str(tmp_path / "w"))
-    assert cache_dir() == tmp_path / "w"
+    assert engine.cache_dir() == tmp_path / "w"
     monkeypatch.delenv("WARP_CACHE_PATH")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_dir() == tmp_path / "retake" / "warp"
+    assert engine.cache_dir() == tmp_path / "retake" / "warp"
 
 
 def test_target_by_name_label_or_path():
     """A target is found by name, label or path."""
-    from pxr import Usd
-
-    from retake.newton.scenario import _find_target
-    from retake.usd.articulation import read_articulations
-    from retake.usd.bodies import read_objects
-
     stage = Usd.Stage.Open(str(usd_stages.PICK_PLACE))
     (packet,) = read_objects(stage, read_articulations(stage))
     for name in ("tray", "Tray", "/World/Tray"):

@@ -77,7 +77,12 @@ def test_a_shifted_camera_is_noticed(tmp_path):
     assert sum(e.beyond_1px for e in proof.mask_errors(episode, stage, range(1))) == 0
 
     class Shifted:
-        header, link_poses, object_poses, image = episode.header, episode.link_poses, episode.object_poses, episode.image
+        header, link_poses, object_poses, image = (
+            episode.header,
+            episode.link_poses,
+            episode.object_poses,
+            episode.image,
+        )
 
         @staticmethod
         def camera(name: str, frame: int):

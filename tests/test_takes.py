@@ -45,7 +45,7 @@ class Bench:
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory) -> Bench:
     root = tmp_path_factory.mktemp("takes")
-    episode = make_scene_episode(root / "e", frames=14, size=(240, 180), wrist=True)
+    episode = make_scene_episode(root / "e", frames=10, size=(320, 240), wrist=True)
     write_json(root / "skeleton" / "skeleton.json", {"sha256": "ab" * 32})
     for camera in ("front", "wrist"):
         make_variants(episode, camera, root / camera, worlds=[load_catalogue().preset("chips_conveyor")], seed=2)
@@ -92,7 +92,7 @@ def test_frame_0_is_the_variant_frame(bench, frames):
     world = load_catalogue().preset("chips_conveyor")
     rendered = ProceduralBackend().render(source, world, 2)
     assert psnr(rendered, first) == float("inf")  # not only copied: drawn anew it is the same
-    assert len(frames) == 14
+    assert len(frames) == 10
 
 
 def test_the_background_stands_still(bench, frames):
@@ -112,7 +112,7 @@ def test_without_light_from_anywhere_but_above_the_still_region_is_exact(bench):
     first = source_frame(bench.episode, "front", 0)
     dresser = ProceduralBackend().dresser(first, plain, 0)
     start = dresser.render(first)
-    for index in (5, 9, 13):
+    for index in (4, 9):
         frame = dresser.render(source_frame(bench.episode, "front", index))
         region = still_region(bench, 0, index)
         # Contact shadows reach centimetres: leave out the table near gripper and packet, keep everything else.
@@ -127,7 +127,7 @@ def test_robot_structure_equals_the_simulation_in_every_frame(bench, frames):
     for index, frame in enumerate(frames):
         source = source_frame(bench.episode, "front", index)
         assert structure_f1(frame, source.rgb, source.robot_mask) >= 0.95, index
-    wrong = source_frame(bench.episode, "front", 6)
+    wrong = source_frame(bench.episode, "front", 5)
     assert structure_f1(frames[2], wrong.rgb, wrong.robot_mask) < 0.9
 
 
@@ -139,7 +139,7 @@ def test_the_object_is_drawn_exactly_where_the_simulation_has_it(bench):
     for colour in ("#ff00ff", "#00ff00"):
         flat = {"subject": {"kind": "plush", "colours": [colour, colour, colour], "gloss": 0.0}}
         looks.append(ProceduralBackend().dresser(first, dataclasses.replace(world, parameters=flat), 0))
-    for index in range(0, 14, 1 if FULL else 3):
+    for index in range(0, 10, 1 if FULL else 3):
         source = source_frame(bench.episode, "front", index)
         a, b = (d.render(source).astype(int) for d in looks)
         drawn = np.abs(a - b).max(-1) > 40
@@ -243,8 +243,8 @@ def test_the_wrist_camera_works_with_both_kinds_of_first_frame(bench, tmp_path):
 
 
 def test_windows_outside_the_episode_are_refused(bench, tmp_path):
-    for changes in ({"frames": 15}, {"start": 14}, {"start": -1}, {"frames": 10, "start": 8}):
-        with pytest.raises(TakeError, match="has 14 frames"):
+    for changes in ({"frames": 11}, {"start": 10}, {"start": -1}, {"frames": 5, "start": 8}):
+        with pytest.raises(TakeError, match="has 10 frames"):
             make_take(bench.request(**changes), CompositeBackend(), tmp_path / "t")
 
 

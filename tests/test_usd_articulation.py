@@ -181,7 +181,9 @@ def two_robots() -> Usd.Stage:
 
 def test_two_robots():
     stage = two_robots()
-    with pytest.raises(StageError, match=r"2 robots are named 'Arm' \(/World/Arm, /World/Cell/Arm\); names must differ"):
+    with pytest.raises(
+        StageError, match=r"2 robots are named 'Arm' \(/World/Arm, /World/Cell/Arm\); names must differ"
+    ):
         read_robots(stage)
     for name in ("hinge", "slide", "fix"):
         joint = UsdPhysics.Joint.Get(stage, f"/World/Cell/Arm/joints/{name}")
@@ -194,12 +196,14 @@ def test_two_robots():
     for name in ("hinge", "slide", "fix"):
         joint = UsdPhysics.Joint.Get(stage, f"/World/Cell/Other/joints/{name}")
         for relation in (joint.GetBody0Rel(), joint.GetBody1Rel()):
-            relation.SetTargets([t.ReplacePrefix("/World/Cell/Arm", "/World/Cell/Other") for t in relation.GetTargets()])
+            relation.SetTargets(
+                [t.ReplacePrefix("/World/Cell/Arm", "/World/Cell/Other") for t in relation.GetTargets()]
+            )
     assert [r.name for r in read_robots(stage)] == ["Arm", "Other"]
 
 
 def test_refusals(tmp_path):
-    with pytest.raises(StageError, match="does not exist; expected a .usd"):
+    with pytest.raises(StageError, match=r"does not exist; expected a .usd"):
         open_stage(tmp_path / "none.usda")
     broken = tmp_path / "broken.usda"
     broken.write_text("this is no stage")
@@ -209,7 +213,7 @@ def test_refusals(tmp_path):
     dangling.write_text('#usda 1.0\ndef Xform "A" (references = @./gone.usda@)\n{\n}\n')
     with pytest.raises(StageError, match=r"needs files that are not there: .*gone.usda"):
         open_stage(dangling)
-    with pytest.raises(StageError, match="has no articulation .0 rigid bodies"):
+    with pytest.raises(StageError, match=r"has no articulation .0 rigid bodies"):
         read_robots(usd_stages.empty())
 
 
@@ -235,7 +239,7 @@ def test_refuses_loops_unless_marked():
 def test_bad_units():
     stage = usd_stages.pendulum()
     UsdGeom.SetStageMetersPerUnit(stage, 0.0)
-    with pytest.raises(StageError, match="metersPerUnit is 0.0; expected a positive number"):
+    with pytest.raises(StageError, match=r"metersPerUnit is 0.0; expected a positive number"):
         read_robots(stage)
 
 

@@ -129,7 +129,9 @@ def test_demo_camera():
             "omni:lensdistortion:model = ftheta",
         ),
         (
-            lambda c: c.GetPrim().CreateAttribute("cameraProjectionType", Sdf.ValueTypeNames.Token).Set("fisheyeSpherical"),
+            lambda c: (
+                c.GetPrim().CreateAttribute("cameraProjectionType", Sdf.ValueTypeNames.Token).Set("fisheyeSpherical")
+            ),
             "cameraProjectionType = fisheyeSpherical",
         ),
         (lambda c: UsdGeom.Xformable(c).AddScaleOp().Set(Gf.Vec3f(-1, 1, 1)), "mirrors or shears"),

@@ -314,10 +314,98 @@ def release_memory(tmp: Path) -> dict[str, Any]:
     return {"held_mb": round(held / 1e6), "held_after_mb": 0, "seconds": round(took, 2)}
 
 
-def damage_page(database: Path, page: int) -> None:
-    """Overwrite one page with noise through the file system."""
-    with database.open("r+b") as stream:
-        stream.seek(4096 * page)
-        stream.write(random.Random(page).randbytes(4096))
+def fuzz(tmp: Path, cases: int, seed: int = 0) -> dict[str, Any]:
+    """Requests made from the API's own description, valid and broken ones; none may be answered with 5xx.
+
+    The endless event stream is left out (its own test covers it).
+    """
+    import requests
+    import schemathesis
+    from hypothesis import HealthCheck, Phase, given, settings
+    from hypothesis import seed as seeded
+    from schemathesis import GenerationMode
+
+    place = make_place(tmp / "root", 2)
+    process = service(tmp, place)
+    client = process.start()
+    codes: dict[int, int] = {}
+    try:
+        all_done(client, [client.submit([place.job(1)])[0].id])
+        headers = {"Authorization": f"Bearer {client._token}"}
+        schema = schemathesis.openapi.from_url(f"{client.url}/api/openapi.json", headers=headers)
+        operations = [r.ok() for r in schema.get_all_operations() if r.ok().path != "/api/events"]
+        with requests.Session() as session:
+            for number, operation in enumerate(operations):
+                for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+
+                    @seeded(seed + number)
+                    @settings(
+                        max_examples=-(-cases // (2 * len(operations))), database=None, deadline=None, phases=[Phase.generate],
+                        suppress_health_check=list(HealthCheck),
+                    )  # fmt: skip
+                    @given(case=operation.as_strategy(generation_mode=mode))
+                    def attack(case: Any) -> None:
+                        answer = case.call(base_url=client.url, session=session, headers=headers, timeout=30)
+                        codes[answer.status_code] = codes.get(answer.status_code, 0) + 1
+                        assert answer.status_code < 500, (answer.status_code, answer.text[:500], case.as_curl_command())
+                        if answer.status_code >= 400:
+                            assert answer.json()["error"]
+
+                    try:
+                        attack()
+                    except Exception as error:
+                        if "Unsatisfiable" not in type(error).__name__:  # nothing can be wrong about a call without arguments
+                            raise
+        assert process.process.poll() is None, "the service died"
+        assert client.status().event >= 0
+    finally:
+        process.stop()
+    return {"cases": sum(codes.values()), "operations": len(operations), "status_codes": dict(sorted(codes.items())), "errors_5xx": 0}
 
 
+def ray_lost_node(tmp: Path, count: int) -> dict[str, Any]:
+    """A cluster of two nodes, one of which dies in mid-run."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    from retake.worker.content import Hasher, content_hash
+    from retake.worker.ray_run import Fleet
+
+    frames, seeds = 6, range(count)
+    expected = undisturbed(tmp, seeds, frames)
+    place = make_place(tmp / "root", frames)
+    spec, hasher = specs()["sleepy"], Hasher()
+    jobs = [(job, content_hash(job, spec, hasher)) for job in (place.job(s) for s in seeds)]
+    slow = [(j, content_hash(j, spec, hasher)) for j in (place.job(1000 + s, name=f"slow-{s}", sleep_s=0.25) for s in range(8))]
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": 80 << 20})
+    nodes = [cluster.add_node(num_cpus=1, object_store_memory=80 << 20) for _ in range(2)]
+    made: list[str] = []
+    try:
+        environment = {"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}}
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR", configure_logging=False, runtime_env=environment)
+        with Fleet("running", spec, size=2) as fleet:
+            assert fleet.settle() == 2
+            fleet.run([(place.job(900 + k, name=f"warm-{k}"), "") for k in range(4)])
+            began = time.monotonic()
+            assert fleet.run(slow) == {}
+            two_s = time.monotonic() - began
+            killer = threading.Timer(0.4, lambda: cluster.remove_node(nodes[1], allow_graceful=False))
+            killer.start()
+            assert fleet.run(jobs, lambda job: made.append(job.output.name)) == {}
+            killer.join()
+            lost_after = fleet.lost
+            if not lost_after:  # it died between two jobs: the next one notices
+                assert fleet.run(jobs) == {}
+                lost_after = fleet.lost
+            begin_one = [(j, content_hash(j, spec, hasher)) for j in (place.job(1000 + s, name=f"one-{s}", sleep_s=0.25) for s in range(8))]
+            began = time.monotonic()
+            assert fleet.run(begin_one) == {}
+            one_s = time.monotonic() - began
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    takes = {name: video for name, video in place.takes().items() if name.startswith("v0-")}
+    assert takes == expected
+    assert place.leftovers() == []
+    assert len(made) == len(set(made)) == count, "a take was made twice"
+    return {"takes": count, "actors_lost": lost_after, "speed_up_2_workers": round(one_s / two_s, 2), "one_s": round(one_s, 2), "two_s": round(two_s, 2)}

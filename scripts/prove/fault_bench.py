@@ -24,7 +24,7 @@ import cv2
 sys.path.insert(0, str(Path(__file__).parent))
 from bench_episodes import bench_episode, bench_stage
 from faults import FAULTS, Faulty, View, plant
-from rematerialise import WORLDS, draw_look
+from rematerialise import Painter, draw_look
 from rerender import Rerenderer, load_maps
 
 from retake.core.verdicts.judge import examine
@@ -58,7 +58,9 @@ class Job:
     @property
     def key(self) -> str:
         """Identity in the cache."""
-        return f"{self.split}/{self.robot}_{self.seed}/{self.camera}/{self.kind}:{self.level:g}/{self.world}:{self.look}"
+        return (
+            f"{self.split}/{self.robot}_{self.seed}/{self.camera}/{self.kind}:{self.level:g}/{self.world}:{self.look}"
+        )
 
     @property
     def look_seed(self) -> int:
@@ -112,7 +114,8 @@ def run_job(view: View, job: Job, maps: object, folder: Path) -> dict:
     began = time.process_time()
     write_video(video, (painter.frame(t) for t in range(len(view.maps.ids))), view.episode.header.fps, crf=look.crf)
     painted = time.process_time()
-    judged = examine(video, view.episode, job.camera, config=load_settings())
+    first = Painter(look, view.maps).frame(0)
+    judged = examine(video, view.episode, job.camera, first_frame=first, config=load_settings())
     return {
         "key": job.key, "version": VERSION, "split": job.split, "view": f"{job.robot}_{job.seed}/{job.camera}",
         "kind": job.kind, "level": job.level, "world": job.world, "warp_px": round(look.warp_px, 3),
@@ -158,7 +161,9 @@ def main() -> None:
             if maps_of != (job.kind, job.level):
                 maps_of = (job.kind, job.level)
                 maps = None
-                maps = view.maps if job.kind == "clean" else plant(view, job.kind, job.level, job.look_seed) or view.maps
+                maps = (
+                    view.maps if job.kind == "clean" else plant(view, job.kind, job.level, job.look_seed) or view.maps
+                )
             stream.write(json.dumps(run_job(view, job, maps, Path(temporary))) + "\n")
             stream.flush()
             if number % 20 == 0:

@@ -129,7 +129,9 @@ def _reposed(view: View, change: Callable[[np.ndarray, object], np.ndarray]) -> 
 
 def _invert_gripper(q: np.ndarray, robot: object) -> np.ndarray:
     for gripper in robot.grippers:  # type: ignore[attr-defined]
-        for name, opened, closed in zip(gripper.finger_joints, gripper.open_position, gripper.closed_position, strict=True):
+        for name, opened, closed in zip(
+            gripper.finger_joints, gripper.open_position, gripper.closed_position, strict=True
+        ):
             dof = robot.dof_index(name)  # type: ignore[attr-defined]
             q[:, dof] = opened + closed - q[:, dof]
     return q

@@ -39,7 +39,7 @@ from retake.newton.run import capture, command
 from retake.newton.scenario import build
 from retake.newton.simulator import Simulator
 from retake.usd.camera import read_camera
-from retake.usd.stage import body_of, open_stage, stage_sha256
+from retake.usd.stage import body_of, stage_sha256
 from retake.usd.units import StageUnits, world_pose
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -90,7 +90,8 @@ def trial(robot: str, seed: int, *, preset: str = "short", friction: float | Non
             if grasp <= m.time_s < release:
                 held.append((inverse(m.T_world_body[hand]) @ m.T_world_body[body])[:3, 3])
     goal = scenario.goal
-    assert goal is not None and obj.mass_kg is not None
+    assert goal is not None
+    assert obj.mass_kg is not None
     centre = transform(sim.pose(body), np.array(obj.center_m))
     inside = (np.abs(centre - goal["center_m"]) <= np.array(goal["size_m"]) / 2).all()
     return Trial(
@@ -110,7 +111,7 @@ class Solid:
 
 def solids(stage: Usd.Stage) -> dict[str, Solid]:
     """Visible geometry per rigid body (and per static prim), read with pxr alone."""
-    units, out = StageUnits.of(stage), {}
+    units = StageUnits.of(stage)
     collected: dict[str, tuple[list[np.ndarray[Any, Any]], list[np.ndarray[Any, Any]]]] = {}
     cache = UsdGeom.XformCache(Usd.TimeCode.Default())
     for prim in stage.Traverse():
@@ -141,9 +142,10 @@ def solids(stage: Usd.Stage) -> dict[str, Solid]:
             triangles.append(points[np.array(faces)])
         else:
             convex.append(place(_surface_points(prim)))
-    for path, (triangles, convex) in collected.items():
-        out[path] = Solid(np.concatenate(triangles) if triangles else np.zeros((0, 3, 3)), tuple(convex))
-    return out
+    return {
+        path: Solid(np.concatenate(triangles) if triangles else np.zeros((0, 3, 3)), tuple(convex))
+        for path, (triangles, convex) in collected.items()
+    }
 
 
 def _surface_points(prim: Usd.Prim) -> np.ndarray[Any, Any]:
@@ -153,7 +155,11 @@ def _surface_points(prim: Usd.Prim) -> np.ndarray[Any, Any]:
         return np.stack(np.meshgrid(*[[-half, half]] * 3, indexing="ij"), -1).reshape(-1, 3)
     capsule = prim.IsA(UsdGeom.Capsule)
     shape = UsdGeom.Capsule(prim) if capsule else UsdGeom.Cylinder(prim)
-    radius, height, axis = shape.GetRadiusAttr().Get(), shape.GetHeightAttr().Get(), "XYZ".index(shape.GetAxisAttr().Get())
+    radius, height, axis = (
+        shape.GetRadiusAttr().Get(),
+        shape.GetHeightAttr().Get(),
+        "XYZ".index(shape.GetAxisAttr().Get()),
+    )
     turn = np.linspace(0, 2 * np.pi, 120, endpoint=False)
     tilts = np.linspace(0, np.pi / 2, 30) if capsule else np.array([0.0])
     rows = []
@@ -256,33 +262,33 @@ def frustum_error_px(count: int, seed: int = 0) -> float:
         frustum = lens.frustum
         local = rng.uniform([-1, -1, -4], [1, 1, -0.5], (16, 3))
         points = local @ R.T + M[3, :3]
-        clip = np.c_[points, np.ones(16)] @ np.array(frustum.ComputeViewMatrix()) @ np.array(frustum.ComputeProjectionMatrix())
+        clip = (
+            np.c_[points, np.ones(16)]
+            @ np.array(frustum.ComputeViewMatrix())
+            @ np.array(frustum.ComputeProjectionMatrix())
+        )
         expected = (clip[:, :2] / clip[:, 3:] * [1, -1] + 1) / 2 * size
         uv, _ = read_camera(camera.GetPrim(), size).camera().project(points)
         worst = max(worst, float(np.abs(uv - expected).max()) / max(size))
     return worst
 
 
-def hash_in_another_process(robot: str, seed: int, frames: int) -> str:
+def overrides_for(robot: str, small: bool) -> dict[str, Any]:
+    """The robot's stage, and small images where the proof is a quick one."""
+    small_camera = {"cameras": [{"name": "front", "size": [320, 240]}]}
+    return {"stage": STAGES[robot], **(small_camera if small else {})}
+
+
+def hash_in_another_process(robot: str, seed: int, small: bool) -> str:
     """Content hash of a rendered episode captured by a fresh interpreter."""
     code = (
-        "import sys, tempfile; from pathlib import Path; from retake.newton.run import capture\n"
-        f"o = {{'stage': {STAGES[robot]!r}, 'frames': {frames}, 'phases': {_fitting(frames)!r}}}\n"
-        f"e = capture(Path(tempfile.mkdtemp(dir=sys.argv[1])) / 'e', seed={seed}, overrides=o); print(e.content_sha256)"
+        "import sys; from pathlib import Path; from retake.newton.run import capture\n"
+        f"e = capture(Path(sys.argv[1]) / 'e', seed={seed}, overrides={overrides_for(robot, small)!r})\n"
+        "print(e.content_sha256)"
     )
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True)
     return done.stdout.strip()
-
-
-def _fitting(frames: int) -> dict[str, float]:
-    """Phase durations squeezed into a short episode (hashes need no successful grasp)."""
-    preset = load_preset("short", {})
-    if frames >= preset.frames:
-        return dict(preset.phases)
-    from retake.newton.pick_place import PHASES
-
-    return dict.fromkeys(PHASES, (frames - 1) / preset.fps / len(PHASES))
 
 
 class _Results:
@@ -327,14 +333,14 @@ def _inputs() -> str:
 
 def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
     """Run every proof, write physics.json and physics.md into `out_dir`. Raises AssertionError when a bound is missed."""
-    seeds, controls, weights, cameras, frames = (4, 2, 1, 200, 21) if quick else (40, 10, 5, 10_000, 81)
+    seeds, controls, weights, cameras = (4, 2, 1, 200) if quick else (40, 10, 5, 10_000)
     results = _Results(ROOT / ".cache" / "prove" / "physics.jsonl", _inputs())
     rows: list[dict[str, Any]] = []
 
     def row(what: str, count: int, value: Any, bound: str, good: bool) -> None:
         rows.append({"what": what, "count": count, "value": value, "bound": bound, "holds": bool(good)})
 
-    for robot, stage in STAGES.items():
+    for robot in STAGES:
         trials = [results.get(f"{robot} seed {s}", lambda s=s, r=robot: trial(r, s).__dict__) for s in range(seeds)]
         share = float(np.mean([t["in_target"] for t in trials]))
         row(f"{robot}: packet ends in the tray", seeds, f"{share:.1%}", ">= 95 %", share >= 0.95)
@@ -355,11 +361,11 @@ def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
         off = max(abs(t["force_over_weight"] - 1) for t in carried)
         row(f"{robot}: contact force against weight", weights, f"{off:.3%}", "<= 2 %", off <= 0.02)
         hashes = [
-            results.get(f"{robot} hash {n} {frames}", lambda r=robot: hash_in_another_process(r, 3, frames))
+            results.get(f"{robot} hash {n} quick={quick}", lambda r=robot: hash_in_another_process(r, 3, quick))
             for n in range(2)
         ]
         row(f"{robot}: same seed, same hash", 2, hashes[0][:16], "equal", hashes[0] == hashes[1])
-        masks = results.get(f"{robot} masks {frames}", lambda r=robot, st=stage: _masks(r, st, frames))
+        masks = results.get(f"{robot} masks quick={quick}", lambda r=robot: _masks(r, quick))
         row(f"{robot}: mask pixels beyond 1 px", masks["masks"], masks["beyond"], "0", masks["beyond"] == 0)
         error = masks["kinematics_m"]
         row(f"{robot}: link poses against kinematics", masks["frames"], f"{error:.1e} m", "<= 1e-6 m", error <= 1e-6)
@@ -370,18 +376,20 @@ def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
     write_json(out_dir / "physics.json", report)
     lines = ["# Embedded simulator: measured", "", f"{engine.versions()}; CPU.", ""]
     lines += ["| what | count | value | bound | holds |", "|---|---|---|---|---|"]
-    lines += [f"| {r['what']} | {r['count']} | {r['value']} | {r['bound']} | {'yes' if r['holds'] else 'NO'} |" for r in rows]
+    lines += [
+        f"| {r['what']} | {r['count']} | {r['value']} | {r['bound']} | {'yes' if r['holds'] else 'NO'} |" for r in rows
+    ]
     write_bytes(out_dir / "physics.md", ("\n".join(lines) + "\n").encode())
     assert report["holds"], [r for r in rows if not r["holds"]]
     return report
 
 
-def _masks(robot: str, stage: str, frames: int) -> dict[str, Any]:
+def _masks(robot: str, small: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        overrides = {"stage": stage, "frames": frames, "phases": _fitting(frames)}
+        overrides = overrides_for(robot, small)
         episode = capture(Path(folder) / "e", seed=5, overrides=overrides)
-        scenario = build(load_preset("short", overrides), 5)
-        errors = mask_errors(episode, scenario.stage, range(0, frames, 4))
+        stage = build(load_preset("short", overrides), 5).stage
+        errors = mask_errors(episode, stage, range(0, len(episode), 4))
         spec, poses = episode.header.robots[0], episode.link_poses(episode.header.robots[0].name)
         expected = spec.forward_kinematics(episode.joint(spec.name, "position"), poses[:, spec.root])
         return {

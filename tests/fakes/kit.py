@@ -538,7 +538,8 @@ def build_modules(kit: FakeKit) -> dict[str, Any]:
 
     app = strict("omni.kit.app.IApp", SimpleNamespace(
         get_app_version=lambda: version, get_app_name=lambda: "isaac-sim.fake", get_kit_version=lambda: "110.0",
-        get_extension_manager=Extensions, get_update_number=lambda: kit.update_number, next_update_async=next_update_async,
+        get_extension_manager=Extensions, get_update_number=lambda: kit.update_number,
+            post_quit=lambda return_code=0: kit.settings.__setitem__("quit", return_code), next_update_async=next_update_async,
         get_post_update_event_stream=lambda runloop_name="main": stream(kit.update_callbacks),
     ))  # fmt: skip
     implementation = SimpleNamespace(get_app=lambda: app, GLOBAL_EVENT_POST_UPDATE="postUpdate")

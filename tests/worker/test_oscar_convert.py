@@ -337,7 +337,7 @@ def test_code_inside_a_shard_is_refused(tmp_path):
         if index.fqn == "net.final_layer.linear.weight":
             info.relative_path, info.offset, info.length = shard.name, 0, shard.stat().st_size
     (folder / "model" / ".metadata").write_bytes(pickle.dumps(metadata))
-    with pytest.raises(InputError, match="refused: the pickle asks for posix.system"):
+    with pytest.raises(InputError, match=r"refused: the pickle asks for posix.system"):
         convert(folder, VAE, None, tmp_path / "out")
     assert not marker.exists()
     assert nothing_left(tmp_path, "dcp")
@@ -409,7 +409,7 @@ def test_nan_weights_are_refused_and_nothing_is_left(tmp_path):
     weights = load_file(VAE)
     weights["conv2.bias"][3] = float("nan")
     save_file(weights, tmp_path / "nan.safetensors")
-    with pytest.raises(InputError, match="post_quant_conv.bias holds NaN"):
+    with pytest.raises(InputError, match=r"post_quant_conv.bias holds NaN"):
         convert(GOLDEN / "dcp", tmp_path / "nan.safetensors", None, tmp_path / "out")
     assert nothing_left(tmp_path, "nan.safetensors")
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import cv2
 import numpy as np
 import pytest
@@ -156,7 +158,7 @@ def test_windows_cover_every_frame_once_and_share_one_frame(frames, num_frames):
     assert length % 4 == 1
     assert num_frames <= length < num_frames + 4
     covered = list(range(windows[0].start, windows[0].stop))
-    for before, after in zip(windows, windows[1:], strict=False):
+    for before, after in pairwise(windows):
         assert after.start == before.stop - 1
         assert before.padding == 0
         covered += range(after.start + 1, after.stop)

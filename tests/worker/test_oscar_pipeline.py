@@ -504,7 +504,7 @@ def test_damaged_weights_are_an_error_not_a_black_video():
 def test_foreign_folders_are_refused(tmp_path):
     with pytest.raises(InputError, match="no model folder"):
         OscarPipeline.from_pretrained(tmp_path / "absent")
-    with pytest.raises(InputError, match="no model_index.json"):
+    with pytest.raises(InputError, match=r"no model_index.json"):
         OscarPipeline.from_pretrained(tmp_path)
     with pytest.raises(InputError, match="unknown memory tier"):
         pipeline().enable_memory_tier("huge")

@@ -29,6 +29,9 @@ from retake.core.variants import Variant, make_variants, select_worlds
 Stage = Callable[[str], Progress]
 """Makes the progress display of a named stage."""
 
+Producer = Callable[..., "list[Take]"]
+"""Has `produce_takes`' signature."""
+
 SIMULATORS = {"newton": "retake.newton.run:capture"}
 SIMULATOR_EXTRAS = {"newton": "newton"}
 
@@ -38,13 +41,19 @@ def quiet(title: str) -> Progress:
     return silent
 
 
-def run(run: RunDirectory, config: RunConfig, stage: Stage = quiet, check_cancel: CheckCancel = never) -> Path:
-    """The whole arrow. Returns the path of the report."""
+def run(
+    run: RunDirectory,
+    config: RunConfig,
+    stage: Stage = quiet,
+    check_cancel: CheckCancel = never,
+    produce: Producer = produce_takes,
+) -> Path:
+    """The whole arrow. Returns the path of the report. `produce` makes the takes (here, or over a cluster)."""
     capture(run, config, stage("Episode"), check_cancel)
     check(run, config, check_cancel).require(force=config.check.force)
     skeleton(run, config, stage("Skeleton"), check_cancel)
     variants(run, config, stage("Variants"), check_cancel)
-    takes(run, config, stage("Takes"), check_cancel)
+    takes(run, config, stage("Takes"), check_cancel, produce)
     if config.verdicts.enabled:
         verify(run, config, stage("Verdicts"), check_cancel)
     return report(run, stage("Report"), check_cancel)
@@ -136,7 +145,11 @@ def variants(
 
 
 def takes(
-    run: RunDirectory, config: RunConfig, progress: Progress = silent, check_cancel: CheckCancel = never
+    run: RunDirectory,
+    config: RunConfig,
+    progress: Progress = silent,
+    check_cancel: CheckCancel = never,
+    produce: Producer = produce_takes,
 ) -> list[Take]:
     """One Take per Variant of the run. Raises RunError when a stage before it is missing."""
     episode = _checked_episode(run, config)
@@ -170,7 +183,7 @@ def takes(
             )
         )
     extra = {} if check(run, config).passed else {"episode_check": "failed, forced"}
-    return produce_takes(requests, chosen.backend, extra=extra, progress=progress, check_cancel=check_cancel)
+    return produce(requests, chosen.backend, extra=extra, progress=progress, check_cancel=check_cancel)
 
 
 def verify(

@@ -56,7 +56,7 @@ async def run(request: CaptureRequest, options: dict[str, Any]) -> int:
     capture.start()
     controller = Trajectory.load(Path(options["trajectory"]), capture) if options["trajectory"] else None
     if controller is not None and not request.frames:
-        capture.request = replace(capture.request, frames=controller.frames(request.fps))
+        capture.limit(controller.frames(request.fps))
     say(f"recording {len(capture.content.robots) if capture.content else 0} robots to {request.output}")
     await record(capture, controller, float(options["timeout_s"]))
     episode = capture.episode
@@ -153,7 +153,7 @@ class Trajectory:
 
     def frames(self, fps: float) -> int:
         """Frames of an episode that covers it."""
-        return int(round((self.at[-1] - self.at[0]) * fps)) + 1
+        return round(float(self.at[-1] - self.at[0]) * fps) + 1
 
     def target(self, time_s: float) -> np.ndarray[Any, Any]:
         """Joint positions (J,) at a time after its beginning, linearly between samples."""

@@ -30,7 +30,9 @@ def measure(version: str, seconds: float, folder: Path, size: tuple[int, int] = 
     """One recording of a fake simulation at 60 Hz real time; callback costs in ms."""
     fakes = Path(__file__).resolve().parents[4] / "tests"
     if not (fakes / "fakes" / "kit.py").is_file():
-        raise MissingDependencyError("this bench runs on the fakes in tests/fakes; run it in a checkout of the repository")
+        raise MissingDependencyError(
+            "this bench runs on the fakes in tests/fakes; run it in a checkout of the repository"
+        )
     sys.path.insert(0, str(fakes))
     try:
         from fakes import kit as fake  # type: ignore[import-not-found]
@@ -87,7 +89,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", type=Path, help="write the measurements here")
     options = parser.parse_args(argv)
     rows = []
-    print(f"{'API':<5}{'calls':>7}{'p50 ms':>9}{'p99 ms':>9}{'max ms':>9}{'frames':>8}{'dropped':>9}{'slowed s':>10}{'load':>6}  write in callback p50 ms")
+    print(
+        f"{'API':<5}{'calls':>7}{'p50 ms':>9}{'p99 ms':>9}{'max ms':>9}{'frames':>8}{'dropped':>9}{'slowed s':>10}{'load':>6}  write in callback p50 ms"
+    )
     for version in options.version or ["5.1", "6.x"]:
         with tempfile.TemporaryDirectory() as folder:
             row = measure(version, options.seconds, Path(folder))
@@ -96,7 +100,9 @@ def main(argv: list[str]) -> int:
             f"{version:<5}{row['calls']:>7}{row['p50_ms']:>9.3f}{row['p99_ms']:>9.3f}{row['max_ms']:>9.3f}{row['frames']:>8}"
             f"{row['dropped']:>9}{row['slowed_s']:>10.2f}{row['load_average'] or 0:>6}  {row['baseline_p50_ms']:.2f}"
         )
-    print(f"limits: p50 {LIMIT_MS[0]} ms, p99 {LIMIT_MS[1]} ms: {'held' if all(r['holds'] for r in rows) else 'BROKEN'}")
+    print(
+        f"limits: p50 {LIMIT_MS[0]} ms, p99 {LIMIT_MS[1]} ms: {'held' if all(r['holds'] for r in rows) else 'BROKEN'}"
+    )
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")
     return 0 if all(row["holds"] for row in rows) else 1

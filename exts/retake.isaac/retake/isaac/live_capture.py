@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,10 @@ class LiveCapture:
             self._unhook()
             raise
         self._phase, self._message = Phase.WAITING, "press Play"
+
+    def limit(self, frames: int) -> None:
+        """End by itself after so many frames (0 = never)."""
+        self.request = replace(self.request, frames=frames)
 
     def stop(self, reason: str = "stopped") -> None:
         """End the recording: frames in flight are awaited for a few updates, then the episode is completed."""

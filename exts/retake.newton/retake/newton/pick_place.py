@@ -67,7 +67,9 @@ def find_hand(stage: Usd.Stage, spec: RobotSpec) -> Hand:
     for name, closed in zip(gripper.finger_joints, gripper.closed_position, strict=True):
         joint = next(j for j in spec.joints if j.name == name)
         if joint.kind != "prismatic":
-            raise StageError(f"robot {spec.name!r}: finger joint {name!r} turns; the scripted task needs parallel fingers")
+            raise StageError(
+                f"robot {spec.name!r}: finger joint {name!r} turns; the scripted task needs parallel fingers"
+            )
         path = spec.links[joint.child_link].prim_path
         box = link_box(stage, path, units, colliders_only=True)
         if not np.isfinite(box).all():
@@ -166,8 +168,7 @@ def plan(stage: Usd.Stage, task: Task) -> Motion:
     path = JointPath(np.array(times), np.stack(knots))
     _check_speed(spec, path)
     paths = tuple(
-        path if i == task.robot else JointPath(np.zeros(1), r.initial_position[None])
-        for i, r in enumerate(task.robots)
+        path if i == task.robot else JointPath(np.zeros(1), r.initial_position[None]) for i, r in enumerate(task.robots)
     )
     by_name = {phase.name: phase for phase in phases}
     ramp = 0.2 * task.durations_s["carry"]
@@ -202,7 +203,7 @@ def _grasp_side(
             f"object {obj.spec.name!r} is {width * 1000:.0f} mm across its narrow side; gripper {hand.gripper.name!r} opens "
             f"{hand.width_open * 1000:.0f} mm and needs {CLEARANCE_M * 1000:.0f} mm of room"
         )
-    top = transform(T, np.array(obj.spec.center_m)) + [0, 0, size[vertical] / 2]
+    top = transform(T, np.array(obj.spec.center_m)) + np.array([0, 0, size[vertical] / 2])
     axis = T[:3, sides[0]] * [1, 1, 0]
     return top, float(size[vertical]), width, axis / np.linalg.norm(axis)
 
@@ -269,5 +270,3 @@ def _check_speed(spec: RobotSpec, path: JointPath) -> None:
                 f"the planned motion turns joint {joint.name!r} at {speed:.2f}; its limit is {joint.velocity_limit:.2f} "
                 "(rad/s or m/s); give the phases more time or bring object and target closer"
             )
-
-

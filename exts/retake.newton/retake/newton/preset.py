@@ -59,7 +59,7 @@ class Preset:
     phases: dict[str, float] = field(default_factory=dict)
     """Duration of each phase of the scripted task, s; the rest of the episode is settling."""
     randomise: dict[str, Any] = field(default_factory=dict)
-    lighting: Lighting = Lighting()
+    lighting: Lighting = field(default_factory=Lighting)
 
     @property
     def dt_s(self) -> float:
@@ -136,7 +136,9 @@ def _validate(preset: Preset) -> None:
         raise InputError(choose("scenario", preset.scenario, SCENARIOS))
     for name in ("fps", "frames", "steps_per_frame"):
         if getattr(preset, name) < 1:
-            raise InputError(f"preset {preset.name}: {name} is {getattr(preset, name)}; expected a positive whole number")
+            raise InputError(
+                f"preset {preset.name}: {name} is {getattr(preset, name)}; expected a positive whole number"
+            )
     for camera in preset.cameras:
         if camera.mount not in ("fixed", "body"):
             raise InputError(choose(f"mount of camera {camera.name!r}", camera.mount, ("fixed", "body")))

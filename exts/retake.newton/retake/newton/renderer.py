@@ -15,7 +15,7 @@ from pxr import Gf, Usd, UsdGeom, UsdLux
 
 from retake.core.array_types import Float32, Float64, UInt16
 from retake.core.episode import CameraFrame, Instance, encode_normals
-from retake.core.geometry import CV_FROM_USD, inverse, wxyz_from_rotation
+from retake.core.geometry import CV_FROM_USD, inverse, pose_from_wxyz, wxyz_from_rotation
 from retake.newton.engine import load
 from retake.usd.articulation import Articulation
 from retake.usd.bodies import scenery_group
@@ -94,9 +94,7 @@ class Renderer:
         self._model = builder.finalize(device="cpu")
         self._state = self._model.state()
         self._sensor = sensor(self._model)
-        self._sensor.create_default_light(
-            enable_shadows=True, direction=wp.vec3f(*map(float, sun)), color=lighting.sun
-        )
+        self._sensor.create_default_light(enable_shadows=True, direction=wp.vec3f(*map(float, sun)), color=lighting.sun)
         self._sensor.set_ambient_light(lighting.sky, lighting.ground)
         r, g, b = lighting.background
         # Alpha stays 0: with it the packed constant exceeds 31 bits and Warp's compiler warns on the terminal.
@@ -130,7 +128,7 @@ class Renderer:
         self._model.bvh_refit_shapes(self._state)
         frames = []
         for camera, (rays, images) in zip(self.cameras, self._views, strict=True):
-            T_world_camera = self._pose(camera, body_q)
+            T_world_camera = camera_pose(camera, self._bodies, body_q)
             T_usd = T_world_camera @ CV_FROM_USD
             w, x, y, z = wxyz_from_rotation(T_usd[:3, :3])
             transforms = wp.array([[*T_usd[:3, 3], x, y, z, w]], dtype=wp.transformf, device="cpu")
@@ -139,9 +137,6 @@ class Renderer:
             )
             frames.append(self._frame(camera, T_world_camera, images))
         return tuple(frames)
-
-    def _pose(self, camera: StageCamera, body_q: Float32[np.ndarray, "B 7"]) -> Float64[np.ndarray, "4 4"]:
-        return camera_pose(camera, self._bodies, body_q)
 
     def _frame(
         self, camera: StageCamera, T_world_camera: Float64[np.ndarray, "4 4"], images: dict[str, Any]
@@ -163,8 +158,6 @@ def camera_pose(
     camera: StageCamera, bodies: dict[str, int], body_q: Float32[np.ndarray, "B 7"]
 ) -> Float64[np.ndarray, "4 4"]:
     """T_world_camera (OpenCV axes, m) of a fixed or body-mounted camera for body poses x y z qx qy qz qw."""
-    from retake.core.geometry import pose_from_wxyz
-
     if camera.body_path is None:
         return camera.T_world_camera
     q = np.asarray(body_q[bodies[camera.body_path]], np.float64)

@@ -100,13 +100,11 @@ def make_header(settings: Preset, scenario: Scenario, instances: InstanceMap, se
     )
 
 
-def _frames(
-    simulator: Simulator, scenario: Scenario, settings: Preset, instances: InstanceMap
-) -> Iterator[Frame]:
+def _frames(simulator: Simulator, scenario: Scenario, settings: Preset, instances: InstanceMap) -> Iterator[Frame]:
     """Frames in order, rendered by threads; at most AHEAD + RENDER_THREADS measurements are alive."""
     measured = simulate(simulator, scenario, settings)
     if not scenario.cameras:
-        for measurement, state in measured:
+        for _, state in measured:
             yield state(())
         return
     cameras = tuple(scenario.cameras.values())

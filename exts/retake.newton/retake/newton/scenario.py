@@ -58,19 +58,15 @@ def build(preset: Preset, seed: int, stage_file: Path | None = None) -> Scenario
         objects = read_objects(stage, robots)
         chosen = next(o for o in objects if o.spec.prim_path == chosen.spec.prim_path)
         target = read_object(prim, StageUnits.of(stage), movable=False)
-    cameras = {
-        request.name: camera
-        for request in preset.cameras
-        if (camera := _camera(stage, request)) is not None
-    }
+    cameras = {request.name: camera for request in preset.cameras if (camera := _camera(stage, request)) is not None}
     if preset.cameras and not cameras:
-        raise StageError(f"stage {file} has cameras, but none that the preset asks for: {[c.name for c in preset.cameras]}")
+        raise StageError(
+            f"stage {file} has cameras, but none that the preset asks for: {[c.name for c in preset.cameras]}"
+        )
     goal = None
     if chosen is not None and target is not None:
         robot = _choose_robot(robots, preset.robot)
-        plan = pick_place.Task(
-            robots, robot, chosen, target, drawn.drop_height_m, preset.phases, preset.duration_s
-        )
+        plan = pick_place.Task(robots, robot, chosen, target, drawn.drop_height_m, preset.phases, preset.duration_s)
         motion = pick_place.plan(stage, plan)
         goal = _goal(chosen, target)
         # The robot starts with its fingers where the plan has them.
@@ -93,7 +89,9 @@ def _fixed_friction(preset: Preset) -> float | None:
 
 def _choose_object(objects: tuple[StageObject, ...], name: str) -> StageObject:
     if not objects:
-        raise StageError("the stage has no rigid object to pick; expected a prim with PhysicsRigidBodyAPI beside the robot")
+        raise StageError(
+            "the stage has no rigid object to pick; expected a prim with PhysicsRigidBodyAPI beside the robot"
+        )
     if not name:
         return objects[0]
     for obj in objects:

@@ -14,7 +14,7 @@ from retake.core.errors import StageError
 from retake.usd.articulation import Articulation
 from retake.usd.gripper import link_box
 from retake.usd.stage import body_of, label_of
-from retake.usd.units import StageUnits, world_pose
+from retake.usd.units import StageUnits, rigid_and_scale, world_pose
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,8 @@ def _group_box(prim: Usd.Prim, units: StageUnits) -> Float64[np.ndarray, "2 3"]:
     bound = cache.ComputeRelativeBound(prim, prim).ComputeAlignedRange()
     if bound.IsEmpty():
         return np.array([[np.inf] * 3, [-np.inf] * 3])
-    _, scale = _scale(prim)
+    _, scale = rigid_and_scale(UsdGeom.Xformable(prim).ComputeLocalToWorldTransform(Usd.TimeCode.Default()))
     return np.array([bound.GetMin(), bound.GetMax()]) * scale * units.metres_per_unit
-
-
-def _scale(prim: Usd.Prim) -> tuple[Float64[np.ndarray, "4 4"], Float64[np.ndarray, "3"]]:
-    from retake.usd.units import rigid_and_scale
-
-    return rigid_and_scale(UsdGeom.Xformable(prim).ComputeLocalToWorldTransform(Usd.TimeCode.Default()))
 
 
 def scenery_group(prim: Usd.Prim) -> Usd.Prim:

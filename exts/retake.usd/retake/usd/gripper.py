@@ -12,7 +12,8 @@ import numpy as np
 from pxr import Gf, Usd, UsdGeom, UsdPhysics
 
 from retake.core.array_types import Float64
-from retake.core.geometry import inverse, transform
+from retake.core.errors import StageError
+from retake.core.geometry import axis_angle, inverse, transform
 from retake.core.robot import GripperSpec, JointSpec, RobotSpec
 from retake.usd.stage import body_of
 from retake.usd.units import StageUnits, world_pose
@@ -24,7 +25,10 @@ SNAP_COS = np.cos(np.radians(12))
 
 
 def find_grippers(stage: Usd.Stage, spec: RobotSpec, units: StageUnits) -> tuple[GripperSpec, ...]:
-    """Every gripper of a robot, in link order; none where no link carries two fingers."""
+    """Every gripper of a robot, in link order; none where no link carries two fingers.
+
+    Raises StageError when a gripper's approach direction cannot be told from its geometry.
+    """
     found: list[GripperSpec] = []
     for index in range(len(spec.links)):
         fingers = [j for j in spec.joints if j.parent_link == index and j.kind != "fixed"]
@@ -47,15 +51,11 @@ def _movable_below(spec: RobotSpec, joint: JointSpec) -> int:
     return 1 + sum(j.kind != "fixed" and j.parent_link in links for j in spec.joints)
 
 
-def _gripper(
-    stage: Usd.Stage, spec: RobotSpec, ee: int, fingers: list[JointSpec], units: StageUnits
-) -> GripperSpec:
+def _gripper(stage: Usd.Stage, spec: RobotSpec, ee: int, fingers: list[JointSpec], units: StageUnits) -> GripperSpec:
     centres = [_geometry_centre(stage, spec, joint.child_link, units) for joint in fingers]
 
     def at(position: float, joint: JointSpec, centre: Float64[np.ndarray, "3"]) -> Float64[np.ndarray, "3"]:
         """Finger geometry centre in the end-effector link's frame."""
-        from retake.core.geometry import axis_angle
-
         motion = np.eye(4)
         if joint.kind == "revolute":
             motion[:3, :3] = axis_angle(np.array(joint.axis), np.float64(position))
@@ -84,7 +84,13 @@ def _gripper(
     Y = _snap(Y)
     origins = np.stack([j.T_parent_joint[:3, 3] for j in fingers])
     reach = (tips_open.mean(0) + origins.mean(0)) / 2
-    Z = _snap(reach - Y * (Y @ reach))
+    reach = reach - Y * (Y @ reach)
+    if np.linalg.norm(reach) < 1e-4:
+        raise StageError(
+            f"gripper {spec.links[ee].prim_path}: the fingers reach nowhere from their link's origin, so the approach direction "
+            f"is unknown; state the end-effector frame in config/robots/{spec.name}.yaml"
+        )
+    Z = _snap(reach)
     Z = Z - Y * (Y @ Z)
     Z /= np.linalg.norm(Z)
     T_link_ee = np.eye(4)
@@ -104,8 +110,8 @@ def _snap(v: Float64[np.ndarray, "3"]) -> Float64[np.ndarray, "3"]:
 
 
 def _geometry_centre(stage: Usd.Stage, spec: RobotSpec, link: int, units: StageUnits) -> Float64[np.ndarray, "3"]:
-    """Centre of a finger's geometry (the link and what hangs on it) in the finger link's frame, m."""
-    box = np.concatenate([link_box(stage, spec.links[i].prim_path, units) for i in _below(spec, link)[:1]])
+    """Centre of a finger link's geometry in its own frame, m; its origin where it has none."""
+    box = link_box(stage, spec.links[link].prim_path, units)
     return np.zeros(3) if not np.isfinite(box).all() else box.mean(0)
 
 

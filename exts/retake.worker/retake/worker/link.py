@@ -90,11 +90,12 @@ class ExecutorLink:
         """The end of what this process printed."""
         try:
             with self.log.open("rb") as stream:
-                stream.seek(max(self._log_start, self.log.stat().st_size - 4000))
+                stream.seek(max(self._log_start, self.log.stat().st_size - 12_000))
                 text = stream.read().decode("utf-8", "replace")
         except OSError:
             return ""
-        return "\n".join(text.strip().splitlines()[-lines:])
+        fatal = text.rfind("Fatal Python error")  # the reason comes first there, then pages of threads
+        return "\n".join(text[fatal:].splitlines()[:lines] if fatal >= 0 else text.strip().splitlines()[-lines:])
 
     def how_it_ended(self) -> str:
         """Exit code or signal, in words."""

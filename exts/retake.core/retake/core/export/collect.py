@@ -86,7 +86,7 @@ class _Take:
 
     def get(self, *names: str, default: Any = None) -> Any:
         """The first of these keys that take.json has, on top, under `request` or under `settings`."""
-        for place in (self.data, self.data.get("request") or {}, self.settings):
+        for place in (self.data, self.data.get("request") or {}, self.data.get("extra") or {}, self.settings):
             for name in names:
                 if isinstance(place, dict) and place.get(name) is not None:
                     return place[name]

@@ -87,9 +87,10 @@ class OscarWriter:
         caption = str(item.provenance.get("prompt") or item.task)
         export_oscar(source, camera, part, caption=caption, start=start, length=length, rgb=frames)
         write_physics(part / "physics.npz", physics_arrays(source, camera, start, length))
-        for robot in source.header.robots[:1]:
-            write_bytes(part / "robot.urdf", robot_urdf(robot).encode())
+        robot = source.header.robots[0]
+        write_bytes(part / "robot.urdf", robot_urdf(robot).encode())
         window = {"window_start": start, "window_length": length, "camera": camera, "task": item.task}
+        window["ee_link"] = robot.grippers[0].ee_link
         write_json(part / "provenance.json", {**item.provenance, **window})
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)

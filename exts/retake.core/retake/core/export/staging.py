@@ -36,6 +36,8 @@ class Staging:
         self.parts, self.dataset, self._journal = path / "parts", path / "dataset", path / "journal.jsonl"
         self.parts.mkdir(parents=True, exist_ok=True)
         self.dataset.mkdir(parents=True, exist_ok=True)
+        for leftover in [*self.dataset.rglob(".*.tmp*"), *self.parts.rglob(".*.tmp*")]:
+            leftover.unlink(missing_ok=True)  # what a killed process had begun to write
         self._trim()
         self.count = sum(1 for _ in self.entries())
 

@@ -17,6 +17,7 @@ import numpy as np
 from retake.core.array_types import UInt8
 from retake.core.episode import Episode, open_episode
 from retake.core.errors import TakeError, VariantError
+from retake.core.files import read_json
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.takes.base import TakeRequest
 from retake.core.takes.matting import Matte
@@ -62,9 +63,14 @@ class CompositeBackend:
         draw: Callable[[SourceFrame], np.ndarray] | None = None
         made_from = (variant.source.get("episode_sha256"), variant.source.get("camera"), variant.source.get("frame"))
         if variant.backend == "procedural" and made_from == (episode.content_sha256, request.camera, indices[0]):
-            dresser = ProceduralBackend().dresser(reference, variant.world, variant.seed)
-            if psnr(dresser.render(reference), first) >= SAME_DB:
-                draw = dresser.render
+            recipe = read_json(request.variant / "variant.json").get("recipe")
+            dresser = ProceduralBackend().dresser(reference, variant.world, variant.seed, recipe)
+            if psnr(dresser.render(reference), first) < SAME_DB:
+                raise TakeError(
+                    f"{request.variant} was drawn by another version of the procedural backend (it states "
+                    f"{variant.backend_version}, this is {ProceduralBackend.version}); make the variant again"
+                )
+            draw = dresser.render
         if draw is None:
             draw = Matte(reference, first).render
         total = len(indices)

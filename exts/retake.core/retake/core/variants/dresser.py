@@ -17,7 +17,7 @@ from retake.core.array_types import Bool, Float32, UInt8
 from retake.core.geometry import inverse
 from retake.core.variants.base import SourceFrame
 from retake.core.variants.edges import instance_border, soften_edges
-from retake.core.variants.light import Light, Look, robot_gain, source_linear
+from retake.core.variants.light import LUMA, Light, Look, robot_gain, source_linear
 from retake.core.variants.materials import make_material
 from retake.core.variants.roles import BACKGROUND, CONTAINER, FIXTURE, ROBOT, SUBJECT, SURFACE, Roles, find_roles
 from retake.core.variants.sets import blocked, build_set, cast_set
@@ -31,6 +31,8 @@ EPSILON = 2e-3
 """Shadow below which a pixel counts as untouched, so that the still background stays bit-equal."""
 
 
+ROBOT_WHITE = 0.6
+"""Linear luminance that the brightest twentieth of the robot may reach."""
 FIXTURE_MATERIAL = {"kind": "steel", "colours": ["#7d8388", "#5d6368"], "tile_m": 0.8}
 """Pedestals and stands: painted steel goes with every world."""
 
@@ -53,6 +55,7 @@ class Dresser:
         self._rays: tuple[np.ndarray, np.ndarray] | None = None
         self._pose: np.ndarray | None = None
         self._exposed = False
+        self._robot_level = np.float32(1)
         points, _ = self._points(reference, reference.depth_m > 0)
         role = self.roles.role[reference.instance_ids]
         self.surface = Surface(recipe["surface"], seeds[5], points, role[reference.depth_m > 0] == SURFACE)
@@ -81,6 +84,7 @@ class Dresser:
         if not self._exposed:
             seen = self.known_depth >= 0
             self.look.expose(self.ambient[seen] + self.sunlit[seen], self.light.exposure)
+            self._expose_robot(source, role)
             self._exposed = True
             self._develop(*(m.ravel() for m in np.indices(role.shape)))
         self._shade_moving_shadows(source, role)
@@ -218,8 +222,17 @@ class Dresser:
         where = np.nonzero(mask)
         if len(where[0]):
             gain = robot_gain(self.light, source.normals, mask)[where]
-            level = np.float32(max(self.light.mean, 0.12))
-            out[where] = self.look.develop(source_linear(source.rgb[where]) * gain * level, where)
+            out[where] = self.look.develop(source_linear(source.rgb[where]) * gain * self._robot_level, where)
+
+    def _expose_robot(self, source: SourceFrame, role: np.ndarray) -> None:
+        """The robot's own brightness: the world's light, but a white arm stays below the shoulder of the curve, where
+        its edges would drown."""
+        self._robot_level = np.float32(max(self.light.mean, 0.12))
+        mask = role == ROBOT
+        if mask.any():
+            lit = source_linear(source.rgb[mask]) * robot_gain(self.light, source.normals, mask)[mask] * self.look.gain
+            bright = float(np.percentile(lit @ LUMA, 95)) * float(self._robot_level)
+            self._robot_level *= np.float32(min(1.0, ROBOT_WHITE / max(bright, 1e-3)))
 
     def _draw_subjects(self, out: UInt8[np.ndarray, "H W 3"], source: SourceFrame, role: np.ndarray) -> None:
         which = self.roles.object_index[source.instance_ids]

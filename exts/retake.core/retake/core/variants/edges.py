@@ -68,10 +68,10 @@ def structure_f1(
 ) -> float:
     """How well the edges inside a mask are kept, 0..1, whatever the light: Canny F1, tolerance 1 px.
 
-    The silhouette itself (2 px) is left out, for its contrast belongs to what is behind. Grey values inside are brought
+    The silhouette itself (3 px) is left out, for its contrast belongs to what is behind. Grey values inside are brought
     to the source's mean and spread; strong edges of each picture are looked for among the weak edges of the other.
     """
-    inside = cv2.erode(within.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    inside = cv2.erode(within.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
     if not inside.any():
         return 1.0
     expected = cv2.cvtColor(source, cv2.COLOR_RGB2GRAY).astype(np.float32)

@@ -101,12 +101,13 @@ def make_variant(
         )
     known = catalogue or load_catalogue()
     prompts = compose_prompts(source.header, world, known)
+    recipe = recipe_of(world, known)
     inputs = {
         "episode": episode_sha256 or source_sha256(source),
         "camera": source.camera_name,
         "frame": source.index,
         "world": dataclasses.asdict(world),
-        "recipe": sha256_json(recipe_of(world, known)),
+        "recipe": sha256_json(recipe),
         "seed": seed,
         "backend": [backend.name, backend.version, getattr(backend, "model", ""), getattr(backend, "revision", "")],
         "settings": getattr(backend, "settings", {}),
@@ -131,7 +132,7 @@ def make_variant(
             "rgb_sha256": sha256_bytes(np.ascontiguousarray(source.rgb).tobytes()),
         },
     )  # fmt: skip
-    record = {"schema": SCHEMA, **dataclasses.asdict(variant), "image_prompt": prompts.image, "inputs": digest}
+    record = {"schema": SCHEMA, **dataclasses.asdict(variant), "image_prompt": prompts.image, "recipe": recipe, "inputs": digest}
     record.update(extra or {})
     if out_dir.exists():
         if not (out_dir / "variant.json").exists() and any(out_dir.iterdir()):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ class ProceduralBackend:
     """Procedural surfaces, sets, light and object looks (docs/variants.md). Deterministic by seed."""
 
     name = "procedural"
-    version = "1"
+    version = "2"
     licence = "Apache-2.0"
     model = ""
     revision = ""
@@ -26,10 +27,16 @@ class ProceduralBackend:
     def __init__(self, catalogue: Catalogue | None = None) -> None:
         self.catalogue = catalogue
 
-    def dresser(self, reference: SourceFrame, world: World, seed: int) -> Dresser:
-        """The renderer of one world, for further frames of the same camera (the composite take uses it)."""
+    def dresser(
+        self, reference: SourceFrame, world: World, seed: int, recipe: dict[str, Any] | None = None
+    ) -> Dresser:
+        """The renderer of one world, for further frames of the same camera (the composite take uses it).
+
+        `recipe` is the one stored in variant.json; None looks it up by the world's names.
+        """
         # Two worlds that share a material should not share its grain, so the name is part of the seed.
-        return Dresser(reference, recipe_of(world, self.catalogue), zlib.crc32(world.name.encode()) + (seed << 32))
+        own_seed = zlib.crc32(world.name.encode()) + (seed << 32)
+        return Dresser(reference, recipe or recipe_of(world, self.catalogue), own_seed)
 
     def render(
         self, source: SourceFrame, world: World, seed: int, check_cancel: CheckCancel = never

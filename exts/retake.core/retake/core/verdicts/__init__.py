@@ -3,7 +3,21 @@
 
 from retake.core.verdicts.judge import examine, judge
 from retake.core.verdicts.records import Check, Verdict
+from retake.core.verdicts.reroll import Budget, RerollReport, reroll, reroll_run
 from retake.core.verdicts.run import verify_run, verify_take
 from retake.core.verdicts.settings import VerdictSettings, load_settings
 
-__all__ = ["Check", "Verdict", "VerdictSettings", "examine", "judge", "load_settings", "verify_run", "verify_take"]
+__all__ = [
+    "Budget",
+    "Check",
+    "RerollReport",
+    "Verdict",
+    "VerdictSettings",
+    "examine",
+    "judge",
+    "load_settings",
+    "reroll",
+    "reroll_run",
+    "verify_run",
+    "verify_take",
+]

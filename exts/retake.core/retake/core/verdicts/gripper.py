@@ -144,7 +144,7 @@ def _bilinear(surface: np.ndarray, places: Float64[np.ndarray, "E 2"]) -> Float6
 
 def _best_error(scores: np.ndarray, weights: np.ndarray, settings: FollowingSettings) -> float | None:
     usable = weights > 0
-    valid = ~np.isnan(scores[usable]).any(0)
+    valid = np.asarray(~np.isnan(scores[usable]).any(axis=0))
     middle = len(_STEPS) // 2
     if not valid[middle] or valid.sum() < 3:
         return None

@@ -15,7 +15,7 @@ from retake.core.verdicts.settings import ObjectSettings
 from retake.core.verdicts.tracking import Track
 from retake.core.verdicts.truth import Truth
 
-PHASES = ("before", "held", "released", "settled")
+PHASES: tuple[str, ...] = ("before", "held", "released", "settled")
 NAMES = (*(f"object_{phase}" for phase in PHASES), "object_present", "object_unique")
 
 
@@ -61,7 +61,11 @@ def _phase(name: str, error: np.ndarray, rows: np.ndarray, settings: ObjectSetti
         return Measurement(name, None, "the object is hidden or found nowhere in this phase", applies=False)
     if len(valid) == 1:
         return Measurement(name, float(series[valid[0]]), "one frame", int(valid[0]), series=series)
-    # A wrong place must hold for two measured frames in a row: single frames suffer from occlusion edges.
+    if name == "object_released":
+        # A fall at the wrong speed is wrong for a frame or two only.
+        k = int(valid[np.argmax(series[valid])])
+        return Measurement(name, float(series[k]), f"{len(valid)} frames", k, series=series)
+    # Elsewhere a wrong place must hold for two measured frames in a row: single ones suffer from occlusion edges.
     pairs = np.minimum(series[valid[1:]], series[valid[:-1]])
     k = int(np.argmax(pairs))
     return Measurement(name, float(pairs[k]), f"{len(valid)} frames", int(valid[k]), series=series)

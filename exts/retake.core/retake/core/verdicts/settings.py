@@ -39,8 +39,8 @@ class FollowingSettings:
     """Mean edge response by which another hypothesis must beat the simulator's."""
     min_motion_px: float = 8.0
     """Image motion inside a window below which no lag can be told, recorded px."""
-    gripper_window: int = 9
-    gripper_min_gain: float = 0.05
+    gripper_window: int = 21
+    gripper_min_gain: float = 0.08
     gripper_min_frames: int = 6
     finger_min_area: float = 12.0
     """Visible working px² of a finger."""

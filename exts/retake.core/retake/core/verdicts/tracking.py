@@ -79,12 +79,12 @@ def track(footage: Footage, truth: Truth, part: int) -> Track | None:
         away, _ = _search(novel * (1 - robot), mask)
         near = _window(anchor, size, score.shape)
         away[near] = np.maximum(score[near], away[near])
-        row, column = np.unravel_index(int(np.argmax(away)), away.shape)
+        row, column = _argmax(away)
         best[t] = away[row, column]
         shift = np.array([column, row]) + _fine(away, row, column) - anchor
         found[t] = truth.centroid[t, part] + 2 * shift
         away[_window((column, row), size, score.shape)] = -1
-        row, column = np.unravel_index(int(np.argmax(away)), away.shape)
+        row, column = _argmax(away)
         second[t] = away[row, column]
         second_at[t] = truth.centroid[t, part] + 2 * (np.array([column, row]) - anchor)
         if t % 3 == 0 and np.hypot(*shift) < 2 and here[t] > 0.5 * here[0]:
@@ -117,6 +117,11 @@ def _posterior(positive: np.ndarray, negative: np.ndarray) -> Float32[np.ndarray
     return (positive / (positive + negative + 1e-4 * positive.max())).astype(np.float32).ravel()
 
 
+def _argmax(score: np.ndarray) -> tuple[int, int]:
+    row, column = divmod(int(np.argmax(score)), score.shape[1])
+    return row, column
+
+
 def _window(centre: np.ndarray | tuple[int, int], reach: int, shape: tuple[int, ...]) -> tuple[slice, slice]:
     x, y = int(centre[0]), int(centre[1])
     return (
@@ -132,10 +137,9 @@ def _histogram(values: np.ndarray) -> Float64[np.ndarray, "L C C"]:
         reach = np.arange(-3, 4)
         kernel = np.exp(-0.5 * (reach / width) ** 2)
         padded = np.pad(counts, [(3, 3) if a == axis else (0, 0) for a in range(3)], mode="edge")
-        counts = sum(
-            k * np.take(padded, np.arange(shape[axis]) + i, axis)
-            for i, k in enumerate(kernel / kernel.sum())
-        )  # fmt: skip
+        size = shape[axis]
+        parts = [k * np.take(padded, np.arange(size) + i, axis) for i, k in enumerate(kernel / kernel.sum())]
+        counts = np.sum(parts, axis=0)
     return counts / max(counts.sum(), 1e-9)
 
 

@@ -8,8 +8,9 @@ looking like the simulation. Coordinates are image-index pixels of the working i
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from dataclasses import dataclass
-from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -116,11 +117,30 @@ def read_truth(episode: Episode, camera: str, start: int, frames: int, working_w
         raise VerdictError(
             f"frames {start}..{start + frames - 1} are outside the episode, which has frames 0..{len(episode) - 1}"
         )
-    return _cached(episode, camera, start, frames, working_width)
+    key = (episode.content_sha256, camera, start, frames, working_width)
+    with _LOCK:
+        if key in _KNOWN:
+            _KNOWN.move_to_end(key)
+            return _KNOWN[key]
+    truth = _read(episode, camera, start, frames, working_width)
+    with _LOCK:
+        _KNOWN[key] = truth
+        while len(_KNOWN) > 4:
+            _KNOWN.popitem(last=False)
+    return truth
 
 
-@lru_cache(maxsize=4)
-def _cached(episode: Episode, camera: str, start: int, frames: int, working_width: int) -> Truth:
+_KNOWN: OrderedDict[tuple[str, str, int, int, int], Truth] = OrderedDict()
+_LOCK = threading.Lock()
+
+
+def forget() -> None:
+    """Drop the cached geometry (benchmarks)."""
+    with _LOCK:
+        _KNOWN.clear()
+
+
+def _read(episode: Episode, camera: str, start: int, frames: int, working_width: int) -> Truth:
     header, spec = episode.header, episode.header.camera(camera)
     scale = min(1.0, working_width / spec.size[0])
     size = (round(spec.size[0] * scale), round(spec.size[1] * scale))

@@ -199,7 +199,6 @@ def _peak_tensor_mib(pipe: OscarPipeline, first: np.ndarray, skeleton: np.ndarra
     arguments: dict[str, Any] = {"num_frames": frames, "height": height, "width": width, "num_inference_steps": 1}
     peak = measure(
         lambda: pipe(first, skeleton, prompt_embeds=prompt, negative_prompt_embeds=prompt, **arguments),
-        count_flops=False,
     ).peak_bytes
     weights = sum(p.numel() * p.element_size() for m in (pipe.transformer, pipe.vae) for p in m.parameters())
     return (weights + peak) / 2**20

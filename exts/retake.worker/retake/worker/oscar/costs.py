@@ -85,9 +85,9 @@ def _stage_costs(key: str, frames: int, height: int, width: int, dtype: torch.dt
     tile_h, tile_w = min(TILE, height), min(TILE, width)
     tiles = _tiles(height) * _tiles(width)
     plain = vae_costs(coder, latent, height, width)
-    tiled = vae_costs(coder, latent, tile_h, tile_w, count_flops=False)
+    tiled = vae_costs(coder, latent, tile_h, tile_w)
     forward = forward_cost(model, latent, height // 8, width // 8, 1)
-    both = forward_cost(model, latent, height // 8, width // 8, 2, count_flops=False)
+    both = forward_cost(model, latent, height // 8, width // 8, 2)
     video_bytes = 3 * frames * height * width * dtype.itemsize
     tile_video = 3 * frames * tile_h * tile_w * dtype.itemsize
     text_cost, text_bytes = _text_cost(dtype) if with_text else (Cost(0, 0), 0)
@@ -115,7 +115,7 @@ def _stage_costs(key: str, frames: int, height: int, width: int, dtype: torch.dt
     )
 
 
-def forward_cost(model: Any, frames: int, height: int, width: int, batch: int, count_flops: bool = True) -> Cost:
+def forward_cost(model: Any, frames: int, height: int, width: int, batch: int) -> Cost:
     """One evaluation of our forward, given control tokens and projected text (what the sampling loop calls)."""
     config, dtype = model.config, model.dtype
     latents = torch.empty(batch, config["in_channels"], frames, height, width, device="meta")
@@ -126,13 +126,12 @@ def forward_cost(model: Any, frames: int, height: int, width: int, batch: int, c
     rope_first = model.rope_tables(frames, height, width, latents.device)  # kept between calls, counted once below
     cost = measure(
         lambda: model(latents, times, text, condition_mask=mask, control_tokens=control, text_is_projected=True),
-        count_flops,
     )
     kept = sum(t.numel() * t.element_size() for t in (*rope_first, control))
     return Cost(cost.flops, cost.peak_bytes + kept)
 
 
-def vae_costs(coder: Any, latent: int, height: int, width: int, count_flops: bool = True) -> tuple[Cost, Cost]:
+def vae_costs(coder: Any, latent: int, height: int, width: int) -> tuple[Cost, Cost]:
     """Encode and decode of a whole video: run at 3 and 4 latent frames, then linear (each latent frame is one pass)."""
     low, high = min(latent, 3), min(latent, 4)
     costs = []
@@ -140,10 +139,8 @@ def vae_costs(coder: Any, latent: int, height: int, width: int, count_flops: boo
         z = torch.empty(1, coder.config["z_dim"], count, height // 8, width // 8, device="meta", dtype=coder.dtype)
         costs.append(
             (
-                measure(
-                    lambda count=count: coder.encode(_pixels(4 * count - 3, height, width, coder.dtype)), count_flops
-                ),
-                measure(lambda z=z: coder.decode(z, return_dict=False), count_flops),
+                measure(lambda count=count: coder.encode(_pixels(4 * count - 3, height, width, coder.dtype))),
+                measure(lambda z=z: coder.decode(z, return_dict=False)),
             )
         )
     steps = latent - low

@@ -5,47 +5,50 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
+Result = TypeVar("Result")
 
-class DecodeQueue:
+
+class DecodeQueue(Generic[Result]):
     """Runs `decode(latents)` for each submitted take; `results()` waits and returns them in order.
 
     With `overlap` a single background thread works (the VAE keeps state between frames, so never two), on a CUDA
     stream of its own. The transformer and the VAE share no state, so results are the same either way.
     """
 
-    def __init__(self, decode: Callable[[Tensor], Tensor], device: torch.device, overlap: bool) -> None:
+    def __init__(self, decode: Callable[[Tensor], Result], device: torch.device, overlap: bool) -> None:
         self._decode = decode
         self._device = device
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="retake-decode") if overlap else None
         self._stream = torch.cuda.Stream(device) if overlap and device.type == "cuda" else None
-        self._pending: list[Future[Tensor]] = []
+        self._pending: list[Future[Result]] = []
 
     def submit(self, latents: Tensor) -> None:
         """Decode these latents (1, 16, t, h, w), now or soon. Errors surface here or in `results`."""
         if self._pool is None:
-            done: Future[Tensor] = Future()
+            done: Future[Result] = Future()
             done.set_result(self._decode(latents))
             self._pending.append(done)
             return
         ready = torch.cuda.current_stream(self._device).record_event() if self._stream is not None else None
         self._pending.append(self._pool.submit(self._in_background, latents, ready))
 
-    def _in_background(self, latents: Tensor, ready: torch.cuda.Event | None) -> Tensor:
+    def _in_background(self, latents: Tensor, ready: torch.cuda.Event | None) -> Result:
         with torch.no_grad():  # grad mode is per thread
             if self._stream is None:
                 return self._decode(latents)
             with torch.cuda.stream(self._stream):
                 self._stream.wait_event(ready)  # pyright: ignore[reportArgumentType]
                 latents.record_stream(self._stream)
-                video = self._decode(latents)
+                result = self._decode(latents)
             self._stream.synchronize()
-            return video
+            return result
 
-    def results(self) -> list[Tensor]:
+    def results(self) -> list[Result]:
         """Every decode so far, in order; the queue is empty afterwards."""
         pending, self._pending = self._pending, []
         return [future.result() for future in pending]

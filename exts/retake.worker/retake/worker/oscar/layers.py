@@ -12,12 +12,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from diffusers.models.attention import FeedForward
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.attention_processor import Attention
 from diffusers.models.embeddings import Timesteps
 from torch import Tensor, nn
+from torch.nn import functional
 
 NORM_EPS = 1e-6  # q/k RMSNorm and LayerNorm of the reference; diffusers' Attention defaults to 1e-5
 
@@ -27,7 +27,7 @@ class Fp32Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.float()
-        return F.linear(input.float(), self.weight.float(), bias)
+        return functional.linear(input.float(), self.weight.float(), bias)
 
 
 class Fp32RMSNorm(nn.RMSNorm):
@@ -35,7 +35,7 @@ class Fp32RMSNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = None if self.weight is None else self.weight.float()
-        return F.rms_norm(x.float(), self.normalized_shape, weight, self.eps)
+        return functional.rms_norm(x.float(), self.normalized_shape, weight, self.eps)
 
 
 class TimestepEmbedding(nn.Module):
@@ -47,7 +47,7 @@ class TimestepEmbedding(nn.Module):
         self.linear_2 = Fp32Linear(width, 3 * width, bias=False)
 
     def forward(self, sinusoid: Tensor) -> Tensor:
-        return self.linear_2(F.silu(self.linear_1(sinusoid)))
+        return self.linear_2(functional.silu(self.linear_1(sinusoid)))
 
 
 class TimeEmbed(nn.Module):
@@ -75,14 +75,14 @@ class FrameModulation(nn.Module):
 
     def forward(self, embedding: Tensor, lora: Tensor) -> tuple[Tensor, ...]:
         """Float32 (B, T, width), (B, T, 3 * width) -> `parts` float32 tensors (B, T, 1, width), ready to broadcast."""
-        vectors = self.linear_2(self.linear_1(F.silu(embedding)))
+        vectors = self.linear_2(self.linear_1(functional.silu(embedding)))
         vectors = vectors + lora[..., : vectors.shape[-1]]
         return tuple(part.unsqueeze(2) for part in vectors.chunk(self.parts, dim=-1))
 
 
 def modulate(tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """LayerNorm(tokens) * (1 + scale) + shift in float32, back in the tokens' dtype. Tokens are (B, T, HW, C)."""
-    normed = F.layer_norm(tokens.float(), tokens.shape[-1:], eps=NORM_EPS)
+    normed = functional.layer_norm(tokens.float(), tokens.shape[-1:], eps=NORM_EPS)
     return torch.addcmul(shift, normed, 1 + scale).to(tokens.dtype)
 
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 
 @dataclass(frozen=True)
@@ -35,13 +34,17 @@ class Cost:
         )
 
 
-class PeakMemory(TorchDispatchMode):
-    """Follows the bytes of all tensors created while it is active."""
+class Meter(TorchDispatchMode):
+    """Follows the bytes of all tensors created while it is active, and adds up PyTorch's FLOP formulas.
+
+    Quicker than FlopCounterMode by an order of magnitude, because it neither tracks modules nor tries to decompose.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.live = 0
         self.peak = 0
+        self.flops = 0
         self._known: dict[int, Any] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -49,6 +52,9 @@ class PeakMemory(TorchDispatchMode):
             id(leaf.untyped_storage()) for leaf in tree_iter((args, kwargs)) if isinstance(leaf, torch.Tensor)
         }  # fmt: skip
         result = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.flops += int(formula(*args, **(kwargs or {}), out_val=result))
         for leaf in tree_iter(result):
             if isinstance(leaf, torch.Tensor):
                 storage = leaf.untyped_storage()
@@ -69,10 +75,9 @@ class PeakMemory(TorchDispatchMode):
 
 
 @torch.no_grad()
-def measure(run: Callable[[], Any], count_flops: bool = True) -> Cost:
-    """The Cost of `run()`; its result counts as live until the end. Without `count_flops`, 0 FLOPs, several times faster."""
-    memory, counter = PeakMemory(), FlopCounterMode(display=False)
-    with counter if count_flops else nullcontext(), memory:
+def measure(run: Callable[[], Any]) -> Cost:
+    """The Cost of `run()`; its result counts as live until the end."""
+    with Meter() as meter:
         result = run()
     del result
-    return Cost(int(counter.get_total_flops()) if count_flops else 0, memory.peak)
+    return Cost(meter.flops, meter.peak)

@@ -102,6 +102,7 @@ class OscarPipeline(PromptStage, DiffusionPipeline):
         lazy = kwargs.pop("lazy_text_encoder", False)
         if "torch_dtype" in kwargs:  # both names are in use; diffusers warns about the older one
             kwargs.setdefault("dtype", kwargs.pop("torch_dtype"))
+        kwargs.setdefault("use_safetensors", True)  # or diffusers would fall back to pickled weights
         folder = Path(pretrained_model_name_or_path)
         if not folder.is_dir():
             raise InputError(
@@ -194,7 +195,7 @@ class OscarPipeline(PromptStage, DiffusionPipeline):
         try:
             yield
             if self.run_device.type == "cuda":
-                torch.cuda.synchronize(self.run_device)
+                torch.cuda.current_stream(self.run_device).synchronize()
         finally:
             seconds = time.perf_counter() - started
             self.stats.seconds[name] = self.stats.seconds.get(name, 0.0) + seconds
@@ -272,7 +273,7 @@ class OscarPipeline(PromptStage, DiffusionPipeline):
             height=height, width=width, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale,
             seed=seed, output_type=output_type, exact_first_frame=exact_first_frame, fit=fit,
             embed_width=self.transformer.config["crossattn_proj_in_channels"],
-            max_latent=self.transformer.config["max_size"], default_negative=default_negative_prompt(),
+            max_latent=self.transformer.config["max_size"], default_negative=default_negative_prompt,
         )  # fmt: skip
         self._interrupt = False
 

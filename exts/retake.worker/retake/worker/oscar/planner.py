@@ -105,14 +105,14 @@ def measured_matmul_flops(device: torch.device, size: int = 8192, seconds: float
     """Dense bfloat16 matrix-product rate of a CUDA device, FLOP/s, by a short measurement."""
     a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     for _ in range(3):
-        a @ b
+        torch.mm(a, b)
     torch.cuda.synchronize(device)
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     done, elapsed = 0, 0.0
     start.record()
     while elapsed < seconds * 1e3:
         for _ in range(10):
-            a @ b
+            torch.mm(a, b)
         done += 10
         end.record()
         end.synchronize()

@@ -115,7 +115,9 @@ class PromptStage:
                 )
             from transformers import Qwen2_5_VLTextModel
 
-            encoder = Qwen2_5_VLTextModel.from_pretrained(folder, dtype=self.transformer.dtype).eval()
+            encoder = Qwen2_5_VLTextModel.from_pretrained(
+                folder, dtype=self.transformer.dtype, use_safetensors=True
+            ).eval()
             self._lazy_encoder = encoder
         return encoder, self.tokenizer
 

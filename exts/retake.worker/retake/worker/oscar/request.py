@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from .fit import FitRecord, plan_fit
 from .frames import first_frame_list, fit_first_frame, read_skeleton
 from .prompts import ProjectedPrompt, check_embeddings
 from .schedule import check_seed
-from .windows import Window, plan_windows
+from .windows import Window, plan_windows, window_length
 
 OUTPUT_TYPES = ("np", "pt", "latent")
 SIZE_STEP = 16  # VAE stride 8, patch 2
@@ -67,7 +67,7 @@ def make_request(
     fit: str,
     embed_width: int,
     max_latent: tuple[int, int, int],
-    default_negative: str,
+    default_negative: Callable[[], str],
 ) -> Request:
     """Check everything a call was given. Raises InputError; touches no model."""
     if output_type not in OUTPUT_TYPES:
@@ -92,15 +92,16 @@ def make_request(
     images = first_frame_list(first_frame)
     frames = read_skeleton(skeleton)
     windows = plan_windows(len(frames), num_frames)
+    length = window_length(num_frames)
     if output_type == "latent" and len(windows) > 1:
         raise InputError(
             f"output_type='latent' exists for one window only; {len(frames)} skeleton frames need {len(windows)} "
-            f"windows of {windows[0].length} (use 'np' or 'pt')"
+            f"windows of {length} (use 'np' or 'pt')"
         )
     t_max, h_max, w_max = max_latent
-    if (windows[0].length - 1) // 4 + 1 > t_max or height // 8 > h_max or width // 8 > w_max:
+    if (length - 1) // 4 + 1 > t_max or height // 8 > h_max or width // 8 > w_max:
         raise InputError(
-            f"{windows[0].length} frames of {width}x{height} exceed the model's largest latent {t_max}x{h_max}x{w_max} "
+            f"{length} frames of {width}x{height} exceed the model's largest latent {t_max}x{h_max}x{w_max} "
             "(frames / 4, height / 8, width / 8)"
         )
     fitted = [fit_first_frame(image, size, fit) for image in images]
@@ -186,7 +187,7 @@ def _prompts(prompt: Any, embeds: Any, width: int) -> list[Prompt]:
     return list(texts)
 
 
-def _negative(prompt: Any, embeds: Any, width: int, default: str) -> Prompt:
+def _negative(prompt: Any, embeds: Any, width: int, default: Callable[[], str]) -> Prompt:
     if prompt is not None and embeds is not None:
         raise InputError("give either negative_prompt or negative_prompt_embeds; found both")
     if embeds is not None:
@@ -196,4 +197,4 @@ def _negative(prompt: Any, embeds: Any, width: int, default: str) -> Prompt:
         return parts[0]
     if prompt is not None and not isinstance(prompt, str):
         raise InputError("negative_prompt must be one text, shared by all takes")
-    return default if prompt is None else prompt
+    return default() if prompt is None else prompt

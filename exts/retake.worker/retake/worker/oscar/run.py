@@ -8,6 +8,7 @@ its own last frame, which by then is decoded.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,6 +46,8 @@ class TakeRun:
         self.texts, self.negative = texts, negative
         self.on_step, self.tick = on_step, tick
         self.seams: list[list[Seam]] = [[] for _ in range(request.takes)]
+        # per take: frame index of a chained frame, and what the next window made of it
+        self._chained: list[list[tuple[int, np.ndarray]]] = [[] for _ in range(request.takes)]
 
     def generate(self) -> np.ndarray | Tensor:
         """All windows of all takes; the frames in the request's output type."""
@@ -54,34 +57,30 @@ class TakeRun:
             latents = self._denoise_window(0, request.windows[0], list(request.first_frames), None)
             return torch.stack(latents)[:, :, : vae_stage.covering_latent_frames(total)].cpu()
 
-        videos: list[list[Tensor]] = [[] for _ in range(request.takes)]  # float32 (3, T, H, W), [-1, 1]
+        takes: list[list[_Piece]] = [[] for _ in range(request.takes)]
         tails = list(request.first_frames)
         for index, window in enumerate(request.windows):
-            decoded = self._window_videos(index, window, tails)
-            for take, video in enumerate(decoded):
-                real = video[0, :, : window.stop - window.start].cpu()
-                videos[take].append(real if index == 0 else real[:, 1:])
+            for take, piece in enumerate(self._window_pieces(index, window, tails)):
                 if index > 0:
-                    regenerated = vae_stage.to_uint8(real[None, :, :1])[0]
-                    self.seams[take].append(_pending_seam(window.start, regenerated))
-                tails[take] = vae_stage.to_uint8(real[None, :, -1:])[0]
-        return self._assemble(videos)
+                    self._chained[take].append((window.start, piece.frames[0]))
+                takes[take].append(piece if index == 0 else piece.without_first())
+                tails[take] = piece.frames[-1]
+        return self._assemble(takes)
 
-    def _assemble(self, videos: list[list[Tensor]]) -> np.ndarray | Tensor:
+    def _assemble(self, takes: list[list[_Piece]]) -> np.ndarray | Tensor:
         request = self.request
         pixels, floats = [], []
-        for take, parts in enumerate(videos):
-            video = torch.cat(parts, dim=1)
-            frames = vae_stage.to_uint8(video[None])
+        for take, pieces in enumerate(takes):
+            frames = np.concatenate([piece.frames for piece in pieces])
             if request.exact_first_frame:
                 frames[0] = request.first_frames[take]
-            self.seams[take] = [check_seam(frames, seam.frame, seam.regenerated) for seam in self.seams[take]]  # pyright: ignore
+            self.seams[take] = [check_seam(frames, index, copy) for index, copy in self._chained[take]]
             self._check_safe(frames)
             if request.output_type == "pt":
-                unit = (video.clamp(-1, 1) + 1) / 2
+                unit = torch.cat([piece.unit for piece in pieces if piece.unit is not None])
                 if request.exact_first_frame:
-                    unit[:, 0] = torch.from_numpy(request.first_frames[take]).permute(2, 0, 1).float() / 255
-                floats.append(unit.permute(1, 0, 2, 3))
+                    unit[0] = torch.from_numpy(request.first_frames[take]).permute(2, 0, 1).float() / 255
+                floats.append(unit)
             pixels.append(frames)
         return torch.stack(floats) if floats else np.stack(pixels)
 
@@ -91,15 +90,18 @@ class TakeRun:
         if reason is not None:
             raise TakeError(f"the safety checker refused the take: {reason}")
 
-    def _window_videos(self, index: int, window: Window, first_frames: list[np.ndarray]) -> list[Tensor]:
-        """Decoded float videos (1, 3, length, H, W) of one window, one per take."""
+    def _window_pieces(self, index: int, window: Window, first_frames: list[np.ndarray]) -> list[_Piece]:
+        """Decoded frames of one window, padding cut off, one piece per take."""
         pipe = self.pipe
         overlap = pipe.tier.overlap_decode and self.request.takes > 1
 
-        def decode(latents: Tensor) -> Tensor:
+        def decode(latents: Tensor) -> _Piece:
             with pipe.stage("decode", pipe.vae):
                 pipe.stats.decoded_latent_frames += latents.shape[2]
-                return vae_stage.decode(pipe.vae, latents)
+                video = vae_stage.decode(pipe.vae, latents)[:, :, : window.stop - window.start]
+                # leaves the device at once: N decoded videos would not fit beside the next take
+                unit = ((video + 1) / 2)[0].permute(1, 0, 2, 3).cpu() if self.request.output_type == "pt" else None
+                return _Piece(vae_stage.to_uint8(video), unit)
 
         queue = DecodeQueue(decode, pipe.run_device, overlap)
         try:
@@ -167,6 +169,12 @@ class TakeRun:
         return self.on_step(index, timestep, tensors)
 
 
-class _pending_seam:  # noqa: N801 - a seam whose take is not yet whole
-    def __init__(self, frame: int, regenerated: np.ndarray) -> None:
-        self.frame, self.regenerated = frame, regenerated
+@dataclass(frozen=True)
+class _Piece:
+    """One window's frames of one take: uint8 RGB (T, H, W, 3); and for "pt" float32 (T, 3, H, W) in [0, 1]."""
+
+    frames: np.ndarray
+    unit: Tensor | None
+
+    def without_first(self) -> _Piece:
+        return _Piece(self.frames[1:], None if self.unit is None else self.unit[1:])

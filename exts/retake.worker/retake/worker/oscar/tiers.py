@@ -81,7 +81,7 @@ def apply_tier(tier: Tier, transformer: Any, vae: Any, device: torch.device) -> 
             offload_device=torch.device("cpu"),
             offload_type="block_level",
             num_blocks_per_group=1,
-            use_stream=device.type == "cuda",
+            use_stream=False,  # prefetching learns one order of calls, and text is projected outside of it
         )
     if tier.staged:
         vae.to("cpu")

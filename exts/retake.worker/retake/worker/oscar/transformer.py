@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.loaders.peft import PeftAdapterMixin
 from diffusers.models.cache_utils import CacheMixin
@@ -20,6 +19,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.transformers.transformer_cosmos import CosmosPatchEmbed, CosmosRotaryPosEmbed
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
+from torch.nn import functional
 
 from .layers import Fp32Linear, FrameModulation, OscarBlock, TimeEmbed, modulate
 
@@ -154,7 +154,7 @@ class OscarTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMi
         mask = latents.new_zeros(batch, 1, frames, height, width) if condition_mask is None else condition_mask
         padding = latents.new_zeros(1, 1, height, width)
         if padding_mask is not None:
-            padding = F.interpolate(padding_mask.to(dtype), size=(height, width), mode="nearest")
+            padding = functional.interpolate(padding_mask.to(dtype), size=(height, width), mode="nearest")
         padding = padding[:, :, None].expand(batch, 1, frames, height, width)
         tokens = self.patch_embed(torch.cat([latents, mask.to(dtype).expand_as(padding), padding], dim=1))
         tokens = tokens.flatten(1, 3) + control_tokens

@@ -57,7 +57,7 @@ function jobs() {
         prompt: $("new-prompt").value.trim() || variant.prompt || run.task, negative_prompt: variant.negative_prompt, seed,
         frames: Number($("new-frames").value), start: 0, settings,
       };
-      made.push({ kind: "take", backend, request, output: `${run.path}/takes/${variant.id}-${backend}-${seed}` });
+      made.push({ kind: "take", backend, request, output: `${run.path}/takes/${variant.id}-${backend}-s${seed}` });
     }
   }
   return made;

@@ -10,6 +10,7 @@ No pickles are read; waits are bounded.
 
 from __future__ import annotations
 
+import contextlib
 import io
 from typing import Any
 
@@ -41,6 +42,7 @@ class OpenpiPolicy:
         self.name, self._mapping, self._timeout_s = f"openpi://{host}:{port}", mapping, timeout_s
         self._msgpack = require("msgpack", "policy")
         client = require("websockets.sync.client", "policy")
+        self._stack = contextlib.ExitStack()
         try:
             self._socket = client.connect(
                 f"ws://{host}:{port}", compression=None, max_size=None, open_timeout=timeout_s
@@ -76,7 +78,7 @@ class OpenpiPolicy:
 
     def close(self) -> None:
         """Close the connection."""
-        self._socket.close()
+        self._stack.close()
 
 
 def _openpi_encode(value: Any) -> Any:

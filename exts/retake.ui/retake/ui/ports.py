@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the view-model needs from outside, as protocols: Kit, processes and the worker arrive through its constructor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from retake.isaac.request import CaptureRequest, CaptureStatus
+from retake.ui.state import Choice, TakeRow, WorkerRow
+
+
+@dataclass(frozen=True)
+class SceneContent:
+    """What of the open stage could be recorded, with defaults chosen; `problem` says why nothing can."""
+
+    robots: tuple[Choice, ...] = ()
+    cameras: tuple[Choice, ...] = ()
+    objects: tuple[Choice, ...] = ()
+    problem: str = ""
+
+
+class Scene(Protocol):
+    """The open stage."""
+
+    def look(self) -> SceneContent:
+        """Its robots, cameras and objects."""
+        ...
+
+    def open_demo(self) -> None:
+        """Begin opening the demo stage (returns at once)."""
+        ...
+
+
+class Recording(Protocol):
+    """A recording under way."""
+
+    @property
+    def status(self) -> CaptureStatus:
+        """Where it stands."""
+        ...
+
+    def stop(self, reason: str) -> None:
+        """End it."""
+        ...
+
+
+class Generation(Protocol):
+    """The arrow after the Episode, under way."""
+
+    def advance(self) -> tuple[str, int, int, str]:
+        """(stage, done, total, note)."""
+        ...
+
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        ...
+
+    def last_words(self) -> str:
+        """What it said last."""
+        ...
+
+    def cancel(self) -> None:
+        """Stop it."""
+        ...
+
+
+class Starter(Protocol):
+    """Begins recordings and generations."""
+
+    def record(self, request: CaptureRequest) -> Recording:
+        """Raises RetakeError when it cannot begin."""
+        ...
+
+    def generate(self, run: Path, camera: str, settings: Sequence[str]) -> Generation:
+        """Raises RetakeError when it cannot begin."""
+        ...
+
+    def takes(self, run: Path) -> tuple[TakeRow, ...]:
+        """The takes of a run as they are now."""
+        ...
+
+    def open_path(self, path: Path) -> None:
+        """Show a file or folder to the user."""
+        ...
+
+
+class Worker(Protocol):
+    """The GPU worker; every call returns at once."""
+
+    def row(self) -> WorkerRow:
+        """The newest that is known."""
+        ...
+
+    def start(self) -> None:
+        """Begin starting it. Raises RetakeError when that is impossible."""
+        ...
+
+    def stop(self) -> None:
+        """Begin stopping it."""
+        ...
+
+    def free(self) -> None:
+        """Ask it to give its VRAM back."""
+        ...
+
+
+class Picture(Protocol):
+    """Newest live picture."""
+
+    @property
+    def newest(self) -> Any:
+        """An object with index, rgba and misfit_px, or None."""
+        ...

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the panel shows, as frozen records: phases, what each allows, and the rows of its lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Phase(str, Enum):
+    """Where the user is on the way from a stage to takes."""
+
+    EMPTY = "no stage"
+    READY = "ready"
+    ARMED = "waiting for Play"
+    RECORDING = "recording"
+    SAVING = "saving"
+    RECORDED = "recorded"
+    GENERATING = "generating"
+    GENERATED = "done"
+
+
+ACTIONS: dict[Phase, frozenset[str]] = {
+    Phase.EMPTY: frozenset({"refresh", "open_demo"}),
+    Phase.READY: frozenset({"refresh", "open_demo", "record"}),
+    Phase.ARMED: frozenset({"stop"}),
+    Phase.RECORDING: frozenset({"stop"}),
+    Phase.SAVING: frozenset(),
+    Phase.RECORDED: frozenset({"refresh", "open_demo", "record", "generate", "open_folder"}),
+    Phase.GENERATING: frozenset({"cancel", "open_folder"}),
+    Phase.GENERATED: frozenset({"refresh", "open_demo", "record", "generate", "open_report", "open_folder"}),
+}
+"""Which buttons do something, per phase. The worker's buttons depend on the worker alone."""
+
+
+class Level(str, Enum):
+    """How loud a notice is."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something to tell the user, with what to do about it."""
+
+    level: Level
+    text: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One robot, camera, object or world that can be picked."""
+
+    key: str
+    """Prim path, or preset name."""
+    name: str
+    chosen: bool = False
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class TakeRow:
+    """One take of the current run."""
+
+    name: str
+    state: str
+    """waiting, running, done, failed."""
+    share: float = 0.0
+    """0..1 of its frames."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class WorkerRow:
+    """The GPU worker."""
+
+    state: str = "stopped"
+    """stopped, starting, idle, busy, paused, unreachable."""
+    detail: str = ""
+    vram: str = ""
+    actions: frozenset[str] = frozenset({"start_worker"})
+
+
+@dataclass(frozen=True)
+class PanelState:
+    """Everything on the panel. The widgets show this and nothing else."""
+
+    phase: Phase = Phase.EMPTY
+    robots: tuple[Choice, ...] = ()
+    cameras: tuple[Choice, ...] = ()
+    objects: tuple[Choice, ...] = ()
+    task: str = ""
+    folder: str = ""
+    fps: float = 15.0
+    seconds: float = 0.0
+    """0 = until stopped."""
+    mode: str = "auto"
+    frames: int = 0
+    queued: int = 0
+    dropped: int = 0
+    disk: str = ""
+    """Disk used by the recording, and what is left."""
+    message: str = ""
+    """One line: what happens now, or what to do next."""
+    worlds: tuple[Choice, ...] = ()
+    count: int = 0
+    """Further worlds beyond the presets."""
+    seed: int = 0
+    backend: str = "composite"
+    stage_line: str = ""
+    """Progress of the arrow: 'Takes 12/81'."""
+    share: float = 0.0
+    takes: tuple[TakeRow, ...] = ()
+    worker: WorkerRow = WorkerRow()
+    notices: tuple[Notice, ...] = ()
+    """The last few, newest first."""
+    picture: int = -1
+    """Index of the frame in the live picture; -1 = none yet."""
+    suspicious: bool = False
+    """Whether the skeleton misses the robot in the picture."""
+
+    def can(self, action: str) -> bool:
+        """Whether an action does something now."""
+        if action == "record":
+            return (
+                "record" in ACTIONS[self.phase]
+                and any(c.chosen for c in self.robots)
+                and any(c.chosen for c in self.cameras)
+            )
+        return action in ACTIONS[self.phase] or action in self.worker.actions

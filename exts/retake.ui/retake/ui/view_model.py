@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The panel's decisions, without a widget: actions in, a frozen PanelState out. Runs and is tested outside Kit.
+
+`tick()` is called once per update and never blocks: it looks at what recordings, processes and the worker have
+reported by themselves. Errors become notices that say what to do.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from retake.core.errors import RetakeError
+from retake.isaac.checks import is_suspicious
+from retake.isaac.request import CaptureRequest
+from retake.isaac.request import Phase as Capture
+from retake.ui.ports import Generation, Picture, Recording, Scene, Starter, Worker
+from retake.ui.state import ACTIONS, Choice, Level, Notice, PanelState, Phase
+
+NOTICES = 4
+NEXT = {
+    Phase.EMPTY: "Open a stage with a robot and a camera, or press Open demo.",
+    Phase.READY: "Press Record, then Play.",
+    Phase.ARMED: "Press Play: recording begins with the first physics step.",
+    Phase.RECORDING: "Recording. Press Stop when the task is done.",
+    Phase.SAVING: "Writing the last frames.",
+    Phase.RECORDED: "Recorded. Press Generate to make takes.",
+    Phase.GENERATING: "Making takes.",
+    Phase.GENERATED: "Done. Open the report to compare the takes.",
+}
+"""What happens now, or what to do next."""
+
+
+class ViewModel:
+    """State and actions of the panel. Not thread-safe: it lives on Kit's main thread."""
+
+    def __init__(
+        self,
+        scene: Scene,
+        starter: Starter,
+        worker: Worker,
+        *,
+        picture: Picture | None = None,
+        notify: Callable[[Notice], None] = lambda notice: None,
+        runs: Path = Path("runs"),
+        worlds: tuple[Choice, ...] = (),
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._scene, self._starter, self._worker, self._picture = scene, starter, worker, picture
+        self._notify, self._runs, self._now = notify, runs, now
+        self._recording: Recording | None = None
+        self._generation: Generation | None = None
+        self._run: Path | None = None
+        self._looked = -1.0
+        self.state = PanelState(worlds=worlds, message=NEXT[Phase.EMPTY], folder=self._new_folder())
+        self.refresh()
+
+    # -- actions ------------------------------------------------------------------------------------------------------
+
+    def act(self, action: str) -> None:
+        """Press a button. A press that means nothing now is a notice, not an error."""
+        if not self.state.can(action):
+            self._tell(
+                Level.INFO,
+                f"“{action.replace('_', ' ')}” does nothing while {self.state.phase.value}. {self.state.message}",
+            )
+            return
+        try:
+            getattr(self, action)()
+        except RetakeError as error:
+            self._tell(Level.ERROR, str(error))
+        except OSError as error:
+            self._tell(Level.ERROR, f"the system refused: {error}")
+
+    def refresh(self) -> None:
+        """Look at the open stage again; what was chosen and is still there stays chosen."""
+        content = self._scene.look()
+        if content.problem:
+            self._change(phase=Phase.EMPTY, robots=(), cameras=(), objects=(), message=content.problem)
+            return
+        before = {c.key: c.chosen for c in (*self.state.robots, *self.state.cameras, *self.state.objects)}
+
+        def keep(choices: tuple[Choice, ...]) -> tuple[Choice, ...]:
+            known = any(c.key in before for c in choices)
+            return tuple(replace(c, chosen=before.get(c.key, False) if known else c.chosen) for c in choices)
+
+        phase = self.state.phase if self.state.phase not in (Phase.EMPTY,) else Phase.READY
+        self._change(
+            phase=phase, robots=keep(content.robots), cameras=keep(content.cameras), objects=keep(content.objects),
+            message=NEXT[phase],
+        )  # fmt: skip
+
+    def open_demo(self) -> None:
+        """Open the demo stage; `tick` notices when it is there."""
+        self._scene.open_demo()
+        self._change(message="Opening the demo stage…")
+
+    def choose(self, kind: str, key: str, chosen: bool = True) -> None:
+        """Pick or drop one robot, camera, object or world (`kind` = robots, cameras, objects, worlds)."""
+        choices = tuple(replace(c, chosen=chosen) if c.key == key else c for c in getattr(self.state, kind))
+        self._change(**{kind: choices})
+
+    def set(self, name: str, value: Any) -> None:
+        """Change a field: task, folder, fps, seconds, mode, count, seed, backend."""
+        if name not in ("task", "folder", "fps", "seconds", "mode", "count", "seed", "backend"):
+            raise AttributeError(name)
+        self._change(**{name: type(getattr(self.state, name))(value)})
+
+    def record(self) -> None:
+        """Begin recording; it starts with the first physics step after Play."""
+        run = Path(self.state.folder)
+        request = CaptureRequest(
+            output=str(run / "episode"),
+            robots=tuple(c.key for c in self.state.robots if c.chosen),
+            cameras=tuple(c.key for c in self.state.cameras if c.chosen),
+            objects=tuple(c.key for c in self.state.objects if c.chosen),
+            task=self.state.task,
+            fps=self.state.fps,
+            frames=round(self.state.seconds * self.state.fps),
+            mode=self.state.mode,  # type: ignore[arg-type]
+        )
+        self._recording, self._run = self._starter.record(request), run
+        self._change(phase=Phase.ARMED, frames=0, queued=0, picture=-1, takes=(), message=NEXT[Phase.ARMED])
+
+    def stop(self) -> None:
+        """End the recording."""
+        if self._recording is not None:
+            self._recording.stop("stopped in the panel")
+            self._change(phase=Phase.SAVING, message=NEXT[Phase.SAVING])
+
+    def generate(self) -> None:
+        """Variants, takes and verdicts of the recorded episode, in a process of their own."""
+        assert self._run is not None
+        camera = next((c.name for c in self.state.cameras if c.chosen), "")
+        worlds = [c.key for c in self.state.worlds if c.chosen]
+        settings = [
+            f"variants.presets=[{', '.join(worlds)}]", f"variants.count={self.state.count}", f"variants.seed={self.state.seed}",
+            f"takes.backend={self.state.backend}", f"takes.seed={self.state.seed}",
+        ]  # fmt: skip
+        self._generation = self._starter.generate(self._run, camera, settings)
+        self._change(phase=Phase.GENERATING, stage_line="", share=0.0, message=NEXT[Phase.GENERATING])
+
+    def cancel(self) -> None:
+        """Stop generating; finished takes stay and Generate goes on from there."""
+        if self._generation is not None:
+            self._generation.cancel()
+            self._change(message="Stopping after the current frame…")
+
+    def open_report(self) -> None:
+        """Show the report."""
+        assert self._run is not None
+        self._starter.open_path(self._run / "report.html")
+
+    def open_folder(self) -> None:
+        """Show the run folder."""
+        assert self._run is not None
+        self._starter.open_path(self._run)
+
+    def start_worker(self) -> None:
+        """Start the GPU worker."""
+        self._worker.start()
+
+    def stop_worker(self) -> None:
+        """Stop the GPU worker."""
+        self._worker.stop()
+
+    def free_vram(self) -> None:
+        """Let the worker give its VRAM back to the renderer."""
+        self._worker.free()
+
+    def shut_down(self) -> None:
+        """The panel goes away: a recording is completed, generation goes on by itself."""
+        if self._recording is not None and self._recording.status.active:
+            self._recording.stop("the panel was closed")
+
+    # -- what happened meanwhile ----------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Once per update."""
+        self._change(worker=self._worker.row())
+        if self._recording is not None:
+            self._tick_recording(self._recording)
+        if self._generation is not None:
+            self._tick_generation(self._generation)
+        if self.state.phase in (Phase.EMPTY, Phase.READY) and self._now() - self._looked > 1.0:
+            self._looked = self._now()
+            self.refresh()
+
+    def _tick_recording(self, recording: Recording) -> None:
+        status = recording.status
+        phase = {
+            Capture.IDLE: Phase.ARMED, Capture.WAITING: Phase.ARMED, Capture.RECORDING: Phase.RECORDING,
+            Capture.FINISHING: Phase.SAVING, Capture.DONE: Phase.RECORDED, Capture.FAILED: Phase.READY,
+        }[status.phase]  # fmt: skip
+        newest = self._picture.newest if self._picture is not None else None
+        changes: dict[str, Any] = {}
+        if newest is not None:
+            size = (newest.rgba.shape[1], newest.rgba.shape[0])
+            changes = {"picture": newest.index, "suspicious": is_suspicious(newest.misfit_px, size)}
+        message = status.message if status.phase is Capture.WAITING and status.message else NEXT[phase]
+        self._change(
+            phase=phase, frames=status.written, queued=status.queued, dropped=status.dropped, message=message,
+            disk=self._disk(status.bytes_written), **changes,
+        )  # fmt: skip
+        if status.phase is Capture.FAILED:
+            self._recording = None
+            kept = status.written > 0
+            self._change(
+                phase=Phase.RECORDED if kept else Phase.READY, message=NEXT[Phase.RECORDED if kept else Phase.READY]
+            )
+            self._tell(Level.ERROR, status.message)
+            if not kept:
+                self._change(folder=self._new_folder())
+        elif status.phase is Capture.DONE:
+            self._recording = None
+            self._change(message=f"{status.written} frames recorded, none dropped. {NEXT[Phase.RECORDED]}")
+            self._tell(Level.INFO, f"Recorded {status.written} frames to {status.output} ({status.message}).")
+
+    def _tick_generation(self, generation: Generation) -> None:
+        stage, done, total, note = generation.advance()
+        if stage:
+            share = done / total if total else 0.0
+            self._change(stage_line=f"{stage} {done}/{total} {note}".strip(), share=share)
+        assert self._run is not None
+        self._change(takes=self._starter.takes(self._run))
+        code = generation.exit_code()
+        if code is None:
+            return
+        self._generation = None
+        if code == 0:
+            self._change(phase=Phase.GENERATED, share=1.0, message=NEXT[Phase.GENERATED])
+            self._tell(Level.INFO, f"Takes are ready in {self._run}.")
+        elif code == 130:
+            self._change(phase=Phase.RECORDED, message="Stopped. Generate goes on from what is finished.")
+        else:
+            self._change(phase=Phase.RECORDED, message=NEXT[Phase.RECORDED])
+            self._tell(
+                Level.ERROR, f"Generating ended with exit code {code}: {generation.last_words() or 'no message'}"
+            )
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _change(self, **changes: Any) -> None:
+        self.state = replace(self.state, **changes)
+
+    def _tell(self, level: Level, text: str) -> None:
+        notice = Notice(level, text)
+        self._change(notices=(notice, *self.state.notices)[:NOTICES])
+        self._notify(notice)
+
+    def _new_folder(self) -> str:
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(self._now()))
+        return str(self._runs / stamp)
+
+    def _disk(self, used: int) -> str:
+        folder = Path(self.state.folder)
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        free = shutil.disk_usage(folder).free
+        return f"{used / 1e6:.0f} MB of pictures taken, {free / 1e9:.0f} GB free"
+
+
+def phases() -> tuple[Phase, ...]:
+    """Every phase, in order (the layout picture and the tests walk through them)."""
+    return tuple(ACTIONS)

@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The panel's view-model: every phase, every transition, every failure, without a widget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retake.core.errors import InputError, StageError
+from retake.isaac.request import CaptureRequest, CaptureStatus
+from retake.isaac.request import Phase as Capture
+from retake.ui.layout import build_layout
+from retake.ui.ports import SceneContent
+from retake.ui.state import ACTIONS, Choice, Level, PanelState, Phase, TakeRow, WorkerRow
+from retake.ui.view_model import NEXT, ViewModel
+
+FULL = SceneContent(
+    (Choice("/World/Panda", "Panda", True),), (Choice("/World/Camera", "Camera", True), Choice("/World/Wrist", "Wrist")),
+    (Choice("/World/Packet", "Packet", True),),
+)  # fmt: skip
+
+
+class World:
+    """Scene, starter, worker and picture in one scripted object."""
+
+    def __init__(self) -> None:
+        self.content = FULL
+        self.requests: list[CaptureRequest] = []
+        self.generated: list[tuple[Path, str, list[str]]] = []
+        self.opened: list[Path] = []
+        self.status = CaptureStatus(Capture.WAITING, "press Play")
+        self.stopped: list[str] = []
+        self.progress = ("", 0, 0, "")
+        self.code: int | None = None
+        self.cancelled = 0
+        self.rows: tuple[TakeRow, ...] = ()
+        self.worker_row = WorkerRow()
+        self.calls: list[str] = []
+        self.refuse: Exception | None = None
+        self.newest: Any = None
+
+    def look(self) -> SceneContent:
+        return self.content
+
+    def open_demo(self) -> None:
+        self.calls.append("demo")
+
+    def record(self, request: CaptureRequest) -> Any:
+        if self.refuse is not None:
+            raise self.refuse
+        self.requests.append(request)
+        world = self
+
+        class Recording:
+            @property
+            def status(self) -> CaptureStatus:
+                return world.status
+
+            def stop(self, reason: str) -> None:
+                world.stopped.append(reason)
+
+        return Recording()
+
+    def generate(self, run: Path, camera: str, settings: Sequence[str]) -> Any:
+        if self.refuse is not None:
+            raise self.refuse
+        self.generated.append((run, camera, list(settings)))
+        self.code = None
+        return SimpleNamespace(
+            advance=lambda: self.progress, exit_code=lambda: self.code, last_words=lambda: "boom", cancel=self._cancel
+        )
+
+    def _cancel(self) -> None:
+        self.cancelled += 1
+
+    def takes(self, run: Path) -> tuple[TakeRow, ...]:
+        return self.rows
+
+    def open_path(self, path: Path) -> None:
+        self.opened.append(path)
+
+    def row(self) -> WorkerRow:
+        return self.worker_row
+
+    def start(self) -> None:
+        if self.refuse is not None:
+            raise self.refuse
+        self.calls.append("start")
+
+    def stop(self) -> None:
+        self.calls.append("stop")
+
+    def free(self) -> None:
+        self.calls.append("free")
+
+
+def model(tmp_path: Path, world: World | None = None) -> tuple[ViewModel, World, list[Any]]:
+    world, told = world or World(), []
+    worlds = (Choice("bun_warehouse", "bun warehouse", True), Choice("x", "x"))
+    return ViewModel(world, world, world, picture=world, notify=told.append, runs=tmp_path, worlds=worlds), world, told
+
+
+def recorded(tmp_path: Path) -> tuple[ViewModel, World, list[Any]]:
+    vm, world, told = model(tmp_path)
+    vm.act("record")
+    world.status = CaptureStatus(Capture.DONE, "ok", written=81)
+    vm.tick()
+    assert vm.state.phase is Phase.RECORDED
+    return vm, world, told
+
+
+def test_the_way_from_a_stage_to_takes(tmp_path: Path) -> None:
+    vm, world, told = model(tmp_path)
+    assert vm.state.phase is Phase.READY
+    vm.set("task", "pick it up")
+    vm.set("seconds", 4)
+    vm.act("record")
+    assert vm.state.phase is Phase.ARMED
+    assert world.requests[0] == CaptureRequest(
+        output=str(Path(vm.state.folder) / "episode"), robots=("/World/Panda",), cameras=("/World/Camera",),
+        objects=("/World/Packet",), task="pick it up", fps=15.0, frames=60, mode="auto",
+    )  # fmt: skip
+    world.status = CaptureStatus(Capture.RECORDING, written=3, queued=1, bytes_written=12_000_000)
+    world.newest = SimpleNamespace(index=2, rgba=np.zeros((10, 20, 4), np.uint8), misfit_px=1.0)
+    vm.tick()
+    assert (vm.state.phase, vm.state.frames, vm.state.queued, vm.state.dropped, vm.state.picture) == (
+        Phase.RECORDING,
+        3,
+        1,
+        0,
+        2,
+    )
+    assert "GB free" in vm.state.disk
+    assert not vm.state.suspicious
+    vm.act("stop")
+    assert vm.state.phase is Phase.SAVING
+    assert world.stopped == ["stopped in the panel"]
+    world.status = CaptureStatus(Capture.DONE, "stopped in the panel", written=60)
+    vm.tick()
+    assert vm.state.phase is Phase.RECORDED
+    vm.set("count", 2)
+    vm.set("seed", 7)
+    vm.act("generate")
+    assert vm.state.phase is Phase.GENERATING
+    run, camera, settings = world.generated[0]
+    assert (run, camera) == (Path(vm.state.folder), "Camera")
+    assert "variants.presets=[bun_warehouse]" in settings
+    assert "takes.seed=7" in settings
+    world.progress, world.rows = ("Takes", 30, 120, "bun"), (TakeRow("bun", "running"),)
+    vm.tick()
+    assert vm.state.share == 0.25
+    assert vm.state.takes == world.rows
+    world.code = 0
+    vm.tick()
+    assert vm.state.phase is Phase.GENERATED
+    vm.act("open_report")
+    assert world.opened == [run / "report.html"]
+    assert [n.level for n in told] == [Level.INFO, Level.INFO]
+
+
+def test_no_stage_says_what_is_missing_and_a_stage_that_appears_is_found(tmp_path: Path) -> None:
+    world = World()
+    world.content = SceneContent(problem="no articulation on this stage")
+    vm, _, _ = model(tmp_path, world)
+    assert vm.state.phase is Phase.EMPTY
+    assert vm.state.message == "no articulation on this stage"
+    assert not vm.state.can("record")
+    world.content = FULL
+    vm.tick()
+    assert vm.state.phase is Phase.READY
+
+
+def test_what_was_chosen_stays_chosen_when_the_stage_is_read_again(tmp_path: Path) -> None:
+    vm, world, _ = model(tmp_path)
+    vm.choose("cameras", "/World/Camera", False)
+    vm.choose("cameras", "/World/Wrist")
+    world.content = replace(FULL, robots=(*FULL.robots, Choice("/World/Other", "Other", True)))
+    vm.refresh()
+    assert [c.name for c in vm.state.cameras if c.chosen] == ["Wrist"]
+    assert [c.name for c in vm.state.robots if c.chosen] == ["Panda"]
+
+
+def test_without_a_camera_or_robot_record_does_nothing(tmp_path: Path) -> None:
+    vm, world, told = model(tmp_path)
+    for kind, key in (("cameras", "/World/Camera"), ("robots", "/World/Panda")):
+        vm.choose(kind, key, False)
+        assert not vm.state.can("record")
+        vm.act("record")
+        vm.choose(kind, key, True)
+    assert world.requests == []
+    assert all(n.level is Level.INFO for n in told)
+
+
+@pytest.mark.parametrize(
+    "error", [InputError("fps 14 does not divide"), StageError("camera gone"), OSError(28, "No space")]
+)
+def test_an_error_is_a_notice_and_nothing_changes(tmp_path: Path, error: Exception) -> None:
+    vm, world, told = model(tmp_path)
+    world.refuse = error
+    vm.act("record")
+    assert vm.state.phase is Phase.READY
+    assert told[-1].level is Level.ERROR
+    assert str(error) in told[-1].text
+    vm2, world2, told2 = recorded(tmp_path)
+    world2.refuse = error
+    vm2.act("generate")
+    vm2.act("start_worker")
+    assert vm2.state.phase is Phase.RECORDED
+    assert len([n for n in told2 if n.level is Level.ERROR]) == 2
+
+
+def test_a_recording_that_fails_keeps_its_frames(tmp_path: Path) -> None:
+    for written, phase in ((12, Phase.RECORDED), (0, Phase.READY)):
+        vm, world, told = model(tmp_path)
+        vm.act("record")
+        world.status = CaptureStatus(Capture.FAILED, "prim /World/Packet was deleted", written=written)
+        vm.tick()
+        assert vm.state.phase is phase
+        assert told[-1].level is Level.ERROR
+        assert "was deleted" in vm.state.notices[0].text
+
+
+def test_generating_can_be_cancelled_and_can_fail(tmp_path: Path) -> None:
+    vm, world, told = recorded(tmp_path)
+    vm.act("generate")
+    vm.act("cancel")
+    assert world.cancelled == 1
+    world.code = 130
+    vm.tick()
+    assert vm.state.phase is Phase.RECORDED
+    assert "goes on from" in vm.state.message
+    vm.act("generate")
+    world.code = 2
+    vm.tick()
+    assert vm.state.phase is Phase.RECORDED
+    assert "boom" in told[-1].text
+
+
+def test_a_skeleton_beside_the_robot_is_shown_as_suspicious(tmp_path: Path) -> None:
+    vm, world, _ = model(tmp_path)
+    vm.act("record")
+    world.status = CaptureStatus(Capture.RECORDING, written=1)
+    world.newest = SimpleNamespace(index=0, rgba=np.zeros((360, 480, 4), np.uint8), misfit_px=200.0)
+    vm.tick()
+    assert vm.state.suspicious
+    texts = [w.label for s in build_layout(vm.state) for r in s.rows for w in r.widgets]
+    assert any("misses the robot" in text for text in texts)
+
+
+def test_the_worker_s_buttons_follow_the_worker(tmp_path: Path) -> None:
+    vm, world, _ = model(tmp_path)
+    vm.act("start_worker")
+    world.worker_row = WorkerRow("idle", "0 queued", "20 GiB", frozenset({"stop_worker", "free_vram"}))
+    vm.tick()
+    vm.act("free_vram")
+    vm.act("stop_worker")
+    vm.act("start_worker")
+    assert world.calls == ["start", "free", "stop"]
+
+
+def test_closing_the_panel_completes_a_recording(tmp_path: Path) -> None:
+    vm, world, _ = model(tmp_path)
+    vm.act("record")
+    vm.shut_down()
+    assert world.stopped == ["the panel was closed"]
+
+
+BUTTONS = sorted({a for actions in ACTIONS.values() for a in actions} | {"start_worker", "stop_worker", "free_vram"})
+
+
+@given(
+    st.lists(
+        st.sampled_from([*BUTTONS, "tick", *(f"capture:{p.name}" for p in Capture), "exit:0", "exit:2"]), max_size=30
+    )
+)
+def test_no_sequence_of_presses_and_events_breaks_the_panel(tmp_path_factory: Any, presses: list[str]) -> None:
+    """Any order: buttons that mean nothing are notices, phases stay legal, every state has a layout."""
+    vm, world, _ = model(Path("/tmp"))
+    for press in presses:
+        before, count = vm.state, len(world.requests) + len(world.generated)
+        if press == "tick":
+            vm.tick()
+        elif press.startswith("capture:"):
+            world.status = CaptureStatus(Capture[press.removeprefix("capture:")], written=5)
+            vm.tick()
+        elif press.startswith("exit:"):
+            world.code = int(press.removeprefix("exit:"))
+            vm.tick()
+        else:
+            vm.act(press)
+            if not before.can(press):
+                assert vm.state.phase is before.phase
+                assert len(world.requests) + len(world.generated) == count
+        assert vm.state.phase in ACTIONS
+        assert vm.state.dropped == 0
+        assert build_layout(vm.state)
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+def test_every_phase_has_a_layout_whose_buttons_agree_with_it(phase: Phase) -> None:
+    state = PanelState(phase=phase, robots=FULL.robots, cameras=FULL.cameras, objects=FULL.objects, message=NEXT[phase])
+    buttons = {
+        w.action[1]: w.enabled for s in build_layout(state) for r in s.rows for w in r.widgets if w.kind == "button"
+    }
+    assert {name for name, on in buttons.items() if on} == set(ACTIONS[phase]) | {"start_worker"}
+    assert set(BUTTONS) == set(buttons)
