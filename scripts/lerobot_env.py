@@ -20,8 +20,10 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("--no-deps", "lerobot==0.4.4", "torchvision==0.28.0"),
     (
         "torch==2.13.0", "accelerate==1.15.0", "datasets>=4,<5", "pandas>=2,<3", "av>=14,<16", "huggingface-hub<0.36",
-        "numpy>=2,<2.5", "pyarrow", "diffusers>=0.34,<0.36", "draccus==0.10.0", "pyserial<4", "jsonlines", "einops", "packaging", "termcolor", "tqdm", "safetensors",
-        "deepdiff", "imageio", "opencv-python-headless", "pillow", "gymnasium", "psutil",
+        "numpy>=2,<2.5", "pyarrow", "diffusers>=0.34,<0.36",
+        "draccus==0.10.0", "pyserial<4", "jsonlines", "einops", "packaging", "termcolor", "tqdm", "safetensors",
+        "deepdiff",
+        "imageio", "opencv-python-headless", "pillow", "gymnasium", "psutil",
     ),
 )  # fmt: skip
 

@@ -103,7 +103,7 @@ def write_take(
             "source": {"episode_sha256": episode.content_sha256, "frame": start},
         },
     )  # fmt: skip
-    draw = pixels or (lambda k: picture(size, seed, k + start, world / len(WORLDS)))
+    draw = pixels or (lambda k: picture(size, seed, k + start, world / 11))
     video = run / "takes" / identity / "take.mp4"
     info = write_video(video, (draw(k) for k in range(count)), episode.header.fps, crf=12, gop=2, lossless=lossless)
     sha = sha256_file(video)

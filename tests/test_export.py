@@ -88,7 +88,7 @@ def test_frames_are_the_takes_within_codec_tolerance_and_in_the_right_file_place
 def test_appending_equals_exporting_at_once(runs, tmp_path, fmt):
     limits = Limits(data=3000, video=5000)
     export(runs, tmp_path / "once", opts(fmt, limits=limits), Selection(include_sim=True))
-    for k in range(1, 4):
+    for k in (1, 3):
         export(runs[:k], tmp_path / "grown", opts(fmt, limits=limits, append=k > 1), Selection(include_sim=True))
     once, grown = tree(tmp_path / "once"), tree(tmp_path / "grown")
     assert once.keys() == grown.keys()

@@ -42,7 +42,11 @@ def test_mixed_fps(tmp_path):
 
 
 def test_fractional_fps(tmp_path):
-    attempt([make_run(tmp_path / "a", takes=1, fps=14.9254)], tmp_path / "d", "14.9254 fps; LeRobot's formats need an integer")
+    attempt(
+        [make_run(tmp_path / "a", takes=1, fps=14.9254)],
+        tmp_path / "d",
+        "14.9254 fps; LeRobot's formats need an integer",
+    )
 
 
 def test_a_camera_that_one_take_lacks(tmp_path):
@@ -60,7 +64,9 @@ def test_other_cameras_in_another_run(tmp_path):
 
 
 def test_rejected_takes_only(tmp_path):
-    attempt([make_run(tmp_path / "a", takes=2, status="fail")], tmp_path / "d", "nothing to export: 2 takes were rejected")
+    attempt(
+        [make_run(tmp_path / "a", takes=2, status="fail")], tmp_path / "d", "nothing to export: 2 takes were rejected"
+    )
 
 
 def test_unicode_and_quotes_survive(tmp_path):
@@ -181,7 +187,9 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
 
 def test_an_interrupted_export_of_something_else_is_not_mixed_in(tmp_path, monkeypatch):
     runs = [make_run(tmp_path / f"r{i}", takes=1, seed=i) for i in range(2)]
-    monkeypatch.setattr(staging_module.Staging, "finish", lambda *a: (_ for _ in ()).throw(OSError(errno.EIO, "I/O error")))
+    monkeypatch.setattr(
+        staging_module.Staging, "finish", lambda *a: (_ for _ in ()).throw(OSError(errno.EIO, "I/O error"))
+    )
     with pytest.raises(ExportError, match="I/O error"):
         export(runs[:1], tmp_path / "d", ExportOptions(video=H264))
     monkeypatch.undo()
@@ -236,7 +244,11 @@ def test_kill_9_anywhere_and_resume_gives_the_same_bytes(tmp_path):
     export(runs, tmp_path / "whole", ExportOptions(video=H264))
     wanted = tree(tmp_path / "whole")
     out = tmp_path / "d"
-    command = [sys.executable, "-c", "import sys; from retake.core.export.cli import main; sys.exit(main(sys.argv[1:]))"]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from retake.core.export.cli import main; sys.exit(main(sys.argv[1:]))",
+    ]
     command += [*map(str, runs), "--out", str(out), "--codec", "h264", "--quiet"]
     draw = random.Random(1)
     started = time.monotonic()

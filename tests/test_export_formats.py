@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pickle
 from pathlib import Path
@@ -12,8 +13,7 @@ import pytest
 from export_runs import make_run, write_take
 
 from retake.core.episode import open_episode
-from retake.core.export import ExportOptions, Selection, VideoOptions, export
-from retake.core.export import gr00t, isaaclab, oscar
+from retake.core.export import ExportOptions, Selection, VideoOptions, export, gr00t, isaaclab, oscar
 from retake.core.export.encode import read_segment
 from retake.core.export.physics import NEVER, physics_arrays, unpack_masks
 from retake.core.export.reader import Dataset
@@ -36,7 +36,7 @@ def test_v21_loads_under_gr00ts_rules(tmp_path):
     modality = json.loads((tmp_path / "d/meta/modality.json").read_text("utf-8"))
     parts = list(modality["state"].values())
     assert parts[0]["start"] == 0
-    assert all(a["end"] == b["start"] for a, b in zip(parts, parts[1:], strict=False))
+    assert all(a["end"] == b["start"] for a, b in itertools.pairwise(parts))
     info = json.loads((tmp_path / "d/meta/info.json").read_text("utf-8"))
     assert (info["codebase_version"], info["total_videos"], info["total_chunks"]) == ("v2.1", 12, 1)
     stats = [json.loads(x) for x in (tmp_path / "d/meta/episodes_stats.jsonl").read_text("utf-8").splitlines()]
@@ -98,7 +98,12 @@ def test_oscar_export_import_export_is_identical(tmp_path):
     for trip in ("a", "b"):
         back = tmp_path / trip
         import_oscar(first, back / "episode", ee_link=read_json(first / "provenance.json")["ee_link"])
-        export([back], tmp_path / f"d{trip}", ExportOptions("oscar"), Selection(include_sim=True, action_source="next-state"))
+        export(
+            [back],
+            tmp_path / f"d{trip}",
+            ExportOptions("oscar"),
+            Selection(include_sim=True, action_source="next-state"),
+        )
         second = oscar.samples(tmp_path / f"d{trip}")[0]
         with np.load(first / "episode_meta.npz") as a, np.load(second / "episode_meta.npz") as b:
             for key in ("joint_angles", "gripper_openness", "camera_intrinsic"):
@@ -132,7 +137,9 @@ def test_the_caption_reader_executes_nothing(tmp_path):
 @pytest.mark.skipif(not DROID.exists(), reason="golden/droid is third-party data, read in place; it is not here")
 def test_the_droid_sample_comes_in_redraws_and_goes_out(tmp_path):
     run = tmp_path / "droid"
-    episode = import_oscar(DROID, run / "episode", DROID / "panda_robotiq.urdf", ee_link="robotiq_arg2f_base_link", task="pick")
+    episode = import_oscar(
+        DROID, run / "episode", DROID / "panda_robotiq.urdf", ee_link="robotiq_arg2f_base_link", task="pick"
+    )
     with np.load(DROID / "skeleton_reference.npz") as reference:
         wanted = reference["frames"][::30]
         for frame, drawn in zip(wanted, list(skeleton_frames(episode, "camera"))[::30], strict=True):
@@ -193,7 +200,9 @@ def test_isaaclab_hdf5(tmp_path):
     with h5py.File(path) as file:
         assert list(file["mask/train"].asstr()) == ["demo_0", "demo_1"]
         demo = file["data/demo_1"]
-        assert np.array_equal(demo["states/articulation/arm0/joint_position"][()], episode.joint("arm0", "position").astype(np.float32))
+        assert np.array_equal(
+            demo["states/articulation/arm0/joint_position"][()], episode.joint("arm0", "position").astype(np.float32)
+        )
         assert demo["obs/front_rgb"].shape == (8, 64, 64, 3)
         first = next(iter(read_video(run / "takes/v001-front/take.mp4")))
         assert np.array_equal(demo["obs/front_rgb"][0], first)
@@ -212,4 +221,6 @@ def test_urdf_gives_back_the_same_kinematics(tmp_path):
     ours = robot.forward_kinematics(q, np.eye(4))
     theirs = back.forward_kinematics(q[:, [robot.dof_index(n) for n in back.dof_names]], np.eye(4))
     for link in robot.links:
-        np.testing.assert_allclose(ours[:, robot.link_index(link.name)], theirs[:, back.link_index(link.name)], atol=1e-9)
+        np.testing.assert_allclose(
+            ours[:, robot.link_index(link.name)], theirs[:, back.link_index(link.name)], atol=1e-9
+        )

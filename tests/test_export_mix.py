@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 
 from retake.core.episode import open_episode
 from retake.core.errors import ExportError, InputError
-from retake.core.export import Calibration, ExportOptions, ImportOptions, Selection, VideoOptions, cli, export, import_lerobot, mix
+from retake.core.export import (
+    Calibration,
+    ExportOptions,
+    ImportOptions,
+    Selection,
+    VideoOptions,
+    cli,
+    export,
+    import_lerobot,
+    mix,
+)
 from retake.core.export.encode import read_segment
 from retake.core.export.import_lerobot import load_calibration
 from retake.core.export.mix import MixSource, parse_source, shares
@@ -87,10 +97,18 @@ def test_a_source_may_repeat_when_a_number_is_asked(datasets, tmp_path):
 
 def test_sources_that_do_not_fit_are_explained_in_full(datasets, tmp_path):
     real, _ = datasets
-    export([make_run(tmp_path / "o", takes=1, fps=20, size=(96, 64), cameras=("side",))], tmp_path / "other", ExportOptions(video=H264))
+    export(
+        [make_run(tmp_path / "o", takes=1, fps=20, size=(96, 64), cameras=("side",))],
+        tmp_path / "other",
+        ExportOptions(video=H264),
+    )
     with pytest.raises(ExportError) as caught:
         mix([MixSource("real", real, 0.5), MixSource("o", tmp_path / "other", 0.5)], tmp_path / "m")
-    for part in ("fps: real has 10, o 20", "observation.images.front: only in real", "observation.images.side: only in o"):
+    for part in (
+        "fps: real has 10, o 20",
+        "observation.images.front: only in real",
+        "observation.images.side: only in o",
+    ):
         assert part in str(caught.value)
     assert not (tmp_path / "m").exists()
 
@@ -145,7 +163,9 @@ def test_export_import_export_is_identical(tmp_path):
     export([run], tmp_path / "first", options, Selection(include_sim=True))
     episode, cameras = calibrate(run)
     base = episode.link_poses("arm0")[0, 0]
-    imported = import_lerobot(tmp_path / "first", tmp_path / "back", episode.header.robots[0], cameras, ImportOptions(T_world_base=base))
+    imported = import_lerobot(
+        tmp_path / "first", tmp_path / "back", episode.header.robots[0], cameras, ImportOptions(T_world_base=base)
+    )
     assert imported[0].header.motion_source == "recorded"
     np.testing.assert_allclose(imported[0].link_poses("arm0"), episode.link_poses("arm0"), atol=1e-6)
     again = tmp_path / "again"
@@ -182,7 +202,7 @@ def test_import_refuses_what_does_not_fit(tmp_path):
     export([run], tmp_path / "d", ExportOptions(video=H264))
     episode, cameras = calibrate(run)
     robot = episode.header.robots[0]
-    with pytest.raises(InputError, match="calibration names cameras .'top'.; the dataset has: front"):
+    with pytest.raises(InputError, match=r"calibration names cameras .'top'.; the dataset has: front"):
         import_lerobot(tmp_path / "d", tmp_path / "b", robot, {"top": cameras["front"]})
     with pytest.raises(InputError, match="joints joint0 of robot"):
         import_lerobot(tmp_path / "d", tmp_path / "b", robot, cameras, ImportOptions({"joint0": "elbow"}))

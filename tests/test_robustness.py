@@ -5,17 +5,20 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
-from export_runs import make_header, make_run, write_episode, write_take
+from export_runs import make_header, write_episode, write_take
 
 from retake.core.errors import InputError, WorkerError
 from retake.core.export import robustness_cli
 from retake.core.export.robustness import Observation, open_policy, robustness
 from retake.core.export.robustness.analysis import WorldResult, attribute, bootstrap_score, moving_entries
 from retake.core.export.robustness.policies import CallablePolicy, KeyMap
+from retake.core.export.vectors import build_schema
 from retake.core.files import read_json, write_json
 
 pytest.importorskip("av")
@@ -130,7 +133,9 @@ def test_axes_that_go_hand_in_hand_are_said_to_be_inseparable():
 
 def test_three_worlds_that_differ_in_everything_prove_nothing():
     results = [
-        WorldResult("r", f"w{i}", f"t{i}", {"environment": f"e{i}", "lighting": f"l{i}"}, np.full((1, 1, 2), float(i)), 0.0)
+        WorldResult(
+            "r", f"w{i}", f"t{i}", {"environment": f"e{i}", "lighting": f"l{i}"}, np.full((1, 1, 2), float(i)), 0.0
+        )
         for i in range(3)
     ]
     assert not any(a.weakness for a in attribute(results))
@@ -189,7 +194,11 @@ def test_policies_by_name(tmp_path, run):
 
 @pytest.mark.parametrize(
     ("answer", "found"),
-    [(lambda o: "left", "returned str"), (lambda o: o.state[:2], "gives 2 action entries"), (lambda o: o.state * np.nan, "finite")],
+    [
+        (lambda o: "left", "returned str"),
+        (lambda o: o.state[:2], "gives 2 action entries"),
+        (lambda o: o.state * np.nan, "finite"),
+    ],
 )
 def test_odd_answers_are_explained(run, tmp_path, answer, found):
     with pytest.raises(InputError, match=found):
@@ -197,7 +206,31 @@ def test_odd_answers_are_explained(run, tmp_path, answer, found):
     assert not (tmp_path / "out").exists()
 
 
-OBSERVED = Observation({"front": np.arange(48, dtype=np.uint8).reshape(4, 4, 3)}, np.array([0.1, 0.2, 0.9], np.float32), "pick “it”")
+OBSERVED = Observation(
+    {"front": np.arange(48, dtype=np.uint8).reshape(4, 4, 3)}, np.array([0.1, 0.2, 0.9], np.float32), "pick “it”"
+)
+
+
+PYTHON = Path(__file__).resolve().parent.parent / ".lerobot-env/bin/python"
+
+
+@pytest.mark.skipif(not PYTHON.exists(), reason="no .lerobot-env; `make lerobot-env` makes it")
+def test_a_lerobot_policy_folder_is_run_by_lerobot(run, tmp_path):
+    width = sum(s.end - s.start for s in build_schema(make_header(0), {}).slices)
+    reader = str(Path(__file__).with_name("lerobot_reader.py"))
+    subprocess.run(
+        [str(PYTHON), reader, "--make-policy", str(tmp_path / "act"), str(width)], check=True, capture_output=True
+    )
+    policy = open_policy(str(tmp_path / "act"), python=str(PYTHON))
+    try:
+        report = robustness([run], policy, tmp_path / "out", frames=1)
+        assert report.worlds[0].deviation.shape[1] == 4
+        assert report.analysis.noise == 0
+        assert report.analysis.score.value < 100
+        with pytest.raises(WorkerError, match="refused the observation"):
+            policy.infer(Observation({}, np.zeros(width, np.float32), ""))
+    finally:
+        policy.close()
 
 
 def test_openpi_servers_are_spoken_to_in_their_wire():
@@ -212,7 +245,11 @@ def test_openpi_servers_are_spoken_to_in_their_wire():
         connection.send(msgpack.packb({"model": "pi0"}))
         for number, message in enumerate(connection):
             seen.update(msgpack.unpackb(message))
-            connection.send(msgpack.packb({"actions": array(np.ones((5, 3), np.float32) * 2)}) if number == 0 else "Traceback\nValueError: no")
+            connection.send(
+                msgpack.packb({"actions": array(np.ones((5, 3), np.float32) * 2)})
+                if number == 0
+                else "Traceback\nValueError: no"
+            )
 
     with server_module.serve(serve, "127.0.0.1", 0, compression=None) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -257,7 +294,9 @@ def test_gr00t_servers_are_spoken_to_in_their_wire(nested):
             arm, hand = np.ones((16, 2), np.float32), np.zeros((16, 1), np.float32)
             actions = {"arm": array(arm[None]), "gripper": array(hand[None])}
             answer = [actions, {}] if nested else {f"action.{k}": v for k, v in actions.items()}
-            socket.send(msgpack.packb({"status": "ok"} if number == 0 else answer if number == 1 else {"error": "bad shape"}))
+            socket.send(
+                msgpack.packb({"status": "ok"} if number == 0 else answer if number == 1 else {"error": "bad shape"})
+            )
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
@@ -270,7 +309,9 @@ def test_gr00t_servers_are_spoken_to_in_their_wire(nested):
     data = seen[1]["data"]
     image = data["observation"]["video"]["front"] if nested else data["video.front"]
     assert np.load(io.BytesIO(image["as_npy"])).shape == ((1, 1, 4, 4, 3) if nested else (1, 4, 4, 3))
-    assert (data["observation"]["language"]["task"] if nested else [data["annotation.human.task_description"]]) == [["pick “it”"]]
+    assert (data["observation"]["language"]["task"] if nested else [data["annotation.human.task_description"]]) == [
+        ["pick “it”"]
+    ]
     with pytest.raises(WorkerError, match="bad shape"):
         policy.infer(observation)
     policy.close()

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import math
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -162,8 +165,6 @@ def test_object_sizes_are_metric(units):
 
 
 def test_stage_hash_names_content_not_place(tmp_path):
-    import shutil
-
     copy = tmp_path / "päth with space"
     shutil.copytree(usd_stages.SIXAXIS.parent, copy)
     assert stage_sha256(copy / "scene.usda") == stage_sha256(usd_stages.SIXAXIS)
@@ -277,3 +278,28 @@ def test_revolute_gripper_opens_where_its_fingers_part(seed):
     assert abs(gripper.T_link_ee[1, 1]) == 1
     np.testing.assert_allclose(np.abs(gripper.open_position), math.radians(40), rtol=1e-6)
     np.testing.assert_allclose(gripper.closed_position, 0, atol=1e-9)
+
+
+def author(folder, *options):
+    script = usd_stages.STAGES.parent.parent / "scripts" / "author_stage.py"
+    command = [sys.executable, str(script), "--out", str(folder), *options]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder / "pick_place" / "scene.usda"
+
+
+def test_committed_stages_are_what_the_script_writes(tmp_path):
+    author(tmp_path)
+    for name in ("pick_place/scene.usda", "sixaxis/scene.usda", "sixaxis/sixaxis.usda"):
+        assert (tmp_path / name).read_bytes() == (usd_stages.STAGES / name).read_bytes(), name
+
+
+def test_script_varies_the_scene(tmp_path):
+    options = "--object-size 0.1 0.06 0.12 --object-mass 0.2 --object-place 0.55 -0.1 --object-yaw 20 --tray 0.5 0.3"
+    stage = open_stage(author(tmp_path, *options.split()))
+    (packet,) = read_objects(stage, read_articulations(stage))
+    np.testing.assert_allclose(packet.spec.size_m, [0.1, 0.06, 0.12], atol=1e-6)
+    assert packet.spec.mass_kg == pytest.approx(0.2)
+    np.testing.assert_allclose(packet.T_world_object[:3, 3], [0.55, -0.1, 0.0601], atol=1e-6)
+    assert np.degrees(np.arctan2(*packet.T_world_object[[1, 0], 0])) == pytest.approx(20, abs=1e-4)
+    tray = read_object(stage.GetPrimAtPath("/World/Tray"), StageUnits.of(stage), movable=False)
+    np.testing.assert_allclose(tray.spec.center_m, [0.5, 0.3, 0.025], atol=1e-6)

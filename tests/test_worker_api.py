@@ -13,11 +13,11 @@ from typing import Any
 
 import httpx
 import pytest
+from worker_support import Place, environment, make_place, settings_for, specs, wait_for
 
 from retake.core.wire import GpuDevice, GpuProcess, job_to_json
 from retake.worker.app import create_app
 from retake.worker.service import Service
-from worker_support import Place, environment, make_place, settings_for, specs, wait_for
 
 pytestmark = pytest.mark.xdist_group("worker_api")
 
@@ -64,7 +64,9 @@ class Api:
         return asyncio.run(go())
 
     def submit(self, *jobs: Any) -> httpx.Response:
-        return self.ask("POST", "/api/jobs", json={"jobs": [j if isinstance(j, dict) else job_to_json(j) for j in jobs]})
+        return self.ask(
+            "POST", "/api/jobs", json={"jobs": [j if isinstance(j, dict) else job_to_json(j) for j in jobs]}
+        )
 
     def state(self, job_id: str) -> str:
         return self.service.store.get(job_id).state
@@ -79,7 +81,12 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
 
 def test_the_token_is_needed_and_its_file_is_private(api: Api) -> None:
     assert stat.S_IMODE(os.stat(api.service.token_file).st_mode) == 0o600
-    for headers in ({"Authorization": ""}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {api.service.token}"}, {"Authorization": f"Bearer {api.service.token}x"}):
+    for headers in (
+        {"Authorization": ""},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": f"Basic {api.service.token}"},
+        {"Authorization": f"Bearer {api.service.token}x"},
+    ):
         for path in ("/api/status", "/api/jobs", "/api/openapi.json", "/api/events", "/api/nothing"):
             answer = api.ask("GET", path, headers=headers)
             assert answer.status_code == 401, path
@@ -88,7 +95,9 @@ def test_the_token_is_needed_and_its_file_is_private(api: Api) -> None:
     assert api.ask("GET", "/api/status").status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "192.168.0.5:8765", "", "localhost:80a", "[::2]:8765"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "192.168.0.5:8765", "", "localhost:80a", "[::2]:8765"]
+)
 def test_a_foreign_host_is_refused(api: Api, host: str) -> None:
     answer = api.ask("GET", "/api/status", headers={"Host": host})
     assert answer.status_code == 403
@@ -96,12 +105,20 @@ def test_a_foreign_host_is_refused(api: Api, host: str) -> None:
     assert api.ask("GET", "/", headers={"Host": host}).status_code == 403
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "https://127.0.0.1:8765", "http://127.0.0.1:9999", "http://localhost:8765"])
+@pytest.mark.parametrize(
+    "origin",
+    ["http://evil.example", "null", "https://127.0.0.1:8765", "http://127.0.0.1:9999", "http://localhost:8765"],
+)
 def test_a_foreign_origin_is_refused_even_with_the_token(api: Api, origin: str) -> None:
     assert api.ask("POST", "/api/queue/pause", headers={"Origin": origin}).status_code == 403
     assert not api.service.dispatcher.paused
     assert api.ask("POST", "/api/queue/pause", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
-    assert api.ask("GET", "/api/status", headers={"Origin": "http://127.0.0.1:8765", "Sec-Fetch-Site": "same-origin"}).status_code == 200
+    assert (
+        api.ask(
+            "GET", "/api/status", headers={"Origin": "http://127.0.0.1:8765", "Sec-Fetch-Site": "same-origin"}
+        ).status_code
+        == 200
+    )
 
 
 def test_no_answer_may_be_used_by_other_pages(api: Api) -> None:
@@ -187,11 +204,28 @@ def test_a_large_body_is_refused(api: Api) -> None:
         for _ in range(limit // 65536 + 2):
             yield b"[" * 65536
 
-    assert api.ask("POST", "/api/jobs", content=endless(), headers={"Content-Type": "application/json"}).status_code == 413
+    assert (
+        api.ask("POST", "/api/jobs", content=endless(), headers={"Content-Type": "application/json"}).status_code == 413
+    )
     assert api.ask("POST", "/api/jobs", content=b"{}", headers={"Content-Length": "-1"}).status_code == 400
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"jobs": []}', b'{"jobs": [1]}', b'{"jobs": ' + b"[" * 50_000, b"\xff\xfe", b'{"jobs": [{"kind": "\\ud800"}]}', b'{"jobs": 1e999}', b"9" * 10_000])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'{"jobs": []}',
+        b'{"jobs": [1]}',
+        b'{"jobs": ' + b"[" * 50_000,
+        b"\xff\xfe",
+        b'{"jobs": [{"kind": "\\ud800"}]}',
+        b'{"jobs": 1e999}',
+        b"9" * 10_000,
+    ],
+)
 def test_a_body_that_is_no_job_is_refused(api: Api, body: bytes) -> None:
     answer = api.ask("POST", "/api/jobs", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code in (400, 422), answer.text
@@ -221,13 +255,24 @@ def test_the_state_of_a_job_is_told_from_submission_to_result(api: Api) -> None:
     assert side["run"]["attempt"] == 1
     assert side["run"]["total_s"] >= 0
     assert set(side["inputs"]) >= {"episode", "skeleton", "first_frame"}
-    assert (side["seed"], side["prompt"], side["model"], side["revision"]) == (1, "a packet, seed 1", "sleepy-model", "r1")
+    assert (side["seed"], side["prompt"], side["model"], side["revision"]) == (
+        1,
+        "a packet, seed 1",
+        "sleepy-model",
+        "r1",
+    )
     assert "done" in api.ask("GET", f"/api/jobs/{job_id}/log").json()["log"]
     assert api.ask("GET", "/api/jobs/none/log").status_code == 404
     takes = api.ask("GET", "/api/takes").json()
     assert takes["total"] == 1
     [take] = takes["takes"]
-    for part, kind in (("take", "video/mp4"), ("simulation", "video/mp4"), ("skeleton", "video/mp4"), ("frame", "image/png"), ("sidecar", "application/json")):
+    for part, kind in (
+        ("take", "video/mp4"),
+        ("simulation", "video/mp4"),
+        ("skeleton", "video/mp4"),
+        ("frame", "image/png"),
+        ("sidecar", "application/json"),
+    ):
         answer = api.ask("GET", f"/api/takes/{take['key']}/{part}")
         assert (answer.status_code, answer.headers["content-type"].split(";")[0]) == (200, kind), part
         assert len(answer.content) > 100
@@ -280,7 +325,8 @@ def test_failures_are_tried_again_wrong_input_is_not(api: Api, tmp_path: Path) -
     flaky, wrong, broken, nowhere, hopeless = (
         answer["id"]
         for answer in api.submit(
-            api.place.job(1, error_once=marker), api.place.job(2, wrong_input="no such camera"), api.place.job(3, backend="broken"),
+            api.place.job(1, error_once=marker), api.place.job(2, wrong_input="no such camera"),
+            api.place.job(3, backend="broken"),
             api.place.job(4, backend="nowhere"), api.place.job(5, error="it rains", max_attempts=2),
         ).json()["jobs"]
     )  # fmt: skip
@@ -297,7 +343,9 @@ def test_failures_are_tried_again_wrong_input_is_not(api: Api, tmp_path: Path) -
 
 
 def test_a_job_that_kills_the_executor_twice_is_quarantined_and_others_go_on(api: Api) -> None:
-    poison, well = (r["id"] for r in api.submit(api.place.job(1, die="SIGSEGV", priority=5), api.place.job(2)).json()["jobs"])
+    poison, well = (
+        r["id"] for r in api.submit(api.place.job(1, die="SIGSEGV", priority=5), api.place.job(2)).json()["jobs"]
+    )
     wait_for(lambda: api.state(poison) == "quarantined" and api.state(well) == "done", 60)
     record = api.service.store.get(poison)
     assert record.crashes == 2
@@ -400,7 +448,9 @@ def test_a_jumping_clock_disturbs_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
     place, config = make_place(tmp_path / "root"), settings_for(tmp_path)[0]
     times = iter([1e9, 4e9, 5.0, 0.0, 2e9, 1e8] * 500)
-    with Service(tmp_path / "state", [place.root], config, backends=specs(), gpu=FakeGpu(), clock=lambda: next(times)) as service:
+    with Service(
+        tmp_path / "state", [place.root], config, backends=specs(), gpu=FakeGpu(), clock=lambda: next(times)
+    ) as service:
         records, _ = service.submit([job_to_json(place.job(k)) for k in range(6)])
         wait_for(lambda: service.store.counts()["done"] == 6, 60)
         assert all(r.eta_s is None or r.eta_s >= 0 for r in records)

@@ -34,14 +34,26 @@ from retake.core.worker_client import HttpTransport, WorkerClient, WorkerUnreach
 
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
 paths = st.text("abcXYZ 09._-ü", min_size=1, max_size=12).map(lambda s: Path("/r") / s)
-values = st.recursive(st.none() | st.booleans() | st.integers() | texts, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3), max_leaves=5)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=5,
+)
 settings_ = st.dictionaries(texts, values, max_size=3)
 takes = st.builds(
     TakeJob,
-    st.builds(TakeRequest, paths, texts, paths, paths, texts, texts, st.integers(0, 2**63 - 1), st.integers(0, 999), st.integers(0, 99), settings_),
+    st.builds(
+        TakeRequest, paths, texts, paths, paths, texts, texts, st.integers(0, 2**63 - 1), st.integers(0, 999),
+        st.integers(0, 99), settings_,
+    ),
     paths, texts, st.integers(-9, 9), st.integers(1, 9),
 )  # fmt: skip
-variants = st.builds(VariantJob, st.builds(VariantRequest, paths, texts, settings_, st.integers(0, 99), st.integers(0, 9), settings_), paths, texts)
+variants = st.builds(
+    VariantJob,
+    st.builds(VariantRequest, paths, texts, settings_, st.integers(0, 99), st.integers(0, 9), settings_),
+    paths,
+    texts,
+)
 
 
 @given(job=takes | variants)
@@ -51,7 +63,15 @@ def test_jobs_survive_the_wire(job: Any) -> None:
 
 @given(data=st.data())
 def test_records_and_status_survive_the_wire_and_ignore_what_is_newer(data: st.DataObject) -> None:
-    record = JobRecord("i", "take", "b", data.draw(st.sampled_from(["queued", "done"])), Path("/o"), data.draw(settings_), eta_s=data.draw(st.none() | st.floats(0, 9)))
+    record = JobRecord(
+        "i",
+        "take",
+        "b",
+        data.draw(st.sampled_from(["queued", "done"])),
+        Path("/o"),
+        data.draw(settings_),
+        eta_s=data.draw(st.none() | st.floats(0, 9)),
+    )
     assert record_from_json({**json.loads(json.dumps(record_to_json(record))), "invented_later": 1}) == record
     status = WorkerStatus("1", True, {"queued": 3}, "idle", backends=("a",), roots=("/r",))
     assert status_from_json({**json.loads(json.dumps(status_to_json(status))), "invented_later": 1}) == status
@@ -91,7 +111,9 @@ class Net:
     def __init__(self, *answers: Any) -> None:
         self.answers, self.asked = list(answers), []
 
-    def __call__(self, method: str, path: str, headers: dict[str, str], body: bytes | None, timeout_s: float) -> tuple[int, bytes]:
+    def __call__(
+        self, method: str, path: str, headers: dict[str, str], body: bytes | None, timeout_s: float
+    ) -> tuple[int, bytes]:
         self.asked.append((method, path, headers, body, timeout_s))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
@@ -120,7 +142,7 @@ def test_every_call_carries_the_token_and_a_time_out() -> None:
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (socket.timeout("timed out"), "did not answer"),
+        (TimeoutError("timed out"), "did not answer"),
         (ConnectionRefusedError("refused"), "no worker answers"),
         ((500, b"<html>"), "not JSON"),
         ((403, b'{"error": "outside the roots"}'), "outside the roots"),
@@ -137,7 +159,9 @@ def test_whatever_goes_wrong_is_said(answer: Any, says: str) -> None:
 
 def test_submit_goes_in_batches() -> None:
     worker, net = client((200, json.dumps({"jobs": [json.loads(record())], "created": 1}).encode()))
-    jobs = [TakeJob(TakeRequest(Path("/e"), "c", Path("/s"), Path("/v"), "p", seed=k), Path(f"/o/{k}")) for k in range(1201)]
+    jobs = [
+        TakeJob(TakeRequest(Path("/e"), "c", Path("/s"), Path("/v"), "p", seed=k), Path(f"/o/{k}")) for k in range(1201)
+    ]
     worker.submit(jobs)
     assert [len(json.loads(body)["jobs"]) for _, _, _, body, _ in net.asked] == [500, 500, 201]
 
@@ -185,6 +209,7 @@ def test_no_worker_is_one_clear_sentence(tmp_path: Path) -> None:
 
 
 def test_the_client_imports_nothing_that_kit_lacks() -> None:
-    code = "import sys, retake.core.worker_client; print([m for m in ('fastapi','starlette','uvicorn','pydantic','psutil','torch','av','requests','httpx') if m in sys.modules])"
+    heavy = ("fastapi", "starlette", "uvicorn", "pydantic", "psutil", "torch", "av", "requests", "httpx")
+    code = f"import sys, retake.core.worker_client; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

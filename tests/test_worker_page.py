@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-
 from worker_support import ServiceProcess, all_done, make_place, settings_for, wait_for
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--autoplay-policy=no-user-gesture-required",
@@ -52,7 +52,12 @@ def page(worker: ServiceProcess, browser: Any) -> Iterator[Any]:
     context = browser.new_context(viewport={"width": 1280, "height": 1100})
     made, problems = context.new_page(), []
     made.on("pageerror", lambda error: problems.append(str(error)))
-    made.on("request", lambda request: None if request.url.startswith((worker.url, "blob:", "data:")) else problems.append(request.url))
+    made.on(
+        "request",
+        lambda request: (
+            None if request.url.startswith((worker.url, "blob:", "data:")) else problems.append(request.url)
+        ),
+    )
     made.set_default_timeout(30_000)
     made.goto(f"{worker.url}/#token={worker.client._token}")
     made.wait_for_selector("#connection.live")
@@ -89,7 +94,9 @@ def test_submit_watch_cancel_play(worker: ServiceProcess, page: Any) -> None:
     until(page, "document.querySelector('#takes output').textContent.startsWith('frame 12')")
     times = page.evaluate("[...document.querySelectorAll('#takes li:first-child video')].map(v => v.currentTime)")
     assert max(times) - min(times) < 2 / 15, f"the three are not in step: {times}"
-    page.evaluate("const s = document.querySelector('#takes input[type=range]'); s.value = 500; s.dispatchEvent(new Event('input'))")
+    page.evaluate(
+        "const s = document.querySelector('#takes input[type=range]'); s.value = 500; s.dispatchEvent(new Event('input'))"
+    )
     until(page, "document.querySelector('#takes output').textContent.startsWith('frame 7')")
 
 
@@ -180,8 +187,10 @@ def test_another_origin_cannot_drive_the_worker(worker: ServiceProcess, browser:
             const tries = [["GET", "/api/status"], ["POST", "/api/queue/pause"], ["POST", "/api/release"]], out = [];
             for (const [method, path] of tries) for (const mode of ["cors", "no-cors"]) {
                 const headers = mode === "cors" ? { Authorization: `Bearer ${token}` } : {};
-                try { const a = await fetch(url + path, { method, mode, headers }); out.push(a.type === "opaque" ? "opaque" : await a.text()); }
-                catch { out.push("blocked"); }
+                try {
+                    const a = await fetch(url + path, { method, mode, headers });
+                    out.push(a.type === "opaque" ? "opaque" : await a.text());
+                } catch { out.push("blocked"); }
             }
             return out; }"""
         result = made.evaluate(script, [worker.url, worker.client._token])

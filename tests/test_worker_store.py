@@ -15,7 +15,7 @@ from retake.core.errors import InputError, WorkerError
 from retake.core.takes.base import TakeRequest
 from retake.core.wire import TakeJob
 from retake.worker import schema
-from retake.worker.store import ConflictError, Prepared, Store, UnknownJobError
+from retake.worker.store import ConflictError, Prepared, Store, UnknownJobError, check_states
 
 
 def prepared(number: int, priority: int = 0, output: str = "") -> Prepared:
@@ -129,7 +129,9 @@ def test_the_log_is_bounded(tmp_path: Path) -> None:
 
 @given(data=st.data())
 @settings(max_examples=12)
-def test_any_page_of_noise_leads_to_the_backup_or_an_empty_queue(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_any_page_of_noise_leads_to_the_backup_or_an_empty_queue(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     folder = tmp_path_factory.mktemp("s")
     store = Store(folder)
     ids = [job_id for job_id, _ in store.submit([prepared(k) for k in range(40)])]
@@ -210,7 +212,5 @@ def test_the_same_content_for_another_place_is_another_job_of_the_same_content(t
     assert store.done_elsewhere(first.content, b) == first.job.output
     assert store.done_elsewhere("other", b) is None
     with pytest.raises(InputError, match="unknown state"):
-        from retake.worker.store import check_states
-
         check_states("queued,lost")
     store.close()

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import psutil
 import yaml
+from worker_fakes import SIZE, frame_of
 
 from retake.core.episode import CameraFrame, CameraSpec, EpisodeHeader, EpisodeWriter, Frame, RobotState
 from retake.core.files import read_json, sha256_file
@@ -27,13 +28,17 @@ from retake.core.variants.base import Variant, World
 from retake.core.wire import JobRecord, TakeJob
 from retake.core.worker_client import WorkerClient
 from retake.worker.settings import BackendSpec, WorkerSettings, load_settings
-from worker_fakes import SIZE, frame_of
 
 HERE = Path(__file__).parent
 FAKES = {
     "sleepy": {"kind": "take", "target": "worker_fakes:SleepyBackend"},
     "heavy": {"kind": "take", "target": "worker_fakes:SleepyBackend", "options": {"ballast_mb": 200}},
-    "gpu": {"kind": "take", "target": "worker_fakes:SleepyBackend", "options": {"gpu": "x"}, "tiers": {"big": 10, "small": 4}},
+    "gpu": {
+        "kind": "take",
+        "target": "worker_fakes:SleepyBackend",
+        "options": {"gpu": "x"},
+        "tiers": {"big": 10, "small": 4},
+    },
     "broken": {"kind": "take", "target": "worker_fakes:BrokenBackend"},
     "nowhere": {"kind": "take", "target": "no_such_module:Backend"},
 }
@@ -90,7 +95,11 @@ class Place:
         """Files in the takes folder that are neither take nor sidecar, and folders without a take."""
         folder = self.run / "takes"
         stray = [str(p) for p in folder.rglob("*") if p.is_file() and p.name not in ("take.mp4", "take.json")]
-        return stray + [str(p) for p in folder.iterdir() if p.is_dir() and not (p / "take.json").exists()] if folder.exists() else []
+        return (
+            stray + [str(p) for p in folder.iterdir() if p.is_dir() and not (p / "take.json").exists()]
+            if folder.exists()
+            else []
+        )
 
 
 def make_place(root: Path, frames: int = 6, size: tuple[int, int] = SIZE, variants: int = 1) -> Place:
@@ -126,7 +135,8 @@ def make_place(root: Path, frames: int = 6, size: tuple[int, int] = SIZE, varian
         folder = run / "variants" / f"v{v}"
         world = World(f"v{v}", "lab", "table", "packet", "day")
         variant = Variant(
-            f"v{v}", world, 0, f"a packet on a table, variant {v}", "", sha256_file(folder / "frame.png"), "folder", "1", "Apache-2.0", {},
+            f"v{v}", world, 0, f"a packet on a table, variant {v}", "", sha256_file(folder / "frame.png"), "folder", "1",
+            "Apache-2.0", {},
         )  # fmt: skip
         (folder / "variant.json").write_text(json.dumps({"schema": "retake.variant/1", **asdict(variant)}))
     return Place(root, frames)
@@ -148,7 +158,12 @@ def specs() -> dict[str, BackendSpec]:
 def environment() -> dict[str, str]:
     """For child processes: the fakes are importable, native libraries use one thread."""
     paths = [str(HERE), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in paths if p), "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"}
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(p for p in paths if p),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUTF8": "1",
+    }
 
 
 @dataclass
@@ -168,10 +183,22 @@ class ServiceProcess:
         self.state.mkdir(parents=True, exist_ok=True)
         log = (self.state / "service.log").open("ab")
         roots = self.roots or (self.place.root,)
-        command = [sys.executable, "-m", "retake.worker", "--port", "0", "--state", str(self.state), "--config", str(self.config)]
+        command = [
+            sys.executable,
+            "-m",
+            "retake.worker",
+            "--port",
+            "0",
+            "--state",
+            str(self.state),
+            "--config",
+            str(self.config),
+        ]
         for root in roots:
             command += ["--root", str(root)]
-        self.process = subprocess.Popen([*command, *self.extra], stdout=subprocess.PIPE, stderr=log, text=True, env=environment())
+        self.process = subprocess.Popen(
+            [*command, *self.extra], stdout=subprocess.PIPE, stderr=log, text=True, env=environment()
+        )
         log.close()
         line = self.process.stdout.readline()
         assert line, f"service did not start: {(self.state / 'service.log').read_text()[-2000:]}"

@@ -33,8 +33,8 @@ from retake.core.files import read_json, sha256_bytes, sha256_file, write_bytes,
 H264 = VideoOptions.of("h264")
 
 
-def prove(out_dir: Path, quick: bool = False) -> dict[str, Any]:
-    """Run what is not there yet; returns and writes all results."""
+def prove(out_dir: Path, quick: bool = False, only: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Run what is not there yet (`only`: these parts); returns and writes all results."""
     path = out_dir / "export.json"
     results: dict[str, Any] = read_json(path) if path.exists() else {}
     parts: dict[str, Callable[[bool, Path], dict[str, Any]]] = {
@@ -45,8 +45,7 @@ def prove(out_dir: Path, quick: bool = False) -> dict[str, Any]:
         "robustness": robustness,
     }
     for name, part in parts.items():
-        if results.get(name, {}).get("quick") == quick:
-            print(f"{name}: kept", flush=True)
+        if results.get(name, {}).get("quick") == quick or (only and name not in only):
             continue
         started = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="retake-prove-") as folder:
@@ -79,7 +78,19 @@ def kills(quick: bool, work: Path) -> dict[str, Any]:
         wanted = tree(work / "whole")
         target, killed, finished, equal = work / "d", 0, 0, True
         code = "import sys; from retake.core.export.cli import main; sys.exit(main(sys.argv[1:]))"
-        command = [sys.executable, "-c", code, *map(str, runs), "--out", str(target), "--codec", "h264", "--quiet", "--format", fmt]
+        command = [
+            sys.executable,
+            "-c",
+            code,
+            *map(str, runs),
+            "--out",
+            str(target),
+            "--codec",
+            "h264",
+            "--quiet",
+            "--format",
+            fmt,
+        ]
         started = time.monotonic()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         undisturbed_s = time.monotonic() - started
@@ -188,7 +199,9 @@ def scale(quick: bool, work: Path) -> dict[str, Any]:
         "print(json.dumps({'seconds': time.monotonic()-t, 'episodes': r.episodes, 'trace': trace,"
         " 'peak_mib': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024}))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(work / "runs"), str(work / "d")], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(work / "runs"), str(work / "d")], capture_output=True, text=True, check=True
+    )
     result = json.loads(done.stdout.splitlines()[-1])
     started = time.monotonic()
     data = Dataset(work / "d")
@@ -249,7 +262,9 @@ def robustness(quick: bool, work: Path) -> dict[str, Any]:
             found = report([run], planted.weak_to(axis), work / f"o{seed}{axis}", frames=2).analysis
             named = {a.axis for a in found.axes if a.weakness}
             right, extra, total = right + (axis in named), extra + bool(named - {axis}), total + 1
-        found = report([run], CallablePolicy(lambda o: np.tile(o.state, (3, 1)), "blind"), work / f"b{seed}", frames=2).analysis
+        found = report(
+            [run], CallablePolicy(lambda o: np.tile(o.state, (3, 1)), "blind"), work / f"b{seed}", frames=2
+        ).analysis
         blind, invariant = blind + 1, invariant + (found.score.value == 100 and not any(a.weakness for a in found.axes))
     return {
         "passed": right == total and invariant == blind,
@@ -269,9 +284,14 @@ def _markdown(results: dict[str, Any]) -> str:
         text = "; ".join(f"{k.replace('_', ' ')} {json.dumps(v, ensure_ascii=False)}" for k, v in shown.items())
         lines.append(f"| {name}{' (reduced)' if result['quick'] else ''} | {holds} | {text.replace('|', '/')} |")
     if trace := results.get("scale", {}).get("trace_mib"):
-        lines += ["", "Memory while exporting (episodes written: resident MiB): " + ", ".join(f"{d}: {m}" for d, m in trace)]
-    return "\n".join([*lines, "", f"Checksum of the figures: {sha256_bytes(json.dumps(results, sort_keys=True).encode())[:16]}", ""])
+        lines += [
+            "",
+            "Memory while exporting (episodes written: resident MiB): " + ", ".join(f"{d}: {m}" for d, m in trace),
+        ]
+    return "\n".join(
+        [*lines, "", f"Checksum of the figures: {sha256_bytes(json.dumps(results, sort_keys=True).encode())[:16]}", ""]
+    )
 
 
 if __name__ == "__main__":
-    prove(ROOT / "docs" / "proof", "--quick" in sys.argv)
+    prove(ROOT / "docs" / "proof", "--quick" in sys.argv, tuple(a for a in sys.argv[1:] if not a.startswith("-")))

@@ -24,14 +24,20 @@ import cv2
 sys.path.insert(0, str(Path(__file__).parent))
 from bench_episodes import bench_episode, bench_stage
 from faults import FAULTS, Faulty, View, plant
-from rematerialise import Painter, draw_look
-from rerender import Rerenderer, load_maps
+from rematerialise import Painter, draw_look, load_maps
+from rerender import Rerenderer
 
 from retake.core.verdicts.judge import examine
 from retake.core.verdicts.records import VERSION
 from retake.core.verdicts.settings import load_settings
 from retake.core.video import write_video
 
+QUICK = {
+    "lag": (1, 2), "arm_offset": (2, 4, 10), "joint_frozen": (4,), "object_floating": (4,), "object_teleport": (6,),
+    "object_fall_slow": (0.5,), "object_fall_fast": (2,), "background_drift": (2, 4), "flicker": (5,),
+    "colour_shift": (10,), "frozen_video": (8,),
+}  # fmt: skip
+"""The levels of `--quick`; kinds with one level keep it."""
 CAMERAS = ("front", "side")
 SPLIT = {
     "tune": ((("panda", 1), ("sixaxis", 1)), ("plain", "tiles", "noise")),
@@ -68,7 +74,7 @@ class Job:
         return zlib.crc32(self.key.encode())
 
 
-def jobs(split: str, clean: int, faulty: int) -> Iterator[Job]:
+def jobs(split: str, clean: int, faulty: int, quick: bool = False) -> Iterator[Job]:
     """All videos of a split: per view and world `clean` clean ones, per fault level `faulty` ones."""
     episodes, worlds = SPLIT[split]
     for robot, seed in episodes:
@@ -77,9 +83,10 @@ def jobs(split: str, clean: int, faulty: int) -> Iterator[Job]:
                 for look in range(clean):
                     yield Job(split, robot, seed, camera, "clean", 0, world, look)
             for kind, (_, levels) in FAULTS.items():
-                for level in levels:
+                for level in QUICK.get(kind, levels) if quick else levels:
                     for look in range(faulty):
-                        yield Job(split, robot, seed, camera, kind, level, worlds[look % len(worlds)], look)
+                        world = worlds[(look + zlib.crc32(kind.encode())) % len(worlds)]
+                        yield Job(split, robot, seed, camera, kind, level, world, look)
 
 
 def read_cache(path: Path) -> dict[str, dict]:
@@ -120,6 +127,7 @@ def run_job(view: View, job: Job, maps: object, folder: Path) -> dict:
         "key": job.key, "version": VERSION, "split": job.split, "view": f"{job.robot}_{job.seed}/{job.camera}",
         "kind": job.kind, "level": job.level, "world": job.world, "warp_px": round(look.warp_px, 3),
         "values": {m.name: None if m.value is None else round(m.value, 5) for m in judged.measurements},
+        "unsure": [c.name for c in judged.verdict.checks if c.status == "unsure"],
         "notes": {m.name: m.note for m in judged.measurements if m.value is None},
         "metrics": {k: None if v is None else round(v, 5) for k, v in judged.verdict.metrics.items()},
         "cpu_s": [round(painted - began, 3), round(time.process_time() - painted, 3)],
@@ -133,6 +141,7 @@ def main() -> None:
     parser.add_argument("--clean", type=int, default=26, help="clean videos per view and world (26: 312 per split)")
     parser.add_argument("--faulty", type=int, default=3, help="videos per view and fault level")
     parser.add_argument("--kinds", default="", help="only these kinds, comma separated")
+    parser.add_argument("--quick", action="store_true", help="fewer levels per fault")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after this long; the next call goes on")
     options = parser.parse_args()
     cv2.setNumThreads(1)
@@ -143,7 +152,7 @@ def main() -> None:
     todo = [
         job
         for split in (SPLIT if options.split == "both" else [options.split])
-        for job in jobs(split, options.clean, options.faulty)
+        for job in jobs(split, options.clean, options.faulty, options.quick)
         if job.key not in done and (not chosen or job.kind in chosen)
     ]
     print(f"{len(done)} videos judged before, {len(todo)} to do", flush=True)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers.utils.logging import disable_progress_bar
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests" / "worker")]
@@ -268,6 +269,7 @@ def code_key() -> str:
 def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
     """Run what is not yet proved; write oscar.json and oscar.md. Raises SystemExit if a part does not hold."""
     torch.set_num_threads(1)
+    disable_progress_bar()
     partial, key = out_dir / "oscar.partial.json", [code_key(), quick]
     done: dict[str, Any] = {}
     if partial.is_file():

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from retake.core.episode import Episode
+
 WORLDS = ("plain", "wood", "tiles", "clutter", "noise", "stripes")
 """Families of scenery; a split by world takes whole families."""
 
@@ -32,6 +34,40 @@ class Maps:
     """Instance id of a robot link or object -> (T, 4, 4) world pose of its body."""
     robot_ids: tuple[int, ...]
     object_ids: tuple[int, ...]
+
+
+def load_maps(episode: Episode, camera: str, start: int, frames: int) -> Maps:
+    """The recorded maps of `frames` frames from `start`."""
+    header, span = episode.header, range(start, start + frames)
+    K, T = episode.camera_matrices(camera)
+    bodies: dict[int, np.ndarray] = {}
+    robot_ids, object_ids = [], []
+    for instance in header.instances:
+        kind, _, name = instance.owner.partition(":")
+        if kind == "robot":
+            robot = next(r for r in header.robots if r.name == name)
+            links = [i for i, link in enumerate(robot.links) if inside(instance.prim_path, link.prim_path)]
+            if links:
+                bodies[instance.id] = episode.link_poses(name)[start : start + frames, links[-1]]
+                robot_ids.append(instance.id)
+        elif kind == "object":
+            index = [o.name for o in header.objects].index(name)
+            if header.objects[index].movable:
+                bodies[instance.id] = episode.object_poses[start : start + frames, index]
+                object_ids.append(instance.id)
+
+    def images(channel: str) -> np.ndarray:
+        return np.stack([episode.image(camera, channel, t) for t in span])
+
+    return Maps(
+        images("instances"), images("normals"), images("depth"), K[span.start : span.stop], T[span.start : span.stop],
+        bodies, tuple(robot_ids), tuple(object_ids),
+    )  # fmt: skip
+
+
+def inside(path: str, root: str) -> bool:
+    """Whether a prim path is `root` or below it."""
+    return path == root or path.startswith(root + "/")
 
 
 @dataclass(frozen=True)

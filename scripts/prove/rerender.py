@@ -12,46 +12,13 @@ from typing import Any
 
 import numpy as np
 from pxr import Usd
-from rematerialise import Maps
+from rematerialise import Maps, inside
 
-from retake.core.episode import Episode, EpisodeHeader, encode_normals
+from retake.core.episode import EpisodeHeader, encode_normals
 from retake.core.geometry import CV_FROM_USD, inverse, wxyz_from_rotation
 from retake.newton.engine import load
 
 _NOTHING = 0xFFFFFFFF
-
-
-def load_maps(episode: Episode, camera: str, start: int, frames: int) -> Maps:
-    """The recorded maps of `frames` frames from `start`."""
-    header, span = episode.header, range(start, start + frames)
-    K, T = episode.camera_matrices(camera)
-    bodies: dict[int, np.ndarray] = {}
-    robot_ids, object_ids = [], []
-    for instance in header.instances:
-        kind, _, name = instance.owner.partition(":")
-        if kind == "robot":
-            robot = next(r for r in header.robots if r.name == name)
-            links = [i for i, link in enumerate(robot.links) if _inside(instance.prim_path, link.prim_path)]
-            if links:
-                bodies[instance.id] = episode.link_poses(name)[start : start + frames, links[-1]]
-                robot_ids.append(instance.id)
-        elif kind == "object":
-            index = [o.name for o in header.objects].index(name)
-            if header.objects[index].movable:
-                bodies[instance.id] = episode.object_poses[start : start + frames, index]
-                object_ids.append(instance.id)
-
-    def images(channel: str) -> np.ndarray:
-        return np.stack([episode.image(camera, channel, t) for t in span])
-
-    return Maps(
-        images("instances"), images("normals"), images("depth"), K[span.start : span.stop], T[span.start : span.stop],
-        bodies, tuple(robot_ids), tuple(object_ids),
-    )  # fmt: skip
-
-
-def _inside(path: str, root: str) -> bool:
-    return path == root or path.startswith(root + "/")
 
 
 class Rerenderer:
@@ -71,7 +38,7 @@ class Rerenderer:
         self._config = sensor.RenderConfig(enable_shadows=False, enable_textures=False)
         self._ids = np.zeros(len(builder.shape_label) + 1, np.uint16)
         for shape, path in enumerate(builder.shape_label):
-            owners = [i for i in header.instances if _inside(path, i.prim_path)]
+            owners = [i for i in header.instances if inside(path, i.prim_path)]
             if owners:
                 self._ids[shape] = max(owners, key=lambda i: len(i.prim_path)).id
         self._paths = {i.id: i.prim_path for i in header.instances}

@@ -51,12 +51,13 @@ def test_list_of_takes_equals_single_calls_bit_for_bit(pipe):
 
 
 def test_one_seed_means_the_same_noise_and_shared_work_is_done_once(pipe):
-    frame = other_frames(1)[0]
-    out = pipe(**small_call(first_frame=[frame, frame.copy(), frame]))
+    frame, other = other_frames(2)
+    out = pipe(**small_call(first_frame=[frame, frame.copy(), other]))
     assert np.array_equal(out.frames[0], out.frames[1])
+    assert not np.array_equal(out.frames[0], out.frames[2])
     assert out.seeds == (42, 42, 42)
     assert out.stats.skeleton_frames == 5  # one encode for three takes
-    assert out.stats.first_frame_frames == 2  # two different arrays, one frame each
+    assert out.stats.first_frame_frames == 2  # two different pictures, one frame each
     assert out.stats.evaluations == 3 * 3 * 2
     assert out.stats.text_encodes == 0
 

@@ -95,6 +95,9 @@ def test_forecast_needs_a_rate_and_scales_with_it(full):
     unknown = planner.forecast(full, 10, 35, None, 0)
     assert unknown.seconds_per_take is None
     assert "no rate known" in unknown.basis
+    assert full.take_flops(35) == pytest.approx(planner.PUBLISHED_TAKE_FLOPS, rel=1e-4)
+    one = planner.forecast(full, 1, 35, None, 0)
+    assert one.published_seconds == pytest.approx(81 / 2.214, rel=1e-4)
     known = planner.forecast(full, 10, 35, 450e12, 0)
     assert known.seconds_per_take == pytest.approx(unknown.flops_per_take / 450e12)
     assert known.disk_raw_bytes == 10 * 81 * 480 * 640 * 3
@@ -122,7 +125,15 @@ def test_plan_command_prints_tier_peaks_minutes_and_disk(capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--takes", "0"], ["--height", "100"], ["--frames", "0"], ["--model", "/nowhere"]]
+    "arguments",
+    [
+        ["--takes", "0"],
+        ["--height", "100"],
+        ["--frames", "0"],
+        ["--model", "/nowhere"],
+        ["--device", "cuda:9"],
+        ["--device", "gpu"],
+    ],
 )
 def test_plan_refuses_nonsense(arguments):
     with pytest.raises(InputError):

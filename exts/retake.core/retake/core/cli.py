@@ -8,20 +8,23 @@ core imports no GPU code.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import errno
 import json
+import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from retake.core import plugins
 from retake.core.config import RunConfig, load_config, merge
-from retake.core.errors import Cancelled, InputError, RetakeError
+from retake.core.errors import Cancelled, EpisodeError, InputError, RetakeError, StageError, VariantError
 from retake.core.progress import Bar
-from retake.core.run_store import RunDirectory, create_run, open_run
+from retake.core.run_store import RunDirectory, claim_folder, create_run, open_run, remove_leftovers
 
 ELSEWHERE = {
     "verify": ("retake.core.verdicts.cli:main", "", "judge takes: does each video do what the simulation did?"),
@@ -35,6 +38,12 @@ ELSEWHERE = {
     "doctor": ("retake.core.doctor:main", "", "what works on this machine, and the one next step"),
     "kit-selftest": ("retake.isaac.selftest:main", "", "inside Isaac Sim: check what only a real Isaac Sim can confirm"),
 }  # fmt: skip
+
+REFUSALS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR,
+    errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.EMFILE, errno.ENFILE,
+)  # fmt: skip
+"""What the system says about a disk, a folder or a name; any other OSError is a defect of ours."""
 
 EPILOG = """
 the arrow:  Episode → Skeleton → Variants → Takes → Verdicts → Dataset
@@ -63,21 +72,15 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("retake: stopped; the same command goes on from here", file=sys.stderr)
         return Cancelled.exit_code
+    except BrokenPipeError:
+        # The reader of our output left (`retake check RUN | head`); nothing may be flushed to it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
-        if error.errno not in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EROFS,
-            errno.EACCES,
-            errno.EPERM,
-            errno.ENOTDIR,
-            errno.EEXIST,
-        ):
+        if error.errno not in REFUSALS:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        print(
-            f"retake: the system refused to write{where}: {error.strerror}; what was finished is kept", file=sys.stderr
-        )
+        print(f"retake: the system refused access{where}: {error.strerror}; what was finished is kept", file=sys.stderr)
         return 6
 
 
@@ -173,8 +176,6 @@ def _config(options: argparse.Namespace, base: RunConfig | None = None) -> RunCo
         ]
     if getattr(options, "only_commercial", False):
         short.setdefault("variants", {})["only_commercial"] = True
-    if options.force:
-        short["check"] = {"force": True}
     if options.camera:
         short["camera"] = options.camera
     return merge(config, short, "command line")
@@ -187,31 +188,74 @@ def _set(config: RunConfig, item: str) -> RunConfig:
     changed = load_config(None, (item,))
     value: Any = changed
     for part in key.strip().split("."):
-        value = getattr(value, part)
+        value = value[part] if isinstance(value, dict) else getattr(value, part)
+    if dataclasses.is_dataclass(value):
+        raise InputError(f"--set {item!r}: {key.strip()} is a section; name one setting in it")
     for part in reversed(key.strip().split(".")):
         value = {part: list(value) if isinstance(value, tuple) else value}
     return merge(config, value, f"--set {item}")
 
 
-def _target(options: argparse.Namespace, *, create: bool = False) -> tuple[RunDirectory, RunConfig]:
-    """The run folder meant by RUN (a run, or an episode: then the run beside it) and its configuration."""
-    path: Path = options.run
-    episode: Path | None = None
-    if (path / "episode.json").exists():
-        if (path.parent / "run.json").exists():
-            path = path.parent
-        else:
-            episode, path = path, path.resolve().parent / f"{path.resolve().name}-run"
+def _where(path: Path) -> tuple[Path, Path | None]:
+    """The run folder meant by RUN, and the episode if RUN is one: then the run is around it, or beside it."""
+    if not (path / "episode.json").exists():
+        return path, None
+    episode = path.resolve()
+    if (episode.parent / "run.json").exists() and RunDirectory(episode.parent).episode.resolve() == episode:
+        return episode.parent, None
+    return episode.parent / f"{episode.name}-run", episode
+
+
+def _settings(options: argparse.Namespace, path: Path) -> RunConfig:
     base = None
     if (path / "run.json").exists():
         base = merge(RunConfig(), open_run(path).manifest().get("config", {}), str(path / "run.json"))
-    config = _config(options, base) if hasattr(options, "config") else base or RunConfig()
-    if create or episode is not None:
-        run = create_run(path, config.to_json(), episode)
-        if run.manifest().get("config") != json.loads(json.dumps(config.to_json())):
-            run.update(config=config.to_json())
-        return run, config
-    return open_run(path), config
+    return _config(options, base) if hasattr(options, "config") else base or RunConfig()
+
+
+@contextlib.contextmanager
+def _held(
+    options: argparse.Namespace, *, create: bool = False, remember: bool = False
+) -> Iterator[tuple[RunDirectory, RunConfig]]:
+    """The run folder meant by RUN and its configuration, for this process alone.
+
+    Nothing in it changes before the lock is held, so a second process neither writes nor alters what the first was
+    asked. With `remember` the configuration becomes the run's; a request that turns out to be wrong is forgotten again.
+    `--force` is never remembered: it is meant for the episode at hand.
+    """
+    path, episode = _where(options.run)
+    _settings(options, path)  # a wrong setting is refused before a folder appears
+    run = claim_folder(path) if create or episode is not None else open_run(path)
+    with run.locked():
+        remove_leftovers(run.path)
+        before = run.manifest() if (run.path / "run.json").exists() else None
+        config = _settings(options, path)
+        asked = json.loads(json.dumps(config.to_json()))
+        create_run(path, asked, episode)
+        if remember and run.manifest().get("config") != asked:
+            run.update(config=asked)
+        if getattr(options, "force", False):
+            config = merge(config, {"check": {"force": True}}, "--force")
+        try:
+            yield run, config
+        except (InputError, StageError, EpisodeError, VariantError):
+            if remember:
+                _forget(run, before)
+            raise
+
+
+def _forget(run: RunDirectory, before: dict[str, Any] | None) -> None:
+    """Undo the change of the configuration when no stage was finished under it."""
+
+    def finished(manifest: dict[str, Any]) -> dict[str, Any]:
+        return {name: stage for name, stage in manifest.get("stages", {}).items() if "inputs" in stage}
+
+    if finished(run.manifest()) != finished(before or {}):
+        return
+    if before is not None:
+        run.update(config=before.get("config", {}))
+    elif not run.episode.exists():
+        (run.path / "run.json").unlink()
 
 
 class _Stop:
@@ -236,9 +280,8 @@ class _Stop:
 def _run(options: argparse.Namespace) -> int:
     from retake.core import pipeline
 
-    run, config = _target(options, create=True)
     stop = _Stop()
-    with run.locked():
+    with _held(options, create=True, remember=True) as (run, config):
         if options.ray:
             fan_out = plugins.load("retake.worker.ray_run:run_arrow", extra="ray")
             page = fan_out(run, config, options.ray, Bar, stop.check)
@@ -251,9 +294,8 @@ def _run(options: argparse.Namespace) -> int:
 def _capture(options: argparse.Namespace) -> int:
     from retake.core import pipeline
 
-    run, config = _target(options, create=True)
     stop = _Stop()
-    with run.locked():
+    with _held(options, create=True, remember=True) as (run, config):
         episode = pipeline.capture(run, config, Bar("Episode"), stop.check)
     print(f"episode: {episode.path} ({len(episode)} frames, {episode.content_sha256[:12]})")
     return 0
@@ -262,8 +304,7 @@ def _capture(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from retake.core import pipeline
 
-    run, config = _target(options)
-    with run.locked():
+    with _held(options) as (run, config):
         result = pipeline.check(run, config)
     if options.json:
         print(json.dumps(result.to_json(), indent=2))
@@ -279,9 +320,8 @@ def _check(options: argparse.Namespace) -> int:
 def _skeleton(options: argparse.Namespace) -> int:
     from retake.core import pipeline
 
-    run, config = _target(options)
     stop = _Stop()
-    with run.locked():
+    with _held(options) as (run, config):
         pipeline.skeleton(run, config, Bar("Skeleton"), stop.check)
     print(f"skeleton: {run.skeleton(config.camera)}")
     return 0
@@ -290,10 +330,8 @@ def _skeleton(options: argparse.Namespace) -> int:
 def _variants(options: argparse.Namespace) -> int:
     from retake.core import pipeline
 
-    run, config = _target(options)
-    run.update(config=config.to_json())
     stop = _Stop()
-    with run.locked():
+    with _held(options, remember=True) as (run, config):
         made = pipeline.variants(run, config, Bar("Variants"), stop.check)
     print(f"variants: {len(made)} in {run.variants}")
     return 0
@@ -302,10 +340,8 @@ def _variants(options: argparse.Namespace) -> int:
 def _takes(options: argparse.Namespace) -> int:
     from retake.core import pipeline
 
-    run, config = _target(options)
-    run.update(config=config.to_json())
     stop = _Stop()
-    with run.locked():
+    with _held(options, remember=True) as (run, config):
         made = pipeline.takes(run, config, Bar("Takes"), stop.check)
     print(f"takes: {len(made)} in {run.takes}")
     return 0
@@ -314,8 +350,7 @@ def _takes(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from retake.core import pipeline
 
-    run, _ = _target(options)
-    with run.locked():
+    with _held(options) as (run, _):
         page = pipeline.report(run, Bar("Report"))
     print(f"report: {page}")
     return 0
@@ -324,7 +359,7 @@ def _report(options: argparse.Namespace) -> int:
 def _open(options: argparse.Namespace) -> int:
     from retake.core.report.serve import serve
 
-    run = open_run(options.run if (options.run / "run.json").exists() else options.run.parent)
+    run = open_run(_where(options.run)[0])
     if not run.report.exists():
         _report(options)
     return serve(run.path, port=options.port, browser=not options.no_browser)

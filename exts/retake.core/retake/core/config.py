@@ -8,6 +8,7 @@ error that lists what is valid.
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -141,7 +142,10 @@ def load_config(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Ru
         key, equals, text = item.partition("=")
         if not equals:
             raise InputError(f"--set {item!r}: expected section.key=value, for example takes.seed=7")
-        value: Any = yaml.safe_load(text)
+        try:
+            value: Any = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {item!r}: {text!r} is not a YAML value: {error}") from error
         for part in reversed(key.strip().split(".")):
             value = {part: value}
         config = merge(config, value, f"--set {item}")
@@ -158,7 +162,7 @@ def merge(config: Any, data: Any, where: str) -> Any:
             raise InputError(f"{where}: {choose('setting', str(key), hints)}")
         current = getattr(config, key)
         if dataclasses.is_dataclass(current):
-            changes[key] = merge(current, value or {}, f"{where}: {key}")
+            changes[key] = merge(current, {} if value is None else value, f"{where}: {key}")
             continue
         if isinstance(current, tuple) and isinstance(value, list | tuple):
             value = tuple(value)
@@ -171,5 +175,11 @@ def merge(config: Any, data: Any, where: str) -> Any:
             value = ""
         if type(value) is not type(current):
             raise InputError(f"{where}: {key} needs a {type(current).__name__} like {current!r}, found {value!r}")
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"{where}: {key} is {value!r}, which run.json cannot hold ({error}); use finite numbers, text, lists, mappings"
+            ) from error
         changes[key] = value
     return dataclasses.replace(config, **changes)

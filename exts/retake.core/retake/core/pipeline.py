@@ -7,15 +7,18 @@ calling it again gives the same artefacts as an undisturbed run.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 from retake.core import plugins
-from retake.core.config import RunConfig
+from retake.core.config import RunConfig, config_path
 from retake.core.episode import Episode, open_episode
 from retake.core.episode.check import EpisodeCheck, check_episode
+from retake.core.episode.layout import COMPLETE
+from retake.core.episode.records import NAME_PATTERN
 from retake.core.errors import InputError, RunError
 from retake.core.files import read_json, sha256_file, sha256_json, write_json
 from retake.core.progress import CheckCancel, Progress, never, silent
@@ -24,7 +27,7 @@ from retake.core.run_store import RunDirectory, remove_leftovers
 from retake.core.skeleton import Skeleton, make_skeleton
 from retake.core.takes import Take, TakeRequest
 from retake.core.takes.fan_out import produce_takes
-from retake.core.variants import Variant, make_variants, select_worlds
+from retake.core.variants import Variant, make_variants, open_variant, select_worlds
 
 Stage = Callable[[str], Progress]
 """Makes the progress display of a named stage."""
@@ -64,19 +67,22 @@ def capture(
 ) -> Episode:
     """Simulate one Episode into the run folder, unless the same one is there already.
 
-    An episode that came from elsewhere (imported, recorded in Isaac Sim) is used as it is and never replaced.
+    An episode that came from elsewhere (imported, recorded in Isaac Sim) is used as it is and never replaced. What was
+    made from an episode that is replaced moves to `superseded/`, so that a run never mixes two motions.
     """
     wanted = config.capture
     stage_file = Path(wanted.stage) if wanted.stage else None
     if stage_file is not None and not stage_file.is_file():
         raise InputError(f"capture.stage {stage_file} does not exist; expected a USD file")
-    inputs = sha256_json({**asdict(wanted), "stage": sha256_file(stage_file) if stage_file else ""})
     remembered = run.stage("capture")
-    if run.episode.exists():
-        if not remembered:
-            return open_episode(run.episode)
-        if remembered.get("inputs") == inputs and "episode_sha256" in remembered:
-            episode = open_episode(run.episode)
+    if run.episode_is_elsewhere and not run.episode.exists():
+        raise RunError(f"{run.episode}, the episode of {run.path}, is gone; put it back, or make a run of another one")
+    if run.episode.exists() and not remembered:
+        return open_episode(run.episode)
+    inputs = _capture_inputs(config, stage_file)
+    if run.episode.exists() and remembered.get("inputs") == inputs and "episode_sha256" in remembered:
+        episode = _as_remembered(run, remembered["episode_sha256"])
+        if episode is not None:
             episode.verify()
             progress(len(episode), len(episode), "unchanged")
             return episode
@@ -101,12 +107,38 @@ def capture(
         progress=advance,
     )
     if finished:
-        # The old episode stays until the new one is whole.
-        shutil.rmtree(run.episode, ignore_errors=True)
+        # The old episode stays until the new one is whole, and leaves in one step.
+        old = run.path / ".episode.old.tmp"
+        if run.episode.exists():
+            run.episode.rename(old)
         target.rename(run.episode)
+        shutil.rmtree(old, ignore_errors=True)
     episode = open_episode(run.episode)
+    if finished and remembered["episode_sha256"] != episode.content_sha256:
+        run.set_aside(str(remembered["episode_sha256"])[:12])
     run.finish_stage("capture", inputs=inputs, episode_sha256=episode.content_sha256)
     return episode
+
+
+def _capture_inputs(config: RunConfig, stage_file: Path | None) -> str:
+    """Hash of what an Episode follows from: the settings, the user's stage, and the preset's file where it is one."""
+    wanted = config.capture
+    preset = config_path("capture", f"{wanted.preset}.yaml") if NAME_PATTERN.fullmatch(wanted.preset) else None
+    return sha256_json(
+        {
+            **asdict(wanted),
+            "stage": sha256_file(stage_file) if stage_file else "",
+            "preset_file": sha256_file(preset) if preset is not None and preset.is_file() else "",
+        }
+    )
+
+
+def _as_remembered(run: RunDirectory, content_sha256: str) -> Episode | None:
+    """The Episode run.json speaks of; None when a process was killed while another one took its place."""
+    if not (run.episode / COMPLETE).exists():
+        return None
+    episode = open_episode(run.episode)
+    return episode if episode.content_sha256 == content_sha256 else None
 
 
 def check(run: RunDirectory, config: RunConfig, check_cancel: CheckCancel = never) -> EpisodeCheck:
@@ -114,7 +146,8 @@ def check(run: RunDirectory, config: RunConfig, check_cancel: CheckCancel = neve
     episode = open_episode(run.episode)
     inputs = sha256_json({"episode": episode.content_sha256, "limits": {**asdict(config.check), "force": False}})
     if run.check.exists() and run.stage("check").get("inputs") == inputs:
-        return EpisodeCheck.from_json(read_json(run.check))
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged: checked again
+            return EpisodeCheck.from_json(read_json(run.check))
     result = check_episode(episode, config.check, check_cancel)
     write_json(run.check, result.to_json())
     run.finish_stage("check", inputs=inputs, passed=result.passed)
@@ -137,10 +170,12 @@ def variants(
     """Dress the first frame into the configured worlds."""
     episode = _checked_episode(run, config)
     chosen = config.variants
+    _check_start(config, episode)
     worlds = select_worlds(chosen.presets, chosen.count, chosen.seed)
     return make_variants(
         episode, config.camera, run.variants, worlds=worlds, backend=chosen.backend, seed=chosen.seed,
-        index=config.takes.start, progress=progress, check_cancel=check_cancel,
+        index=config.takes.start, only_commercial=chosen.only_commercial,
+        progress=progress, check_cancel=check_cancel,
     )  # fmt: skip
 
 
@@ -151,30 +186,39 @@ def takes(
     check_cancel: CheckCancel = never,
     produce: Producer = produce_takes,
 ) -> list[Take]:
-    """One Take per Variant of the run. Raises RunError when a stage before it is missing."""
+    """One Take per Variant of this Episode, camera and first frame; variants of others are left alone.
+
+    Raises RunError when a stage before it is missing, InputError for a window outside the Episode.
+    """
     episode = _checked_episode(run, config)
+    _check_start(config, episode)
+    chosen = config.takes
+    if chosen.frames < 0:
+        raise InputError(f"takes.frames is {chosen.frames}; expected a number of frames, or 0 for the whole episode")
+    length = min(chosen.frames or len(episode), len(episode) - chosen.start)
     if not (run.skeleton(config.camera) / "skeleton.json").exists():
         raise RunError(f"{run.path} has no skeleton of camera {config.camera!r}; `retake skeleton {run.path}` draws it")
-    records = sorted(run.variants.glob("*/variant.json"))
-    if not records:
-        raise RunError(f"{run.path} has no variants; `retake variants {run.path}` makes them")
-    chosen = config.takes
-    length = min(chosen.frames or len(episode), len(episode) - chosen.start)
-    if length < 1:
-        raise InputError(f"takes.start is {chosen.start}; the episode has frames 0 … {len(episode) - 1}")
+    every = [open_variant(record.parent) for record in sorted(run.variants.glob("*/variant.json"))]
+    wanted = {"episode_sha256": episode.content_sha256, "camera": config.camera, "frame": chosen.start}
+    usable = [variant for variant in every if wanted.items() <= variant.source.items()]
+    if not usable:
+        others = f" ({len(every)} are there for another episode, camera or first frame)" if every else ""
+        raise RunError(
+            f"{run.path} has no variants of camera {config.camera!r} at frame {chosen.start}{others}; "
+            f"`retake variants {run.path}` makes them"
+        )
     requests = []
-    for record in records:
-        variant = read_json(record)
+    for variant in usable:
         requests.append(
             (
-                run.takes / f"{variant['id']}-s{chosen.seed}",
+                run.takes / f"{variant.id}-s{chosen.seed}",
                 TakeRequest(
                     episode=run.episode,
                     camera=config.camera,
                     skeleton=run.skeleton(config.camera),
-                    variant=record.parent,
-                    prompt=variant["prompt"],
-                    negative_prompt=variant["negative_prompt"],
+                    variant=run.variants / variant.id,
+                    prompt=variant.prompt,
+                    negative_prompt=variant.negative_prompt,
                     seed=chosen.seed,
                     frames=length,
                     start=chosen.start,
@@ -198,6 +242,12 @@ def verify(
 def report(run: RunDirectory, progress: Progress = silent, check_cancel: CheckCancel = never) -> Path:
     """Write report.html from whatever the run holds."""
     return make_report(run, progress=progress, check_cancel=check_cancel)
+
+
+def _check_start(config: RunConfig, episode: Episode) -> None:
+    """Raises InputError when the first frame of the takes lies outside the Episode."""
+    if not 0 <= config.takes.start < len(episode):
+        raise InputError(f"takes.start is {config.takes.start}; the episode has frames 0 … {len(episode) - 1}")
 
 
 def _checked_episode(run: RunDirectory, config: RunConfig) -> Episode:

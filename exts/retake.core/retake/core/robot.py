@@ -15,7 +15,7 @@ import numpy as np
 
 from retake.core.array_types import Float64
 from retake.core.errors import InputError, choose
-from retake.core.geometry import axis_angle, inverse
+from retake.core.geometry import axis_angle, inverse, is_rigid
 
 JointType = Literal["revolute", "prismatic", "fixed"]
 
@@ -78,6 +78,8 @@ class RobotSpec:
 
     def __post_init__(self) -> None:
         names = [link.name for link in self.links]
+        if not names:
+            raise InputError(f"robot {self.name!r} has no links; a kinematic tree needs at least its base")
         if len(set(names)) != len(names):
             raise InputError(f"robot {self.name!r} has two links of one name: {sorted(names)}")
         children = [joint.child_link for joint in self.joints]
@@ -89,7 +91,16 @@ class RobotSpec:
                     raise InputError(
                         f"joint {joint.name!r} names link {index}; robot {self.name!r} has {len(self.links)}"
                     )
+            if not (is_rigid(joint.T_parent_joint) and is_rigid(joint.T_child_joint)):
+                raise InputError(
+                    f"joint {joint.name!r} of robot {self.name!r}: its two frames must be rigid transforms"
+                )
+        _ = self.joints_in_order  # raises on a loop
         for gripper in self.grippers:
+            if not is_rigid(gripper.T_link_ee):
+                raise InputError(
+                    f"gripper {gripper.name!r} of robot {self.name!r}: T_link_ee must be a rigid transform"
+                )
             self.link_index(gripper.ee_link)
             for joint_name in gripper.finger_joints:
                 self.dof_index(joint_name)

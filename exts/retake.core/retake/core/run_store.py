@@ -3,6 +3,7 @@
 
 run.json                     schema, configuration, stages with the hash of their inputs
 episode/ check.json skeleton/<camera>/ variants/<id>/ takes/<id>/ verdicts/<take>/ report.html report/
+superseded/<episode>/        what was made from an episode that a later capture replaced
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class RunDirectory:
     @property
     def episode(self) -> Path:
         """The captured Episode: in the folder, or where run.json says (`episode_path`, for one that lives elsewhere)."""
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
             if elsewhere := read_json(self.path / MANIFEST).get("episode_path"):
                 return Path(elsewhere)
         return self.path / "episode"
@@ -66,6 +67,11 @@ class RunDirectory:
         """The page a person looks at."""
         return self.path / "report.html"
 
+    @property
+    def episode_is_elsewhere(self) -> bool:
+        """Whether run.json points to an Episode outside the folder: a recording, which is never replaced."""
+        return self.episode != self.path / "episode"
+
     def manifest(self) -> dict[str, Any]:
         """run.json. Raises RunError when it is missing, unreadable or of another schema version."""
         try:
@@ -77,6 +83,9 @@ class RunDirectory:
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             found = data.get("schema") if isinstance(data, dict) else type(data).__name__
             raise RunError(f"{self.path / MANIFEST} has schema {found!r}; this version of Retake reads {SCHEMA!r}")
+        for key in ("config", "stages"):
+            if not isinstance(data.get(key, {}), dict):
+                raise RunError(f"{self.path / MANIFEST}: {key!r} is {data[key]!r}; expected a mapping")
         return data
 
     def update(self, **values: Any) -> None:
@@ -85,12 +94,24 @@ class RunDirectory:
 
     def stage(self, name: str) -> dict[str, Any]:
         """What run.json remembers of a stage; empty when it never finished."""
-        return self.manifest().get("stages", {}).get(name, {})
+        found = self.manifest().get("stages", {}).get(name, {})
+        return found if isinstance(found, dict) else {}
 
     def finish_stage(self, name: str, **values: Any) -> None:
         """Remember a finished stage."""
         stages = {**self.manifest().get("stages", {}), name: values}
         self.update(stages=stages)
+
+    def set_aside(self, name: str) -> None:
+        """Move variants, takes and verdicts to `superseded/<name>/`: their episode has been replaced."""
+        folder, number = self.path / "superseded" / name, 1
+        while folder.exists():
+            number += 1
+            folder = folder.with_name(f"{name}-{number}")
+        for made in (self.variants, self.takes, self.verdicts):
+            if made.exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                made.rename(folder / made.name)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -127,15 +148,35 @@ def open_run(path: Path | str) -> RunDirectory:
     return run
 
 
-def create_run(path: Path | str, config: dict[str, Any], episode: Path | None = None) -> RunDirectory:
-    """A new or an existing run folder, for an `episode` that lives elsewhere if one is given. Raises RunError for a folder with other content: it is never touched."""
+def claim_folder(path: Path | str) -> RunDirectory:
+    """A folder that is a run's or may become one; made when missing. Raises RunError for a file and for a folder with
+    other content: it is never touched."""
     run = RunDirectory(Path(path))
+    if run.path.exists() and not run.path.is_dir():
+        raise RunError(f"{run.path} is a file; a run is a folder: choose an empty or new one with --run")
     if (run.path / MANIFEST).exists():
         run.manifest()
-        return run
-    if run.path.exists() and any(entry.name != LOCK for entry in run.path.iterdir()):
+    elif run.path.exists() and any(not _ours(entry.name) for entry in run.path.iterdir()):
         raise RunError(f"{run.path} holds files that are not a run's; choose an empty or new folder with --run")
     run.path.mkdir(parents=True, exist_ok=True)
+    return run
+
+
+def _ours(name: str) -> bool:
+    """The lock, and a run.json that a killed process did not finish."""
+    return name == LOCK or (name.startswith(".run.") and ".tmp" in name)
+
+
+def create_run(path: Path | str, config: dict[str, Any], episode: Path | None = None) -> RunDirectory:
+    """A new or an existing run folder, for an `episode` that lives elsewhere if one is given.
+
+    Raises RunError for a folder with other content (it is never touched), and for a run of another episode.
+    """
+    run = claim_folder(path)
+    if (run.path / MANIFEST).exists():
+        if episode is not None and run.episode.resolve() != Path(episode).resolve():
+            raise RunError(f"{run.path} is the run of {run.episode}, not of {episode}; move one of them away")
+        return run
     link = {} if episode is None else {"episode_path": str(Path(episode).resolve())}
     manifest = {"schema": SCHEMA, "name": run.path.name, "config": config, "stages": {}, **link}
     write_json(run.path / MANIFEST, manifest)

@@ -135,11 +135,12 @@ def video_info(path: Path) -> VideoInfo:
     path = Path(path)
     av = _av()
     if av is None:
-        frames = list(_read_opencv(path))
-        capture = cv2.VideoCapture(str(path))
-        fps = capture.get(cv2.CAP_PROP_FPS)
-        capture.release()
-        return VideoInfo((frames[0].shape[1], frames[0].shape[0]), len(frames), fps, "mjpeg")
+        size, count = (0, 0), 0
+        for count, frame in enumerate(read_video(path), 1):  # noqa: B007
+            size = (frame.shape[1], frame.shape[0])
+        if not count:
+            raise InputError(f"{path} holds no frame")
+        return VideoInfo(size, count, video_fps(path), "mjpeg")
     count = sum(1 for _ in read_video(path))
     with av.open(str(path)) as container:
         stream = container.streams.video[0]

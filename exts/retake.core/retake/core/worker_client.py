@@ -68,6 +68,7 @@ class HttpTransport:
     def __call__(
         self, method: str, path: str, headers: dict[str, str], body: bytes | None, timeout_s: float
     ) -> tuple[int, bytes]:
+        """See Transport."""
         connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout_s)
         try:
             connection.request(method, path, body, headers)

@@ -162,9 +162,7 @@ class Trajectory:
 
     def command(self) -> None:
         """Set the targets of the simulated time; called before an update."""
-        self._capture.command(
-            self.joints, self.targets[min(len(self.targets) - 1, int(self._capture.time_s * self.fps))]
-        )
+        self._capture.command(self.joints, self.target(self._capture.time_s))
 
 
 def start(path: Path, *, quit_after: bool = True, post_quit: Callable[[int], None] | None = None) -> Any:

@@ -88,7 +88,7 @@ def _gripper(stage: Usd.Stage, spec: RobotSpec, ee: int, fingers: list[JointSpec
     if np.linalg.norm(reach) < 1e-4:
         raise StageError(
             f"gripper {spec.links[ee].prim_path}: the fingers reach nowhere from their link's origin, so the approach direction "
-            f"is unknown; state the end-effector frame in config/robots/{spec.name}.yaml"
+            "is unknown; expected finger joints or finger geometry ahead of the link that carries them"
         )
     Z = _snap(reach)
     Z = Z - Y * (Y @ Z)

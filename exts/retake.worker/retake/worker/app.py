@@ -163,7 +163,8 @@ def _watch_routes(app: FastAPI, service: Service) -> None:
             with contextlib.suppress(UnknownJobError):
                 records.append(record_to_json(service.dispatcher.live(service.store.get(job_id))))
         return Answer({
-            "next": events[-1][0] if events else latest, "epoch": hub.epoch, "reset": reset, "jobs": records, "counts": service.store.counts(),
+            "next": events[-1][0] if events else latest, "epoch": hub.epoch, "reset": reset, "jobs": records,
+            "counts": service.store.counts(),
         })  # fmt: skip
 
     @app.get(
@@ -202,7 +203,7 @@ def _gallery_routes(app: FastAPI, service: Service) -> None:
         every = [shown.to_json() for shown in service.gallery.takes()]
         chosen = [
             t for t in every
-            if (not episode or t["episode"] == episode) and (not variant or t["variant"] == variant) and (not verdict or t["verdict"] == verdict)
+            if episode in ("", t["episode"]) and variant in ("", t["variant"]) and verdict in ("", t["verdict"])
         ]  # fmt: skip
         return Answer({
             "takes": chosen[offset : offset + limit], "total": len(chosen),
@@ -216,8 +217,12 @@ def _gallery_routes(app: FastAPI, service: Service) -> None:
         return Answer({"runs": service.gallery.runs(), "take_backends": makers})
 
     @app.get(
-        "/api/takes/{key}/{part}", response_class=FileResponse, summary="A take's video, skeleton, simulation, first frame or sidecar",
-        responses={200: {"content": {"video/mp4": {}, "image/png": {}, "application/json": {}}}, 206: {"description": "A range"}, 416: {"description": "No such range"}},
+        "/api/takes/{key}/{part}", response_class=FileResponse,
+        summary="A take's video, skeleton, simulation, first frame or sidecar",
+        responses={
+            200: {"content": {"video/mp4": {}, "image/png": {}, "application/json": {}}},
+            206: {"description": "A range"}, 416: {"description": "No such range"},
+        },
     )  # fmt: skip
     def part(key: JobId, part: m.Part) -> Response:
         shown = service.gallery.find(key)

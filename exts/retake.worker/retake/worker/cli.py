@@ -97,7 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("wait", "wait until jobs are finished; exit code 1 if one did not succeed", _wait)
     sub.add_argument("ids", nargs="+", metavar="ID")
     for name, text, call in (
-        ("cancel", "stop a job", _cancel), ("retry", "queue a failed, cancelled or quarantined job again", _retry), ("log", "a job's log", _log),
+        ("cancel", "stop a job", _cancel), ("log", "a job's log", _log),
+        ("retry", "queue a failed, cancelled or quarantined job again", _retry),
     ):  # fmt: skip
         command(name, text, call).add_argument("id", metavar="ID")
     command("pause", "start no further job", lambda o: _say(_client(o).pause()))
@@ -144,7 +145,8 @@ def _say(status: WorkerStatus) -> int:
         print(f"GPU {gpu.index}     {gpu.name}: {gpu.free_bytes / GIB:.1f} of {gpu.total_bytes / GIB:.1f} GiB free")
         for process in gpu.processes:
             print(
-                f"            {process.name} ({process.pid}): {process.used_bytes / GIB:.1f} GiB{' (ours)' if process.ours else ''}"
+                f"            {process.name} ({process.pid}): {process.used_bytes / GIB:.1f} GiB"
+                f"{' (ours)' if process.ours else ''}"
             )
     if not status.gpus:
         print("GPU       none visible to NVML")
@@ -192,7 +194,8 @@ def _list(options: argparse.Namespace) -> int:
     for r in records:
         share = f"{100 * r.done // r.total:>3} %" if r.state == "running" and r.total else "     "
         print(
-            f"{r.id}  {r.state:<11} {share} {r.backend:<12} {r.output.name:<28} {r.error.splitlines()[0][:80] if r.error else r.note}"
+            f"{r.id}  {r.state:<11} {share} {r.backend:<12} {r.output.name:<28} "
+            f"{r.error.splitlines()[0][:80] if r.error else r.note}"
         )
     return 0
 

@@ -112,7 +112,8 @@ class Executor:
             reason, again = describe(error)
             self.send(
                 event="failed", id=job_id, error=reason, again=again, disk_full=getattr(error, "errno", None) == 28,
-                out_of_memory=isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "out of memory" in reason.lower(),
+                out_of_memory=isinstance(error, MemoryError) or "out of memory" in f"{type(error).__name__} {reason}".lower()
+                or "OutOfMemory" in type(error).__name__,
             )  # fmt: skip
         finally:
             self._cancelled.discard(job_id)

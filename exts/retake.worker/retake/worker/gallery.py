@@ -220,7 +220,11 @@ def _subfolders(path: Path) -> list[Path]:
 def _variant(folder: Path) -> dict[str, str]:
     try:
         data = read_json(folder / "variant.json")
-        return {"id": folder.name, "prompt": str(data.get("prompt", "")), "negative_prompt": str(data.get("negative_prompt", ""))}
+        return {
+            "id": folder.name,
+            "prompt": str(data.get("prompt", "")),
+            "negative_prompt": str(data.get("negative_prompt", "")),
+        }
     except (OSError, ValueError, AttributeError):
         return {"id": folder.name, "prompt": "", "negative_prompt": ""}
 

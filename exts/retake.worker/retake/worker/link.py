@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -21,10 +22,8 @@ MAX_LOG = 4 << 20
 
 def note_process(path: Path, pid: int) -> None:
     """Remember an executor, so that the next service can end one that outlived this one."""
-    try:
+    with contextlib.suppress(OSError, psutil.Error):
         write_json(path, {"pid": pid, "created": psutil.Process(pid).create_time()})
-    except (OSError, psutil.Error):
-        pass
 
 
 class ExecutorLink:
@@ -72,10 +71,8 @@ class ExecutorLink:
             family = []
         self.process.kill()
         for child in family:
-            try:
+            with contextlib.suppress(psutil.Error):
                 child.kill()
-            except psutil.Error:
-                pass
         self.process.wait()
         self._reader.join(timeout=5)
 

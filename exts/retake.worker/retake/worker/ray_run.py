@@ -54,7 +54,11 @@ class _Actor:
             tier, reason = pick_tier(spec, self._gpu.read(), self._margin_gib)
             if reason and self._loaded.instance is None:
                 return {"error": reason, "again": True}
-            return {"result": execute(job_from_json(job), spec, self._loaded, Context("ray", content, tier=tier, attempt=attempt))}
+            return {
+                "result": execute(
+                    job_from_json(job), spec, self._loaded, Context("ray", content, tier=tier, attempt=attempt)
+                )
+            }
         except Exception as error:
             text, again = describe(error)
             return {"error": text, "again": again}
@@ -78,7 +82,9 @@ class Fleet:
                     logging_level="ERROR", log_to_driver=False, runtime_env=dict(runtime_env or {}), configure_logging=False,
                 )  # fmt: skip
             except (ConnectionError, ValueError, RuntimeError) as error:
-                raise WorkerError(f"no Ray cluster at {address!r}: {error}; start one with `ray start --head`, or use --ray local") from error
+                raise WorkerError(
+                    f"no Ray cluster at {address!r}: {error}; start one with `ray start --head`, or use --ray local"
+                ) from error
         resources = self._ray.cluster_resources()
         gpus = int(resources.get("GPU", 0)) if backend.tiers else 0
         self._options: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0} if gpus else {"num_cpus": 1}
@@ -104,7 +110,8 @@ class Fleet:
         return len(self._idle)
 
     def run(
-        self, jobs: Sequence[tuple[TakeJob | VariantJob, str]], on_done: Callable[[TakeJob | VariantJob], None] = lambda job: None,
+        self, jobs: Sequence[tuple[TakeJob | VariantJob, str]],
+        on_done: Callable[[TakeJob | VariantJob], None] = lambda job: None,
         check_cancel: CheckCancel = never,
     ) -> dict[Path, str]:  # fmt: skip
         """Run (job, content hash) pairs to the end; returns output → reason for those that failed. Raises Cancelled."""
@@ -156,7 +163,9 @@ class Fleet:
     def __enter__(self) -> Fleet:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _hire(self) -> None:
@@ -213,10 +222,14 @@ def fan_out(
             failed.update(fleet.run(chosen, count, check_cancel))
     if failed:
         output, reason = next(iter(failed.items()))
-        raise TakeError(f"{len(failed)} of {len(jobs)} jobs failed; first: {output.name}: {reason}. Running again makes only those")
+        raise TakeError(
+            f"{len(failed)} of {len(jobs)} jobs failed; first: {output.name}: {reason}. Running again makes only those"
+        )
 
 
-def run_arrow(run: RunDirectory, config: RunConfig, address: str, stage: Callable[[str], Progress], check_cancel: CheckCancel) -> Path:
+def run_arrow(
+    run: RunDirectory, config: RunConfig, address: str, stage: Callable[[str], Progress], check_cancel: CheckCancel
+) -> Path:
     """`retake run --ray`: the whole arrow, with the takes made by the cluster. Returns the path of the report."""
     from retake.core import pipeline
 
@@ -236,7 +249,10 @@ def run_arrow(run: RunDirectory, config: RunConfig, address: str, stage: Callabl
 def _absolute(request: TakeRequest) -> TakeRequest:
     """Actors have working directories of their own."""
     return replace(
-        request, episode=request.episode.resolve(), skeleton=request.skeleton.resolve(), variant=request.variant.resolve()
+        request,
+        episode=request.episode.resolve(),
+        skeleton=request.skeleton.resolve(),
+        variant=request.variant.resolve(),
     )
 
 

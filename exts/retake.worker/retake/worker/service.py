@@ -115,7 +115,8 @@ class Service:
         current = dispatcher.running
         return WorkerStatus(
             version=_version(), paused=dispatcher.paused, counts=self.store.counts(), executor=executor, executor_pid=pid,
-            executor_rss_bytes=dispatcher.executor_rss(), running="" if current is None else current.record.id, tier=dispatcher.tier,
+            executor_rss_bytes=dispatcher.executor_rss(), running="" if current is None else current.record.id,
+            tier=dispatcher.tier,
             waiting=dispatcher.waiting, notice=dispatcher.notice, gpus=self._gpu_read[1], backends=tuple(sorted(self.backends)),
             roots=tuple(str(root) for root in self.roots.folders), event=self.hub.last, epoch=self.hub.epoch,
         )  # fmt: skip

@@ -115,7 +115,9 @@ class Store:
         with self._reading() as db:
             for start in range(0, len(job_ids), 500):
                 part = job_ids[start : start + 500]
-                rows = db.execute(f"SELECT * FROM jobs WHERE id IN ({', '.join('?' * len(part))})", tuple(part)).fetchall()
+                rows = db.execute(
+                    f"SELECT * FROM jobs WHERE id IN ({', '.join('?' * len(part))})", tuple(part)
+                ).fetchall()
                 found.update((row["id"], _record(row)) for row in rows)
         return [found[job_id] for job_id in job_ids if job_id in found]
 
@@ -237,7 +239,8 @@ class Store:
         with self._transaction() as db:
             db.execute("INSERT INTO log VALUES(?, ?, ?)", (job_id, self._clock(), line[:2000]))
             db.execute(
-                "DELETE FROM log WHERE job = ? AND rowid <= (SELECT rowid FROM log WHERE job = ? ORDER BY rowid DESC LIMIT 1 OFFSET ?)",
+                "DELETE FROM log WHERE job = ? AND rowid <="
+                " (SELECT rowid FROM log WHERE job = ? ORDER BY rowid DESC LIMIT 1 OFFSET ?)",
                 (job_id, job_id, LOG_LINES),
             )
 

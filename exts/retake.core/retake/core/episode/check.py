@@ -100,6 +100,10 @@ def _item(
     )
 
 
+def _skipped(name: str, why: str) -> CheckItem:
+    return CheckItem(name, "not applicable", None, None, "", None, why)
+
+
 def _timing(episode: Episode, limits: CheckConfig) -> list[CheckItem]:
     t = episode.time_s
     off = np.abs(t - t[0] - np.arange(len(t)) / episode.header.fps)
@@ -118,6 +122,9 @@ def _joint_limits(episode: Episode, limits: CheckConfig) -> list[CheckItem]:
         if not joints:
             continue
         lower, upper = np.array([j.lower for j in joints]), np.array([j.upper for j in joints])
+        if not (np.isfinite(lower).any() or np.isfinite(upper).any()):
+            items.append(_skipped(f"joint position limits ({robot.name})", "no limits stated"))
+            continue
         for channel in ("position", "target"):
             if channel == "target" and "target" not in episode.header.joint_channels:
                 continue
@@ -158,14 +165,11 @@ def _rates(episode: Episode, limits: CheckConfig) -> list[CheckItem]:
         for channel, values in table.items():
             bound = np.array([getattr(j, f"{channel}_limit") for j in joints])
             if not np.isfinite(bound).any():
-                items.append(
-                    CheckItem(
-                        f"joint {channel} ({robot.name})", "not applicable", None, None, "", None, "no limits stated"
-                    )
-                )
+                items.append(_skipped(f"joint {channel} ({robot.name})", "no limits stated"))
                 continue
             slack = limits.velocity_slack if channel == "velocity" else limits.effort_slack
-            share = np.abs(values) / bound
+            # A limit of zero allows rest only; the smallest divisor keeps 0/0 from becoming NaN, 1/0 infinite.
+            share = np.minimum(np.abs(values) / np.maximum(bound, 1e-12), 1e12)
             worst = share.max(-1)
 
             def what(
@@ -239,7 +243,7 @@ def _task(episode: Episode, limits: CheckConfig) -> list[CheckItem]:
     which the object's centre must be at the end."""
     goal = episode.header.settings.get("goal")
     if not isinstance(goal, dict):
-        return [CheckItem("task outcome", "not applicable", None, None, "", None, "the episode states no goal")]
+        return [_skipped("task outcome", "the episode states no goal")]
     names = [o.name for o in episode.header.objects]
     if goal.get("object") not in names:
         return [
@@ -251,7 +255,14 @@ def _task(episode: Episode, limits: CheckConfig) -> list[CheckItem]:
     spec = episode.header.objects[index]
     T = episode.object_poses[-1, index]
     center = T[:3, :3] @ np.array(spec.center_m) + T[:3, 3]
-    outside = float((np.abs(center - np.array(goal["center_m"])) - np.array(goal["size_m"]) / 2).max())
+    try:
+        middle, size = (np.array(goal[key], np.float64).reshape(3) for key in ("center_m", "size_m"))
+        if not np.isfinite([middle, size]).all():
+            raise ValueError("not finite")
+    except (KeyError, TypeError, ValueError) as error:
+        detail = f"the goal {goal} is unreadable ({type(error).__name__}: {error}); expected center_m and size_m, 3 numbers each"
+        return [CheckItem("task outcome", "fail", None, None, "", None, detail)]
+    outside = float((np.abs(center - middle) - size / 2).max())
     where = "inside" if outside <= 0 else "outside"
     return [
         CheckItem(
@@ -267,7 +278,7 @@ def _coverage(episode: Episode, limits: CheckConfig) -> list[CheckItem]:
     for camera in episode.header.cameras:
         name = f"camera {camera.name} sees the robot"
         if not episode.header.robots:
-            items.append(CheckItem(name, "not applicable", None, None, "", None, "the episode has no robot"))
+            items.append(_skipped(name, "the episode has no robot"))
             continue
         if "instances" in camera.channels and ids:
             count = np.array(

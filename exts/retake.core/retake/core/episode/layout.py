@@ -199,7 +199,8 @@ def images_of(frame: CameraFrame, spec: CameraSpec) -> dict[str, np.ndarray]:
 
 def contact_to_json(c: Contact) -> list[Any]:
     """A contact as a list in the order of docs/episode.md."""
-    return [c.body_a, c.body_b, list(c.position_m), list(c.normal), list(c.force_n), c.penetration_m]
+    vectors = [[float(x) for x in v] for v in (c.position_m, c.normal, c.force_n)]
+    return [c.body_a, c.body_b, *vectors, float(c.penetration_m)]
 
 
 def contact_from_json(x: list[Any]) -> Contact:

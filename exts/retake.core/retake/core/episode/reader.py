@@ -190,7 +190,10 @@ def open_episode(path: Path | str, *, allow_incomplete: bool = False) -> Episode
         )
     content = _json(path / layout.HEADER)
     header = layout.header_from_json(content, path / layout.HEADER)
-    expected_dtypes = layout.header_to_json(header)
+    try:
+        expected_dtypes, chain = layout.header_to_json(header), sha256_json(content)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise EpisodeError(f"{path / layout.HEADER} is damaged: {type(error).__name__}: {error}") from error
     for name in ("state_dtype", "physics_dtype"):
         if content.get(name) != expected_dtypes[name]:
             raise EpisodeError(f"{path / layout.HEADER}: {name} does not follow from its robots, objects and cameras")
@@ -200,7 +203,7 @@ def open_episode(path: Path | str, *, allow_incomplete: bool = False) -> Episode
         raise EpisodeError(
             f"{path} is an interrupted capture ({layout.COMPLETE} is missing); recapture, or open it as incomplete"
         )
-    lines, chain = _read_log(path / layout.LOG, sha256_json(content), strict=finished)
+    lines, chain = _read_log(path / layout.LOG, chain, strict=finished)
     if not lines:
         raise EpisodeError(f"{path} holds no complete frame")
     if done is not None and (

@@ -94,6 +94,8 @@ class EpisodeHeader:
     def __post_init__(self) -> None:
         if not (np.isfinite(self.fps) and self.fps > 0):
             raise EpisodeError(f"fps must be a positive number; found {self.fps}")
+        if not (np.isfinite(self.physics_dt_s) and self.physics_dt_s > 0):
+            raise EpisodeError(f"physics_dt_s must be a positive number of seconds; found {self.physics_dt_s}")
         if self.motion_source not in ("simulated", "recorded"):
             raise EpisodeError(f"motion_source must be 'simulated' or 'recorded'; found {self.motion_source!r}")
         for kind, items in (("robot", self.robots), ("camera", self.cameras), ("object", self.objects)):
@@ -246,6 +248,12 @@ def check_frame(frame: Frame, header: EpisodeHeader, index: int) -> None:
     for obj, T in zip(header.objects, frame.T_world_object, strict=True):
         if not is_rigid(T):
             refuse(f"pose of object {obj.name!r}", T.tolist(), "a finite rigid transform")
+    for contact in frame.contacts:
+        numbers = (*contact.position_m, *contact.normal, *contact.force_n, contact.penetration_m)
+        if len(numbers) != 10 or not np.isfinite(numbers).all():
+            refuse(
+                f"contact of {contact.body_a} and {contact.body_b}", numbers, "finite position, normal, force, depth"
+            )
     if len(frame.cameras) != len(header.cameras):
         refuse("number of cameras", len(frame.cameras), len(header.cameras))
     for image, camera in zip(frame.cameras, header.cameras, strict=True):

@@ -50,13 +50,18 @@ class EpisodeWriter:
         self.path, self.header = Path(path), header
         if self.path.exists() and any(self.path.iterdir()):
             raise EpisodeError(f"{self.path} is not empty; an episode needs a folder of its own")
+        self._dtype, self._physics_dtype = layout.state_dtype(header), layout.physics_dtype(header)
+        content = layout.header_to_json(header)
+        try:
+            self._chain = sha256_json(content)
+        except (TypeError, ValueError) as error:
+            raise EpisodeError(
+                f"the header cannot be written as JSON ({error}); settings and limits must be plain finite values"
+            ) from error
         self.path.mkdir(parents=True, exist_ok=True)
         for camera in header.cameras:
             for channel in camera.channels:
                 (self.path / "cameras" / camera.name / channel).mkdir(parents=True, exist_ok=True)
-        self._dtype, self._physics_dtype = layout.state_dtype(header), layout.physics_dtype(header)
-        content = layout.header_to_json(header)
-        self._chain = sha256_json(content)
         self._count = 0
         self._last_time_s = -np.inf
         self._pending: deque[_Pending] = deque()
@@ -120,7 +125,7 @@ class EpisodeWriter:
             raise EpisodeError(f"{self.path}: the episode has no frame; nothing was captured")
         self._close()
         for name in (layout.STATE, layout.PHYSICS, layout.LOG):
-            with (self.path / name).open("rb") as stream:
+            with (self.path / name).open("rb+") as stream:
                 os.fsync(stream.fileno())
         host = {"written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "platform": platform.platform()}
         write_json(self.path / "host.json", host)

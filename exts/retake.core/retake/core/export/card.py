@@ -91,7 +91,7 @@ def _card(
         ),
         "---",
         "",
-        f"# {rows.episodes} episodes, {len(rows.trajectories)} trajectories",
+        f"# {_many(rows.episodes, 'episode')}, {_many(len(rows.trajectories), 'trajectory', 'trajectories')}",
         "",
         "Simulated robot episodes whose pixels were replaced: the motion, the states and the actions of each trajectory are the",
         "simulator's own, bit for bit, in every world it is shown in. `action[t]` is the target commanded after frame t,",
@@ -212,6 +212,10 @@ def _front_licence(licences: list[tuple[str, str]]) -> str:
     names = {text.lower() for _, text in licences}
     known = ("apache-2.0", "mit", "cc-by-4.0", "cc0-1.0", "bsd-3-clause")
     return names.pop() if len(names) == 1 and next(iter(names)) in known else "other"
+
+
+def _many(count: int, one: str, more: str = "") -> str:
+    return f"{count} {one if count == 1 else more or one + 's'}"
 
 
 def _plain(text: str) -> str:

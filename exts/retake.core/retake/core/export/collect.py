@@ -18,35 +18,24 @@ import numpy as np
 import retake.core.episode as episodes
 from retake.core.episode import Episode
 from retake.core.errors import ExportError, InputError
+from retake.core.export.found import (
+    FoundTake,
+    Selection,
+    camera_of,
+    group_key,
+    obstacle,
+    read_optional,
+    shown_task,
+    takes_of,
+)
 from retake.core.export.licences import commercial_obstacle
 from retake.core.export.provenance import record
 from retake.core.export.records import Rejected, Schema
 from retake.core.export.vectors import build_schema
-from retake.core.files import read_json, sha256_bytes, sha256_json
+from retake.core.files import sha256_bytes, sha256_json
 
 IMAGE = "observation.images."
-DOMAINS = ("generated", "composite", "sim", "recorded")
 TOOL_VERSION = "retake 0.1.0"
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What of the runs is wanted."""
-
-    only_commercial: bool = False
-    min_verdict: float = 0.0
-    unverified: bool = False
-    include_sim: bool = False
-    cameras: tuple[str, ...] = ()
-    """Empty = every camera that the accepted takes have."""
-    size: tuple[int, int] | str | None = None
-    """(width, height) of the dataset's pictures; "capture" = the camera's own; None = the takes' own."""
-    assets_licence: str = ""
-    """What the user states about the simulated assets, where the episode does not."""
-    action_source: str = "commanded"
-    extras: tuple[str, ...] = ()
-    window: int = 0
-    """Frames per episode for `include_sim` where a run has no take; 0 = the whole episode."""
 
 
 @dataclass(frozen=True)
@@ -72,30 +61,6 @@ class Plan:
     items: tuple[Item, ...]
     rejected: tuple[Rejected, ...]
     warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Take:
-    """A take as found on disk."""
-
-    id: str
-    data: dict[str, Any]
-    variant: dict[str, Any]
-    verdict: dict[str, Any]
-    video: Path
-
-    def get(self, *names: str, default: Any = None) -> Any:
-        """The first of these keys that take.json has, on top, under `request` or under `settings`."""
-        for place in (self.data, self.data.get("request") or {}, self.data.get("extra") or {}, self.settings):
-            for name in names:
-                if isinstance(place, dict) and place.get(name) is not None:
-                    return place[name]
-        return default
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        found = self.data.get("settings") or (self.data.get("request") or {}).get("settings")
-        return found if isinstance(found, dict) else {}
 
 
 def plan(runs: Sequence[Path | str], selection: Selection | None = None) -> Plan:
@@ -134,21 +99,11 @@ def _episode(run: Path) -> Episode:
     if not run.is_dir():
         raise InputError(f"{run} does not exist; expected a run folder (runs/<name>)")
     path = run / "episode"
-    if (run / "run.json").is_file() and (elsewhere := _json(run / "run.json", {}).get("episode_path")):
+    if (run / "run.json").is_file() and (elsewhere := read_optional(run / "run.json", {}).get("episode_path")):
         path = Path(elsewhere)
     if not path.is_dir():
         raise InputError(f"{run} holds no episode/; expected a run folder made by `retake run`")
     return episodes.open_episode(path)
-
-
-def _json(path: Path, default: Any) -> Any:
-    """A JSON file; `default` when it is absent. Raises ExportError when it is damaged."""
-    try:
-        return read_json(path)
-    except FileNotFoundError:
-        return default
-    except (OSError, ValueError) as error:
-        raise ExportError(f"{path} is not readable JSON: {error}") from error
 
 
 def trajectory_id(episode: Episode) -> str:
@@ -160,34 +115,21 @@ def trajectory_id(episode: Episode) -> str:
     return sha256_bytes(*parts)
 
 
-def _takes(run: Path) -> list[_Take]:
-    out = []
-    for sidecar in sorted((run / "takes").glob("*/take.json")):
-        data = _json(sidecar, {})
-        identity = str(data.get("id") or sidecar.parent.name)
-        variant = (
-            _json(run / "variants" / str(data.get("variant", "")) / "variant.json", {}) if data.get("variant") else {}
-        )
-        verdict = _json(run / "verdicts" / sidecar.parent.name / "verdict.json", {})
-        out.append(_Take(identity, data, variant, verdict, sidecar.parent / "take.mp4"))
-    return out
-
-
 def _run_items(run: Path, episode: Episode, selection: Selection, rejected: list[Rejected]) -> list[Item]:
     source = _source(run, episode, selection)
-    good: list[_Take] = []
-    for take in _takes(run):
-        reason = _obstacle(take, episode, source, selection)
+    good: list[FoundTake] = []
+    for take in takes_of(run):
+        reason = obstacle(take, episode, source, selection)
         if reason:
             rejected.append(Rejected(run.name, take.id, reason))
         else:
             good.append(take)
-    groups: dict[str, list[_Take]] = {}
+    groups: dict[str, list[FoundTake]] = {}
     for take in good:
-        if not selection.cameras or _camera(take, episode) in selection.cameras:
-            groups.setdefault(_group_key(take), []).append(take)
+        if not selection.cameras or camera_of(take, episode) in selection.cameras:
+            groups.setdefault(group_key(take), []).append(take)
     cameras = selection.cameras or tuple(
-        c.name for c in episode.header.cameras if any(_camera(t, episode) == c.name for t in good)
+        c.name for c in episode.header.cameras if any(camera_of(t, episode) == c.name for t in good)
     )
     items = [_take_item(run, episode, group, cameras, source, selection) for group in groups.values()]
     if selection.include_sim:
@@ -203,7 +145,7 @@ def _run_items(run: Path, episode: Episode, selection: Selection, rejected: list
 def _source(run: Path, episode: Episode, selection: Selection) -> dict[str, Any]:
     """Provenance that every item of a run shares."""
     settings, header = episode.header.settings, episode.header
-    check = _json(run / "check.json", {})
+    check = read_optional(run / "check.json", {})
     passed = check.get("passed") if isinstance(check, dict) else None
     return {
         "run": run.name,
@@ -218,75 +160,15 @@ def _source(run: Path, episode: Episode, selection: Selection) -> dict[str, Any]
     }
 
 
-def _camera(take: _Take, episode: Episode) -> str:
-    cameras = [c.name for c in episode.header.cameras]
-    named = take.get("camera") or (take.variant.get("source") or {}).get("camera")
-    if named is None and len(cameras) == 1:
-        return cameras[0]
-    if named not in cameras:
-        raise ExportError(f"take {take.id!r} names camera {named!r}; its episode has: {', '.join(cameras)}")
-    return str(named)
-
-
-def _group_key(take: _Take) -> str:
-    """What takes of one world and window share, whichever camera they show."""
-    world = take.variant.get("world") or {}
-    name = world.get("name") or take.data.get("variant")
-    seeds = [take.variant.get("seed"), take.data.get("seed")]
-    window = [take.get("start", default=0), take.data.get("frames"), take.data.get("backend")]
-    return json.dumps([name, *seeds, *window], sort_keys=True, default=str)
-
-
-def _obstacle(take: _Take, episode: Episode, source: dict[str, Any], selection: Selection) -> str | None:
-    """Why this take is no training data; None when it is."""
-    verdict, data = take.verdict, take.data
-    domain, backend = str(data.get("domain", "")), str(data.get("backend", ""))
-    if data.get("fake") or backend.startswith("fake") or domain not in DOMAINS[:2]:
-        return f"made by a test backend (backend {backend!r}, domain {domain!r})"
-    status = str(verdict.get("status", "none")).lower()
-    if status == "fail":
-        failed = [str(c.get("name")) for c in verdict.get("checks", []) if str(c.get("status", "")).lower() == "fail"]
-        return "the verdict is fail" + (f" ({', '.join(failed)})" if failed else "")
-    judged = verdict.get("video_sha256")
-    if judged and judged != data.get("video_sha256"):
-        status = "stale"
-    if status != "pass" and not selection.unverified:
-        known = {
-            "none": "it has no verdict",
-            "stale": "its verdict is of another video",
-            "unsure": "the verdict is unsure",
-        }
-        return known.get(status, f"the verdict is {status!r}") + " (`retake verify` judges it; --unverified exports it)"
-    probability = verdict.get("probability")
-    if selection.min_verdict > 0 and not (
-        isinstance(probability, int | float) and probability >= selection.min_verdict
-    ):
-        return f"verdict probability {probability} is below --min-verdict {selection.min_verdict}"
-    inputs = data.get("inputs") or {}
-    hashed = inputs.get("episode") or inputs.get("episode_sha256")
-    if hashed and hashed != episode.content_sha256:
-        return "it was made from another episode than the run holds now"
-    if selection.only_commercial:
-        stated = (
-            ("video model", data.get("licence")),
-            ("first-frame model", take.variant.get("licence")),
-            ("simulated assets or recording", source["licence_source"]),
-        )
-        for what, licence in stated:
-            if reason := commercial_obstacle(licence):
-                return f"--only-commercial: {what}: {reason}"
-    return None
-
-
 def _take_item(
     run: Path,
     episode: Episode,
-    group: list[_Take],
+    group: list[FoundTake],
     cameras: Sequence[str],
     source: dict[str, Any],
     selection: Selection,
 ) -> Item:
-    by_camera = {_camera(take, episode): take for take in group}
+    by_camera = {camera_of(take, episode): take for take in group}
     if len(by_camera) < len(group):
         ids = ", ".join(t.id for t in group)
         raise ExportError(
@@ -311,7 +193,7 @@ def _take_item(
     for take in takes:
         for check in take.verdict.get("checks") or []:
             value = check.get("value")
-            name = str(check.get("name")) if len(takes) == 1 else f"{_camera(take, episode)}/{check.get('name')}"
+            name = str(check.get("name")) if len(takes) == 1 else f"{camera_of(take, episode)}/{check.get('name')}"
             checks[name] = float(value) if isinstance(value, int | float) and np.isfinite(value) else None
     probabilities = [v["probability"] for v in verdicts if isinstance(v.get("probability"), int | float)]
     statuses = {str(v.get("status", "none")).lower() for v in verdicts}
@@ -363,7 +245,7 @@ def _take_item(
         "licence_first_frame": first.variant.get("licence"),
         "created_utc": first.get("created_utc", "created"),
     }
-    task = str(first.variant.get("task") or episode.header.task)
+    task = str(first.variant.get("task") or shown_task(episode.header, str(world.get("subject") or "")))
     videos: tuple[tuple[str, Path | None], ...] = tuple((c, t.video) for c, t in zip(cameras, takes, strict=True))
     return Item(uid, run, episode.path, videos, start, length, task, source["trajectory_id"], record(values, checks))
 
@@ -473,4 +355,4 @@ def with_split(items: Iterable[Item], split_of: dict[str, str]) -> tuple[Item, .
     )
 
 
-__all__ = ["AXES", "DOMAINS", "IMAGE", "Item", "Plan", "Selection", "plan", "trajectory_id", "with_split"]
+__all__ = ["AXES", "IMAGE", "Item", "Plan", "Selection", "plan", "trajectory_id", "with_split"]

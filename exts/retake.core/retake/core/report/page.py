@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from retake.core.errors import RunError
 from retake.core.files import read_json, write_bytes
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.report.clips import playable, simulation_clip
-from retake.core.run_store import RunDirectory
+from retake.core.run_store import RunDirectory, remove_leftovers
 
 TEMPLATE = Path(__file__).with_name("template.html")
 
@@ -29,6 +30,7 @@ def make_report(run: RunDirectory, *, progress: Progress = silent, check_cancel:
     episode = open_episode(run.episode)
     folder, page = run.path / "report", run.report
     folder.mkdir(exist_ok=True)
+    remove_leftovers(folder)
     steps = len(episode.header.cameras) + 2
     cameras = []
     for done, camera in enumerate(episode.header.cameras):
@@ -61,7 +63,8 @@ def render(data: dict[str, Any]) -> str:
     """The page's HTML. Data goes in as JSON in which `<` is escaped, so that no text can end the script element."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     title = html.escape(f"{data['episode']['task']} · {data['name']}")
-    return TEMPLATE.read_text("utf-8").replace("{{title}}", title).replace("{{data}}", text)
+    # In one pass: a task text may itself contain a placeholder.
+    return re.sub(r"\{\{(title|data)\}\}", lambda m: {"title": title, "data": text}[m[1]], TEMPLATE.read_text("utf-8"))
 
 
 def _episode(episode: Episode) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from retake.core.errors import InputError
+
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
     """Static files with single byte ranges (the standard handler has none and Chromium then cannot scrub)."""
@@ -70,8 +72,12 @@ def make_server(folder: Path, port: int = 0) -> http.server.ThreadingHTTPServer:
 
 
 def serve(folder: Path, *, port: int = 0, browser: bool = True) -> int:
-    """Serve until Ctrl-C. Returns exit code 0."""
-    with make_server(folder, port) as server:
+    """Serve until Ctrl-C. Returns exit code 0. Raises InputError for a port that cannot be had."""
+    try:
+        server = make_server(folder, port)
+    except (OverflowError, OSError) as error:
+        raise InputError(f"port {port} cannot be opened ({error}); 0 takes any free one") from error
+    with server:
         address = f"http://127.0.0.1:{server.server_address[1]}/report.html"
         print(f"{address}\nCtrl-C ends", flush=True)
         if browser:

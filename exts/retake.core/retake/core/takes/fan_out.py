@@ -7,10 +7,12 @@ import multiprocessing
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 from retake.core import plugins
+from retake.core.errors import TakeError
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.takes.base import Take, TakeRequest, VideoBackend
 from retake.core.takes.make import make_take
@@ -78,10 +80,16 @@ def _in_processes(
                     future.result()
                 progress(min(sum(c.value for c in counters), total - bool(left)), total, "")
                 check_cancel()
-        except BaseException:
+        except BaseException as error:
+            # Before shutdown, which forgets them: a take under way would otherwise be waited for to its end.
+            processes = list((pool._processes or {}).values())
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in list((pool._processes or {}).values()):
+            for process in processes:
                 process.terminate()
+            if isinstance(error, BrokenProcessPool):
+                raise TakeError(
+                    "a process that made takes ended without a word (out of memory?); the same command makes what is missing"
+                ) from error
             raise
     progress(total, total, "")
     return [future.result() for future in futures]

@@ -31,7 +31,7 @@ EPSILON = 2e-3
 """Shadow below which a pixel counts as untouched, so that the still background stays bit-equal."""
 
 
-ROBOT_WHITE = 0.6
+ROBOT_WHITE = 0.75
 """Linear luminance that the brightest twentieth of the robot may reach."""
 FIXTURE_MATERIAL = {"kind": "steel", "colours": ["#7d8388", "#5d6368"], "tile_m": 0.8}
 """Pedestals and stands: painted steel goes with every world."""

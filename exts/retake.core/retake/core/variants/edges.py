@@ -83,7 +83,9 @@ def structure_f1(
 
     def share(strong: np.ndarray, weak: np.ndarray) -> float:
         edges = canny(strong, *STRONG) & inside
-        return float((cv2.dilate(canny(weak, *WEAK).astype(np.uint8), kernel) > 0)[edges].mean()) if edges.any() else 1.0
+        return (
+            float((cv2.dilate(canny(weak, *WEAK).astype(np.uint8), kernel) > 0)[edges].mean()) if edges.any() else 1.0
+        )
 
     precision, recall = share(found, expected), share(expected, found)
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0

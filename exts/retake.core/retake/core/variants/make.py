@@ -132,7 +132,13 @@ def make_variant(
             "rgb_sha256": sha256_bytes(np.ascontiguousarray(source.rgb).tobytes()),
         },
     )  # fmt: skip
-    record = {"schema": SCHEMA, **dataclasses.asdict(variant), "image_prompt": prompts.image, "recipe": recipe, "inputs": digest}
+    record = {
+        "schema": SCHEMA,
+        **dataclasses.asdict(variant),
+        "image_prompt": prompts.image,
+        "recipe": recipe,
+        "inputs": digest,
+    }
     record.update(extra or {})
     if out_dir.exists():
         if not (out_dir / "variant.json").exists() and any(out_dir.iterdir()):

@@ -27,9 +27,7 @@ class ProceduralBackend:
     def __init__(self, catalogue: Catalogue | None = None) -> None:
         self.catalogue = catalogue
 
-    def dresser(
-        self, reference: SourceFrame, world: World, seed: int, recipe: dict[str, Any] | None = None
-    ) -> Dresser:
+    def dresser(self, reference: SourceFrame, world: World, seed: int, recipe: dict[str, Any] | None = None) -> Dresser:
         """The renderer of one world, for further frames of the same camera (the composite take uses it).
 
         `recipe` is the one stored in variant.json; None looks it up by the world's names.

@@ -83,13 +83,18 @@ class OscarBackend:
         skeleton = open_skeleton(request.skeleton)
         count = request.frames or len(skeleton) - request.start
         if not 0 <= request.start < request.start + count <= len(skeleton):
-            raise InputError(f"frames {request.start} … {request.start + count - 1} asked; the skeleton has {len(skeleton)}")
+            raise InputError(
+                f"frames {request.start} … {request.start + count - 1} asked; the skeleton has {len(skeleton)}"
+            )
         control = np.stack([skeleton.frame(index) for index in range(request.start, request.start + count)])
         image = cv2.imread(str(request.variant / "frame.png"), cv2.IMREAD_COLOR)
         if image is None:
             raise InputError(f"{request.variant / 'frame.png'} is no readable picture")
         first = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-        width, height = options.pop("width", skeleton.squeeze.model_size[0]), options.pop("height", skeleton.squeeze.model_size[1])
+        width, height = (
+            options.pop("width", skeleton.squeeze.model_size[0]),
+            options.pop("height", skeleton.squeeze.model_size[1]),
+        )
         painter = LatentPainter(first)
         show = bool(options.pop("preview", True))
         done = 0
@@ -109,7 +114,8 @@ class OscarBackend:
         progress(0, expected[0], "encoding")
         try:
             result = self.pipeline(
-                first, control, prompt=request.prompt, negative_prompt=request.negative_prompt or None, height=height, width=width,
+                first, control, prompt=request.prompt, negative_prompt=request.negative_prompt or None, height=height,
+                width=width,
                 seed=request.seed, output_type="np", callback_on_step_end=after_step, **options,
             )  # fmt: skip
         except Cancelled:
@@ -119,7 +125,7 @@ class OscarBackend:
         frames = np.asarray(result.frames)[0]
         if len(frames) != count:
             raise TakeError(f"the model returned {len(frames)} frames; {count} were asked")
-        undo = options["fit"] == "squeeze" and  frames.shape[1:3] == (height, width)
+        undo = options["fit"] == "squeeze" and (width, height) == skeleton.squeeze.model_size
         for frame in frames:
             check_cancel()
             yield skeleton.squeeze.unsqueeze(frame) if undo else frame
@@ -163,11 +169,17 @@ class LatentPainter:
 
     def paint(self, latents: Any) -> UInt8[np.ndarray, "h w 3"]:
         """The middle latent frame of (N, C, t, h, w) latents as RGB, at eight times the latent size."""
-        values = latents[0].detach().float().cpu().numpy() if hasattr(latents, "detach") else np.asarray(latents[0], np.float32)
+        values = (
+            latents[0].detach().float().cpu().numpy()
+            if hasattr(latents, "detach")
+            else np.asarray(latents[0], np.float32)
+        )
         channels, frames, height, width = values.shape
         features = values.reshape(channels, frames, -1).transpose(1, 2, 0)
         features = np.concatenate([features, np.ones_like(features[..., :1])], axis=2)
-        target = cv2.resize(self._first, (width, height), interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.float32)
+        target = (
+            cv2.resize(self._first, (width, height), interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.float32)
+        )
         # Ridge: early latents are mostly noise, and a plain fit would chase it.
         A = features[0]
         self._map = np.linalg.solve(A.T @ A + 0.05 * len(A) * np.eye(channels + 1), A.T @ target)

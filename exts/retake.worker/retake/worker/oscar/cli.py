@@ -46,11 +46,10 @@ def bench(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-measure", action="store_true", help="computed figures only")
     arguments = parser.parse_args(argv)
     with _dependencies(), _terminable():
-        import torch
-
         from retake.core.files import write_json
 
         from . import bench as work
+        from .planner import usable_device
         from .vae import latent_frames
 
         latent_frames(arguments.frames)
@@ -59,10 +58,10 @@ def bench(argv: Sequence[str] | None = None) -> int:
         report: dict[str, Any] = {"computed": work.computed(arguments.steps, arguments.frames), "cuda": None}
         if not arguments.no_measure:
             report["measured"] = work.measured()
-            device = arguments.device or ("cuda" if torch.cuda.is_available() else None)
-            if device is not None:
+            device = usable_device(arguments.device)
+            if arguments.device is not None or device.type == "cuda":
                 options = {
-                    "device": device, "steps": arguments.steps, "frames": arguments.frames, "tier": arguments.tier,
+                    "device": str(device), "steps": arguments.steps, "frames": arguments.frames, "tier": arguments.tier,
                     "compile_blocks": arguments.compile,
                 }  # fmt: skip
                 report["cuda"] = [work.cuda(**options)]
@@ -132,8 +131,6 @@ def _add_plan(commands: Any) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    import torch
-
     from . import planner
     from .costs import stage_costs
     from .request import SIZE_STEP
@@ -146,7 +143,7 @@ def _plan(arguments: argparse.Namespace) -> int:
         value = getattr(arguments, name)
         if value < SIZE_STEP or value % SIZE_STEP:
             raise InputError(f"--{name} is {value}; give a positive multiple of {SIZE_STEP}")
-    device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = planner.usable_device(arguments.device)
     if arguments.free_gib is not None:
         free = int(arguments.free_gib * planner.GIB)
     else:

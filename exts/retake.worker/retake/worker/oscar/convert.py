@@ -240,7 +240,9 @@ def _writing(out: Path) -> Iterator[Path]:
             yield folder
             (folder / _OWNER).unlink()
     except (OSError, SafetensorError) as error:
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "os error 28" in str(error)
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or any(
+            f"os error {code})" in str(error) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        )
         reason = "out of disk" if full else "cannot write"
         raise TakeError(f"{reason} while converting to {out}: {error}. Nothing was left behind") from None
 

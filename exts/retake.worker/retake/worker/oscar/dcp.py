@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import pickle
 import re
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -99,6 +100,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("torch", "Size"): lambda sizes=(): tuple(int(size) for size in sizes),
     ("torch.serialization", "_get_layout"): str,
     ("pathlib", "PosixPath"): lambda *parts: "/".join(str(part) for part in parts),
+    ("pathlib._local", "PosixPath"): lambda *parts: "/".join(str(part) for part in parts),  # Python 3.13
     ("pathlib", "WindowsPath"): lambda *parts: "/".join(str(part) for part in parts),
     ("pathlib", "PurePosixPath"): lambda *parts: "/".join(str(part) for part in parts),
     ("collections", "OrderedDict"): OrderedDict,
@@ -160,7 +162,8 @@ def read_dcp(folder: Path) -> dict[str, TensorEntry]:
 
 
 def _dcp_entry(folder: Path, name: str, meta: TensorMeta, chunk_files: dict[Any, StorageInfo]) -> TensorEntry:
-    dtype = meta.get("properties").get("values", (None,))[0]
+    properties = meta.get("properties")
+    dtype = properties.get("dtype", properties.get("values", (None,))[0])  # a dict in older versions of torch
     shape = tuple(meta.get("size"))
     if not isinstance(dtype, torch.dtype):
         raise InputError(f"{name}: the metadata states no dtype")
@@ -230,7 +233,9 @@ class _Slice:
 
 def _weights_only(source: Any, name: str, mmap: bool = False) -> Any:
     try:
-        return torch.load(source, map_location="cpu", weights_only=True, mmap=mmap)
+        with warnings.catch_warnings():  # a note about foreign pickles; we refuse or accept them ourselves
+            warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
+            return torch.load(source, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         text = str(error)
         if asked := re.search(r"GLOBAL ([\w.]+)", text):

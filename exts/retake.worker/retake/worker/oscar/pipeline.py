@@ -134,9 +134,16 @@ class OscarPipeline(PromptStage, DiffusionPipeline):
     def enable_planned_memory(self, device: torch.device | str = "cuda", height: int = 480, width: int = 640,
                               num_frames: int = 81, free_bytes: int | None = None) -> Tier:  # fmt: skip
         """Pick the tier from the device's free memory (measured, unless `free_bytes` is given) and apply it."""
-        from .planner import CONTEXT_BYTES, FRAGMENTATION, choose_tier, free_device_bytes, plan_for_modules
+        from .planner import (
+            CONTEXT_BYTES,
+            FRAGMENTATION,
+            choose_tier,
+            free_device_bytes,
+            plan_for_modules,
+            usable_device,
+        )
 
-        target = torch.device(device)
+        target = usable_device(device)
         self.release_memory()  # what this pipeline holds must not count against itself
         free = free_device_bytes(target) if free_bytes is None else free_bytes
         plans = plan_for_modules(self.transformer, self.vae, num_frames=num_frames, height=height, width=width)

@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from retake.core.errors import InputError
+
 from .costs import StageCosts, stage_costs
 from .tiers import TIERS, Tier
 
@@ -22,8 +24,9 @@ GIB = 2**30
 FRAGMENTATION = 1.10
 CONTEXT_BYTES = int(0.75 * GIB)
 PROMPT_CACHE_BYTES = 2**20  # one projected prompt, 512 x 1024 bfloat16
-# The paper's 2.214 frames/s on a GH200 (secondary source), over our own count of the reference's FLOPs per take
+# The paper's 2.214 frames/s on a GH200 (secondary source)
 PUBLISHED_SECONDS_PER_TAKE = 81 / 2.214
+PUBLISHED_TAKE_FLOPS = 17.0168e15  # that take, 35 steps, by our own count: stage_costs().take_flops(35)
 VIDEO_BITS_PER_PIXEL = 0.2  # a generous H.264 rate; the raw upper bound is 24
 
 
@@ -89,6 +92,18 @@ _TRANSFORMER_SETTINGS = (
 )  # fmt: skip
 
 
+def usable_device(name: str | torch.device | None) -> torch.device:
+    """The named device, or CUDA where there is one, or the CPU. Raises InputError if it is not there."""
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name or found)
+    except RuntimeError:
+        raise InputError(f"unknown device {str(name)!r}; valid: cpu, cuda, cuda:0, …") from None
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise InputError(f"device {device} is not there; found {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
 def free_device_bytes(device: torch.device) -> int:
     """Free memory now: the CUDA driver's answer, or the machine's available memory for other devices."""
     if device.type == "cuda":
@@ -122,11 +137,15 @@ def measured_matmul_flops(device: torch.device, size: int = 8192, seconds: float
 
 @dataclass(frozen=True)
 class Forecast:
-    """An estimate for N takes. Seconds are None when no rate is known. Disk in bytes."""
+    """An estimate for N takes. Seconds per take are None when no rate is known. Disk in bytes.
+
+    published_seconds: all N takes at the model's published rate on a GH200, scaled by FLOPs.
+    """
 
     takes: int
     flops_per_take: float
     seconds_per_take: float | None
+    published_seconds: float
     basis: str
     disk_video_bytes: int
     disk_raw_bytes: int
@@ -145,6 +164,7 @@ def forecast(costs: StageCosts, takes: int, steps: int, flops_per_second: float 
         takes=takes,
         flops_per_take=per_take,
         seconds_per_take=None if flops_per_second is None else per_take / flops_per_second,
+        published_seconds=takes * PUBLISHED_SECONDS_PER_TAKE * per_take / PUBLISHED_TAKE_FLOPS,
         basis=basis,
         disk_video_bytes=int(takes * pixels * VIDEO_BITS_PER_PIXEL / 8),
         disk_raw_bytes=takes * pixels * 3,
@@ -197,6 +217,7 @@ def plan_lines(report: Mapping[str, Any]) -> list[str]:
     lines += ["", f"{f['takes']} takes: " + (
         f"about {seconds * f['takes'] / 60:.1f} minutes ({seconds:.0f} s a take)" if seconds else "minutes unknown"
     ) + f"; {f['basis']}"]  # fmt: skip
+    lines.append(f"at the model's published rate on a GH200: {f['published_seconds'] / 60:.1f} minutes")
     lines.append(
         f"disk: about {f['disk_video_bytes'] / 1e6:.0f} MB of H.264 video (raw frames {f['disk_raw_bytes'] / 1e6:.0f} MB), "
         f"{f['disk_prompts_bytes'] / 1e6:.1f} MB prompt cache"

@@ -29,8 +29,9 @@ def make_take(arguments: argparse.Namespace) -> str:
     import torch
 
     from .pipeline import OscarPipeline
+    from .planner import usable_device
 
-    device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = usable_device(arguments.device)
     wanted = arguments.dtype or ("bf16" if device.type == "cuda" else "fp32")
     dtype = torch.bfloat16 if wanted == "bf16" else torch.float32
     embeds = _read_embeds(arguments.embeds) if arguments.embeds else {}

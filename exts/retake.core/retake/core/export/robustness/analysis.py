@@ -95,9 +95,7 @@ class Analysis:
     """One sentence."""
 
 
-def moving_entries(
-    truth: Float64[np.ndarray, "N A"], kinds: Sequence[str]
-) -> tuple[np.ndarray, Float64[np.ndarray, A]]:
+def moving_entries(truth: Float64[np.ndarray, "N A"], kinds: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """(which entries move, scale of each): the normalisation. `kinds`: arm, fingers or gripper per entry."""
     scale = truth.std(0)
     floor = np.array([FLOORS.get(kind, 0.01) for kind in kinds])

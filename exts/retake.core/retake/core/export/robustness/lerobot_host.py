@@ -6,6 +6,7 @@ Imports nothing of Retake. Protocol: see lerobot_policy.py.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import sys
@@ -31,10 +32,9 @@ def _load(folder: str):
         "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
         "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     ):
-        try:  # a torchvision whose binary does not match torch registers no operators, and fails to import
+        # A torchvision whose binary does not match torch registers no operators, and fails to import.
+        with contextlib.suppress(RuntimeError):
             library.define(schema)
-        except RuntimeError:
-            pass
     _load.keep = library
     from lerobot.configs.policies import PreTrainedConfig
     from lerobot.policies.factory import get_policy_class, make_pre_post_processors
@@ -69,6 +69,7 @@ def _infer(policy, before, after, device, data):
 
 
 def main() -> None:
+    """Answer until standard input ends."""
     out, sys.stdout = sys.stdout.buffer, sys.stderr  # what libraries print must not enter the protocol
     loaded = _load(sys.argv[1])
     _write(out, ready=np.array(True))

@@ -38,7 +38,7 @@ class LeRobotPolicy:
         except ValueError as error:
             raise InputError(f"{folder / 'config.json'} is not readable JSON: {error}") from error
         self.name, self._timeout_s = f"{kind} ({folder.name})", timeout_s
-        self._errors = tempfile.TemporaryFile()  # a file: a full pipe would stop the host
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - open while the host runs; a full pipe would stop it
         self._process = subprocess.Popen(
             [python, str(HOST), str(folder)],
             stdin=subprocess.PIPE,

@@ -25,8 +25,10 @@ h1{font-size:24px;margin:0 0 4px}h2{font-size:17px;margin:36px 0 10px}.soft{colo
 .verdict{font-size:17px}table{border-collapse:collapse;width:100%}td,th{padding:6px 8px;border-bottom:1px solid var(--line);
 text-align:left;vertical-align:middle}th{font-weight:600;color:var(--soft);font-size:13px}
 td.n{font-variant-numeric:tabular-nums;white-space:nowrap}
-.track{background:var(--line);height:12px;border-radius:6px;min-width:140px}.fill{background:var(--bar);height:12px;border-radius:6px}
-.weak .fill{background:var(--warn)}.tag{background:var(--warn);color:#fff;border-radius:9px;padding:1px 8px;font-size:12px;margin-left:6px}
+.track{background:var(--line);height:12px;border-radius:6px;min-width:140px}
+.fill{background:var(--bar);height:12px;border-radius:6px}
+.weak .fill{background:var(--warn)}
+.tag{background:var(--warn);color:#fff;border-radius:9px;padding:1px 8px;font-size:12px;margin-left:6px}
 .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(420px,1fr));gap:16px}.card{border:1px solid var(--line);
 border-radius:10px;padding:10px}.card img{width:49%;border-radius:6px}.card p{margin:6px 2px 0}
 """
@@ -64,10 +66,12 @@ def _page(c: dict[str, Any], pictures: Sequence[Picture]) -> Iterator[str]:
         '<p class="soft">100: the pixels change nothing. 0: they change the actions as much as the whole task does. '
         f"95 % interval {score['low']:.1f} to {score['high']:.1f}.</p></div></div>"
     )
-    yield "<h2>Visual axes</h2><table><tr><th>axis</th><th>explains</th><th></th><th>action change</th><th>p</th><th>worst value</th></tr>"
+    yield "<h2>Visual axes</h2><table><tr><th>axis</th><th>explains</th><th></th><th>action change</th>"
+    yield "<th>p</th><th>worst value</th></tr>"
     for axis in c["axes"]:
         yield _axis_row(axis)
-    yield "</table><p class='soft'>Share of the variance between worlds, beyond chance; action change in standard deviations of the true actions.</p>"
+    yield "</table><p class='soft'>Share of the variance between worlds, beyond chance; action change in standard "
+    yield "deviations of the true actions.</p>"
     yield "<h2>Worst worlds</h2><div class='cards'>"
     for p in pictures:
         yield (
@@ -75,12 +79,14 @@ def _page(c: dict[str, Any], pictures: Sequence[Picture]) -> Iterator[str]:
             f"<p><b>{escape(p.world)}</b> <span class='soft'>{escape(p.run)}, frame {p.frame}</span><br>"
             f"divergence {p.divergence:.3f}</p></div>"
         )
-    yield "</div><h2>All takes</h2><table><tr><th>run</th><th>world</th><th>divergence</th><th></th><th>error to the truth</th><th>over time</th></tr>"
+    yield "</div><h2>All takes</h2><table><tr><th>run</th><th>world</th><th>divergence</th><th></th>"
+    yield "<th>error to the truth</th><th>over time</th></tr>"
     largest = max([w["divergence"] for w in c["worlds"]] + [1e-9])
     for w in c["worlds"][:200]:
         yield (
             f"<tr><td>{escape(w['run'])}</td><td>{escape(w['world'])}</td><td class='n'>{w['divergence']:.3f}</td>"
-            f"<td>{_bar(w['divergence'] / largest)}</td><td class='n'>{w['truth_error']:.3f}</td><td>{_spark(w['per_frame'], largest)}</td></tr>"
+            f"<td>{_bar(w['divergence'] / largest)}</td><td class='n'>{w['truth_error']:.3f}</td>"
+            f"<td>{_spark(w['per_frame'], largest)}</td></tr>"
         )
     if len(c["worlds"]) > 200:
         yield f"<tr><td colspan='6' class='soft'>… and {len(c['worlds']) - 200} more in report.json</td></tr>"
@@ -122,7 +128,8 @@ def _dial(score: dict[str, float], colour: str) -> str:
         "<line x1='10' x2='190' y1='14' y2='14' stroke='var(--line)' stroke-width='6' stroke-linecap='round'/>"
         f"<line x1='{x['low']:.1f}' x2='{x['high']:.1f}' y1='14' y2='14' stroke='{colour}' stroke-width='6' opacity='.45'/>"
         f"<circle cx='{x['value']:.1f}' cy='14' r='6' fill='{colour}'/>"
-        "<text x='6' y='32' font-size='11' fill='var(--soft)'>0</text><text x='178' y='32' font-size='11' fill='var(--soft)'>100</text></svg></div>"
+        "<text x='6' y='32' font-size='11' fill='var(--soft)'>0</text>"
+        "<text x='178' y='32' font-size='11' fill='var(--soft)'>100</text></svg></div>"
     )
 
 
@@ -132,7 +139,8 @@ def _spark(values: Sequence[float], largest: float) -> str:
     points = " ".join(
         f"{2 + 96 * i / n:.1f},{22 - 20 * min(v / max(largest, 1e-9), 1):.1f}" for i, v in enumerate(values)
     )
-    return f"<svg width='100' height='24' aria-hidden='true'><polyline points='{points}' fill='none' stroke='var(--bar)' stroke-width='1.5'/></svg>"
+    line = f"<polyline points='{points}' fill='none' stroke='var(--bar)' stroke-width='1.5'/>"
+    return f"<svg width='100' height='24' aria-hidden='true'>{line}</svg>"
 
 
 def _data(frame: UInt8[np.ndarray, "H W 3"]) -> str:

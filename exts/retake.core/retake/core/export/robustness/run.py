@@ -142,8 +142,8 @@ def _simulated(made: Plan, item: Item, policy: Policy, count: int, check_cancel:
             name: resized(episode.image(name, "rgb", item.start + k), made.schema.cameras[IMAGE + name])
             for name, _ in item.videos
         }
-        first.append(_ask(made, policy, images, found[STATE][k], item.task))
-        second.append(_ask(made, policy, images, found[STATE][k], item.task))
+        first.append(_ask(made, policy, images, found[STATE][k], episode.header.task))
+        second.append(_ask(made, policy, images, found[STATE][k], episode.header.task))
     if len({a.shape for a in first}) > 1:
         raise InputError(f"policy {policy.name} returned actions of several shapes: {sorted({a.shape for a in first})}")
     width = made.schema.vectors[ACTION].width
@@ -167,7 +167,7 @@ def _on_take(made: Plan, window: _Window, item: Item, policy: Policy, check_canc
     out = []
     for k, images in _chosen_frames(made, item, window.frames):
         check_cancel()
-        out.append(_ask(made, policy, images, window.state[k], window.item.task))
+        out.append(_ask(made, policy, images, window.state[k], window.episode.header.task))
     return np.stack(out)
 
 

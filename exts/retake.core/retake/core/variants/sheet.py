@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Contact sheet and tables of a set of variants: the picture to look at, and how diverse the set is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from retake.core.array_types import UInt8
+from retake.core.errors import VariantError
+from retake.core.files import write_bytes
+from retake.core.variants.base import Variant
+from retake.core.variants.gate import distances
+from retake.core.variants.make import read_frame
+from retake.core.variants.sampler import coverage
+from retake.core.variants.worlds import Catalogue
+
+BAR_PX, GAP_PX = 18, 4
+
+
+def contact_sheet(
+    frames: Sequence[tuple[str, UInt8[np.ndarray, "H W 3"]]], *, columns: int = 6, width: int = 240
+) -> UInt8[np.ndarray, "H W 3"]:
+    """All frames in a grid with their names below. Raises VariantError for none."""
+    if not frames:
+        raise VariantError("no frames to put on a contact sheet")
+    height = round(width * frames[0][1].shape[0] / frames[0][1].shape[1])
+    columns = min(columns, len(frames))
+    rows = -(-len(frames) // columns)
+    cell = (height + BAR_PX + GAP_PX, width + GAP_PX)
+    sheet = np.full((rows * cell[0] + GAP_PX, columns * cell[1] + GAP_PX, 3), 24, np.uint8)
+    for k, (name, frame) in enumerate(frames):
+        y, x = GAP_PX + (k // columns) * cell[0], GAP_PX + (k % columns) * cell[1]
+        sheet[y : y + height, x : x + width] = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
+        fit = min(0.4, 0.4 * width / max(1, cv2.getTextSize(name, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)[0][0]))
+        where = (x + 2, y + height + BAR_PX - 6)
+        cv2.putText(sheet, name, where, cv2.FONT_HERSHEY_SIMPLEX, fit, (225, 225, 225), 1, cv2.LINE_AA)
+    return sheet
+
+
+def write_sheet(variants: Sequence[Variant], folder: Path, path: Path, *, columns: int = 6, width: int = 240) -> None:
+    """The contact sheet of variants that lie in `folder`, as PNG."""
+    frames = [(variant.id, read_frame(Path(folder) / variant.id / "frame.png")) for variant in variants]
+    ok, png = cv2.imencode(".png", cv2.cvtColor(contact_sheet(frames, columns=columns, width=width), cv2.COLOR_RGB2BGR))
+    if not ok:
+        raise VariantError(f"the contact sheet of {len(frames)} frames could not be encoded")
+    write_bytes(Path(path), png.tobytes())
+
+
+def diversity(variants: Sequence[Variant], folder: Path, catalogue: Catalogue | None = None) -> dict[str, Any]:
+    """How different the set is: pairwise thumbnail distances (8-bit steps), nearest pairs, counts per axis value."""
+    frames = [read_frame(Path(folder) / variant.id / "frame.png") for variant in variants]
+    table = distances(frames)
+    upper = table[np.triu_indices(len(frames), 1)]
+    pairs: Iterator[tuple[int, int]] = ((i, j) for i in range(len(frames)) for j in range(i))
+    nearest = sorted(pairs, key=lambda p: float(table[p]))[:3]
+    return {
+        "variants": len(frames),
+        "pair_distance": {
+            "min": float(upper.min()) if len(upper) else None,
+            "median": float(np.median(upper)) if len(upper) else None,
+            "mean": float(upper.mean()) if len(upper) else None,
+        },
+        "nearest": [[variants[i].id, variants[j].id, float(table[i, j])] for i, j in nearest],
+        "coverage": coverage([variant.world for variant in variants], catalogue),
+    }

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Isaac Lab demonstrations and episode-recorder sessions -> Episode; files in both layouts are written here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import random_poses, random_robot
+
+from retake.core.errors import EpisodeError, InputError
+from retake.core.geometry import wxyz_from_rotation
+from retake.core.interchange import import_episode_recorder, import_isaaclab, joints_from_links
+from retake.core.urdf import read_urdf
+from retake.core.video import write_video
+
+h5py = pytest.importorskip("h5py")
+
+URDF = """<robot name="arm">
+<link name="base"/><link name="upper"/><link name="hand"/><link name="left"/><link name="right"/>
+<joint name="shoulder" type="revolute"><parent link="base"/><child link="upper"/><origin xyz="0 0 0.3"/><axis xyz="0 1 0"/>
+<limit lower="-2" upper="2" effort="50" velocity="2"/></joint>
+<joint name="elbow" type="revolute"><parent link="upper"/><child link="hand"/><origin xyz="0.3 0 0" rpy="0.2 0 0"/><axis xyz="0 0 1"/>
+<limit lower="-2" upper="2" effort="50" velocity="2"/></joint>
+<joint name="finger_left" type="prismatic"><parent link="hand"/><child link="left"/><origin xyz="0.1 0 0"/><axis xyz="0 1 0"/>
+<limit lower="0" upper="0.04" effort="10" velocity="1"/></joint>
+<joint name="finger_right" type="prismatic"><parent link="hand"/><child link="right"/><origin xyz="0.1 0 0"/><axis xyz="0 -1 0"/>
+<limit lower="0" upper="0.04" effort="10" velocity="1"/></joint>
+</robot>"""
+T = 7
+
+
+@pytest.fixture
+def urdf(tmp_path: Path) -> Path:
+    path = tmp_path / "arm.urdf"
+    path.write_text(URDF)
+    return path
+
+
+def motion(urdf: Path) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
+    robot = read_urdf(urdf)
+    rng = np.random.default_rng(0)
+    q = rng.uniform(0.0, 0.04, (T, 4))
+    q[:, :2] = rng.uniform(-1.5, 1.5, (T, 2))
+    base = np.broadcast_to(random_poses(rng), (T, 4, 4))
+    return robot, q, base, robot.forward_kinematics(q, base)
+
+
+def rows(poses: np.ndarray) -> np.ndarray:
+    return np.concatenate([poses[..., :3, 3], wxyz_from_rotation(poses[..., :3, :3])], -1)
+
+
+def lab(path: Path, urdf: Path, *, env: dict[str, Any] | None = None, states: bool = True) -> Path:
+    robot, q, base, _ = motion(urdf)
+    with h5py.File(path, "w") as file:
+        data = file.create_group("data")
+        data.attrs["env_args"] = json.dumps({"env_name": "Isaac-Lift", "type": 2, **(env or {})})
+        demo = data.create_group("demo_0")
+        demo["actions"] = np.zeros((T, 5))
+        if states:
+            state = demo.create_group("states/articulation/robot")
+            state["joint_position"], state["joint_velocity"] = q[:, ::-1], q[:, ::-1] * 2
+            state["root_pose"], state["root_velocity"] = rows(base), np.zeros((T, 6))
+            demo["states/rigid_object/cube/root_pose"] = rows(random_poses(np.random.default_rng(1), T))
+        demo["obs/table_cam"] = np.full((T, 8, 10, 3), 7, np.uint8)
+    return path
+
+
+NAMES = "finger_right,finger_left,elbow,shoulder"
+
+
+def test_an_isaac_lab_demonstration_becomes_an_episode(tmp_path: Path, urdf: Path) -> None:
+    source = lab(tmp_path / "d.hdf5", urdf, env={"sim_args": {"dt": 0.01, "decimation": 2}})
+    camera = tmp_path / "cam.json"
+    camera.write_text(json.dumps({"K": [[9, 0, 5], [0, 9, 4], [0, 0, 1]], "T_camera_world": np.eye(4).tolist()}))
+    arguments = ["--joints", NAMES, "--camera", f"table_cam={camera}"]
+    episode = import_isaaclab(source, tmp_path / "e", urdf=urdf, arguments=arguments)
+    robot, q, _, links = motion(urdf)
+    assert np.array_equal(episode.joint("arm", "position"), q)
+    assert np.array_equal(episode.joint("arm", "velocity"), q * 2)
+    assert np.abs(episode.link_poses("arm") - links).max() < 1e-9
+    assert episode.header.fps == pytest.approx(50)
+    assert episode.header.motion_source == "recorded"
+    assert [o.name for o in episode.header.objects] == ["cube"]
+    assert episode.image("table_cam", "rgb", 3).shape == (8, 10, 3)
+    assert robot.dof_names == ("shoulder", "elbow", "finger_left", "finger_right")
+
+
+def test_everything_missing_is_listed_at_once(tmp_path: Path, urdf: Path) -> None:
+    source = lab(tmp_path / "d.hdf5", urdf)
+    with pytest.raises(EpisodeError) as caught:
+        import_isaaclab(source, tmp_path / "e")
+    for text in ("names of the 4 joints: --joints", "--urdf", "steps per second: --fps"):
+        assert text in str(caught.value)
+    with pytest.raises(EpisodeError, match="robot states"):
+        import_isaaclab(lab(tmp_path / "n.hdf5", urdf, states=False), tmp_path / "e", urdf=urdf)
+    assert not (tmp_path / "e").exists()
+
+
+def test_wrong_arguments_name_what_is_valid(tmp_path: Path, urdf: Path) -> None:
+    source = lab(tmp_path / "d.hdf5", urdf)
+    with pytest.raises(EpisodeError, match="it has: demo_0"):
+        import_isaaclab(source, tmp_path / "e", urdf=urdf, arguments=["--demo", "demo_9"])
+    with pytest.raises(EpisodeError, match="names from shoulder, elbow"):
+        import_isaaclab(source, tmp_path / "e", urdf=urdf, arguments=["--fps", "50", "--joints", "a,b,c,d"])
+    with pytest.raises(InputError, match="lacks finger_right"):
+        import_isaaclab(
+            source, tmp_path / "e", urdf=urdf, arguments=["--fps", "50", "--joints", "shoulder,elbow,finger_left,elbow"]
+        )
+    with pytest.raises(EpisodeError, match="it has: table_cam"):
+        import_isaaclab(
+            source, tmp_path / "e", urdf=urdf, arguments=["--fps", "50", "--joints", NAMES, "--camera", f"x={urdf}"]
+        )
+    (tmp_path / "bad.hdf5").write_text("no")
+    with pytest.raises(EpisodeError, match="not a readable HDF5"):
+        import_isaaclab(tmp_path / "bad.hdf5", tmp_path / "e", urdf=urdf)
+
+
+def session(path: Path, urdf: Path, *, version: int = 2, times: bool = True) -> Path:
+    robot, _, _, links = motion(urdf)
+    tracks: list[dict[str, Any]] = [
+        {"type": "articulation", "group": "state/arm", "prim_path": "/World/arm", "link_paths": [f"/World/arm/{x.name}" for x in reversed(robot.links)]},
+        {"type": "rigid_body", "group": "state/cube", "prim_path": "/World/Cube"},
+        {"type": "camera", "group": "state/cam", "prim_path": "/World/Cam"},
+    ]  # fmt: skip
+    if times:
+        tracks.append({"type": "sim_time", "group": "meta/time"})
+    with h5py.File(path, "w") as file:
+        file.attrs["schema_version"] = version
+        file["manifest/tracks"] = json.dumps(tracks)
+        group = file.create_group("episodes/episode_00000")
+        group["state/arm/positions"] = links[:, ::-1, :3, 3].astype("f4")
+        group["state/arm/orientations"] = wxyz_from_rotation(links[:, ::-1, :3, :3]).astype("f4")
+        for name in ("cube", "cam"):
+            group[f"state/{name}/position"] = np.zeros((T, 3), "f4")
+            group[f"state/{name}/orientation"] = np.tile(np.float32([1, 0, 0, 0]), (T, 1))
+        group["state/cam/focal_length"], group["state/cam/horizontal_aperture"] = np.full(T, 24.0), np.full(T, 20.0)
+        if times:
+            group["meta/time/sim_time"] = np.arange(T) / 30
+    return path
+
+
+def test_an_episode_recorder_session_becomes_an_episode(tmp_path: Path, urdf: Path) -> None:
+    source = session(tmp_path / "s.hdf5", urdf)
+    write_video(tmp_path / "rgb.mp4", [np.full((24, 32, 3), 90, np.uint8)] * T, 30)
+    arguments = ["--images", f"/World/Cam={tmp_path / 'rgb.mp4'}", "--task", "stack"]
+    episode = import_episode_recorder(source, tmp_path / "e", urdf=urdf, arguments=arguments)
+    _, q, _, _ = motion(urdf)
+    assert np.abs(episode.joint("arm", "position") - q).max() < 1e-5
+    assert episode.header.fps == pytest.approx(30)
+    K, T_camera_world = episode.camera_matrices("Cam")
+    assert K[0, 0, 0] == pytest.approx(24 / 20 * 32)
+    assert np.allclose(T_camera_world[0], np.diag([1.0, -1, -1, 1]))
+
+
+def test_a_session_that_is_not_enough_says_why(tmp_path: Path, urdf: Path) -> None:
+    with pytest.raises(EpisodeError, match="schema 1; expected"):
+        import_episode_recorder(session(tmp_path / "a.hdf5", urdf, version=1), tmp_path / "e", urdf=urdf)
+    with pytest.raises(EpisodeError, match=r"(?s)--urdf.*--fps"):
+        import_episode_recorder(session(tmp_path / "b.hdf5", urdf, times=False), tmp_path / "e")
+    with pytest.raises(EpisodeError, match="it has: /World/Cam"):
+        import_episode_recorder(
+            session(tmp_path / "c.hdf5", urdf), tmp_path / "e", urdf=urdf, arguments=["--images", f"/World/X={urdf}"]
+        )
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6))
+def test_joints_from_links_undoes_forward_kinematics(seed: int, arm_joints: int) -> None:
+    rng = np.random.default_rng(seed)
+    robot = random_robot(rng, arm_joints=arm_joints)
+    start, end = rng.uniform(-1, 1, (2, len(robot.dof_names)))
+    q = start + np.linspace(0, 1, 9)[:, None] * (end - start)
+    links = robot.forward_kinematics(q, np.broadcast_to(random_poses(rng), (9, 4, 4)))
+    assert np.abs(joints_from_links(robot, links) - q).max() < 1e-9

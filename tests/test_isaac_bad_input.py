@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What users do wrong and what breaks under way: a clear message each time, and the episode so far opens."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes.kit import FakeKit
+from fakes.stage import make_stage, random_motion, session_is_clean
+from pxr import Usd, UsdGeom, UsdPhysics
+from test_isaac_capture import motion, request
+
+from retake.core.episode import EpisodeWriter, open_episode
+from retake.core.errors import InputError, RetakeError, StageError
+from retake.isaac.live_capture import LiveCapture
+from retake.isaac.request import Phase, request_from
+
+
+def end(capture: LiveCapture, kit: FakeKit) -> LiveCapture:
+    kit.update(14)
+    assert capture._finisher is not None, capture.status
+    capture._finisher.join(30)
+    return capture
+
+
+def is_untouched(kit: FakeKit) -> bool:
+    return (
+        kit.products == [] and kit.writers == [] and kit.post_step == {} and session_is_clean(kit.motion.stage)
+        and kit.settings["/omni/replicator/captureOnPlay"] is True
+        and kit.settings["/exts/isaacsim.core.throttling/enable_async"] is True
+    )  # fmt: skip
+
+
+def broken(stage: Usd.Stage, change: Any) -> Usd.Stage:
+    change(stage)
+    return stage
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.GetPrimAtPath("/World/Arm0").RemoveAPI(UsdPhysics.ArticulationRootAPI), "has no articulation"),
+        (lambda s: UsdGeom.Camera(s.GetPrimAtPath("/World/Camera0")).GetFocalLengthAttr().Set(0.0), "focalLength is 0"),
+        (lambda s: s.RemovePrim("/World/Camera0"), "has no camera"),
+        (
+            lambda s: s.GetPrimAtPath("/World/Camera0").AddAppliedSchema("OmniLensDistortionFthetaAPI"),
+            "lens distortion",
+        ),
+        (
+            lambda s: UsdGeom.Camera(s.GetPrimAtPath("/World/Camera0")).GetProjectionAttr().Set("orthographic"),
+            "projection 'orthographic'",
+        ),
+    ],
+)
+def test_a_stage_that_cannot_be_recorded_says_why(change: Any, message: str, tmp_path: Path) -> None:
+    stage = make_stage()
+    source = random_motion(stage, 10)
+    change(stage)
+    with FakeKit("6.x", source) as kit:
+        with pytest.raises(StageError, match=message):
+            LiveCapture(request(tmp_path / "e")).start()
+        assert is_untouched(kit)
+
+
+def test_two_robots_of_one_name_are_refused(tmp_path: Path) -> None:
+    from fakes.stage import _robot
+
+    stage = make_stage()
+    source = random_motion(stage, 10)
+    _robot(stage, "/World/Group/Arm0", 1.0, (3.0, 0.0, 0.0))
+    with FakeKit("6.x", source), pytest.raises(StageError, match="robots are named 'Arm0'"):
+        LiveCapture(request(tmp_path / "e")).start()
+
+
+def test_no_stage_and_unknown_prims_are_named(tmp_path: Path) -> None:
+    with FakeKit("6.x", motion()) as kit:
+        for changes, text in (
+            ({"robots": ("/World/Nobody",)}, "/World/Arm0"),
+            ({"cameras": ("/World/Nobody",)}, "/World/Camera0"),
+            ({"objects": ("/World/Nobody",)}, "/World/Packet"),
+        ):
+            with pytest.raises(StageError, match=text):
+                LiveCapture(request(tmp_path / "e", **changes)).start()
+        kit.motion = None  # type: ignore[assignment]
+        with pytest.raises(StageError, match="no stage is open"):
+            LiveCapture(request(tmp_path / "e")).start()
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("x")
+    with FakeKit("6.x", motion()) as kit:
+        for folder, text in (
+            ("file", "not an empty folder"),
+            ("full", "not an empty folder"),
+            ("file/below", "cannot be written"),
+        ):
+            with pytest.raises(InputError, match=text):
+                LiveCapture(request(tmp_path / folder)).start()
+        assert is_untouched(kit)
+    with pytest.raises(InputError, match="output is empty"):
+        LiveCapture(request(""))
+
+
+def test_settings_that_make_no_sense_are_named() -> None:
+    with pytest.raises(InputError, match="unknown capture setting 'framerate'"):
+        request_from({"framerate": 3})
+    with pytest.raises(InputError, match="fps needs a float"):
+        request_from({"fps": "many"})
+    with pytest.raises(InputError, match="must be positive"):
+        request_from({"output": "x", "fps": -1}).checked()
+    with pytest.raises(InputError, match="valid: auto, live, stepped"):
+        request_from({"output": "x", "mode": "fast"}).checked()
+    assert request_from({"robots": "/A, /B", "contacts": "off", "width": "320"}).robots == ("/A", "/B")
+
+
+def test_a_frame_rate_that_does_not_divide_ends_with_the_valid_ones(tmp_path: Path) -> None:
+    with FakeKit("6.x", motion()) as kit:
+        capture = LiveCapture(request(tmp_path / "e", fps=25))
+        capture.start()
+        kit.play()
+        end(capture, kit)
+        assert capture.status.phase is Phase.FAILED
+        assert "valid: 60, 30, 20, 15" in capture.status.message
+        assert is_untouched(kit)
+
+
+def test_asynchronous_rendering_is_refused(tmp_path: Path) -> None:
+    with FakeKit("6.x", motion()) as kit:
+        kit.settings["/app/asyncRendering"] = True
+        capture = LiveCapture(request(tmp_path / "e"))
+        capture.start()
+        kit.play()
+        end(capture, kit)
+        assert "asynchronous rendering is on" in capture.status.message
+
+
+@pytest.mark.parametrize("version", ["4.5", "5.1", "6.x"])
+def test_a_prim_deleted_in_mid_capture_keeps_the_frames_before_it(version: str, tmp_path: Path) -> None:
+    with FakeKit(version, motion()) as kit:
+        capture = LiveCapture(request(tmp_path / "e"))
+        capture.start()
+        kit.play()
+        kit.update(30)
+        kit.deleted.add("/World/Packet")
+        end(capture, kit)
+        assert capture.status.phase is Phase.FAILED
+        assert "was a prim deleted" in capture.status.message
+        assert "complete frames are kept" in capture.status.message
+        assert len(open_episode(tmp_path / "e")) >= 5
+        assert is_untouched(kit)
+
+
+def test_stop_ends_the_episode_with_its_frames(tmp_path: Path) -> None:
+    with FakeKit("6.x", motion()) as kit:
+        capture = LiveCapture(request(tmp_path / "e"))
+        capture.start()
+        kit.play()
+        kit.update(30)
+        kit.stop()
+        end(capture, kit)
+        assert capture.status.phase is Phase.DONE
+        assert "the simulation was stopped" in capture.status.message
+        assert len(capture.episode) >= 5
+
+
+def test_a_stage_replaced_in_mid_capture_ends_it(tmp_path: Path) -> None:
+    """Reloading the stage stops the simulation and invalidates every view."""
+    with FakeKit("6.x", motion()) as kit:
+        capture = LiveCapture(request(tmp_path / "e"))
+        capture.start()
+        kit.play()
+        kit.update(30)
+        kit.generation += 1
+        end(capture, kit)
+        assert capture.status.phase is Phase.FAILED
+        assert len(open_episode(tmp_path / "e")) >= 5
+        assert is_untouched(kit)
+
+
+def test_disk_full_in_mid_capture_keeps_what_was_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = EpisodeWriter._write_image
+
+    def full(self: Any, path: str, channel: str, image: Any) -> str:
+        if int(Path(path).stem) >= 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(self, path, channel, image)
+
+    monkeypatch.setattr(EpisodeWriter, "_write_image", full)
+    with FakeKit("6.x", motion()) as kit:
+        capture = LiveCapture(request(tmp_path / "e"))
+        capture.start()
+        kit.play()
+        kit.update(120)
+        end(capture, kit)
+        assert capture.status.phase is Phase.FAILED
+        assert "No space left" in capture.status.message
+        assert is_untouched(kit)
+    assert 1 <= len(open_episode(tmp_path / "e", allow_incomplete=True)) <= 4
+
+
+def test_never_playing_leaves_no_episode_and_says_so(tmp_path: Path) -> None:
+    with FakeKit("6.x", motion()) as kit:
+        capture = LiveCapture(request(tmp_path / "e"))
+        capture.start()
+        kit.update(20)
+        capture.stop("given up")
+        end(capture, kit)
+        assert "nothing was recorded (given up)" in capture.status.message
+        with pytest.raises(StageError):
+            _ = capture.episode
+        assert is_untouched(kit)
+
+
+def test_a_camera_that_sees_another_size_or_lens_is_refused(tmp_path: Path) -> None:
+    for name, value, text in (
+        ("cameraModel", "ftheta", "lens model 'ftheta'"),
+        ("renderProductResolution", [64, 48], "sizes must agree"),
+        ("cameraApertureOffset", [3.0, 0.0], "cannot be trusted"),
+    ):
+
+        def wrong(data: dict[str, Any], frame: Any, name: str = name, value: Any = value) -> dict[str, Any]:
+            for entries in data["renderProducts"].values():
+                entries["camera_params"][name] = value
+            return data
+
+        with FakeKit("6.x", motion(), payload_filter=wrong) as kit:
+            capture = LiveCapture(request(tmp_path / name))
+            capture.start()
+            kit.play()
+            kit.update(20)
+            end(capture, kit)
+            assert capture.status.phase is Phase.FAILED
+            assert text in capture.status.message
+
+
+def test_an_annotator_without_data_names_it(tmp_path: Path) -> None:
+    def without(data: dict[str, Any], frame: Any) -> dict[str, Any]:
+        for entries in data["renderProducts"].values():
+            del entries["normals"]
+        return data
+
+    with FakeKit("6.x", motion(), payload_filter=without) as kit:
+        capture = LiveCapture(request(tmp_path / "e"))
+        capture.start()
+        kit.play()
+        kit.update(20)
+        end(capture, kit)
+        assert "delivered no normals" in capture.status.message
+
+
+OUTSIDE = """
+import sys
+import retake.core, retake.core.episode, retake.core.capture, retake.core.camera
+assert not [m for m in sys.modules if m.split('.')[0] in ('omni', 'carb', 'torch', 'pxr', 'isaacsim')]
+from retake.core.errors import RetakeError
+import retake.isaac.live_capture as live, retake.isaac.writer as writer, retake.isaac.standalone as standalone
+from retake.isaac.request import CaptureRequest
+for call in (
+    lambda: live.LiveCapture(CaptureRequest(output=sys.argv[1])).start(), writer.register,
+    lambda: standalone.main(['x.yaml']), lambda: __import__('retake.isaac.selftest', fromlist=['main']).main([]),
+):
+    try:
+        call()
+    except RetakeError as error:
+        print(str(error))
+    else:
+        raise SystemExit('nothing was raised')
+"""
+
+
+def test_outside_kit_core_is_clean_and_starting_fails_with_one_sentence(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", OUTSIDE, str(tmp_path / "e")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.strip().splitlines()
+    assert len(lines) == 4
+    for line in lines:
+        assert "cannot be imported here; retake.isaac runs inside Isaac Sim" in line
+        assert "Traceback" not in line
+    assert not (tmp_path / "e").exists()
+
+
+def test_the_kit_extensions_themselves_fail_outside_with_an_import_error_only() -> None:
+    """Kit imports them; anyone else gets Python's own ModuleNotFoundError for omni.ext, at once."""
+    done = subprocess.run([sys.executable, "-c", "import retake.isaac.extension"], capture_output=True, text=True)
+    assert "No module named 'omni'" in done.stderr
+
+
+def test_a_worker_that_is_not_running_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETAKE_WORKER_STATE", str(tmp_path))
+    from retake.core.worker_client import WorkerClient
+
+    with pytest.raises(RetakeError, match="start one with"):
+        WorkerClient.discover()
