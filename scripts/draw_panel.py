@@ -98,7 +98,7 @@ def panel(state: PanelState, picture: np.ndarray) -> Image.Image:
 
 def _row(
     canvas: Image.Image, pen: ImageDraw.ImageDraw, normal, small, widgets: tuple[Widget, ...], y: int, picture
-) -> int:  # noqa: ANN001
+) -> int:
     x, height = PAD + 10, 22
     share = (WIDTH - 2 * PAD - 20) // max(len(widgets), 1)
     for widget in widgets:

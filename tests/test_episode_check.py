@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -154,3 +155,47 @@ def test_events_are_found_from_contacts_and_from_motion_alone(scene, tmp_path):
     assert phases[0] == "before"
     assert "held" in phases
     assert phases[-1] in ("released", "settled")
+
+
+def without_limits(header: EpisodeHeader, frames: list[Frame]) -> tuple[EpisodeHeader, list[Frame]]:
+    robot = header.robots[0]
+    endless = {"lower": -np.inf, "upper": np.inf, "velocity_limit": np.inf, "effort_limit": np.inf}
+    joints = tuple(dataclasses.replace(j, **endless) for j in robot.joints)
+    return dataclasses.replace(header, robots=(dataclasses.replace(robot, joints=joints),)), frames
+
+
+def motionless_limits(header: EpisodeHeader, frames: list[Frame]) -> tuple[EpisodeHeader, list[Frame]]:
+    """Velocity and effort limits of zero, which many robot descriptions state; the first frame is at rest."""
+    robot = header.robots[0]
+    joints = tuple(dataclasses.replace(j, velocity_limit=0.0, effort_limit=0.0) for j in robot.joints)
+    return dataclasses.replace(header, robots=(dataclasses.replace(robot, joints=joints),)), frames
+
+
+def vague_goal(header: EpisodeHeader, frames: list[Frame]) -> tuple[EpisodeHeader, list[Frame]]:
+    return dataclasses.replace(
+        header, settings={"goal": {"object": header.objects[0].name, "center_m": [0, 1]}}
+    ), frames
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "status"),
+    [
+        (without_limits, "joint position limits (arm)", "not applicable"),
+        (without_limits, "joint velocity (arm)", "not applicable"),
+        (motionless_limits, "joint velocity (arm)", "fail"),
+        (vague_goal, "task outcome", "fail"),
+    ],
+)
+def test_odd_limits_and_goals_give_a_result_that_json_holds(scene, tmp_path, change, name, status):
+    check = check_episode(rewrite(scene, tmp_path / "e", change))
+    assert [item.status for item in check.items if item.name == name] == [status]
+    assert EpisodeCheck.from_json(json.loads(json.dumps(check.to_json(), allow_nan=False))) == check
+
+
+def test_rest_within_a_limit_of_zero_passes(scene, tmp_path):
+    def still(header: EpisodeHeader, frames: list[Frame]) -> tuple[EpisodeHeader, list[Frame]]:
+        nothing = np.zeros(len(header.robots[0].dof_names))
+        return motionless_limits(header, [edit(f, joint_velocity=nothing, joint_effort=nothing) for f in frames])
+
+    check = check_episode(rewrite(scene, tmp_path / "e", still))
+    assert not [name for name in failures(check) if "velocity" in name or "effort" in name]

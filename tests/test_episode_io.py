@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import random_frame, random_header, seeds
 
-from retake.core.episode import Episode, EpisodeWriter, Frame, open_episode
+from retake.core.episode import Contact, Episode, EpisodeWriter, Frame, open_episode
 from retake.core.errors import EpisodeError
 
 FULL = os.environ.get("RETAKE_FULL") == "1"
@@ -224,3 +224,41 @@ def test_zero_length_and_occupied_folders_are_refused(tmp_path):
     with pytest.raises(EpisodeError, match="not empty"):
         EpisodeWriter(tmp_path / "mine", header)
     assert (tmp_path / "mine" / "letter.txt").read_text() == "keep me"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"seed": ', '"seed": NaN, "_": '),
+        ('"seed": ', '"seed": 1e999, "_": '),
+        ('"near_far_m": [', '"near_far_m": ["near", "far"], "_": ['),
+        ('"fps": ', '"fps": "quick", "_": '),
+    ],
+)
+def test_a_header_that_json_or_numpy_cannot_hold_is_refused_in_words(tmp_path, old, new):
+    write(tmp_path / "e", 3)
+    path = tmp_path / "e/episode.json"
+    text = path.read_text("utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), "utf-8")
+    with pytest.raises(EpisodeError, match=r"episode\.json is damaged"):
+        open_episode(tmp_path / "e")
+
+
+def test_headers_and_contacts_that_cannot_be_written_are_refused_before_anything_is(tmp_path):
+    rng = np.random.default_rng(0)
+    header = random_header(rng)
+    for settings in ({"friction": float("nan")}, {"who": object()}):
+        with pytest.raises(EpisodeError, match="cannot be written as JSON"):
+            EpisodeWriter(tmp_path / "e", dataclasses.replace(header, settings=settings))
+    assert not (tmp_path / "e").exists()
+    with pytest.raises(EpisodeError, match="physics_dt_s"):
+        dataclasses.replace(header, physics_dt_s=float("nan"))
+    good = random_frame(rng, header, 0)
+    push = Contact("/World/A", "/World/B", (0.0, 0, 0), (0.0, 0, 1), (0.0, np.nan, 1))
+    soft = Contact("/World/A", "/World/B", (0.0, 0, 0), (0.0, 0, 1), tuple(np.float32([1, 2, 3])), np.float32(0.5))
+    with EpisodeWriter(tmp_path / "e", header) as writer:
+        with pytest.raises(EpisodeError, match="frame 0: contact of /World/A and /World/B"):
+            writer.append(dataclasses.replace(good, contacts=(push,)))
+        writer.append(dataclasses.replace(good, contacts=(soft,)))
+        assert writer.finish().contacts(0)[0].force_n == (1.0, 2.0, 3.0)

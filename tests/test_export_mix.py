@@ -22,11 +22,12 @@ from retake.core.export import (
     VideoOptions,
     cli,
     export,
+    import_cli,
     import_lerobot,
     mix,
 )
 from retake.core.export.encode import read_segment
-from retake.core.export.import_lerobot import load_calibration
+from retake.core.export.import_lerobot import import_command, load_calibration
 from retake.core.export.mix import MixSource, parse_source, shares
 from retake.core.export.reader import Dataset
 from retake.core.files import write_json
@@ -214,3 +215,20 @@ def test_import_refuses_what_does_not_fit(tmp_path):
     with pytest.raises(InputError, match="T_camera_world"):
         load_calibration(tmp_path / "c.json")
     assert not (tmp_path / "b").exists()
+
+
+def test_import_from_the_command_line(tmp_path, capsys):
+    run = make_run(tmp_path / "r", takes=1)
+    export([run], tmp_path / "d", ExportOptions(video=H264))
+    episode, cameras = calibrate(run)
+    write_json(tmp_path / "robot.json", episode.header.robots[0].to_json())
+    front = {"K": cameras["front"].K.tolist(), "T_camera_world": cameras["front"].T_camera_world.tolist()}
+    write_json(tmp_path / "cameras.json", {"front": front})
+    args = [str(tmp_path / "d"), "--robot", str(tmp_path / "robot.json"), "--cameras", str(tmp_path / "cameras.json")]
+    assert import_cli.main([*args, "--out", str(tmp_path / "e"), "--quiet"]) == 0
+    assert "episode_000000: 8 frames" in capsys.readouterr().out
+    imported = import_command(tmp_path / "d", tmp_path / "one", urdf=tmp_path / "robot.json", arguments=args[3:])
+    assert imported.path == tmp_path / "one"
+    (tmp_path / "x.txt").write_text("x")
+    with pytest.raises(InputError, match=r"expected a \.urdf"):
+        import_cli.main([*args[:2], str(tmp_path / "x.txt"), *args[3:], "--out", str(tmp_path / "f")])

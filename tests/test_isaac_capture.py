@@ -27,7 +27,7 @@ from retake.isaac.request import CaptureRequest, Phase
 
 VERSIONS = ("4.2", "4.5", "5.1", "6.x")
 FULL = os.environ.get("RETAKE_FULL") == "1"
-SCHEDULES = int(os.environ.get("RETAKE_SCHEDULES", "500" if FULL else "40"))
+SCHEDULES = int(os.environ.get("RETAKE_SCHEDULES", "500" if FULL else "30"))
 NO_SHRINKING = (Stage.explicit, Stage.reuse, Stage.generate)
 """A schedule takes half a second; shrinking one would take minutes."""
 _MOTIONS: dict[Any, Motion] = {}

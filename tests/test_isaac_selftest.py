@@ -17,7 +17,10 @@ from retake.isaac.checks import is_suspicious, misfit_px
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_self_test_measures_every_item(version: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_self_test_measures_every_item(
+    version: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selftest, "FRAMES", 5)
     with FakeKit(version, motion(), size=(640, 480)):
         asyncio.run(selftest.whole(None, tmp_path / "out.json"))
     lines = capsys.readouterr().out.splitlines()
@@ -33,7 +36,8 @@ def test_the_self_test_measures_every_item(version: str, tmp_path: Path, capsys:
     assert "p99" in items["cost in the simulation's callbacks"]["detail"]
 
 
-def test_a_fault_fails_its_item_and_the_others_still_run(tmp_path: Path) -> None:
+def test_a_fault_fails_its_item_and_the_others_still_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selftest, "FRAMES", 5)
     with FakeKit("6.x", motion(), state_filter=lambda row: max(0, row - 5)) as kit:
         kit.settings["/app/asyncRendering"] = True
         asyncio.run(selftest.whole(None, tmp_path / "out.json"))

@@ -17,6 +17,7 @@ import pytest
 
 from retake.core.episode import open_episode
 from retake.core.files import read_json, sha256_file
+from retake.core.run_store import RunDirectory
 
 HERE = Path(__file__).parent
 FULL = os.environ.get("RETAKE_FULL") == "1"
@@ -170,6 +171,10 @@ def test_a_failing_episode_stops_the_arrow_unless_forced_and_takes_say_so(tmp_pa
     [
         (["run", "--run", "{run}", "--set", "capture.simulator=unreal"], "unknown simulator 'unreal'; valid: .*newton"),
         (["run", "--run", "{run}", "--set", "capture.nope=1"], "unknown setting 'nope'"),
+        (["run", "--run", "{run}", "--set", "takes.seed=["], "'\\[' is not a YAML value"),
+        (["run", "--run", "{run}", "--set", "check.penetration_m=.inf"], "penetration_m is inf"),
+        (["run", "--run", "{run}", "--set", "capture.overrides={day: 2020-01-01}"], "run.json cannot hold"),
+        (["run", "--run", __file__], "is a file; a run is a folder"),
         (["run", "--run", "{run}", "--stage", "none.usda", *arrow_driver.SMALL], "none.usda does not exist"),
         (["skeleton", "{run}"], "no run folder"),
         (["run", "--run", "{run}", *arrow_driver.SMALL, "--camera", "roof"], "no camera 'roof'; it has: .*front"),
@@ -200,7 +205,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(finished, tmp_path, monke
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", str(run / "takes"))
 
-    monkeypatch.setattr("retake.core.pipeline.produce_takes", full)
+    monkeypatch.setattr("retake.core.takes.fan_out.video_backend", full)
     assert arrow("takes", run) == 6
     assert "No space left on device" in capsys.readouterr().err
     monkeypatch.undo()
@@ -229,3 +234,87 @@ def test_config_is_remembered_by_the_run(finished):
     manifest = json.loads((finished / "run.json").read_text("utf-8"))
     assert manifest["config"]["capture"]["simulator"] == "scene"
     assert set(manifest["stages"]) >= {"capture", "check"}
+
+
+def test_a_second_process_is_refused_and_changes_nothing(finished, capsys):
+    """Two runs into one folder: the one that came second neither writes nor alters what the first was asked."""
+    before = artefacts(finished)
+    with RunDirectory(finished).locked():
+        for command in (["run", "--run", finished], ["capture", finished], ["takes", finished], ["variants", finished]):
+            assert arrow(*command, "--seed", "5") == 2
+            assert "another process" in capsys.readouterr().err
+    assert artefacts(finished) == before
+
+
+def test_a_wrong_request_is_not_remembered(finished, tmp_path, capsys):
+    manifest = (finished / "run.json").read_bytes()
+    assert arrow("takes", finished, "--set", "takes.start=99") == 2
+    assert "the episode has frames 0 … 29" in capsys.readouterr().err
+    assert arrow("variants", finished, "--set", "takes.start=-1") == 2
+    assert arrow("variants", finished, "--preset", "mars") == 2
+    assert json.loads((finished / "run.json").read_bytes()) == json.loads(manifest)
+    assert arrow("run", "--run", tmp_path / "new", "--set", "capture.simulator=unreal") == 2
+    assert not (tmp_path / "new/run.json").exists()
+
+
+def test_settings_inside_a_mapping_can_be_set_on_an_existing_run(tmp_path):
+    run = tmp_path / "r"
+    assert arrow("capture", run, *arrow_driver.SMALL) == 0
+    assert arrow("capture", run, "--set", "capture.overrides.frames=5") == 0
+    assert len(open_episode(run / "episode")) == 5
+
+
+def test_takes_never_mix_a_variant_with_another_episode_or_frame(finished, tmp_path, capsys):
+    """What belongs to a replaced episode is set aside, and variants of another first frame are not used."""
+    import shutil
+
+    run = tmp_path / "r"
+    shutil.copytree(finished, run)
+    assert arrow("takes", run, "--set", "takes.start=3") == 2
+    assert "no variants of camera 'front' at frame 3 (3 are there for another" in capsys.readouterr().err
+    old = open_episode(run / "episode").content_sha256
+    assert arrow("capture", run, "--set", "capture.overrides.frames=4") == 0
+    assert arrow("skeleton", run) == 0
+    assert arrow("takes", run) == 2
+    assert len(list(run.glob(f"superseded/{old[:12]}/takes/*/take.mp4"))) == 3
+    assert arrow("variants", run, "--preset", "bun_warehouse") == 0
+    assert arrow("takes", run) == 0
+    records = [read_json(p) for p in run.glob("takes/*/take.json")]
+    assert [r["inputs"]["episode"] for r in records] == [open_episode(run / "episode").content_sha256]
+
+
+def test_a_process_killed_while_a_new_episode_took_the_place_of_the_old_one(tmp_path):
+    """The folder holds the new episode, run.json still names the old one: the old settings make the old one again."""
+    run = tmp_path / "r"
+    assert arrow("capture", run, *arrow_driver.SMALL, "--set", "capture.overrides.frames=4") == 0
+    wanted, manifest = open_episode(run / "episode").content_sha256, (run / "run.json").read_bytes()
+    assert arrow("capture", run, "--set", "capture.overrides.frames=5") == 0
+    (run / "run.json").write_bytes(manifest)
+    assert arrow("capture", run) == 0
+    assert open_episode(run / "episode").content_sha256 == wanted
+
+
+def test_a_recording_that_is_gone_is_never_replaced_by_a_simulation(finished, tmp_path, capsys):
+    import shutil
+
+    shutil.copytree(finished / "episode", tmp_path / "recorded")
+    assert arrow("check", tmp_path / "recorded") == 0
+    (tmp_path / "recorded").rename(tmp_path / "unplugged")
+    assert arrow("run", "--run", tmp_path / "recorded-run", *arrow_driver.SMALL) == 2
+    assert "is gone; put it back" in capsys.readouterr().err
+    assert not (tmp_path / "recorded").exists()
+
+
+def test_only_commercial_reaches_the_backend(finished, monkeypatch, capsys):
+    monkeypatch.setattr("retake.core.variants.make.COMMERCIAL", {"none"})
+    assert arrow("variants", finished, "--only-commercial") == 2
+    assert "--only-commercial allows" in capsys.readouterr().err
+
+
+def test_force_is_not_remembered(tmp_path):
+    run = tmp_path / "r"
+    strict = [*arrow_driver.SMALL, "--set", "check.penetration_m=-1.0", "--set", "capture.overrides.frames=3"]
+    assert arrow("capture", run, *strict) == 0
+    assert arrow("skeleton", run, "--force") == 0
+    assert arrow("variants", run, "--force", "--preset", "bun_warehouse") == 0
+    assert arrow("takes", run) == 5

@@ -131,8 +131,11 @@ def test_ranges_are_served(run):
             assert answer.status == status
             if length is not None:
                 assert len(body) == length
-        connection.request("GET", "/../run.json")
-        assert connection.getresponse().status in (200, 404)
+        (run.parent / "secret.txt").write_text("not of this run")
+        for outside in ("/../secret.txt", "/%2e%2e/secret.txt", "/report/../../secret.txt"):
+            connection.request("GET", outside)
+            answer = connection.getresponse()
+            assert (answer.status, b"not of this run" in answer.read()) == (404, False)
         connection.close()
         server.shutdown()
 
@@ -142,3 +145,12 @@ def test_text_cannot_break_out_of_the_page():
     html = render(data)
     assert "<script>alert(1)" not in html
     assert "&lt;/script&gt;" in html
+
+
+@pytest.mark.parametrize("port", [99999, -1])
+def test_a_port_that_cannot_be_had_is_explained(tmp_path, port):
+    from retake.core.errors import InputError
+    from retake.core.report.serve import serve
+
+    with pytest.raises(InputError, match="0 takes any free one"):
+        serve(tmp_path, port=port, browser=False)

@@ -79,3 +79,18 @@ def test_loops_and_bad_names_are_refused():
         dataclasses.replace(robot, joints=(*robot.joints, dataclasses.replace(loop, child_link=2)))
     with pytest.raises(InputError, match=r"valid: .*link0"):
         robot.link_index("lnk0")
+
+
+def test_loops_empty_trees_and_broken_frames_are_refused_in_words():
+    robot = random_robot(np.random.default_rng(3))
+    first = robot.joints[0]
+    loop = dataclasses.replace(first, name="back", parent_link=first.child_link, child_link=first.parent_link)
+    with pytest.raises(InputError, match="form a loop"):
+        dataclasses.replace(robot, joints=(*robot.joints, loop))
+    with pytest.raises(InputError, match="no links"):
+        RobotSpec("ghost", "/ghost", (), ())
+    for broken in (np.full((4, 4), np.nan), np.diag([2.0, 2.0, 2.0, 1.0])):
+        with pytest.raises(InputError, match="must be rigid"):
+            dataclasses.replace(robot, joints=(dataclasses.replace(first, T_parent_joint=broken), *robot.joints[1:]))
+        with pytest.raises(InputError, match="T_link_ee must be"):
+            dataclasses.replace(robot, grippers=(dataclasses.replace(robot.grippers[0], T_link_ee=broken),))

@@ -81,7 +81,7 @@ def test_a_planted_weakness_is_named_and_nothing_else(run, tmp_path, axis):
     report = robustness([run], weak_to(axis), tmp_path / "out", frames=3)
     named = [a.axis for a in report.analysis.axes if a.weakness]
     assert named == [axis]
-    assert report.analysis.verdict.startswith(f"Weak to {axis} explains")
+    assert report.analysis.verdict.startswith(f"Weak to {axis}, which explains")
     assert report.analysis.score.low <= report.analysis.score.value <= report.analysis.score.high < 99
     page = report.html.read_text("utf-8")
     assert "weakness" in page

@@ -120,3 +120,32 @@ def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(tmp_path):
     (tmp_path / "tmp.txt").write_text("")
     remove_leftovers(tmp_path)
     assert sorted(p.name for p in Path(tmp_path).iterdir()) == [".keep", "tmp.txt"]
+
+
+def test_what_belonged_to_a_replaced_episode_is_set_aside_and_kept(tmp_path):
+    run = create_run(tmp_path / "r", {})
+    for _ in range(2):
+        (run.takes / "a").mkdir(parents=True)
+        (run.takes / "a" / "take.mp4").write_bytes(b"x")
+        run.set_aside("0123")
+    run.set_aside("0123")
+    kept = sorted(p.relative_to(run.path).as_posix() for p in run.path.rglob("take.mp4"))
+    assert kept == ["superseded/0123-2/takes/a/take.mp4", "superseded/0123/takes/a/take.mp4"]
+
+
+def test_a_run_of_another_episode_is_refused(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    run = create_run(tmp_path / "r", {}, tmp_path / "one")
+    assert run.episode_is_elsewhere
+    with pytest.raises(RunError, match="is the run of"):
+        create_run(tmp_path / "r", {}, tmp_path / "two")
+    assert create_run(tmp_path / "r", {}, tmp_path / "one").episode == tmp_path / "one"
+
+
+@pytest.mark.parametrize("key", ["config", "stages"])
+def test_a_manifest_with_a_list_for_a_mapping_is_refused(tmp_path, key):
+    run = create_run(tmp_path / "r", {})
+    run.update(**{key: [1]})
+    with pytest.raises(RunError, match=f"'{key}' is"):
+        run.manifest()

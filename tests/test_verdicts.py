@@ -7,70 +7,45 @@ no test video shares a colour with the simulation.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import verdict_scenes as scene
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scenes import make_motion, make_scene_episode, ray_cast, scene_camera, solids_at, translation
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "scripts" / "prove"))
-pytest.importorskip("pxr")
-from faults import Faulty, retime
-from rematerialise import WORLDS, Maps, draw_look, load_maps
+from verdict_scenes import FRAMES, paint
 
 from retake.core.episode import Episode
 from retake.core.verdicts import Verdict, examine, judge, load_settings
 from retake.core.verdicts.alignment import peak
+from retake.core.verdicts.truth import forget
 from retake.core.video import read_video, write_video
 
-FRAMES, SIZE = 33, (320, 240)
-KEEP = {"length", "size", "fps"}
+faults, rematerialise = pytest.importorskip("faults"), pytest.importorskip("rematerialise")
+Maps, WORLDS, retime = rematerialise.Maps, rematerialise.WORLDS, faults.retime
 
 
-@pytest.fixture(scope="session")
-def episode(tmp_path_factory: pytest.TempPathFactory) -> Episode:
-    return make_scene_episode(tmp_path_factory.mktemp("scene") / "episode", frames=FRAMES, size=SIZE, shadows=False)
+@pytest.fixture(scope="module")
+def episode() -> Episode:
+    return scene.scene_episode()
 
 
-@pytest.fixture(scope="session")
-def maps(episode: Episode) -> Maps:
-    return load_maps(episode, "front", 0, FRAMES)
+@pytest.fixture(scope="module")
+def maps() -> Maps:
+    return scene.scene_maps()
 
 
-@pytest.fixture(scope="session")
-def frozen_object(episode: Episode, maps: Maps) -> Maps:
-    """The packet stays where it was let go (ray-cast again)."""
-    motion = make_motion(FRAMES, 15.0, 0)
-    place = motion.T_world_packet[-1, :3, 3]
-    tray, release = translation(float(place[0]), float(place[1]), 0.0), motion.release_frame
-    poses = motion.T_world_packet.copy()
-    poses[release:] = poses[release]
-    changed = replace(motion, T_world_packet=poses)
-    ids, normals, depth = maps.ids.copy(), maps.normals.copy(), maps.depth_m.copy()
-    for t in range(release, FRAMES):
-        view = ray_cast(scene_camera("front", SIZE, motion, t), solids_at(changed, t, tray), shadows=False)
-        ids[t], normals[t], depth[t] = view.instance_ids, view.normals, view.depth_m
-    return replace(maps, ids=ids, normals=normals, depth_m=depth, bodies={**maps.bodies, maps.object_ids[0]: poses})
+@pytest.fixture(scope="module")
+def clean() -> np.ndarray:
+    return scene.clean_video()
 
 
-def paint(maps: Maps, world: str = "wood", seed: int = 1, kind: str = "", level: float = 0.0) -> np.ndarray:
-    painter = Faulty(draw_look(world, seed), maps, kind, level)
-    return np.stack([painter.frame(t) for t in range(len(maps.ids))])
-
-
-@pytest.fixture(scope="session")
-def clean(maps: Maps) -> np.ndarray:
-    return paint(maps)
-
-
-@pytest.fixture(scope="session")
-def faulty(frozen_object: Maps) -> np.ndarray:
-    return paint(frozen_object)
+@pytest.fixture(scope="module")
+def faulty() -> np.ndarray:
+    return scene.faulty_video()
 
 
 def statuses(verdict: Verdict) -> dict[str, str]:
@@ -86,7 +61,9 @@ def test_a_faithful_take_passes_in_every_world(episode: Episode, maps: Maps, wor
     assert round(judged.verdict.check("lag").value or 0) == 0
 
 
-def test_the_simulators_colours_are_never_read(episode: Episode, clean: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_simulators_colours_are_never_read(
+    episode: Episode, clean: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[str] = []
     original = Episode.image
 
@@ -95,8 +72,6 @@ def test_the_simulators_colours_are_never_read(episode: Episode, clean: np.ndarr
         return original(self, camera, channel, index)
 
     monkeypatch.setattr(Episode, "image", image)
-    from retake.core.verdicts.truth import forget
-
     forget()
     judge(clean, episode, "front")
     assert set(seen) == {"instances"}

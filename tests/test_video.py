@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -70,3 +73,25 @@ def test_failures_leave_nothing_behind_and_are_explained(tmp_path):
         list(video.read_video(tmp_path / "text.mp4"))
     with pytest.raises(InputError, match="does not exist"):
         list(video.read_video(tmp_path / "none.mp4"))
+
+
+def test_the_fallback_notices_a_video_that_was_not_written_whole(tmp_path, monkeypatch):
+    """OpenCV reports nothing when the disk is full: the truncated file must not pass as a video."""
+    monkeypatch.setenv("RETAKE_NO_PYAV", "1")
+
+    real = cv2.VideoWriter
+
+    class Full:
+        def __init__(self, name: str, *rest: Any) -> None:
+            self.name, self.writer = name, real(name, *rest)
+            self.set, self.write = self.writer.set, self.writer.write
+
+        def release(self) -> None:
+            self.writer.release()
+            with open(self.name, "rb+") as stream:
+                stream.truncate(1200)
+
+    monkeypatch.setattr(video.cv2, "VideoWriter", Full)
+    with pytest.raises(OSError, match="could not be written whole"):
+        video.write_video(tmp_path / "clip.mp4", frames(5, 64, 48), 15)
+    assert list(tmp_path.iterdir()) == []

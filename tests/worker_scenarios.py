@@ -53,13 +53,19 @@ def finish(client: WorkerClient, ids: list[str], timeout_s: float) -> list[JobRe
     """Wait for all; what was quarantined or failed because of the killing is retried, as a person would."""
     end = time.monotonic() + timeout_s
     while True:
-        records = list(client.wait(ids, poll_s=0.1, timeout_s=max(1.0, end - time.monotonic())))
-        bad = [r for r in records if r.state != "done"]
-        if not bad:
-            return records
-        for record in bad:
-            assert record.state in ("quarantined", "failed"), (record.state, record.error)
+        status = client.status()
+        if status.paused:
+            client.resume()
+        stopped = client.jobs("quarantined,failed", limit=1000)
+        for record in stopped:
             client.retry(record.id)
+        if not stopped and status.counts["queued"] + status.counts["running"] == 0:
+            break
+        assert time.monotonic() < end, (status.counts, status.notice)
+        time.sleep(0.2)
+    records = [client.job(job_id) for job_id in ids]
+    assert all(r.state == "done" for r in records)
+    return records
 
 
 def executor_kills(tmp: Path, kills: int, seed: int = 0) -> dict[str, Any]:
@@ -72,29 +78,35 @@ def executor_kills(tmp: Path, kills: int, seed: int = 0) -> dict[str, Any]:
     client = process.start()
     done, quarantined, resumed = 0, 0, 0
     try:
-        ids = [r.id for r in client.submit([place.job(s, sleep_s=0.0) for s in seeds])]
-        # Slow enough to be hit in the middle, quick enough to get through between two kills.
-        while done < kills:
-            victim = wait_for(process.executor, 30, "an executor to kill")
-            if rng.random() < 0.7:  # mostly in mid-job, sometimes while it is starting
-                wait_for(lambda: client.status().executor in ("busy", "absent") or client.status().paused, 30)
-            time.sleep(rng.random() * 0.3)
-            if victim.is_running():
-                victim.kill()
-                victim.wait(10)
-                done += 1
+        ids = [r.id for r in client.submit([place.job(s) for s in seeds])]
+
+        def victim() -> psutil.Process | None:
+            """The executor, with work to do: a person retries, resumes and asks for more meanwhile."""
+            nonlocal quarantined, resumed, ids, expected
+            status = client.status()
             for record in client.jobs("quarantined", limit=1000):
                 quarantined += 1
                 client.retry(record.id)
-            if client.status().paused:  # killed three times while starting: it says so and waits for a person
+            if status.paused:  # killed three times while starting: it says so and waits for a person
                 client.resume()
                 resumed += 1
-            counts = client.status().counts
-            if counts["queued"] + counts["running"] < 2 and done < kills:
+            if status.counts["queued"] + status.counts["running"] < 2:
                 more = [place.job(s, name=f"more-{done}-{s}") for s in seeds]
-                extra = [r.id for r in client.submit(more)]
+                ids += [r.id for r in client.submit(more)]
                 expected |= {job.output.name: expected[f"v0-s{job.request.seed}"] for job in more}
-                ids += extra
+            return process.executor()
+
+        while done < kills:
+            target = wait_for(victim, 60, "an executor to kill")
+            if rng.random() < 0.7:  # mostly in mid-job, sometimes while it is starting
+                wait_for(lambda: client.status().executor in ("busy", "absent") or client.status().paused, 60)
+            time.sleep(rng.random() * 0.3)
+            if target.is_running():
+                target.kill()
+                target.wait(10)
+                done += 1
+        if client.status().paused:
+            client.resume()
         finish(client, ids, 120 + 2 * len(ids))
     finally:
         process.stop()

@@ -116,6 +116,8 @@ class Painter:
         self.fields = [self._field(), self._field()]
         self.phase = rng.uniform(0, 6.28, 2)
         self.grain = [rng.normal(0, look.noise, (self.height, self.width, 3)).astype(np.float32) for _ in range(5)]
+        self.static = bool(np.abs(maps.T_camera_world - maps.T_camera_world[:1]).max() < 1e-4)
+        self.surfaces: dict[int, np.ndarray] = {}
         self.scenery = self._scenery()
 
     def _albedo(self) -> np.ndarray:
@@ -125,7 +127,7 @@ class Painter:
         for i in self.maps.robot_ids:
             table[i] = np.clip(base * rng.uniform(0.8, 1.2), 0.05, 1) if scheme != 3 else rng.uniform(0.1, 0.95, 3)
         for i in self.maps.object_ids:
-            hue = np.uint8([[[rng.integers(0, 180), rng.integers(120, 256), rng.integers(120, 256)]]])
+            hue = np.array([[[rng.integers(0, 180), rng.integers(120, 256), rng.integers(120, 256)]]], np.uint8)
             table[i] = cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0] / 255.0
         return table
 
@@ -184,6 +186,8 @@ class Painter:
             ids[seen], normals[seen] = later[seen], normal[seen]
             hidden &= ~seen
         shade = self.ambient + (1 - self.ambient) * np.clip(normals.astype(np.float32) / 32767 @ self.light, 0, 1)
+        if not self.static:
+            return self._scenery_seen(0)
         image = np.zeros((self.height, self.width, 3), np.float32)
         for i in np.unique(ids):
             where = ids == i
@@ -191,12 +195,34 @@ class Painter:
             image[where] = self._texture()[where] * lit[:, None]
         return image * self.tint * 235
 
+    def _scenery_seen(self, t: int) -> np.ndarray:
+        """The scene of a moving camera: textures fixed to the world, 400 px per metre."""
+        maps = self.maps
+        ids, normals = maps.ids[t], maps.normals[t].astype(np.float32) / 32767
+        v, u = np.mgrid[0 : self.height, 0 : self.width]
+        K, z = maps.K[t], maps.depth_m[t].astype(np.float64)
+        p = np.stack([(u + 0.5 - K[0, 2]) / K[0, 0] * z, (v + 0.5 - K[1, 2]) / K[1, 1] * z, z], -1)
+        T = maps.T_camera_world[t]
+        world = (p - T[:3, 3]) @ T[:3, :3]
+        column = ((world[..., 0] + 0.6 * world[..., 2]) * 400).astype(int) % self.width
+        row = ((world[..., 1] + 0.3 * world[..., 2]) * 400).astype(int) % self.height
+        shade = self.ambient + (1 - self.ambient) * np.clip(normals @ self.light, 0, 1)
+        image = np.zeros((self.height, self.width, 3), np.float32)
+        for i in np.unique(ids):
+            if not self.foreground[i]:
+                if int(i) not in self.surfaces:
+                    self.surfaces[int(i)] = cv2.GaussianBlur(self._texture(), (0, 0), 1.0)
+                where = ids == i
+                lit = shade[where] if i else np.ones(int(where.sum()), np.float32)
+                image[where] = self.surfaces[int(i)][row[where], column[where]] * lit[:, None]
+        return image * self.tint * 235
+
     def frame(self, t: int) -> np.ndarray:
         """Frame t as uint8 RGB (H, W, 3), before compression."""
         maps, look = self.maps, self.look
         ids = maps.ids[t]
         mask = self.foreground[ids]
-        image = self.scenery.copy()
+        image = self.scenery.copy() if self.static else self._scenery_seen(t)
         if mask.any():
             rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
             pad = 8
@@ -210,7 +236,7 @@ class Painter:
                 alpha = cv2.remap(alpha, grid[..., 0], grid[..., 1], cv2.INTER_LINEAR)
             if self.shadow:
                 cast = cv2.GaussianBlur(alpha, (0, 0), 6)
-                moved = cv2.warpAffine(cast, np.float32([[1, 0, 10], [0, 1, 14]]), (x1 - x0, y1 - y0))
+                moved = cv2.warpAffine(cast, np.array([[1, 0, 10], [0, 1, 14]], np.float32), (x1 - x0, y1 - y0))
                 image[box] *= 1 - self.shadow * moved[..., None]
             image[box] += (layer - image[box]) * alpha[..., None]
         if look.warp_px and look.warp_scenery:

@@ -89,7 +89,7 @@ def status(row: dict, thresholds: dict[str, Threshold]) -> str:
     """pass, fail or unsure, as judge() says it."""
     if severity(row, thresholds) > 1:
         return "fail"
-    unsure = [n for n, v in row["values"].items() if v is None and n in row["unsure"]]
+    unsure = [n for n, v in row["values"].items() if v is None and n in row.get("unsure", [])]
     return "unsure" if unsure else "pass"
 
 

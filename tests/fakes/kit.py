@@ -397,13 +397,12 @@ def build_modules(kit: FakeKit) -> dict[str, Any]:
 
     def module(name: str, implementation: Any, **extra: Any) -> None:
         parts = name.split(".")
-        for end in range(1, len(parts)):
+        out[name] = StrictModule(version, name, implementation, **extra)
+        for end in range(len(parts) - 1, 0, -1):
             parent = ".".join(parts[:end])
             if parent not in out:
                 out[parent] = StrictModule(version, parent, SimpleNamespace())
-        out[name] = StrictModule(version, name, implementation, **extra)
-        if len(parts) > 1:
-            out[".".join(parts[:-1])].__dict__[parts[-1]] = out[name]
+            out[parent].__dict__[parts[end]] = out[".".join(parts[: end + 1])]
 
     # isaacsim.core.simulation_manager
     if any(name.startswith("isaacsim.core.simulation_manager") for name in known):

@@ -7,7 +7,9 @@ inside Kit, OpenCV's built-in Motion-JPEG `.avi` is the fallback: `codec_availab
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -200,10 +202,24 @@ def _write_mjpeg(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], fps: 
             if writer is None:
                 raise InputError(f"no frames to write to {path}; a video needs at least one")
             writer.release()
+            _require_whole(avi, count)
             os.replace(avi, temporary)
         finally:
             avi.unlink(missing_ok=True) if avi != temporary else None
     return VideoInfo(size, count, float(fps), "mjpeg")
+
+
+def _require_whole(avi: Path, count: int) -> None:
+    """OpenCV's writer keeps silent when the disk is full; the index at the file's end tells. Raises OSError."""
+    capture = cv2.VideoCapture(str(avi), cv2.CAP_OPENCV_MJPEG) if avi.exists() else None
+    try:
+        if capture is not None and capture.isOpened() and round(capture.get(cv2.CAP_PROP_FRAME_COUNT)) == count:
+            return
+    finally:
+        if capture is not None:
+            capture.release()
+    code = errno.ENOSPC if shutil.disk_usage(avi.parent).free < 1 << 20 else errno.EIO
+    raise OSError(code, f"{os.strerror(code)} (the video could not be written whole)", str(avi))
 
 
 def _read_opencv(path: Path) -> Iterator[UInt8[np.ndarray, "H W 3"]]:

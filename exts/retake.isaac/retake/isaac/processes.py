@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from retake.core.errors import InputError
 
@@ -77,13 +78,23 @@ class Process:
     def __init__(
         self, command: Sequence[str | Path], *, on_exit: Callable[[int], None] | None = None, cwd: Path | None = None
     ) -> None:
-        self._advance, self._tail = Advance(), deque[str](maxlen=40)
+        self._advance = Advance()
+        self._tail: deque[str] = deque(maxlen=40)
         self._on_exit = on_exit
-        flags = {"creationflags": 0x200} if os.name == "nt" else {"start_new_session": True}
-        self._process = subprocess.Popen(
-            [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, encoding="utf-8", errors="replace", env=clean_environment(), cwd=cwd, **flags,
-        )  # fmt: skip
+        # A group of its own: Ctrl-C in Kit's terminal must not end it, cancel() must reach its children.
+        group: dict[str, Any] = {"creationflags": 0x200} if os.name == "nt" else {"start_new_session": True}
+        self._process: subprocess.Popen[str] = subprocess.Popen(
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            env=clean_environment(),
+            cwd=cwd,
+            **group,
+        )
         self._thread = threading.Thread(target=self._read, name="retake-process", daemon=True)
         self._thread.start()
 

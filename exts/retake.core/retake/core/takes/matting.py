@@ -9,6 +9,7 @@ simulator's, toned to the robot of the first frame; shadows come from the moving
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -137,7 +138,7 @@ class Matte:
         return out
 
     def _trace(
-        self, source: SourceFrame, where: tuple[np.ndarray, np.ndarray], T_first_now: np.ndarray
+        self, source: SourceFrame, where: tuple[Any, ...], T_first_now: np.ndarray
     ) -> tuple[UInt8[np.ndarray, "N 3"], Bool[np.ndarray, "N"]]:
         """First-frame colours of pixels whose body moved by T_first_now (world), and whether frame 0 showed them."""
         uv = np.stack([where[1] + 0.5, where[0] + 0.5], -1)

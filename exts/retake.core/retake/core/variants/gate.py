@@ -29,7 +29,7 @@ class GateLimits:
     """Largest mean error of the robot after the best smooth gain, as a share of its brightness."""
     robot_cast: float = 0.75
     """Largest log ratio between the robot's channel gains: beyond it the robot was repainted, not relit."""
-    second_robot: float = 0.75
+    second_robot: float = 0.85
     """Largest correlation of the robot's picture with any other place."""
     scene_shift_px: float = 2.5
     """Largest offset (at 640 px width) at which the work surface's outline fits best."""
@@ -192,7 +192,10 @@ def _elsewhere(grey: np.ndarray, source: SourceFrame, robot: np.ndarray) -> floa
     best = 0.0
     for step in (1, -1):
         score = cv2.matchTemplate(
-            wide, np.ascontiguousarray(pattern[:, ::step]), cv2.TM_CCOEFF_NORMED, mask=np.ascontiguousarray(inside[:, ::step])
+            wide,
+            np.ascontiguousarray(pattern[:, ::step]),
+            cv2.TM_CCOEFF_NORMED,
+            mask=np.ascontiguousarray(inside[:, ::step]),
         )
         rows, columns = np.indices(score.shape)
         near = (np.abs(rows - y) < 0.3 * h) & (np.abs(columns - pad - x) < 0.5 * w)

@@ -119,7 +119,7 @@ class Look:
         self.gain = self.gain * np.float32(np.clip((MIDDLE_GREY * brightness / average) ** 0.6, 0.5, 2.5))
 
     def develop(
-        self, light: Float32[np.ndarray, "*n 3"], where: tuple[np.ndarray, np.ndarray] | None = None
+        self, light: Float32[np.ndarray, "*n 3"], where: tuple[Any, ...] | None = None
     ) -> UInt8[np.ndarray, "*n 3"]:
         """sRGB bytes of linear light: a whole image, or the pixels (rows, columns) of one."""
         vignette, grain = (self.vignette, self.grain) if where is None else (self.vignette[where], self.grain[where])

@@ -39,7 +39,7 @@ class Canvas:
     def ellipse(self, x: float, y: float, rx: float, ry: float, colour: str, shade: float = 1.0) -> None:
         """A filled ellipse."""
         axes = (round(rx * self.scale * 16), round(ry * self.scale * 16))
-        points = cv2.ellipse2Poly((0, 0), (1000, 1000), 0, 0, 360, 6) / 1000 * axes + self._fixed(x, y)
+        points = np.asarray(cv2.ellipse2Poly((0, 0), (1000, 1000), 0, 0, 360, 6)) / 1000 * axes + self._fixed(x, y)
         cv2.fillPoly(self.image, [points.astype(np.int32)], _rgb(colour, shade), cv2.LINE_AA, 4)
 
     def texture(self, rng: np.random.Generator, grime: float = 0.04) -> Texture:

@@ -42,7 +42,8 @@ def sample_worlds(count: int, seed: int = 0, catalogue: Catalogue | None = None)
             used[axis][_key(axis, value, chosen)] += 1
         seen.add(tuple(chosen[axis] for axis in ORDER))
         name = f"w{len(worlds):04d}-{chosen['environment']}-{chosen['subject']}-{chosen['lighting']}"
-        worlds.append(World(name=name[:100], **chosen))
+        axes: dict[str, Any] = dict(chosen)
+        worlds.append(World(name=name[:100], **axes))
     return worlds
 
 

@@ -205,7 +205,7 @@ def cast_set(scene: SceneSet, eye: np.ndarray, d: Float32[np.ndarray, "N 3"], pi
     return SetHit(albedo, normal, points, distance, glow, _occlusion(scene, points, normal, glow), code)
 
 
-def _span_of(box: Box, eye: Sequence[Any], inv: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _span_of(box: Box, eye: Any, inv: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
     """Where rays enter and leave a box. Axis by axis: reductions over a last axis of three are 20 times slower."""
     enter = leave = np.zeros(0, np.float32)
     for axis in range(3):
@@ -237,7 +237,7 @@ def blocked(scene: SceneSet, points: np.ndarray, to_light: np.ndarray) -> Float3
         inv = [np.float32(1.0 / c) for c in to_light]
     columns = [np.ascontiguousarray(points[:, axis]) for axis in range(3)]
     for box in scene.boxes:
-        enter, leave = _span_of(box, columns, inv)  # type: ignore[arg-type]
+        enter, leave = _span_of(box, columns, inv)
         out[(enter < leave) & (enter > 5e-3)] = 1
     return out
 

@@ -35,7 +35,7 @@ def _spot(image: np.ndarray, x: float, y: float, rx: float, ry: float, colour: n
     """An anti-aliased ellipse; coordinates and radii in shares of the picture."""
     mask = np.zeros((N, N), np.uint8)
     axes = (max(1, round(rx * N * 16)), max(1, round(ry * N * 16)))
-    points = cv2.ellipse2Poly((0, 0), (1000, 1000), 0, 0, 360, 8) / 1000.0 * axes
+    points = np.asarray(cv2.ellipse2Poly((0, 0), (1000, 1000), 0, 0, 360, 8)) / 1000.0 * axes
     c, s = np.cos(turn), np.sin(turn)
     points = points @ np.array([[c, s], [-s, c]]) + [x * N * 16, y * N * 16]
     cv2.fillPoly(mask, [points.astype(np.int32)], 255, cv2.LINE_AA, 4)

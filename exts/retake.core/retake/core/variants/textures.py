@@ -80,7 +80,8 @@ class Texture:
         levels = [np.ascontiguousarray(image, np.float32)]
         while min(levels[-1].shape[:2]) > 8:
             h, w = levels[-1].shape[:2]
-            levels.append(cv2.resize(levels[-1], (max(w // 2, 1), max(h // 2, 1)), interpolation=cv2.INTER_AREA))
+            smaller = cv2.resize(levels[-1], (max(w // 2, 1), max(h // 2, 1)), interpolation=cv2.INTER_AREA)
+            levels.append(np.asarray(smaller, np.float32))
         return Texture(tuple(levels), size_m, repeat)
 
     def sample(

@@ -152,7 +152,21 @@ def motion_px(truth: Truth) -> Float64[np.ndarray, "T"]:
     step = np.linalg.norm(np.diff(truth.centroid[:, parts], axis=0), axis=-1) / truth.scale
     weight = np.minimum(truth.area[1:, parts], truth.area[:-1, parts]) * np.isfinite(step)
     total = np.maximum(weight.sum(1), 1e-9)
-    return np.concatenate([[0.0], np.nansum(np.nan_to_num(step) * weight, 1) / total])
+    moved = np.nansum(np.nan_to_num(step) * weight, 1) / total
+    if not truth.static_camera:
+        moved = np.maximum(moved, _camera_motion_px(truth))
+    return np.concatenate([[0.0], moved])
+
+
+def _camera_motion_px(truth: Truth) -> Float64[np.ndarray, "T"]:
+    """How far a point half a metre before a moving camera shifts in the image from frame to frame, recorded px."""
+    out = np.zeros(len(truth) - 1)
+    ahead = np.array([0.0, 0.0, 0.5, 1.0])
+    for t in range(1, len(truth)):
+        p = truth.T_camera_world[t] @ np.linalg.inv(truth.T_camera_world[t - 1]) @ ahead
+        focal = truth.K[t, 0, 0] / truth.scale
+        out[t - 1] = focal * np.hypot(p[0], p[1]) / p[2] if p[2] > 0.05 else focal
+    return out
 
 
 def _support(alignment: Alignment, truth: Truth, settings: FollowingSettings) -> Measurement:

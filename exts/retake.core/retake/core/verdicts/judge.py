@@ -102,7 +102,7 @@ def examine(
     measured += measure_following(alignment, truth, settings.following)
     measured.append(measure_gripper(alignment, truth, find_fingers(episode, truth), settings.following))
     events = [e for e in object_events(episode) if any(p.name == e.object and not p.robot for p in truth.parts)]
-    tracks, found, metrics = _objects(footage, truth, events, settings)
+    tracks, found, metrics = _objects(footage, alignment, truth, events, settings)
     measured += found
     check_cancel()
     measured += measure_stability(footage, truth, motion_px(truth), settings.stability)
@@ -172,7 +172,7 @@ def _form(
 
 
 def _objects(
-    footage: Footage, truth: Truth, events: list[ObjectEvents], settings: VerdictSettings
+    footage: Footage, alignment: Alignment, truth: Truth, events: list[ObjectEvents], settings: VerdictSettings
 ) -> tuple[dict[str, Track], list[Measurement], dict[str, float | None]]:
     """Checks of all movable objects; with several, each check reports the worst of them."""
     if not events:
@@ -187,7 +187,7 @@ def _objects(
             every.append([Measurement(name, None, why, applies=False) for name in OBJECT_NAMES])
             continue
         found = track(footage, truth, part)
-        every.append(measure_object(found, truth, phases, settings.object))
+        every.append(measure_object(found, alignment, truth, part, phases, settings.object))
         if found is not None:
             tracks[event.object] = found
             values = pisa(found, truth, phases)

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from retake.core.array_types import Float64
+from retake.core.verdicts.alignment import Alignment, peak
 from retake.core.verdicts.records import Measurement
 from retake.core.verdicts.settings import ObjectSettings
 from retake.core.verdicts.tracking import Track
@@ -19,14 +20,16 @@ PHASES: tuple[str, ...] = ("before", "held", "released", "settled")
 NAMES = (*(f"object_{phase}" for phase in PHASES), "object_present", "object_unique")
 
 
-def measure_object(track: Track | None, truth: Truth, phases: list[str], settings: ObjectSettings) -> list[Measurement]:
+def measure_object(
+    track: Track | None, alignment: Alignment, truth: Truth, part: int, phases: list[str], settings: ObjectSettings
+) -> list[Measurement]:
     """All object checks of one object. `phases` names the phase of every frame."""
     if track is None:
         why = "the object is not visible in the take's first frame, so its looks cannot be learned"
-        return [Measurement(name, None, why) for name in NAMES]
+        return _by_contour(why, alignment, truth, part, phases, settings)
     if track.reference < settings.min_reference:
         why = f"the object's colours do not tell it from the scene (contrast {track.reference:.2f})"
-        return [Measurement(name, None, why) for name in NAMES]
+        return _by_contour(why, alignment, truth, part, phases, settings)
     error = position_error(track, truth, settings)
     out = []
     for phase in PHASES:
@@ -35,6 +38,33 @@ def measure_object(track: Track | None, truth: Truth, phases: list[str], setting
     out.append(_presence(track, settings))
     out.append(_unique(track, settings))
     return out
+
+
+def _by_contour(
+    why: str, alignment: Alignment, truth: Truth, part: int, phases: list[str], settings: ObjectSettings
+) -> list[Measurement]:
+    """Where colours cannot tell, contours may: a phase is judged if they clearly fit near the simulator's place."""
+    out = []
+    for phase in PHASES:
+        name = f"object_{phase}"
+        rows = np.array([p == phase for p in phases])
+        if not rows.any():
+            out.append(Measurement(name, None, "the episode has no such phase in these frames", applies=False))
+            continue
+        weight = alignment.points[rows, part]
+        if weight.sum() < settings.min_contour_points:
+            out.append(Measurement(name, None, why))
+            continue
+        surfaces = alignment.shift_scores[rows, part].astype(np.float64)
+        score = np.einsum("t,tij->ij", weight, surfaces) / weight.sum()
+        dx, dy, _ = peak(score, settings.contour_prior)
+        if score.max() < settings.min_contour_support * max(float(score.mean()), 1e-6):
+            out.append(Measurement(name, None, f"{why}; neither do its contours"))
+            continue
+        note = "by contours: " + why
+        out.append(Measurement(name, float(np.hypot(dx, dy)) / truth.scale, note, int(np.flatnonzero(rows)[0])))
+    judged = any(m.value is not None for m in out)
+    return [*out, *(Measurement(n, None, why, applies=not judged) for n in ("object_present", "object_unique"))]
 
 
 def position_error(track: Track, truth: Truth, settings: ObjectSettings) -> Float64[np.ndarray, "T"]:

@@ -58,6 +58,11 @@ class ObjectSettings:
     """Share of that contrast by which another place must beat the simulator's."""
     present: float = 0.25
     """Share of that contrast below which the object is not there."""
+    min_contour_points: float = 60.0
+    """Contour points of a phase that are needed to judge it where colours cannot tell."""
+    min_contour_support: float = 1.8
+    """Best fit of the contours over their mean fit, 1 is chance."""
+    contour_prior: float = 6e-4
     near_px: float = 12.0
     """Recorded px within which the best place is taken as it is."""
 

@@ -101,6 +101,9 @@ def _coherent(flow: np.ndarray, mask: np.ndarray) -> float:
 
 def _appearance(footage: Footage, truth: Truth, scenery: np.ndarray, settings: StabilitySettings) -> list[Measurement]:
     """flicker, colour_shift, seams and sharpness_loss, from small colour images of the scenery."""
+    if not truth.static_camera:
+        names = ("flicker", "colour_shift", "seams", "sharpness_loss")
+        return [Measurement(name, None, "the camera moves", applies=False) for name in names]
     size = (20, 15)
     count = len(footage)
     cells = np.zeros((count, size[1], size[0], 3), np.float32)
@@ -149,7 +152,8 @@ def _colour(cells: np.ndarray, weight: np.ndarray, level: float) -> Measurement:
     for t in range(len(cells)):
         both = (weight[t] > 0.7) & (weight[0] > 0.7)
         if both.sum() > 12:
-            series[t] = np.abs((cells[t][both] - cells[0][both]).mean(0)).max() / level
+            # The median over cells: a shadow that wanders over some of them is no change of colour.
+            series[t] = np.abs(np.median(cells[t][both] - cells[0][both], axis=0)).max() / level
     if np.isnan(series).all():
         return Measurement("colour_shift", None, "too little scenery in view")
     smooth = _median(series, 5)
@@ -199,8 +203,13 @@ def _frozen(greys: list, truth: Truth, motion_px: Float64[np.ndarray, "T"], sett
             continue
         area = (truth.labels[t] > 0) | (truth.labels[t - 1] > 0)
         area = cv2.dilate(area.astype(np.uint8), grow) > 0
+        if not area.any():
+            continue
         change = cv2.absdiff(greys[t], greys[t - 1])
-        inside, outside = float(change[area].mean()), float(change[~area].mean()) if (~area).any() else 0.0
+        still = ~area & truth.static_camera
+        inside, outside = float(change[area].mean()), float(change[still].mean()) if still.any() else 0.0
+        if not truth.static_camera:
+            inside = float(change.mean())
         spread = max(float(greys[0].std()), 4.0)
         series[t] = (inside - outside) / spread
         run = run + 1 if series[t] < settings.frozen_change else 0

@@ -58,7 +58,7 @@ class OscarBackend:
                     f"or ${MODEL_VARIABLE} to a folder written by `retake oscar convert`"
                 )
             pipeline = load_pipeline(folder, self.device, dtype or ("bfloat16" if self.device == "cuda" else "float32"))
-        self.pipeline = pipeline
+        self.pipeline: Any = pipeline
         self.model, self.revision = "OSCAR-2B", revision or str(pipeline.model_revision)
         self.licence = licence
         self._steps, self._guidance = steps, guidance

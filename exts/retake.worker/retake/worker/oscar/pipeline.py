@@ -333,6 +333,7 @@ class OscarPipeline(PromptStage, DiffusionPipeline):
             frames = run.generate()
         if self.run_device.type == "cuda":
             self.stats.peak_device_bytes = torch.cuda.max_memory_allocated(self.run_device)
+        stats, self.stats = self.stats, RunStats()  # what the output reports no longer changes
         return OscarPipelineOutput(
             frames=frames,
             seeds=request.seeds,
@@ -343,7 +344,7 @@ class OscarPipeline(PromptStage, DiffusionPipeline):
             windows=request.windows,
             seams=tuple(tuple(seams) for seams in run.seams),
             approximations=(*self.approximations, *fewer_steps(request.steps)),
-            stats=self.stats,
+            stats=stats,
         )
 
 

@@ -161,7 +161,7 @@ def attribute(worlds: Sequence[WorldResult], seed: int = 0, permutations: int = 
         left.remove(best)
     out = []
     for axis in AXES:
-        values = sorted(set(labels[axis]))
+        values = sorted({str(value) for value in labels[axis]})
         per_value = {v: float(divergence[labels[axis] == v].mean()) for v in values if v or len(values) > 1}
         explained, effect, p = found.get(axis, (0.0, 0.0, 1.0))
         twins = tuple(o for o in varied if o != axis and axis in varied and _same_partition(labels[axis], labels[o]))
@@ -225,7 +225,9 @@ def sentence(score: Score, axes: Sequence[Attribution], noise: float) -> str:
     parts = []
     for axis in weak:
         twins = f" (or {', '.join(axis.confounded_with)}: same worlds)" if axis.confounded_with else ""
-        parts.append(f"{axis.axis}{twins} explains {axis.explained:.0%}, worst at {axis.worst_value!r}")
+        parts.append(
+            f"{axis.axis}{twins}, which explains {axis.explained:.0%} of the change (worst: {axis.worst_value!r})"
+        )
     return "Weak to " + "; ".join(parts) + "."
 
 

@@ -56,8 +56,9 @@ def _page(c: dict[str, Any], pictures: Sequence[Picture]) -> Iterator[str]:
     yield '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Robustness</title>'
     yield f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>'
     yield f"<h1>Robustness of {escape(c['policy'])}</h1>"
+    windows = f"{c['windows']} simulated window" + "s" * (c["windows"] != 1)
     yield (
-        f'<p class="soft">Same states, same task, {len(c["worlds"])} takes over {c["windows"]} simulated windows, '
+        f'<p class="soft">Same states, same task, {len(c["worlds"])} takes over {windows}, '
         f"{c['frames_per_window']} frames each: only the pixels differ.</p>"
     )
     colour = "var(--good)" if score["value"] >= 80 else "var(--warn)" if score["value"] < 50 else "var(--bar)"

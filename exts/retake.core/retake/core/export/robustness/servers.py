@@ -44,9 +44,7 @@ class OpenpiPolicy:
         client = require("websockets.sync.client", "policy")
         self._stack = contextlib.ExitStack()
         try:
-            connection = client.connect(
-                f"ws://{host}:{port}", compression=None, max_size=None, open_timeout=timeout_s
-            )
+            connection = client.connect(f"ws://{host}:{port}", compression=None, max_size=None, open_timeout=timeout_s)
             self._socket = self._stack.enter_context(connection)
             self.metadata = self._unpack(self._socket.recv(timeout=timeout_s))
         except (OSError, TimeoutError, ValueError) as error:

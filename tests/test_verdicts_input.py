@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verdicts at the rim: takes that do not fit, episodes that lack something, files, the command line, a run folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import verdict_scenes as scene
+from verdict_scenes import FRAMES
+
+from retake.core.episode import Episode, EpisodeHeader, EpisodeWriter, Frame
+from retake.core.errors import EpisodeError, InputError, VerdictError
+from retake.core.files import write_json
+from retake.core.run_store import create_run
+from retake.core.verdicts import judge, load_settings, verify_run
+from retake.core.verdicts.cli import main
+from retake.core.video import write_video
+
+
+def rewritten(path: Path, header: Callable[[EpisodeHeader], EpisodeHeader], frame: Callable[[Frame], Frame]) -> Episode:
+    """A copy of the scene's episode with something changed."""
+    source = scene.scene_episode()
+    with EpisodeWriter(path, header(source.header)) as writer:
+        for one in source.frames():
+            writer.append(frame(one))
+        return writer.finish()
+
+
+def with_ids(frame: Frame, change: Callable[[np.ndarray], np.ndarray]) -> Frame:
+    camera = frame.cameras[0]
+    assert camera.instance_ids is not None
+    return replace(frame, cameras=(replace(camera, instance_ids=change(camera.instance_ids)),))
+
+
+def test_a_take_of_another_length_is_named() -> None:
+    video = scene.clean_video()
+    longer = judge(np.concatenate([video, video[-1:], video[-1:]]), scene.scene_episode(), "front")
+    assert longer.check("length").status == "fail"
+    assert "35 frames; the episode offers 33" in longer.check("length").note
+    short = judge(video[:5], scene.scene_episode(), "front")
+    assert short.check("length").status == "unsure"
+    assert "at least" in short.check("length").note
+    prefix = judge(video[:25], scene.scene_episode(), "front")
+    assert prefix.check("length").status == "pass"
+    assert prefix.overall != "fail", prefix.reasons
+
+
+def test_a_later_start_is_understood() -> None:
+    verdict = judge(scene.clean_video()[6:], scene.scene_episode(), "front", start=6)
+    assert verdict.overall == "pass", verdict.reasons
+    assert judge(scene.clean_video()[6:], scene.scene_episode(), "front").overall == "fail"
+
+
+def test_a_take_of_another_size_or_rate_is_named() -> None:
+    video = scene.clean_video()
+    large = np.stack([cv2.resize(f, (480, 360)) for f in video])
+    assert judge(large, scene.scene_episode(), "front").overall == "pass"
+    square = np.stack([cv2.resize(f, (240, 240)) for f in video])
+    verdict = judge(square, scene.scene_episode(), "front")
+    assert verdict.check("size").status == "fail"
+    assert "240x240, camera 320x240" in verdict.check("size").note
+    fast = judge(video, scene.scene_episode(), "front", fps=30.0)
+    assert fast.check("fps").status == "fail"
+    assert "30 per second, episode 15" in fast.check("fps").note
+
+
+def test_what_cannot_be_compared_is_refused_in_words(tmp_path: Path) -> None:
+    episode, video = scene.scene_episode(), scene.clean_video()
+    with pytest.raises(VerdictError, match="no frames"):
+        judge(iter([]), episode, "front")
+    with pytest.raises(VerdictError, match=r"start frame 99 .* frames 0\.\.32"):
+        judge(video, episode, "front", start=99)
+    with pytest.raises(EpisodeError, match="it has: front"):
+        judge(video, episode, "rear")
+    with pytest.raises(VerdictError, match="uint8 RGB"):
+        judge(video.astype(np.float32), episode, "front")
+    with pytest.raises(InputError, match="does not exist"):
+        judge(tmp_path / "none.mp4", episode, "front")
+    blind = rewritten(
+        tmp_path / "blind",
+        lambda h: replace(h, cameras=(replace(h.cameras[0], channels=("rgb",)),)),
+        lambda f: replace(f, cameras=(replace(f.cameras[0], depth_m=None, normals=None, instance_ids=None),)),
+    )
+    with pytest.raises(VerdictError, match="recorded no instance ids"):
+        judge(video, blind, "front")
+
+
+def test_a_robot_that_is_never_visible_is_unsure_not_passed(tmp_path: Path) -> None:
+    robot = [i.id for i in scene.scene_episode().header.instances if i.owner.startswith("robot:")]
+    hidden = rewritten(
+        tmp_path / "hidden",
+        lambda h: h,
+        lambda f: with_ids(f, lambda ids: np.where(np.isin(ids, robot), 0, ids).astype(np.uint16)),
+    )
+    verdict = judge(scene.clean_video(), hidden, "front")
+    assert verdict.overall != "pass"
+    for name in ("arm_offset", "lag", "support"):
+        assert verdict.check(name).status == "unsure"
+        assert verdict.check(name).note == "robot never visible"
+
+
+def test_a_task_without_an_object_is_judged_on_the_rest(tmp_path: Path) -> None:
+    bare = rewritten(
+        tmp_path / "bare",
+        lambda h: replace(h, objects=(), instances=tuple(i for i in h.instances if "object" not in i.owner)),
+        lambda f: replace(f, T_world_object=np.zeros((0, 4, 4)), physics=None, contacts=()),
+    )
+    verdict = judge(scene.clean_video(), bare, "front")
+    assert verdict.overall == "pass", verdict.reasons
+    assert verdict.check("object_settled").status == "skipped"
+    assert verdict.check("object_settled").note == "no object in the task"
+
+
+def test_an_object_mask_that_is_empty_at_first_is_unsure(tmp_path: Path) -> None:
+    packet = [i.id for i in scene.scene_episode().header.instances if i.owner == "object:packet"]
+    seen: list[int] = []
+
+    def change(ids: np.ndarray) -> np.ndarray:
+        seen.append(1)
+        return np.where(np.isin(ids, packet), 0, ids).astype(np.uint16) if len(seen) == 1 else ids
+
+    late = rewritten(tmp_path / "late", lambda h: h, lambda f: with_ids(f, change))
+    verdict = judge(scene.clean_video(), late, "front")
+    assert verdict.check("object_settled").status == "unsure"
+    assert "first frame" in verdict.check("object_settled").note
+
+
+def test_settings_of_ones_own_replace_single_values(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("thresholds: {lag: {limit: 3.0}}\nfollowing: {max_lag: 5}\n")
+    settings = load_settings(own)
+    assert settings.threshold("lag").limit == 3.0
+    assert settings.threshold("lag").unit == load_settings().threshold("lag").unit
+    assert settings.following.max_lag == 5
+    own.write_text("thresholds: {leg: {unit: px}}\n")
+    with pytest.raises(InputError, match="leg"):
+        load_settings(own)
+    own.write_text("folowing: {}\n")
+    with pytest.raises(InputError, match="folowing"):
+        load_settings(own)
+
+
+def test_the_command_line_judges_a_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    episode = scene.scene_episode()
+    good, bad = tmp_path / "good.mp4", tmp_path / "bad.mp4"
+    write_video(good, scene.clean_video(), 15)
+    write_video(bad, scene.faulty_video(), 15)
+    cv2.imwrite(str(tmp_path / "first.png"), scene.clean_video()[0][..., ::-1])
+    arguments = ["--episode", str(episode.path), "--camera", "front"]
+    out = tmp_path / "good.json"
+    assert main([str(good), *arguments, "--first-frame", str(tmp_path / "first.png"), "--json", str(out)]) == 0
+    assert json.loads(out.read_text())["status"] == "pass"
+    assert main([str(bad), *arguments, "--json", str(tmp_path / "bad.json"), "--pictures", str(tmp_path / "p")]) == 3
+    data = json.loads((tmp_path / "bad.json").read_text())
+    settled = next(c for c in data["checks"] if c["name"] == "object_settled")
+    assert settled["status"] == "fail"
+    assert cv2.imread(str(tmp_path / "p" / settled["picture"])) is not None
+    assert cv2.imread(str(tmp_path / "p" / "timeline.png")) is not None
+    assert "FAIL" in capsys.readouterr().out
+    with pytest.raises(InputError, match="--episode"):
+        main([str(good)])
+    with pytest.raises(InputError, match="does not exist"):
+        main([str(tmp_path / "no.mp4"), *arguments])
+
+
+def test_a_run_is_judged_once_and_kept(tmp_path: Path) -> None:
+    run = create_run(tmp_path / "run", {}, scene.scene_episode().path)
+    for name, video in (("a-s1", scene.clean_video()), ("b-s1", scene.faulty_video())):
+        (run.takes / name).mkdir(parents=True)
+        write_video(run.takes / name / "take.mp4", video, 15)
+        write_json(run.takes / name / "take.json", {"id": name, "variant": name[0], "camera": "front", "start": 0})
+    rows = verify_run(run.path)
+    assert [row["overall"] for row in rows] == ["pass", "fail"]
+    record = run.verdicts / "b-s1" / "verdict.json"
+    before = record.stat().st_mtime_ns
+    assert verify_run(run.path) == rows
+    assert record.stat().st_mtime_ns == before
+    summary = json.loads((run.verdicts / "summary.json").read_text())
+    assert (summary["takes"], summary["pass"], summary["fail"], summary["yield"]) == (2, 1, 1, 0.5)
+    assert "object_settled" in summary["rejected_for"]
+    assert len(json.loads(record.read_text())["series"]["arm_offset"]) == FRAMES
