@@ -7,6 +7,7 @@ that omni.ui gets. `python scripts/draw_panel.py`
 
 from __future__ import annotations
 
+import itertools
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -154,7 +155,7 @@ def icon(size: int) -> np.ndarray:
         cv2.rectangle(image, *box, (28, 34, 44, 255), -1)
         cv2.rectangle(image, *box, colour, 14)
     joints = [(110, 380), (150, 270), (240, 230), (290, 310)]
-    for a, b in zip(joints, joints[1:], strict=False):
+    for a, b in itertools.pairwise(joints):
         cv2.line(image, a, b, (240, 150, 60, 255), 16, cv2.LINE_AA)
     for joint in joints:
         cv2.circle(image, joint, 16, (90, 190, 240, 255), -1, cv2.LINE_AA)

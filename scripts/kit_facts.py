@@ -35,13 +35,29 @@ PHYSX = "omni/extensions/runtime/source/omni.physx/bindings/BindingsPhysXPython.
 METATYPE = "omni/extensions/runtime/source/omni.physics.tensors/bindings/python/PhysicsTensorsBindingsPython.cpp"
 PHYSX_TAG = {"5.1": "107.3-omni-and-physx-5.6.1", "6.x": "110.0-omni-and-physx-5.8.0"}
 SIM_TAG = {"4.5": "v5.0.0", "5.1": "v5.1.0", "6.x": "v6.0.1"}
-RECORDER = "source/extensions/isaacsim.replicator.synthetic_recorder/isaacsim/replicator/synthetic_recorder/synthetic_recorder.py"
+RECORDER = (
+    "source/extensions/isaacsim.replicator.synthetic_recorder/isaacsim/replicator/synthetic_recorder/"
+    "synthetic_recorder.py"
+)
 GENERATION = "source/extensions/isaacsim.replicator.examples/python/tests/test_data_augmentation.py"
 REPLICATOR = "omni.replicator.core 1.12 (Apache-2.0 headers), scripts/"
 WIDGETS = (
-    "Window", "ScrollingFrame", "CollapsableFrame", "Frame", "VStack", "HStack", "Label", "Button", "CheckBox", "StringField",
-    "FloatField", "ComboBox", "ProgressBar", "ImageWithProvider", "ByteImageProvider",
-)  # fmt: skip
+    "Window",
+    "ScrollingFrame",
+    "CollapsableFrame",
+    "Frame",
+    "VStack",
+    "HStack",
+    "Label",
+    "Button",
+    "CheckBox",
+    "StringField",
+    "FloatField",
+    "ComboBox",
+    "ProgressBar",
+    "ImageWithProvider",
+    "ByteImageProvider",
+)
 
 
 @dataclass(frozen=True)
@@ -185,18 +201,26 @@ def collect(sources: Sources) -> dict[str, list[Fact]]:
     )
     python(new, "isaacsim", sim, f"{impl}/simulation_manager.py", manager, *(f"SimulationManager.{n}" for n in shared))
     python(
-        {"6.x": "v6.0.1"}, "isaacsim", sim, f"{impl}/simulation_manager.py", manager,
-        "SimulationManager.get_physics_simulation_view", "SimulationManager.get_active_physics_engine",
-    )  # fmt: skip
+        {"6.x": "v6.0.1"},
+        "isaacsim",
+        sim,
+        f"{impl}/simulation_manager.py",
+        manager,
+        "SimulationManager.get_physics_simulation_view",
+        "SimulationManager.get_active_physics_engine",
+    )
     python(new, "isaacsim", sim, f"{impl}/isaac_events.py", manager, "IsaacEvents.POST_PHYSICS_STEP")
     python(
         {"6.x": "v6.0.1"}, "isaacsim", sim, f"{impl}/simulation_event.py", manager, "SimulationEvent.PHYSICS_POST_STEP"
     )
     for version, tag in new.items():
         for name, signature in (
-            ("get_current_time", "()"), ("get_simulation_time", "()"), ("get_simulation_time_at_time", "(rtime)"),
-            ("numerator", ""), ("denominator", ""),
-        ):  # fmt: skip
+            ("get_current_time", "()"),
+            ("get_simulation_time", "()"),
+            ("get_simulation_time_at_time", "(rtime)"),
+            ("numerator", ""),
+            ("denominator", ""),
+        ):
             _, line = sources.cpp("isaacsim", tag, BINDINGS, name)
             owner = "RationalTime" if name in ("numerator", "denominator") else "Interface"
             kind = "method" if signature else "attribute"
@@ -243,9 +267,19 @@ def collect(sources: Sources) -> dict[str, list[Fact]]:
             *(f"SimulationView.{n}" for n in view),
         )
         articulation = (
-            "count", "check", "is_homogeneous", "shared_metatype", "prim_paths", "link_paths", "get_link_transforms", "get_dof_positions",
-            "get_dof_velocities", "get_dof_projected_joint_forces", "get_dof_position_targets", "set_dof_position_targets",
-        )  # fmt: skip
+            "count",
+            "check",
+            "is_homogeneous",
+            "shared_metatype",
+            "prim_paths",
+            "link_paths",
+            "get_link_transforms",
+            "get_dof_positions",
+            "get_dof_velocities",
+            "get_dof_projected_joint_forces",
+            "get_dof_position_targets",
+            "set_dof_position_targets",
+        )
         python(
             only,
             "physx",
@@ -276,9 +310,10 @@ def collect(sources: Sources) -> dict[str, list[Fact]]:
                 "source",
             )
         for interface, name, fallback in (
-            ("PhysX", "subscribe_physics_on_step_events", ""), ("PhysX", "subscribe_physics_step_events", ""),
+            ("PhysX", "subscribe_physics_on_step_events", ""),
+            ("PhysX", "subscribe_physics_step_events", ""),
             ("PhysXSimulation", "get_contact_report", "()"),
-        ):  # fmt: skip
+        ):
             signature, line = sources.cpp("physx", tag, PHYSX, name)
             add(
                 version,
@@ -326,30 +361,64 @@ def collect(sources: Sources) -> dict[str, list[Fact]]:
     typings = {"5.1": "HEAD"}
     events = "typings/carb/events/_events.pyi"
     python(
-        typings, "typings", "work-r-labs/isaacsim_typings_5", events, "carb.events",
-        "IEventStream.create_subscription_to_pop_by_type", "IEventStream.create_subscription_to_pop", "ISubscription.unsubscribe",
-    )  # fmt: skip
+        typings,
+        "typings",
+        "work-r-labs/isaacsim_typings_5",
+        events,
+        "carb.events",
+        "IEventStream.create_subscription_to_pop_by_type",
+        "IEventStream.create_subscription_to_pop",
+        "ISubscription.unsubscribe",
+    )
     python(
-        typings, "typings", "work-r-labs/isaacsim_typings_5", "typings/carb/settings/_settings.pyi", "carb.settings",
-        "ISettings.get", "ISettings.set", "ISettings.destroy_item",
-    )  # fmt: skip
+        typings,
+        "typings",
+        "work-r-labs/isaacsim_typings_5",
+        "typings/carb/settings/_settings.pyi",
+        "carb.settings",
+        "ISettings.get",
+        "ISettings.set",
+        "ISettings.destroy_item",
+    )
     dispatcher = "typings/carb/eventdispatcher/_eventdispatcher.pyi"
     python(
-        typings, "typings", "work-r-labs/isaacsim_typings_5", dispatcher, "carb.eventdispatcher",
-        "IEventDispatcher.observe_event", "ObserverGuard.reset",
-    )  # fmt: skip
+        typings,
+        "typings",
+        "work-r-labs/isaacsim_typings_5",
+        dispatcher,
+        "carb.eventdispatcher",
+        "IEventDispatcher.observe_event",
+        "ObserverGuard.reset",
+    )
     app = "typings/omni/kit/app/_app.pyi"
     python(
-        typings, "typings", "work-r-labs/isaacsim_typings_5", app, "omni.kit.app", "GLOBAL_EVENT_POST_UPDATE",
-        *(f"IApp.{n}" for n in (
-            "get_app_version", "get_app_name", "get_kit_version", "get_extension_manager", "get_post_update_event_stream",
-            "get_update_number",
+        typings,
+        "typings",
+        "work-r-labs/isaacsim_typings_5",
+        app,
+        "omni.kit.app",
+        "GLOBAL_EVENT_POST_UPDATE",
+        *(
+            f"IApp.{n}"
+            for n in (
+                "get_app_version",
+                "get_app_name",
+                "get_kit_version",
+                "get_extension_manager",
+                "get_post_update_event_stream",
+                "get_update_number",
                 "post_quit",
-        )),
-    )  # fmt: skip
+            )
+        ),
+    )
     python(
-        typings, "typings", "work-r-labs/isaacsim_typings_5", "typings/omni/kit/app/_impl/app_iface.pyi", "omni.kit.app", "get_app",
-    )  # fmt: skip
+        typings,
+        "typings",
+        "work-r-labs/isaacsim_typings_5",
+        "typings/omni/kit/app/_impl/app_iface.pyi",
+        "omni.kit.app",
+        "get_app",
+    )
     python(
         typings,
         "typings",
@@ -359,17 +428,31 @@ def collect(sources: Sources) -> dict[str, list[Fact]]:
         "UsdContext.get_stage",
     )
     python(
-        typings, "typings", "work-r-labs/isaacsim_typings_5", "typings/omni/usd/_usd.pyi", "omni.usd", "UsdContext.open_stage",
+        typings,
+        "typings",
+        "work-r-labs/isaacsim_typings_5",
+        "typings/omni/usd/_usd.pyi",
+        "omni.usd",
+        "UsdContext.open_stage",
         "get_context",
-    )  # fmt: skip
+    )
     python(
-        typings, "typings", "work-r-labs/isaacsim_typings_5", "typings/omni/kit/notification_manager/extension.pyi",
-        "omni.kit.notification_manager", "post_notification",
-    )  # fmt: skip
+        typings,
+        "typings",
+        "work-r-labs/isaacsim_typings_5",
+        "typings/omni/kit/notification_manager/extension.pyi",
+        "omni.kit.notification_manager",
+        "post_notification",
+    )
     python(
-        typings, "typings", "work-r-labs/isaacsim_typings_5", "typings/omni/kit/menu/utils/utils.pyi", "omni.kit.menu.utils",
-        "add_menu_items", "remove_menu_items",
-    )  # fmt: skip
+        typings,
+        "typings",
+        "work-r-labs/isaacsim_typings_5",
+        "typings/omni/kit/menu/utils/utils.pyi",
+        "omni.kit.menu.utils",
+        "add_menu_items",
+        "remove_menu_items",
+    )
     for fact in [f for f in out["5.1"] if f.source.startswith("work-r-labs")]:
         noted(("6.x",), fact.name, fact.kind, fact.signature, fact.source, fact.path, fact.line, "unverified")
         if not fact.name.startswith("carb.eventdispatcher") and "GLOBAL_EVENT" not in fact.name:
@@ -409,11 +492,20 @@ def collect(sources: Sources) -> dict[str, list[Fact]]:
 
     # omni.replicator.core: the Python sources carry Apache-2.0 headers and ship inside Isaac Sim only.
     for name, signature, line in (
-        ("Writer.initialize", "(**kwargs)", 405), ("Writer.attach", "(render_products, trigger='omni.replicator.core.OgnOnFrame')", 433),
-        ("Writer.detach", "()", 480), ("Writer.write", "(data)", 297), ("Writer.on_final_frame", "()", 398),
-        ("Writer.write_metadata", "()", 276), ("WriterRegistry.register", "(writer, category=None)", 519),
-        ("WriterRegistry.unregister", "(writer_name)", 565), ("WriterRegistry.get", "(name, init_params=None, render_products=None, trigger='omni.replicator.core.OgnOnFrame')", 0),
-    ):  # fmt: skip
+        ("Writer.initialize", "(**kwargs)", 405),
+        ("Writer.attach", "(render_products, trigger='omni.replicator.core.OgnOnFrame')", 433),
+        ("Writer.detach", "()", 480),
+        ("Writer.write", "(data)", 297),
+        ("Writer.on_final_frame", "()", 398),
+        ("Writer.write_metadata", "()", 276),
+        ("WriterRegistry.register", "(writer, category=None)", 519),
+        ("WriterRegistry.unregister", "(writer_name)", 565),
+        (
+            "WriterRegistry.get",
+            "(name, init_params=None, render_products=None, trigger='omni.replicator.core.OgnOnFrame')",
+            0,
+        ),
+    ):
         kind = "method"
         noted(
             ("5.1", "6.x"),
@@ -427,12 +519,20 @@ def collect(sources: Sources) -> dict[str, list[Fact]]:
         )
         noted(old, f"omni.replicator.core.{name}", kind, signature, REPLICATOR, "writers.py", line, "unverified")
     for name, signature, pattern in (
-        ("create.render_product", "(camera, resolution, force_new=False, name=None, render_vars=None)", "rep.create.render_product("),
+        (
+            "create.render_product",
+            "(camera, resolution, force_new=False, name=None, render_vars=None)",
+            "rep.create.render_product(",
+        ),
         ("orchestrator.set_capture_on_play", "(value)", "rep.orchestrator.set_capture_on_play("),
-        ("orchestrator.step_async", "(rt_subframes=-1, pause_timeline=True, delta_time=None, wait_for_render=True)", "rep.orchestrator.step_async("),
+        (
+            "orchestrator.step_async",
+            "(rt_subframes=-1, pause_timeline=True, delta_time=None, wait_for_render=True)",
+            "rep.orchestrator.step_async(",
+        ),
         ("orchestrator.wait_until_complete_async", "()", "rep.orchestrator.wait_until_complete_async("),
         ("orchestrator.NEXT_UPDATE", "()", "next_update_async("),  # the application's, awaited beside them
-    ):  # fmt: skip
+    ):
         for version, tag in new.items():
             full = (
                 "omni.kit.app.IApp.next_update_async"

@@ -44,13 +44,12 @@ def test_every_frame_is_paired_with_the_state_of_its_own_time(
     pairer = FramePairer(names, 60 / stride, DT)
     out: list[PairedFrame] = []
     pipeline: list[tuple[tuple[int, int], int, list[str]]] = []
-    update, step = 0, 0
+    step = 0
     ticks = {
         name: int(rng.choice([n for n in range(1, stride // substeps + 1) if stride // substeps % n == 0]))
         for name in names
     }
-    for _ in range(frames * stride // substeps + 12):
-        update += 1
+    for update in range(1, frames * stride // substeps + 13):
         if pauses and rng.random() < 0.1:
             pairer.pause()
             out += pairer.offer(time_key(step * 1000 + 1, 60_000) if step else time_key(0, 1), {names[0]: "idle"})

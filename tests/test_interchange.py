@@ -25,7 +25,8 @@ URDF = """<robot name="arm">
 <link name="base"/><link name="upper"/><link name="hand"/><link name="left"/><link name="right"/>
 <joint name="shoulder" type="revolute"><parent link="base"/><child link="upper"/><origin xyz="0 0 0.3"/><axis xyz="0 1 0"/>
 <limit lower="-2" upper="2" effort="50" velocity="2"/></joint>
-<joint name="elbow" type="revolute"><parent link="upper"/><child link="hand"/><origin xyz="0.3 0 0" rpy="0.2 0 0"/><axis xyz="0 0 1"/>
+<joint name="elbow" type="revolute"><parent link="upper"/><child link="hand"/>
+<origin xyz="0.3 0 0" rpy="0.2 0 0"/><axis xyz="0 0 1"/>
 <limit lower="-2" upper="2" effort="50" velocity="2"/></joint>
 <joint name="finger_left" type="prismatic"><parent link="hand"/><child link="left"/><origin xyz="0.1 0 0"/><axis xyz="0 1 0"/>
 <limit lower="0" upper="0.04" effort="10" velocity="1"/></joint>
@@ -56,7 +57,7 @@ def rows(poses: np.ndarray) -> np.ndarray:
 
 
 def lab(path: Path, urdf: Path, *, env: dict[str, Any] | None = None, states: bool = True) -> Path:
-    robot, q, base, _ = motion(urdf)
+    _, q, base, _ = motion(urdf)
     with h5py.File(path, "w") as file:
         data = file.create_group("data")
         data.attrs["env_args"] = json.dumps({"env_name": "Isaac-Lift", "type": 2, **(env or {})})
@@ -124,10 +125,15 @@ def test_wrong_arguments_name_what_is_valid(tmp_path: Path, urdf: Path) -> None:
 def session(path: Path, urdf: Path, *, version: int = 2, times: bool = True) -> Path:
     robot, _, _, links = motion(urdf)
     tracks: list[dict[str, Any]] = [
-        {"type": "articulation", "group": "state/arm", "prim_path": "/World/arm", "link_paths": [f"/World/arm/{x.name}" for x in reversed(robot.links)]},
+        {
+            "type": "articulation",
+            "group": "state/arm",
+            "prim_path": "/World/arm",
+            "link_paths": [f"/World/arm/{x.name}" for x in reversed(robot.links)],
+        },
         {"type": "rigid_body", "group": "state/cube", "prim_path": "/World/Cube"},
         {"type": "camera", "group": "state/cam", "prim_path": "/World/Cam"},
-    ]  # fmt: skip
+    ]
     if times:
         tracks.append({"type": "sim_time", "group": "meta/time"})
     with h5py.File(path, "w") as file:

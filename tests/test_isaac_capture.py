@@ -25,6 +25,7 @@ from retake.core.geometry import pose_from_wxyz, wxyz_from_xyzw
 from retake.isaac.live_capture import LiveCapture
 from retake.isaac.request import CaptureRequest, Phase
 
+ROOT = Path(__file__).resolve().parents[1]
 VERSIONS = ("4.2", "4.5", "5.1", "6.x")
 FULL = os.environ.get("RETAKE_FULL") == "1"
 SCHEDULES = int(os.environ.get("RETAKE_SCHEDULES", "500" if FULL else "30"))
@@ -89,15 +90,28 @@ def check_exact(episode: Episode, source: Motion, stride: int) -> list[int]:
 
 
 @given(
-    seed=st.integers(0, 2**32 - 1), version=st.sampled_from(VERSIONS), substeps=st.integers(1, 3), frame_updates=st.integers(1, 4),
-    cameras=st.integers(1, 2), wrist=st.booleans(), units=st.sampled_from(["m", "cm-y-up"]), robots=st.integers(1, 2),
+    seed=st.integers(0, 2**32 - 1),
+    version=st.sampled_from(VERSIONS),
+    substeps=st.integers(1, 3),
+    frame_updates=st.integers(1, 4),
+    cameras=st.integers(1, 2),
+    wrist=st.booleans(),
+    units=st.sampled_from(["m", "cm-y-up"]),
+    robots=st.integers(1, 2),
     stopped_in_between=st.booleans(),
-)  # fmt: skip
+)
 @settings(max_examples=SCHEDULES, phases=NO_SHRINKING)
 def test_the_captured_episode_is_the_source(
-    seed: int, version: str, substeps: int, frame_updates: int, cameras: int, wrist: bool, units: str, robots: int,
+    seed: int,
+    version: str,
+    substeps: int,
+    frame_updates: int,
+    cameras: int,
+    wrist: bool,
+    units: str,
+    robots: int,
     stopped_in_between: bool,
-) -> None:  # fmt: skip
+) -> None:
     """≥ 500 randomised schedules at full count."""
     rng = np.random.default_rng(seed)
     kind = {"metres_per_unit": 0.01, "up_axis": "Y"} if units == "cm-y-up" else {}
@@ -106,10 +120,19 @@ def test_the_captured_episode_is_the_source(
     paths = [f"/World/Camera{i}" for i in range(cameras)] + (["/World/Arm0/hand/Wrist"] if wrist else [])
     ticks = {p: int(rng.choice([n for n in range(1, frame_updates + 1) if frame_updates % n == 0])) for p in paths}
     stride = substeps * frame_updates
-    with TemporaryDirectory() as folder, FakeKit(
-        version, source, substeps=substeps, ticks=ticks, lag=lambda update: int(lags[update % 400]), physics_dt_s=1 / 120,
-        gpu=version != "4.5" and bool(rng.random() < 0.5), contacts=True,
-    ) as kit:  # fmt: skip
+    with (
+        TemporaryDirectory() as folder,
+        FakeKit(
+            version,
+            source,
+            substeps=substeps,
+            ticks=ticks,
+            lag=lambda update: int(lags[update % 400]),
+            physics_dt_s=1 / 120,
+            gpu=version != "4.5" and bool(rng.random() < 0.5),
+            contacts=True,
+        ) as kit,
+    ):
         if stopped_in_between:
             # An earlier run whose frames are still in the renderer when the capture begins.
             kit.update(3)
@@ -150,9 +173,14 @@ def test_the_captured_episode_is_the_source(
 
 
 @given(
-    seed=st.integers(0, 2**32 - 1), version=st.sampled_from(VERSIONS), drop=st.floats(0, 0.05), jitter=st.floats(0, 0.05),
-    stale=st.floats(0, 0.05), tick=st.integers(1, 3), stop_and_play=st.booleans(),
-)  # fmt: skip
+    seed=st.integers(0, 2**32 - 1),
+    version=st.sampled_from(VERSIONS),
+    drop=st.floats(0, 0.05),
+    jitter=st.floats(0, 0.05),
+    stale=st.floats(0, 0.05),
+    tick=st.integers(1, 3),
+    stop_and_play=st.booleans(),
+)
 @settings(max_examples=max(10, SCHEDULES // 2), phases=NO_SHRINKING)
 def test_a_faulty_renderer_is_exact_or_an_error_never_a_wrong_pair(
     seed: int, version: str, drop: float, jitter: float, stale: float, tick: int, stop_and_play: bool
@@ -240,6 +268,42 @@ def test_live_mode_is_refused_where_a_frame_cannot_be_tied_to_a_state(tmp_path: 
             capture.close()
         finally:
             known[f"{name}.Interface.get_current_time"] = fact
+
+
+@pytest.mark.parametrize("version", ["5.1", "6.x"] if FULL else ["6.x"])
+def test_a_recorded_episode_of_the_embedded_simulator_comes_back(
+    version: str, newton_episode: Episode, tmp_path: Path
+) -> None:
+    """The Panda of the demo stage, as Newton moved it: every number the same, to the float32 that PhysX speaks."""
+    from fakes.stage import replayed_motion
+    from pxr import Usd
+
+    stage = Usd.Stage.Open(str(ROOT / "data/stages/pick_place/scene.usda"))
+    source = replayed_motion(stage, newton_episode, ("/World/Packet",))
+    steps = len(newton_episode) - 1
+    with FakeKit(version, source, lag=3, substeps=2) as kit:
+        capture = LiveCapture(request(tmp_path / "e", fps=15, cameras=("/World/Camera",)))
+        capture.start()
+        kit.play()
+        kit.update(steps // 2)
+        capture.stop("done")
+        episode = finished(capture, kit)
+    rows = [row_in(episode.image("Camera", "rgb", k)) for k in range(len(episode))]
+    assert len(rows) > 10
+    assert np.all(np.diff(rows) == 4)
+    for channel in ("position", "velocity", "effort"):
+        expected = newton_episode.joint("Panda", channel)[rows].astype(np.float32).astype(np.float64)
+        assert np.array_equal(episode.joint("Panda", channel), expected), channel
+    assert np.abs(episode.link_poses("Panda") - newton_episode.link_poses("Panda")[rows]).max() < 2e-6
+    assert np.abs(episode.object_poses[:, 0] - newton_episode.object_poses[rows, 0]).max() < 2e-6
+
+
+@pytest.fixture(scope="module")
+def newton_episode(tmp_path_factory: pytest.TempPathFactory) -> Episode:
+    pytest.importorskip("newton", reason="the embedded simulator is not installed")
+    from retake.newton.run import capture
+
+    return capture(tmp_path_factory.mktemp("newton") / "episode", preset="short", render=False)
 
 
 def run(folder: Path, source: Motion, version: str = "6.x", updates: int = 40, **options: Any) -> LiveCapture:
@@ -347,9 +411,12 @@ class TestPlantedFaults:
         def keep(self: Any) -> Any:
             raw = original(self)
             buffers = [v.__dict__["_implementation"]._buffers for v in self._views]
-            robot = tensors.RawRobot(*(
-                buffers[0][n][0] for n in ("dof positions", "dof velocities", "joint forces", "dof targets", "link transforms")
-            ))  # fmt: skip
+            robot = tensors.RawRobot(
+                *(
+                    buffers[0][n][0]
+                    for n in ("dof positions", "dof velocities", "joint forces", "dof targets", "link transforms")
+                )
+            )
             return tensors.RawState((robot,), raw.objects)
 
         original = tensors.TensorReader.read

@@ -144,6 +144,7 @@ class TestHeadless:
         with FakeKit("6.x", source):
             assert asyncio.run(autorun.run_file(self.config(tmp_path, mode=mode))) == 0
         assert len(open_episode(tmp_path / "run" / "episode")) == 5
+        assert (tmp_path / "run" / "run.json").exists()  # `retake run` goes on from here
         out = capsys.readouterr().out
         assert "retake: episode: 5 frames, dropped 0" in out
 

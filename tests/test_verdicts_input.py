@@ -117,7 +117,7 @@ def test_a_task_without_an_object_is_judged_on_the_rest(tmp_path: Path) -> None:
     assert verdict.check("object_settled").note == "no object in the task"
 
 
-def test_an_object_mask_that_is_empty_at_first_is_unsure(tmp_path: Path) -> None:
+def test_an_object_that_is_hidden_at_first_is_judged_by_its_contours(tmp_path: Path) -> None:
     packet = [i.id for i in scene.scene_episode().header.instances if i.owner == "object:packet"]
     seen: list[int] = []
 
@@ -127,8 +127,11 @@ def test_an_object_mask_that_is_empty_at_first_is_unsure(tmp_path: Path) -> None
 
     late = rewritten(tmp_path / "late", lambda h: h, lambda f: with_ids(f, change))
     verdict = judge(scene.clean_video(), late, "front")
-    assert verdict.check("object_settled").status == "unsure"
-    assert "first frame" in verdict.check("object_settled").note
+    assert "not visible in the take's first frame" in verdict.check("object_settled").note
+    assert verdict.check("object_settled").note.startswith("by contours")
+    assert verdict.check("object_present").status == "skipped"
+    wrong = judge(scene.faulty_video(), late, "front")
+    assert wrong.check("object_settled").status != "pass"
 
 
 def test_settings_of_ones_own_replace_single_values(tmp_path: Path) -> None:

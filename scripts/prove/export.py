@@ -49,8 +49,10 @@ def prove(out_dir: Path, quick: bool = False, only: tuple[str, ...] = ()) -> dic
             continue
         started = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="retake-prove-") as folder:
-            results[name] = {**part(quick, Path(folder)), "quick": quick}
-        results[name]["seconds"] = round(time.monotonic() - started, 1)
+            result = {**part(quick, Path(folder)), "quick": quick}
+        result["seconds"] = round(time.monotonic() - started, 1)
+        # Read again: another process may have proved another part meanwhile.
+        results = {**(read_json(path) if path.exists() else {}), name: result}
         write_json(path, results)
         print(f"{name}: {json.dumps(results[name], ensure_ascii=False)[:400]}", flush=True)
     write_bytes(out_dir / "export.md", _markdown(results).encode())

@@ -24,7 +24,7 @@ import cv2
 sys.path.insert(0, str(Path(__file__).parent))
 from bench_episodes import bench_episode, bench_stage
 from faults import FAULTS, Faulty, View, plant
-from rematerialise import Painter, draw_look, load_maps
+from rematerialise import Maps, Painter, draw_look, load_maps
 from rerender import Rerenderer
 
 from retake.core.verdicts.judge import examine
@@ -77,16 +77,21 @@ class Job:
 def jobs(split: str, clean: int, faulty: int, quick: bool = False) -> Iterator[Job]:
     """All videos of a split: per view and world `clean` clean ones, per fault level `faulty` ones."""
     episodes, worlds = SPLIT[split]
-    for robot, seed in episodes:
-        for camera in CAMERAS:
-            for world in worlds:
-                for look in range(clean):
-                    yield Job(split, robot, seed, camera, "clean", 0, world, look)
-            for kind, (_, levels) in FAULTS.items():
-                for level in QUICK.get(kind, levels) if quick else levels:
-                    for look in range(faulty):
-                        world = worlds[(look + zlib.crc32(kind.encode())) % len(worlds)]
-                        yield Job(split, robot, seed, camera, kind, level, world, look)
+    # Views alternate robot and camera, so that a bench cut short has seen both of each.
+    views = [
+        (*episode, camera)
+        for k in range(2)
+        for episode, camera in zip(episodes, CAMERAS[k:] + CAMERAS[:k], strict=True)
+    ]
+    for robot, seed, camera in views:
+        for world in worlds:
+            for look in range(clean):
+                yield Job(split, robot, seed, camera, "clean", 0, world, look)
+        for kind, (_, levels) in FAULTS.items():
+            for level in QUICK.get(kind, levels) if quick else levels:
+                for look in range(faulty):
+                    world = worlds[(look + zlib.crc32(kind.encode())) % len(worlds)]
+                    yield Job(split, robot, seed, camera, kind, level, world, look)
 
 
 def read_cache(path: Path) -> dict[str, dict]:
@@ -106,11 +111,15 @@ def read_cache(path: Path) -> dict[str, dict]:
 def open_view(folder: Path, robot: str, seed: int, camera: str, frames: int = 81) -> View:
     """Episode, maps and re-renderer of one view."""
     episode = bench_episode(folder, robot, seed)
-    other = bench_episode(folder, robot, OTHER[robot])
-    with tempfile.TemporaryDirectory() as temporary:
-        stage = bench_stage(robot, seed, Path(temporary))
-        renderer = Rerenderer(stage, episode.header)
-    return View(episode, camera, load_maps(episode, camera, 0, frames), load_maps(other, camera, 0, frames), renderer)
+
+    def other() -> Maps:
+        return load_maps(bench_episode(folder, robot, OTHER[robot]), camera, 0, frames)
+
+    def rerenderer() -> Rerenderer:
+        with tempfile.TemporaryDirectory() as temporary:
+            return Rerenderer(bench_stage(robot, seed, Path(temporary)), episode.header)
+
+    return View(episode, camera, load_maps(episode, camera, 0, frames), other, rerenderer)
 
 
 def run_job(view: View, job: Job, maps: object, folder: Path) -> dict:

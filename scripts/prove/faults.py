@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -46,9 +47,19 @@ class View:
     episode: Episode
     camera: str
     maps: Maps
-    other: Maps
+    make_other: Callable[[], Maps]
     """Another episode of the same robot and camera."""
-    rerenderer: Rerenderer
+    make_rerenderer: Callable[[], Rerenderer]
+
+    @cached_property
+    def other(self) -> Maps:
+        """Maps of the other episode, read on first use."""
+        return self.make_other()
+
+    @cached_property
+    def rerenderer(self) -> Rerenderer:
+        """Built on first use: clean videos need none."""
+        return self.make_rerenderer()
 
     @property
     def release(self) -> int:

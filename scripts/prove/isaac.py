@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from retake.core.files import sha256_file, sha256_json, write_json
 
@@ -70,15 +71,25 @@ def bench(seconds: float) -> list[dict[str, object]]:
 
 def prove(out_dir: Path, quick: bool) -> dict[str, object]:
     """Run everything; what is proved already for the same sources is not run again."""
-    sources = sorted([*ROOT.glob("exts/retake.isaac/**/*.py"), *ROOT.glob("exts/retake.ui/**/*.py"),
-                      *ROOT.glob("exts/retake.core/retake/core/capture/*.py"), *ROOT.glob("tests/fakes/*"), *ROOT.glob("tests/test_isaac*.py")])  # fmt: skip
+    sources = sorted(
+        [
+            *ROOT.glob("exts/retake.isaac/**/*.py"),
+            *ROOT.glob("exts/retake.ui/**/*.py"),
+            *ROOT.glob("exts/retake.core/retake/core/capture/*.py"),
+            *ROOT.glob("tests/fakes/*"),
+            *ROOT.glob("tests/test_isaac*.py"),
+        ]
+    )
     mark = sha256_json({str(p.relative_to(ROOT)): sha256_file(p) for p in sources if p.is_file()})
     path = out_dir / "isaac.json"
     old = json.loads(path.read_text()) if path.exists() else {}
     known = old.get("tests", {}) if old.get("sources") == mark else {}
     result: dict[str, object] = {
-        "sources": mark, "machine": platform.platform(), "cores": os.cpu_count(), "schedules": 30 if quick else 500,
-    }  # fmt: skip
+        "sources": mark,
+        "machine": platform.platform(),
+        "cores": os.cpu_count(),
+        "schedules": 30 if quick else 500,
+    }
     outcomes = {}
     for name, paths in TESTS.items():
         outcomes[name] = known[name] if known.get(name, {}).get("ok") else run_tests(paths, quick)
@@ -92,20 +103,36 @@ def prove(out_dir: Path, quick: bool) -> dict[str, object]:
     return result
 
 
-def page(result: dict[str, object]) -> str:
+def page(result: dict[str, Any]) -> str:
     """The result as Markdown."""
     rows = [
         f"| {n} | {'holds' if o['ok'] else 'FAILS'} | {o['passed']} tests, {o['seconds']} s |"
         for n, o in result["tests"].items()
     ]  # type: ignore[attr-defined]
     cost = [
-        f"| {r['version']} | {r['p50_ms']} | {r['p99_ms']} | {r['max_ms']} | {r['load_average']} | {r['baseline_p50_ms']} | {'yes' if r['holds'] else 'no'} |"
+        "| "
+        + " | ".join(
+            str(r[k]) for k in ("version", "p50_ms", "p99_ms", "max_ms", "load_average", "baseline_p50_ms", "holds")
+        )
+        + " |"
         for r in result["callback"]  # type: ignore[attr-defined]
     ]
-    return "\n".join([
-        "# Capture in Isaac Sim, on signature-enforcing fakes", "",
-        f"{result['schedules']} randomised schedules; {result['machine']}, {result['cores']} cores. Not run in a real Isaac Sim.", "",
-        "| proof | | |", "|---|---|---|", *rows, "",
-        "Cost in the simulation's callbacks, 640x480, one robot (limits p50 0.3 ms, p99 2 ms):", "",
-        "| API | p50 ms | p99 ms | max ms | load average | encoding two channels in the callback, p50 ms | holds |", "|---|---|---|---|---|---|---|", *cost, "",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            "# Capture in Isaac Sim, on signature-enforcing fakes",
+            "",
+            f"{result['schedules']} randomised schedules; {result['machine']}, {result['cores']} cores.",
+            "Not run in a real Isaac Sim.",
+            "",
+            "| proof | | |",
+            "|---|---|---|",
+            *rows,
+            "",
+            "Cost in the simulation's callbacks, 640x480, one robot (limits p50 0.3 ms, p99 2 ms):",
+            "",
+            "| API | p50 ms | p99 ms | max ms | load average | encoding in the callback, p50 ms | holds |",
+            "|---|---|---|---|---|---|---|",
+            *cost,
+            "",
+        ]
+    )

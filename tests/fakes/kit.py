@@ -279,9 +279,13 @@ class _Articulation:
         self.link_order = list(reversed(range(len(spec.links))))
         self.dof_order = list(range(len(spec.dof_names)))[::-1]
         self.shared_metatype = Strict(
-            kit.version, "omni.physics.tensors.ArticulationMetatype",
-            SimpleNamespace(link_names=[spec.links[i].name for i in self.link_order], dof_names=[spec.dof_names[i] for i in self.dof_order]),
-        )  # fmt: skip
+            kit.version,
+            "omni.physics.tensors.ArticulationMetatype",
+            SimpleNamespace(
+                link_names=[spec.links[i].name for i in self.link_order],
+                dof_names=[spec.dof_names[i] for i in self.dof_order],
+            ),
+        )
         self.prim_paths = [kit.motion.robots[i].spec.prim_path for i in indices]
         self.link_paths = [[kit.motion.robots[i].spec.links[j].prim_path for j in self.link_order] for i in indices]
         self._buffers: dict[str, np.ndarray] = {}
@@ -407,11 +411,15 @@ def build_modules(kit: FakeKit) -> dict[str, Any]:
     # isaacsim.core.simulation_manager
     if any(name.startswith("isaacsim.core.simulation_manager") for name in known):
         events = {
-            enumeration: SimpleNamespace(**{
-                name.rsplit(".", 1)[-1]: name for name in known if name.startswith(f"isaacsim.core.simulation_manager.{enumeration}.")
-            })
+            enumeration: SimpleNamespace(
+                **{
+                    name.rsplit(".", 1)[-1]: name
+                    for name in known
+                    if name.startswith(f"isaacsim.core.simulation_manager.{enumeration}.")
+                }
+            )
             for enumeration in ("SimulationEvent", "IsaacEvents")
-        }  # fmt: skip
+        }
 
         def register(callback: Any, event: Any, order: int = 0, *unused: Any, **ignored: Any) -> int:
             assert "STEP" in str(event)
@@ -515,14 +523,22 @@ def build_modules(kit: FakeKit) -> dict[str, Any]:
             SimpleNamespace(create_subscription_to_pop_by_type=by_type, create_subscription_to_pop=every),
         )
 
-    timeline = strict("omni.timeline.ITimeline", SimpleNamespace(
-        play=kit.play, pause=kit.pause, stop=kit.stop, is_playing=lambda: kit.playing, is_stopped=lambda: kit.stopped,
-        get_timeline_event_stream=lambda: stream([]),
-    ))  # fmt: skip
+    timeline = strict(
+        "omni.timeline.ITimeline",
+        SimpleNamespace(
+            play=kit.play,
+            pause=kit.pause,
+            stop=kit.stop,
+            is_playing=lambda: kit.playing,
+            is_stopped=lambda: kit.stopped,
+            get_timeline_event_stream=lambda: stream([]),
+        ),
+    )
     module(
-        "omni.timeline", SimpleNamespace(get_timeline_interface=lambda: timeline),
+        "omni.timeline",
+        SimpleNamespace(get_timeline_interface=lambda: timeline),
         TimelineEventType=SimpleNamespace(PLAY=0, PAUSE=1, STOP=2),
-    )  # fmt: skip
+    )
 
     async def next_update_async() -> None:
         kit.update()
@@ -535,12 +551,19 @@ def build_modules(kit: FakeKit) -> dict[str, Any]:
             kit.extensions.append(name)
             return True
 
-    app = strict("omni.kit.app.IApp", SimpleNamespace(
-        get_app_version=lambda: version, get_app_name=lambda: "isaac-sim.fake", get_kit_version=lambda: "110.0",
-        get_extension_manager=Extensions, get_update_number=lambda: kit.update_number,
-            post_quit=lambda return_code=0: kit.settings.__setitem__("quit", return_code), next_update_async=next_update_async,
-        get_post_update_event_stream=lambda runloop_name="main": stream(kit.update_callbacks),
-    ))  # fmt: skip
+    app = strict(
+        "omni.kit.app.IApp",
+        SimpleNamespace(
+            get_app_version=lambda: version,
+            get_app_name=lambda: "isaac-sim.fake",
+            get_kit_version=lambda: "110.0",
+            get_extension_manager=Extensions,
+            get_update_number=lambda: kit.update_number,
+            post_quit=lambda return_code=0: kit.settings.__setitem__("quit", return_code),
+            next_update_async=next_update_async,
+            get_post_update_event_stream=lambda runloop_name="main": stream(kit.update_callbacks),
+        ),
+    )
     implementation = SimpleNamespace(get_app=lambda: app, GLOBAL_EVENT_POST_UPDATE="postUpdate")
     module("omni.kit.app", implementation)
     module("carb", SimpleNamespace())
@@ -574,9 +597,15 @@ def build_modules(kit: FakeKit) -> dict[str, Any]:
         module("carb.eventdispatcher", SimpleNamespace(get_eventdispatcher=lambda: dispatcher))
     context = strict("omni.usd.UsdContext", SimpleNamespace(get_stage=lambda: kit.motion.stage if kit.motion else None))
     module("omni.usd", SimpleNamespace(get_context=lambda name="": context))
-    module("omni.kit.notification_manager", SimpleNamespace(
-        post_notification=lambda text, hide_after_timeout=True, duration=3, status=1, button_infos=(): kit.notifications.append((text, status)),
-    ), NotificationStatus=SimpleNamespace(INFO=1, WARNING=2))  # fmt: skip
+    module(
+        "omni.kit.notification_manager",
+        SimpleNamespace(
+            post_notification=lambda text, hide_after_timeout=True, duration=3, status=1, button_infos=(): (
+                kit.notifications.append((text, status))
+            ),
+        ),
+        NotificationStatus=SimpleNamespace(INFO=1, WARNING=2),
+    )
 
     _replicator(kit, module, strict)
     return out
@@ -677,11 +706,18 @@ def _replicator(kit: FakeKit, module: Any, strict: Any) -> None:
     )
     registry = SimpleNamespace(register=register, unregister=unregister, get=get)
     module(
-        "omni.replicator.core", SimpleNamespace(), Writer=Writer,
+        "omni.replicator.core",
+        SimpleNamespace(),
+        Writer=Writer,
         WriterRegistry=strict("omni.replicator.core.WriterRegistry", registry),
         AnnotatorRegistry=strict("omni.replicator.core.AnnotatorRegistry", annotators),
         create=strict("omni.replicator.core.create", SimpleNamespace(render_product=render_product)),
-        orchestrator=strict("omni.replicator.core.orchestrator", SimpleNamespace(
-            step_async=step_async, set_capture_on_play=set_capture_on_play, wait_until_complete_async=wait_until_complete_async,
-        )),
-    )  # fmt: skip
+        orchestrator=strict(
+            "omni.replicator.core.orchestrator",
+            SimpleNamespace(
+                step_async=step_async,
+                set_capture_on_play=set_capture_on_play,
+                wait_until_complete_async=wait_until_complete_async,
+            ),
+        ),
+    )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from pxr import Gf, Sdf, Usd, UsdGeom, UsdPhysics
 
+from retake.core.episode import Episode
 from retake.usd.articulation import Articulation, read_articulations
 
 LINKS = ("base", "upper", "hand", "left", "right")
@@ -148,6 +149,29 @@ def random_motion(stage: Usd.Stage, steps: int, seed: int = 0) -> Motion:
     T[:, 0, :3, 3] = p
     T[:, 0, :2, :2] = np.stack([np.stack([np.cos(t), -np.sin(t)], -1), np.stack([np.sin(t), np.cos(t)], -1)], -2)
     return Motion(stage, robots, q_all, dq_all, effort, target, links, paths, raw_poses(T, mpu, y_up))
+
+
+def replayed_motion(stage: Usd.Stage, episode: Episode, object_paths: tuple[str, ...]) -> Motion:
+    """A recorded episode of the embedded simulator as raw states of a stage, one row per recorded frame."""
+    robots = read_articulations(stage)
+    mpu, y_up = UsdGeom.GetStageMetersPerUnit(stage), UsdGeom.GetStageUpAxis(stage) == "Y"
+    names = [robot.spec.name for robot in robots]
+    columns = [next(i for i, o in enumerate(episode.header.objects) if o.prim_path == path) for path in object_paths]
+
+    def table(channel: str) -> list[np.ndarray[Any, Any]]:
+        return [episode.joint(name, channel).astype(np.float32) for name in names]
+
+    return Motion(
+        stage,
+        robots,
+        table("position"),
+        table("velocity"),
+        table("effort"),
+        table("target"),
+        [raw_poses(episode.link_poses(name), mpu, y_up) for name in names],
+        object_paths,
+        raw_poses(episode.object_poses[:, columns], mpu, y_up),
+    )
 
 
 def raw_poses(T: np.ndarray, metres_per_unit: float, y_up: bool) -> np.ndarray:

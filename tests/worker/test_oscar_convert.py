@@ -195,7 +195,6 @@ def test_vae_as_pth_gives_the_same_weights(tmp_path):
 
 def test_checkpoint_in_several_shards(tmp_path):
     """Tensors cut into pieces over files, as a multi-GPU run writes them."""
-    import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint.metadata import Metadata
 
     folder = copy_checkpoint(tmp_path)
@@ -223,8 +222,13 @@ def test_checkpoint_in_several_shards(tmp_path):
             offset = end
     with (folder / "model" / ".metadata").open("wb") as stream:
         pickle.dump(metadata, stream)
-    assert dcp is not None
     assert torch.equal(sources.read_dcp(folder)[name].load(), whole)
+
+    meta.chunks[1] = meta.chunks[0]  # the sizes still add up, but one place is written twice and one never
+    with (folder / "model" / ".metadata").open("wb") as stream:
+        pickle.dump(metadata, stream)
+    with pytest.raises(InputError, match="the pieces do not fill its shape"):
+        sources.read_dcp(folder)
 
 
 def test_dtype_choice_and_sharded_output(tmp_path, monkeypatch):
@@ -365,6 +369,8 @@ def test_bad_vae_files(tmp_path):
     cases["extra.safetensors"] = "unexpected: more"
     save_file({**weights, "conv1.bias": torch.zeros(31)}, tmp_path / "shape.safetensors")
     cases["shape.safetensors"] = r"wrong shape: quant_conv.bias is \[31\], expected \[32\]"
+    save_file({**weights, "quant_conv.bias": weights["conv1.bias"] + 1}, tmp_path / "twice.safetensors")
+    cases["twice.safetensors"] = "names the same weight twice"
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     cases["foreign.safetensors"] = "not a Wan 2.1 VAE"
     cases["absent.pth"] = "no file at"
@@ -392,6 +398,7 @@ def test_bad_text_encoders(tmp_path):
     cases = [
         (broken("less", drop=[key]), "missing: layers.1.mlp.up_proj.weight"),
         (broken("more", add={"model.layers.9.x": torch.zeros(1)}), "unexpected: layers.9.x"),
+        (broken("twice", add={"norm.weight": torch.zeros(64)}), "names the same weight twice: norm.weight"),
         (broken("stray", add={"adapter.weight": torch.zeros(1)}), "unexpected: adapter.weight"),
         (broken("shape", add={key: torch.zeros(95, 64)}), "wrong shape: layers.1.mlp.up_proj.weight"),
         (broken("kind", config={"model_type": "llama"}), "of type 'llama'"),

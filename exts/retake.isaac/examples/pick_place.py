@@ -56,7 +56,7 @@ async def main(output: Path) -> int:
 
 if __name__ == "__main__":
     if "omni.kit.app" in sys.modules:
-        task = asyncio.ensure_future(main(ROOT / "runs/isaac_demo"))
+        tasks = [asyncio.ensure_future(main(ROOT / "runs/isaac_demo"))]
     else:
         from retake.isaac.standalone import simulation_app
 

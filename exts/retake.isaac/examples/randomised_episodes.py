@@ -22,6 +22,8 @@ async def record_episode(index: int, seed: int, output: Path) -> None:
     import numpy as np
     from pxr import Gf, Usd, UsdGeom, UsdLux
 
+    from retake.core.config import RunConfig
+    from retake.core.run_store import create_run
     from retake.isaac import autorun, kit
     from retake.isaac.live_capture import LiveCapture
     from retake.isaac.request import CaptureRequest
@@ -55,6 +57,7 @@ async def record_episode(index: int, seed: int, output: Path) -> None:
         with replicator.trigger.on_custom_event(event_name="retake_randomise"), table:
             replicator.randomizer.color(colors=replicator.distribution.uniform((0.2, 0.2, 0.2), (0.8, 0.7, 0.6)))
     replicator.utils.send_og_event(event_name="retake_randomise")
+    create_run(output, RunConfig().to_json())  # `retake run` goes on from here
     request = CaptureRequest(
         output=str(output / "episode"), cameras=("/World/Camera",), task="pick up the packet and drop it into the tray",
         mode="stepped", seed=seed + index,

@@ -2,8 +2,8 @@
 """Pinhole camera in OpenCV axes (x right, y down, z forward).
 
 Pixel convention of K: pixel (column i, row j) covers [i, i+1) × [j, j+1), so its centre is (i + 0.5, j + 0.5) and a
-centred camera has cx = W/2. Image-index coordinates (OpenCV drawing, resize) are 0.5 less; `skeleton` works in those
-because the public renderer does.
+centred camera has cx = W/2. Image-index coordinates (OpenCV drawing, resize) are 0.5 less; the skeleton nevertheless
+rounds K's coordinates as they are, because the public renderer does.
 """
 
 from __future__ import annotations

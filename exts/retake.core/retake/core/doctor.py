@@ -92,8 +92,6 @@ def _version(package: str) -> str:
 
 def _python() -> Finding:
     version = platform.python_version()
-    if sys.version_info < (3, 10):
-        return Finding("Python", "bad", version, "use Python 3.10 or newer")
     return Finding("Python", "good", f"{version} on {platform.system()} ({sys.executable or 'embedded'})")
 
 

@@ -110,9 +110,12 @@ def import_isaaclab(source: Path, out: Path, *, urdf: Path | None = None, argume
         velocity = state.get("joint_velocity")
         dq = None if velocity is None else _reorder(np.asarray(velocity, np.float64), joints, robot, source)
         objects = tuple(
-            (ObjectSpec(_clean(key), f"/{key}", key, (0.0, 0.0, 0.0)), _poses(np.asarray(group["root_pose"], np.float64), options.quaternion))
+            (
+                ObjectSpec(_clean(key), f"/{key}", key, (0.0, 0.0, 0.0)),
+                _poses(np.asarray(group["root_pose"], np.float64), options.quaternion),
+            )
             for key, group in (demo.get("states/rigid_object") or {}).items()
-        )  # fmt: skip
+        )
         cameras = tuple(_observed_camera(demo, given, len(q), source) for given in options.camera)
         task = options.task or str(arguments_of_env.get("env_name", ""))
         recorded = Recorded(robot, fps, dt, q, links, objects, dq, None, cameras, task, "isaac-lab")
@@ -160,10 +163,21 @@ def import_episode_recorder(
         poses = _link_poses(group, arm, robot, source)
         q = joints_from_links(robot, poses)
         objects = tuple(
-            (ObjectSpec(_clean(t["prim_path"].rsplit("/", 1)[-1]), t["prim_path"], t["prim_path"].rsplit("/", 1)[-1], (0.0, 0.0, 0.0)),
-             pose_from_wxyz(np.asarray(group[t["group"]]["position"], np.float64), np.asarray(group[t["group"]]["orientation"], np.float64)))
-            for t in tracks if t["type"] == "rigid_body"
-        )  # fmt: skip
+            (
+                ObjectSpec(
+                    _clean(t["prim_path"].rsplit("/", 1)[-1]),
+                    t["prim_path"],
+                    t["prim_path"].rsplit("/", 1)[-1],
+                    (0.0, 0.0, 0.0),
+                ),
+                pose_from_wxyz(
+                    np.asarray(group[t["group"]]["position"], np.float64),
+                    np.asarray(group[t["group"]]["orientation"], np.float64),
+                ),
+            )
+            for t in tracks
+            if t["type"] == "rigid_body"
+        )
         cameras = tuple(
             _recorded_camera(group, tracks, given, options.size, len(q), source) for given in options.images
         )

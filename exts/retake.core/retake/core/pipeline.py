@@ -25,8 +25,8 @@ from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.report import make_report
 from retake.core.run_store import RunDirectory, remove_leftovers
 from retake.core.skeleton import Skeleton, make_skeleton
-from retake.core.takes import Take, TakeRequest
-from retake.core.takes.fan_out import produce_takes
+from retake.core.takes import Take, TakeRequest, take_id
+from retake.core.takes.fan_out import produce_takes, video_backend
 from retake.core.variants import Variant, make_variants, open_variant, select_worlds
 
 Stage = Callable[[str], Progress]
@@ -211,7 +211,7 @@ def takes(
     for variant in usable:
         requests.append(
             (
-                run.takes / f"{variant.id}-s{chosen.seed}",
+                run.takes / take_id(variant.id, chosen.backend, chosen.seed, chosen.start),
                 TakeRequest(
                     episode=run.episode,
                     camera=config.camera,
@@ -233,9 +233,12 @@ def takes(
 def verify(
     run: RunDirectory, config: RunConfig, progress: Progress = silent, check_cancel: CheckCancel = never
 ) -> list[dict[str, object]]:
-    """Judge every Take; writes verdicts/<take>/."""
-    from retake.core.verdicts import verify_run  # only runs that judge pay for loading the estimator
+    """Judge every Take and make failed ones again within `verdicts.reroll` further attempts; writes verdicts/."""
+    from retake.core.verdicts import reroll_run, verify_run  # only runs that judge pay for loading the estimator
 
+    if config.verdicts.reroll > 0:
+        backend = video_backend(config.takes.backend)
+        reroll_run(run.path, backend, config.verdicts.reroll, progress=progress, check_cancel=check_cancel)
     return verify_run(run.path, progress=progress, check_cancel=check_cancel)
 
 

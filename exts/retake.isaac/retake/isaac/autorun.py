@@ -19,7 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from retake.core.config import RunConfig
 from retake.core.errors import InputError, RetakeError
+from retake.core.run_store import create_run
 from retake.isaac import kit, processes
 from retake.isaac.live_capture import LiveCapture
 from retake.isaac.options import load_autorun
@@ -50,6 +52,7 @@ async def run(request: CaptureRequest, options: dict[str, Any]) -> int:
     """Record one episode and, if asked, make its variants and takes. `request.output` is the run folder."""
     run_folder = Path(request.output).absolute()
     request = replace(request, output=str(run_folder / "episode"))
+    create_run(run_folder, RunConfig().to_json())
     if options["stage"]:
         await open_stage(Path(options["stage"]))
     capture = LiveCapture(request)
@@ -62,7 +65,8 @@ async def run(request: CaptureRequest, options: dict[str, Any]) -> int:
     episode = capture.episode
     status = capture.status
     say(
-        f"episode: {len(episode)} frames, dropped 0, callback p50 {status.callback_ms[0]:.2f} ms p99 {status.callback_ms[1]:.2f} ms"
+        f"episode: {len(episode)} frames, dropped 0, "
+        f"callback p50 {status.callback_ms[0]:.2f} ms p99 {status.callback_ms[1]:.2f} ms"
     )
     if not options["generate"]:
         return 0

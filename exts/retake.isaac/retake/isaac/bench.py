@@ -90,7 +90,8 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     rows = []
     print(
-        f"{'API':<5}{'calls':>7}{'p50 ms':>9}{'p99 ms':>9}{'max ms':>9}{'frames':>8}{'dropped':>9}{'slowed s':>10}{'load':>6}  write in callback p50 ms"
+        f"{'API':<5}{'calls':>7}{'p50 ms':>9}{'p99 ms':>9}{'max ms':>9}{'frames':>8}{'dropped':>9}{'slowed s':>10}"
+        f"{'load':>6}  write in callback p50 ms"
     )
     for version in options.version or ["5.1", "6.x"]:
         with tempfile.TemporaryDirectory() as folder:

@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from retake.core.config import RunConfig
 from retake.core.errors import RetakeError, WorkerError
 from retake.core.files import read_json
+from retake.core.run_store import create_run
 from retake.core.worker_client import WorkerClient
 from retake.isaac import kit, options, processes
 from retake.isaac.extension import track
@@ -92,6 +94,7 @@ class KitStarter:
 
     def record(self, request: CaptureRequest) -> LiveCapture:
         """A live recording, or a stepped one where live cannot be exact."""
+        create_run(Path(request.output).parent, RunConfig().to_json())
         capture = LiveCapture(request, on_frame=lambda index, frame: self._show(capture, index, frame))
         capture.start()
         track(capture)

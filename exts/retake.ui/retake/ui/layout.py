@@ -62,12 +62,18 @@ def _choices(kind: str, title: str, choices: tuple[Choice, ...], none: str) -> l
 
 def _scene(state: PanelState) -> Section:
     rows = [
-        Row((_button(state, "refresh", "Look again", "Read robots, cameras and objects of the open stage"),
-             _button(state, "open_demo", "Open demo", "A Panda, a packet and a tray: record and generate with two clicks"))),
+        Row(
+            (
+                _button(state, "refresh", "Look again", "Read robots, cameras and objects of the open stage"),
+                _button(
+                    state, "open_demo", "Open demo", "A Panda, a packet and a tray: record and generate with two clicks"
+                ),
+            )
+        ),
         *_choices("robots", "Robots", state.robots, "No articulation on this stage"),
         *_choices("cameras", "Cameras", state.cameras, "No camera on this stage"),
         *_choices("objects", "Objects", state.objects, "No rigid object"),
-    ]  # fmt: skip
+    ]
     return Section("1  Scene", tuple(rows))
 
 
@@ -80,46 +86,117 @@ def _record(state: PanelState) -> Section:
         else "live picture with skeleton"
     )
     rows = [
-        Row((Widget("field", "Task", state.task, ("set", "task"), idle, "What the robot does, in words: the prompt of every take"),)),
+        Row(
+            (
+                Widget(
+                    "field",
+                    "Task",
+                    state.task,
+                    ("set", "task"),
+                    idle,
+                    "What the robot does, in words: the prompt of every take",
+                ),
+            )
+        ),
         Row((Widget("field", "Folder", state.folder, ("set", "folder"), idle, "Run folder: episode, takes, report"),)),
-        Row((Widget("number", "Frames/s", state.fps, ("set", "fps"), idle, "Must divide the physics rate"),
-             Widget("number", "Seconds", state.seconds, ("set", "seconds"), idle, "0 = until stopped"),
-             Widget("combo", "Mode", state.mode, ("set", "mode"), idle, "live beside the timeline, or stepped", ("auto", "live", "stepped")))),
-        Row((_button(state, "record", "Record", "Begins with the first physics step after Play", "primary"),
-             _button(state, "stop", "Stop", "Completes the episode"))),
-        Row((Widget("text", f"{state.frames} frames, dropped={state.dropped}, {state.queued} waiting",
-                    tone="good" if state.frames else "plain"), Widget("text", state.disk))),
+        Row(
+            (
+                Widget("number", "Frames/s", state.fps, ("set", "fps"), idle, "Must divide the physics rate"),
+                Widget("number", "Seconds", state.seconds, ("set", "seconds"), idle, "0 = until stopped"),
+                Widget(
+                    "combo",
+                    "Mode",
+                    state.mode,
+                    ("set", "mode"),
+                    idle,
+                    "live beside the timeline, or stepped",
+                    ("auto", "live", "stepped"),
+                ),
+            )
+        ),
+        Row(
+            (
+                _button(state, "record", "Record", "Begins with the first physics step after Play", "primary"),
+                _button(state, "stop", "Stop", "Completes the episode"),
+            )
+        ),
+        Row(
+            (
+                Widget(
+                    "text",
+                    f"{state.frames} frames, dropped={state.dropped}, {state.queued} waiting",
+                    tone="good" if state.frames else "plain",
+                ),
+                Widget("text", state.disk),
+            )
+        ),
         Row((Widget("picture", caption, state.picture, tone=picture_tone),)),
         Row((Widget("text", state.message, tone="primary"),)),
-    ]  # fmt: skip
+    ]
     return Section("2  Record", tuple(rows))
 
 
 def _variants(state: PanelState) -> Section:
     chosen = sum(world.chosen for world in state.worlds)
     rows = [
-        *(Row(tuple(Widget("check", w.name, w.chosen, ("choose", "worlds", w.key), help=w.detail) for w in state.worlds[i : i + 2]))
-          for i in range(0, min(len(state.worlds), 8), 2)),
-        Row((Widget("number", "Further worlds", state.count, ("set", "count"), help="Sampled beyond the presets"),
-             Widget("number", "Seed", state.seed, ("set", "seed"), help="Same seed, same pixels"),
-             Widget("combo", "Takes by", state.backend, ("set", "backend"), True, "oscar: video model on the GPU worker", ("composite", "oscar")))),
+        *(
+            Row(
+                tuple(
+                    Widget("check", w.name, w.chosen, ("choose", "worlds", w.key), help=w.detail)
+                    for w in state.worlds[i : i + 2]
+                )
+            )
+            for i in range(0, min(len(state.worlds), 8), 2)
+        ),
+        Row(
+            (
+                Widget("number", "Further worlds", state.count, ("set", "count"), help="Sampled beyond the presets"),
+                Widget("number", "Seed", state.seed, ("set", "seed"), help="Same seed, same pixels"),
+                Widget(
+                    "combo",
+                    "Takes by",
+                    state.backend,
+                    ("set", "backend"),
+                    True,
+                    "oscar: video model on the GPU worker",
+                    ("composite", "oscar"),
+                ),
+            )
+        ),
         Row((Widget("text", f"{chosen + state.count} variants, one take each"),)),
-    ]  # fmt: skip
+    ]
     return Section("3  Variants", tuple(rows))
 
 
 def _takes(state: PanelState) -> Section:
     rows = [
-        Row((_button(state, "generate", "Generate", "Variants, takes and verdicts", "primary"),
-             _button(state, "cancel", "Cancel", "Finished takes stay"),
-             _button(state, "open_report", "Open report", "Compare the takes"),
-             _button(state, "open_folder", "Open folder", "The run folder"))),
+        Row(
+            (
+                _button(state, "generate", "Generate", "Variants, takes and verdicts", "primary"),
+                _button(state, "cancel", "Cancel", "Finished takes stay"),
+                _button(state, "open_report", "Open report", "Compare the takes"),
+                _button(state, "open_folder", "Open folder", "The run folder"),
+            )
+        ),
         Row((Widget("progress", state.stage_line or "not started", state.share),)),
-        *(Row((Widget("progress", f"{t.name}: {t.state} {t.note}".strip(), t.share, tone="error" if t.state == "failed" else "plain"),))
-          for t in state.takes[:12]),
-        *(Row((Widget("text", n.text, tone={Level.ERROR: "error", Level.WARNING: "warning"}.get(n.level, "plain")),))
-          for n in state.notices),
-    ]  # fmt: skip
+        *(
+            Row(
+                (
+                    Widget(
+                        "progress",
+                        f"{t.name}: {t.state} {t.note}".strip(),
+                        t.share,
+                        tone="error" if t.state == "failed" else "plain",
+                    ),
+                )
+            )
+            for t in state.takes[:12]
+        ),
+        *(
+            Row((Widget("text", n.text, tone={Level.ERROR: "error", Level.WARNING: "warning"}.get(n.level, "plain")),))
+            for n in state.notices
+        ),
+    ]
     return Section("4  Takes", tuple(rows))
 
 
@@ -127,8 +204,17 @@ def _worker(state: PanelState) -> Section:
     worker = state.worker
     rows = [
         Row((Widget("text", f"GPU worker: {worker.state} {worker.detail}".strip()), Widget("text", worker.vram))),
-        Row((_button(state, "start_worker", "Start", "Needs `make sync-worker` once"),
-             _button(state, "stop_worker", "Stop", "Queued takes stay queued"),
-             _button(state, "free_vram", "Free VRAM", "Gives the renderer its memory back; the next take loads the model again"))),
-    ]  # fmt: skip
+        Row(
+            (
+                _button(state, "start_worker", "Start", "Needs `make sync-worker` once"),
+                _button(state, "stop_worker", "Stop", "Queued takes stay queued"),
+                _button(
+                    state,
+                    "free_vram",
+                    "Free VRAM",
+                    "Gives the renderer its memory back; the next take loads the model again",
+                ),
+            )
+        ),
+    ]
     return Section("5  Worker", tuple(rows), open=state.backend == "oscar")

@@ -101,5 +101,5 @@ def as_text(verdict: Verdict) -> str:
         value = "-" if c.value is None else f"{c.value:.3g}"
         limit = "" if c.threshold is None or c.status == "skipped" else f"limit {c.threshold:.3g} {c.unit}"
         frame = "" if c.worst_frame is None else f"frame {c.worst_frame}"
-        lines.append(f"  {c.status:<8}{c.name:<18}{value:>8}  {limit:<24}{frame:<11}{c.note}".rstrip())
+        lines.append(f"  {c.status:<8}{c.name:<18}{value:>8}  {limit:<28} {frame:<10}{c.note}".rstrip())
     return "\n".join(lines)

@@ -102,8 +102,12 @@ def measure_gripper(
             if error is None:
                 continue
             series[t] = max(abs(error), np.nan_to_num(series[t]))
-            if abs(error) > worst:
-                worst, frame = abs(error), int(t)
+    judged = np.flatnonzero(~np.isnan(series))
+    lasting = settings.gripper_lasting
+    for k in range(len(judged) - lasting + 1):
+        error = float(series[judged[k : k + lasting]].min())
+        if error > worst:
+            worst, frame = error, int(judged[k])
     if seen < settings.gripper_min_frames:
         why = f"fingers visible and distinguishable in {seen} frames, {settings.gripper_min_frames} needed"
         return Measurement(name, None, why, applies=False)
@@ -150,6 +154,6 @@ def _best_error(scores: np.ndarray, weights: np.ndarray, settings: FollowingSett
         return None
     curve = np.where(valid, np.average(np.nan_to_num(scores[usable]), axis=0, weights=weights[usable]), -np.inf)
     index = int(np.argmax(curve))
-    if curve[index] - curve[middle] < settings.gripper_min_gain:
+    if curve[index] - curve[middle] < max(settings.gripper_min_gain, settings.gripper_share * curve[index]):
         return 0.0
     return float(_STEPS[index])

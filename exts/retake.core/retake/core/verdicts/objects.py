@@ -75,8 +75,10 @@ def position_error(track: Track, truth: Truth, settings: ObjectSettings) -> Floa
     """
     distance = np.linalg.norm(track.found - track.expected, axis=1) / truth.scale
     margin = settings.margin * track.reference
-    prefer = (track.best - track.here > margin) | (distance < settings.near_px)
-    error = np.where(prefer, distance, 0.0)
+    gain = track.best - track.here
+    prefer = (gain > margin) | (distance < settings.near_px)
+    sure = np.clip(gain / (settings.sure * track.reference), 0.0, 1.0)
+    error = np.where(prefer, distance * sure, 0.0)
     nowhere = ~(track.best > settings.present * track.reference)
     error[nowhere | np.isnan(track.best)] = np.nan
     return error

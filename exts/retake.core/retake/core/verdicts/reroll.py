@@ -16,7 +16,7 @@ from retake.core.errors import InputError
 from retake.core.files import read_json, write_json
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.run_store import open_run
-from retake.core.takes import TakeRequest, VideoBackend, make_take
+from retake.core.takes import TakeRequest, VideoBackend, make_take, take_id
 from retake.core.verdicts.run import summary, verify_run, verify_take
 from retake.core.verdicts.settings import VerdictSettings
 
@@ -226,7 +226,7 @@ def reroll_run(
             start=int(record.get("start", 0)),
             settings={**dict(record.get("settings") or {}), **extra},
         )
-        out = run.takes / f"{record['variant']}-s{seed}"
+        out = run.takes / take_id(str(record["variant"]), backend.name, seed, request.start)
         make_take(request, backend, out, extra=dict(record.get("extra") or {}), check_cancel=check_cancel)
         return out
 

@@ -41,6 +41,10 @@ class FollowingSettings:
     """Image motion inside a window below which no lag can be told, recorded px."""
     gripper_window: int = 21
     gripper_min_gain: float = 0.08
+    gripper_share: float = 0.22
+    """Share of the best opening's response by which it must beat the simulator's."""
+    gripper_lasting: int = 4
+    """Windows in a row in which an opening must be wrong."""
     gripper_min_frames: int = 6
     finger_min_area: float = 12.0
     """Visible working px² of a finger."""
@@ -56,6 +60,8 @@ class ObjectSettings:
     """Contrast in the first frame below which colours do not tell the object."""
     margin: float = 0.2
     """Share of that contrast by which another place must beat the simulator's."""
+    sure: float = 0.1
+    """Share of that contrast from which on a small displacement is taken as it is; less counts in proportion."""
     present: float = 0.25
     """Share of that contrast below which the object is not there."""
     min_contour_points: float = 60.0
@@ -90,11 +96,13 @@ class Threshold:
     """Between this and the limit the check is unsure."""
     worse: str = "above"
     """Which side of the limit fails: `above` or `below`."""
+    base: float = 0.0
+    """For `below`: the value of a take that has nothing to do with the simulation."""
 
     def severity(self, value: float) -> float:
         """How bad a value is: 0 is perfect, 1 is the limit, comparable over checks."""
         if self.worse == "below":
-            return min(self.limit / max(value, 1e-6), 50.0)
+            return min((self.limit - self.base) / max(value - self.base, 1e-6), 50.0)
         return max(value, 0.0) / max(self.limit, 1e-9)
 
 

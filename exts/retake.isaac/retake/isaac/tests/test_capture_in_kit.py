@@ -19,7 +19,7 @@ from retake.isaac import autorun, clock, contacts, ticks, writer
 from retake.isaac.checks import misfit_px
 from retake.isaac.live_capture import LiveCapture
 from retake.isaac.processes import repository
-from retake.isaac.request import CaptureRequest
+from retake.isaac.request import CaptureRequest, Mode
 from retake.isaac.settings_guard import SettingsGuard
 from retake.isaac.stepped import drive_stepped
 from retake.isaac.tensors import TensorReader
@@ -106,13 +106,13 @@ class TestAdapters(omni.kit.test.AsyncTestCase):
 class TestCapture(omni.kit.test.AsyncTestCase):
     """Whole recordings."""
 
-    async def record(self, mode: str, frames: int = 12) -> Episode:
+    async def record(self, mode: Mode, frames: int = 12) -> Episode:
         """A recording of the demo stage."""
         await autorun.open_stage(STAGE)
         folder = tempfile.mkdtemp()
         capture = LiveCapture(
             CaptureRequest(output=str(Path(folder, "e")), frames=frames, mode=mode, cameras=("/World/Camera",))
-        )  # type: ignore[arg-type]
+        )
         capture.start()
         if capture.stepped:
             await drive_stepped(capture)

@@ -27,18 +27,20 @@ from retake.core.errors import InputError, choose
 from retake.core.files import sha256_json
 from retake.worker.settings import BackendSpec
 
-GROUP = "retake.backends"
+GROUPS = {"retake.video_backends": "take", "retake.image_backends": "variant", "retake.backends": "take"}
+"""Entry-point group → what a plain name in it makes. The first two are also those of `retake takes` and `retake variants`."""
 EXTRAS = {"oscar": "oscar"}
 
 
 def registry(configured: Mapping[str, BackendSpec]) -> dict[str, BackendSpec]:
     """Configured backends plus those of other packages (names `take.x` / `variant.x` say the kind; `x` alone is a take)."""
     found: dict[str, BackendSpec] = {}
-    for point in entry_points(group=GROUP):
-        kind, dot, name = point.name.partition(".")
-        if not dot or kind not in ("take", "variant"):
-            kind, name = "take", point.name
-        found[name] = BackendSpec(name, kind, point.value)
+    for group, usual in GROUPS.items():
+        for point in entry_points(group=group):
+            kind, dot, name = point.name.partition(".")
+            if not dot or kind not in ("take", "variant"):
+                kind, name = usual, point.name
+            found[name] = BackendSpec(name, kind, point.value)
     return {**found, **configured}
 
 

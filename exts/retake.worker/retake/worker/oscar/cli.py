@@ -178,7 +178,9 @@ def _add_run(commands: Any) -> None:
     parser = commands.add_parser("run", help="one take from files")
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="a converted folder")
     parser.add_argument("--first-frame", type=Path, required=True, metavar="IMAGE")
-    parser.add_argument("--skeleton", type=Path, required=True, metavar="FILE", help="video, .npy or .npz")
+    parser.add_argument(
+        "--skeleton", type=Path, required=True, metavar="PATH", help="video, .npy, .npz, or folder of frames"
+    )
     parser.add_argument("--prompt")
     parser.add_argument("--negative-prompt")
     parser.add_argument(

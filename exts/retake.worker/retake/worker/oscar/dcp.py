@@ -176,8 +176,9 @@ def _dcp_entry(folder: Path, name: str, meta: TensorMeta, chunk_files: dict[Any,
         if info is None:
             raise InputError(f"{name}: the metadata names no file for its piece at {list(offsets)}")
         pieces.append((offsets, sizes, _Slice.of(folder, info)))
-    if sum(int(torch.Size(sizes).numel()) for _, sizes, _ in pieces) != int(torch.Size(shape).numel()):
-        raise InputError(f"{name}: the pieces do not fill its shape {list(shape)}")
+    overlap = any(_overlap(a[:2], b[:2]) for i, a in enumerate(pieces) for b in pieces[:i])
+    if overlap or sum(int(torch.Size(sizes).numel()) for _, sizes, _ in pieces) != int(torch.Size(shape).numel()):
+        raise InputError(f"{name}: the pieces do not fill its shape {list(shape)}, each place once")
 
     def load() -> torch.Tensor:
         result = torch.empty(shape, dtype=dtype)
@@ -195,6 +196,11 @@ def _dcp_entry(folder: Path, name: str, meta: TensorMeta, chunk_files: dict[Any,
         return result
 
     return TensorEntry(shape, dtype, load)
+
+
+def _overlap(a: tuple[Any, Any], b: tuple[Any, Any]) -> bool:
+    """Whether two pieces (offsets, sizes) share an element."""
+    return all(p < q + n and q < p + m for p, m, q, n in zip(*a, *b, strict=True))
 
 
 @dataclass(frozen=True)

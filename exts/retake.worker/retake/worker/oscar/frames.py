@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import re
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +13,17 @@ from typing import Any
 import cv2
 import numpy as np
 
-from retake.core.errors import InputError
+from retake.core import video
+from retake.core.errors import InputError, SkeletonError
+from retake.core.skeleton import open_skeleton
+from retake.core.skeleton.record import RECORD
 
 from .fit import FitRecord, plan_fit
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
-def read_first_frame(value: Any) -> Any:
+def read_first_frame(value: Any, what: str = "the first frame") -> Any:
     """A path becomes a PIL image; arrays and PIL images pass. Raises InputError."""
     if isinstance(value, (str, os.PathLike)):
         from PIL import Image, UnidentifiedImageError
@@ -27,7 +32,7 @@ def read_first_frame(value: Any) -> Any:
             with Image.open(value) as image:
                 return image.convert("RGB")
         except (OSError, UnidentifiedImageError) as error:
-            raise InputError(f"cannot read the first frame {value}: {error}") from None
+            raise InputError(f"cannot read {what} {value}: {error}") from None
     return value
 
 
@@ -71,7 +76,7 @@ def fit_first_frame(image: Any, size: tuple[int, int], mode: str) -> tuple[np.nd
 
 
 def read_skeleton(value: Any) -> np.ndarray:
-    """uint8 RGB (T, H, W, 3) from an array, a list of frames, or a path (.npy, .npz or a video). Raises InputError."""
+    """uint8 RGB (T, H, W, 3) from an array, a list of frames, or a path (see `read_video`). Raises InputError."""
     if isinstance(value, (str, os.PathLike)):
         value = read_video(Path(value))
     elif isinstance(value, Sequence):
@@ -89,33 +94,60 @@ def read_skeleton(value: Any) -> np.ndarray:
 
 
 def read_video(path: Path) -> np.ndarray:
-    """Frames of a file as uint8 RGB (T, H, W, 3). `.npz` needs one array, or one named `skeleton`. Raises InputError."""
+    """Frames at a path as uint8 RGB (T, H, W, 3): a video, `.npy`, `.npz`, a Skeleton folder, or a folder of pictures.
+
+    `.npz` needs one array, or one named `skeleton`. Pictures are taken in the order of the numbers in their names.
+    Raises InputError, also for a file that holds fewer frames than it states.
+    """
+    if path.is_dir():
+        return _read_folder(path)
     if not path.is_file():
-        raise InputError(f"no skeleton at {path}")
+        raise InputError(f"no skeleton at {path}; give a video, .npy, .npz, or a folder of frames")
     if path.suffix in (".npy", ".npz"):
-        try:
-            loaded = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot read {path}: {error}") from None
+        return _read_numpy(path)
+    try:
+        frames = list(video.read_video(path))
+    except InputError as error:
+        raise InputError(f"{path} is no readable video, or was cut short ({error})") from None
+    if not frames:
+        raise InputError(f"{path} is no readable video: it holds no frame")
+    capture = cv2.VideoCapture(str(path))
+    stated = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))  # from the header; in some containers off by one
+    capture.release()
+    if len(frames) < stated - 1:
+        raise InputError(f"{path} was cut short: it states {stated} frames and holds {len(frames)}")
+    return np.stack(frames)
+
+
+def _read_numpy(path: Path) -> np.ndarray:
+    try:
+        loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return loaded
         name = "skeleton" if "skeleton" in loaded.files else loaded.files[0] if len(loaded.files) == 1 else None
         if name is None:
             raise InputError(f"{path} holds {', '.join(loaded.files)}; it needs an array named skeleton")
         return loaded[name]
-    capture = cv2.VideoCapture(str(path))
-    frames = []
-    try:
-        while True:
-            more, frame = capture.read()
-            if not more:
-                break
-            frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
-    finally:
-        capture.release()
-    if not frames:
-        raise InputError(f"{path} is no readable video (tried .npy, .npz and OpenCV's formats)")
-    return np.stack(frames)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"cannot read {path}: {error}") from None
+
+
+def _read_folder(path: Path) -> np.ndarray:
+    if (path / RECORD).is_file():
+        try:
+            return np.stack(list(open_skeleton(path).frames()))
+        except SkeletonError as error:
+            raise InputError(str(error)) from None
+    pictures = sorted((p for p in path.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES), key=_by_number)
+    if not pictures:
+        raise InputError(f"{path} holds neither {RECORD} nor pictures ({', '.join(PICTURE_SUFFIXES)})")
+    return read_skeleton([np.asarray(read_first_frame(picture, "the skeleton frame")) for picture in pictures])
+
+
+def _by_number(path: Path) -> list[Any]:
+    """Sort key in which frame_9 comes before frame_10."""
+    parts = re.split(r"(\d+)", path.name)
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)]
 
 
 def _is_pil(image: Any) -> bool:

@@ -87,6 +87,7 @@ class OscarPipeline(PromptStage, DiffusionPipeline):
         self._revision: str | None = None
         self._tier = find_tier(DEFAULT_TIER)
         self._tier_device: torch.device | None = None
+        self._vae_tiling = False
         self.text_device: torch.device | None = None
         self._released: torch.device | None = None
         self._interrupt = False
@@ -127,7 +128,10 @@ class OscarPipeline(PromptStage, DiffusionPipeline):
         """Run in this tier on this device (default: where the pipeline is). Raises InputError for unknown names."""
         self._tier = find_tier(name)
         self._tier_device = torch.device(device) if device is not None else self.run_device
+        if self.text_encoder is not None and not hasattr(self.text_encoder, "_hf_hook"):
+            self.text_encoder.to("cpu")  # no tier keeps it on the device: it comes for unknown prompts, and leaves
         apply_tier(self._tier, self.transformer, self.vae, self._tier_device)
+        self.vae.use_tiling |= self._vae_tiling
         self._released = None
         return self._tier
 
@@ -153,6 +157,15 @@ class OscarPipeline(PromptStage, DiffusionPipeline):
             self.text_device = torch.device("cpu") if need * FRAGMENTATION + CONTEXT_BYTES > free else None
         return self.enable_memory_tier(choose_tier(plans, free).tier, target)
 
+    def to(self, *args: Any, **kwargs: Any) -> OscarPipeline:
+        """diffusers' own `to`; a memory tier chosen before goes along to the new device."""
+        super().to(*args, **kwargs)
+        named = (value for value in (*args, kwargs.get("device")) if isinstance(value, (str, int, torch.device)))
+        device = next(named, None)
+        if device is not None and (self._tier_device is not None or self._released is not None):
+            self.enable_memory_tier(self._tier.name, torch.device(device))
+        return self
+
     def release_memory(self) -> None:
         """Send every module to the CPU and return the device's memory; the next call brings back what it needs."""
         device = self.run_device
@@ -163,12 +176,14 @@ class OscarPipeline(PromptStage, DiffusionPipeline):
         self._released = device
 
     def enable_vae_tiling(self) -> None:
-        """Encode and decode in tiles: less memory, pixels near tile borders blended."""
+        """Encode and decode in tiles, in every tier: less memory, pixels near tile borders blended."""
+        self._vae_tiling = True
         self.vae.enable_tiling()
 
     def disable_vae_tiling(self) -> None:
-        """Back to whole-frame encode and decode."""
-        self.vae.use_tiling = False
+        """Back to whole-frame encode and decode, except where the tier tiles."""
+        self._vae_tiling = False
+        self.vae.use_tiling = self._tier.tiled_decode
 
     def enable_prompt_cache(self, folder: str | Path | None) -> None:
         """Keep projected prompts in `folder` (None: in memory only)."""

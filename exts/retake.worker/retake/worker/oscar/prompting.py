@@ -12,7 +12,7 @@ from torch import Tensor
 from retake.core.errors import InputError, TakeError
 
 from . import text as text_stage
-from .prompts import ProjectedPrompt, check_embeddings, read_revision
+from .prompts import ProjectedPrompt, check_embeddings, read_encoder_revision, read_revision
 from .request import Prompt, Request
 
 
@@ -27,6 +27,11 @@ class PromptStage:
             self._revision = stated or _fingerprint(self.transformer)
         return self._revision
 
+    @property
+    def _encoder_revision(self: Any) -> str | None:
+        """Which text encoder the folder has; None where there is none or it is not known."""
+        return read_encoder_revision(self._folder) if self._folder is not None else None
+
     @torch.no_grad()
     def project_embeddings(self: Any, raw: Tensor, text: str | None = None) -> ProjectedPrompt:
         """Raw embeddings (1, L, D) -> ProjectedPrompt on the CPU. Raises InputError."""
@@ -39,7 +44,7 @@ class PromptStage:
     def encode_prompt(self: Any, prompt: str) -> ProjectedPrompt:
         """One text -> ProjectedPrompt, from the cache if it is there. Raises InputError, TakeError."""
         dtype, length = self.transformer.dtype, text_stage.PROMPT_LENGTH
-        known = self.prompt_cache.get(self.model_revision, dtype, length, prompt)
+        known = self.prompt_cache.get(self.model_revision, dtype, length, prompt, self._encoder_revision)
         if known is not None:
             self.stats.prompts_from_cache += 1
             return known
@@ -49,7 +54,7 @@ class PromptStage:
             raw = self._embed(encoder, ids)
         self.stats.text_encodes += 1
         projected = self.project_embeddings(raw, prompt)
-        self.prompt_cache.put(projected, length)
+        self.prompt_cache.put(projected, length, self._encoder_revision)
         return projected
 
     def _embed(self: Any, encoder: Any, ids: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ Raw embeddings are 98 MiB a prompt at full size, projected ones 1 MiB; and with 
 needs neither the text encoder nor the projection's weights.
 
 On disk: one safetensors file per prompt, `<sha256 of version, revision, dtype, length, text>.safetensors`, with the
-tensor `embeds` (1, L, D) and string metadata `version`, `revision`, `text`. Other versions are not read.
+tensor `embeds` (1, L, D) and string metadata `version`, `revision`, `text`, and `encoder` where known. Other versions
+are not read.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -61,8 +63,13 @@ class PromptCache:
     def key(revision: str, dtype: torch.dtype, length: int, text: str) -> str:
         return sha256_json([CACHE_VERSION, revision, str(dtype), length, text])
 
-    def get(self, revision: str, dtype: torch.dtype, length: int, text: str) -> ProjectedPrompt | None:
-        """The stored prompt (on the CPU), or None. A damaged or foreign file counts as absent and is replaced later."""
+    def get(
+        self, revision: str, dtype: torch.dtype, length: int, text: str, encoder: str | None = None
+    ) -> ProjectedPrompt | None:
+        """The stored prompt (on the CPU), or None. A damaged or foreign file counts as absent and is replaced later.
+
+        `encoder`: the text encoder at hand; another one's prompt is foreign. None (no encoder here) takes any.
+        """
         key = self.key(revision, dtype, length, text)
         if key in self._memory or self.folder is None:
             return self._memory.get(key)
@@ -75,13 +82,13 @@ class PromptCache:
             return None
         if (notes.get("version"), notes.get("revision"), notes.get("text")) != (CACHE_VERSION, revision, text):
             return None
-        if embeds.dtype != dtype:
+        if embeds.dtype != dtype or (encoder and notes.get("encoder", encoder) != encoder):
             return None
         self._memory[key] = ProjectedPrompt(embeds, revision, text)
         return self._memory[key]
 
-    def put(self, prompt: ProjectedPrompt, length: int) -> None:
-        """Store a prompt whose text is known."""
+    def put(self, prompt: ProjectedPrompt, length: int, encoder: str | None = None) -> None:
+        """Store a prompt whose text is known; `encoder` says which text encoder made it."""
         if prompt.text is None:
             raise InputError("only prompts with a text can be cached")
         embeds = prompt.embeds.detach().cpu().contiguous()
@@ -89,14 +96,29 @@ class PromptCache:
         self._memory[key] = ProjectedPrompt(embeds, prompt.revision, prompt.text)
         if self.folder is not None:
             notes = {"version": CACHE_VERSION, "revision": prompt.revision, "text": prompt.text}
+            notes |= {"encoder": encoder} if encoder else {}
             with atomic_path(self.folder / f"{key}.safetensors") as temporary:
                 save_file({"embeds": embeds}, temporary, metadata=notes)
 
 
 def read_revision(folder: Path) -> str | None:
     """The model revision a converted folder states in `conversion.json`, or None."""
-    try:
-        value = json.loads((folder / "conversion.json").read_text(encoding="utf-8")).get("revision")
-    except (OSError, ValueError, AttributeError):
-        return None
+    value = _record(folder).get("revision")
     return value if isinstance(value, str) else None
+
+
+def read_encoder_revision(folder: Path) -> str | None:
+    """A digest of the text encoder's weights as `conversion.json` states them, or None."""
+    hashes = _record(folder).get("sha256")
+    if not isinstance(hashes, dict):
+        return None
+    weights = {name: value for name, value in hashes.items() if name.startswith("text_encoder/")}
+    return sha256_json(weights)[:16] if weights else None
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    try:
+        value = json.loads((folder / "conversion.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from .windows import Window, plan_windows, window_length
 
 OUTPUT_TYPES = ("np", "pt", "latent")
 SIZE_STEP = 16  # VAE stride 8, patch 2
+
+_LOG = logging.getLogger(__name__)
 
 Prompt = str | Tensor | ProjectedPrompt
 
@@ -84,9 +87,14 @@ def make_request(
         raise InputError(f"num_inference_steps is {num_inference_steps!r}; give a whole number")
     if not 1 <= num_inference_steps <= 999:
         raise InputError(f"num_inference_steps is {num_inference_steps}; valid: 1 to 999 (OSCAR's default is 35)")
-    guidance = float(guidance_scale)
+    try:
+        guidance = float(guidance_scale)
+    except (TypeError, ValueError):
+        guidance = math.nan
     if not math.isfinite(guidance):
-        raise InputError(f"guidance_scale is {guidance}; give a finite number (OSCAR's default is 6; 0 turns it off)")
+        raise InputError(
+            f"guidance_scale is {guidance_scale!r}; give a finite number (OSCAR's default is 6; 0 turns it off)"
+        )
 
     size = (int(width), int(height))
     images = first_frame_list(first_frame)
@@ -107,7 +115,7 @@ def make_request(
     fitted = [fit_first_frame(image, size, fit) for image in images]
     skeleton_fit = plan_fit((frames.shape[2], frames.shape[1]), size, fit, "skeleton")
     if fit in ("crop", "letterbox"):
-        _check_same_aspect([record for _, record in fitted], skeleton_fit, fit)
+        _warn_of_other_aspect([record for _, record in fitted], skeleton_fit, fit)
 
     prompts = _prompts(prompt, prompt_embeds, embed_width)
     seeds = _seeds(seed)
@@ -138,14 +146,15 @@ def make_request(
     )
 
 
-def _check_same_aspect(first: Sequence[FitRecord], skeleton: FitRecord, fit: str) -> None:
+def _warn_of_other_aspect(first: Sequence[FitRecord], skeleton: FitRecord, fit: str) -> None:
     for record in first:
         (w, h), (sw, sh) = record.source, skeleton.source
         if abs(w * sh - h * sw) > max(w, h, sw, sh):
-            raise InputError(
-                f"first_frame is {w}x{h} and skeleton {sw}x{sh}: under fit={fit!r} different aspect ratios would lose "
-                "different parts, and the two no longer show the same scene"
-            )
+            _LOG.warning(
+                "first_frame is %dx%d and skeleton %dx%d: under fit=%r they keep different parts of the view, so the "
+                "robot may not stand where the skeleton is drawn; both records are in the output",
+                w, h, sw, sh, fit,
+            )  # fmt: skip
 
 
 def _seeds(seed: Any) -> list[int]:
@@ -181,7 +190,7 @@ def _prompts(prompt: Any, embeds: Any, width: int) -> list[Prompt]:
         raise InputError(f"give either prompt or prompt_embeds; found {found}")
     if embeds is not None:
         return _embeds(embeds, "prompt_embeds", width)
-    texts = [prompt] if isinstance(prompt, str) else list(prompt)
+    texts = list(prompt) if isinstance(prompt, (list, tuple)) else [prompt]
     if not texts or not all(isinstance(text, str) for text in texts):
         raise InputError("prompt must be a text, or a list of texts, one per take")
     return list(texts)

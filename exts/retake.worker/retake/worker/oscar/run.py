@@ -99,6 +99,10 @@ class TakeRun:
             with pipe.stage("decode", pipe.vae):
                 pipe.stats.decoded_latent_frames += latents.shape[2]
                 video = vae_stage.decode(pipe.vae, latents)[:, :, : window.stop - window.start]
+                if not bool(torch.isfinite(video).all()):
+                    raise TakeError(
+                        f"decoding gave NaN or infinite pixels; the VAE's precision ({pipe.vae.dtype}) is not usable"
+                    )
                 # leaves the device at once: N decoded videos would not fit beside the next take
                 unit = ((video + 1) / 2)[0].permute(1, 0, 2, 3).cpu() if self.request.output_type == "pt" else None
                 return _Piece(vae_stage.to_uint8(video), unit)

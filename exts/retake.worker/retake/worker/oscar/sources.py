@@ -93,6 +93,8 @@ def vae_part(path: Path) -> Part:
 
     entries = read_weights(path)
     renamed: dict[str, str] = convert_wan_vae_to_diffusers({name: name for name in entries})
+    if swallowed := sorted(set(entries) - set(renamed.values())):
+        raise InputError(f"{path} names the same weight twice: {swallowed[0]} beside its other name")
     tensors = {target: entries[source] for target, source in renamed.items()}
 
     def size(name: str, axis: int = 0) -> int:
@@ -150,8 +152,10 @@ def text_part(folder: Path) -> Part:
     for name, entry in entries.items():
         if name.startswith(_TEXT_LEFT_OUT) or name.endswith("rotary_emb.inv_freq"):
             left_out.append(name)
+        elif (target := name.removeprefix(prefix)) in tensors:
+            raise InputError(f"{folder} names the same weight twice: {target} with and without {prefix!r}")
         else:
-            tensors[name.removeprefix(prefix) if name.startswith(prefix) else name] = entry
+            tensors[target] = entry
     _strict(expected, tensors, str(folder), "the Qwen2.5-VL language model")
     return Part(config, _floats(tensors, folder), tuple(left_out))
 

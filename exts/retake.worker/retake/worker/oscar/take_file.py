@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from retake.core.errors import InputError, TakeError
-from retake.core.files import atomic_path, sha256_file, write_json
+from retake.core.files import atomic_path, sha256_file, sha256_json, write_json
 
 SUFFIXES = (".npz", ".mp4")
 
@@ -20,8 +20,14 @@ def check_target(path: Path) -> None:
     """Refuse a target that cannot be written or would overwrite something. Raises InputError."""
     if path.suffix not in SUFFIXES:
         raise InputError(f"--out {path} must end in {' or '.join(SUFFIXES)}")
-    if path.exists():
-        raise InputError(f"{path} exists already; choose another name")
+    for target in (path, sidecar_path(path)):
+        if target.exists():
+            raise InputError(f"{target} exists already; choose another --out")
+
+
+def sidecar_path(path: Path) -> Path:
+    """The JSON beside a take."""
+    return path.with_suffix(".json")
 
 
 def make_take(arguments: argparse.Namespace) -> str:
@@ -68,13 +74,21 @@ def make_take(arguments: argparse.Namespace) -> str:
         "dtype": wanted,
         "device": str(device),
         "inputs_sha256": {
-            "first_frame": sha256_file(arguments.first_frame),
-            "skeleton": sha256_file(arguments.skeleton),
+            "first_frame": _sha256(arguments.first_frame),
+            "skeleton": _sha256(arguments.skeleton),
         },
         **result.report(),
     }  # fmt: skip
-    write_json(arguments.out.with_suffix(".json"), sidecar)
+    write_json(sidecar_path(arguments.out), sidecar)
     return f"{arguments.out}: {len(frames)} frames, tier {result.tier}, seed {arguments.seed}"
+
+
+def _sha256(path: Path) -> str:
+    """Of a file's bytes; of a folder, over the names and hashes of the files in it."""
+    if path.is_file():
+        return sha256_file(path)
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    return sha256_json({str(p.relative_to(path)): sha256_file(p) for p in files})
 
 
 def write_take(path: Path, frames: np.ndarray, fps: float) -> None:

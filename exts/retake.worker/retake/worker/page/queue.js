@@ -92,7 +92,7 @@ function describe(job) {
   if (job.request.prompt) parts.push(job.request.prompt.slice(0, 90));
   if (job.state === "running") {
     parts.length = 1;
-    parts.push(job.note || "starting");
+    parts.push(job.note || (job.total ? "working" : "starting"));
     if (job.total) parts.push(`${job.done} of ${job.total}`);
     if (job.eta_s !== null && job.eta_s !== undefined) parts.push(`about ${seconds(job.eta_s)} left`);
   }
