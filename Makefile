@@ -1,7 +1,7 @@
 # Retake: `make demo` shows the whole arrow, `make test` proves it. Everything else is one word, too.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help sync sync-worker demo test test-core test-worker check format bench prove golden clean
+.PHONY: help sync sync-worker lerobot-env demo test test-core test-worker check format bench prove golden clean
 
 VENV := .venv
 WORKER := .venv-worker
@@ -21,6 +21,9 @@ $(VENV)/.synced: pyproject.toml constraints.txt scripts/make_env.py
 sync-worker: $(WORKER)/.synced   ## environment of the GPU process (torch, diffusers)
 $(WORKER)/.synced: pyproject.toml constraints.txt scripts/make_env.py
 	@$(PYTHON) scripts/make_env.py $(WORKER)
+
+lerobot-env:     ## isolated environment with LeRobot itself, to read exported datasets with the real reader
+	@$(PYTHON) scripts/lerobot_env.py
 
 demo: sync       ## one simulated pick-and-drop becomes three takes and a report in runs/demo
 	@$(VENV)/bin/retake run --preset short --run runs/demo

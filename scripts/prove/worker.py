@@ -119,6 +119,7 @@ def claims(found: dict[str, Any]) -> dict[str, bool]:
         "two Ray workers ≥ 1.8 ×": ("ray", lambda f: f["speed_up_2_workers"] >= 1.8),
         "every damaged database noticed": ("corrupted", lambda f: f["noticed"] == f["rounds"]),
         "no 5xx while fuzzing": ("fuzz", lambda f: f["errors_5xx"] == 0),
+        "fuzzed with ≥ 10,000 cases": ("fuzz", lambda f: f["cases"] >= 10_000),
     }
     return {claim: bool(check(found[part])) for claim, (part, check) in checks.items() if part in found}
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gate: is a first frame still the simulated scene? Small measured checks against the simulator's exact maps.
 
-Thresholds were set on one half of sampled worlds and planted faults, and false alarms counted on the other
+Thresholds were set on some sampled worlds and planted faults; false alarms are counted on others
 (docs/proof/variants.md).
 """
 

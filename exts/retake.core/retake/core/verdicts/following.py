@@ -108,6 +108,9 @@ def _lags(alignment: Alignment, truth: Truth, settings: FollowingSettings) -> li
     if np.nansum(moving) < settings.min_motion_px:
         why = "the robot hardly moves in the image"
         return [Measurement("lag", None, why, applies=False), Measurement("local_lag", None, why, applies=False)]
+    if len(moving) < 2 * alignment.max_lag + 3:
+        why = f"{len(moving)} frames are too few to tell a lag of up to {alignment.max_lag}"
+        return [Measurement("lag", None, why), Measurement("local_lag", None, why)]
     lag, _ = best_lag(alignment, parts)
     worst, frame = 0.0, None
     length = settings.lag_window

@@ -121,6 +121,9 @@ def _scores(
     frames, radius = len(truth), alignment.radius
     scores, weights = np.full((frames, len(_STEPS)), np.nan), np.zeros(frames)
     for t in range(frames):
+        # A hand that holds something is no evidence: the object's edges are where closed fingers would be.
+        if settings.gripper_clear < gripper.openness[t] < 1 - settings.gripper_clear:
+            continue
         opening = gripper.openness[t] + _STEPS
         allowed = (opening > -0.051) & (opening < 1.051)
         total, weight = np.zeros(len(_STEPS)), 0.0

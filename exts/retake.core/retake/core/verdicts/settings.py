@@ -45,6 +45,8 @@ class FollowingSettings:
     """Share of the best opening's response by which it must beat the simulator's."""
     gripper_lasting: int = 4
     """Windows in a row in which an opening must be wrong."""
+    gripper_clear: float = 0.2
+    """Only frames in which the gripper is open or shut up to this share are judged."""
     gripper_min_frames: int = 6
     finger_min_area: float = 12.0
     """Visible working px² of a finger."""

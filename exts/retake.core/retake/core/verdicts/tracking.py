@@ -59,7 +59,7 @@ def track(footage: Footage, truth: Truth, part: int) -> Track | None:
     half = (truth.size[0] // 2, truth.size[1] // 2)
     likelihood = np.zeros((frames, half[1], half[0]), np.float32)
     likelihood[0] = _half(table[codes[0]], half)
-    clutter = likelihood[0].copy()
+    clutter = np.maximum(likelihood[0], _lasting(codes, table, truth, half))
     clutter[cv2.dilate(_half(first.astype(np.float32), half), np.ones((5, 5), np.uint8)) > 0] = 0
     clutter = cv2.dilate(clutter, np.ones((3, 3), np.uint8))
     found, second_at = np.full((frames, 2), np.nan), np.full((frames, 2), np.nan)
@@ -72,11 +72,11 @@ def track(footage: Footage, truth: Truth, part: int) -> Track | None:
         mask = _half(visible.astype(np.float32), half)
         size = max(6, int(1.3 * np.sqrt(mask.sum())))
         novel = np.maximum(likelihood[t] - clutter, 0)
-        score, anchor = _search(novel, mask)
+        # Pixels of the robot cannot be the object, whatever their colour; far away not even close to its outline.
+        robot = _half(truth.robot_mask(t).astype(np.float32), half)
+        score, anchor = _search(novel * (1 - robot), mask)
         here[t] = score[anchor[1], anchor[0]]
-        # Away from the simulator's place, pixels of the robot cannot be the object, whatever their colour.
-        robot = cv2.dilate(_half(truth.robot_mask(t).astype(np.float32), half), np.ones((5, 5), np.uint8))
-        away, _ = _search(novel * (1 - robot), mask)
+        away, _ = _search(novel * (1 - cv2.dilate(robot, np.ones((5, 5), np.uint8))), mask)
         near = _window(anchor, size, score.shape)
         away[near] = np.maximum(score[near], away[near])
         row, column = _argmax(away)
@@ -104,6 +104,25 @@ def _codes(frame: UInt8[np.ndarray, "H W 3"]) -> np.ndarray:
     red = np.clip(((r - g) + 256) * _CHROMA_BINS // 512, 0, _CHROMA_BINS - 1)
     blue = np.clip((((r + g) // 2 - b) + 256) * _CHROMA_BINS // 512, 0, _CHROMA_BINS - 1)
     return (luma.astype(np.int32) * _CHROMA_BINS + red) * _CHROMA_BINS + blue
+
+
+def _lasting(codes: list[np.ndarray], table: np.ndarray, truth: Truth, half: tuple[int, int]) -> np.ndarray:
+    """Likelihood that the scenery itself has the object's colours: median over the frames that show it.
+
+    What the robot hid in the first frame is not a second object when it comes into view. Zero for a moving camera.
+    """
+    if not truth.static_camera:
+        return np.zeros((half[1], half[0]), np.float32)
+    step = max(1, len(codes) // 16)
+    values, hidden = [], []
+    for t in range(0, len(codes), step):
+        covered = _half((truth.labels[t] > 0).astype(np.float32), half) > 0
+        values.append(np.where(covered, np.inf, _half(table[codes[t]], half)))
+        hidden.append(covered)
+    ordered = np.sort(np.stack(values), axis=0)
+    count = len(hidden) - np.sum(hidden, axis=0)
+    middle = np.take_along_axis(ordered, np.maximum(count - 1, 0)[None] // 2, axis=0)[0]
+    return np.where(count >= 3, middle, 0).astype(np.float32)
 
 
 def _core(mask: np.ndarray) -> np.ndarray:

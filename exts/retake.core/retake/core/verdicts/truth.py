@@ -156,7 +156,8 @@ def _read(episode: Episode, camera: str, start: int, frames: int, working_width:
         contours.append(_contour(full, count, scale, centroid[t], area[t]))
     K, T_camera_world = episode.camera_matrices(camera)
     K = np.diag([size[0] / spec.size[0], size[1] / spec.size[1], 1.0]) @ K[span]
-    openness = np.concatenate([episode.gripper_openness(r.name)[span] for r in header.robots], 1)
+    openings = [episode.gripper_openness(r.name)[span] for r in header.robots]
+    openness = np.concatenate([np.zeros((frames, 0)), *openings], 1)
     return Truth(
         parts, float(header.fps), _is_static(T_camera_world[span]), size, scale, labels, tuple(contours), centroid,
         area, K, T_camera_world[span], poses[span], openness, start,

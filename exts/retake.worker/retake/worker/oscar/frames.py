@@ -121,13 +121,14 @@ def read_video(path: Path) -> np.ndarray:
 
 def _read_numpy(path: Path) -> np.ndarray:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        name = "skeleton" if "skeleton" in loaded.files else loaded.files[0] if len(loaded.files) == 1 else None
-        if name is None:
-            raise InputError(f"{path} holds {', '.join(loaded.files)}; it needs an array named skeleton")
-        return loaded[name]
+        with path.open("rb") as stream:
+            loaded = np.load(stream, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded
+            name = "skeleton" if "skeleton" in loaded.files else loaded.files[0] if len(loaded.files) == 1 else None
+            if name is None:
+                raise InputError(f"{path} holds {', '.join(loaded.files)}; it needs an array named skeleton")
+            return loaded[name]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"cannot read {path}: {error}") from None
 
