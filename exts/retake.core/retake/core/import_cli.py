@@ -42,8 +42,9 @@ def main(argv: list[str]) -> int:
         else:
             episode = read(options.source, run.episode, urdf=options.urdf, arguments=rest)
         cameras = [camera.name for camera in episode.header.cameras]
-        run.update(config={**run.manifest()["config"], "camera": cameras[0]})
+        if cameras:
+            run.update(config={**run.manifest()["config"], "camera": cameras[0]})
     print(
-        f"episode: {episode.path} ({len(episode)} frames, cameras: {', '.join(cameras)})\nnext: retake check {run.path}"
+        f"episode: {episode.path} ({len(episode)} frames, cameras: {', '.join(cameras) or 'none'})\nnext: retake check {run.path}"
     )
     return 0

@@ -66,7 +66,9 @@ class Take:
 
 def take_id(variant: str, backend: str, seed: int, start: int = 0) -> str:
     """Folder name of a take: what differs between two takes of one variant is in it, so neither overwrites the other."""
-    return "-".join([variant, *([] if backend == "composite" else [backend]), *([f"f{start}"] if start else []), f"s{seed}"])
+    return "-".join(
+        [variant, *([] if backend == "composite" else [backend]), *([f"f{start}"] if start else []), f"s{seed}"]
+    )
 
 
 @runtime_checkable
