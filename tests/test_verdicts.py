@@ -7,6 +7,7 @@ no test video shares a colour with the simulation.
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def test_judging_twice_says_the_same(episode: Episode, faulty: np.ndarray) -> No
     assert judge(faulty, episode, "front").to_json() == judge(faulty, episode, "front").to_json()
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=30 if os.environ.get("RETAKE_FULL") == "1" else 2, deadline=None)
 @given(gain=st.floats(0.75, 1.1), offset=st.floats(-8, 12), bad=st.booleans())
 def test_brightness_and_contrast_change_no_verdict(
     episode: Episode, clean: np.ndarray, faulty: np.ndarray, gain: float, offset: float, bad: bool
@@ -91,7 +92,7 @@ def test_brightness_and_contrast_change_no_verdict(
     assert statuses(judge(changed, episode, "front")) == statuses(judge(frames, episode, "front"))
 
 
-@pytest.mark.parametrize("crf", [18, 28])
+@pytest.mark.parametrize("crf", [28] if os.environ.get("RETAKE_FULL") != "1" else [18, 23, 28])
 def test_reencoding_changes_no_verdict(
     episode: Episode, clean: np.ndarray, faulty: np.ndarray, tmp_path: Path, crf: int
 ) -> None:
@@ -106,7 +107,7 @@ def test_reencoding_changes_no_verdict(
 
 def test_a_late_take_is_late_by_what_it_is_late(episode: Episode, maps: Maps) -> None:
     found = []
-    for lag in (0, 1, 2, 4):
+    for lag in (0, 1, 3):
         late = retime(maps, np.clip(np.arange(FRAMES) - lag, 0, None))
         verdict = judge(paint(late), episode, "front")
         found.append(verdict.check("lag").value or 0.0)
@@ -118,7 +119,7 @@ def test_a_late_take_is_late_by_what_it_is_late(episode: Episode, maps: Maps) ->
 def test_an_offset_arm_is_off_by_what_it_is_off(episode: Episode, maps: Maps) -> None:
     """The robot's part of every map moved by whole pixels: the exact maps of a robot that stands elsewhere."""
     found = []
-    for pixels in (0, 2, 4, 8):
+    for pixels in (0, 4, 8):
         ids, normals, depth = maps.ids.copy(), maps.normals.copy(), maps.depth_m.copy()
         scenery = ~np.isin(ids, maps.robot_ids)
         moved = ~np.roll(scenery, pixels, axis=2)

@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FLOORS = {
     "arm_offset": 2.2, "link_offset": 3.5, "lag": 0.5, "local_lag": 1.5, "gripper_openness": 0.45,
     "object_before": 9.0, "object_held": 10.0, "object_released": 10.0, "object_settled": 9.0, "object_present": 2.5,
-    "object_unique": 0.45, "background_drift": 1.5, "flicker": 0.01, "colour_shift": 0.03, "seams": 0.03,
+    "object_unique": 0.45, "background_drift": 1.5, "flicker": 0.012, "colour_shift": 0.04, "seams": 0.04,
     "sharpness_loss": 0.35, "darkness": 0.01, "frozen": 5.5, "robot_identity": 0.12, "first_frame": 0.08,
 }  # fmt: skip
 """No limit is calibrated below these: what a warp of 2 px, a noisy frame or a coarse bin can do to a faithful take."""
@@ -305,6 +305,8 @@ def main() -> None:
         tune = [r for r in rows if r["split"] == "tune"]
         clean = sum(r["kind"] == "clean" for r in tune)
         data = f"fault bench, tuning split ({clean} clean and {len(tune) - clean} faulty videos)"
+        if clean == len(tune):
+            data += ", slope assumed"
         write_config(limits, slope, bias, data)
         settings = load_settings()
     result = evaluate(rows, settings)
