@@ -41,7 +41,7 @@ QUICK = {
 CAMERAS = ("front", "side")
 SPLIT = {
     "tune": ((("panda", 1), ("sixaxis", 1)), ("plain", "tiles", "noise")),
-    "test": ((("panda", 2), ("sixaxis", 2)), ("wood", "clutter", "stripes")),
+    "test": ((("panda", 4), ("sixaxis", 4)), ("wood", "clutter", "stripes")),
 }
 """Split -> (episodes, worlds): no episode and no world is in both."""
 OTHER = {"panda": 3, "sixaxis": 3}

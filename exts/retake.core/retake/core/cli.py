@@ -24,7 +24,7 @@ from retake.core import plugins
 from retake.core.config import RunConfig, load_config, merge
 from retake.core.errors import Cancelled, EpisodeError, InputError, RetakeError, StageError, VariantError
 from retake.core.progress import Bar
-from retake.core.run_store import RunDirectory, claim_folder, create_run, open_run, remove_leftovers
+from retake.core.run_store import RunDirectory, claim_folder, create_run, open_run, tidy
 
 ELSEWHERE = {
     "verify": ("retake.core.verdicts.cli:main", "", "judge takes: does each video do what the simulation did?"),
@@ -227,7 +227,7 @@ def _held(
     _settings(options, path)  # a wrong setting is refused before a folder appears
     run = claim_folder(path) if create or episode is not None else open_run(path)
     with run.locked():
-        remove_leftovers(run.path)
+        tidy(run)
         before = run.manifest() if (run.path / "run.json").exists() else None
         config = _settings(options, path)
         asked = json.loads(json.dumps(config.to_json()))

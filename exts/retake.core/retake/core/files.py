@@ -10,11 +10,15 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+_OWNER = re.compile(r"\.([0-9a-f]{6})-(\d+)\.")
 
 
 def canonical_json(value: Any) -> bytes:
@@ -48,7 +52,7 @@ def sha256_file(path: Path) -> str:
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary sibling (same suffix) to write to; renamed to `path` on success, removed on any failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.{owner_tag()}.", suffix=f".tmp{path.suffix}")
     os.close(handle)
     temporary = Path(name)
     try:
@@ -59,6 +63,32 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def owner_tag() -> str:
+    """Marks a temporary with its writer (machine and process), so that only a dead writer's remains are cleared away."""
+    return f"{sha256_bytes(platform.node().encode())[:6]}-{os.getpid()}"
+
+
+def is_abandoned(name: str) -> bool:
+    """Whether a file name is a hidden temporary whose writer is gone: another machine's writer may live, so it is not."""
+    if not (name.startswith(".") and ".tmp" in name):
+        return False
+    tag = _OWNER.search(name)
+    if tag is None:
+        return True
+    if tag[1] != owner_tag().split("-")[0]:
+        return False
+    pid = int(tag[2])
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _umask() -> int:
@@ -88,7 +118,7 @@ def read_json(path: Path) -> Any:
 def atomic_directory(path: Path) -> Iterator[Path]:
     """A temporary sibling folder, renamed to `path` on success, removed on failure. `path` must not exist."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.{owner_tag()}.", suffix=".tmp"))
     temporary.chmod(0o777 & ~_umask())
     try:
         yield temporary

@@ -23,7 +23,7 @@ from retake.core.errors import InputError, RunError
 from retake.core.files import read_json, sha256_file, sha256_json, write_json
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.report import make_report
-from retake.core.run_store import RunDirectory, remove_leftovers
+from retake.core.run_store import RunDirectory, tidy
 from retake.core.skeleton import Skeleton, make_skeleton
 from retake.core.takes import Take, TakeRequest, take_id
 from retake.core.takes.fan_out import produce_takes, video_backend
@@ -87,7 +87,7 @@ def capture(
             progress(len(episode), len(episode), "unchanged")
             return episode
     simulate = plugins.pick("simulator", wanted.simulator, "retake.simulators", SIMULATORS, SIMULATOR_EXTRAS)
-    remove_leftovers(run.path)
+    tidy(run)
     finished = "episode_sha256" in remembered
     target = run.path / ".episode.tmp" if finished else run.episode
     if not finished:

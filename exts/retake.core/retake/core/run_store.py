@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from retake.core.errors import RunError
-from retake.core.files import read_json, write_json
+from retake.core.files import is_abandoned, read_json, write_json
 
 SCHEMA = "retake.run/1"
 MANIFEST = "run.json"
@@ -183,9 +183,18 @@ def create_run(path: Path | str, config: dict[str, Any], episode: Path | None = 
     return run
 
 
+def tidy(run: RunDirectory) -> None:
+    """Clear what killed processes left anywhere in a run (called by the holder of the lock)."""
+    folders = [run.path, run.path / "report"]
+    for stage in (run.path / "skeleton", run.variants, run.takes, run.verdicts):
+        folders += [stage, *(stage.iterdir() if stage.is_dir() else ())]
+    for folder in folders:
+        remove_leftovers(folder)
+
+
 def remove_leftovers(folder: Path) -> None:
-    """Delete the hidden temporaries that a killed process left in a folder of ours (`.*.tmp`, `.*.tmp.*`)."""
+    """Delete the hidden temporaries (`.*.tmp`, `.*.tmp.*`) in a folder of ours whose writer is gone."""
     if folder.is_dir():
         for entry in folder.iterdir():
-            if entry.name.startswith(".") and ".tmp" in entry.name:
+            if is_abandoned(entry.name):
                 shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)

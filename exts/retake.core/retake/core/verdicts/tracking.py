@@ -19,6 +19,9 @@ from retake.core.verdicts.truth import Truth
 MIN_AREA = 30.0
 """Visible working px² below which a mask says too little (an 11 x 11 px patch of a 640x480 image)."""
 _LUMA_BINS, _CHROMA_BINS = 12, 24
+_LOST, _SAME = 0.25, 0.3
+"""A frame says nothing when the best contrast is below _LOST of the first frame's and the scenery at the object's place
+is likelier than _SAME to be the object."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,13 +77,17 @@ def track(footage: Footage, truth: Truth, part: int) -> Track | None:
         novel = np.maximum(likelihood[t] - clutter, 0)
         # Pixels of the robot cannot be the object, whatever their colour; far away not even close to its outline.
         robot = _half(truth.robot_mask(t).astype(np.float32), half)
-        score, anchor = _search(novel * (1 - robot), mask)
+        score, anchor = _search(likelihood[t] * (1 - robot), mask)
         here[t] = score[anchor[1], anchor[0]]
         away, _ = _search(novel * (1 - cv2.dilate(robot, np.ones((5, 5), np.uint8))), mask)
         near = _window(anchor, size, score.shape)
         away[near] = np.maximum(score[near], away[near])
         row, column = _argmax(away)
         best[t] = away[row, column]
+        if best[t] < _LOST * here[0] and _around(clutter, mask) > _SAME:
+            # The scenery here has the object's colours: whether it is there cannot be seen.
+            here[t] = best[t] = np.nan
+            continue
         shift = np.array([column, row]) + _fine(away, row, column) - anchor
         found[t] = truth.centroid[t, part] + 2 * shift
         away[_window((column, row), size, score.shape)] = -1
@@ -123,6 +130,12 @@ def _lasting(codes: list[np.ndarray], table: np.ndarray, truth: Truth, half: tup
     count = len(hidden) - np.sum(hidden, axis=0)
     middle = np.take_along_axis(ordered, np.maximum(count - 1, 0)[None] // 2, axis=0)[0]
     return np.where(count >= 3, middle, 0).astype(np.float32)
+
+
+def _around(clutter: Float32[np.ndarray, "h w"], mask: Float32[np.ndarray, "h w"]) -> float:
+    """Mean clutter in and around a mask."""
+    near = cv2.dilate(mask, np.ones((7, 7), np.uint8)) > 0.25
+    return float(clutter[near].mean()) if near.any() else 0.0
 
 
 def _core(mask: np.ndarray) -> np.ndarray:
