@@ -1,7 +1,7 @@
 # Retake: `make demo` shows the whole arrow, `make test` proves it. Everything else is one word, too.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help sync sync-worker lerobot-env demo test test-core test-worker check format bench prove golden clean
+.PHONY: help sync sync-test sync-worker lerobot-env demo test test-core test-worker check format bench prove golden clean
 
 VENV := .venv
 WORKER := .venv-worker
@@ -18,6 +18,10 @@ sync: $(VENV)/.synced   ## environment without torch: core, usd, newton, video, 
 $(VENV)/.synced: pyproject.toml constraints.txt scripts/make_env.py
 	@$(PYTHON) scripts/make_env.py $(VENV)
 
+sync-test: $(VENV)/.synced-test   ## the same environment with the tools of tests and checks
+$(VENV)/.synced-test: $(VENV)/.synced
+	@$(PYTHON) scripts/make_env.py .venv-test
+
 sync-worker: $(WORKER)/.synced   ## environment of the GPU process (torch, diffusers)
 $(WORKER)/.synced: pyproject.toml constraints.txt scripts/make_env.py
 	@$(PYTHON) scripts/make_env.py $(WORKER)
@@ -30,25 +34,25 @@ demo: sync       ## one simulated pick-and-drop becomes three takes and a report
 
 test: test-core test-worker   ## every law at reduced counts, both environments (at most 15 minutes on 2 cores)
 
-test-core: sync
+test-core: sync-test
 	@$(PY) -m pytest tests --ignore=tests/worker -n 2 --dist loadgroup -q
 
 test-worker: sync-worker
 	@$(WPY) -m pytest tests/worker -n 2 --dist loadgroup -q
 
-check: sync      ## format, lint, types, import rules
+check: sync-test      ## format, lint, types, import rules
 	@$(PY) -m ruff format --check .
 	@$(PY) -m ruff check .
 	@$(VENV)/bin/pyright
 	@PYTHONPATH=. $(VENV)/bin/lint-imports
 
-format: sync     ## rewrite the code in the house's format
+format: sync-test     ## rewrite the code in the house's format
 	@$(PY) -m ruff format . && $(PY) -m ruff check --fix .
 
-bench: sync      ## measure, print a table, write docs/proof/bench.json
+bench: sync-test      ## measure, print a table, write docs/proof/bench.json
 	@$(PY) scripts/bench.py
 
-prove: sync sync-worker   ## every proof at full counts; resumable; writes docs/proof
+prove: sync-test sync-worker   ## every proof at full counts; resumable; writes docs/proof
 	@$(PY) scripts/prove.py
 
 clean:           ## remove caches; environments and runs stay

@@ -20,9 +20,17 @@ TEST = ["pytest", "hypothesis", "jaxtyping", "beartype", "pytest-timeout", "pyte
 SERVICE = ["httpx", "schemathesis", "playwright"]
 CHECK = ["ruff", "pyright[nodejs]", "import-linter", "types-PyYAML", "yourdfpy"]
 ENVIRONMENTS = {
-    ".venv": {"first": [], "project": ".[video,newton,export,worker,policy]", "tools": [*TEST, *CHECK]},
+    ".venv": {"first": [], "project": ".[video,newton,export,worker]", "tools": []},
+    # The same environment with what tests and checks need on top, so that the demo need not wait for it.
+    ".venv-test": {
+        "first": [],
+        "project": ".[video,newton,export,worker,policy,ray]",
+        "tools": [*TEST, *SERVICE, *CHECK],
+    },
     ".venv-worker": {"first": ["torch==2.13.0"], "project": ".[video,oscar,worker]", "tools": TEST},
 }
+FOLDERS = {".venv-test": ".venv"}
+MARKS = {".venv-test": ".synced-test"}
 
 
 def run(*command: str | Path) -> None:
@@ -35,7 +43,7 @@ def main() -> None:
     if len(sys.argv) != 2 or sys.argv[1] not in ENVIRONMENTS:
         sys.exit(f"usage: make_env.py {{{'|'.join(ENVIRONMENTS)}}}")
     name = sys.argv[1]
-    spec, target, started = ENVIRONMENTS[name], ROOT / name, time.monotonic()
+    spec, target, started = ENVIRONMENTS[name], ROOT / FOLDERS.get(name, name), time.monotonic()
     minimum = (3, 11) if name == ".venv-worker" else (3, 10)
     if sys.version_info < minimum:
         have = ".".join(map(str, sys.version_info[:2]))
@@ -55,7 +63,7 @@ def main() -> None:
     if spec["first"]:
         run(*pip, *spec["first"])
     run(*fast, "-e", spec["project"], *spec["tools"])
-    (target / ".synced").touch()
+    (target / MARKS.get(name, ".synced")).touch()
     print(f"{name} is ready ({time.monotonic() - started:.0f} s)", flush=True)
 
 

@@ -163,11 +163,11 @@ class _Answer:
 def reroll_proof(rows: list[dict], settings: VerdictSettings, faults: list[dict], attempts: int = 600) -> dict | None:
     """The re-roll loop over a backend that plants faults: takes are drawn from the judged test videos.
 
-    Half of what the backend makes is faulty, with faults at or above the level that is found at 1 % false alarms. The
+    Half of what the backend makes is faulty, with faults at levels that fail at the shipped limits (95 % or more). The
     draws repeat videos when there are fewer than `attempts`, so `distinct` is the number behind the rates.
     """
     thresholds, seconds_each = settings.thresholds, 7.0
-    found = {(f["kind"], f["level"]) for f in faults if f["at_1_percent"] >= 0.95}
+    found = {(f["kind"], f["level"]) for f in faults if f["failed"] >= 0.95}
     test = [r for r in rows if r["split"] == "test"]
     clean = [r for r in test if r["kind"] == "clean"]
     bad = [r for r in test if (r["kind"], r["level"]) in found]
@@ -245,6 +245,10 @@ def markdown(result: dict) -> str:
         lines.append(
             f"- {result['cpu_s_per_verdict']:.2f} s of one core per verdict (81 frames of 640x480, 5.4 s of video)"
         )
+    if result["clean"] < 300:
+        lines += ["", f"**Not the full count yet**: {result['clean']} of 300 clean test videos are judged, so the bound above is "
+                  "loose and the last column is measured against the worst clean video so far. "
+                  "`python scripts/prove/verdicts.py` goes on from here."]  # fmt: skip
     lines += ["", "| fault | level | videos | ROC AUC | target | failed at the shipped limits | found at 1 % false alarms |",
               "|---|---|---|---|---|---|---|"]  # fmt: skip
     for f in result["faults"]:
