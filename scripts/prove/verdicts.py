@@ -45,6 +45,8 @@ TARGETS = {
     ("lag", 2.0): 0.98, ("lag", 3.0): 0.98, ("lag", 6.0): 0.98,
 }  # fmt: skip
 OBJECT_TARGET = 0.95
+MIN_FAULTY, MIN_CLEAN = 12, 300
+"""A target is called held or missed only from these counts on."""
 
 
 def calibrate(rows: list[dict], settings: VerdictSettings) -> tuple[dict[str, float], float, float]:
@@ -128,11 +130,12 @@ def evaluate(rows: list[dict], settings: VerdictSettings) -> dict:
             if not group or not len(base):
                 continue
             bad = np.array([severity(r, thresholds) for r in group])
+            enough = len(group) >= MIN_FAULTY and len(clean) >= MIN_CLEAN
             target = TARGETS.get((kind, float(level)), OBJECT_TARGET if kind.startswith("object_") else None)
             value = auc(base, bad)
             faults.append(
                 {"kind": kind, "level": level, "unit": unit, "n": len(group), "auc": value, "target": target,
-                 "holds": None if target is None else bool(value >= target),
+                 "holds": None if target is None or not enough else bool(value >= target),
                  "failed": float((bad > 1).mean()), "at_1_percent": float((bad > max(alarm, 1e-9)).mean())}
             )  # fmt: skip
     medians = [r["metrics"]["reprojection_median_px"] for r in clean if "reprojection_median_px" in r["metrics"]]
@@ -227,8 +230,9 @@ def markdown(result: dict) -> str:
         "",
         "Made by `scripts/prove/verdicts.py`. Videos are re-materialised from the embedded simulator's ids, normals and "
         "depth (other materials, light, scenery, blur, noise, H.264 at CRF 18-28; six in ten locally warped by 0.8 to "
-        "2 px) and judged from the file. Thresholds were tuned on the tuning split only; no episode and no world is in "
-        "both splits.",
+        "2 px) and judged from the file. No episode is in both splits and the bench gives each split its own worlds. The floors "
+        "of the limits were set by hand from pilot videos of other episodes, and those pilots showed every world family: "
+        "the episodes of the test split are unseen, its worlds are not.",
         "",
         f"- tuning split {SPLIT['tune']}: {result['tune']['clean']} clean, {result['tune']['faulty']} faulty videos",
         f"- test split {SPLIT['test']}: {result['clean']} clean ({result['warped']} warped), {result['faulty']} faulty",
@@ -252,7 +256,11 @@ def markdown(result: dict) -> str:
     lines += ["", "| fault | level | videos | ROC AUC | target | failed at the shipped limits | found at 1 % false alarms |",
               "|---|---|---|---|---|---|---|"]  # fmt: skip
     for f in result["faults"]:
-        target = "" if f["target"] is None else f"{f['target']:.2f} {'✓' if f['holds'] else '✗'}"
+        target = (
+            ""
+            if f["target"] is None
+            else f"{f['target']:.2f} {'too few videos' if f['holds'] is None else '✓' if f['holds'] else '✗'}"
+        )
         lines.append(
             f"| {f['kind']} | {f['level']:g} {f['unit']} | {f['n']} | {f['auc']:.3f} | {target} | "
             f"{100 * f['failed']:.0f} % | {100 * f['at_1_percent']:.0f} % |"

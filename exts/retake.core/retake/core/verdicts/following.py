@@ -96,9 +96,29 @@ def _link_offset(alignment: Alignment, truth: Truth, settings: FollowingSettings
             dx, dy, gain = peak(score, settings.link_prior)
             offset = float(np.hypot(dx, dy)) / truth.scale
             spread = float(score.std())
+            if np.hypot(dx, dy) > FAR and _stands(score, settings.link_rival):
+                continue
             if gain > max(settings.min_gain, settings.link_gain * spread) and offset > worst:
                 worst, where, frame = offset, group.name, start + settings.window // 2
     return Measurement("link_offset", worst, where, frame)
+
+
+FAR = 3.0
+"""Working px; a nearer best place is the peak of the links themselves."""
+
+
+def _stands(score: Float64[np.ndarray, "S S"], rival: float) -> bool:
+    """Whether the parts are found where they belong although something far away looks alike.
+
+    A clear peak at no offset, at least `rival` of the best one above the surroundings, is the hand; the stripes of a
+    belt or the posts of a shelf make peaks as high elsewhere. A displaced hand leaves no peak where it should be.
+    """
+    radius = score.shape[0] // 2
+    near = score[radius - 2 : radius + 3, radius - 2 : radius + 3]
+    row, column = np.unravel_index(int(np.argmax(near)), near.shape)
+    floor = float(np.median(score))
+    inside = 0 < row < 4 and 0 < column < 4
+    return bool(inside and near[row, column] - floor >= rival * (float(score.max()) - floor))
 
 
 def _lags(alignment: Alignment, truth: Truth, settings: FollowingSettings) -> list[Measurement]:

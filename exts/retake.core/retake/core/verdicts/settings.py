@@ -35,6 +35,9 @@ class FollowingSettings:
     """The same for a few links: fewer contours, more ways to fit something else."""
     link_gain: float = 0.5
     """Gain another place must have, in standard deviations of the score over all shifts."""
+    link_rival: float = 0.5
+    """Share of a far peak's height at which a peak in the right place is believed instead (a striped belt behind a
+    faithful gripper left 0.6; a displaced one leaves none)."""
     min_gain: float = 0.03
     """Mean edge response by which another hypothesis must beat the simulator's."""
     min_motion_px: float = 8.0
