@@ -117,6 +117,34 @@ def test_killed_at_any_moment_and_run_again_gives_the_same_artefacts(finished, t
     assert artefacts(run) == reference
 
 
+@pytest.mark.parametrize("stage", ["skeleton", "variants", "takes", "report"])
+def test_each_stage_killed_and_run_again_gives_the_same_artefacts(finished, tmp_path, stage):
+    import shutil
+
+    reference, run = artefacts(finished), tmp_path / finished.name
+    shutil.copytree(finished, run)
+    command = [sys.executable, str(HERE / "arrow_driver.py"), stage, str(run)]
+    rng = np.random.default_rng(int(time.time()))
+    owned = {"report": ["report", "report.html"]}.get(stage, [stage])
+    interrupted = 0
+    for attempt in range(30 if FULL else 1):
+        if attempt % 3 == 0:
+            for name in owned:
+                subprocess.run(["rm", "-rf", str(run / name)], check=True)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=float(rng.uniform(0.5, 2.5)))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            interrupted += 1
+    time.sleep(0.5)
+    assert interrupted or not FULL
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert artefacts(run) == reference
+
+
 def test_ctrl_c_leaves_a_resumable_run(finished, tmp_path):
     run = tmp_path / finished.name
     command = [sys.executable, str(HERE / "arrow_driver.py"), "run", "--run", str(run), *arrow_driver.SMALL]

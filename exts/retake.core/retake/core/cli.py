@@ -238,6 +238,7 @@ def _held(
             config = merge(config, {"check": {"force": True}}, "--force")
         try:
             yield run, config
+            tidy(run)  # also what the orphans of a killed run left while this one was already at work
         except (InputError, StageError, EpisodeError, VariantError):
             if remember:
                 _forget(run, before)

@@ -124,7 +124,8 @@ def config_path(*parts: str) -> Path:
 def load_yaml(path: Path) -> Any:
     """YAML of a file. Raises InputError naming the file."""
     try:
-        return yaml.safe_load(Path(path).read_text("utf-8"))
+        # The C parser where PyYAML has it: ten times faster, and the world catalogue is read by every run.
+        return yaml.load(Path(path).read_text("utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; expected a YAML file") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -150,6 +150,22 @@ def video_info(path: Path) -> VideoInfo:
         return VideoInfo(_true_size(container), count, float(rate) if rate else 0.0, stream.codec_context.name)
 
 
+def video_stated(path: Path) -> VideoInfo | None:
+    """What a file's header states, without decoding a frame; None where it states no number of frames (or no PyAV).
+
+    Good enough for files that this project wrote and hashes; `video_info` counts.
+    """
+    av = _av()
+    if av is None:
+        return None
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        rate = stream.average_rate
+        if not stream.frames:
+            return None
+        return VideoInfo(_true_size(container), stream.frames, float(rate) if rate else 0.0, stream.codec_context.name)
+
+
 def video_fps(path: Path) -> float:
     """Frame rate a file states, without decoding it; 0 where it states none. Raises InputError as `read_video` does."""
     path, av = Path(path), _av()

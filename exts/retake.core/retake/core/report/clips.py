@@ -15,7 +15,7 @@ from retake.core.array_types import UInt8
 from retake.core.episode import Episode
 from retake.core.files import read_json, sha256_json, write_bytes, write_json
 from retake.core.progress import CheckCancel, never
-from retake.core.video import codec_available, read_video, video_info, write_video
+from retake.core.video import codec_available, read_video, video_info, video_stated, write_video
 
 SPRITE_WIDTH = 320
 """Frames in the fallback picture are this wide at most: 81 of them stay below 2 MB."""
@@ -45,7 +45,7 @@ def playable(video: Path, folder: Path, page: Path) -> dict[str, Any]:
 
     Paths are relative to the page. A sprite is written to `folder` when the browser could not play the file.
     """
-    info = video_info(video)
+    info = video_stated(video) or video_info(video)
     if info.codec in ("h264", "libx264"):
         return {"kind": "video", "src": _relative(video, page), "frames": info.frames, "size": list(info.size)}
     return _sprite(read_video(video), info.frames, folder / f"{video.parent.name}_{video.stem}.jpg", page)

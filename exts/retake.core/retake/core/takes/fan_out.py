@@ -15,7 +15,7 @@ from retake.core import plugins
 from retake.core.errors import TakeError
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.takes.base import Take, TakeRequest, VideoBackend
-from retake.core.takes.make import make_take
+from retake.core.takes.make import kept_take, make_take
 
 BACKENDS = {
     "composite": "retake.core.takes.composite:CompositeBackend",
@@ -40,7 +40,11 @@ def produce_takes(
     """One take per (folder, request), in the order given; takes that are there already are not made again."""
     maker, extra = video_backend(backend), dict(extra or {})
     total = sum(request.frames for _, request in jobs)
-    workers = min(len(jobs), os.cpu_count() or 1) if getattr(maker, "parallel", False) else 1
+    kept = [kept_take(request, maker, out, extra) for out, request in jobs]
+    if all(kept):
+        progress(total, total, "unchanged")
+        return [take for take in kept if take is not None]
+    workers = min(kept.count(None), os.cpu_count() or 1) if getattr(maker, "parallel", False) else 1
     if workers > 1:
         return _in_processes(jobs, backend, extra, workers, total, progress, check_cancel)
     done, takes = 0, []

@@ -16,6 +16,7 @@ from retake.core.files import read_json, sha256_file, sha256_json, write_json
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.takes.base import Take, TakeRequest, VideoBackend
 from retake.core.takes.composite import window
+from retake.core.variants.base import Variant
 from retake.core.variants.make import open_variant
 from retake.core.video import write_video
 
@@ -38,22 +39,8 @@ def make_take(
     what the backend raises; an interrupted take leaves no take.json.
     """
     out_dir = Path(out_dir)
-    episode = open_episode(request.episode)
-    indices = window(episode, request)
-    variant = open_variant(request.variant)
-    inputs = {
-        "episode": episode.content_sha256,
-        "skeleton": skeleton_sha256(request.skeleton),
-        "first_frame": variant.frame_sha256,
-    }
-    identity = {
-        "inputs": inputs, "camera": request.camera, "prompt": request.prompt, "negative": request.negative_prompt,
-        "seed": request.seed, "frames": len(indices), "start": request.start, "settings": request.settings,
-        "backend": [backend.name, backend.version, getattr(backend, "model", ""), getattr(backend, "revision", "")],
-        # The composite re-dresses the variant's world; other backends see the first frame alone.
-        "world": [dataclasses.asdict(variant.world), variant.seed, variant.backend] if backend.domain == "composite" else 0,
-    }  # fmt: skip
-    digest = sha256_json(identity)
+    plan = _plan(request, backend)
+    episode, indices, variant, inputs, digest = plan.episode, plan.indices, plan.variant, plan.inputs, plan.digest
     record_path, video = out_dir / "take.json", out_dir / "take.mp4"
     if (kept := _unchanged(record_path, video, digest, extra)) is not None:
         progress(len(indices), len(indices), "unchanged")
@@ -73,6 +60,43 @@ def make_take(
     )  # fmt: skip
     write_json(record_path, _record(take, request, digest, episode, extra))
     return take
+
+
+def kept_take(
+    request: TakeRequest, backend: VideoBackend, out_dir: Path, extra: Mapping[str, Any] | None = None
+) -> Take | None:
+    """The take that the folder already holds for these inputs; None when `make_take` would have to make it."""
+    return _unchanged(Path(out_dir) / "take.json", Path(out_dir) / "take.mp4", _plan(request, backend).digest, extra)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """What a request comes to: its sources and the hash of everything that determines the take."""
+
+    episode: Episode
+    indices: range
+    variant: Variant
+    inputs: dict[str, str]
+    digest: str
+
+
+def _plan(request: TakeRequest, backend: VideoBackend) -> _Plan:
+    episode = open_episode(request.episode)
+    indices = window(episode, request)
+    variant = open_variant(request.variant)
+    inputs = {
+        "episode": episode.content_sha256,
+        "skeleton": skeleton_sha256(request.skeleton),
+        "first_frame": variant.frame_sha256,
+    }
+    identity = {
+        "inputs": inputs, "camera": request.camera, "prompt": request.prompt, "negative": request.negative_prompt,
+        "seed": request.seed, "frames": len(indices), "start": request.start, "settings": request.settings,
+        "backend": [backend.name, backend.version, getattr(backend, "model", ""), getattr(backend, "revision", "")],
+        # The composite re-dresses the variant's world; other backends see the first frame alone.
+        "world": [dataclasses.asdict(variant.world), variant.seed, variant.backend] if backend.domain == "composite" else 0,
+    }  # fmt: skip
+    return _Plan(episode, indices, variant, inputs, sha256_json(identity))
 
 
 def open_take(folder: Path) -> Take:
