@@ -1,7 +1,7 @@
 # Retake: `make demo` shows the whole arrow, `make test` proves it. Everything else is one word, too.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help sync sync-test sync-worker lerobot-env demo test test-core test-worker check format bench prove golden clean
+.PHONY: help sync sync-test sync-worker lerobot-env demo test test-core test-worker check format bench prove clean
 
 VENV := .venv
 WORKER := .venv-worker
@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## / — /' | sort
 
-sync: $(VENV)/.synced   ## environment without torch: core, usd, newton, video, tests, checks
+sync: $(VENV)/.synced   ## environment of the demo, without torch: core, usd, newton, video, export, worker service
 $(VENV)/.synced: pyproject.toml constraints.txt scripts/make_env.py
 	@$(PYTHON) scripts/make_env.py $(VENV)
 
