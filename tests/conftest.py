@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -14,3 +18,18 @@ sys.path.insert(0, str(Path(__file__).parent))
 settings.register_profile("reduced", max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("full", max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("full" if os.environ.get("RETAKE_FULL") == "1" else "reduced")
+
+
+@pytest.fixture
+def nobody_reaps() -> Iterator[None]:
+    """Orphans of killed processes stay zombies, as in a container whose first process reaps none (Linux; else nothing)."""
+    PR_SET_CHILD_SUBREAPER = 36
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if libc is not None:
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    yield
+    if libc is not None:
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass

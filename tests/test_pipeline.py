@@ -91,7 +91,7 @@ def test_two_undisturbed_runs_are_equal(finished, tmp_path):
     assert one == two
 
 
-def test_killed_at_any_moment_and_run_again_gives_the_same_artefacts(finished, tmp_path):
+def test_killed_at_any_moment_and_run_again_gives_the_same_artefacts(finished, tmp_path, nobody_reaps):
     reference = artefacts(finished)
     run = tmp_path / finished.name
     command = [sys.executable, str(HERE / "arrow_driver.py"), "run", "--run", str(run), *arrow_driver.SMALL]
@@ -108,6 +108,7 @@ def test_killed_at_any_moment_and_run_again_gives_the_same_artefacts(finished, t
             process.wait()
         else:
             # It finished between two kills: start over, so that later kills hit again.
+            assert process.returncode == 0
             assert artefacts(run) == reference
             for name in ("takes", "variants", "skeleton"):
                 if rng.random() < 0.5:

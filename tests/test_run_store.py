@@ -149,3 +149,30 @@ def test_a_manifest_with_a_list_for_a_mapping_is_refused(tmp_path, key):
     run.update(**{key: [1]})
     with pytest.raises(RunError, match=f"'{key}' is"):
         run.manifest()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
+def test_a_killed_writer_that_nobody_reaps_is_gone_and_a_later_process_with_its_number_is_not_it(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from retake.core.files import atomic_path\n"
+        "with atomic_path(Path(sys.argv[1]) / 'take.mp4') as t: print(t.name, flush=True); sys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    name = process.stdout.readline().strip()
+    remove_leftovers(tmp_path)
+    assert (tmp_path / name).exists()  # its writer lives
+    _, pid, start = name.split(".")[2].split("-")
+    assert int(pid) == process.pid
+    reused = tmp_path / name.replace(f"{pid}-{start}", f"{pid}-{int(start) - 1}")
+    reused.write_text("")
+    remove_leftovers(tmp_path)
+    assert not reused.exists()
+    assert (tmp_path / name).exists()
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead, and still a zombie
+    remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    process.communicate()

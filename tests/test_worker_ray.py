@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ pytestmark = [
 ]
 
 
-def test_a_lost_node_loses_nothing_and_two_are_twice_as_fast(tmp_path: Path) -> None:
+def test_a_lost_node_loses_nothing_and_two_are_twice_as_fast(tmp_path: Path, nobody_reaps: None) -> None:
     pytest.importorskip("ray", reason="Ray is not installed; pip install 'isaac-retake[ray]'")
     found = scenarios.ray_lost_node(tmp_path, 60 if FULL else 8)
     assert found["actors_lost"] >= 1
@@ -39,6 +40,10 @@ def test_two_jobs_for_one_folder_and_a_missing_cluster_are_refused(tmp_path: Pat
     place = make_place(tmp_path / "root")
     with pytest.raises(InputError, match="same output"):
         fan_out([place.job(1), place.job(1)], "local", backends=specs())
-    with pytest.raises(WorkerError, match="no Ray cluster"):
-        fan_out([place.job(1)], "auto", backends=specs())
+    # Bound and not listening: an address where certainly nothing answers ("auto" would find any cluster of the machine).
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(WorkerError, match="no Ray cluster"):
+            fan_out([place.job(1)], address, backends=specs())
     assert place.takes() == {}

@@ -254,7 +254,6 @@ def test_conversion_record_states_revision_and_hashes(tmp_path):
     record = json.loads((tmp_path / "a" / "conversion.json").read_text())
     for name, digest in record["sha256"].items():
         assert sha256_file(tmp_path / "a" / name) == digest
-    assert not list((tmp_path / "a").rglob(".owner"))
 
 
 def test_text_model_folder_encodes_prompts():

@@ -9,6 +9,7 @@ Ray's own actor retries are not used: they wait for the lost node's resources to
 
 from __future__ import annotations
 
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,7 @@ from retake.worker.settings import GIB, BackendSpec, load_settings
 MAX_LOSSES = 3
 """A job during which three actors died is not tried a fourth time: it may be what kills them."""
 START_S = 120.0
+CONNECT_S = 10.0
 
 
 class _Actor:
@@ -76,6 +78,7 @@ class Fleet:
         self._backend, self._max_attempts, self._margin = backend, max_attempts, margin_gib
         self._own = not self._ray.is_initialized()
         if self._own:
+            _answers(address)
             try:
                 self._ray.init(
                     address=None if address == "local" else address, include_dashboard=False if address == "local" else None,
@@ -254,6 +257,19 @@ def _absolute(request: TakeRequest) -> TakeRequest:
         skeleton=request.skeleton.resolve(),
         variant=request.variant.resolve(),
     )
+
+
+def _answers(address: str) -> None:
+    """Raises WorkerError when nothing listens at a `host:port`: Ray itself would wait for minutes before it said so."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in host:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise WorkerError(
+            f"no Ray cluster at {address!r}: {error}; start one with `ray start --head`, or use --ray local"
+        ) from error
 
 
 def _ray() -> Any:

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from retake.core.errors import InputError, TakeError
-from retake.core.files import atomic_directory, sha256_file, sha256_json, write_json
+from retake.core.files import atomic_directory, is_abandoned, sha256_file, sha256_json, write_json
 from retake.core.progress import CheckCancel, Progress, never, silent
 
 from . import terms
@@ -34,7 +34,6 @@ CONVERSION_VERSION = 1
 DTYPES: dict[str, torch.dtype | None] = {"keep": None, "bf16": torch.bfloat16, "fp32": torch.float32}
 _SHARD_BYTES = 4 << 30  # what stays in memory at most, and below diffusers' own 10 GB shards
 _SPARE_BYTES = 16 << 20  # configurations, tokenizer, file system overhead
-_OWNER = ".owner"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json")
 
 
@@ -236,9 +235,7 @@ def _writing(out: Path) -> Iterator[Path]:
     """The temporary folder that becomes `out`; a full disk becomes one clear TakeError."""
     try:
         with atomic_directory(out) as folder:
-            (folder / _OWNER).write_text(str(os.getpid()))
             yield folder
-            (folder / _OWNER).unlink()
     except (OSError, SafetensorError) as error:
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or any(
             f"os error {code})" in str(error) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -257,9 +254,5 @@ def _existing_parent(path: Path) -> Path:
 def _sweep(out: Path) -> None:
     """Remove what a killed conversion to the same place left: temporary folders whose process is gone."""
     for stale in out.absolute().parent.glob(f".{out.name}.*.tmp"):
-        try:
-            pid = int((stale / _OWNER).read_text())
-            os.kill(pid, 0)
-        except (OSError, ValueError) as error:
-            if isinstance(error, (ProcessLookupError, FileNotFoundError)):
-                shutil.rmtree(stale, ignore_errors=True)
+        if is_abandoned(stale.name):
+            shutil.rmtree(stale, ignore_errors=True)
