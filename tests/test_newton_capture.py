@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -19,7 +20,7 @@ from retake.core.episode.events import object_events
 from retake.core.errors import EpisodeError, InputError, MissingDependencyError, StageError
 from retake.core.geometry import inverse, transform
 from retake.newton import engine, run
-from retake.newton.preset import load_preset, preset_names
+from retake.newton.preset import fingerprint, load_preset, preset_names
 from retake.newton.run import capture
 from retake.newton.scenario import _find_target
 from retake.usd.articulation import read_articulations
@@ -409,3 +410,28 @@ def test_target_by_name_label_or_path():
     (packet,) = read_objects(stage, read_articulations(stage))
     for name in ("tray", "Tray", "/World/Tray"):
         assert str(_find_target(stage, name, packet).GetPath()) == "/World/Tray"
+
+
+def test_a_changed_texture_layer_or_motion_changes_the_fingerprint_and_a_copy_does_not(tmp_path):
+    from retake.newton.preset import STAGES as FOLDER
+
+    stages = [tmp_path / name for name in ("one", "two")]
+    for folder in stages:
+        shutil.copytree(FOLDER / "pick_place", folder)
+    scene = stages[1] / "scene.usda"
+    plain = fingerprint("short", {}, stages[0] / "scene.usda")
+    assert fingerprint("short", {}, scene) == plain
+    texture = stages[1] / "packet.png"
+    texture.write_bytes(texture.read_bytes() + b"0")
+    changed = fingerprint("short", {}, scene)
+    assert changed != plain
+    layer = Usd.Stage.Open(str(stages[1] / "panda.usdc"))
+    layer.GetRootLayer().comment = "another"
+    layer.Save()
+    assert fingerprint("short", {}, scene) not in (plain, changed)
+    motion = tmp_path / "motion.npz"
+    seen = []
+    for content in (b"1", b"2"):
+        motion.write_bytes(content)
+        seen.append(fingerprint("short", {"motion_file": str(motion)}, stages[0] / "scene.usda"))
+    assert len({*seen, plain}) == 3

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -38,7 +39,10 @@ def load() -> tuple[ModuleType, ModuleType]:
     with _without_stderr():
         wp.init()
     try:
-        import newton
+        with _without_collector():
+            import mujoco_warp  # noqa: F401  # Newton's MuJoCo solver imports it in any case, later
+
+            import newton
     except ImportError as error:
         raise MissingDependencyError(_missing(error)) from error
     return newton, wp
@@ -51,6 +55,23 @@ def versions() -> str:
 
 def _missing(error: ImportError) -> str:
     return f"the embedded simulator needs the extra 'newton' ({error}); install it: pip install 'isaac-retake[newton]'"
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """Import without garbage collection, then exempt what was imported from it.
+
+    Warp's code generator keeps most of a million objects for ever. Measured on two cores: imports take a quarter less
+    time, and the interpreter ends in 0.2 s instead of 3 to 6 s.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
 
 
 @contextlib.contextmanager

@@ -11,8 +11,10 @@ from typing import Any
 
 from retake.core.config import config_path, load_yaml, merge
 from retake.core.errors import InputError, choose
+from retake.core.files import sha256_file, sha256_json
 from retake.newton.pick_place import PHASES
 from retake.newton.renderer import Lighting
+from retake.usd.stage import open_stage, stage_sha256
 
 STAGES = Path(__file__).resolve().parents[4] / "data" / "stages"
 INSTALLED_STAGES = Path(__file__).parent / "_stages"
@@ -160,3 +162,15 @@ def stage_path(preset: Preset) -> Path:
         return given
     root = INSTALLED_STAGES if INSTALLED_STAGES.is_dir() else STAGES
     return root / given
+
+
+def fingerprint(preset: str, overrides: Mapping[str, Any], stage: Path | None) -> str:
+    """Content hash of the files a capture would read: the stage with every layer and texture, the motion it replays.
+
+    Raises InputError for an unknown preset or value, StageError when the stage is none or one of its files is missing.
+    """
+    settings = load_preset(preset, overrides, own_stage=stage is not None)
+    file = stage if stage is not None else stage_path(settings)
+    open_stage(file)
+    motion = Path(settings.motion_file) if settings.motion_file else None
+    return sha256_json([stage_sha256(file), sha256_file(motion) if motion is not None and motion.is_file() else ""])

@@ -19,7 +19,8 @@ def open_stage(path: Path) -> Usd.Stage:
     try:
         stage = Usd.Stage.Open(str(path))
     except Tf.ErrorException as error:
-        reason = str(error).strip().splitlines()[-1].strip()
+        # After the place in the library's own source comes what happened.
+        reason = str(error).strip().splitlines()[-1].rsplit(" : ", 1)[-1].strip().strip("'")
         raise StageError(f"stage {path} cannot be opened as USD: {reason}") from error
     _, _, missing = UsdUtils.ComputeAllDependencies(str(path))
     if missing:

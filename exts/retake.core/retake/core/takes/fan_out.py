@@ -3,16 +3,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 from retake.core import plugins
 from retake.core.errors import TakeError
+from retake.core.processes import map_in_processes
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.takes.base import Take, TakeRequest, VideoBackend
 from retake.core.takes.make import kept_take, make_take
@@ -46,7 +44,10 @@ def produce_takes(
         return [take for take in kept if take is not None]
     workers = min(kept.count(None), os.cpu_count() or 1) if getattr(maker, "parallel", False) else 1
     if workers > 1:
-        return _in_processes(jobs, backend, extra, workers, total, progress, check_cancel)
+        return map_in_processes(
+            _one, [(backend, request, out, extra) for out, request in jobs], [request.frames for _, request in jobs],
+            workers=workers, what="takes", failure=TakeError, progress=progress, check_cancel=check_cancel,
+        )  # fmt: skip
     done, takes = 0, []
     for out, request in jobs:
         start = done
@@ -60,73 +61,5 @@ def produce_takes(
     return takes
 
 
-def _in_processes(
-    jobs: Sequence[tuple[Path, TakeRequest]],
-    backend: str,
-    extra: dict[str, Any],
-    workers: int,
-    total: int,
-    progress: Progress,
-    check_cancel: CheckCancel,
-) -> list[Take]:
-    """The same in `workers` processes (spawned: a fork of a threaded parent can deadlock)."""
-    context = multiprocessing.get_context("spawn")
-    counters = [context.Value("q", 0, lock=False) for _ in jobs]
-    with _pool(workers, context, counters) as pool:
-        futures: list[Future[Take]] = [
-            pool.submit(_one, backend, request, out, extra, k) for k, (out, request) in enumerate(jobs)
-        ]
-        try:
-            left = set(futures)
-            while left:
-                done, left = wait(left, timeout=0.1, return_when=FIRST_COMPLETED)
-                for future in done:
-                    future.result()
-                progress(min(sum(c.value for c in counters), total - bool(left)), total, "")
-                check_cancel()
-        except BaseException as error:
-            # Before shutdown, which forgets them: a take under way would otherwise be waited for to its end.
-            processes = list((pool._processes or {}).values())
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in processes:
-                process.terminate()
-            if isinstance(error, BrokenProcessPool):
-                raise TakeError(
-                    "a process that made takes ended without a word (out of memory?); the same command makes what is missing"
-                ) from error
-            raise
-    progress(total, total, "")
-    return [future.result() for future in futures]
-
-
-_counters: list[Any] = []
-
-
-def _pool(workers: int, context: Any, counters: list[Any]) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_enter, initargs=(counters,))
-
-
-def _enter(counters: list[Any]) -> None:
-    """In the child: leave Ctrl-C to the parent, which stops us, and end with it even when it is killed."""
-    import signal
-    import threading
-    from multiprocessing.connection import wait as wait_for
-
-    import cv2
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        sentinel = parent.sentinel
-        threading.Thread(target=lambda: (wait_for([sentinel]), os._exit(1)), daemon=True).start()
-    cv2.setNumThreads(1)
-    _counters[:] = counters
-
-
-def _one(backend: str, request: TakeRequest, out: Path, extra: dict[str, Any], index: int) -> Take:
-    def count(frame: int, frames: int, note: str = "") -> None:
-        _counters[index].value = min(frame, request.frames)
-
-    take = make_take(request, video_backend(backend), out, extra=extra, progress=count)
-    _counters[index].value = request.frames
-    return take
+def _one(backend: str, request: TakeRequest, out: Path, extra: dict[str, Any], progress: Progress) -> Take:
+    return make_take(request, video_backend(backend), out, extra=extra, progress=progress)

@@ -14,6 +14,7 @@ from retake.core.array_types import UInt8
 from retake.core.episode import Episode, open_episode
 from retake.core.errors import VerdictError
 from retake.core.files import read_json, sha256_bytes, sha256_file, write_json
+from retake.core.processes import map_in_processes
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.run_store import open_run
 from retake.core.verdicts.judge import examine
@@ -46,8 +47,19 @@ def verify_run(
     settings = config or load_settings()
     takes = _takes(run.takes, run.variants)
     episode = open_episode(run.episode) if takes else None
-    out = []
     progress(0, len(takes), "")
+    new = (
+        []
+        if episode is None
+        else [t for t in takes if _kept(t, episode, run.verdicts / t.folder.name, settings) is None]
+    )
+    if len(new) > 1:
+        jobs = [(take, run.episode, run.verdicts / take.folder.name, settings) for take in new]
+        map_in_processes(
+            _judge_apart, jobs, [1] * len(jobs),
+            what="verdicts", failure=VerdictError, progress=progress, check_cancel=check_cancel,
+        )  # fmt: skip
+    out = []
     for done, take in enumerate(takes):
         check_cancel()
         assert episode is not None
@@ -76,20 +88,37 @@ def _takes(folder: Path, variants: Path) -> list[_Take]:
     return out
 
 
-def _judge_take(
-    take: _Take, episode: Episode, out: Path, settings: VerdictSettings, check_cancel: CheckCancel
-) -> dict[str, Any]:
-    record, video = out / "verdict.json", take.folder / "take.mp4"
+def _judge_apart(take: _Take, episode: Path, out: Path, settings: VerdictSettings, progress: Progress) -> None:
+    """In a process of its own; the verdict is read from disk afterwards."""
+    _judge_take(take, open_episode(episode), out, settings, never)
+
+
+def _inputs(take: _Take, episode: Episode, settings: VerdictSettings) -> str:
+    """Hash of all a verdict follows from. Raises VerdictError when the video is gone."""
+    video = take.folder / "take.mp4"
     if not video.is_file():
         raise VerdictError(f"{video} is missing although {take.folder / 'take.json'} exists; make the take again")
-    inputs = sha256_bytes(
+    return sha256_bytes(
         sha256_file(video).encode(), episode.content_sha256.encode(), VERSION.encode(), repr(settings).encode(),
         sha256_file(take.first_frame).encode() if take.first_frame.is_file() else b"",
     )  # fmt: skip
-    if record.exists():
-        kept = read_json(record)
-        if kept.get("inputs_sha256") == inputs:
-            return kept
+
+
+def _kept(take: _Take, episode: Episode, out: Path, settings: VerdictSettings) -> dict[str, Any] | None:
+    """The verdict on disk, when it is of the same inputs."""
+    record = out / "verdict.json"
+    if not record.exists():
+        return None
+    kept = read_json(record)
+    return kept if kept.get("inputs_sha256") == _inputs(take, episode, settings) else None
+
+
+def _judge_take(
+    take: _Take, episode: Episode, out: Path, settings: VerdictSettings, check_cancel: CheckCancel
+) -> dict[str, Any]:
+    if (kept := _kept(take, episode, out, settings)) is not None:
+        return kept
+    record, video, inputs = out / "verdict.json", take.folder / "take.mp4", _inputs(take, episode, settings)
     camera = str(take.data.get("camera") or episode.header.cameras[0].name)
     judged = examine(
         video,

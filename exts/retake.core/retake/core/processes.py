@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Independent CPU jobs in several processes, with one progress display, cancellation, and no child that outlives us."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from retake.core.errors import RetakeError
+from retake.core.progress import CheckCancel, Progress, never, silent
+
+Made = TypeVar("Made")
+
+
+def map_in_processes(
+    function: Callable[..., Made],
+    jobs: Sequence[tuple[Any, ...]],
+    units: Sequence[int],
+    *,
+    workers: int = 0,
+    what: str = "work",
+    failure: type[RetakeError] = RetakeError,
+    progress: Progress = silent,
+    check_cancel: CheckCancel = never,
+) -> list[Made]:
+    """`function(*job, progress=…)` for every job, in `workers` processes (0: one per core); results in the jobs' order.
+
+    `units[k]` is how much of `progress` job k stands for; the function's own progress (0 … units[k]) is passed on.
+    The function and its arguments must pickle. The first error of a job is raised and the others are stopped; a process
+    that dies without an error (out of memory) raises `failure`. Raises Cancelled.
+    """
+    # Spawned: a fork of a threaded parent can deadlock.
+    context = multiprocessing.get_context("spawn")
+    counters = [context.Value("q", 0, lock=False) for _ in jobs]
+    total, workers = sum(units), min(workers or os.cpu_count() or 1, max(len(jobs), 1))
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_enter, initargs=(counters,)) as pool:
+        futures: list[Future[Made]] = [pool.submit(_one, function, job, k, units[k]) for k, job in enumerate(jobs)]
+        try:
+            left = set(futures)
+            while left:
+                done, left = wait(left, timeout=0.1, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+                progress(min(sum(c.value for c in counters), total - bool(left)), total, "")
+                check_cancel()
+        except BaseException as error:
+            # Before shutdown, which forgets them: a job under way would otherwise be waited for to its end.
+            processes = list((pool._processes or {}).values())
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in processes:
+                process.terminate()
+            if isinstance(error, BrokenProcessPool):
+                raise failure(
+                    f"a process of {what} ended without a word (out of memory?); the same command does what is missing"
+                ) from error
+            raise
+    progress(total, total, "")
+    return [future.result() for future in futures]
+
+
+_counters: list[Any] = []
+
+
+def _enter(counters: list[Any]) -> None:
+    """In the child: leave Ctrl-C to the parent, which stops us, and end with it even when it is killed."""
+    import signal
+    import threading
+    from multiprocessing.connection import wait as wait_for
+
+    import cv2
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        sentinel = parent.sentinel
+        threading.Thread(target=lambda: (wait_for([sentinel]), os._exit(1)), daemon=True).start()
+    cv2.setNumThreads(1)
+    _counters[:] = counters
+
+
+def _one(function: Callable[..., Made], job: tuple[Any, ...], index: int, units: int) -> Made:
+    def count(done: int, total: int, note: str = "") -> None:
+        _counters[index].value = min(done, units)
+
+    made = function(*job, progress=count)
+    _counters[index].value = units
+    return made
