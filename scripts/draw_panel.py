@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from retake.core.episode import open_episode
 from retake.isaac.preview import draw
 from retake.ui.layout import Widget, build_layout
-from retake.ui.state import Choice, PanelState, Phase, TakeRow, WorkerRow
+from retake.ui.state import Choice, ExportRow, PanelState, Phase, TakeRow, WorkerRow
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH, PAD = 620, 12
@@ -36,7 +36,7 @@ TONES = {
 def example() -> PanelState:
     """A state in which every part of the panel has something to show."""
     return PanelState(
-        phase=Phase.GENERATING,
+        phase=Phase.EXPORTING,
         robots=(Choice("/World/Panda", "Panda", True),),
         cameras=(
             Choice("/World/Camera", "Camera", True),
@@ -47,20 +47,24 @@ def example() -> PanelState:
         folder="~/retake_runs/20260301-101500",
         frames=81,
         disk="348 MB of pictures taken, 212 GB free",
-        message="Making takes.",
+        message="Writing the dataset.",
         worlds=(
             Choice("bun_warehouse", "bun warehouse", True),
             Choice("chips_conveyor", "chips conveyor", True),
             Choice("vegetable_kitchen", "vegetable kitchen", True),
             Choice("drone_hangar", "more worlds…", False),
         ),
-        stage_line="Takes 121/243",
-        share=0.5,
+        stage_line="Report 1/1",
+        share=1.0,
         takes=(
-            TakeRow("bun_warehouse", "done", 1.0, "composite"),
-            TakeRow("chips_conveyor", "running", 0.5),
-            TakeRow("vegetable_kitchen", "waiting", 0.0),
+            TakeRow("bun_warehouse-oscar-s42", "done", 1.0, "oscar", "pass"),
+            TakeRow("chips_conveyor-oscar-s42", "done", 1.0, "oscar", "pass"),
+            TakeRow("vegetable_kitchen-oscar-s42", "done", 1.0, "oscar", "unsure"),
         ),
+        export=ExportRow("lerobot-v3", min_verdict=0.9, include_sim=True),
+        export_folder="~/retake_datasets/20260301-101500-lerobot-v3",
+        export_line="Export 1/3",
+        export_share=1 / 3,
         worker=WorkerRow("idle", "0 queued", "19.2 of 24.0 GiB VRAM free", frozenset({"stop_worker", "free_vram"})),
         picture=40,
         backend="oscar",

@@ -585,6 +585,30 @@ def collect(sources: Sources) -> dict[str, list[Fact]]:
             how,
         )
         noted((version,), "omni.ext.IExt.on_startup", "method", "(ext_id)", f"{sim} v6.0.1", GENERATION, 0, how)
+    for name, kind, signature in (
+        ("get.prims", "function", "(path_pattern=None, path_match=None, **kwargs)"),
+        ("trigger.on_custom_event", "function", "(event_name)"),
+        ("randomizer.color", "function", "(colors, **kwargs)"),
+        ("distribution.uniform", "function", "(lower, upper, **kwargs)"),
+        ("utils.send_og_event", "function", "(event_name)"),
+    ):
+        for version, tag in new.items():
+            path, line = sources.find(tag, f"rep.{name}(")
+            add(version, f"omni.replicator.core.{name}", kind, signature, f"{sim} {tag}", path, line, "usage")
+        noted(old, f"omni.replicator.core.{name}", kind, signature, f"{sim} v5.1.0", path, 0, "unverified")
+    simulation_app = "source/extensions/isaacsim.simulation_app/isaacsim/simulation_app/simulation_app.py"
+    methods = tuple(f"SimulationApp.{n}" for n in ("close", "run_coroutine", "update"))
+    python(new, "isaacsim", sim, simulation_app, "isaacsim", *methods)
+    for version, tag in new.items():
+        signature, line, _ = sources.python("isaacsim", tag, simulation_app, "SimulationApp.__init__")
+        add(version, "isaacsim.SimulationApp", "function", signature, f"{sim} {tag}", simulation_app, line, "source")
+    for version, module in (("4.5", "isaacsim"), ("4.2", "omni.isaac.kit")):
+        for fact in [f for f in out["5.1"] if f.name.startswith("isaacsim.SimulationApp")]:
+            name = fact.name.replace("isaacsim.", f"{module}.", 1)
+            # close() takes no more than wait_for_replicator in 5.0; run_coroutine is not known before it.
+            signature = "(wait_for_replicator=True)" if name.endswith(".close") else fact.signature
+            if not name.endswith(".run_coroutine"):
+                noted((version,), name, fact.kind, signature, f"{sim} v5.0.0", fact.path, 0, "unverified")
     for name in WIDGETS:
         for version, tag in new.items():
             path, line = sources.find(tag, f"ui.{name}(")

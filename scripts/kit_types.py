@@ -4,8 +4,8 @@
     git clone --bare https://github.com/isaac-sim/IsaacSim
     git clone --bare https://github.com/work-r-labs/isaacsim_typings_5
     git clone --bare https://github.com/NVIDIA-Omniverse/PhysX
-    pip install pyright types-usd
-    python scripts/kit_types.py --isaacsim IsaacSim.git --typings isaacsim_typings_5.git --physx PhysX.git
+    pip install pyright; pip download --no-deps types-usd && unzip types_usd-*.whl -d types_usd
+    python scripts/kit_types.py --isaacsim IsaacSim.git --typings isaacsim_typings_5.git --physx PhysX.git --usd types_usd
 
 Nothing of them is committed; without them the script says so and returns 0. pyright silently stops checking after a call
 that it infers never to return, and treats an unresolved import as "anything goes". So a *canary*, a deliberate error on a
@@ -28,6 +28,7 @@ TAGS = {"5.1": "v5.1.0", "6.x": "v6.0.1"}
 PHYSX_TAG = {"5.1": "107.3-omni-and-physx-5.6.1", "6.x": "110.0-omni-and-physx-5.8.0"}
 EXTENSIONS = {
     "isaacsim.core.simulation_manager": "source/extensions/isaacsim.core.simulation_manager/python",
+    "isaacsim.simulation_app": "source/extensions/isaacsim.simulation_app/isaacsim/simulation_app",
     "isaacsim.core.version": "source/extensions/isaacsim.core.version/isaacsim/core/version",
 }
 TYPINGS = ("carb", "omni/kit/app", "omni/usd", "omni/kit/notification_manager", "omni/kit/menu/utils", "usdrt")
@@ -41,6 +42,8 @@ import omni.kit.app
 import omni.usd
 import omni.kit.notification_manager as notices
 from isaacsim.core.simulation_manager import SimulationManager{events}
+from isaacsim.core.version import get_version
+from isaacsim.simulation_app import SimulationApp
 import omni.physics.tensors.api as tensors
 
 def step(dt: float, context: object = None) -> None: ...
@@ -67,6 +70,16 @@ uid = SimulationManager.register_callback(step, {event}, order=1)
 SimulationManager.deregister_callback(uid)
 SimulationManager.get_simulation_time()
 SimulationManager.register_callback(step)  # canary manager
+# section: version
+get_version()
+get_version(3)  # canary version
+# section: simulation app
+simulation_app = SimulationApp({{"headless": True, "width": 1280, "height": 720}})
+async def work() -> None: ...
+simulation_app.run_coroutine(work())
+simulation_app.update()
+{close}
+simulation_app.close(code=3)  # canary simulation app
 # section: tensors
 view = tensors.create_simulation_view("numpy")
 view.set_subspace_roots("/")
@@ -77,6 +90,20 @@ robots.get_dof_projected_joint_forces(); robots.get_dof_position_targets(); robo
 view.create_rigid_body_view(["/a"]).get_transforms()
 view.create_rigid_body_view(["/a"]).get_nothing()  # canary tensors
 """
+USD_PROBE = """
+from pxr import Gf, Sdf, Usd, UsdGeom
+# section: pxr
+stage = Usd.Stage.CreateInMemory()
+layer = Sdf.Layer.CreateAnonymous("x")
+with Usd.EditContext(stage, Usd.EditTarget(layer)):
+    prim = stage.OverridePrim("/a")
+    prim.AddAppliedSchema("PhysxContactReportAPI")
+    prim.CreateAttribute("b", Sdf.ValueTypeNames.Float).Set(0.0)
+stage.GetSessionLayer().subLayerPaths.append(layer.identifier)
+UsdGeom.Camera(prim).GetFocalLengthAttr().Get()
+Gf.Matrix4d().ExtractTranslation()
+stage.GetNothing()  # canary pxr
+"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -84,12 +111,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("isaacsim", "typings", "physx"):
         parser.add_argument(f"--{name}", type=Path, help=f"git directory of the {name} sources")
+    parser.add_argument("--usd", type=Path, help="folder of the unpacked types-usd wheel; without it pxr is a hole")
+    parser.add_argument("--version", choices=tuple(TAGS), help="one version only")
     options = parser.parse_args(argv)
     if not all(getattr(options, name) and getattr(options, name).exists() for name in ("isaacsim", "typings", "physx")):
         print("kit_types: skipped: the public sources are not here; `--help` says how to fetch them")
         return 0
     bad = 0
-    for version in TAGS:
+    for version in [options.version] if options.version else TAGS:
         with tempfile.TemporaryDirectory() as folder:
             bad += check(version, Path(folder), options)
     return 1 if bad else 0
@@ -109,7 +138,12 @@ def check(version: str, folder: Path, options: argparse.Namespace) -> int:
         stubs / "omni/physics/tensors",
     )
     event = "SimulationEvent.PHYSICS_POST_STEP" if version == "6.x" else "IsaacEvents.POST_PHYSICS_STEP"
-    probe = PROBE.format(events=f", {event.split('.')[0]}", event=event)
+    close = "simulation_app.close(exit_code=3)" if version == "6.x" else "simulation_app.close(skip_cleanup=False)"
+    probe = PROBE.format(events=f", {event.split('.')[0]}", event=event, close=close)
+    if options.usd is not None:
+        for name in ("pxr", "Boost"):  # without their base class every attribute would pass
+            shutil.copytree(options.usd / f"{name}-stubs", stubs / name)
+        probe += USD_PROBE
     (folder / "probe.py").write_text(probe)
     adapters = folder / "retake"
     shutil.copytree(
@@ -147,12 +181,12 @@ def check(version: str, folder: Path, options: argparse.Namespace) -> int:
         place: text for place, text in errors.items() if place not in expected and not place[0].startswith("stubs")
     }
     # Without types-usd the compiled pxr has no declared members: a hole, named, not an error of the adapters.
-    usd_hole = {place for place, text in wrong.items() if 'of module "pxr.' in text}
+    usd_hole = {p for p, text in wrong.items() if options.usd is None and 'of module "pxr.' in text}
     wrong = {place: text for place, text in wrong.items() if place not in usd_hole}
     calls = sum(line.count("(") for line in probe.splitlines() if "canary" not in line)
     print(
         f"{version}: {calls} probed calls, {len(expected)} canaries, {len(expected) - len(dead)} reported, {len(wrong)} errors, "
-        f"{len(usd_hole)} pxr names unchecked (pip install types-usd); holes: {', '.join(HOLES)}"
+        f"{len(usd_hole)} pxr names unchecked{'' if options.usd else ' (see --usd)'}; holes: {', '.join(HOLES)}"
     )
     for place in dead:
         print(f"  canary not reported: {place[0]}:{place[1]}")

@@ -122,18 +122,19 @@ def test_an_export_stopped_after_any_episode_resumes_to_the_same_bytes(runs, tmp
     export(runs, tmp_path / "d", opts(fmt, limits=limits))
     undisturbed = tree(tmp_path / "d")
     shutil.rmtree(tmp_path / "d")
-    countdown = itertools.count()
+    for attempt in itertools.count():
+        countdown = itertools.count()
 
-    def stop_every_second_time():
-        if next(countdown) % 2:
-            raise Cancelled("stop")
+        def stop_in_the_middle(countdown=countdown, allowed=5 + 7 * attempt):
+            if next(countdown) >= allowed:
+                raise Cancelled("stop")
 
-    for _ in range(20):
         try:
-            export(runs, tmp_path / "d", opts(fmt, limits=limits), check_cancel=stop_every_second_time)
+            export(runs, tmp_path / "d", opts(fmt, limits=limits), check_cancel=stop_in_the_middle)
             break
         except Cancelled:
             assert not (tmp_path / "d").exists(), "nothing half-written is visible"
+    assert attempt > 2, "it was stopped between episodes and between frames of one"
     assert tree(tmp_path / "d") == undisturbed
 
 

@@ -20,6 +20,7 @@ from retake.core.episode import open_episode
 from retake.core.errors import EpisodeError, ExportError, InputError, MissingDependencyError
 from retake.core.export import ExportOptions, Selection, VideoOptions, cli, encode, export
 from retake.core.export import staging as staging_module
+from retake.core.export.collect import plan
 from retake.core.export.licences import commercial_obstacle
 from retake.core.export.reader import Dataset
 from retake.core.files import write_json
@@ -27,6 +28,7 @@ from retake.core.files import write_json
 pytest.importorskip("pyarrow")
 H264 = VideoOptions.of("h264")
 TESTS = Path(__file__).parent
+FULL = os.environ.get("RETAKE_FULL") == "1"
 
 
 def attempt(runs, out, match, *, selection=None, error=ExportError, **options):
@@ -294,3 +296,132 @@ def test_cli(tmp_path, capsys):
 )  # fmt: skip
 def test_licence_terms(licence, allowed):
     assert (commercial_obstacle(licence) is None) == allowed
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"min_verdict": float("nan")}, {"min_verdict": 95.0}, {"min_verdict": -0.1}, {"window": -5}]
+)
+def test_numbers_that_would_let_everything_through_are_refused(wrong):
+    with pytest.raises(InputError, match="expected a"):
+        Selection(**wrong)
+
+
+def test_a_camera_nobody_has_and_runs_without_takes(tmp_path):
+    run = make_run(tmp_path / "a", takes=1)
+    typo = Selection(cameras=("frnt",))
+    attempt(
+        [run], tmp_path / "d", "unknown camera of these runs 'frnt'; valid: front", selection=typo, error=InputError
+    )
+    attempt(
+        [make_run(tmp_path / "b", takes=0)], tmp_path / "d", "the runs hold no takes; `retake takes RUN` makes them"
+    )
+
+
+def changed(path, **values):
+    data = json.loads(path.read_text("utf-8"))
+    write_json(path, {k: v for k, v in {**data, **values}.items() if v is not ...})
+
+
+def test_what_nothing_vouches_for_is_no_training_data(tmp_path):
+    run = make_run(tmp_path / "a", takes=1)
+    sidecar, verdict = run / "takes/v000-front/take.json", run / "verdicts/v000-front/verdict.json"
+    variant = run / "variants/000/variant.json"
+    for path, change, message in (
+        (verdict, {"video_sha256": ...}, "its verdict is of another video"),
+        (sidecar, {"video_sha256": ...}, "states no hash of the video"),
+        (variant, {"frame_sha256": "f" * 64}, "its first frame is not the one its variant holds now"),
+    ):
+        before = path.read_bytes()
+        changed(path, **change)
+        attempt([run], tmp_path / "d", message)
+        path.write_bytes(before)
+    # A first frame of unknown origin has no licence either.
+    changed(variant, frame_sha256=...)
+    export([run], tmp_path / "d", ExportOptions(video=H264))
+    attempt([run], tmp_path / "e", "its first frame is not the one", selection=Selection(only_commercial=True))
+
+
+def test_a_verdict_of_another_video_lends_its_numbers_to_nothing(tmp_path):
+    run = make_run(tmp_path / "a", takes=1)
+    changed(run / "verdicts/v000-front/verdict.json", video_sha256="0" * 64)
+    wanted = Selection(unverified=True, min_verdict=0.5)
+    attempt([run], tmp_path / "d", "verdict probability None is below", selection=wanted)
+    export([run], tmp_path / "d", ExportOptions(video=H264), Selection(unverified=True))
+    (row,) = Dataset(tmp_path / "d").episodes()
+    assert (row.provenance["accepted"], row.provenance["verdict_status"]) == (False, "none")
+    assert row.provenance["verdict_probability"] is None
+
+
+def test_only_commercial_does_not_add_to_what_is_not(tmp_path):
+    terms = ("CC-BY-NC-4.0", "MIT")
+    runs = [make_run(tmp_path / "ab"[i], takes=1, seed=i, licence=terms[i]) for i in range(2)]
+    export(runs[:1], tmp_path / "d", ExportOptions(video=H264))
+    only = Selection(only_commercial=True)
+    attempt(runs[1:], tmp_path / "d", "already holds a/v000-front, whose licence_model", selection=only, append=True)
+    export(runs[1:], tmp_path / "e", ExportOptions(video=H264), only)
+    third = make_run(tmp_path / "c", takes=1, seed=2)
+    (report,) = export([third], tmp_path / "e", ExportOptions(video=H264, append=True), only)
+    assert report.episodes == 2
+
+
+WRONG = (None, 3, -1, 1e400, "x", [], [1], {}, {"a": 1}, True, "\ud800")
+
+
+def test_json_of_any_kind_is_explained_and_never_a_traceback(tmp_path):
+    """Every value of every sidecar replaced by values of every kind: the export works or says which file is wrong."""
+    run, draw = make_run(tmp_path / "a", takes=1), random.Random(5)
+    sidecars = [
+        *run.glob("takes/*/take.json"),
+        *run.glob("variants/*/variant.json"),
+        *run.glob("verdicts/*/verdict.json"),
+    ]
+    cases = [(p, key, value) for p in sidecars for key in json.loads(p.read_text("utf-8")) for value in WRONG]
+    refused = exported = 0
+    for path, key, value in cases if FULL else draw.sample(cases, 120):
+        before = path.read_bytes()
+        path.write_text(json.dumps({**json.loads(before), key: value}), "utf-8")
+        selection = Selection(only_commercial=draw.random() < 0.5, unverified=draw.random() < 0.5)
+        try:
+            found = plan([run], selection)
+        except (ExportError, InputError):
+            refused += 1
+        else:
+            exported += 1
+            for item in found.items:
+                json.dumps([item.task, item.provenance], ensure_ascii=False, allow_nan=False).encode()
+        finally:
+            path.write_bytes(before)
+    assert exported > 20
+    assert refused > 20
+    for path in sidecars:
+        before = path.read_bytes()
+        for text in ("[]", "3", "null", "{", ""):
+            path.write_text(text, "utf-8")
+            attempt([run], tmp_path / "d", path.name)
+        path.write_bytes(before)
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path):
+    runs = [make_run(tmp_path / name, takes=1, seed=i) for i, name in enumerate("ab")]
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk/d")
+    export(runs[:1], tmp_path / "link", ExportOptions(video=H264))
+    export(runs, tmp_path / "link", ExportOptions(video=H264, append=True))
+    assert (tmp_path / "link").is_symlink()
+    assert len(Dataset(tmp_path / "disk/d")) == 2
+
+
+def test_sigterm_stops_between_frames_and_the_same_command_goes_on(tmp_path):
+    """What the panel's Cancel sends."""
+    run = make_run(tmp_path / "r", takes=2, frames=60)
+    command = [sys.executable, "-m", "retake.core.cli", "export", str(run), "--out", str(tmp_path / "d")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr.readline().startswith("Export: 0/2")
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "the same command goes on from here" in said
+    assert not (tmp_path / "d").exists()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    assert len(Dataset(tmp_path / "d")) == 2
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []

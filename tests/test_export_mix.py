@@ -141,6 +141,8 @@ def test_weights_must_sum_to_one_and_texts_are_checked(datasets, tmp_path):
     for text in ("real", "real=dir", "real=dir:2", "=dir:0.5"):
         with pytest.raises(InputError, match="NAME=DIR:WEIGHT"):
             parse_source(text)
+    with pytest.raises(InputError, match="expected a positive number"):
+        shares([0.5, 0.5], [3, 3], -2)
 
 
 def test_cli_and_weights_only(datasets, tmp_path, capsys):

@@ -3,22 +3,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fakes.kit import FakeKit
 from fakes.stage import make_stage, random_motion, session_is_clean
+from isaac_support import motion, request
 from pxr import Usd, UsdGeom, UsdPhysics
-from test_isaac_capture import motion, request
 
 from retake.core.episode import EpisodeWriter, open_episode
 from retake.core.errors import InputError, RetakeError, StageError
+from retake.isaac.contacts import ContactReports
 from retake.isaac.live_capture import LiveCapture
 from retake.isaac.request import Phase, request_from
+from retake.isaac.stepped import drive_stepped
 
 
 def end(capture: LiveCapture, kit: FakeKit) -> LiveCapture:
@@ -155,6 +160,116 @@ def test_a_prim_deleted_in_mid_capture_keeps_the_frames_before_it(version: str, 
         assert "complete frames are kept" in capture.status.message
         assert len(open_episode(tmp_path / "e")) >= 5
         assert is_untouched(kit)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/World/Arm0", r"robot 'Arm0' \(/World/Arm0\) was deleted while recording"),
+        ("/World/Camera0", r"camera 'Camera0' \(/World/Camera0\) was deleted while recording"),
+    ],
+)
+def test_a_robot_or_camera_deleted_from_the_stage_ends_the_recording_at_once(
+    path: str, message: str, tmp_path: Path
+) -> None:
+    """A renderer may go on with a stale picture, and views with a stale state: the prim itself is what counts."""
+    source = random_motion(make_stage(), 200)
+    with FakeKit("6.x", source) as kit:
+        capture = LiveCapture(request(tmp_path / "e"))
+        capture.start()
+        kit.play()
+        kit.update(30)
+        source.stage.RemovePrim(path)
+        kit.update(1)
+        assert capture.status.phase is not Phase.RECORDING
+        end(capture, kit)
+        assert capture.status.phase is Phase.FAILED
+        assert re.search(message, capture.status.message)
+        assert "complete frames are kept" in capture.status.message
+        assert len(open_episode(tmp_path / "e")) >= 5
+        assert is_untouched(kit)
+
+
+@pytest.mark.parametrize("playing", [True, False])
+def test_another_stage_opened_while_recording_ends_it(playing: bool, tmp_path: Path) -> None:
+    with FakeKit("5.1", random_motion(make_stage(), 200)) as kit:
+        first = kit.motion.stage
+        capture = LiveCapture(request(tmp_path / "e"))
+        capture.start()
+        if playing:
+            kit.play()
+            kit.update(30)
+        kit.motion = random_motion(make_stage(), 200)
+        end(capture, kit)
+        assert "the stage was closed or replaced while recording" in capture.status.message
+        assert capture.status.phase is Phase.FAILED
+        assert is_untouched(kit)
+        assert session_is_clean(first)
+    if playing:
+        assert len(open_episode(tmp_path / "e")) >= 5
+
+
+def test_one_thing_that_cannot_be_taken_back_leaves_nothing_else_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An expired stage, a view Kit closed by itself: the settings are put back and the episode is completed all the same."""
+
+    def expired(self: Any) -> None:
+        raise RuntimeError("Accessed invalid expired stage")
+
+    monkeypatch.setattr(ContactReports, "close", expired)
+    with FakeKit("6.x", random_motion(make_stage(), 200)) as kit:
+        capture = LiveCapture(request(tmp_path / "e"))
+        capture.start()
+        kit.play()
+        kit.update(30)
+        capture.stop("done")
+        end(capture, kit)
+        assert capture.status.phase is Phase.DONE
+        assert [n for n in capture.status.notes if "expired stage" in n and "contact reports" in n]
+        assert (kit.products, kit.writers, kit.post_step) == ([], [], {})
+        assert kit.settings["/omni/replicator/captureOnPlay"] is True
+        assert kit.settings["/exts/isaacsim.core.throttling/enable_async"] is True
+    assert len(open_episode(tmp_path / "e")) >= 5
+
+
+def test_a_setting_that_was_not_there_is_not_there_afterwards(tmp_path: Path) -> None:
+    with FakeKit("6.x", motion()) as kit:
+        del kit.settings["/omni/replicator/captureOnPlay"]
+        before = dict(kit.settings)
+        capture = LiveCapture(request(tmp_path / "e"))
+        capture.start()
+        capture.close("never played")
+        assert kit.settings == before
+
+
+def test_a_camera_in_mid_capture_with_a_zero_focal_length_keeps_the_frames_before_it(tmp_path: Path) -> None:
+    def later(data: dict[str, Any], frame: Any) -> dict[str, Any]:
+        for entries in data["renderProducts"].values():
+            if frame.row > 20:
+                entries["camera_params"]["cameraFocalLength"] = 0.0
+                entries["camera_params"]["cameraProjection"] = np.zeros(16)
+        return data
+
+    with FakeKit("6.x", motion(), payload_filter=later) as kit:
+        capture = LiveCapture(request(tmp_path / "e"))
+        capture.start()
+        kit.play()
+        kit.update(60)
+        end(capture, kit)
+        assert capture.status.phase is Phase.FAILED
+        assert "focal length of zero or less" in capture.status.message
+    assert len(open_episode(tmp_path / "e", allow_incomplete=True)) >= 3
+
+
+def test_asynchronous_rendering_is_no_obstacle_in_stepped_mode(tmp_path: Path) -> None:
+    with FakeKit("6.x", motion()) as kit:
+        kit.settings["/app/asyncRendering"] = True
+        capture = LiveCapture(request(tmp_path / "e", mode="stepped", frames=3))
+        capture.start()
+        asyncio.run(drive_stepped(capture))
+        end(capture, kit)
+        assert len(capture.episode) == 3
 
 
 def test_stop_ends_the_episode_with_its_frames(tmp_path: Path) -> None:

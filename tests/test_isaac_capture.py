@@ -8,6 +8,7 @@ the source bit for bit, and image k shows the state of frame k.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,78 +16,21 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes.kit import FakeKit, row_in
-from fakes.stage import Motion, make_stage, random_motion, session_is_clean
+from fakes.stage import Motion, session_is_clean
 from hypothesis import Phase as Stage
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from isaac_support import VERSIONS, check_exact, finished, motion, request
 
 from retake.core.episode import Episode
-from retake.core.geometry import pose_from_wxyz, wxyz_from_xyzw
 from retake.isaac.live_capture import LiveCapture
-from retake.isaac.request import CaptureRequest, Phase
+from retake.isaac.request import Phase
 
 ROOT = Path(__file__).resolve().parents[1]
-VERSIONS = ("4.2", "4.5", "5.1", "6.x")
 FULL = os.environ.get("RETAKE_FULL") == "1"
-SCHEDULES = int(os.environ.get("RETAKE_SCHEDULES", "500" if FULL else "30"))
+SCHEDULES = int(os.environ.get("RETAKE_SCHEDULES", "500" if FULL else "20"))
 NO_SHRINKING = (Stage.explicit, Stage.reuse, Stage.generate)
 """A schedule takes half a second; shrinking one would take minutes."""
-_MOTIONS: dict[Any, Motion] = {}
-
-
-def motion(**options: Any) -> Motion:
-    """A stage with a motion, made once per kind."""
-    key = tuple(sorted(options.items()))
-    if key not in _MOTIONS:
-        _MOTIONS[key] = random_motion(make_stage(**options), 400, seed=len(_MOTIONS))
-    return _MOTIONS[key]
-
-
-def request(folder: Path | str, **changes: Any) -> CaptureRequest:
-    return CaptureRequest(**{"output": str(folder), "width": 32, "height": 24, "task": "test", **changes})
-
-
-def finished(capture: LiveCapture, kit: FakeKit) -> Episode:
-    """Let an ending recording end."""
-    kit.update(12)
-    assert capture._finisher is not None, capture.status
-    capture._finisher.join(30)
-    return capture.episode
-
-
-def check_exact(episode: Episode, source: Motion, stride: int) -> list[int]:
-    """Whether an episode is the source: returns the rows, or raises AssertionError saying what differs."""
-    cameras = [c.name for c in episode.header.cameras]
-    rows = [row_in(episode.image(cameras[0], "rgb", k)) for k in range(len(episode))]
-    assert np.all(np.diff(rows) == stride), f"rows {rows} are not {stride} physics steps apart"
-    mpu = 1.0
-    if np.abs(source.objects[:, 0, :3]).max() > 10:
-        mpu = 0.01
-    for index, robot in enumerate(source.robots):
-        name = robot.spec.name
-        kinds = [j.kind for j in robot.spec.joints if j.kind != "fixed"]
-        scale = np.array([1.0 if kind == "revolute" else mpu for kind in kinds])
-        for channel, table in (("position", source.q), ("velocity", source.dq)):
-            expected = table[index][rows].astype(np.float64) * scale
-            assert np.array_equal(episode.joint(name, channel), expected), f"{channel} of {name}"
-        following = source.target[index][np.array(rows) + 1].astype(np.float64) * scale
-        held = episode.joint(name, "target")
-        assert np.array_equal(held[:-1], following[:-1]), f"target of {name}"
-        truth = robot.spec.forward_kinematics(episode.joint(name, "position"), robot.T_world_link[robot.spec.root])
-        assert np.abs(episode.link_poses(name) - truth).max() < 1e-5, f"link poses of {name}"
-    if mpu == 1.0 and episode.header.robots:
-        raw = source.objects[rows].astype(np.float64)
-        assert np.array_equal(episode.object_poses, pose_from_wxyz(raw[..., :3], wxyz_from_xyzw(raw[..., 3:])))
-    for k, row in enumerate(rows):
-        samples = episode.physics(k)
-        assert samples is not None
-        assert len(samples.time_s) == (1 if k == 0 else stride)
-        assert samples.time_s[-1] == episode.time_s[k]
-        for camera in cameras[1:]:
-            assert row_in(episode.image(camera, "rgb", k)) == row, f"{camera} at frame {k}"
-        depth = episode.image(cameras[0], "depth", k)
-        assert np.float32(depth[1, 1]) == pytest.approx((1.0 + row / 1000) * mpu, rel=1e-6)
-    return rows
 
 
 @given(
@@ -96,7 +40,7 @@ def check_exact(episode: Episode, source: Motion, stride: int) -> list[int]:
     frame_updates=st.integers(1, 4),
     cameras=st.integers(1, 2),
     wrist=st.booleans(),
-    units=st.sampled_from(["m", "cm-y-up"]),
+    units=st.sampled_from(["m", "m-offset", "cm-y-up"]),
     robots=st.integers(1, 2),
     stopped_in_between=st.booleans(),
 )
@@ -114,7 +58,9 @@ def test_the_captured_episode_is_the_source(
 ) -> None:
     """≥ 500 randomised schedules at full count."""
     rng = np.random.default_rng(seed)
-    kind = {"metres_per_unit": 0.01, "up_axis": "Y"} if units == "cm-y-up" else {}
+    kind: dict[str, Any] = {"metres_per_unit": 0.01, "up_axis": "Y"} if units == "cm-y-up" else {}
+    if units == "m-offset":
+        kind = {"offset": (1.25, -0.5)}  # a lens shift, in the aperture's own unit
     source = motion(robots=robots, cameras=cameras, wrist=wrist, **kind)
     lags = rng.integers(0, 7, 400)
     paths = [f"/World/Camera{i}" for i in range(cameras)] + (["/World/Arm0/hand/Wrist"] if wrist else [])
@@ -150,7 +96,7 @@ def test_the_captured_episode_is_the_source(
         capture.start()
         kit.update(int(rng.integers(0, 4)))
         kit.play()
-        for _ in range(6):
+        for _ in range(4):
             kit.update(int(rng.integers(1, 9)) + frame_updates)
             if rng.random() < 0.3:
                 kit.pause()
@@ -160,8 +106,7 @@ def test_the_captured_episode_is_the_source(
         (kit.stop if rng.random() < 0.5 else lambda: capture.stop("done"))()
         episode = finished(capture, kit)
         assert capture.status.phase is Phase.DONE, capture.status
-        rows = check_exact(episode, source, stride)
-        assert rows
+        assert check_exact(episode, source, stride, contacts=True)
         assert episode.header.physics_dt_s == pytest.approx(1 / 120)
         assert capture.status.dropped == 0
         assert session_is_clean(source.stage)
@@ -405,23 +350,91 @@ class TestPlantedFaults:
         """5.x hands out one buffer: without copies every frame would hold the last state."""
         from retake.isaac import tensors
 
-        class View(np.ndarray):
-            pass
+        class Kept:
+            def __init__(self, array: np.ndarray) -> None:
+                self._array = array
 
-        def keep(self: Any) -> Any:
-            raw = original(self)
-            buffers = [v.__dict__["_implementation"]._buffers for v in self._views]
-            robot = tensors.RawRobot(
-                *(
-                    buffers[0][n][0]
-                    for n in ("dof positions", "dof velocities", "joint forces", "dof targets", "link transforms")
-                )
-            )
-            return tensors.RawState((robot,), raw.objects)
+            def array(self) -> np.ndarray:
+                return self._array
 
-        original = tensors.TensorReader.read
-        monkeypatch.setattr(tensors.TensorReader, "read", keep)
+        monkeypatch.setattr(tensors, "snapshot", Kept)
         source = motion()
         capture = run(tmp_path / "e", source, version="5.1")
         with pytest.raises(AssertionError):
             check_exact(capture.episode, source, 4)
+
+    @pytest.mark.parametrize(
+        ("module", "name", "wrong", "message"),
+        [
+            ("rendered_camera", "CV_FROM_USD", np.diag([1.0, 1, 1, 1]), "Camera0"),
+            (
+                "rendered_camera",
+                "column_from_row_matrix",
+                lambda m: np.asarray(m).reshape(4, 4),
+                "rigid|Camera0|transposed",
+            ),
+            ("stage_reader", "encode_normals", lambda n: (-np.asarray(n) * 32767).astype(np.int16), "normals of"),
+        ],
+    )
+    def test_a_wrong_convention(
+        self, module: str, name: str, wrong: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """OpenGL axes kept, row vectors kept, normals inward: the law names the camera, or the recording refuses."""
+        import importlib
+
+        monkeypatch.setattr(importlib.import_module(f"retake.isaac.{module}"), name, wrong)
+        source = motion()
+        capture = run(tmp_path / "e", source)
+        if capture.status.phase is Phase.FAILED:
+            assert re.search(message, capture.status.message), capture.status.message
+            return
+        with pytest.raises(AssertionError, match=message):
+            check_exact(capture.episode, source, 4)
+
+    def test_an_aperture_offset_of_the_wrong_sign(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from retake.isaac import rendered_camera
+
+        original = rendered_camera.intrinsics
+
+        def mirrored(params: Any, size: Any, path: str) -> Any:
+            K = original(params, size, path)
+            K[0, 2] = size[0] - K[0, 2]
+            return K
+
+        monkeypatch.setattr(rendered_camera, "intrinsics", mirrored)
+        source = motion(offset=(1.25, -0.5))
+        capture = run(tmp_path / "e", source)
+        with pytest.raises(AssertionError, match="Camera0"):
+            check_exact(capture.episode, source, 4)
+
+    def test_a_y_up_stage_taken_for_z_up(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from retake.isaac import stage_reader
+
+        source = motion(metres_per_unit=0.01, up_axis="Y")
+        original = stage_reader.rendered_camera
+        monkeypatch.setattr(
+            stage_reader,
+            "rendered_camera",
+            lambda params, size, mpu, R, path: original(params, size, mpu, np.eye(3), path),
+        )
+        capture = run(tmp_path / "e", source)
+        with pytest.raises(AssertionError, match="Camera0"):
+            check_exact(capture.episode, source, 4)
+
+    def test_a_contact_normal_of_the_wrong_sign(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from dataclasses import replace
+
+        from retake.isaac import stage_reader
+
+        source = motion()
+        check_exact(run(tmp_path / "a", source, contacts=True).episode, source, 4, contacts=True)
+        original = stage_reader.decode_contact
+
+        def flipped(*arguments: Any) -> Any:
+            found = original(*arguments)
+            return replace(found, normal=tuple(-v for v in found.normal))
+
+        monkeypatch.setattr(stage_reader, "decode_contact", flipped)
+        capture = run(tmp_path / "b", source, contacts=True)
+        with pytest.raises(AssertionError):
+            check_exact(capture.episode, source, 4, contacts=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from fakes.kit import FakeKit
-from test_isaac_capture import VERSIONS, motion
+from isaac_support import VERSIONS, motion
 
 from retake.core import doctor
 from retake.isaac import selftest

@@ -85,6 +85,25 @@ def test_only_what_depends_on_a_changed_setting_is_made_again(finished, tmp_path
     assert open_episode(run / "episode").content_sha256 != open_episode(finished / "episode").content_sha256
 
 
+def test_an_episode_stays_where_the_simulator_that_could_read_its_stage_is_not_installed(monkeypatch):
+    from retake.core import pipeline, plugins
+    from retake.core.config import RunConfig
+    from retake.core.errors import MissingDependencyError
+
+    config = RunConfig()
+    here = pipeline._capture_inputs(config, None)
+
+    def missing(reference: str, *, extra: str = "") -> object:
+        raise MissingDependencyError(f"{reference} [{extra}]")
+
+    monkeypatch.setattr(plugins, "load", missing)
+    there = pipeline._capture_inputs(config, None)
+    assert here != there
+    assert pipeline._same(here, there)
+    assert not pipeline._same("another" + here, there)
+    assert not pipeline._same(None, there)
+
+
 def test_two_undisturbed_runs_are_equal(finished, tmp_path):
     assert arrow("run", "--run", tmp_path / finished.name, *arrow_driver.SMALL) == 0
     one, two = artefacts(finished), artefacts(tmp_path / finished.name)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import sys
 from collections.abc import Iterator
@@ -11,9 +12,12 @@ from typing import Any
 
 import pytest
 from fakes.kit import FakeKit
-from fakes.stage import make_stage, random_motion, session_is_clean
+from fakes.stage import make_stage, planned_motion, random_motion, session_is_clean
 from fakes.ui import FakeUi
+from isaac_support import products
+from pxr import Usd
 
+from retake.core.episode import open_episode
 from retake.ui.state import Phase
 
 
@@ -122,10 +126,130 @@ def test_disabling_the_capture_extension_completes_a_recording(kit: tuple[FakeKi
     assert "RetakeWriter" in fake.registry
     capture = LiveCapture(CaptureRequest(output=str(tmp_path / "e"), width=32, height=24))
     capture.start()
-    module.track(capture)
+    script = sys.modules["omni.replicator.core"].WriterRegistry.get("RetakeWriter")  # a user's own script, beside it
+    script.initialize(output_dir=str(tmp_path / "s"))
+    script.attach(products(fake, 1))
     fake.play()
     fake.update(30)
     extension.on_shutdown()
     assert fake.registry == {}
     assert len(capture.episode) > 3
+    assert len(open_episode(tmp_path / "s")) > 3
     assert fake.post_step == {}
+
+
+def test_the_dataset_section_reaches_the_model(kit: tuple[FakeKit, FakeUi]) -> None:
+    _, fake_ui = kit
+    extension = importlib.import_module("retake.ui.extension").RetakeUiExtension()
+    extension.on_startup("x")
+    extension.show()
+    window = fake_ui.windows[0]
+    window.frame.rebuild()
+    box = next(b for b in window.frame.all("CheckBox") if "--only-commercial" in b.kwargs["tooltip"])
+    box.model.value = True
+    for call in box.model.changed:
+        call(box.model)
+    combo = window.frame.all("ComboBox")[-1]
+    combo.model.value = 2
+    for call in combo.model.changed:
+        call(combo.model)
+    state = extension._model.state
+    assert (state.export.only_commercial, state.export.format) == (True, "oscar")
+    extension.on_shutdown()
+
+
+def test_a_run_becomes_a_dataset_in_a_process_of_its_own(
+    kit: tuple[FakeKit, FakeUi], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real command line: verdicts are listed, progress and the end are reported, a refusal says what to do."""
+    import json
+    import time
+
+    from export_runs import make_run, write_take
+
+    from retake.core.episode import open_episode
+    from retake.ui.state import ExportRow, TakeRow
+
+    ports = importlib.import_module("retake.ui.kit_ports")
+    run = make_run(tmp_path / "r", takes=1)
+    write_take(run, open_episode(run / "episode"), 1, status="fail")
+    stale = run / "verdicts" / write_take(run, open_episode(run / "episode"), 2) / "verdict.json"
+    stale.write_text(json.dumps({**json.loads(stale.read_text("utf-8")), "video_sha256": "0"}), "utf-8")
+    (run / "takes/v003-front").mkdir()
+    starter = ports.KitStarter(None)
+    assert [row for row in starter.takes(run) if row.state != "waiting"] == [
+        TakeRow("v000-front", "done", 1.0, "composite", "pass"), TakeRow("v001-front", "done", 1.0, "composite", "fail"),
+        TakeRow("v002-front", "done", 1.0, "composite", ""), TakeRow("v003-front", "running"),
+    ]  # fmt: skip
+    monkeypatch.setattr(ports.processes, "find_python", lambda setting: Path(sys.executable))
+    wanted = ExportRow("hdf5-isaaclab", only_commercial=True, min_verdict=0.9)
+    for code, words in ((0, "1 episodes, 8 frames"), (2, "--append adds to it")):
+        export = starter.export(run, tmp_path / "d", wanted)
+        deadline = time.monotonic() + 60
+        while export.exit_code() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        export._process._thread.join(10)
+        assert export.exit_code() == code, export.last_words()
+        assert words in export.last_words()
+        assert export.advance()[:3] == (("Export", 1, 1) if code == 0 else ("", 0, 0))
+    assert (tmp_path / "d/dataset.hdf5").is_file()
+
+
+def test_the_worlds_on_the_panel_are_presets_that_generate_accepts(kit: tuple[FakeKit, FakeUi]) -> None:
+    from retake.core.variants.make import select_worlds
+
+    module = importlib.import_module("retake.ui.extension")
+    worlds = module.worlds()
+    assert len(select_worlds([w.key for w in worlds])) == len(worlds) > 3
+    assert [w.name for w in worlds if w.chosen] == ["bun warehouse", "chips conveyor", "vegetable kitchen"]
+    assert all(len(w.detail) > 20 and "{" not in w.detail for w in worlds)  # the prompt of its scene
+
+
+def test_open_demo_and_record_are_all_it_takes(
+    kit: tuple[FakeKit, FakeUi], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two clicks: the demo's robot follows the planned trajectory, is recorded, and its takes are begun."""
+    fake, _ = kit
+    root = Path(__file__).resolve().parents[1]
+
+    def opened(url: str) -> Any:
+        return planned_motion(Usd.Stage.Open(url), root / "data/trajectories/pick_place.npz", steps=80)
+
+    fake.options.on_open = opened
+    module = importlib.import_module("retake.ui.extension")
+    ports = importlib.import_module("retake.ui.kit_ports")
+    begun: list[list[str]] = []
+    monkeypatch.setattr(ports.processes, "find_python", lambda setting: Path(sys.executable))
+    monkeypatch.setattr(
+        ports.processes, "arrow_command", lambda *a: begun.append([str(p) for p in a]) or [sys.executable, "-c", ""]
+    )
+    extension = module.RetakeUiExtension()
+    extension.on_startup("x")
+    extension.show()
+    model = extension._model
+
+    async def clicks() -> None:
+        model.act("open_demo")
+        for _ in range(5):
+            fake.update()
+            await asyncio.sleep(0)
+        model.act("refresh")
+        assert model.state.task == "pick up the packet and drop it into the tray"
+        assert "Press Record" in model.state.message
+        model.set("seconds", 0.4)
+        model.set("mode", "stepped")
+        assert [c.key for c in model.state.cameras if c.chosen] == ["/World/Camera"]
+        model.act("record")
+        for _ in range(2000):
+            fake.update()
+            await asyncio.sleep(0.001)
+            if begun:
+                break
+
+    asyncio.run(clicks())
+    assert len(begun) == 1, model.state.notices
+    assert "commanded" in fake.settings
+    assert model.state.phase is Phase.GENERATING
+    assert len(open_episode(Path(model.state.folder) / "episode")) == 6
+    assert fake.stopped
+    extension.on_shutdown()

@@ -19,7 +19,7 @@ from retake.isaac.request import CaptureRequest, CaptureStatus
 from retake.isaac.request import Phase as Capture
 from retake.ui.layout import build_layout
 from retake.ui.ports import SceneContent
-from retake.ui.state import ACTIONS, Choice, Level, PanelState, Phase, TakeRow, WorkerRow
+from retake.ui.state import ACTIONS, FORMATS, Choice, ExportRow, Level, PanelState, Phase, TakeRow, WorkerRow
 from retake.ui.view_model import NEXT, ViewModel
 
 FULL = SceneContent(
@@ -42,6 +42,7 @@ class World:
         self.code: int | None = None
         self.cancelled = 0
         self.rows: tuple[TakeRow, ...] = ()
+        self.exported: list[tuple[Path, Path, ExportRow]] = []
         self.worker_row = WorkerRow()
         self.calls: list[str] = []
         self.refuse: Exception | None = None
@@ -76,6 +77,18 @@ class World:
         self.code = None
         return SimpleNamespace(
             advance=lambda: self.progress, exit_code=lambda: self.code, last_words=lambda: "boom", cancel=self._cancel
+        )
+
+    def export(self, run: Path, out: Path, wanted: ExportRow) -> Any:
+        if self.refuse is not None:
+            raise self.refuse
+        self.exported.append((run, out, wanted))
+        self.code, self.progress = None, ("", 0, 0, "")
+        return SimpleNamespace(
+            advance=lambda: self.progress,
+            exit_code=lambda: self.code,
+            last_words=lambda: "retake: /d holds a dataset already; --append adds to it",
+            cancel=self._cancel,
         )
 
     def _cancel(self) -> None:
@@ -157,7 +170,7 @@ def test_the_way_from_a_stage_to_takes(tmp_path: Path) -> None:
     world.progress, world.rows = ("Takes", 30, 120, "bun"), (TakeRow("bun", "running"),)
     vm.tick()
     assert vm.state.share == 0.25
-    assert vm.state.takes == world.rows
+    assert vm.state.takes == (TakeRow("bun", "running", 0.25),)
     world.code = 0
     vm.tick()
     assert vm.state.phase is Phase.GENERATED
@@ -244,6 +257,37 @@ def test_generating_can_be_cancelled_and_can_fail(tmp_path: Path) -> None:
     assert "boom" in told[-1].text
 
 
+def test_the_running_take_shows_its_own_progress_and_the_folder_is_not_read_at_every_update(tmp_path: Path) -> None:
+    vm, world, _ = recorded(tmp_path)
+    clock = [0.0]
+    vm._now = lambda: clock[0]
+    vm.act("generate")
+    reads: list[int] = []
+    original = world.takes
+    world.takes = lambda run: reads.append(1) or original(run)  # type: ignore[method-assign]
+    world.rows = (TakeRow("a", "done", 1.0), TakeRow("b", "running"), TakeRow("c", "waiting"))
+    for tick, done in enumerate((81, 100, 121, 162)):
+        clock[0] = tick * 1.0
+        world.progress = ("Takes", done, 243, "b")
+        for _ in range(5):
+            vm.tick()
+        assert [round(row.share, 2) for row in vm.state.takes] == [1.0, round(done / 81 - 1, 2), 0.0]
+    assert len(reads) == 4
+
+
+def test_the_demo_generates_by_itself_once_it_is_recorded(tmp_path: Path) -> None:
+    vm, world, _ = model(tmp_path)
+    world.content = replace(FULL, demo=True, task="pick it up")
+    vm.act("refresh")
+    assert (vm.state.task, "plays by itself" in vm.state.message) == ("pick it up", True)
+    vm.act("record")
+    world.status = CaptureStatus(Capture.DONE, "81 frames recorded", written=81, waited_s=2.5)
+    vm.tick()
+    assert vm.state.phase is Phase.GENERATING
+    assert any("slowed the simulation for 2.5 s" in notice.text for notice in vm.state.notices)
+    assert len(world.generated) == 1
+
+
 def test_a_skeleton_beside_the_robot_is_shown_as_suspicious(tmp_path: Path) -> None:
     vm, world, _ = model(tmp_path)
     vm.act("record")
@@ -273,7 +317,92 @@ def test_closing_the_panel_completes_a_recording(tmp_path: Path) -> None:
     assert world.stopped == ["the panel was closed"]
 
 
-BUTTONS = sorted({a for actions in ACTIONS.values() for a in actions} | {"start_worker", "stop_worker", "free_vram"})
+def test_takes_become_a_dataset(tmp_path: Path) -> None:
+    vm, world, told = recorded(tmp_path)
+    run = Path(vm.state.folder)
+    assert not vm.state.can("open_dataset")
+    for name, value in (("format", "oscar"), ("only_commercial", True), ("min_verdict", 0.9), ("include_sim", True)):
+        vm.set(f"export_{name}", value)
+    assert vm.state.export_folder == str(tmp_path.with_name("retake_datasets") / f"{run.name}-oscar")
+    vm.act("export")
+    wanted = ExportRow("oscar", only_commercial=True, min_verdict=0.9, include_sim=True)
+    assert world.exported == [(run, Path(vm.state.export_folder), wanted)]
+    assert vm.state.phase is Phase.EXPORTING
+    assert not vm.state.can("generate")
+    world.progress = ("Export", 3, 12, "ab")
+    vm.tick()
+    assert (vm.state.export_line, vm.state.export_share) == ("Export 3/12", 0.25)
+    world.code = 0
+    vm.tick()
+    assert vm.state.phase is Phase.RECORDED
+    assert told[-1].level is Level.INFO
+    vm.act("open_dataset")
+    assert world.opened == [Path(vm.state.export_folder)]
+
+
+def test_an_export_can_be_cancelled_and_can_fail_with_what_to_do(tmp_path: Path) -> None:
+    vm, world, told = recorded(tmp_path)
+    vm.act("generate")
+    world.code = 0
+    vm.tick()
+    vm.act("export")
+    vm.act("cancel_export")
+    assert world.cancelled == 1
+    world.code = 130
+    vm.tick()
+    assert vm.state.phase is Phase.GENERATED
+    assert "goes on from" in vm.state.message
+    assert vm.state.dataset == ""
+    vm.act("export")
+    world.code = 2
+    vm.tick()
+    assert told[-1].level is Level.ERROR
+    assert told[-1].text == "Exporting ended with exit code 2: /d holds a dataset already; --append adds to it"
+    world.refuse = InputError("no Python for Retake outside Kit")
+    vm.act("export")
+    assert vm.state.phase is Phase.GENERATED
+    assert "no Python" in told[-1].text
+
+
+def test_a_typed_dataset_folder_stays_and_the_default_follows_run_and_format(tmp_path: Path) -> None:
+    vm, _, _ = model(tmp_path)
+    vm.set("folder", str(tmp_path / "mine"))
+    default = vm.state.export_folder
+    assert default.endswith("mine-lerobot-v3")
+    vm.set("export_folder", default)  # leaving the field without a change
+    vm.set("export_format", "hdf5-isaaclab")
+    assert vm.state.export_folder.endswith("mine-hdf5-isaaclab")
+    vm.set("export_folder", "/data/all")
+    vm.set("export_format", "oscar")
+    assert vm.state.export_folder == "/data/all"
+    with pytest.raises(AttributeError):
+        vm.set("export_colour", "red")
+
+
+def test_formats_and_options_are_the_command_line_s(tmp_path: Path) -> None:
+    from retake.core.export import records
+
+    assert FORMATS == records.FORMATS
+
+
+def test_takes_show_their_verdicts_and_their_number(tmp_path: Path) -> None:
+    takes = (
+        TakeRow("bun", "done", 1.0, "composite", "pass"), TakeRow("chips", "done", 1.0, "composite", "fail"),
+        *(TakeRow(f"w{i}", "done", 1.0, "composite", "unsure") for i in range(20)), TakeRow("last", "running"),
+    )  # fmt: skip
+    widgets = [
+        w for s in build_layout(PanelState(phase=Phase.GENERATED, takes=takes)) for r in s.rows for w in r.widgets
+    ]
+    tones = {w.label: w.tone for w in widgets}
+    assert tones["bun: done composite pass"] == "good"
+    assert tones["chips: done composite fail"] == "error"
+    assert "Verdicts: 1 pass, 1 fail, 20 unsure, 1 not judged" in tones
+    assert "… and 11 more: see the report" in tones
+
+
+ALWAYS = {"start_worker", "stop_worker", "free_vram", "open_dataset"}
+"""Buttons that do not depend on the phase."""
+BUTTONS = sorted({a for actions in ACTIONS.values() for a in actions} | ALWAYS)
 
 
 @given(
@@ -285,7 +414,7 @@ def test_no_sequence_of_presses_and_events_breaks_the_panel(tmp_path_factory: An
     """Any order: buttons that mean nothing are notices, phases stay legal, every state has a layout."""
     vm, world, _ = model(Path("/tmp"))
     for press in presses:
-        before, count = vm.state, len(world.requests) + len(world.generated)
+        before, count = vm.state, len(world.requests) + len(world.generated) + len(world.exported)
         if press == "tick":
             vm.tick()
         elif press.startswith("capture:"):
@@ -298,7 +427,7 @@ def test_no_sequence_of_presses_and_events_breaks_the_panel(tmp_path_factory: An
             vm.act(press)
             if not before.can(press):
                 assert vm.state.phase is before.phase
-                assert len(world.requests) + len(world.generated) == count
+                assert len(world.requests) + len(world.generated) + len(world.exported) == count
         assert vm.state.phase in ACTIONS
         assert vm.state.dropped == 0
         assert build_layout(vm.state)

@@ -205,6 +205,18 @@ def test_unknown_names_list_the_valid_ones(small, tmp_path):
         image_backend("nope")
 
 
+def test_empty_prompts_are_refused(small):
+    known = load_catalogue()
+    mute = {**known.sections, "subjects": {**known.sections["subjects"], "soap": {"prompt": " "}}}
+    silent = dataclasses.replace(world("kitchen"), subject="soap")
+    with pytest.raises(VariantError, match="subject 'soap' has an empty prompt"):
+        compose_prompts(small.header, silent, dataclasses.replace(known, sections=mute))
+    with pytest.raises(VariantError, match=r"rewriting of the prompts of world 'kitchen' returned an empty text"):
+        compose_prompts(small.header, world("kitchen"), rewrite=lambda text: "")
+    louder = compose_prompts(small.header, world("kitchen"), rewrite=str.upper)
+    assert louder.take.isupper()
+
+
 def test_a_camera_without_maps_is_refused(tmp_path):
     episode = make_scene_episode(tmp_path / "e", frames=1, channels=("rgb", "depth"))
     with pytest.raises(VariantError, match="recorded no instances, normals"):

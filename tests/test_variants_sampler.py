@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -43,11 +44,11 @@ def catalogues(draw):
     return Catalogue(sections, tuple(rules))
 
 
-def draw_some(catalogue: Catalogue, count: int, seed: int) -> list:
+def draw_some(catalogue: Catalogue, count: int, seed: int, within: Sequence[str] = ()) -> list:
     """As many worlds as exist, at most `count`."""
     while count:
         try:
-            return sample_worlds(count, seed, catalogue)
+            return sample_worlds(count, seed, catalogue, within)
         except VariantError as error:
             count = min(count - 1, int(str(error).split("allow ")[1].split()[0]))
     return []
@@ -81,6 +82,27 @@ def test_no_axis_value_starves(seed):
         assert min(counts.values()) >= 1, (axis, counts)
     looks = Counter(w.look for w in worlds)
     assert max(looks.values()) <= min(looks.values()) + 1
+
+
+@given(catalogues(), st.integers(1, 12), st.integers(0, 5), st.data())
+def test_named_environments_are_kept_to_and_covered(catalogue, count, seed, data):
+    names = sorted(catalogue.sections["environments"])
+    within = data.draw(st.lists(st.sampled_from(names), min_size=1, unique=True))
+    worlds = draw_some(catalogue, count, seed, within)
+    assert {w.environment for w in worlds} <= set(within)
+    assert worlds == draw_some(catalogue, count, seed, within)
+    for world in worlds:
+        assert not excluded({axis: getattr(world, axis) for axis in ORDER}, catalogue.exclusions)
+
+
+def test_presets_and_more_of_their_kind():
+    worlds = select_worlds(("kitchen", "bun_warehouse"), 30, 3, of_presets=True)
+    assert [w.name for w in worlds[:2]] == ["kitchen", "bun_warehouse"]
+    counts = Counter(w.environment for w in worlds[2:])
+    assert counts == {"kitchen": 15, "warehouse": 15}
+    assert len({w.environment for w in select_worlds(("kitchen",), 30, 3)}) > 5
+    with pytest.raises(VariantError, match="unknown environment 'moon'"):
+        sample_worlds(1, 0, None, ("moon",))
 
 
 def test_two_hundred_sensible_worlds_out_of_the_box():

@@ -140,6 +140,7 @@ def test_an_object_that_does_not_fall_fails_after_release(episode: Episode, faul
     assert verdict.check("object_before").status == "pass"
     assert verdict.check("object_settled").status == "fail"
     assert any("object_settled" in reason for reason in verdict.reasons)
+    assert "it stays where it was let go" in verdict.check("object_settled").note
     release = verdict.events["release"]
     assert release is not None
     assert (verdict.check("object_settled").worst_frame or 0) >= release

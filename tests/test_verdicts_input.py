@@ -105,6 +105,27 @@ def test_a_robot_that_is_never_visible_is_unsure_not_passed(tmp_path: Path) -> N
         assert verdict.check(name).note == "robot never visible"
 
 
+def test_an_object_whose_mask_is_always_empty_is_skipped_in_words(tmp_path: Path) -> None:
+    packet = [i.id for i in scene.scene_episode().header.instances if i.owner == "object:packet"]
+    hidden = rewritten(
+        tmp_path / "hidden",
+        lambda h: h,
+        lambda f: with_ids(f, lambda ids: np.where(np.isin(ids, packet), 0, ids).astype(np.uint16)),
+    )
+    verdict = judge(scene.clean_video(), hidden, "front")
+    for name in ("object_before", "object_held", "object_settled", "object_unique"):
+        assert verdict.check(name).status == "skipped"
+        assert verdict.check(name).note == "object 'packet' is never visible to this camera"
+
+
+def test_a_camera_that_sees_neither_robot_nor_object_never_passes(tmp_path: Path) -> None:
+    empty = rewritten(tmp_path / "empty", lambda h: h, lambda f: with_ids(f, np.zeros_like))
+    verdict = judge(scene.clean_video(), empty, "front")
+    assert verdict.overall != "pass"
+    assert verdict.exit_code in (3, 4)
+    assert any("robot never visible" in reason for reason in verdict.reasons)
+
+
 def test_a_task_without_an_object_is_judged_on_the_rest(tmp_path: Path) -> None:
     bare = rewritten(
         tmp_path / "bare",

@@ -26,6 +26,11 @@ def plant(kind: str, frame: np.ndarray, source: SourceFrame) -> np.ndarray:
         out[robot] = np.clip(frame[robot] * [1.25, 0.35, 0.3], 0, 255).astype(np.uint8)
     elif kind == "robot missing":
         out = cv2.inpaint(frame, cv2.dilate(robot.astype(np.uint8), np.ones((5, 5))), 5, cv2.INPAINT_TELEA)
+    elif kind == "gripper bent 5 px":
+        hand = _hand(source)
+        y, x = np.indices((height, width), np.float32)
+        pull = 5 * max(unit, 0.75) * np.exp(-((x - hand[0]) ** 2 + (y - hand[1]) ** 2) / (2 * (28 * unit) ** 2))
+        out = cv2.remap(frame, (x + pull).astype(np.float32), y, cv2.INTER_LINEAR)
     elif kind == "second robot":
         shift = -round(0.28 * width) if np.nonzero(robot)[1].mean() > width / 2 else round(0.32 * width)
         moved, where = np.roll(frame, shift, 1), np.roll(robot, shift, 1)
@@ -66,7 +71,32 @@ def plant(kind: str, frame: np.ndarray, source: SourceFrame) -> np.ndarray:
     return out
 
 
+def _hand(source: SourceFrame) -> np.ndarray:
+    """Pixel of the end effector."""
+    robot = source.header.robots[0]
+    T = source.T_world_link[0][robot.link_index(robot.grippers[0].ee_link)]
+    return source.camera.project(T[:3, 3][None])[0][0]
+
+
+def visible(kind: str, source: SourceFrame) -> bool:
+    """Whether a fault of that kind can be seen in this view at all: a wrist camera that a symmetric gripper fills shows
+    neither table edge nor whole arm, and an object in the gripper has no outline of its own."""
+    robot = source.robot_mask
+    if kind in ("gripper bent 5 px", "mirrored", "second robot", "moved table edge"):
+        return bool(0 < robot.mean() < 0.2)
+    if kind == "object enlarged 15 %":
+        task = source.mask("object:" + next(o.name for o in source.header.objects if o.movable))
+        rows, columns = np.nonzero(task)
+        if len(rows) < 60 or min(rows.min(), columns.min()) < 2:
+            return False
+        # What is enlarged must show on all sides.
+        near = cv2.dilate(task.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+        whole = rows.max() < robot.shape[0] - 2 and columns.max() < robot.shape[1] - 2
+        return bool(whole and not (near & robot).any())
+    return True
+
+
 KINDS = (
-    "robot shifted 3 px", "mirrored", "robot recoloured", "robot missing", "second robot", "moved table edge", "black",
-    "burnt out", "blurred", "object enlarged 15 %", "wrong aspect", "robot repainted",
+    "robot shifted 3 px", "gripper bent 5 px", "mirrored", "robot recoloured", "robot missing", "second robot",
+    "moved table edge", "black", "burnt out", "blurred", "object enlarged 15 %", "wrong aspect", "robot repainted",
 )  # fmt: skip

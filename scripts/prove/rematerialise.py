@@ -6,6 +6,7 @@ with random materials, lighting, scenery, blur, noise and local warps of up to 2
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -34,6 +35,21 @@ class Maps:
     """Instance id of a robot link or object -> (T, 4, 4) world pose of its body."""
     robot_ids: tuple[int, ...]
     object_ids: tuple[int, ...]
+
+    @cached_property
+    def behind(self) -> tuple[np.ndarray, np.ndarray]:
+        """(ids, normals) of the first frame with robot and objects replaced by what later frames show there."""
+        ids, normals = self.ids[0].copy(), self.normals[0].copy()
+        moving = np.zeros(65536, bool)
+        moving[list(self.bodies)] = True
+        hidden = moving[ids]
+        for later, normal in zip(self.ids[1:], self.normals[1:], strict=True):
+            if not hidden.any():
+                break
+            seen = hidden & ~moving[later]
+            ids[seen], normals[seen] = later[seen], normal[seen]
+            hidden &= ~seen
+        return ids, normals
 
 
 def load_maps(episode: Episode, camera: str, start: int, frames: int) -> Maps:
@@ -177,14 +193,7 @@ class Painter:
 
     def _scenery(self) -> np.ndarray:
         """The scene behind robot and objects (H, W, 3) in 0..255: one texture per scenery instance, shaded."""
-        ids, normals = self.maps.ids[0].copy(), self.maps.normals[0].copy()
-        hidden = self.foreground[ids]
-        for later, normal in zip(self.maps.ids[1:], self.maps.normals[1:], strict=True):
-            if not hidden.any():
-                break
-            seen = hidden & ~self.foreground[later]
-            ids[seen], normals[seen] = later[seen], normal[seen]
-            hidden &= ~seen
+        ids, normals = self.maps.behind
         shade = self.ambient + (1 - self.ambient) * np.clip(normals.astype(np.float32) / 32767 @ self.light, 0, 1)
         if not self.static:
             return self._scenery_seen(0)
@@ -253,25 +262,28 @@ class Painter:
         return (np.stack([u, v], -1) + field).astype(np.float32)
 
     def _layer(self, t: int, box: tuple[slice, slice]) -> np.ndarray:
-        """Shaded robot and objects inside a box, 0..255."""
+        """Shaded robot and objects inside a box, 0..255; near black elsewhere."""
         maps = self.maps
         ids = maps.ids[t][box]
-        normals = maps.normals[t][box].astype(np.float32) / 32767
-        lambert = np.clip(normals @ self.light, 0, 1)
+        layer = np.full((*ids.shape, 3), 0.01, np.float32)
+        rows, columns = np.nonzero(self.foreground[ids])
+        shown = ids[rows, columns]
+        lambert = np.clip(maps.normals[t][box][rows, columns].astype(np.float32) / 32767 @ self.light, 0, 1)
         shade = self.ambient + (1 - self.ambient) * lambert + self.shine * lambert**24
-        layer = self.albedo[ids] * shade[..., None]
+        colours = self.albedo[shown] * shade[:, None]
         textured = (*maps.object_ids, *(maps.robot_ids if self.robot_texture else ()))
+        K, depth = maps.K[t], maps.depth_m[t][box]
         for i in textured:
-            where = ids == i
-            if not where.any():
+            where = np.flatnonzero(shown == i)
+            if not len(where):
                 continue
-            rows, columns = np.nonzero(where)
-            K, z = maps.K[t], maps.depth_m[t][box][where].astype(np.float64)
-            x = (columns + box[1].start + 0.5 - K[0, 2]) / K[0, 0] * z
-            y = (rows + box[0].start + 0.5 - K[1, 2]) / K[1, 1] * z
+            z = depth[rows[where], columns[where]].astype(np.float64)
+            x = (columns[where] + box[1].start + 0.5 - K[0, 2]) / K[0, 0] * z
+            y = (rows[where] + box[0].start + 0.5 - K[1, 2]) / K[1, 1] * z
             T_camera_body = maps.T_camera_world[t] @ maps.bodies[i][t]
             body = (np.stack([x, y, z], -1) - T_camera_body[:3, 3]) @ T_camera_body[:3, :3]
             wave = np.sin(body @ self.waves[i]).sum(-1)
             strength = 0.22 if i in maps.object_ids else self.robot_texture
-            layer[where] *= (1 + strength * np.clip(wave, -1, 1))[:, None].astype(np.float32)
-        return np.clip(layer, 0.01, 1.1) * self.tint * 235
+            colours[where] *= (1 + strength * np.clip(wave, -1, 1))[:, None].astype(np.float32)
+        layer[rows, columns] = np.clip(colours, 0.01, 1.1)
+        return layer * self.tint * 235

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
 from pxr import Usd
 from rematerialise import Maps, inside
@@ -19,6 +20,8 @@ from retake.core.geometry import CV_FROM_USD, inverse, wxyz_from_rotation
 from retake.newton.engine import load
 
 _NOTHING = 0xFFFFFFFF
+_COARSE = 4
+"""Every 4th pixel finds what is wider than 4 px; where a moving thing was before, every pixel is rendered anyway."""
 
 
 class Rerenderer:
@@ -42,6 +45,8 @@ class Rerenderer:
             if owners:
                 self._ids[shape] = max(owners, key=lambda i: len(i.prim_path)).id
         self._paths = {i.id: i.prim_path for i in header.instances}
+        moving = ("robot:", *(f"object:{o.name}" for o in header.objects if o.movable))
+        self._moving = {i.id for i in header.instances if i.owner.startswith(moving)}
 
     def change(self, maps: Maps, bodies: dict[int, np.ndarray], everywhere: bool = False) -> Maps:
         """Maps with the poses (T, 4, 4) of some instances replaced; windows follow the old and new positions."""
@@ -57,7 +62,7 @@ class Rerenderer:
             x0, y0, x1, y1 = window
             box = np.s_[t, y0:y1, x0:x1]
             poses = {self._paths[i]: pose[t] for i, pose in changed.items()}
-            ids[box], normals[box], depth[box] = self._trace(poses, maps.K[t], maps.T_camera_world[t], window)
+            self._trace(poses, maps.K[t], maps.T_camera_world[t], window, ids[box], normals[box], depth[box])
         return replace(maps, ids=ids, normals=normals, depth_m=depth, bodies=changed)
 
     def _window(self, maps: Maps, bodies: dict[int, np.ndarray], moved: list[int], t: int) -> Any:
@@ -93,9 +98,10 @@ class Rerenderer:
         return 0.35, 0.35, 0.35
 
     def _trace(
-        self, poses: dict[str, np.ndarray], K: np.ndarray, T_camera_world: np.ndarray, window: tuple[int, int, int, int]
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        wp, sensor = self._wp, self._sensor
+        self, poses: dict[str, np.ndarray], K: np.ndarray, T_camera_world: np.ndarray,
+        window: tuple[int, int, int, int], ids: np.ndarray, normals: np.ndarray, depth: np.ndarray,
+    ) -> None:  # fmt: skip
+        """Render the window's pixels anew, in place."""
         q = self._state.body_q.numpy()
         for index, path in enumerate(self._bodies):
             if path in poses:
@@ -103,12 +109,30 @@ class Rerenderer:
                 q[index] = [*poses[path][:3, 3], x, y, z, w]
         self._state.body_q.assign(q)
         self._model.bvh_refit_shapes(self._state)
+        # Most of the window shows what it showed before: a coarse picture finds the places that may have changed.
         x0, y0, x1, y1 = window
-        width, height = x1 - x0, y1 - y0
-        u, v = np.meshgrid(np.arange(x0, x1) + 0.5, np.arange(y0, y1) + 0.5)
-        rays = np.zeros((height, width, 1, 2, 3), np.float32)
-        direction = np.stack([(u - K[0, 2]) / K[0, 0], -(v - K[1, 2]) / K[1, 1], -np.ones_like(u)], -1)
-        rays[:, :, 0, 1] = direction / np.linalg.norm(direction, axis=-1, keepdims=True)
+        v, u = np.mgrid[y0:y1:_COARSE, x0:x1:_COARSE]
+        coarse, _, _ = self._rays(u.ravel(), v.ravel(), K, T_camera_world)
+        moving = np.isin(coarse, list(self._moving)).reshape(u.shape).astype(np.uint8)
+        near = cv2.dilate(moving, np.ones((3, 3), np.uint8))
+        fine = cv2.resize(near, None, fx=_COARSE, fy=_COARSE, interpolation=cv2.INTER_NEAREST)[: y1 - y0, : x1 - x0]
+        fine = fine.astype(bool) | np.isin(ids, list(self._moving))
+        rows, columns = np.nonzero(fine)
+        if len(rows):
+            ids[fine], normals[fine], depth[fine] = self._rays(columns + x0, rows + y0, K, T_camera_world)
+
+    def _rays(
+        self, u: np.ndarray, v: np.ndarray, K: np.ndarray, T_camera_world: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ids, normals and depth of N pixels (columns u, rows v)."""
+        wp, sensor = self._wp, self._sensor
+        count, width = len(u), 256
+        height = -(-count // width)
+        rays = np.zeros((height * width, 1, 2, 3), np.float32)
+        rays[:, 0, 1, 2] = -1
+        direction = np.stack([(u + 0.5 - K[0, 2]) / K[0, 0], -(v + 0.5 - K[1, 2]) / K[1, 1], -np.ones(count)], -1)
+        rays[:count, 0, 1] = direction / np.linalg.norm(direction, axis=-1, keepdims=True)
+        rays = rays.reshape(height, width, 1, 2, 3)
         T_usd = inverse(T_camera_world) @ CV_FROM_USD
         w, x, y, z = wxyz_from_rotation(T_usd[:3, :3])
         depth = sensor.allocate_image_depth_forward(1, width, height)
@@ -119,10 +143,10 @@ class Rerenderer:
             wp.array(rays, dtype=wp.vec3f, device="cpu"), forward_depth_image=depth, shape_index_image=shape,
             normal_image=normal, render_config=self._config,
         )  # fmt: skip
-        index = shape.numpy()[0]
+        index = shape.numpy()[0].reshape(-1)[:count]
         nothing = index == _NOTHING
         ids = self._ids[np.where(nothing, len(self._ids) - 1, index)]
-        metres = np.nan_to_num(depth.numpy()[0], posinf=0.0, neginf=0.0).astype(np.float32)
-        normals = encode_normals(normal.numpy()[0])
+        metres = np.nan_to_num(depth.numpy()[0].reshape(-1)[:count], posinf=0.0, neginf=0.0).astype(np.float32)
+        normals = encode_normals(normal.numpy()[0].reshape(-1, 3)[:count])
         metres[nothing], normals[nothing] = 0, 0
         return ids, normals, metres

@@ -12,6 +12,7 @@ buffers reused by every call; views that die at Stop; cameras with tick rates of
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -53,6 +54,8 @@ class Options:
     gpu: bool = False
     size: tuple[int, int] = (32, 24)
     contacts: bool = False
+    on_open: Callable[[str], Motion | None] | None = None
+    """What a stage file moves like when it is opened; None = nothing can be opened."""
     payload_filter: Callable[[dict[str, Any], Frame], dict[str, Any] | None] | None = None
     """Faults: what Replicator hands over instead."""
     state_filter: Callable[[int], int] | None = None
@@ -86,9 +89,14 @@ class FakeKit:
         self.notifications: list[tuple[str, Any]] = []
         self.extensions: list[str] = []
         self.deleted: set[str] = set()
+        self.events: list[tuple[str, Any]] = []
+        """What a script asked of Replicator's randomisers, in order."""
+        self.loops: list[asyncio.AbstractEventLoop] = []
+        self.exit_code: int | None = None
+        """What the application closed with."""
         self.in_step = False
         self.sim_time_of: dict[tuple[int, int], float] = {}
-        self.wanted: set[tuple[int, int]] = set()
+        self.wanted: set[int] = set()
         self._next_id = 0
         self._saved: dict[str, Any] = {}
 
@@ -102,9 +110,13 @@ class FakeKit:
         return self
 
     def __exit__(self, *unused: object) -> None:
-        from retake.isaac import live_capture, writer
+        from retake.isaac import stops, writer
 
-        live_capture.STOPS.uninstall()
+        for loop in self.loops:
+            loop.close()
+        if self.loops:
+            asyncio.set_event_loop(None)
+        stops.STOPS.uninstall()
         writer.writer_class.cache_clear()
         for name in [n for n in sys.modules if _ours(n)]:
             del sys.modules[name]
@@ -175,7 +187,8 @@ class FakeKit:
     def _render(self) -> None:
         reference = self.frame_time()
         self.sim_time_of[reference] = self.time_s
-        cameras = [str(p.camera) for p in self.products]
+        stage = self.motion.stage
+        cameras = [str(p.camera) for p in self.products if stage.GetPrimAtPath(str(p.camera))]
         frame = self.step // self.options.substeps
         rendered = tuple(c for c in cameras if frame % self.options.ticks.get(c, 1) == 0)
         lag = self.options.lag(self.update_number) if callable(self.options.lag) else self.options.lag
@@ -201,7 +214,7 @@ class FakeKit:
         out = {}
         for product in products:
             camera = str(product.camera)
-            if camera not in frame.cameras:
+            if camera not in frame.cameras or not self.motion.stage.GetPrimAtPath(camera):
                 continue
             images = images_of(self.motion, camera, frame.row, tuple(product.resolution))
             out[product.path.rsplit("/", 1)[-1]] = {
@@ -266,6 +279,20 @@ class _Tensor:
         """Host copy."""
         return self._array.copy()
 
+    @property
+    def dtype(self) -> Any:
+        """Warp's type, where warp is installed."""
+        try:
+            import warp
+        except ImportError:
+            return self._array.dtype
+        return {"float32": warp.float32, "int32": warp.int32}[str(self._array.dtype)]
+
+    @property
+    def device(self) -> str:
+        """Where it lives."""
+        return "cpu"
+
 
 class _Articulation:
     """PhysX's view of some robots. The same buffers every call."""
@@ -289,13 +316,14 @@ class _Articulation:
         self.prim_paths = [kit.motion.robots[i].spec.prim_path for i in indices]
         self.link_paths = [[kit.motion.robots[i].spec.links[j].prim_path for j in self.link_order] for i in indices]
         self._buffers: dict[str, np.ndarray] = {}
+        self._tables: dict[str, np.ndarray] = {}
 
     def check(self) -> bool:
         """Whether the prims are still there."""
         return self._alive()
 
     def _alive(self) -> bool:
-        gone = any(path.startswith(d) for d in self._kit.deleted for path in self.prim_paths)
+        gone = self._kit.deleted and any(p.startswith(d) for d in self._kit.deleted for p in self.prim_paths)
         return self._generation == self._kit.generation and not gone
 
     def _read(self, name: str, table: list[np.ndarray], order: list[int]) -> Any:
@@ -303,9 +331,11 @@ class _Articulation:
             raise Exception(f"Failed to get {name} from backend")
         kit = self._kit
         row = kit.row if kit.options.state_filter is None else kit.options.state_filter(kit.row)
-        fresh = np.stack([table[i][row][order] for i in self._indices])
-        buffer = self._buffers.setdefault(name, np.empty_like(fresh))
-        buffer[...] = fresh
+        if name not in self._tables:
+            self._tables[name] = np.stack([table[i][:, order] for i in self._indices], 1)
+            self._buffers[name] = np.empty_like(self._tables[name][0])
+        buffer = self._buffers[name]
+        buffer[...] = self._tables[name][row]
         return _Tensor(buffer) if kit.version == "6.x" else buffer
 
     def get_link_transforms(self) -> Any:
@@ -329,8 +359,14 @@ class _Articulation:
         return self._read("dof targets", self._kit.motion.target, self.dof_order)
 
     def set_dof_position_targets(self, data: Any, indices: Any) -> None:
-        """Remembered for tests."""
-        self._kit.settings["commanded"] = np.asarray(data)
+        """Remembered for tests, in PhysX's own order."""
+        rows = indices.numpy() if hasattr(indices, "numpy") else np.asarray(indices)
+        assert rows.tolist() == list(range(self.count))
+        assert rows.dtype == np.int32
+        targets = data.numpy() if hasattr(data, "numpy") else np.asarray(data)
+        assert targets.shape == (self.count, len(self.dof_order))
+        assert targets.dtype == np.float32
+        self._kit.settings["commanded"] = targets
 
 
 class _Bodies:
@@ -338,6 +374,7 @@ class _Bodies:
         self._kit, self._rows, self._generation = kit, rows, kit.generation
         self.prim_paths = [kit.motion.object_paths[i] for i in rows]
         self.count = len(rows)
+        self._poses = kit.motion.objects[:, rows]
 
     def get_transforms(self) -> Any:
         """(count, 7) xyzw."""
@@ -346,7 +383,7 @@ class _Bodies:
             raise Exception("Failed to get rigid body transforms from backend")
         kit = self._kit
         row = kit.row if kit.options.state_filter is None else kit.options.state_filter(kit.row)
-        array = kit.motion.objects[row][self._rows].copy()
+        array = self._poses[row].copy()
         return _Tensor(array) if kit.version == "6.x" else array
 
 
@@ -404,6 +441,8 @@ def build_modules(kit: FakeKit) -> dict[str, Any]:
         out[name] = StrictModule(version, name, implementation, **extra)
         for end in range(len(parts) - 1, 0, -1):
             parent = ".".join(parts[:end])
+            if not _ours(parent):
+                break  # pxr is the real one
             if parent not in out:
                 out[parent] = StrictModule(version, parent, SimpleNamespace())
             out[parent].__dict__[parts[end]] = out[".".join(parts[: end + 1])]
@@ -595,7 +634,20 @@ def build_modules(kit: FakeKit) -> dict[str, Any]:
 
         dispatcher = strict("carb.eventdispatcher.IEventDispatcher", SimpleNamespace(observe_event=observe))
         module("carb.eventdispatcher", SimpleNamespace(get_eventdispatcher=lambda: dispatcher))
-    context = strict("omni.usd.UsdContext", SimpleNamespace(get_stage=lambda: kit.motion.stage if kit.motion else None))
+
+    def open_stage(url: str, on_finish_fn: Any = None, load_set: Any = None) -> bool:
+        opened = kit.options.on_open(url) if kit.options.on_open is not None else None
+        if opened is None:
+            return False
+        kit.stop()
+        kit.motion = opened
+        kit.generation += 1
+        return True
+
+    context = strict(
+        "omni.usd.UsdContext",
+        SimpleNamespace(get_stage=lambda: kit.motion.stage if kit.motion else None, open_stage=open_stage),
+    )
     module("omni.usd", SimpleNamespace(get_context=lambda name="": context))
     module(
         "omni.kit.notification_manager",
@@ -608,7 +660,38 @@ def build_modules(kit: FakeKit) -> dict[str, Any]:
     )
 
     _replicator(kit, module, strict)
+    _simulation_app(kit, out, module, strict)
     return out
+
+
+def _simulation_app(kit: FakeKit, out: dict[str, Any], module: Any, strict: Any) -> None:
+    """SimulationApp, where this version keeps it."""
+    name = "omni.isaac.kit" if kit.version == "4.2" else "isaacsim"
+
+    def run_coroutine(coroutine: Any, run_until_complete: bool = True) -> Any:
+        assert run_until_complete
+        return asyncio.get_event_loop().run_until_complete(coroutine)
+
+    def close(wait_for_replicator: bool = True, skip_cleanup: bool = False, exit_code: int = 0) -> None:
+        kit.exit_code = exit_code  # before 6.x nobody can say anything but 0
+
+    def make(launch_config: Any = None, experience: str = "") -> Any:
+        loop = asyncio.new_event_loop()
+
+        def update() -> None:
+            kit.update()
+            loop.run_until_complete(asyncio.sleep(0))  # an update turns the loop once
+
+        asyncio.set_event_loop(loop)
+        kit.loops.append(loop)
+        app = SimpleNamespace(close=close, run_coroutine=run_coroutine, update=update)
+        return strict(f"{name}.SimulationApp", app)
+
+    implementation = SimpleNamespace(SimulationApp=make)
+    if name in out:
+        out[name].__dict__["_implementation"] = implementation
+    else:
+        module(name, implementation)
 
 
 def _replicator(kit: FakeKit, module: Any, strict: Any) -> None:
@@ -701,6 +784,29 @@ def _replicator(kit: FakeKit, module: Any, strict: Any) -> None:
         while kit.pipeline:
             kit.update()
 
+    class Node:
+        """A node of a randomisation graph."""
+
+        def __enter__(self) -> None:
+            """Inside it, randomisers act on its prims."""
+
+        def __exit__(self, *unused: object) -> None:
+            """Done."""
+
+    def noted(what: str) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            kit.events.append((what, (args, kwargs)))
+            return Node()
+
+        return call
+
+    graph = {
+        group: strict(f"omni.replicator.core.{group}", SimpleNamespace(**{name: noted(f"{group}.{name}")}))
+        for group, name in (
+            ("get", "prims"), ("trigger", "on_custom_event"), ("randomizer", "color"), ("distribution", "uniform"),
+            ("utils", "send_og_event"),
+        )
+    }  # fmt: skip
     annotators = SimpleNamespace(
         get_annotator=lambda name, init_params=None, render_product_idxs=None, device=None, do_array_copy=True: name
     )
@@ -708,6 +814,7 @@ def _replicator(kit: FakeKit, module: Any, strict: Any) -> None:
     module(
         "omni.replicator.core",
         SimpleNamespace(),
+        **graph,
         Writer=Writer,
         WriterRegistry=strict("omni.replicator.core.WriterRegistry", registry),
         AnnotatorRegistry=strict("omni.replicator.core.AnnotatorRegistry", annotators),

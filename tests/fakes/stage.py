@@ -14,6 +14,7 @@ from pxr import Gf, Sdf, Usd, UsdGeom, UsdPhysics
 
 from retake.core.episode import Episode
 from retake.usd.articulation import Articulation, read_articulations
+from retake.usd.bodies import read_objects
 
 LINKS = ("base", "upper", "hand", "left", "right")
 
@@ -149,6 +150,26 @@ def random_motion(stage: Usd.Stage, steps: int, seed: int = 0) -> Motion:
     T[:, 0, :3, 3] = p
     T[:, 0, :2, :2] = np.stack([np.stack([np.cos(t), -np.sin(t)], -1), np.stack([np.sin(t), np.cos(t)], -1)], -2)
     return Motion(stage, robots, q_all, dq_all, effort, target, links, paths, raw_poses(T, mpu, y_up))
+
+
+def planned_motion(stage: Usd.Stage, trajectory: Any, dt_s: float = 1 / 60, steps: int = 0) -> Motion:
+    """A stage's first robot on a planned joint trajectory (npz), its movable objects at rest; link poses by forward
+    kinematics. For metres, Z up. Smooth in time, so an episode of it passes the episode check."""
+    with np.load(trajectory, allow_pickle=False) as data:
+        names, at, q = [str(n) for n in data["joint_names"]], data["time_s"], data["joint_position"]
+    robot = read_articulations(stage)[0]
+    order = [names.index(name) for name in robot.spec.dof_names]
+    t = np.arange(steps or round(at[-1] / dt_s)) * dt_s
+    position = np.stack([np.interp(t, at, column) for column in q.T[order]], -1)
+    links = robot.spec.forward_kinematics(position, robot.T_world_link[robot.spec.root])
+    objects = [o for o in read_objects(stage, (robot,)) if o.spec.movable]
+    poses = np.broadcast_to(np.array([o.T_world_object for o in objects]), (len(t), len(objects), 4, 4))
+    velocity = np.gradient(position, dt_s, axis=0)
+    return Motion(
+        stage, (robot,), [position.astype(np.float32)], [velocity.astype(np.float32)],
+        [np.zeros_like(position, np.float32)], [position.astype(np.float32)], [raw_poses(links, 1.0, False)],
+        tuple(o.spec.prim_path for o in objects), raw_poses(poses, 1.0, False),
+    )  # fmt: skip
 
 
 def replayed_motion(stage: Usd.Stage, episode: Episode, object_paths: tuple[str, ...]) -> Motion:

@@ -35,7 +35,10 @@ class Strict:
         self.__dict__.update(_version=version, _prefix=prefix, _implementation=implementation)
 
     def __getattr__(self, name: str) -> Any:
-        return member(self._version, self._prefix, name, self._implementation)
+        value = member(self._version, self._prefix, name, self._implementation)
+        if is_call(self._version, self._prefix, name):
+            self.__dict__[name] = value  # a binding of Kit costs no look-up either: callbacks are timed on these
+        return value
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{self._prefix}.{name} is not Retake's to set")
@@ -52,19 +55,31 @@ def member(version: str, prefix: str, name: str, implementation: Any) -> Any:
     return strict(value, fact)
 
 
+def is_call(version: str, prefix: str, name: str) -> bool:
+    """Whether a known member is a function or method."""
+    return facts(version)[f"{prefix}.{name}"]["kind"] not in ("attribute", "property")
+
+
 def strict(function: Any, fact: dict[str, Any]) -> Any:
     """A function that binds its arguments to the recorded signature first (TypeError where they do not fit)."""
     expected = signature(fact["signature"])
+    fitting: set[int] = set()
+    """Numbers of positional arguments that are known to bind."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
+        if not kwargs and len(args) in fitting:
+            return function(*args)
         try:
             bound = expected.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(
                 f"{fact['name']}{fact['signature']}: {error} ({fact['source']} {fact['path']}:{fact['line']})"
             ) from None
+        if not kwargs:
+            fitting.add(len(args))
         return function(*bound.args, **bound.kwargs)
 
+    call.__signature__ = expected  # type: ignore[attr-defined]
     call.__name__ = fact["name"].rsplit(".", 1)[-1]
     return call
 

@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[3]
 STAGE, TRAJECTORY = ROOT / "data/stages/pick_place/scene.usda", ROOT / "data/trajectories/pick_place.npz"
+TASK = "pick up the packet and drop it into the tray"
 
 
 async def open_demo(trajectory: Path = TRAJECTORY) -> None:
@@ -36,37 +39,20 @@ async def open_demo(trajectory: Path = TRAJECTORY) -> None:
             prim.MakeMatrixXform().Set(matrix)
 
 
-async def main(output: Path) -> int:
-    """Record and generate; returns the exit code."""
+async def main(output: Path, options: Mapping[str, Any] | None = None, **changes: Any) -> int:
+    """Record and generate; returns the exit code. `options` and `changes`: those of an autorun file that differ."""
     from retake.isaac import autorun
     from retake.isaac.request import CaptureRequest
 
     await open_demo()
-    request = CaptureRequest(
-        output=str(output),
-        cameras=("/World/Camera",),
-        task="pick up the packet and drop it into the tray",
-        mode="stepped",
-    )
-    options: dict[str, Any] = {
-        "stage": "", "trajectory": str(TRAJECTORY), "generate": True, "config": "", "python": "", "timeout_s": 1800.0,
-    }  # fmt: skip
-    return await autorun.run(request, options)
+    request = CaptureRequest(output=str(output), cameras=("/World/Camera",), task=TASK, mode="stepped")
+    return await autorun.run(replace(request, **changes), {"trajectory": str(TRAJECTORY), **(options or {})})
 
 
 if __name__ == "__main__":
     if "omni.kit.app" in sys.modules:
         tasks = [asyncio.ensure_future(main(ROOT / "runs/isaac_demo"))]
     else:
-        from retake.isaac.standalone import simulation_app
+        from retake.isaac.standalone import run_in_app
 
-        app = simulation_app()
-        codes: list[int] = []
-
-        async def whole() -> None:
-            codes.append(await main(ROOT / "runs/isaac_demo"))
-
-        app.run_coroutine(whole())
-        print(f"retake: exit code {codes[0]}", flush=True)
-        app.close()
-        sys.exit(codes[0])
+        sys.exit(run_in_app(lambda: main(ROOT / "runs/isaac_demo")))

@@ -13,17 +13,15 @@ import dataclasses
 import errno
 import json
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from retake.core import plugins
 from retake.core.config import RunConfig, load_config, merge
 from retake.core.errors import Cancelled, EpisodeError, InputError, RetakeError, StageError, VariantError
-from retake.core.progress import Bar
+from retake.core.progress import Bar, Stop
 from retake.core.run_store import RunDirectory, claim_folder, create_run, open_run, tidy
 
 ELSEWHERE = {
@@ -44,6 +42,9 @@ REFUSALS = (
     errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.EMFILE, errno.ENFILE,
 )  # fmt: skip
 """What the system says about a disk, a folder or a name; any other OSError is a defect of ours."""
+
+SEEDS = "comma-separated seeds: that many takes of every variant"
+COUNT = "further worlds; with presets named on the command line in their environments, else in any"
 
 EPILOG = """
 the arrow:  Episode → Skeleton → Variants → Takes → Verdicts → Dataset
@@ -93,7 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     words = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def command(name: str, text: str, call: Callable[[argparse.Namespace], int], *, run_option: bool = False) -> Any:
+    def command(
+        name: str, text: str, call: Callable[[argparse.Namespace], int], *, run_option: bool = False, many: bool = False
+    ) -> Any:
         sub = words.add_parser(
             name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
         )
@@ -101,7 +104,8 @@ def _parser() -> argparse.ArgumentParser:
         if run_option:
             sub.add_argument("--run", type=Path, default=Path("runs/run"), help="the run folder")
         else:
-            sub.add_argument("run", type=Path, metavar="RUN", help="a run folder, or an episode folder")
+            nargs: dict[str, Any] = {"nargs": "+"} if many else {}
+            sub.add_argument("run", type=Path, metavar="RUN", help="a run folder, or an episode folder", **nargs)
         return sub
 
     def configurable(sub: Any) -> None:
@@ -121,8 +125,9 @@ def _parser() -> argparse.ArgumentParser:
     whole = command("run", "the whole arrow, ending with report.html", _run, run_option=True)
     configurable(whole)
     scenario(whole)
-    whole.add_argument("--count", type=int, help="further worlds beyond the presets")
+    whole.add_argument("--count", type=int, help=COUNT)
     whole.add_argument("--worlds", help="comma-separated world presets")
+    whole.add_argument("--seeds", type=_numbers, help=SEEDS)
     whole.add_argument("--ray", metavar="ADDRESS", help="fan out over a Ray cluster (`local` starts one)")
     sub = command("capture", "simulate one Episode", _capture)
     configurable(sub)
@@ -134,13 +139,16 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("variants", "dress the first frame into N worlds", _variants)
     configurable(sub)
     sub.add_argument("--preset", dest="worlds", help="comma-separated world presets")
-    sub.add_argument("--count", type=int, help="further worlds beyond the presets")
+    sub.add_argument("--count", type=int, help=COUNT)
     sub.add_argument("--seed", type=int, dest="variant_seed", help="seed of worlds and rendering")
     sub.add_argument("--backend", dest="variant_backend", help="first-frame backend")
+    sub.add_argument("--rerolls", type=int, help="further attempts for a world whose frame fails the gate")
     sub.add_argument("--only-commercial", action="store_true", help="only models whose terms allow commercial use")
-    sub = command("takes", "generate one video per variant", _takes)
+    sub = command("takes", "generate one video per variant and seed, of one run or several", _takes, many=True)
     configurable(sub)
     sub.add_argument("--seed", type=int, dest="take_seed", help="seed of the video model")
+    sub.add_argument("--seeds", type=_numbers, help=SEEDS)
+    sub.add_argument("--ray", metavar="ADDRESS", help="fan out over a Ray cluster (`local` starts one)")
     sub.add_argument("--backend", dest="take_backend", help="video backend")
     command("report", "write report.html", _report)
     sub = command("open", "serve the report on this machine and open a browser", _open)
@@ -165,15 +173,20 @@ def _config(options: argparse.Namespace, base: RunConfig | None = None) -> RunCo
     for attribute, section, key in (
         ("simulator", "capture", "simulator"), ("preset", "capture", "preset"), ("seed", "capture", "seed"),
         ("stage", "capture", "stage"), ("count", "variants", "count"), ("variant_seed", "variants", "seed"),
-        ("variant_backend", "variants", "backend"), ("take_seed", "takes", "seed"), ("take_backend", "takes", "backend"),
+        ("variant_backend", "variants", "backend"), ("rerolls", "variants", "rerolls"),
+        ("take_seed", "takes", "seed"), ("take_backend", "takes", "backend"),
     ):  # fmt: skip
         value = getattr(options, attribute, None)
         if value is not None:
             short.setdefault(section, {})[key] = str(value.resolve()) if isinstance(value, Path) else value
-    if getattr(options, "worlds", None):
-        short.setdefault("variants", {})["presets"] = [
-            name.strip() for name in options.worlds.split(",") if name.strip()
-        ]
+    if getattr(options, "worlds", None) is not None:
+        names = [name.strip() for name in options.worlds.split(",") if name.strip()]
+        # Who names presets wants more of their kind, not of any kind.
+        short.setdefault("variants", {}).update(presets=names, of_presets=bool(names))
+    if getattr(options, "seeds", None) is not None:
+        short.setdefault("takes", {})["seeds"] = options.seeds
+    elif getattr(options, "take_seed", None) is not None:
+        short["takes"]["seeds"] = []  # one seed asked: no longer those of an earlier call
     if getattr(options, "only_commercial", False):
         short.setdefault("variants", {})["only_commercial"] = True
     if options.camera:
@@ -215,15 +228,15 @@ def _settings(options: argparse.Namespace, path: Path) -> RunConfig:
 
 @contextlib.contextmanager
 def _held(
-    options: argparse.Namespace, *, create: bool = False, remember: bool = False
+    options: argparse.Namespace, where: Path | None = None, *, create: bool = False, remember: bool = False
 ) -> Iterator[tuple[RunDirectory, RunConfig]]:
-    """The run folder meant by RUN and its configuration, for this process alone.
+    """The run folder meant by RUN (or `where`) and its configuration, for this process alone.
 
     Nothing in it changes before the lock is held, so a second process neither writes nor alters what the first was
     asked. With `remember` the configuration becomes the run's; a request that turns out to be wrong is forgotten again.
     `--force` is never remembered: it is meant for the episode at hand.
     """
-    path, episode = _where(options.run)
+    path, episode = _where(where or options.run)
     _settings(options, path)  # a wrong setting is refused before a folder appears
     run = claim_folder(path) if create or episode is not None else open_run(path)
     with run.locked():
@@ -259,35 +272,15 @@ def _forget(run: RunDirectory, before: dict[str, Any] | None) -> None:
         (run.path / "run.json").unlink()
 
 
-class _Stop:
-    """Ctrl-C or SIGTERM asks to stop between frames; a second one stops at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        signal.signal(signal.SIGINT, self._on_signal)
-        signal.signal(signal.SIGTERM, self._on_signal)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-
-    def check(self) -> None:
-        """Raise Cancelled once the user has asked."""
-        if self.asked:
-            raise Cancelled("stopped; the same command goes on from here")
-
-
 def _run(options: argparse.Namespace) -> int:
     from retake.core import pipeline
+    from retake.core.variants.gated import read_missing
 
-    stop = _Stop()
+    stop = Stop()
     with _held(options, create=True, remember=True) as (run, config):
-        if options.ray:
-            fan_out = plugins.load("retake.worker.ray_run:run_arrow", extra="ray")
-            page = fan_out(run, config, options.ray, Bar, stop.check)
-        else:
-            page = pipeline.run(run, config, Bar, stop.check)
+        produce = _ray(options.ray) if options.ray else pipeline.produce_takes
+        page = pipeline.run(run, config, Bar, stop.check, produce)
+        _tell_missing(read_missing(run.variants))
     print(f"report: {page}\nlook at it with: retake open {run.path}")
     return 0
 
@@ -295,7 +288,7 @@ def _run(options: argparse.Namespace) -> int:
 def _capture(options: argparse.Namespace) -> int:
     from retake.core import pipeline
 
-    stop = _Stop()
+    stop = Stop()
     with _held(options, create=True, remember=True) as (run, config):
         episode = pipeline.capture(run, config, Bar("Episode"), stop.check)
     print(f"episode: {episode.path} ({len(episode)} frames, {episode.content_sha256[:12]})")
@@ -321,7 +314,7 @@ def _check(options: argparse.Namespace) -> int:
 def _skeleton(options: argparse.Namespace) -> int:
     from retake.core import pipeline
 
-    stop = _Stop()
+    stop = Stop()
     with _held(options) as (run, config):
         pipeline.skeleton(run, config, Bar("Skeleton"), stop.check)
     print(f"skeleton: {run.skeleton(config.camera)}")
@@ -331,21 +324,45 @@ def _skeleton(options: argparse.Namespace) -> int:
 def _variants(options: argparse.Namespace) -> int:
     from retake.core import pipeline
 
-    stop = _Stop()
+    stop = Stop()
     with _held(options, remember=True) as (run, config):
         made = pipeline.variants(run, config, Bar("Variants"), stop.check)
-    print(f"variants: {len(made)} in {run.variants}")
-    return 0
+    asked = len(made.variants) + len(made.missing)
+    print(f"variants: {len(made.variants)} of {asked} in {run.variants} (contact_sheet.png, gate.md)")
+    return 3 if _tell_missing(made.missing) else 0
+
+
+def _tell_missing(missing: Mapping[str, tuple[str, ...]]) -> bool:
+    """Name the worlds that did not pass the gate; whether there are any."""
+    for name, reasons in missing.items():
+        print(f"retake: missing {name}: {'; '.join(reasons)}", file=sys.stderr)
+    return bool(missing)
 
 
 def _takes(options: argparse.Namespace) -> int:
     from retake.core import pipeline
 
-    stop = _Stop()
-    with _held(options, remember=True) as (run, config):
-        made = pipeline.takes(run, config, Bar("Takes"), stop.check)
-    print(f"takes: {len(made)} in {run.takes}")
+    stop = Stop()
+    produce = _ray(options.ray) if options.ray else pipeline.produce_takes
+    with contextlib.ExitStack() as held:
+        paths = {_where(path)[0].resolve(): path for path in options.run}  # a run that is named twice is one
+        runs = [held.enter_context(_held(options, path, remember=True)) for path in paths.values()]
+        made = pipeline.takes_of(runs, Bar("Takes"), stop.check, produce)
+    print(f"takes: {len(made)} in {', '.join(str(run.takes) for run, _ in runs)}")
     return 0
+
+
+def _ray(address: str) -> Any:
+    """What makes takes over a cluster. Raises MissingDependencyError naming the extra."""
+    return plugins.load("retake.worker.ray_run:producer", extra="ray")(address)
+
+
+def _numbers(text: str) -> list[int]:
+    """`1,2,3`."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected whole numbers such as 1,2,3") from None
 
 
 def _report(options: argparse.Namespace) -> int:

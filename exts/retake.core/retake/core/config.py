@@ -72,8 +72,18 @@ class VariantsConfig:
     presets: tuple[str, ...] = ("bun_warehouse", "chips_conveyor", "vegetable_kitchen")
     count: int = 0
     """More worlds drawn by the sampler beyond the presets."""
+    of_presets: bool = False
+    """Sampled worlds stay in the presets' environments."""
     seed: int = 0
     only_commercial: bool = False
+    gate: bool = True
+    """Deliver only frames in which robot and geometry are measured to be the simulated ones."""
+    rerolls: int = 2
+    """Further attempts for a world whose frame fails the gate."""
+    depth_estimator: str = ""
+    """A depth model for the gate (entry-point group retake.depth_estimators); empty = none."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Of the backend: its constructor's keywords."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,8 @@ class TakesConfig:
 
     backend: str = "composite"
     seed: int = 42
+    seeds: tuple[int, ...] = ()
+    """Several takes per variant, one per seed; empty = one, of `seed`."""
     frames: int = 0
     """0 = the whole episode."""
     start: int = 0

@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
-from retake.core.config import config_path
 from retake.core.errors import RetakeError
 from retake.core.video import codec_available
 
@@ -99,7 +98,9 @@ def _core() -> Finding:
     missing = [name for name in ("numpy", "cv2", "yaml") if not _has(name)]
     if missing:
         return Finding("core", "bad", f"missing: {', '.join(missing)}", "make sync")
-    presets = len(list(config_path("worlds").glob("*.yaml")))
+    from retake.core.variants.worlds import load_catalogue
+
+    presets = len(load_catalogue().sections["presets"])
     return Finding("core", "good", f"retake {_version('isaac-retake')}, numpy {_version('numpy')}, {presets} worlds")
 
 

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 
 from retake.core import plugins
 from retake.core.config import RunConfig
+from retake.core.errors import InputError
 from retake.core.run_store import create_run
 
 FORMATS = {
@@ -32,15 +34,23 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--run", type=Path, required=True, help="new run folder")
     parser.add_argument("--urdf", type=Path, help="robot description, where the format has none")
     options, rest = parser.parse_known_args(argv)
-    run = create_run(options.run, RunConfig().to_json())
+    if options.format == "oscar" and rest:
+        parser.error(f"unknown arguments {rest}")
     read = plugins.load(FORMATS[options.format][0], extra="export" if options.format != "oscar" else "video")
+    if not options.source.exists():
+        raise InputError(f"{options.source} does not exist; expected {FORMATS[options.format][1]}")
+    new = not options.run.exists()
+    run = create_run(options.run, RunConfig().to_json())
+    more = {} if options.format == "oscar" else {"arguments": rest}
     with run.locked():
-        if options.format == "oscar":
-            if rest:
-                parser.error(f"unknown arguments {rest}")
-            episode = read(options.source, run.episode, urdf=options.urdf)
-        else:
-            episode = read(options.source, run.episode, urdf=options.urdf, arguments=rest)
+        try:
+            if run.episode.exists():
+                raise InputError(f"{run.path} holds an episode already; choose another --run (nothing was changed)")
+            episode = read(options.source, run.episode, urdf=options.urdf, **more)
+        except BaseException:
+            if new:  # a run without an episode would be simulated by `retake run`
+                shutil.rmtree(run.path, ignore_errors=True)
+            raise
         cameras = [camera.name for camera in episode.header.cameras]
         if cameras:
             run.update(config={**run.manifest()["config"], "camera": cameras[0]})

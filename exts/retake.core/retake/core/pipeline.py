@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from retake.core.episode import Episode, open_episode
 from retake.core.episode.check import EpisodeCheck, check_episode
 from retake.core.episode.layout import COMPLETE
 from retake.core.episode.records import NAME_PATTERN
-from retake.core.errors import InputError, RunError
+from retake.core.errors import InputError, MissingDependencyError, RunError, VariantError
 from retake.core.files import read_json, sha256_file, sha256_json, write_json
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.report import make_report
@@ -27,7 +27,7 @@ from retake.core.run_store import RunDirectory, tidy
 from retake.core.skeleton import Skeleton, make_skeleton
 from retake.core.takes import Take, TakeRequest, take_id
 from retake.core.takes.fan_out import produce_takes, video_backend
-from retake.core.variants import Variant, make_variants, open_variant, select_worlds
+from retake.core.variants import Gated, make_gated_variants, open_variant, select_worlds
 
 Stage = Callable[[str], Progress]
 """Makes the progress display of a named stage."""
@@ -37,6 +37,8 @@ Producer = Callable[..., "list[Take]"]
 
 SIMULATORS = {"newton": "retake.newton.run:capture"}
 SIMULATOR_EXTRAS = {"newton": "newton"}
+FINGERPRINTS = {"newton": "retake.newton.preset:fingerprint"}
+"""Simulator → what hashes the stage with its layers and textures, without simulating; others hash the stage file."""
 
 
 def quiet(title: str) -> Progress:
@@ -80,7 +82,7 @@ def capture(
     if run.episode.exists() and not remembered:
         return open_episode(run.episode)
     inputs = _capture_inputs(config, stage_file)
-    if run.episode.exists() and remembered.get("inputs") == inputs and "episode_sha256" in remembered:
+    if run.episode.exists() and _same(remembered.get("inputs"), inputs) and "episode_sha256" in remembered:
         episode = _as_remembered(run, remembered["episode_sha256"])
         if episode is not None:
             episode.verify()
@@ -121,16 +123,28 @@ def capture(
 
 
 def _capture_inputs(config: RunConfig, stage_file: Path | None) -> str:
-    """Hash of what an Episode follows from: the settings, the user's stage, and the preset's file where it is one."""
+    """`settings:stage`, two hashes of what an Episode follows from: the settings with the preset's file, and the stage
+    with its layers and textures. The second is empty where the simulator that could read the stage is not installed."""
     wanted = config.capture
     preset = config_path("capture", f"{wanted.preset}.yaml") if NAME_PATTERN.fullmatch(wanted.preset) else None
-    return sha256_json(
+    settings = sha256_json(
         {
             **asdict(wanted),
-            "stage": sha256_file(stage_file) if stage_file else "",
+            "stage": "",
             "preset_file": sha256_file(preset) if preset is not None and preset.is_file() else "",
         }
     )
+    if reference := FINGERPRINTS.get(wanted.simulator):
+        with contextlib.suppress(MissingDependencyError):
+            fingerprint = plugins.load(reference, extra=SIMULATOR_EXTRAS.get(wanted.simulator, ""))
+            return f"{settings}:{fingerprint(wanted.preset, dict(wanted.overrides), stage_file)}"
+        return f"{settings}:"
+    return f"{settings}:{sha256_file(stage_file) if stage_file else 'none'}"
+
+
+def _same(remembered: object, inputs: str) -> bool:
+    """Whether an Episode made from `remembered` is what `inputs` asks for; a stage that cannot be read here is taken to be."""
+    return remembered == inputs or (inputs.endswith(":") and str(remembered).startswith(inputs))
 
 
 def _as_remembered(run: RunDirectory, content_sha256: str) -> Episode | None:
@@ -166,17 +180,27 @@ def skeleton(
 
 def variants(
     run: RunDirectory, config: RunConfig, progress: Progress = silent, check_cancel: CheckCancel = never
-) -> list[Variant]:
-    """Dress the first frame into the configured worlds."""
+) -> Gated:
+    """Dress the first frame into the configured worlds; what is delivered passed the gate, the rest is named.
+
+    Raises VariantError when no world at all passed.
+    """
     episode = _checked_episode(run, config)
     chosen = config.variants
     _check_start(config, episode)
-    worlds = select_worlds(chosen.presets, chosen.count, chosen.seed)
-    return make_variants(
-        episode, config.camera, run.variants, worlds=worlds, backend=chosen.backend, seed=chosen.seed,
-        index=config.takes.start, only_commercial=chosen.only_commercial,
-        progress=progress, check_cancel=check_cancel,
+    worlds = select_worlds(chosen.presets, chosen.count, chosen.seed, of_presets=chosen.of_presets)
+    made = make_gated_variants(
+        episode, config.camera, run.variants, worlds=worlds, backend=chosen.backend, settings=chosen.settings,
+        seed=chosen.seed, index=config.takes.start, rerolls=chosen.rerolls, gate=chosen.gate, depth=chosen.depth_estimator,
+        only_commercial=chosen.only_commercial, workers=0, progress=progress, check_cancel=check_cancel,
     )  # fmt: skip
+    if not made.variants:
+        name, reasons = next(iter(made.missing.items()))
+        raise VariantError(
+            f"none of {len(made.missing)} worlds passed the gate; {name}: {'; '.join(reasons)}. "
+            f"{run.variants / 'gate.json'} says more; try another backend (variants.backend)"
+        )
+    return made
 
 
 def takes(
@@ -186,10 +210,39 @@ def takes(
     check_cancel: CheckCancel = never,
     produce: Producer = produce_takes,
 ) -> list[Take]:
-    """One Take per Variant of this Episode, camera and first frame; variants of others are left alone.
+    """One Take per Variant and seed of this Episode, camera and first frame; variants of others are left alone.
 
-    Raises RunError when a stage before it is missing, InputError for a window outside the Episode.
+    Raises RunError when a stage before it is missing, InputError for a window outside the Episode or a wrong seed.
     """
+    return takes_of([(run, config)], progress, check_cancel, produce)
+
+
+def takes_of(
+    runs: Sequence[tuple[RunDirectory, RunConfig]],
+    progress: Progress = silent,
+    check_cancel: CheckCancel = never,
+    produce: Producer = produce_takes,
+) -> list[Take]:
+    """The Takes of several runs: M Episodes × N Variants × K seeds go to `produce` together. Raises as `takes`."""
+    batches: dict[tuple[str, bool], list[tuple[Path, TakeRequest]]] = {}
+    for run, config in runs:
+        requests = take_requests(run, config)
+        batches.setdefault((config.takes.backend, check(run, config).passed), []).extend(requests)
+    total, made = sum(map(len, batches.values())), []
+    for (backend, passed), requests in batches.items():
+
+        def part(done: int, of: int, note: str = "", before: int = len(made), count: int = len(requests)) -> None:
+            progress(before + done * count // max(of, 1), total, note)
+
+        extra = {} if passed else {"episode_check": "failed, forced"}
+        made += produce(
+            requests, backend, extra=extra, progress=part if len(batches) > 1 else progress, check_cancel=check_cancel
+        )
+    return made
+
+
+def take_requests(run: RunDirectory, config: RunConfig) -> list[tuple[Path, TakeRequest]]:
+    """(folder, request) of every Take that a run's configuration asks for. Raises as `takes`."""
     episode = _checked_episode(run, config)
     _check_start(config, episode)
     chosen = config.takes
@@ -207,27 +260,33 @@ def takes(
             f"{run.path} has no variants of camera {config.camera!r} at frame {chosen.start}{others}; "
             f"`retake variants {run.path}` makes them"
         )
-    requests = []
-    for variant in usable:
-        requests.append(
-            (
-                run.takes / take_id(variant.id, chosen.backend, chosen.seed, chosen.start),
-                TakeRequest(
-                    episode=run.episode,
-                    camera=config.camera,
-                    skeleton=run.skeleton(config.camera),
-                    variant=run.variants / variant.id,
-                    prompt=variant.prompt,
-                    negative_prompt=variant.negative_prompt,
-                    seed=chosen.seed,
-                    frames=length,
-                    start=chosen.start,
-                    settings=dict(chosen.settings),
-                ),
-            )
+    return [
+        (
+            run.takes / take_id(variant.id, chosen.backend, seed, chosen.start),
+            TakeRequest(
+                episode=run.episode,
+                camera=config.camera,
+                skeleton=run.skeleton(config.camera),
+                variant=run.variants / variant.id,
+                prompt=variant.prompt,
+                negative_prompt=variant.negative_prompt,
+                seed=seed,
+                frames=length,
+                start=chosen.start,
+                settings=dict(chosen.settings),
+            ),
         )
-    extra = {} if check(run, config).passed else {"episode_check": "failed, forced"}
-    return produce(requests, chosen.backend, extra=extra, progress=progress, check_cancel=check_cancel)
+        for variant in usable
+        for seed in _seeds(config)
+    ]
+
+
+def _seeds(config: RunConfig) -> tuple[int, ...]:
+    """The seeds of a variant's takes. Raises InputError for what is no whole number, or one named twice."""
+    seeds = config.takes.seeds or (config.takes.seed,)
+    if any(type(seed) is not int for seed in seeds) or len(set(seeds)) < len(seeds):
+        raise InputError(f"takes.seeds is {list(seeds)}; expected whole numbers, each once")
+    return seeds
 
 
 def verify(

@@ -7,10 +7,14 @@ asked to stop, and is called between frames, where everything on disk can be res
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Callable
+from types import FrameType
 from typing import TextIO
+
+from retake.core.errors import Cancelled
 
 Progress = Callable[[int, int, str], None]
 CheckCancel = Callable[[], None]
@@ -22,6 +26,25 @@ def silent(done: int, total: int, note: str = "") -> None:
 
 def never() -> None:
     """Cancellation nobody asks for."""
+
+
+class Stop:
+    """A command's cancellation: Ctrl-C or SIGTERM asks to stop between frames, a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        signal.signal(signal.SIGINT, self._on_signal)
+        signal.signal(signal.SIGTERM, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def check(self) -> None:
+        """Raise Cancelled once the user has asked."""
+        if self.asked:
+            raise Cancelled("stopped; the same command goes on from here")
 
 
 class Bar:

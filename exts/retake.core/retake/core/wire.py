@@ -37,6 +37,12 @@ class VariantRequest:
     """Episode frame that is re-dressed."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Backend settings, JSON."""
+    gate: bool = True
+    """Deliver only a frame whose robot and geometry are measured to be the simulated ones."""
+    rerolls: int = 2
+    """Further attempts for a frame that fails the gate."""
+    only_commercial: bool = False
+    """Refuse models whose terms are not known to allow commercial use."""
 
 
 @dataclass(frozen=True)

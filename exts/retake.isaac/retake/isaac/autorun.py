@@ -3,7 +3,8 @@
 
     isaac-sim.sh --no-window --ext-folder exts --enable retake.isaac --/exts/retake.isaac/autorun=config/autorun.yaml
 
-Exit codes are those of the command line (docs/cli.md): 0 good, 2 wrong input, 5 the episode's motion fails its check.
+Exit codes are those of the command line (docs/cli.md): 0 good, 1 a defect (with its traceback), 2 wrong input, 5 the
+episode's motion fails its check, 6 the system refused to write.
 Progress goes to stdout, one line per step, so a farm's log shows it.
 """
 
@@ -12,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from retake.core.errors import InputError, RetakeError
 from retake.core.run_store import create_run
 from retake.isaac import kit, processes
 from retake.isaac.live_capture import LiveCapture
-from retake.isaac.options import load_autorun
+from retake.isaac.options import EXTRA, load_autorun
 from retake.isaac.request import CaptureRequest, Phase
 from retake.isaac.stepped import drive_stepped
 
@@ -37,37 +39,54 @@ def say(text: str) -> None:
 
 async def run_file(path: Path) -> int:
     """Run an autorun YAML; returns the exit code. Never raises: a farm needs a code, not a stack."""
-    try:
+
+    async def whole() -> int:
         request, options = load_autorun(path)
         return await run(request, options)
+
+    return await guarded(whole())
+
+
+async def guarded(work: Awaitable[int]) -> int:
+    """The exit code of some work, whatever it raises; the reason goes to stdout."""
+    try:
+        return await work
     except RetakeError as error:
         say(f"error: {error}")
         return error.exit_code
     except OSError as error:
         say(f"error: {error}")
         return 6
+    except Exception:  # without a code the application would never quit
+        say(f"defect: {traceback.format_exc()}")
+        return 1
 
 
-async def run(request: CaptureRequest, options: dict[str, Any]) -> int:
-    """Record one episode and, if asked, make its variants and takes. `request.output` is the run folder."""
+async def run(request: CaptureRequest, options: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> int:
+    """Record one episode and, if asked, make its variants and takes; returns the exit code.
+
+    `request.output` is the run folder; `options` are those of options.EXTRA; `settings` go into the episode's header.
+    """
+    options = {**EXTRA, **options}
     run_folder = Path(request.output).absolute()
     request = replace(request, output=str(run_folder / "episode"))
     create_run(run_folder, RunConfig().to_json())
     if options["stage"]:
         await open_stage(Path(options["stage"]))
-    capture = LiveCapture(request)
+    capture = LiveCapture(request, settings=settings)
     capture.start()
     controller = Trajectory.load(Path(options["trajectory"]), capture) if options["trajectory"] else None
     if controller is not None and not request.frames:
         capture.limit(controller.frames(request.fps))
     say(f"recording {len(capture.content.robots) if capture.content else 0} robots to {request.output}")
     await record(capture, controller, float(options["timeout_s"]))
-    episode = capture.episode
-    status = capture.status
+    episode, status = capture.episode, capture.status
     say(
-        f"episode: {len(episode)} frames, dropped 0, "
-        f"callback p50 {status.callback_ms[0]:.2f} ms p99 {status.callback_ms[1]:.2f} ms"
+        f"episode: {len(episode)} frames, dropped 0, callback p50 {status.callback_ms[0]:.2f} ms "
+        f"p99 {status.callback_ms[1]:.2f} ms, slowed by the disk for {status.waited_s:.1f} s"
     )
+    for note in status.notes:
+        say(f"note: {note}")
     if not options["generate"]:
         return 0
     return await generate(run_folder, episode.header.cameras[0].name, options)
@@ -76,30 +95,39 @@ async def run(request: CaptureRequest, options: dict[str, Any]) -> int:
 async def record(capture: LiveCapture, controller: Trajectory | None, timeout_s: float) -> None:
     """Play until the recording ends. Raises what ended it badly, InputError when it never ends."""
     app, timeline = kit.require("omni.kit.app").get_app(), kit.require("omni.timeline").get_timeline_interface()
-    before = controller.command if controller is not None else None
-    deadline, told = time.monotonic() + timeout_s, 0
-    if capture.stepped:
-        await drive_stepped(capture, before_update=before)
-    else:
-        timeline.play()
-    while capture.status.active:
-        if before is not None and not capture.stepped:
-            before()
-        await app.next_update_async()
-        status = capture.status
-        if status.written >= told + 15:
-            told = status.written
-            say(f"recorded {status.written}/{capture.request.frames or '?'} frames")
-        if time.monotonic() > deadline:
+    deadline, told, late = time.monotonic() + timeout_s, 0, False
+
+    def before_update() -> None:
+        nonlocal told, late
+        if controller is not None and capture.status.phase in (Phase.WAITING, Phase.RECORDING):
+            controller.command()
+        written = capture.status.written
+        if written >= told + 15:
+            told = written
+            say(f"recorded {written}/{capture.request.frames or '?'} frames")
+        if time.monotonic() > deadline and not late:
+            late = True
             capture.stop("time limit")
-            capture.close("time limit")
-            raise InputError(f"the recording did not end within {timeout_s:g} s; set `frames`, or raise `timeout_s`")
-    timeline.stop()
+
+    try:
+        if capture.stepped:
+            await drive_stepped(capture, before_update=before_update)
+        else:
+            timeline.play()
+        while capture.status.active:
+            before_update()
+            await app.next_update_async()
+    finally:
+        timeline.stop()
+        if capture.status.active:  # a driver that failed, or an autorun that was cancelled
+            capture.close("ended early")
+    if late:
+        raise InputError(f"the recording did not end within {timeout_s:g} s; set `frames`, or raise `timeout_s`")
     if capture.status.phase is Phase.FAILED:
         raise capture.failure
 
 
-async def generate(run_folder: Path, camera: str, options: dict[str, Any]) -> int:
+async def generate(run_folder: Path, camera: str, options: Mapping[str, Any]) -> int:
     """The rest of the arrow in its own process; its progress on stdout, its exit code as the result."""
     app = kit.require("omni.kit.app").get_app()
     settings = [f"camera={camera}"]

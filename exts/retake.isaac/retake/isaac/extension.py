@@ -6,22 +6,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import omni.ext  # type: ignore[import-not-found]
 
 from retake.core.errors import RetakeError
-from retake.isaac import autorun, live_capture, options, writer
+from retake.isaac import autorun, live_capture, options, stops, writer
 
 log = logging.getLogger(__name__)
-
-_recordings: list[Any] = []
-
-
-def track(capture: Any) -> None:
-    """Remember a running recording, so that disabling the extension completes its episode."""
-    _recordings[:] = [c for c in _recordings if c.status.active]
-    _recordings.append(capture)
 
 
 class RetakeExtension(omni.ext.IExt):
@@ -32,8 +23,8 @@ class RetakeExtension(omni.ext.IExt):
         self._undo: list[Callable[[], None]] = []
         try:
             self._undo.append(writer.register())
-            live_capture.STOPS.install()
-            self._undo.append(live_capture.STOPS.uninstall)
+            stops.STOPS.install()
+            self._undo.append(stops.STOPS.uninstall)
         except RetakeError as error:
             log.error("Retake is incomplete: %s", error)
         path = str(options.read("autorun", ""))
@@ -43,9 +34,11 @@ class RetakeExtension(omni.ext.IExt):
         """Complete running recordings, then take everything back."""
         if self._autorun is not None:
             self._autorun.cancel()
-        for capture in _recordings:
-            capture.close("the extension was disabled")
-        _recordings.clear()
+        for capture in [c for c in live_capture.RUNNING if c.status.active]:
+            try:
+                capture.close("the extension was disabled")
+            except Exception as error:  # the next one must be completed all the same
+                log.warning("Retake shutdown: %s", error)
         for undo in reversed(self._undo):
             try:
                 undo()

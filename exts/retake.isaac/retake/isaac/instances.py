@@ -33,7 +33,7 @@ def instance_table(
     for item in objects:
         owners[item.prim_path] = (item.label, f"object:{item.name}")
     for prim in stage.Traverse():
-        if not prim.IsA(UsdGeom.Gprim):
+        if not UsdGeom.Gprim(prim):
             continue
         body = body_of(prim)
         group = scenery_group(prim) if body is None else body

@@ -10,66 +10,26 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from retake.core.capture import FramePairer, PairedFrame, PairingCounts, Recorder, StateSample, stride_of
-from retake.core.episode import Episode, Frame
+from retake.core.episode import CameraSpec, Episode, Frame
 from retake.core.errors import InputError, RetakeError, StageError
-from retake.isaac import kit, payload, ticks
+from retake.isaac import kit, payload
 from retake.isaac.clock import Clock, Held, find_clock
-from retake.isaac.contacts import ContactReports
-from retake.isaac.products import Products, camera_choices
-from retake.isaac.request import CaptureRequest, CaptureStatus, Phase, percentiles
-from retake.isaac.settings_guard import SettingsGuard
-from retake.isaac.stage_reader import IsaacStageReader, StageContent, make_reader, read_content
-from retake.isaac.tensors import RawState, TensorReader
+from retake.isaac.costs import CallbackCosts
+from retake.isaac.hooks import Hooks
+from retake.isaac.products import camera_choices
+from retake.isaac.request import CaptureRequest, CaptureStatus, Phase
+from retake.isaac.stage_reader import IsaacStageReader, StageContent, StageIdentity, make_reader, read_content
+from retake.isaac.stops import SETTLE_UPDATES, STOPS
 
-SETTLE_UPDATES = 8
-"""Updates granted to frames still in the renderer when a recording ends, and before the next one may begin after a
-Stop. Isaac Sim keeps three frames in flight (fabricDefaultStageFrameHistoryCount = 3)."""
-ASYNC = ("/app/asyncRendering", "/app/asyncRenderingLowLatency", "/omni/replicator/asyncRendering")
-CAPTURE_ON_PLAY = "/omni/replicator/captureOnPlay"
-THROTTLING = "/exts/isaacsim.core.throttling/enable_async"
-
-
-class StopWatch:
-    """Counts updates since the last Stop, also between recordings: frames of an earlier run must have left the renderer
-    before a new one begins, since simulation time starts again."""
-
-    def __init__(self) -> None:
-        self.updates = SETTLE_UPDATES
-        self._subscriptions: list[ticks.Subscription] = []
-
-    def install(self) -> None:
-        """Begin counting (once; the extension does it on start-up)."""
-        if not self._subscriptions:
-            self._subscriptions = [
-                *ticks.on_timeline(lambda: None, lambda: None, self._on_stop),
-                ticks.on_update(self._on_update),
-            ]
-
-    def uninstall(self) -> None:
-        """Stop counting."""
-        for subscription in self._subscriptions:
-            subscription.release()
-        self._subscriptions, self.updates = [], SETTLE_UPDATES
-
-    @property
-    def quiet(self) -> bool:
-        """Whether no frame of an earlier run can be in flight."""
-        return self.updates >= SETTLE_UPDATES
-
-    def _on_stop(self) -> None:
-        self.updates = 0
-
-    def _on_update(self) -> None:
-        self.updates += 1
-
-
-STOPS = StopWatch()
+RUNNING: weakref.WeakSet[LiveCapture] = weakref.WeakSet()
+"""Every recording that was started, whoever did: the extension completes them when it is disabled."""
 
 
 class LiveCapture:
@@ -86,7 +46,7 @@ class LiveCapture:
         """`settings` goes into the episode's header (scenario parameters, licence of the assets, …)."""
         self.request = request.checked()
         self.content: StageContent | None = None
-        self.products = Products()
+        self.costs = CallbackCosts()
         self.steps = 0
         """Physics steps recorded so far."""
         self.stride = 0
@@ -94,24 +54,21 @@ class LiveCapture:
         self._on_frame, self._clock, self._header_settings = on_frame, clock, dict(settings or {})
         self._phase, self._message = Phase.IDLE, ""
         self._lock = threading.RLock()
-        self._guard: SettingsGuard | None = None
-        self._subscriptions: list[ticks.Subscription] = []
-        self._tensors: TensorReader | None = None
-        self._contacts: ContactReports | None = None
+        self._hooks: Hooks | None = None
+        self._identity: StageIdentity | None = None
+        self._version = ""
         self._pairer: FramePairer | None = None
         self._recorder: Recorder | None = None
         self._reader: IsaacStageReader | None = None
-        self._costs: list[int] = []
         self._ending = ""
         self._settle = 0
         self._held = False
-        self._time_s = 0.0
+        self._time_s, self._dt_s = 0.0, 0.0
         self._finisher: threading.Thread | None = None
         self._episode: Episode | None = None
         self._error: BaseException | None = None
-        self._on_play_before: Any = None
-        self._writer: Any = None
-        self.notes: list[str] = []
+        self._views: dict[str, tuple[str, CameraSpec]] = {}
+        """Last element of a render product's path -> camera name and specification."""
 
     # -- beginning and end ------------------------------------------------------------------------------------------
 
@@ -127,32 +84,30 @@ class LiveCapture:
         choices = self.request.camera_choices() if products is None else camera_choices(stage, products)
         objects = self.request.objects or None
         self.content = read_content(stage, robots=self.request.robots, cameras=choices, objects=objects)
+        self._identity = StageIdentity.of(stage, self.content)
+        self._version = kit.versions()["isaac_sim"] or kit.versions()["app"]
         self._choose_clock()
         STOPS.install()
+        self._hooks = hooks = Hooks(stage, self.content)
         try:
-            self._guard = SettingsGuard()
-            self._prepare_settings(self._guard)
-            specs = [robot.spec for robot in self.content.robots]
-            movable = [o.spec.prim_path for o in self.content.objects if o.spec.movable]
-            self._tensors = TensorReader(specs, movable)
+            hooks.prepare_settings(live=not self.stepped)
             if self.request.contacts:
-                bodies = [link.prim_path for spec in specs for link in spec.links] + movable
-                self._contacts = ContactReports(stage, bodies)
-                self._contacts.open()
+                hooks.open_contacts()
             if products is None:
-                self.products.create(self.content.cameras)
-                self._attach()
+                from retake.isaac.writer import delivering  # writer builds on this module
+
+                hooks.products.create(self.content.cameras)
+                hooks.attach(delivering(self))
             else:
-                self.products.adopt(products, self.content.cameras)
-            self._subscriptions = [
-                ticks.on_post_step(self._on_step),
-                *ticks.on_timeline(lambda: None, self._on_pause, self._on_stop),
-                ticks.on_update(self._on_update),
-            ]
+                hooks.products.adopt(products, self.content.cameras)
+            specs = {camera.name: camera for camera in self.content.cameras}
+            self._views = {key: (name, specs[name]) for key, name in hooks.products.camera_of.items()}
+            hooks.subscribe(self._on_step, self._on_pause, self._on_stop, self._on_update)
         except BaseException:
-            self._unhook()
+            hooks.close()
             raise
         self._phase, self._message = Phase.WAITING, "press Play"
+        RUNNING.add(self)
 
     def limit(self, frames: int) -> None:
         """End by itself after so many frames (0 = never)."""
@@ -197,10 +152,16 @@ class LiveCapture:
             written=recorder.written if recorder else 0,
             queued=recorder.queued if recorder else 0,
             bytes_written=recorder.bytes_written if recorder else 0,
+            waited_s=recorder.waited_s if recorder else 0.0,
             lag_steps=counts.lag_steps,
-            callback_ms=percentiles(self._costs[-20_000:]),
+            callback_ms=self.costs.percentiles(),
             notes=tuple(self.notes),
         )
+
+    @property
+    def notes(self) -> list[str]:
+        """What was odd but harmless."""
+        return self._hooks.notes if self._hooks is not None else []
 
     @property
     def stepped(self) -> bool:
@@ -224,8 +185,8 @@ class LiveCapture:
 
     def command(self, joints: Sequence[str], targets: Any) -> None:
         """Set position targets (rad, m) of the named joints of the first robot, for the next physics steps."""
-        if self._tensors is not None and self._tensors.is_open and self.content is not None:
-            self._tensors.command(joints, targets, self.content.units.metres_per_unit)
+        if self._hooks is not None and self._hooks.tensors.is_open and self.content is not None:
+            self._hooks.tensors.command(joints, targets, self.content.units.metres_per_unit)
 
     @property
     def counts(self) -> PairingCounts:
@@ -240,16 +201,15 @@ class LiveCapture:
             return
         started, waited = time.perf_counter_ns(), self._waited_ns()
         try:
-            assert self._tensors is not None
+            assert self._hooks is not None
+            assert self._clock is not None
             if self._pairer is None:
                 self._begin(dt_s)
-            raw = self._tensors.read()
-            if self._contacts is not None and self._contacts.available:
-                raw = RawState(raw.robots, raw.objects, self._contacts.read())
-            assert self._clock is not None
+            contacts = self._hooks.contacts
+            raw = self._hooks.tensors.read(() if contacts is None else contacts.read())
             told = self._clock.now()
             self.steps += 1
-            self._time_s = self.steps * self._reader_header().physics_dt_s if told is None else told
+            self._time_s = self.steps * self._dt_s if told is None else told
             key = self._clock.state_key(self._time_s, self.steps)
             with self._lock:
                 assert self._pairer is not None
@@ -257,7 +217,7 @@ class LiveCapture:
         except Exception as error:
             self._fail(error)
         finally:
-            self._costs.append(time.perf_counter_ns() - started - (self._waited_ns() - waited))
+            self.costs.steps.append(time.perf_counter_ns() - started - (self._waited_ns() - waited))
 
     def deliver(self, data: Mapping[str, Any]) -> None:
         """One Replicator payload: join every camera's view with the state of its time. Called by RetakeWriter."""
@@ -271,16 +231,15 @@ class LiveCapture:
             key = self._clock.frame_key(*payload.reference_time(data))
             views = {}
             for product, entries in payload.render_products(data).items():
-                camera = self.products.camera_of.get(product)
-                if camera is not None:
-                    spec = next(c for c in self._reader_header().cameras if c.name == camera)
+                if product in self._views:
+                    camera, spec = self._views[product]
                     views[camera] = payload.raw_view(entries, spec.channels, product)
             with self._lock:
                 self._submit(self._pairer.offer(key, views))
         except Exception as error:
             self._fail(error)
         finally:
-            self._costs.append(time.perf_counter_ns() - started - (self._waited_ns() - waited))
+            self.costs.frames.append(time.perf_counter_ns() - started - (self._waited_ns() - waited))
 
     def hold(self, held: bool) -> None:
         """Stepped mode: whether the simulation stands still for a frame of the current state."""
@@ -297,6 +256,8 @@ class LiveCapture:
 
     def _on_update(self) -> None:
         """Once per update: end what is ending, outside of any physics callback."""
+        if self._phase in (Phase.WAITING, Phase.RECORDING) and self._hooks is not None and (gone := self._hooks.lost()):
+            self._fail(StageError(f"{gone}; the recording ends before that"))
         if self._phase is not Phase.FINISHING or self._finisher is not None:
             return
         self._settle -= 1
@@ -308,27 +269,22 @@ class LiveCapture:
     def _begin(self, dt_s: float) -> None:
         """The first step tells the physics rate: now the header is complete."""
         assert self.content is not None
-        assert self._tensors is not None
+        assert self._hooks is not None
+        assert self._identity is not None
         rate = round(1.0 / dt_s)
         dt_s = 1.0 / rate if rate > 0 and abs(rate * dt_s - 1.0) < 1e-4 else dt_s
-        self.stride = stride_of(self.request.fps, dt_s)
-        if any(self._guard.get(path) for path in ASYNC if self._guard is not None) and not isinstance(
-            self._clock, Held
-        ):
-            raise InputError(
-                f"asynchronous rendering is on ({', '.join(ASYNC)}); a frame's state cannot be known then: "
-                "switch it off, or record in stepped mode"
-            )
-        self._tensors.open()
-        stage = kit.require("omni.usd").get_context().get_stage()
+        self._dt_s, self.stride = dt_s, stride_of(self.request.fps, dt_s)
+        if not self.stepped:
+            self._hooks.refuse_async()
+        self._hooks.tensors.open()
         self._reader = make_reader(
-            stage,
+            self._identity,
             self.content,
             task=self.request.task,
             fps=self.request.fps,
             physics_dt_s=dt_s,
             seed=self.request.seed,
-            simulator_version=kit.versions()["isaac_sim"] or kit.versions()["app"],
+            simulator_version=self._version,
             settings=self._header_settings,
         )
         self._recorder = Recorder(
@@ -365,7 +321,8 @@ class LiveCapture:
         """Unhook on the main thread, complete the episode on another one."""
         if self._finisher is not None:
             return
-        self._unhook()
+        if self._hooks is not None:
+            self._hooks.close()
         reason = self._ending or "finished"
         frames: list[PairedFrame] = []
         trailing = 0
@@ -387,7 +344,7 @@ class LiveCapture:
                 reason=reason,
                 counts=self.counts,
                 frames_in_flight_at_end=trailing,
-                callback_ms=percentiles(self._costs),
+                callback_ms=self.costs.now(),
                 clock=self._clock.name if self._clock is not None else "",
                 notes=self.notes,
             )
@@ -400,33 +357,6 @@ class LiveCapture:
         else:
             self._phase, self._message = Phase.DONE, reason
 
-    def _unhook(self) -> None:
-        for subscription in self._subscriptions:
-            subscription.release()
-        self._subscriptions = []
-        for part in (self._tensors, self._contacts):
-            if part is not None:
-                part.close()
-        self._detach()
-        self.products.close()
-        if self._on_play_before is not None:
-            kit.require("omni.replicator.core").orchestrator.set_capture_on_play(bool(self._on_play_before))
-            self._on_play_before = None
-        if self._guard is not None:
-            self._guard.restore()
-
-    def _attach(self) -> None:
-        """A writer of our own on our own products."""
-        from retake.isaac.writer import delivering  # writer builds on this module
-
-        self._writer = delivering(self)
-        self._writer.attach(list(self.products.paths))
-
-    def _detach(self) -> None:
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.detach()
-
     def _choose_clock(self) -> None:
         if self._clock is not None:
             return
@@ -436,21 +366,6 @@ class LiveCapture:
                 "this Isaac Sim cannot tell which state a live frame shows (no frame-time lookup); use mode 'stepped'"
             )
         self._clock = found or Held()
-
-    def _prepare_settings(self, guard: SettingsGuard) -> None:
-        self._on_play_before = guard.get(CAPTURE_ON_PLAY)
-        kit.require("omni.replicator.core").orchestrator.set_capture_on_play(not isinstance(self._clock, Held))
-        if guard.get(THROTTLING):
-            guard.set(THROTTLING, False)
-        history = guard.get("/app/settings/fabricDefaultStageFrameHistoryCount")
-        if history is not None and int(history) < 3:
-            self.notes.append(
-                f"/app/settings/fabricDefaultStageFrameHistoryCount is {history}; Replicator needs 3 for exact frame data"
-            )
-
-    def _reader_header(self) -> Any:
-        assert self._reader is not None
-        return self._reader.header
 
 
 def _check_writable(folder: Path) -> None:

@@ -151,6 +151,11 @@ def arrow_command(python: Path, run: Path, settings: Sequence[str]) -> list[str]
     return [str(python), "-m", "retake.core.cli", "run", "--run", str(run), *options]
 
 
+def export_command(python: Path, run: Path, out: Path, arguments: Sequence[str]) -> list[str]:
+    """`retake export` of a run folder."""
+    return [str(python), "-m", "retake.core.cli", "export", str(run), "--out", str(out), *arguments]
+
+
 def worker_command(python: Path, roots: Sequence[Path]) -> list[str]:
     """`retake worker` for some folders of runs."""
     return [str(python), "-m", "retake.worker", *(part for root in roots for part in ("--root", str(root)))]

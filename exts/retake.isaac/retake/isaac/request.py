@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -121,20 +121,14 @@ class CaptureStatus:
     """Never anything but 0: a frame that cannot be kept ends the recording with a message."""
     queued: int = 0
     bytes_written: int = 0
+    waited_s: float = 0.0
+    """Time the simulation was slowed down because the disk was slower."""
     lag_steps: int = 0
     callback_ms: tuple[float, float] = (0.0, 0.0)
-    """Cost in the simulation's callbacks: median and 99th percentile."""
+    """Cost in the simulation's callbacks: median and 99th percentile, without `waited_s`."""
     notes: tuple[str, ...] = field(default=())
 
     @property
     def active(self) -> bool:
         """Whether it may still produce frames."""
         return self.phase in (Phase.WAITING, Phase.RECORDING, Phase.FINISHING)
-
-
-def percentiles(nanoseconds: Sequence[int]) -> tuple[float, float]:
-    """Median and 99th percentile in milliseconds."""
-    if not nanoseconds:
-        return (0.0, 0.0)
-    ordered = sorted(nanoseconds)
-    return ordered[len(ordered) // 2] / 1e6, ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))] / 1e6

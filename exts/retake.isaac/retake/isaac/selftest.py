@@ -245,20 +245,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--stage", type=Path, default=processes.repository() / "data/stages/pick_place/scene.usda")
     parser.add_argument("--json", type=Path, help="write the result here, too (to attach to a report)")
     options = parser.parse_args(argv)
-    from retake.isaac.standalone import simulation_app
+    from retake.isaac.standalone import run_in_app
 
-    app = simulation_app()
-    codes: list[int] = []
-
-    async def run() -> None:
-        codes.append(await whole(options.stage, options.json))
-
-    try:
-        app.run_coroutine(run())
-    finally:
-        sys.stdout.flush()
-        app.close()
-    return codes[0] if codes else 1
+    return run_in_app(lambda: whole(options.stage, options.json))
 
 
 if __name__ == "__main__":

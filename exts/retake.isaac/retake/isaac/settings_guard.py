@@ -19,9 +19,13 @@ class SettingsGuard:
         """Current value, None where unset."""
         return self._settings.get(path)
 
+    def remember(self, path: str) -> Any:
+        """Current value of a setting that somebody else is about to change; `restore` puts it back."""
+        return self._before.setdefault(path, self._settings.get(path))
+
     def set(self, path: str, value: Any) -> None:
         """Change a setting for as long as the guard holds it."""
-        self._before.setdefault(path, self._settings.get(path))
+        self.remember(path)
         self._settings.set(path, value)
 
     def restore(self) -> None:

@@ -23,6 +23,7 @@ from retake.core.episode import (
     CameraSpec,
     EpisodeHeader,
     Frame,
+    Instance,
     PhysicsSamples,
     RobotState,
     encode_normals,
@@ -232,8 +233,22 @@ class IsaacStageReader:
         return CameraFrame(camera.K, camera.T_camera_world, rgb, depth, normals, ids)
 
 
+@dataclass(frozen=True)
+class StageIdentity:
+    """What takes long to read of a stage: read before the simulation runs, not in its callbacks."""
+
+    instances: tuple[Instance, ...]
+    sha256: str
+
+    @staticmethod
+    def of(stage: Usd.Stage, content: StageContent) -> StageIdentity:
+        """Of a stage as it is now."""
+        specs = [robot.spec for robot in content.robots]
+        return StageIdentity(instance_table(stage, specs, [item.spec for item in content.objects]), stage_hash(stage))
+
+
 def make_reader(
-    stage: Usd.Stage, content: StageContent, *, task: str, fps: float, physics_dt_s: float, seed: int = 0,
+    identity: StageIdentity, content: StageContent, *, task: str, fps: float, physics_dt_s: float, seed: int = 0,
     simulator_version: str = "", settings: dict[str, Any] | None = None,
 ) -> IsaacStageReader:  # fmt: skip
     """The reader for one recording of a stage."""
@@ -246,10 +261,10 @@ def make_reader(
         robots=specs,
         cameras=content.cameras,
         objects=objects,
-        instances=instance_table(stage, specs, objects),
+        instances=identity.instances,
         simulator="isaac-sim",
         simulator_version=simulator_version,
-        stage_sha256=stage_hash(stage),
+        stage_sha256=identity.sha256,
         seed=seed,
         settings=dict(settings or {}),
     )

@@ -9,7 +9,11 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import inspect
+import os
 import sys
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -26,32 +30,73 @@ def simulation_app(*, headless: bool = True, width: int = 1280, height: int = 72
     raise MissingDependencyError(f"SimulationApp cannot be imported here; {WHERE}")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run one autorun file and close the application; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python.sh -m retake.isaac.standalone", description=__doc__)
-    parser.add_argument("config", type=Path, help="autorun YAML, see config/autorun.yaml")
-    parser.add_argument("--window", action="store_true", help="show the application's window")
-    options = parser.parse_args(argv)
-    app = simulation_app(headless=not options.window)
+def leave(app: Any, code: int) -> None:
+    """Close a SimulationApp so that the process really ends with this exit code.
+
+    `close` may end the process by itself (fast_shutdown), and before 6.x it does so with 0 whatever happened: a farm
+    would take a failed recording for a good one. 6.x takes the code; before it, a failure skips the tidy shutdown.
+    """
+    sys.stdout.write(f"retake: exit code {code}\n")
+    sys.stdout.flush()
+    if "exit_code" in inspect.signature(app.close).parameters:
+        app.close(exit_code=code)
+    elif code:
+        sys.stderr.flush()
+        os._exit(code)
+    else:
+        app.close()
+
+
+def run_in_app(make: Callable[[], Awaitable[int]], *, headless: bool = True) -> int:
+    """Start a SimulationApp, run a coroutine that returns an exit code, close. Raises MissingDependencyError elsewhere.
+
+    A coroutine that raises is an exit code, too: 2 or what its RetakeError says, 1 with a traceback for anything else.
+    """
+    app = simulation_app(headless=headless)
     code = 1
     try:
         from retake.isaac import autorun, kit, writer
 
         for extension in ("omni.replicator.core", "omni.physx"):
             kit.enable_extension(extension)
-        writer.register()
-        app.run_coroutine(_store(autorun.run_file(options.config), codes := []))
+        undo = writer.register()
+        codes: list[int] = []
+
+        async def whole() -> None:
+            codes.append(await autorun.guarded(make()))
+
+        _run(app, whole())
+        undo()
         code = codes[0] if codes else 1
     finally:
-        # fast_shutdown may end the process inside close(): the exit code must be out before.
-        sys.stdout.write(f"retake: exit code {code}\n")
-        sys.stdout.flush()
-        app.close()
+        leave(app, code)
     return code
 
 
-async def _store(coroutine: Any, codes: list[int]) -> None:
-    codes.append(await coroutine)
+def _run(app: Any, work: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine on Kit's loop, which turns once per update."""
+    if hasattr(app, "run_coroutine"):
+        app.run_coroutine(work)
+        return
+    task = asyncio.ensure_future(work)  # 4.x
+    while not task.done():
+        app.update()
+    task.result()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one autorun file and close the application; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python.sh -m retake.isaac.standalone", description=__doc__)
+    parser.add_argument("config", type=Path, help="autorun YAML, see config/autorun.yaml")
+    parser.add_argument("--window", action="store_true", help="show the application's window")
+    options = parser.parse_args(argv)
+
+    async def whole() -> int:
+        from retake.isaac import autorun
+
+        return await autorun.run_file(options.config)
+
+    return run_in_app(whole, headless=not options.window)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Robot and object state through PhysX tensor views: one call per quantity for all links of all robots.
 
-Views hand out the same buffer every call, so everything is copied. Poses are (x, y, z, qx, qy, qz, qw) in stage units;
-what they mean is decided later, off the simulation thread (`decode`). Views die at Stop: `open()` again after Play.
+Views hand out the same buffer every call, so everything is copied, and nothing more is done in the callback. Poses are
+(x, y, z, qx, qy, qz, qw) in stage units; what they mean is decided later, off the simulation thread (`decode`). Views
+die at Stop: `open()` again after Play.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from retake.isaac.kit import optional, require
 
 @dataclass(frozen=True)
 class RawRobot:
-    """One robot after one step, in the simulator's units and order; arrays are copies."""
+    """One robot after one step, in the simulator's units and the specification's order; arrays are copies."""
 
     position: np.ndarray
     """(D,) rad or stage units."""
@@ -34,13 +36,62 @@ class RawRobot:
 
 
 @dataclass(frozen=True)
-class RawState:
-    """Everything read after one physics step."""
+class _RobotRows:
+    """Where one robot lives in a view's arrays."""
 
-    robots: tuple[RawRobot, ...]
-    objects: np.ndarray
-    """(M, 7) movable objects."""
-    contacts: tuple[Any, ...] = ()
+    view: int
+    row: int
+    dofs: np.ndarray
+    links: np.ndarray
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One array of the simulator, kept as bytes: it is looked at on the writer's thread."""
+
+    data: bytes
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    def array(self) -> np.ndarray:
+        """The array (read only)."""
+        return np.frombuffer(self.data, self.dtype).reshape(self.shape)
+
+
+def snapshot(array: Any) -> Snapshot:
+    """A copy of a numpy, torch or warp array as it is now.
+
+    `tobytes` and not a copy or an index: numpy gives the interpreter lock away for those, and the simulation would wait
+    up to a switch interval (5 ms) for the threads that encode pictures.
+    """
+    found = to_numpy(array)
+    return Snapshot(found.tobytes(), found.dtype, found.shape)
+
+
+class RawState:
+    """Everything read after one physics step. Views are put into the specification's order when somebody asks."""
+
+    def __init__(
+        self, views: Sequence[Sequence[Snapshot]], rows: Sequence[_RobotRows], objects: Snapshot | None,
+        object_rows: np.ndarray, contacts: tuple[Any, ...] = (),
+    ) -> None:  # fmt: skip
+        self._views, self._rows, self._objects, self._object_rows = views, rows, objects, object_rows
+        self.contacts = contacts
+
+    @cached_property
+    def robots(self) -> tuple[RawRobot, ...]:
+        """Per robot, in the order of its specification."""
+        arrays = [[part.array() for part in view] for view in self._views]
+        out = []
+        for rows in self._rows:
+            q, dq, effort, target, links = (array[rows.row] for array in arrays[rows.view])
+            out.append(RawRobot(q[rows.dofs], dq[rows.dofs], effort[rows.dofs], target[rows.dofs], links[rows.links]))
+        return tuple(out)
+
+    @cached_property
+    def objects(self) -> np.ndarray:
+        """(M, 7) movable objects."""
+        return np.zeros((0, 7), np.float32) if self._objects is None else self._objects.array()[self._object_rows]
 
 
 def to_numpy(array: Any) -> np.ndarray:
@@ -71,16 +122,6 @@ def simulation_view() -> Any:
     return view
 
 
-@dataclass(frozen=True)
-class _RobotRows:
-    """Where one robot lives in a view's arrays."""
-
-    view: int
-    row: int
-    dofs: np.ndarray
-    links: np.ndarray
-
-
 class TensorReader:
     """Reads the state of some robots and objects after a step. `open()` needs a playing simulation."""
 
@@ -89,6 +130,7 @@ class TensorReader:
         self._views: list[Any] = []
         self._rows: list[_RobotRows] = []
         self._objects: Any = None
+        self._getters: list[tuple[Any, ...]] = []
         self._object_rows = np.zeros(0, int)
 
     @property
@@ -123,39 +165,25 @@ class TensorReader:
             if missing := [path for path in self.object_paths if path not in known]:
                 raise StageError(f"physics has no rigid body at {', '.join(missing)}; is it enabled and simulated?")
             self._objects, self._object_rows = view, np.array([known.index(p) for p in self.object_paths])
-
-    def read(self) -> RawState:
-        """Copies of the current state. Raises StageError when a prim behind a view has gone."""
-        try:
-            quantities = [
-                [
-                    to_numpy(call())
-                    for call in (
-                        view.get_dof_positions,
-                        view.get_dof_velocities,
-                        view.get_dof_projected_joint_forces,
-                        view.get_dof_position_targets,
-                        view.get_link_transforms,
-                    )
-                ]
-                for view in self._views
-            ]
-            objects = (
-                np.zeros((0, 7), np.float32) if self._objects is None else to_numpy(self._objects.get_transforms())
+        self._getters = [
+            (
+                view.get_dof_positions, view.get_dof_velocities, view.get_dof_projected_joint_forces,
+                view.get_dof_position_targets, view.get_link_transforms,
             )
+            for view in self._views
+        ]  # fmt: skip
+
+    def read(self, contacts: tuple[Any, ...] = ()) -> RawState:
+        """The current state, copied. Raises StageError when a prim behind a view has gone."""
+        try:
+            views = [[snapshot(get()) for get in getters] for getters in self._getters]
+            objects = None if self._objects is None else snapshot(self._objects.get_transforms())
         except Exception as error:
             raise StageError(
                 f"the simulator no longer gives the state of {', '.join(r.prim_path for r in self.robots)} "
                 f"and {len(self.object_paths)} objects ({error}); was a prim deleted, or the simulation stopped?"
             ) from error
-        robots = []
-        for rows in self._rows:
-            q, dq, effort, target, links = (array[rows.row] for array in quantities[rows.view])
-            # Fancy indexing copies.
-            robots.append(
-                RawRobot(q[rows.dofs], dq[rows.dofs], effort[rows.dofs], target[rows.dofs], links[rows.links])
-            )
-        return RawState(tuple(robots), objects[self._object_rows])
+        return RawState(views, self._rows, objects, self._object_rows, contacts)
 
     def command(self, joints: Sequence[str], targets: Any, metres_per_unit: float) -> None:
         """Set position targets (rad, m) of the first robot's named joints. Raises InputError for an unknown joint."""
@@ -170,7 +198,7 @@ class TensorReader:
 
     def close(self) -> None:
         """Forget the views (they are invalid after Stop anyway)."""
-        self._views, self._rows, self._objects = [], [], None
+        self._views, self._rows, self._objects, self._getters = [], [], None, []
 
 
 def _like(sample: Any, data: np.ndarray[Any, Any]) -> Any:

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import omni.ext  # type: ignore[import-not-found]
 import omni.ui as ui  # type: ignore[import-not-found]
 
-from retake.core.config import config_path
+from retake.core.config import VariantsConfig
+from retake.core.variants.prompts import Prompts, compose_prompts
+from retake.core.variants.worlds import load_catalogue
 from retake.isaac import kit, ticks
 from retake.isaac.preview import Preview
 from retake.ui.kit_ports import KitStarter, StageScene, WorkerLink
@@ -19,7 +22,7 @@ from retake.ui.state import Choice, Level, Notice
 from retake.ui.view_model import ViewModel
 
 NAME, MENU = "Retake", "Tools"
-PRESETS = ("bun_warehouse", "chips_conveyor", "vegetable_kitchen")
+PRESETS = VariantsConfig().presets
 log = logging.getLogger(__name__)
 
 
@@ -77,10 +80,22 @@ class RetakeUiExtension(omni.ext.IExt):
 
 
 def worlds() -> tuple[Choice, ...]:
-    """World presets, the standard three chosen."""
-    names = sorted(path.stem for path in config_path("worlds").glob("*.yaml"))
+    """World presets, the standard three chosen; the detail is the prompt of their scene."""
+    catalogue = load_catalogue()
+    names = sorted(catalogue.sections["presets"])
+    nothing: Any = SimpleNamespace(task="", objects=())  # no episode yet: the task's sentence is left out
     ordered = [n for n in PRESETS if n in names] + [n for n in names if n not in PRESETS]
-    return tuple(Choice(name, name.replace("_", " "), name in PRESETS) for name in ordered)
+    return tuple(
+        Choice(
+            name, name.replace("_", " "), name in PRESETS, scene_words(compose_prompts(nothing, catalogue.preset(name)))
+        )
+        for name in ordered
+    )
+
+
+def scene_words(prompts: Prompts) -> str:
+    """A world's prompt without the task's sentence."""
+    return prompts.take.partition(". ")[2]
 
 
 def notify(notice: Notice) -> None:

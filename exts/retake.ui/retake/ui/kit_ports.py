@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib.util
+import logging
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +21,20 @@ from retake.core.errors import RetakeError, WorkerError
 from retake.core.files import read_json
 from retake.core.run_store import create_run
 from retake.core.worker_client import WorkerClient
-from retake.isaac import kit, options, processes
-from retake.isaac.extension import track
+from retake.isaac import autorun, kit, options, processes
 from retake.isaac.live_capture import LiveCapture
 from retake.isaac.preview import Preview
 from retake.isaac.request import CaptureRequest
 from retake.isaac.stepped import drive_stepped
 from retake.ui.ports import SceneContent
-from retake.ui.state import Choice, TakeRow, WorkerRow
+from retake.ui.state import Choice, ExportRow, TakeRow, WorkerRow
 from retake.usd.articulation import read_articulations
 from retake.usd.bodies import read_objects
 from retake.usd.camera import camera_prims, read_camera
+
+log = logging.getLogger(__name__)
+DEMO_SCRIPT = processes.repository() / "exts/retake.isaac/examples/pick_place.py"
+DEMO_TIMEOUT_S = 1800.0
 
 
 class StageScene:
@@ -49,18 +55,36 @@ class StageScene:
         return self._known[1]
 
     def open_demo(self) -> None:
-        """Open the pick-and-place stage."""
-        path = processes.repository() / "exts/retake.isaac/examples/pick_place.py"
-        spec = importlib.util.spec_from_file_location("retake_demo", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        self._demo = asyncio.ensure_future(module.open_demo())
+        """Open the pick-and-place stage, with the objects where the planned motion expects them."""
+        self._demo = asyncio.ensure_future(_quietly(demo_script().open_demo()))
+
+
+def demo_script() -> Any:
+    """The pick-and-place example as a module: its stage, trajectory and task are the demo's."""
+    spec = importlib.util.spec_from_file_location("retake_demo", DEMO_SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def is_demo(stage: Any) -> bool:
+    """Whether the open stage is the demo's, whose robot moves by the planned trajectory."""
+    path = stage.GetRootLayer().realPath
+    return bool(path) and Path(path) == demo_script().STAGE
+
+
+async def _quietly(work: Any) -> None:
+    """Await something whose failure the panel learns otherwise (a recording's status, a stage that stays closed)."""
+    try:
+        await work
+    except (RetakeError, OSError) as error:
+        log.warning("Retake: %s", error)
 
 
 def scene_content(stage: Any) -> SceneContent:
-    """What of a stage can be recorded; the first robot, camera and all objects chosen."""
+    """What of a stage can be recorded; every robot and object chosen, and the first camera that stands still."""
     try:
         robots = read_articulations(stage)
     except RetakeError as error:
@@ -69,20 +93,24 @@ def scene_content(stage: Any) -> SceneContent:
         prims = camera_prims(stage)
     except RetakeError as error:
         return SceneContent(problem=str(error))
-    cameras, usable = [], False
-    for prim in prims:
+    cameras, fixed = [], -1
+    for index, prim in enumerate(prims):
         try:
-            read_camera(prim, (640, 480))
-            cameras.append(Choice(str(prim.GetPath()), prim.GetName(), not usable))
-            usable = True
+            camera = read_camera(prim, (640, 480))
+            cameras.append(Choice(str(prim.GetPath()), prim.GetName()))
+            fixed = index if fixed < 0 and camera.body_path is None else fixed
         except RetakeError as error:
             cameras.append(Choice(str(prim.GetPath()), prim.GetName(), False, str(error)))
+    # A camera that stands still sees the task; one on the robot is chosen where there is no other.
+    first = fixed if fixed >= 0 else next((i for i, c in enumerate(cameras) if not c.detail), -1)
+    cameras = [replace(c, chosen=i == first) for i, c in enumerate(cameras)]
     try:
         objects = tuple(Choice(o.spec.prim_path, o.spec.name, True, o.spec.label) for o in read_objects(stage, robots))
     except RetakeError as error:
         return SceneContent(problem=str(error))
     chosen = tuple(Choice(r.spec.prim_path, r.spec.name, True, f"{len(r.spec.dof_names)} joints") for r in robots)
-    return SceneContent(chosen, tuple(cameras), objects)
+    demo = is_demo(stage)
+    return SceneContent(chosen, tuple(cameras), objects, demo=demo, task=demo_script().TASK if demo else "")
 
 
 class KitStarter:
@@ -93,13 +121,16 @@ class KitStarter:
         self._driver: Any = None
 
     def record(self, request: CaptureRequest) -> LiveCapture:
-        """A live recording, or a stepped one where live cannot be exact."""
+        """A live recording, or a stepped one where live cannot be exact. The demo's robot is driven and plays at once."""
         create_run(Path(request.output).parent, RunConfig().to_json())
         capture = LiveCapture(request, on_frame=lambda index, frame: self._show(capture, index, frame))
         capture.start()
-        track(capture)
-        if capture.stepped:
-            self._driver = asyncio.ensure_future(drive_stepped(capture))
+        if is_demo(kit.require("omni.usd").get_context().get_stage()):
+            motion = autorun.Trajectory.load(demo_script().TRAJECTORY, capture)
+            capture.limit(request.frames or motion.frames(request.fps))
+            self._driver = asyncio.ensure_future(_quietly(autorun.record(capture, motion, DEMO_TIMEOUT_S)))
+        elif capture.stepped:
+            self._driver = asyncio.ensure_future(_quietly(drive_stepped(capture)))
         return capture
 
     def _show(self, capture: LiveCapture, index: int, frame: Any) -> None:
@@ -111,6 +142,11 @@ class KitStarter:
         python = processes.find_python(str(options.read("python", "")))
         return ArrowGeneration(processes.Process(processes.arrow_command(python, run, [f"camera={camera}", *settings])))
 
+    def export(self, run: Path, out: Path, wanted: ExportRow) -> ArrowGeneration:
+        """`retake export` of the run folder."""
+        python = processes.find_python(str(options.read("python", "")))
+        return ArrowGeneration(processes.Process(processes.export_command(python, run, out, export_arguments(wanted))))
+
     def takes(self, run: Path) -> tuple[TakeRow, ...]:
         """From the run folder: a variant without a take waits, a take with its take.json is done."""
         rows = []
@@ -119,13 +155,19 @@ class KitStarter:
             if not path.is_dir() or path.name.startswith("."):
                 continue
             if (path / "take.json").exists():
-                try:
-                    note = str(read_json(path / "take.json").get("backend", ""))
-                except (OSError, ValueError):
-                    note = ""
-                rows.append(TakeRow(path.name, "done", 1.0, note))
+                take, verdict = _values(path / "take.json"), _values(run / "verdicts" / path.name / "verdict.json")
+                judged = verdict.get("video_sha256", "") == take.get("video_sha256")
+                rows.append(
+                    TakeRow(
+                        path.name, "done", 1.0, take.get("backend", ""), verdict.get("status", "") if judged else ""
+                    )
+                )
             else:
                 rows.append(TakeRow(path.name, "running"))
+        begun, variants = [row.name for row in rows], run / "variants"
+        for path in sorted(variants.iterdir()) if variants.is_dir() else ():
+            if path.is_dir() and not path.name.startswith(".") and not any(n.startswith(path.name) for n in begun):
+                rows.append(TakeRow(path.name, "waiting"))
         return tuple(rows)
 
     def open_path(self, path: Path) -> None:
@@ -137,8 +179,33 @@ class KitStarter:
         subprocess.Popen([opener, str(path)], env=processes.clean_environment(), start_new_session=True)
 
 
+def export_arguments(wanted: ExportRow) -> list[str]:
+    """The options of `retake export`."""
+    flags = {
+        "--only-commercial": wanted.only_commercial,
+        "--include-sim": wanted.include_sim,
+        "--append": wanted.append,
+    }
+    least = ["--min-verdict", f"{wanted.min_verdict:g}"] if wanted.min_verdict else []
+    return ["--format", wanted.format, *least, *(flag for flag, asked in flags.items() if asked)]
+
+
+def _values(path: Path) -> dict[str, str]:
+    """Backend, video hash and status of a sidecar; empty when it is absent or half a write ago."""
+    try:
+        return _read_values(path, path.stat().st_mtime_ns)
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+@functools.lru_cache(maxsize=4096)
+def _read_values(path: Path, mtime_ns: int) -> dict[str, str]:
+    data = read_json(path)  # once per file, not once per look: verdicts hold numbers of every frame
+    return {key: str(data[key]) for key in ("backend", "video_sha256", "status") if key in data}
+
+
 class ArrowGeneration:
-    """A generation under way."""
+    """A generation or an export under way."""
 
     def __init__(self, process: processes.Process) -> None:
         self._process = process

@@ -6,8 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from retake.ui.state import Choice, Level, PanelState
+from retake.ui.state import FORMATS, Choice, Level, PanelState, Phase, TakeRow
 
+SHOWN = 12
+"""Takes that have a row of their own."""
 Kind = Literal["text", "field", "number", "combo", "check", "button", "progress", "picture"]
 
 
@@ -45,7 +47,7 @@ class Section:
 
 def build_layout(state: PanelState) -> tuple[Section, ...]:
     """The whole panel."""
-    return (_scene(state), _record(state), _variants(state), _takes(state), _worker(state))
+    return (_scene(state), _record(state), _variants(state), _takes(state), _dataset(state), _worker(state))
 
 
 def _button(state: PanelState, action: str, label: str, help: str, tone: str = "plain") -> Widget:
@@ -143,11 +145,12 @@ def _variants(state: PanelState) -> Section:
             Row(
                 tuple(
                     Widget("check", w.name, w.chosen, ("choose", "worlds", w.key), help=w.detail)
-                    for w in state.worlds[i : i + 2]
+                    for w in state.worlds[i : i + 3]
                 )
             )
-            for i in range(0, min(len(state.worlds), 8), 2)
+            for i in range(0, len(state.worlds), 3)
         ),
+        *(Row((Widget("text", f"{w.name}: {w.detail}"),)) for w in state.worlds if w.chosen and w.detail),
         Row(
             (
                 Widget("number", "Further worlds", state.count, ("set", "count"), help="Sampled beyond the presets"),
@@ -184,20 +187,103 @@ def _takes(state: PanelState) -> Section:
                 (
                     Widget(
                         "progress",
-                        f"{t.name}: {t.state} {t.note}".strip(),
+                        " ".join(filter(None, (f"{t.name}:", t.state, t.note, t.verdict))),
                         t.share,
-                        tone="error" if t.state == "failed" else "plain",
+                        tone=_tone(t),
                     ),
                 )
             )
-            for t in state.takes[:12]
+            for t in state.takes[:SHOWN]
         ),
+        *(
+            [Row((Widget("text", f"… and {len(state.takes) - SHOWN} more: see the report"),))]
+            if len(state.takes) > SHOWN
+            else []
+        ),
+        *([Row((Widget("text", _verdicts(state.takes)),))] if state.takes else []),
         *(
             Row((Widget("text", n.text, tone={Level.ERROR: "error", Level.WARNING: "warning"}.get(n.level, "plain")),))
             for n in state.notices
         ),
     ]
     return Section("4  Takes", tuple(rows))
+
+
+def _tone(take: TakeRow) -> str:
+    tones = {"pass": "good", "fail": "error", "unsure": "warning"}
+    return "error" if take.state == "failed" else tones.get(take.verdict, "plain")
+
+
+def _verdicts(takes: tuple[TakeRow, ...]) -> str:
+    counts = {status: sum(take.verdict == status for take in takes) for status in ("pass", "fail", "unsure")}
+    waiting = len(takes) - sum(counts.values())
+    return "Verdicts: " + ", ".join([*(f"{n} {status}" for status, n in counts.items()), f"{waiting} not judged"])
+
+
+def _dataset(state: PanelState) -> Section:
+    wanted = state.export
+    idle = state.phase is not Phase.EXPORTING
+
+    def check(name: str, label: str, value: bool, help: str) -> Widget:
+        return Widget("check", label, value, ("set", name), idle, help)
+
+    rows = [
+        Row(
+            (
+                Widget(
+                    "combo",
+                    "Format",
+                    wanted.format,
+                    ("set", "export_format"),
+                    idle,
+                    "What reads it: LeRobot; GR00T and openpi; OSCAR's training; Isaac Lab",
+                    FORMATS,
+                ),
+                Widget(
+                    "number",
+                    "Least verdict",
+                    wanted.min_verdict,
+                    ("set", "export_min_verdict"),
+                    idle,
+                    "Least probability of a take's verdict, 0..1; takes that failed never go",
+                ),
+            )
+        ),
+        Row(
+            (Widget("field", "Dataset", state.export_folder, ("set", "export_folder"), idle, "Folder of the dataset"),)
+        ),
+        Row(
+            (
+                check(
+                    "export_only_commercial",
+                    "only commercial",
+                    wanted.only_commercial,
+                    "--only-commercial: model, first frame and assets state terms that allow it; unknown terms do not",
+                ),
+                check(
+                    "export_include_sim",
+                    "simulation renders",
+                    wanted.include_sim,
+                    "--include-sim: the simulator's own pictures",
+                ),
+                check(
+                    "export_append",
+                    "add to existing",
+                    wanted.append,
+                    "--append: what the dataset has is not added twice",
+                ),
+            )
+        ),
+        Row(
+            (
+                _button(state, "export", "Export", "Takes that passed become training data", "primary"),
+                _button(state, "cancel_export", "Cancel", "Export goes on from what is finished"),
+                _button(state, "open_dataset", "Open dataset", "Its README.md tells what it holds"),
+            )
+        ),
+        Row((Widget("progress", state.export_line or "not started", state.export_share),)),
+    ]
+    return Section("5  Dataset", tuple(rows))
 
 
 def _worker(state: PanelState) -> Section:
@@ -217,4 +303,4 @@ def _worker(state: PanelState) -> Section:
             )
         ),
     ]
-    return Section("5  Worker", tuple(rows), open=state.backend == "oscar")
+    return Section("6  Worker", tuple(rows), open=state.backend == "oscar")

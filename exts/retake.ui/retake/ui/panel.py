@@ -65,9 +65,7 @@ class Panel:
         elif widget.kind == "check":
             box = ui.CheckBox(width=22, tooltip=widget.help)
             box.model.set_value(bool(widget.value))
-            box.model.add_value_changed_fn(
-                lambda m: self._model.choose(widget.action[1], widget.action[2], m.get_value_as_bool())
-            )
+            box.model.add_value_changed_fn(lambda m: self._tick_box(widget, m.get_value_as_bool()))
             ui.Label(widget.label, tooltip=widget.help, style=style)
         elif widget.kind == "field":
             ui.Label(widget.label, width=70)
@@ -94,6 +92,12 @@ class Panel:
                 self._provider = self._provider or ui.ByteImageProvider()
                 ui.ImageWithProvider(self._provider, height=PICTURE[1])
                 ui.Label(widget.label, style=style)
+
+    def _tick_box(self, widget: Widget, on: bool) -> None:
+        if widget.action[0] == "set":
+            self._model.set(widget.action[1], on)
+        else:
+            self._model.choose(widget.action[1], widget.action[2], on)
 
     def _show_picture(self) -> None:
         newest = self._picture.newest

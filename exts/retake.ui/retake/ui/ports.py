@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from retake.isaac.request import CaptureRequest, CaptureStatus
-from retake.ui.state import Choice, TakeRow, WorkerRow
+from retake.ui.state import Choice, ExportRow, TakeRow, WorkerRow
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,10 @@ class SceneContent:
     cameras: tuple[Choice, ...] = ()
     objects: tuple[Choice, ...] = ()
     problem: str = ""
+    demo: bool = False
+    """The demo stage: its robot is driven, its recording plays and ends by itself."""
+    task: str = ""
+    """Task text that belongs to the stage; empty = the user's."""
 
 
 class Scene(Protocol):
@@ -48,7 +52,7 @@ class Recording(Protocol):
 
 
 class Generation(Protocol):
-    """The arrow after the Episode, under way."""
+    """The arrow after the Episode, or an export, under way in a process of its own."""
 
     def advance(self) -> tuple[str, int, int, str]:
         """(stage, done, total, note)."""
@@ -75,6 +79,10 @@ class Starter(Protocol):
         ...
 
     def generate(self, run: Path, camera: str, settings: Sequence[str]) -> Generation:
+        """Raises RetakeError when it cannot begin."""
+        ...
+
+    def export(self, run: Path, out: Path, wanted: ExportRow) -> Generation:
         """Raises RetakeError when it cannot begin."""
         ...
 

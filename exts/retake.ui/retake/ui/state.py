@@ -18,6 +18,7 @@ class Phase(str, Enum):
     RECORDED = "recorded"
     GENERATING = "generating"
     GENERATED = "done"
+    EXPORTING = "exporting"
 
 
 ACTIONS: dict[Phase, frozenset[str]] = {
@@ -26,11 +27,15 @@ ACTIONS: dict[Phase, frozenset[str]] = {
     Phase.ARMED: frozenset({"stop"}),
     Phase.RECORDING: frozenset({"stop"}),
     Phase.SAVING: frozenset(),
-    Phase.RECORDED: frozenset({"refresh", "open_demo", "record", "generate", "open_folder"}),
+    Phase.RECORDED: frozenset({"refresh", "open_demo", "record", "generate", "export", "open_folder"}),
     Phase.GENERATING: frozenset({"cancel", "open_folder"}),
-    Phase.GENERATED: frozenset({"refresh", "open_demo", "record", "generate", "open_report", "open_folder"}),
+    Phase.GENERATED: frozenset({"refresh", "open_demo", "record", "generate", "export", "open_report", "open_folder"}),
+    Phase.EXPORTING: frozenset({"cancel_export", "open_folder"}),
 }
-"""Which buttons do something, per phase. The worker's buttons depend on the worker alone."""
+"""Which buttons do something, per phase. The worker's buttons depend on the worker alone, `open_dataset` on a dataset."""
+
+FORMATS = ("lerobot-v3", "lerobot-v2.1", "oscar", "hdf5-isaaclab")
+"""Dataset formats, as `retake export --format` names them."""
 
 
 class Level(str, Enum):
@@ -70,6 +75,22 @@ class TakeRow:
     share: float = 0.0
     """0..1 of its frames."""
     note: str = ""
+    verdict: str = ""
+    """pass, fail, unsure; empty = not judged yet."""
+
+
+@dataclass(frozen=True)
+class ExportRow:
+    """What a dataset is to hold. Field names are those of `PanelState.set`, prefixed with `export_`."""
+
+    format: str = "lerobot-v3"
+    folder: str = ""
+    """Empty = a folder of the run's name beside the runs."""
+    only_commercial: bool = False
+    min_verdict: float = 0.0
+    """Least calibrated probability of a verdict, 0..1."""
+    include_sim: bool = False
+    append: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,6 +134,14 @@ class PanelState:
     """Progress of the arrow: 'Takes 12/81'."""
     share: float = 0.0
     takes: tuple[TakeRow, ...] = ()
+    export: ExportRow = ExportRow()
+    export_folder: str = ""
+    """Where the dataset goes: as typed, or the default of the run and format."""
+    export_line: str = ""
+    """Progress of the export: 'Export 3/12'."""
+    export_share: float = 0.0
+    dataset: str = ""
+    """The folder of the newest finished dataset."""
     worker: WorkerRow = WorkerRow()
     notices: tuple[Notice, ...] = ()
     """The last few, newest first."""
@@ -129,4 +158,6 @@ class PanelState:
                 and any(c.chosen for c in self.robots)
                 and any(c.chosen for c in self.cameras)
             )
+        if action == "open_dataset":
+            return bool(self.dataset)
         return action in ACTIONS[self.phase] or action in self.worker.actions

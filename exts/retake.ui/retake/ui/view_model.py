@@ -19,7 +19,7 @@ from retake.isaac.checks import is_suspicious
 from retake.isaac.request import CaptureRequest
 from retake.isaac.request import Phase as Capture
 from retake.ui.ports import Generation, Picture, Recording, Scene, Starter, Worker
-from retake.ui.state import ACTIONS, Choice, Level, Notice, PanelState, Phase
+from retake.ui.state import ACTIONS, Choice, ExportRow, Level, Notice, PanelState, Phase, TakeRow
 
 NOTICES = 4
 NEXT = {
@@ -30,9 +30,13 @@ NEXT = {
     Phase.SAVING: "Writing the last frames.",
     Phase.RECORDED: "Recorded. Press Generate to make takes.",
     Phase.GENERATING: "Making takes.",
-    Phase.GENERATED: "Done. Open the report to compare the takes.",
+    Phase.GENERATED: "Done. Open the report to compare the takes, or export them.",
+    Phase.EXPORTING: "Writing the dataset.",
 }
 """What happens now, or what to do next."""
+DEMO = "Press Record: the demo plays by itself and its takes are made at once."
+TAKES_PERIOD_S = 0.5
+"""Reading the run folder costs file accesses; not at every update."""
 
 
 class ViewModel:
@@ -48,15 +52,22 @@ class ViewModel:
         notify: Callable[[Notice], None] = lambda notice: None,
         runs: Path = Path("runs"),
         worlds: tuple[Choice, ...] = (),
+        datasets: Path | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
+        """`datasets`: where datasets go by default; None = beside the runs."""
         self._scene, self._starter, self._worker, self._picture = scene, starter, worker, picture
         self._notify, self._runs, self._now = notify, runs, now
         self._recording: Recording | None = None
         self._generation: Generation | None = None
+        self._export: Generation | None = None
+        self._datasets = datasets or runs.with_name("retake_datasets")
         self._run: Path | None = None
-        self._looked = -1.0
+        self._exported_from = Phase.RECORDED
+        self._looked = self._counted = -1.0
+        self._demo = False
         self.state = PanelState(worlds=worlds, message=NEXT[Phase.EMPTY], folder=self._new_folder())
+        self._change(export_folder=self._export_folder())
         self.refresh()
 
     # -- actions ------------------------------------------------------------------------------------------------------
@@ -88,10 +99,12 @@ class ViewModel:
             known = any(c.key in before for c in choices)
             return tuple(replace(c, chosen=before.get(c.key, False) if known else c.chosen) for c in choices)
 
+        self._demo = content.demo
         phase = self.state.phase if self.state.phase not in (Phase.EMPTY,) else Phase.READY
         self._change(
             phase=phase, robots=keep(content.robots), cameras=keep(content.cameras), objects=keep(content.objects),
-            message=NEXT[phase],
+            message=DEMO if content.demo and phase is Phase.READY else NEXT[phase],
+            task=self.state.task or content.task,
         )  # fmt: skip
 
     def open_demo(self) -> None:
@@ -105,10 +118,14 @@ class ViewModel:
         self._change(**{kind: choices})
 
     def set(self, name: str, value: Any) -> None:
-        """Change a field: task, folder, fps, seconds, mode, count, seed, backend."""
+        """Change a field: task, folder, fps, seconds, mode, count, seed, backend, or `export_` and a field of ExportRow."""
+        if name.startswith("export_"):
+            self._set_export(name.removeprefix("export_"), value)
+            return
         if name not in ("task", "folder", "fps", "seconds", "mode", "count", "seed", "backend"):
             raise AttributeError(name)
         self._change(**{name: type(getattr(self.state, name))(value)})
+        self._change(export_folder=self._export_folder())
 
     def record(self) -> None:
         """Begin recording; it starts with the first physics step after Play."""
@@ -124,6 +141,7 @@ class ViewModel:
             mode=self.state.mode,  # type: ignore[arg-type]
         )
         self._recording, self._run = self._starter.record(request), run
+        self._change(export_folder=self._export_folder())
         self._change(phase=Phase.ARMED, frames=0, queued=0, picture=-1, takes=(), message=NEXT[Phase.ARMED])
 
     def stop(self) -> None:
@@ -142,6 +160,7 @@ class ViewModel:
             f"takes.backend={self.state.backend}", f"takes.seed={self.state.seed}",
         ]  # fmt: skip
         self._generation = self._starter.generate(self._run, camera, settings)
+        self._counted = -1.0
         self._change(phase=Phase.GENERATING, stage_line="", share=0.0, message=NEXT[Phase.GENERATING])
 
     def cancel(self) -> None:
@@ -149,6 +168,37 @@ class ViewModel:
         if self._generation is not None:
             self._generation.cancel()
             self._change(message="Stopping after the current frame…")
+
+    def _set_export(self, name: str, value: Any) -> None:
+        if name not in ExportRow.__dataclass_fields__:
+            raise AttributeError(f"export_{name}")
+        if name == "folder" and value == self.state.export_folder:
+            return  # an edit that changes nothing must not pin the default to today's run
+        wanted = replace(self.state.export, **{name: type(getattr(self.state.export, name))(value)})
+        self._change(export=wanted)
+        self._change(export_folder=self._export_folder())
+
+    def _export_folder(self) -> str:
+        wanted, run = self.state.export, self._run or Path(self.state.folder)
+        return wanted.folder or str(self._datasets / f"{run.name}-{wanted.format}")
+
+    def export(self) -> None:
+        """The takes of the run as a dataset, in a process of their own."""
+        assert self._run is not None
+        out = Path(self.state.export_folder).expanduser()
+        self._export = self._starter.export(self._run, out, self.state.export)
+        self._exported_from = self.state.phase
+        self._change(phase=Phase.EXPORTING, export_line="", export_share=0.0, message=NEXT[Phase.EXPORTING])
+
+    def cancel_export(self) -> None:
+        """Stop exporting; Export goes on from what is finished."""
+        if self._export is not None:
+            self._export.cancel()
+            self._change(message="Stopping after the current frame…")
+
+    def open_dataset(self) -> None:
+        """Show the dataset's folder."""
+        self._starter.open_path(Path(self.state.dataset))
 
     def open_report(self) -> None:
         """Show the report."""
@@ -186,6 +236,8 @@ class ViewModel:
             self._tick_recording(self._recording)
         if self._generation is not None:
             self._tick_generation(self._generation)
+        if self._export is not None:
+            self._tick_export(self._export)
         if self.state.phase in (Phase.EMPTY, Phase.READY) and self._now() - self._looked > 1.0:
             self._looked = self._now()
             self.refresh()
@@ -218,7 +270,10 @@ class ViewModel:
         elif status.phase is Capture.DONE:
             self._recording = None
             self._change(message=f"{status.written} frames recorded, none dropped. {NEXT[Phase.RECORDED]}")
-            self._tell(Level.INFO, f"Recorded {status.written} frames to {status.output} ({status.message}).")
+            slowed = f" The disk slowed the simulation for {status.waited_s:.1f} s." if status.waited_s > 1 else ""
+            self._tell(Level.INFO, f"Recorded {status.written} frames to {status.output} ({status.message}).{slowed}")
+            if self._demo:
+                self.act("generate")
 
     def _tick_generation(self, generation: Generation) -> None:
         stage, done, total, note = generation.advance()
@@ -226,8 +281,10 @@ class ViewModel:
             share = done / total if total else 0.0
             self._change(stage_line=f"{stage} {done}/{total} {note}".strip(), share=share)
         assert self._run is not None
-        self._change(takes=self._starter.takes(self._run))
         code = generation.exit_code()
+        if code is not None or self._now() - self._counted > TAKES_PERIOD_S:
+            self._counted = self._now()
+            self._change(takes=_with_share(self._starter.takes(self._run), stage, done, total))
         if code is None:
             return
         self._generation = None
@@ -241,6 +298,25 @@ class ViewModel:
             self._tell(
                 Level.ERROR, f"Generating ended with exit code {code}: {generation.last_words() or 'no message'}"
             )
+
+    def _tick_export(self, export: Generation) -> None:
+        stage, done, total, _ = export.advance()
+        if stage:
+            self._change(export_line=f"{stage} {done}/{total}", export_share=done / total if total else 0.0)
+        code = export.exit_code()
+        if code is None:
+            return
+        self._export = None
+        back = self._exported_from
+        self._change(phase=back, message=NEXT[back])
+        said = "\n".join(line.removeprefix("retake: ") for line in export.last_words().splitlines())
+        if code == 0:
+            self._change(export_share=1.0, dataset=str(Path(self.state.export_folder).expanduser()))
+            self._tell(Level.INFO, said or f"The dataset is ready in {self.state.dataset}.")
+        elif code == 130:
+            self._change(message="Stopped. Export goes on from what is finished.")
+        else:
+            self._tell(Level.ERROR, f"Exporting ended with exit code {code}: {said or 'no message'}")
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -262,6 +338,15 @@ class ViewModel:
             folder = folder.parent
         free = shutil.disk_usage(folder).free
         return f"{used / 1e6:.0f} MB of pictures taken, {free / 1e9:.0f} GB free"
+
+
+def _with_share(rows: tuple[TakeRow, ...], stage: str, done: int, total: int) -> tuple[TakeRow, ...]:
+    """The rows with how much of its frames the running take has: the stage counts the frames of all takes in turn."""
+    if stage != "Takes" or not rows or not total:
+        return rows
+    finished, each = sum(row.state == "done" for row in rows), total / len(rows)
+    share = min(1.0, max(0.0, done / each - finished))
+    return tuple(replace(row, share=share) if row.state == "running" else row for row in rows)
 
 
 def phases() -> tuple[Phase, ...]:

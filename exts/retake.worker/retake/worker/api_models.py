@@ -48,6 +48,9 @@ class VariantRequestBody(Strict):
     seed: Seed = 0
     index: Count = 0
     settings: dict[str, Any] = {}
+    gate: bool = True
+    rerolls: Annotated[int, Field(ge=0, le=100)] = 2
+    only_commercial: bool = False
 
 
 class TakeJobBody(Strict):

@@ -101,6 +101,8 @@ def prepare(job: TakeJob | VariantJob, inputs: Inputs) -> TakeJob | VariantJob:
     else:
         if request.index < 0:
             raise InputError(f"index {request.index} must not be negative")
+        if not 0 <= request.rerolls <= 100:
+            raise InputError(f"rerolls {request.rerolls} is not within 0 … 100")
         request = replace(request, episode=episode)
     output = roots.inside(job.output, "output")
     if output in roots.folders:

@@ -110,6 +110,8 @@ def execute(
         load_s = time.monotonic() - started
         if context.tier and callable(use_tier := getattr(backend, "use_tier", None)):
             use_tier(context.tier)
+        if isinstance(job, VariantJob) and hasattr(backend, "progress"):
+            backend.progress = progress  # denoising steps; `render` itself has no such argument
         watched = _Watched(backend, preview)
         extra = {"job": context.job_id, "content": context.content, "code": code_revision()}
         check_cancel()
@@ -237,17 +239,21 @@ def _make_take(job: Any, backend: Any, extra: dict[str, Any], progress: Progress
 
 def _make_variant(job: Any, backend: Any, extra: dict[str, Any], progress: Progress, check_cancel: CheckCancel) -> None:
     from retake.core.episode import open_episode
-    from retake.core.variants import make_variant, source_frame
+    from retake.core.variants.attempts import Attempts, Rules
+    from retake.core.variants.base import source_for
+    from retake.core.variants.gated import make_checked_variant
 
     request = job.request
     episode = open_episode(request.episode)
     if request.index >= len(episode):
         raise InputError(f"frame {request.index} of {request.episode}: the episode has {len(episode)} frames")
     progress(0, 1, "rendering")
-    source = source_frame(episode, request.camera, request.index)
-    make_variant(
-        source, _world(request.world), backend, job.output, request.seed, extra=extra, check_cancel=check_cancel
-    )
+    source = source_for(backend, episode, request.camera, request.index)
+    attempts = Attempts(
+        source, backend, request.seed, Rules(request.gate, request.rerolls),
+        episode_sha256=episode.content_sha256, only_commercial=request.only_commercial, extra=extra,
+    )  # fmt: skip
+    make_checked_variant(attempts, _world(request.world), job.output, check_cancel)
     progress(1, 1, "")
 
 

@@ -18,11 +18,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from retake.core.config import RunConfig
+from retake.core import plugins
 from retake.core.errors import InputError, MissingDependencyError, TakeError, WorkerError
+from retake.core.files import read_json, write_json
 from retake.core.progress import CheckCancel, Progress, never, silent
-from retake.core.run_store import RunDirectory
 from retake.core.takes.base import Take, TakeRequest
+from retake.core.takes.fan_out import BACKENDS, video_backend
+from retake.core.takes.make import kept_take, open_take
 from retake.core.wire import TakeJob, VariantJob, job_from_json, job_to_json
 from retake.worker.backends import find, registry, spec_from_json, spec_to_json
 from retake.worker.settings import GIB, BackendSpec, load_settings
@@ -221,7 +223,9 @@ def fan_out(
             done += 1
             progress(done, len(jobs), job.output.name)
 
-        with Fleet(address, spec, size=min(size, len(chosen)) or 0, runtime_env=runtime_env) as fleet:
+        fleet = Fleet(address, spec, size=size, runtime_env=runtime_env)
+        fleet.size = min(fleet.size, len(chosen))
+        with fleet:
             failed.update(fleet.run(chosen, count, check_cancel))
     if failed:
         output, reason = next(iter(failed.items()))
@@ -230,23 +234,40 @@ def fan_out(
         )
 
 
-def run_arrow(
-    run: RunDirectory, config: RunConfig, address: str, stage: Callable[[str], Progress], check_cancel: CheckCancel
-) -> Path:
-    """`retake run --ray`: the whole arrow, with the takes made by the cluster. Returns the path of the report."""
-    from retake.core import pipeline
+def producer(address: str, *, backends: Mapping[str, BackendSpec] | None = None) -> Callable[..., list[Take]]:
+    """`retake run --ray` and `retake takes --ray`: makes the pipeline's takes over a cluster (signature of `produce_takes`).
+
+    Their folders end byte for byte as the pipeline itself writes them: times and attempts are the cluster's own affair.
+    Raises MissingDependencyError at once, not after the stages before.
+    """
+    _ray()
 
     def produce(
         jobs: Sequence[tuple[Path, TakeRequest]], backend: str, *, extra: Mapping[str, Any] | None = None,
         progress: Progress = silent, check_cancel: CheckCancel = never,
     ) -> list[Take]:  # fmt: skip
-        from retake.core.takes.make import open_take
-
-        wanted = [TakeJob(_absolute(request), folder.resolve(), backend) for folder, request in jobs]
-        fan_out(wanted, address, progress=progress, check_cancel=check_cancel)
+        missing = _missing(jobs, backend, extra)
+        wanted = [TakeJob(_absolute(request), folder.resolve(), backend) for folder, request in missing]
+        progress(0, len(wanted), "")
+        if wanted:
+            fan_out(wanted, address, backends=backends, progress=progress, check_cancel=check_cancel)
+        for folder, _ in missing:
+            record = read_json(folder / "take.json")
+            record.pop("run", None)
+            write_json(folder / "take.json", {**record, "extra": dict(extra or {})})
         return [open_take(folder) for folder, _ in jobs]
 
-    return pipeline.run(run, config, stage, check_cancel, produce=produce)
+    return produce
+
+
+def _missing(
+    jobs: Sequence[tuple[Path, TakeRequest]], backend: str, extra: Mapping[str, Any] | None
+) -> list[tuple[Path, TakeRequest]]:
+    """The jobs whose takes are not there yet, as far as a CPU backend can tell here; actors recognise the others."""
+    if backend not in BACKENDS or not getattr(plugins.load(BACKENDS[backend]), "parallel", False):
+        return list(jobs)
+    maker = video_backend(backend)
+    return [(folder, request) for folder, request in jobs if kept_take(request, maker, folder, extra) is None]
 
 
 def _absolute(request: TakeRequest) -> TakeRequest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from retake.core.export.collect import IMAGE, Item, Plan, Selection, plan
 from retake.core.export.isaaclab import IsaacLabWriter
 from retake.core.export.lerobot_v3 import LeRobotV3Writer, Limits
 from retake.core.export.lerobot_v21 import LeRobotV21Writer
+from retake.core.export.licences import commercial_obstacle
 from retake.core.export.oscar import OscarWriter
 from retake.core.export.reader import dataset_json
 from retake.core.export.records import FORMATS, DatasetEpisode, ExportReport, Rejected, Schema, VideoOptions
@@ -23,7 +24,7 @@ from retake.core.export.sources import EpisodeCache, dataset_episode
 from retake.core.export.split import Split, assign
 from retake.core.export.staging import Staging, recover, staged
 from retake.core.export.writer import DATASET_SCHEMA, PROVENANCE, REJECTED, DatasetWriter
-from retake.core.files import sha256_json
+from retake.core.files import sha256_json, write_json
 from retake.core.progress import CheckCancel, Progress, never, silent
 
 
@@ -58,8 +59,11 @@ def export(
     Interrupted (Ctrl-C, kill, full disk), the same call continues and gives the same bytes. Raises InputError,
     EpisodeError, ExportError (nothing is half-written: `out` appears or changes only as a whole) or Cancelled.
     """
-    options, selection, out = options or ExportOptions(), selection or Selection(), Path(out)
+    options, selection, out = options or ExportOptions(), selection or Selection(), _real(Path(out))
     made = plan(runs, selection)
+    if selection.only_commercial and options.append:
+        for part in (out / "train", out / "val") if options.split.active else (out,):
+            _require_commercial(part)
     if not options.split.active:
         return (_export_plan(made, out, options, selection, "train", progress, check_cancel),)
     known = {item.run.name for item in made.items}
@@ -77,6 +81,29 @@ def export(
         part = replace(made, items=items, rejected=made.rejected if name == "train" else ())
         reports.append(_export_plan(part, out / name, options, selection, name, progress, check_cancel))
     return tuple(reports)
+
+
+def _real(out: Path) -> Path:
+    """The folder itself where `out` is a link to it, or a name (`.`, `..`) that cannot be renamed to."""
+    return out.resolve() if out.is_symlink() or out.name in ("", "..") else out
+
+
+def _require_commercial(base: Path) -> None:
+    """Raises ExportError when a dataset to append to holds episodes whose terms do not allow commercial use."""
+    if dataset_json(base) and not (base / PROVENANCE).is_file():
+        raise ExportError(
+            f"--only-commercial: {base / PROVENANCE} is missing, so nothing states the terms of what is there"
+        )
+    for row in tables.read_jsonl(base / PROVENANCE):
+        terms = ["licence_source"] + (
+            [] if row.get("domain") in ("sim", "recorded") else ["licence_model", "licence_first_frame"]
+        )
+        for key in terms:
+            if reason := commercial_obstacle(row.get(key)):
+                raise ExportError(
+                    f"--only-commercial: {base} already holds {row.get('run')}/{row.get('take_id') or 'sim'}, whose {key} "
+                    f"does not allow it ({reason}); export to a new folder"
+                )
 
 
 def _export_plan(
@@ -114,10 +141,14 @@ def write_dataset(
     *,
     split: str = "train",
     rejected: Iterable[Rejected] = (),
+    also: Mapping[str, Any] | None = None,
     progress: Progress = silent,
     check_cancel: CheckCancel = never,
 ) -> ExportReport:
-    """Write (uid, how to get it) episodes in order. The engine below `export`, `mix` and the tests."""
+    """Write (uid, how to get it) episodes in order. The engine below `export`, `mix` and the tests.
+
+    `also`: further JSON files, path in the dataset → content, which appear with it.
+    """
     encode.require("pyarrow") if options.format.startswith("lerobot") else None
     if options.format.startswith("lerobot"):
         for size in schema.cameras.values():
@@ -151,7 +182,7 @@ def write_dataset(
             for index in range(staging.count, total):
                 check_cancel()
                 progress(index, total, new[index][0][:8])
-                episode = new[index][1]()
+                episode = _cancellable(new[index][1](), check_cancel)
                 entry = pictures.added(writer.write(index, episode), episode)
                 staging.commit_entry(entry)
                 writer.advance(entry)
@@ -160,11 +191,24 @@ def write_dataset(
             progress(total, total, "writing metadata")
             writer.finish()
             _write_rejected(staging, rejected)
+            for name, content in (also or {}).items():
+                write_json(staging.dataset / name, content)
             card.write_card(staging, schema, options.format, options.video, split)
             staging.finish(writer.replaced)
         except KeyboardInterrupt as error:
             raise Cancelled(f"stopped; the same command continues the export to {out}") from error
     return _report(out, options, len(new), skipped, rejected, started)
+
+
+def _cancellable(episode: DatasetEpisode, check_cancel: CheckCancel) -> DatasetEpisode:
+    """The episode, asking between its frames whether to stop: one episode may be an hour of video."""
+
+    def frames(key: str) -> Iterator[Any]:
+        for frame in episode.frames(key):
+            check_cancel()
+            yield frame
+
+    return replace(episode, frames=frames)
 
 
 def make_writer(staging: Staging, schema: Schema, options: ExportOptions, split: str) -> DatasetWriter:

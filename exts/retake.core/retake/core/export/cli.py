@@ -14,7 +14,7 @@ from retake.core.export.mix import parse_source
 from retake.core.export.records import CODEC_NAMES, FORMATS, ExportReport, VideoOptions
 from retake.core.export.split import parse_split
 from retake.core.export.vectors import ACTIONS, EXTRAS
-from retake.core.progress import Bar, silent
+from retake.core.progress import Bar, Stop, silent
 
 _EXAMPLES = """examples:
   retake export runs/demo --format lerobot-v3 --out datasets/demo
@@ -107,8 +107,8 @@ def main(argv: list[str]) -> int:
         extras=tuple(args.extra),
         window=args.window,
     )
-    bar = silent if args.quiet else Bar("export")
-    for report in export(args.runs, args.out, options, selection, progress=bar):
+    bar = silent if args.quiet else Bar("Export")
+    for report in export(args.runs, args.out, options, selection, progress=bar, check_cancel=Stop().check):
         print_report(report)
     return 0
 
@@ -165,7 +165,8 @@ def mix(argv: list[str]) -> int:
         weights_only=args.weights_only,
         trust_units=args.trust_units,
         options=ExportOptions("lerobot-v3", VideoOptions.of(args.codec, args.crf), restart=args.restart),
-        progress=silent if args.quiet else Bar("mix"),
+        progress=silent if args.quiet else Bar("Mix"),
+        check_cancel=Stop().check,
     )
     for source in result.sources:
         print(

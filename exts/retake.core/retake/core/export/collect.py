@@ -17,7 +17,7 @@ import numpy as np
 
 import retake.core.episode as episodes
 from retake.core.episode import Episode
-from retake.core.errors import ExportError, InputError
+from retake.core.errors import ExportError, InputError, choose
 from retake.core.export.found import (
     FoundTake,
     Selection,
@@ -26,16 +26,19 @@ from retake.core.export.found import (
     obstacle,
     read_optional,
     shown_task,
+    start_of,
     takes_of,
 )
 from retake.core.export.licences import commercial_obstacle
-from retake.core.export.provenance import record
+from retake.core.export.provenance import record, storable
 from retake.core.export.records import Rejected, Schema
 from retake.core.export.vectors import build_schema
 from retake.core.files import sha256_bytes, sha256_json
 
 IMAGE = "observation.images."
 TOOL_VERSION = "retake 0.1.0"
+_HUGE = 1e300
+"""Beyond it, and for NaN, a number of a check counts as not measured."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ def plan(runs: Sequence[Path | str], selection: Selection | None = None) -> Plan
     rejected: list[Rejected] = []
     headers: list[tuple[Path, Any]] = []
     names: dict[str, Path] = {}
+    wanted: set[str] = set()
     for run in (Path(r) for r in runs):
         if run.name in names and names[run.name] != run:
             raise InputError(
@@ -79,14 +83,19 @@ def plan(runs: Sequence[Path | str], selection: Selection | None = None) -> Plan
             )
         names[run.name] = run
         episode = _episode(run)
+        wanted |= {camera.name for camera in episode.header.cameras}
         found = _run_items(run, episode, selection, rejected)
         if found:
             headers.append((run, episode.header))
         items += found
+    if unknown := [name for name in selection.cameras if name not in wanted]:
+        raise InputError(choose("camera of these runs", unknown[0], wanted))
     if not items:
         reasons = "; ".join(f"{r.take}: {r.reason}" for r in rejected[:3])
         raise ExportError(
-            f"nothing to export: {len(rejected)} takes were rejected" + (f" ({reasons} …)" if reasons else "")
+            f"nothing to export: {len(rejected)} takes were rejected ({reasons} …)"
+            if rejected
+            else "nothing to export: the runs hold no takes; `retake takes RUN` makes them, --include-sim exports the simulation"
         )
     unique = list({item.uid: item for item in items}.values())
     warnings = (
@@ -145,8 +154,7 @@ def _run_items(run: Path, episode: Episode, selection: Selection, rejected: list
 def _source(run: Path, episode: Episode, selection: Selection) -> dict[str, Any]:
     """Provenance that every item of a run shares."""
     settings, header = episode.header.settings, episode.header
-    check = read_optional(run / "check.json", {})
-    passed = check.get("passed") if isinstance(check, dict) else None
+    passed = read_optional(run / "check.json", {}).get("passed")
     return {
         "run": run.name,
         "source_episode_id": episode.content_sha256,
@@ -182,19 +190,19 @@ def _take_item(
         )
     takes = [by_camera[c] for c in cameras]
     first = takes[0]
-    start = int(first.get("start", default=0))
-    length = min(int(first.data.get("frames", 0)), len(episode) - start)
+    start = start_of(first)
+    length = min(first.data.get("frames") or 0, len(episode) - start)
     if length < 1 or start < 0:
         raise ExportError(f"{run.name}: take {first.id!r} starts at frame {start} of an episode with {len(episode)}")
-    world, verdicts = first.variant.get("world") or {}, [t.verdict for t in takes]
+    world, verdicts = first.variant.get("world") or {}, [t.judged for t in takes]
     size = first.data.get("size") or (0, 0)
     capture = episode.header.camera(cameras[0]).size
     checks: dict[str, float | None] = {}
     for take in takes:
-        for check in take.verdict.get("checks") or []:
+        for check in take.judged.get("checks") or []:
             value = check.get("value")
             name = str(check.get("name")) if len(takes) == 1 else f"{camera_of(take, episode)}/{check.get('name')}"
-            checks[name] = float(value) if isinstance(value, int | float) and np.isfinite(value) else None
+            checks[name] = float(value) if isinstance(value, int | float) and abs(value) < _HUGE else None
     probabilities = [v["probability"] for v in verdicts if isinstance(v.get("probability"), int | float)]
     statuses = {str(v.get("status", "none")).lower() for v in verdicts}
     inputs = first.data.get("inputs") or {}
@@ -247,7 +255,9 @@ def _take_item(
     }
     task = str(first.variant.get("task") or shown_task(episode.header, str(world.get("subject") or "")))
     videos: tuple[tuple[str, Path | None], ...] = tuple((c, t.video) for c, t in zip(cameras, takes, strict=True))
-    return Item(uid, run, episode.path, videos, start, length, task, source["trajectory_id"], record(values, checks))
+    return Item(
+        uid, run, episode.path, videos, start, length, storable(task), source["trajectory_id"], record(values, checks)
+    )
 
 
 AXES = ("environment", "surface", "subject", "lighting", "look", "background", "clutter")
@@ -298,7 +308,7 @@ def _sim_items(
                 videos,
                 start,
                 length,
-                episode.header.task,
+                storable(episode.header.task),
                 source["trajectory_id"],
                 record(values),
             )

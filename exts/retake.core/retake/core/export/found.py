@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from retake.core.episode import Episode, EpisodeHeader
-from retake.core.errors import ExportError, VariantError
+from retake.core.errors import ExportError, InputError, VariantError
 from retake.core.export.licences import commercial_obstacle
+from retake.core.export.provenance import storable
 from retake.core.files import read_json
 from retake.core.variants.worlds import load_catalogue
 
@@ -37,6 +38,12 @@ class Selection:
     window: int = 0
     """Frames per episode for `include_sim` where a run has no take; 0 = the whole episode."""
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_verdict <= 1:  # also refuses NaN, which every comparison below would let through
+            raise InputError(f"--min-verdict {self.min_verdict:g}: expected a probability within 0..1")
+        if self.window < 0:
+            raise InputError(f"--window {self.window}: expected a number of frames, or 0 for the whole episode")
+
 
 @dataclass(frozen=True)
 class FoundTake:
@@ -57,34 +64,67 @@ class FoundTake:
         return default
 
     @property
+    def judged(self) -> dict[str, Any]:
+        """The verdict, when it is of this very video; empty when it is of another one, or does not say."""
+        return self.verdict if self.verdict.get("video_sha256") == self.data.get("video_sha256") else {}
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Backend settings; empty where none are stated."""
         found = self.data.get("settings") or (self.data.get("request") or {}).get("settings")
         return found if isinstance(found, dict) else {}
 
 
-def read_optional(path: Path, default: Any) -> Any:
-    """A JSON file; `default` when it is absent. Raises ExportError when it is damaged."""
+def read_optional(path: Path, default: dict[str, Any]) -> dict[str, Any]:
+    """A JSON object; `default` when the file is absent. Raises ExportError when it is damaged."""
     try:
-        return read_json(path)
+        data = read_json(path)
     except FileNotFoundError:
         return default
     except (OSError, ValueError) as error:
         raise ExportError(f"{path} is not readable JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise ExportError(f"{path} holds a {type(data).__name__}; expected a JSON object")
+    return data
+
+
+_TAKE: dict[str, type] = {
+    "variant": str, "video_sha256": str, "frames": int, "size": list, "inputs": dict, "settings": dict, "request": dict,
+    "extra": dict, "domain": str, "backend": str,
+}  # fmt: skip
+_VARIANT: dict[str, type] = {"world": dict, "source": dict, "frame_sha256": str}
+_VERDICT: dict[str, type] = {"status": str, "video_sha256": str, "checks": list}
+
+
+def _record(path: Path, kinds: dict[str, type]) -> dict[str, Any]:
+    """A sidecar whose values are of the kinds this package relies on; empty when it is absent. Raises ExportError."""
+    data = read_optional(path, {})
+    for key, kind in kinds.items():
+        if data.get(key) is not None and not isinstance(data[key], kind):
+            raise ExportError(f"{path}: {key!r} is {data[key]!r}; expected a {kind.__name__}")
+    if not all(isinstance(check, dict) for check in data.get("checks") or ()):
+        raise ExportError(f"{path}: 'checks' holds something else than objects")
+    if "size" in kinds and data.get("size") and [type(side) for side in data["size"]] != [int, int]:
+        raise ExportError(f"{path}: 'size' is {data['size']!r}; expected [width, height], px")
+    return data
+
+
+def start_of(take: FoundTake) -> int:
+    """Episode frame that take frame 0 shows. Raises ExportError when what take.json states is no frame."""
+    start = take.get("start", default=0)
+    if not isinstance(start, int):
+        raise ExportError(f"take {take.id!r} starts at {start!r}; expected the number of a frame")
+    return start
 
 
 def takes_of(run: Path) -> list[FoundTake]:
     """Every take of a run that has its take.json, by folder name. Raises ExportError for damaged JSON."""
     out = []
     for sidecar in sorted((run / "takes").glob("*/take.json")):
-        data = read_optional(sidecar, {})
-        identity = str(data.get("id") or sidecar.parent.name)
-        variant = (
-            read_optional(run / "variants" / str(data.get("variant", "")) / "variant.json", {})
-            if data.get("variant")
-            else {}
-        )
-        verdict = read_optional(run / "verdicts" / sidecar.parent.name / "verdict.json", {})
+        data = _record(sidecar, _TAKE)
+        identity = storable(str(data.get("id") or sidecar.parent.name))
+        variant = _record(run / "variants" / data["variant"] / "variant.json", _VARIANT) if data.get("variant") else {}
+        verdict = _record(run / "verdicts" / sidecar.parent.name / "verdict.json", _VERDICT)
         out.append(FoundTake(identity, data, variant, verdict, sidecar.parent / "take.mp4"))
     return out
 
@@ -117,10 +157,12 @@ def obstacle(take: FoundTake, episode: Episode, source: dict[str, Any], selectio
         return f"made by a test backend (backend {backend!r}, domain {domain!r})"
     status = str(verdict.get("status", "none")).lower()
     if status == "fail":
-        failed = [str(c.get("name")) for c in verdict.get("checks", []) if str(c.get("status", "")).lower() == "fail"]
+        failed = [str(c.get("name")) for c in verdict.get("checks") or () if str(c.get("status", "")).lower() == "fail"]
         return "the verdict is fail" + (f" ({', '.join(failed)})" if failed else "")
-    judged = verdict.get("video_sha256")
-    if judged and judged != data.get("video_sha256"):
+    video = data.get("video_sha256")
+    if not isinstance(video, str) or not video:
+        return "its take.json states no hash of the video, so nothing says which one was judged"
+    if verdict and not take.judged:
         status = "stale"
     if status != "pass" and not selection.unverified:
         known = {
@@ -129,7 +171,7 @@ def obstacle(take: FoundTake, episode: Episode, source: dict[str, Any], selectio
             "unsure": "the verdict is unsure",
         }
         return known.get(status, f"the verdict is {status!r}") + " (`retake verify` judges it; --unverified exports it)"
-    probability = verdict.get("probability")
+    probability = take.judged.get("probability")
     if selection.min_verdict > 0 and not (
         isinstance(probability, int | float) and probability >= selection.min_verdict
     ):
@@ -138,6 +180,9 @@ def obstacle(take: FoundTake, episode: Episode, source: dict[str, Any], selectio
     hashed = inputs.get("episode") or inputs.get("episode_sha256")
     if hashed and hashed != episode.content_sha256:
         return "it was made from another episode than the run holds now"
+    first, now = inputs.get("first_frame"), take.variant.get("frame_sha256")
+    if first != now and ((first and now) or selection.only_commercial):
+        return "its first frame is not the one its variant holds now; make the take again, or remove it"
     if selection.only_commercial:
         stated = (
             ("video model", data.get("licence")),

@@ -6,16 +6,24 @@ from __future__ import annotations
 import argparse
 import importlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from retake.core.episode import Episode, open_episode
-from retake.core.errors import InputError, MissingDependencyError
-from retake.core.export.import_lerobot import ImportOptions, import_lerobot, load_calibration
+from retake.core.errors import InputError, MissingDependencyError, choose
+from retake.core.export.collect import IMAGE
+from retake.core.export.import_lerobot import Calibration, ImportOptions, import_lerobot, load_calibration
+from retake.core.export.reader import Dataset
 from retake.core.files import read_json
-from retake.core.progress import Bar, silent
+from retake.core.geometry import inverse
+from retake.core.progress import Bar, Stop, silent
 from retake.core.robot import RobotSpec
 from retake.core.urdf import read_urdf
+
+USD = (".usd", ".usda", ".usdc", ".usdz")
 
 
 def load_robot(path: Path, ee_link: str | None = None) -> RobotSpec:
@@ -27,16 +35,58 @@ def load_robot(path: Path, ee_link: str | None = None) -> RobotSpec:
             return RobotSpec.from_json(read_json(path))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} is no robot description: {type(error).__name__}: {error}") from error
-    if path.suffix not in (".usd", ".usda", ".usdc", ".usdz"):
+    if path.suffix not in USD:
         raise InputError(f"{path}: expected a .urdf, a .usd stage or a RobotSpec's .json")
-    try:  # by name: core imports no USD
-        stage = importlib.import_module("retake.usd.stage").open_stage(path)
-        robots = importlib.import_module("retake.usd.articulation").read_robots(stage)
-    except ImportError as error:
-        raise MissingDependencyError("reading USD needs pxr: pip install 'isaac-retake[usd]'") from error
+    return _articulation(path).spec
+
+
+def load_cameras(
+    path: Path, sizes: Mapping[str, tuple[int, int]], prims: Mapping[str, str]
+) -> tuple[dict[str, Calibration], np.ndarray]:
+    """(camera name → calibration, T_world_base) from a calibration's JSON, or from a USD stage's own cameras.
+
+    `sizes`: (width, height) of the dataset's cameras; `prims`: camera name → prim path on the stage; empty = the
+    cameras whose prims bear the names. In JSON the world is the robot's base, on a stage it is the stage's. Raises InputError.
+    """
+    if path.suffix not in USD:
+        return load_calibration(path), np.eye(4)
+    articulation, stage = _articulation(path), _usd("stage").open_stage(path)
+    found = {str(prim.GetPath()): prim for prim in _usd("camera").camera_prims(stage)}
+    named = {Path(prim).name: prim for prim in found}
+    chosen = dict(prims) or {name: named[name] for name in sizes if name in named}
+    if not chosen:
+        raise InputError(
+            f"no camera of {path} is named like one of the dataset ({', '.join(sizes)}); say which is which with "
+            f"--camera NAME=PRIM: {', '.join(found)}"
+        )
+    out = {}
+    for name, prim in chosen.items():
+        if name not in sizes:
+            raise InputError(choose("camera of the dataset", name, sizes))
+        if prim not in found:
+            raise InputError(choose(f"camera of {path}", prim, found))
+        camera = _usd("camera").read_camera(found[prim], sizes[name])
+        link = Path(camera.body_path).name if camera.body_path else ""
+        out[name] = Calibration(camera.K, inverse(camera.T_body_camera), link)
+    return out, articulation.T_world_link[articulation.spec.root]
+
+
+def _articulation(path: Path) -> Any:
+    """The only robot of a stage. Raises InputError, MissingDependencyError."""
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; expected a USD stage")
+    robots = _usd("articulation").read_articulations(_usd("stage").open_stage(path))
     if len(robots) != 1:
         raise InputError(f"{path} has {len(robots)} robots; a dataset is imported for one")
     return robots[0]
+
+
+def _usd(module: str) -> Any:
+    """By name: core imports no USD."""
+    try:
+        return importlib.import_module(f"retake.usd.{module}")
+    except ImportError as error:
+        raise MissingDependencyError("reading USD needs pxr: pip install 'isaac-retake[usd]'") from error
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,14 +94,16 @@ def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(
         prog="retake import",
         description="Demonstrations of a LeRobot dataset become Episodes (motion_source 'recorded'), one folder each.",
-        epilog='cameras.json: {"front": {"K": 3x3, "T_camera_world": 4x4, "link": ""}}, world = the robot\'s base frame',
+        epilog='cameras.json: {"front": {"K": 3x3, "T_camera_world": 4x4, "link": ""}}, world = the robot\'s base frame; '
+        "of a USD stage the cameras themselves are read",
     )
     add = out.add_argument
     add("dataset", type=Path, help="LeRobot dataset (v3.0, v2.1 or v2.0)")
     add("--out", type=Path, required=True)
     add("--robot", type=Path, required=True, help=".urdf, .usd stage, or a RobotSpec's .json")
     add("--ee-link", help="end-effector link, where the URDF shows no gripper")
-    add("--cameras", type=Path, required=True, help="calibration (JSON)")
+    add("--cameras", type=Path, required=True, help="calibration (.json), or the .usd stage with the cameras")
+    add("--camera", nargs="+", default=(), metavar="NAME=PRIM", help="camera of the dataset = its prim on the stage")
     add("--episodes", type=int, nargs="+", help="default: all")
     add("--joint", nargs="+", default=(), metavar="JOINT=ENTRY", help="entry of observation.state for a joint")
     add("--gripper", nargs="+", default=(), metavar="GRIPPER=ENTRY", help="entry that holds a gripper's openness")
@@ -69,28 +121,28 @@ def _pairs(texts: list[str], option: str) -> dict[str, str]:
     return {a: b for a, _, b in parts}
 
 
-def _options(args: argparse.Namespace) -> ImportOptions:
-    return ImportOptions(
+def _inputs(args: argparse.Namespace) -> tuple[RobotSpec, dict[str, Calibration], ImportOptions]:
+    robot = load_robot(args.robot, args.ee_link)
+    sizes = {key.removeprefix(IMAGE): size for key, size in Dataset(args.dataset).schema.cameras.items()}
+    cameras, T_world_base = load_cameras(args.cameras, sizes, _pairs(list(args.camera), "--camera"))
+    options = ImportOptions(
         _pairs(list(args.joint), "--joint"),
         _pairs(list(args.gripper), "--gripper"),
         (args.gripper_range[0], args.gripper_range[1]),
         args.degrees,
+        T_world_base,
         licence=args.licence,
     )
+    return robot, cameras, options
 
 
 def main(argv: list[str]) -> int:
     """`DATASET --robot FILE --cameras FILE --out DIR`: every episode; returns the exit code. Raises RetakeError."""
     args = parser().parse_args(argv)
     made = import_lerobot(
-        args.dataset,
-        args.out,
-        load_robot(args.robot, args.ee_link),
-        load_calibration(args.cameras),
-        _options(args),
-        episodes=args.episodes,
-        progress=silent if args.quiet else Bar("import"),
-    )
+        args.dataset, args.out, *_inputs(args), episodes=args.episodes,
+        progress=silent if args.quiet else Bar("Import"), check_cancel=Stop().check,
+    )  # fmt: skip
     for episode in made:
         print(f"{episode.path}: {len(episode)} frames, {episode.header.task!r}")
     return 0
@@ -104,16 +156,10 @@ def import_command(source: Path, out: Path, *, urdf: Path | None = None, argumen
     if len(chosen) != 1:
         raise InputError(f"a run holds one episode; --episodes names {len(chosen)}")
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".import.") as folder:
-        robot, cameras = load_robot(args.robot, args.ee_link), load_calibration(args.cameras)
         (made,) = import_lerobot(
-            source,
-            folder,
-            robot,
-            cameras,
-            _options(args),
-            episodes=chosen,
-            progress=silent if args.quiet else Bar("import"),
-        )
+            source, folder, *_inputs(args), episodes=chosen,
+            progress=silent if args.quiet else Bar("Import"), check_cancel=Stop().check,
+        )  # fmt: skip
         if out.exists():
             raise InputError(f"{out} exists; choose another folder (nothing was changed)")
         made.path.rename(out)

@@ -8,7 +8,7 @@ recorded joint positions by forward kinematics; nothing that was not recorded is
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -111,13 +111,17 @@ def import_lerobot(
     rows = [row for row in data.episodes() if episodes is None or row.index in episodes]
     if not rows:
         raise InputError(f"{data.root} has episodes 0 … {len(data) - 1}; asked were {list(episodes or [])}")
-    made = []
-    for number, row in enumerate(rows):
-        progress(number, len(rows), f"episode {row.index}")
-        made.append(
-            _import_one(data, row, Path(out) / f"episode_{row.index:06d}", robot, cameras, options, read, check_cancel)
-        )
-    progress(len(rows), len(rows), "")
+    made, done, total = [], 0, sum(row.length for row in rows)
+    for row in rows:
+
+        def advance(frame: int, done: int = done, index: int = row.index) -> None:
+            check_cancel()
+            progress(done + frame, total, f"episode {index}")
+
+        folder = Path(out) / f"episode_{row.index:06d}"
+        made.append(_import_one(data, row, folder, robot, cameras, options, read, advance))
+        done += row.length
+    progress(total, total, "")
     return made
 
 
@@ -177,7 +181,7 @@ def _import_one(
     cameras: Mapping[str, Calibration],
     options: ImportOptions,
     read: _Vectors,
-    check_cancel: CheckCancel,
+    advance: Callable[[int], None],
 ) -> Episode:
     columns = data.columns(row)
     state, action = columns[STATE], columns.get(ACTION)
@@ -217,7 +221,7 @@ def _import_one(
     streams = {name: encode.read_segment(row.videos[IMAGE + name]) for name in cameras}
     with atomic_directory(out) as temporary, EpisodeWriter(temporary, header) as writer:
         for k in range(row.length):
-            check_cancel()
+            advance(k)
             views = []
             for name, camera in cameras.items():
                 T = camera.T_camera_world

@@ -30,12 +30,12 @@ COMMERCIAL = {
 """Lower-case identifier → how it is written. `own` is the user's statement that the asset is theirs."""
 
 
-def commercial_obstacle(licence: str | None) -> str | None:
+def commercial_obstacle(licence: object) -> str | None:
     """None when the terms allow commercial use, else the reason they do not count as allowing it.
 
     Several terms joined by ` AND ` must all allow it; any other expression is unknown and therefore refused.
     """
-    text = (licence or "").strip()
+    text = licence.strip() if isinstance(licence, str) else ""
     if not text or text.lower() in ("unknown", "none", "not stated", "unstated", "other"):
         return "no licence is stated"
     for part in re.split(r"\s+AND\s+", text):

@@ -129,8 +129,8 @@ def mix(
         row = rows[name][index]
         uid = _uid(name, opened[name], row, repeat)
         jobs.append((uid, lambda d=opened[name], r=row, u=uid, n=name: as_episode(d, r, schema, u, n)))
-    write_dataset(jobs, schema, out, options, progress=progress, check_cancel=check_cancel)
-    write_json(out / "meta" / MIX_FILE, content)
+    also = {f"meta/{MIX_FILE}": content}
+    write_dataset(jobs, schema, out, options, also=also, progress=progress, check_cancel=check_cancel)
     return MixReport(out, total, mixed, tuple(notes))
 
 
@@ -138,10 +138,12 @@ def shares(weights: Sequence[float], available: Sequence[int], episodes: int | N
     """Episodes per source: proportional to the weights, whole numbers by largest remainder.
 
     Without a number the total is the largest for which no source runs out. Raises ExportError when a source is empty or
-    would get no episode.
+    would get no episode, InputError for a number below one.
     """
     if 0 in available:
         raise ExportError("a source has no episodes")
+    if episodes is not None and episodes < 1:
+        raise InputError(f"--episodes {episodes}: expected a positive number")
     total = (
         episodes
         if episodes is not None

@@ -8,6 +8,7 @@ Written as `retake/<key>` columns of LeRobot's episodes parquet (visible to its 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -100,10 +101,15 @@ def _typed(value: Any, kind: str) -> Any:
         if kind == "int64":
             return int(value) if -(2**63) <= int(value) < 2**63 else None
         if kind == "float64":
-            return float(value)
-    except (TypeError, ValueError):
+            return float(value) if math.isfinite(float(value)) else None
+    except (TypeError, ValueError, OverflowError):
         return None
-    return bool(value) if kind == "bool" else str(value)
+    return bool(value) if kind == "bool" else storable(str(value))
+
+
+def storable(text: str) -> str:
+    """The text with what UTF-8 cannot hold (half a surrogate pair from a damaged JSON) written as an escape."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def column_kinds(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:

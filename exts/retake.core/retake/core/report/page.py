@@ -18,6 +18,7 @@ from retake.core.files import read_json, write_bytes
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.report.clips import playable, simulation_clip
 from retake.core.run_store import RunDirectory, remove_leftovers
+from retake.core.variants.gated import read_missing
 
 TEMPLATE = Path(__file__).with_name("template.html")
 
@@ -48,6 +49,7 @@ def make_report(run: RunDirectory, *, progress: Progress = silent, check_cancel:
         "episode": _episode(episode),
         "cameras": cameras,
         "variants": _variants(run, folder, page),
+        "missing": read_missing(run.variants),
         "plots": _plots(episode),
         "check": read_json(run.check) if run.check.exists() else None,
         "stages": run.manifest().get("stages", {}),

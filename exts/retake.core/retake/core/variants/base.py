@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,6 +16,9 @@ from retake.core.camera import Camera
 from retake.core.episode import Episode, EpisodeHeader
 from retake.core.errors import VariantError
 from retake.core.progress import CheckCancel, never
+
+MAPS = {"depth", "normals", "instances"}
+"""Camera channels beyond rgb that a structure-locked frame is made from and measured against."""
 
 
 @dataclass(frozen=True)
@@ -47,21 +50,38 @@ class SourceFrame:
         return np.isin(self.instance_ids, ids)
 
     @property
+    def has_maps(self) -> bool:
+        """Whether the camera recorded depth, normals and instance ids; without them nothing can be measured."""
+        return set(self.header.camera(self.camera_name).channels) >= MAPS
+
+    @property
     def robot_mask(self) -> Bool[np.ndarray, "H W"]:
         """Pixels of any robot."""
         return self.mask("robot:")
 
 
-def source_frame(episode: Episode, camera: str, index: int) -> SourceFrame:
-    """Frame `index` as a SourceFrame. Raises VariantError when the camera lacks depth, normals or instance ids."""
+def source_frame(episode: Episode, camera: str, index: int, *, maps: bool = True) -> SourceFrame:
+    """Frame `index` as a SourceFrame; with `maps=False` a camera of pictures alone has empty maps (zeros).
+
+    Raises VariantError when the camera lacks maps that are needed.
+    """
     spec = episode.header.camera(camera)
-    missing = {"depth", "normals", "instances"} - set(spec.channels)
-    if missing:
+    missing = MAPS - set(spec.channels)
+    if missing and maps:
         raise VariantError(
-            f"camera {camera!r} of {episode.path} recorded no {', '.join(sorted(missing))}; a structure-locked variant "
-            "needs rgb, depth, normals and instances (an imported recording can use the 'folder' backend)"
+            f"camera {camera!r} of {episode.path} recorded no {', '.join(sorted(missing))}; structure-locked variants and "
+            "composite takes need rgb, depth, normals and instances. A recording of pictures alone gets its first frames "
+            "from the 'folder' backend (variants.gate=false) and its takes from the video model ('oscar')"
         )
     view = episode.camera_frame(camera, index)
+    if missing:
+        h, w = view.rgb.shape[:2]
+        nothing = {
+            "depth_m": np.zeros((h, w), np.float32),
+            "normals": np.zeros((h, w, 3), np.int16),
+            "instance_ids": np.zeros((h, w), np.uint16),
+        }
+        view = replace(view, **{name: empty for name, empty in nothing.items() if getattr(view, name) is None})
     assert view.depth_m is not None
     assert view.normals is not None
     assert view.instance_ids is not None
@@ -69,6 +89,11 @@ def source_frame(episode: Episode, camera: str, index: int) -> SourceFrame:
         episode.header, camera, index, view.camera, view.rgb, view.depth_m, view.normals, view.instance_ids,
         episode.object_poses[index], tuple(episode.link_poses(r.name)[index] for r in episode.header.robots),
     )  # fmt: skip
+
+
+def source_for(backend: object, episode: Episode, camera: str, index: int) -> SourceFrame:
+    """The frame as a backend needs it: one that says `needs_maps = False` also takes recordings of pictures alone."""
+    return source_frame(episode, camera, index, maps=getattr(backend, "needs_maps", True))
 
 
 @dataclass(frozen=True)

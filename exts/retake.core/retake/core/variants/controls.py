@@ -49,13 +49,10 @@ def control_maps(source: SourceFrame, *, keep_object: bool = False) -> ControlMa
 
     Raises VariantError when the frame shows no robot, or nothing but kept pixels.
     """
+    require_robot(source)
     roles = find_roles(source)
     role = roles.role[source.instance_ids]
     robot = role == ROBOT
-    if not robot.any():
-        raise VariantError(
-            f"frame {source.index} of camera {source.camera_name!r} shows no robot; pick a frame or a camera that does"
-        )
     movable = role == SUBJECT
     task = movable & (roles.object_index[source.instance_ids] == max(roles.task_object, 0))
     reach = max(3, round(source.rgb.shape[1] / 80)) | 1
@@ -77,6 +74,21 @@ def control_maps(source: SourceFrame, *, keep_object: bool = False) -> ControlMa
         task_object=feather(task),
         keep=keep,
     )
+
+
+def require_robot(source: SourceFrame) -> None:
+    """Raises VariantError for a frame in which no robot is to be seen (or marked), or nothing but the robot."""
+    robot = source.robot_mask
+    where = f"frame {source.index} of camera {source.camera_name!r}"
+    if not robot.any():
+        owners = sorted({i.owner for i in source.header.instances if i.owner})
+        marked = any(owner.startswith("robot:") for owner in owners)
+        why = (
+            "" if marked else f"; no instance of the episode belongs to a robot (owners: {', '.join(owners) or 'none'})"
+        )
+        raise VariantError(f"{where} shows no robot{why}; pick a frame or a camera that does")
+    if robot.all():
+        raise VariantError(f"{where}: the robot's mask covers the whole picture; nothing is left to repaint")
 
 
 def geometry_edges(source: SourceFrame) -> UInt8[np.ndarray, "H W"]:

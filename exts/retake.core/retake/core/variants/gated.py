@@ -1,27 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gated making: every delivered frame passed the gate; a frame that fails is made again with another seed, and what
-stays out is reported as missing instead of being delivered."""
+stays out is reported as missing instead of being delivered.
+
+Beside the variants lie `gate.json` (every check, what is missing and why, diversity of the set), `gate.md` (the same as
+a table) and `contact_sheet.png`.
+"""
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from retake.core.episode import Episode
+from retake.core.episode import Episode, open_episode
 from retake.core.errors import VariantError
-from retake.core.files import read_json, write_json
+from retake.core.files import read_json, sha256_json, write_bytes, write_json
+from retake.core.processes import map_in_processes
 from retake.core.progress import CheckCancel, Progress, never, silent
-from retake.core.variants.backends import image_backend
-from retake.core.variants.base import ImageBackend, Variant, World, source_frame
-from retake.core.variants.gate import GateLimits, GateReport, check_variant, duplicate_of, thumbnail
-from retake.core.variants.make import make_variant, read_frame, require_licence
-from retake.core.variants.sheet import diversity, write_sheet
+from retake.core.variants.attempts import (
+    Attempt,
+    Attempts,
+    Rules,
+    Tried,
+    attempts_from_json,
+    attempts_to_json,
+    why_missing,
+)
+from retake.core.variants.base import ImageBackend, Variant, World, source_for, source_frame
+from retake.core.variants.gate import GateLimits, duplicate_of, thumbnail
+from retake.core.variants.make import licensed_backend, read_frame, require_worlds
+from retake.core.variants.sheet import diversity, gate_table, write_sheet
 from retake.core.variants.worlds import Catalogue
 
-SEED_STEP = 1_000_003
-"""Between a world's attempts: large, so that attempts never meet another world's seeds."""
+SCHEMA = "retake.gate/1"
+WORTH_PROCESSES_PX = 3 * 640 * 480
+"""Pixels to make from which starting processes (half a second) pays: a frame of 640x480 takes about a second."""
+SHEET, TABLE, RECORD = "contact_sheet.png", "gate.md", "gate.json"
 
 
 @dataclass(frozen=True)
@@ -40,70 +58,195 @@ def make_gated_variants(
     *,
     worlds: Sequence[World],
     backend: str | ImageBackend = "procedural",
+    settings: Mapping[str, Any] | None = None,
     seed: int = 0,
     index: int = 0,
     rerolls: int = 2,
+    gate: bool = True,
     limits: GateLimits | None = None,
+    depth: str = "",
     only_commercial: bool = False,
     catalogue: Catalogue | None = None,
+    workers: int = 1,
     progress: Progress = silent,
     check_cancel: CheckCancel = never,
 ) -> Gated:
-    """Variants that passed the gate, `contact_sheet.png` and `gate.json` (checks, coverage, distances) beside them.
+    """Variants that passed the gate, with contact sheet and tables beside them (see the module).
 
-    Same seeds, same result; unchanged variants are kept and only measured again. Raises VariantError as
-    `make_variants` does; a world whose every attempt failed is in `missing`, not an error.
+    Same seeds, same result; what is unchanged is neither made nor measured again. `settings` are those of a backend
+    given by name; `workers` processes (0: one per core) share its worlds if it is `parallel`. With `gate=False` nothing
+    is measured and nothing is missing. Raises VariantError as `make_variants` does, and for a frame without a robot to
+    measure; a world whose every attempt failed is in `missing`, not an error.
     """
-    if not worlds:
-        raise VariantError("no worlds were asked for; name presets or a count of sampled worlds")
-    maker = image_backend(backend) if isinstance(backend, str) else backend
-    require_licence(maker, only_commercial)
-    source, out_dir = source_frame(episode, camera, index), Path(out_dir)
-    limits = limits or GateLimits()
-    made: list[Variant] = []
-    missing: dict[str, tuple[str, ...]] = {}
-    reports: dict[str, GateReport] = {}
-    marks: dict[str, object] = {}
-    for count, world in enumerate(worlds):
+    require_worlds(worlds)
+    rules = Rules(gate, rerolls, limits or GateLimits(), depth)
+    maker = licensed_backend(backend, only_commercial, settings)
+    source, out_dir = source_for(maker, episode, camera, index), Path(out_dir)
+    attempts = Attempts(
+        source, maker, seed, rules,
+        episode_sha256=episode.content_sha256, catalogue=catalogue, only_commercial=only_commercial,
+    )  # fmt: skip
+    before = _remembered(out_dir, rules)
+    results: dict[str, Tried] = {}
+    for world in worlds:
         check_cancel()
-        progress(count, len(worlds), world.name)
-        folder = out_dir / world.name
-        for attempt in range(rerolls + 1):
-            tried = seed + attempt * SEED_STEP
-            variant = make_variant(
-                source, world, maker, folder, _kept_seed(folder, seed, rerolls, tried),
-                episode_sha256=episode.content_sha256, catalogue=catalogue, check_cancel=check_cancel,
-            )  # fmt: skip
-            frame = read_frame(folder / "frame.png")
-            report = check_variant(frame, source, limits)
-            twin = duplicate_of(frame, marks, limits.duplicate)  # type: ignore[arg-type]
-            if report.passed and not twin:
-                made.append(variant)
-                reports[world.name], marks[world.name] = report, thumbnail(frame)
-                missing.pop(world.name, None)
-                break
-            missing[world.name] = (*report.reasons, *((f"looks like {twin}",) if twin else ()))
-            shutil.rmtree(folder)
-    progress(len(worlds), len(worlds), f"{len(missing)} missing" if missing else "")
-    if made:
-        write_sheet(made, out_dir, out_dir / "contact_sheet.png")
-        write_json(
-            out_dir / "gate.json",
-            {
-                "limits": asdict(limits),
-                "missing": {name: list(reasons) for name, reasons in missing.items()},
-                "checks": {name: [asdict(c) for c in report.checks] for name, report in reports.items()},
-                "diversity": diversity(made, out_dir, catalogue),
-            },
-        )
-    return Gated(tuple(made), missing)
+        found = attempts.done(world, out_dir / world.name) or _known_missing(before, attempts, world)
+        if found is not None:
+            results[world.name] = found
+    left = [world for world in worlds if world.name not in results]
+    kept = len(worlds) - len(left)
+    apart = workers != 1 and isinstance(backend, str) and catalogue is None and getattr(maker, "parallel", False)
+    if apart and len(left) > 1 and len(left) * source.instance_ids.size >= WORTH_PROCESSES_PX:
+        shared = (episode.path, camera, index, backend, json.dumps(dict(settings or {})), only_commercial, seed, rules)
+        made = map_in_processes(
+            _apart, [(shared, world, out_dir / world.name) for world in left], [1] * len(left),
+            workers=workers, what="variants", failure=VariantError, check_cancel=check_cancel,
+            progress=lambda done, total, note="": progress(kept + done, len(worlds), note),
+        )  # fmt: skip
+        results.update({world.name: tried for world, tried in zip(left, made, strict=True)})
+    else:
+        for done, world in enumerate(left):
+            progress(kept + done, len(worlds), world.name)
+            results[world.name] = attempts.run(world, out_dir / world.name, check_cancel=check_cancel)
+    if before.get("state") != _state(results, worlds):
+        results = _settle(attempts, worlds, results, out_dir, check_cancel)
+    elif all((out_dir / name).is_file() for name in (SHEET, TABLE)):
+        return _gated(worlds, results, progress)
+    for world in worlds:
+        if results[world.name].variant is None and (out_dir / world.name / "variant.json").exists():
+            shutil.rmtree(out_dir / world.name)
+    _write(attempts, worlds, results, out_dir, catalogue)
+    return _gated(worlds, results, progress)
 
 
-def _kept_seed(folder: Path, seed: int, rerolls: int, tried: int) -> int:
-    """The seed of a frame that is there already and may be one of this run's attempts, else the one to try."""
+def make_checked_variant(attempts: Attempts, world: World, folder: Path, check_cancel: CheckCancel = never) -> Variant:
+    """One world that passed the gate. Raises VariantError saying why none of its attempts did."""
+    tried = attempts.done(world, folder) or attempts.run(world, folder, check_cancel=check_cancel)
+    if tried.variant is None:
+        raise VariantError(why_missing(world, tried.failed))
+    return tried.variant
+
+
+def read_missing(out_dir: Path) -> dict[str, tuple[str, ...]]:
+    """World name → why its last attempt failed, of the last gated run into a folder; empty without one."""
     try:
-        there = int(read_json(folder / "variant.json")["seed"])
+        missing = read_json(Path(out_dir) / RECORD)["missing"]
+        return {str(name): attempts_from_json(entry["failed"])[-1].reasons for name, entry in missing.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return {}
+
+
+def _settle(
+    attempts: Attempts, worlds: Sequence[World], results: dict[str, Tried], out_dir: Path, check_cancel: CheckCancel
+) -> dict[str, Tried]:
+    """Near-duplicates: of two worlds that look alike the later one is tried again."""
+    if not attempts.rules.gate:
+        return results
+    settled: dict[str, Tried] = {}
+    marks: dict[str, Any] = {}
+    for world in worlds:
+        check_cancel()
+        tried, folder = results[world.name], out_dir / world.name
+        if any(a.twin and a.twin not in marks for a in tried.failed):
+            # It stood back for a world that is not there any more.
+            tried = attempts.run(world, folder, check_cancel=check_cancel)
+        while tried.variant is not None:
+            frame = read_frame(folder / "frame.png")
+            twin = duplicate_of(frame, marks, attempts.rules.limits.duplicate)
+            if not twin:
+                marks[world.name] = thumbnail(frame)
+                break
+            twins = Attempt(tried.variant.seed, (f"looks like {twin}",), twin)
+            tried = attempts.run(world, folder, (*tried.failed, twins), check_cancel)
+        settled[world.name] = tried
+    return settled
+
+
+def _write(
+    attempts: Attempts, worlds: Sequence[World], results: dict[str, Tried], out_dir: Path, catalogue: Catalogue | None
+) -> None:
+    made = [v for world in worlds if (v := results[world.name].variant) is not None]
+    missing = {w.name: results[w.name].failed for w in worlds if results[w.name].variant is None}
+    by_name = {world.name: world for world in worlds}
+    record = {
+        "schema": SCHEMA,
+        "gate": attempts.rules.gate,
+        "identity": attempts.rules.identity,
+        "limits": asdict(attempts.rules.limits),
+        "rerolls": attempts.rules.rerolls,
+        "delivered": {v.id: _entry(out_dir / v.id, v, results[v.id].failed) for v in made},
+        "missing": {
+            name: {"inputs": attempts.inputs(by_name[name], 0), "failed": attempts_to_json(failed)}
+            for name, failed in missing.items()
+        },
+        "diversity": diversity(made, out_dir, catalogue) if made else None,
+        "state": _state(results, worlds),
+    }
+    if made:
+        write_sheet(made, out_dir, out_dir / SHEET)
+    else:
+        (out_dir / SHEET).unlink(missing_ok=True)
+    write_bytes(out_dir / TABLE, gate_table(record).encode())
+    write_json(out_dir / RECORD, record)
+
+
+def _entry(folder: Path, variant: Variant, failed: tuple[Attempt, ...]) -> dict[str, Any]:
+    checks = read_json(folder / "variant.json").get("gate", {}).get("checks", [])
+    return {"seed": variant.seed, "failed": attempts_to_json(failed), "checks": checks}
+
+
+def _state(results: dict[str, Tried], worlds: Sequence[World]) -> str:
+    """Hash of what was delivered and what was not: the same state needs no new comparison, sheet or table."""
+    rows = []
+    for world in worlds:
+        tried = results[world.name]
+        frame = tried.variant.frame_sha256 if tried.variant is not None else ""
+        rows.append([world.name, frame, attempts_to_json(tried.failed)])
+    return sha256_json(rows)
+
+
+def _remembered(out_dir: Path, rules: Rules) -> dict[str, Any]:
+    """gate.json of an earlier run by the same rules; empty otherwise."""
+    try:
+        record = read_json(out_dir / RECORD)
+        same = record["schema"] == SCHEMA and record["identity"] == rules.identity
+        return record if same and record["rerolls"] == rules.rerolls else {}
     except (OSError, ValueError, KeyError, TypeError):
-        return tried
-    attempts = {seed + k * SEED_STEP for k in range(rerolls + 1)}
-    return there if there in attempts and there >= tried else tried
+        return {}
+
+
+def _known_missing(before: dict[str, Any], attempts: Attempts, world: World) -> Tried | None:
+    """A world of which every attempt is known to fail."""
+    try:
+        entry = before.get("missing", {})[world.name]
+        failed = attempts_from_json(entry["failed"])
+        return Tried(None, failed) if entry["inputs"] == attempts.inputs(world, 0) else None
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _gated(worlds: Sequence[World], results: dict[str, Tried], progress: Progress) -> Gated:
+    made = tuple(v for world in worlds if (v := results[world.name].variant) is not None)
+    missing = {
+        w.name: results[w.name].failed[-1].reasons if results[w.name].failed else ()
+        for w in worlds
+        if results[w.name].variant is None
+    }
+    progress(len(worlds), len(worlds), f"{len(missing)} missing" if missing else "")
+    return Gated(made, missing)
+
+
+def _apart(shared: tuple[Any, ...], world: World, folder: Path, progress: Progress) -> Tried:
+    """In a process of its own."""
+    return _attempts(*shared).run(world, folder)
+
+
+@lru_cache(maxsize=1)
+def _attempts(
+    path: Path, camera: str, index: int, backend: str, settings: str, only_commercial: bool, seed: int, rules: Rules
+) -> Attempts:
+    episode = open_episode(path)
+    return Attempts(
+        source_frame(episode, camera, index), licensed_backend(backend, only_commercial, json.loads(settings)), seed, rules,
+        episode_sha256=episode.content_sha256, only_commercial=only_commercial,
+    )  # fmt: skip

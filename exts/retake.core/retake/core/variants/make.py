@@ -6,15 +6,16 @@ from __future__ import annotations
 import dataclasses
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from retake.core.array_types import UInt8
 from retake.core.episode import Episode
-from retake.core.errors import VariantError
+from retake.core.errors import InputError, VariantError
 from retake.core.files import (
     atomic_directory,
     read_json,
@@ -26,13 +27,21 @@ from retake.core.files import (
 )
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.variants.backends import image_backend
-from retake.core.variants.base import ImageBackend, SourceFrame, Variant, World, source_frame
+from retake.core.variants.base import ImageBackend, SourceFrame, Variant, World, source_for
 from retake.core.variants.prompts import compose_prompts
 from retake.core.variants.worlds import Catalogue, load_catalogue, recipe_of
 
 SCHEMA = "retake.variant/1"
 COMMERCIAL = {"Apache-2.0", "MIT", "BSD-3-Clause", "CC0-1.0", "CC-BY-4.0", "OpenRAIL++", "NVIDIA Open Model License"}
 """Licences whose terms allow commercial use of outputs; anything else, known or unknown, is refused when asked to."""
+
+Examine = Callable[[UInt8[np.ndarray, "H W 3"]], Mapping[str, Any]]
+"""Looks at a finished frame; returns what variant.json shall say about it, or raises."""
+
+
+def unexamined(frame: UInt8[np.ndarray, "H W 3"]) -> Mapping[str, Any]:
+    """Nobody looks."""
+    return {}
 
 
 def make_variants(
@@ -55,14 +64,9 @@ def make_variants(
     empty list, two worlds of one name, a camera without the maps a backend needs, an unknown axis value, or a licence
     that `only_commercial` does not know to allow commercial use.
     """
-    if not worlds:
-        raise VariantError("no worlds were asked for; name presets or a count of sampled worlds")
-    names = [world.name for world in worlds]
-    if twice := sorted({n for n in names if names.count(n) > 1}):
-        raise VariantError(f"two worlds are named {twice[0]!r}; names become folders and must differ")
-    maker = image_backend(backend) if isinstance(backend, str) else backend
-    require_licence(maker, only_commercial)
-    source = source_frame(episode, camera, index)
+    require_worlds(worlds)
+    maker = licensed_backend(backend, only_commercial)
+    source = source_for(maker, episode, camera, index)
     made = []
     for count, world in enumerate(worlds):
         check_cancel()
@@ -70,7 +74,8 @@ def make_variants(
         made.append(
             make_variant(
                 source, world, maker, Path(out_dir) / world.name, seed,
-                episode_sha256=episode.content_sha256, catalogue=catalogue, check_cancel=check_cancel,
+                episode_sha256=episode.content_sha256, catalogue=catalogue, only_commercial=only_commercial,
+                check_cancel=check_cancel,
             )
         )  # fmt: skip
     progress(len(worlds), len(worlds), "")
@@ -87,39 +92,33 @@ def make_variant(
     episode_sha256: str = "",
     catalogue: Catalogue | None = None,
     extra: Mapping[str, Any] | None = None,
+    examine: Examine = unexamined,
+    only_commercial: bool = False,
     check_cancel: CheckCancel = never,
 ) -> Variant:
     """One variant folder: frame.png first, variant.json last, the whole folder appears at once.
 
-    Kept as it is when the inputs are the same. Raises VariantError for a name that cannot be a folder, and for a
-    backend that returns another size than the source's.
+    Kept as it is when the inputs are the same. `examine(frame)` sees a new frame before anything is written: what it
+    returns goes into variant.json, what it raises leaves the folder as it was. Raises VariantError for a name that
+    cannot be a folder, for a backend that returns another size than the source's, and for terms that `only_commercial`
+    does not admit (asked again after rendering: a backend may choose its model then).
     """
     out_dir = Path(out_dir)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", world.name):
-        raise VariantError(
-            f"world name {world.name!r} cannot be a folder: letters, digits, '_', '-', '.' (at most 100)"
-        )
     known = catalogue or load_catalogue()
     prompts = compose_prompts(source.header, world, known)
     recipe = recipe_of(world, known)
-    inputs = {
-        "episode": episode_sha256 or source_sha256(source),
-        "camera": source.camera_name,
-        "frame": source.index,
-        "world": dataclasses.asdict(world),
-        "recipe": sha256_json(recipe),
-        "seed": seed,
-        "backend": [backend.name, backend.version, getattr(backend, "model", ""), getattr(backend, "revision", "")],
-        "settings": getattr(backend, "settings", {}),
-    }
-    digest = sha256_json(inputs)
-    if (kept := _unchanged(out_dir, digest)) is not None:
+    digest = variant_inputs(source, world, backend, seed, episode_sha256=episode_sha256, catalogue=known)
+    if (kept := unchanged(out_dir, digest)) is not None:
+        require_licence(kept.backend, kept.licence, only_commercial)
         return kept
+    require_licence(backend.name, backend.licence, only_commercial)
     frame = backend.render(source, world, seed, check_cancel)
+    require_licence(backend.name, backend.licence, only_commercial)
     if frame.shape != source.rgb.shape or frame.dtype != np.uint8:
         raise VariantError(
             f"backend {backend.name!r} returned {frame.shape} {frame.dtype}; the source is {source.rgb.shape} uint8"
         )
+    found = examine(frame)
     ok, png = cv2.imencode(".png", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
     if not ok:
         raise VariantError(f"frame of world {world.name!r} could not be encoded as PNG")
@@ -128,7 +127,7 @@ def make_variant(
         frame_sha256=sha256_bytes(png.tobytes()), backend=backend.name, backend_version=backend.version,
         licence=backend.licence, model=getattr(backend, "model", ""), revision=getattr(backend, "revision", ""),
         source={
-            "episode_sha256": inputs["episode"], "camera": source.camera_name, "frame": source.index,
+            "episode_sha256": episode_sha256 or source_sha256(source), "camera": source.camera_name, "frame": source.index,
             "rgb_sha256": sha256_bytes(np.ascontiguousarray(source.rgb).tobytes()),
         },
     )  # fmt: skip
@@ -139,7 +138,7 @@ def make_variant(
         "recipe": recipe,
         "inputs": digest,
     }
-    record.update(extra or {})
+    record.update({**found, **(extra or {})})
     if out_dir.exists():
         if not (out_dir / "variant.json").exists() and any(out_dir.iterdir()):
             raise VariantError(f"{out_dir} holds files but no variant.json; it is not a variant folder, move it away")
@@ -148,6 +147,33 @@ def make_variant(
         write_bytes(folder / "frame.png", png.tobytes())
         write_json(folder / "variant.json", record)
     return variant
+
+
+def variant_inputs(
+    source: SourceFrame,
+    world: World,
+    backend: ImageBackend,
+    seed: int,
+    *,
+    episode_sha256: str = "",
+    catalogue: Catalogue | None = None,
+) -> str:
+    """Hash of all that a variant's pixels follow from. Raises VariantError for a world whose name cannot be a folder."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", world.name):
+        raise VariantError(
+            f"world name {world.name!r} cannot be a folder: letters, digits, '_', '-', '.' (at most 100)"
+        )
+    inputs = {
+        "episode": episode_sha256 or source_sha256(source),
+        "camera": source.camera_name,
+        "frame": source.index,
+        "world": dataclasses.asdict(world),
+        "recipe": sha256_json(recipe_of(world, catalogue)),
+        "seed": seed,
+        "backend": [backend.name, backend.version, getattr(backend, "model", ""), getattr(backend, "revision", "")],
+        "settings": getattr(backend, "settings", {}),
+    }
+    return sha256_json(inputs)
 
 
 def open_variant(folder: Path) -> Variant:
@@ -183,23 +209,60 @@ def read_frame(path: Path) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def select_worlds(presets: Sequence[str] = (), count: int = 0, seed: int = 0) -> tuple[World, ...]:
-    """The named presets, then `count` sampled worlds. Raises VariantError for unknown presets or when nothing is asked."""
+def select_worlds(
+    presets: Sequence[str] = (), count: int = 0, seed: int = 0, *, of_presets: bool = False
+) -> tuple[World, ...]:
+    """The named presets, then `count` sampled worlds; with `of_presets` these stay in the presets' environments.
+
+    Raises VariantError for unknown presets (listing the valid ones) or when nothing is asked.
+    """
     from retake.core.variants.sampler import sample_worlds
 
     known = load_catalogue()
     worlds = [known.preset(name) for name in dict.fromkeys(presets)]
-    worlds += sample_worlds(count, seed, known) if count else []
+    within = tuple(dict.fromkeys(world.environment for world in worlds)) if of_presets else ()
+    worlds += sample_worlds(count, seed, known, within) if count else []
     if not worlds:
-        raise VariantError("no worlds were asked for; name presets (variants.presets) or a count (variants.count)")
+        raise VariantError(
+            "no worlds were asked for: the list of presets is empty and the count is 0; name presets "
+            "(variants.presets, --preset) or a count (variants.count, --count)"
+        )
     return tuple(worlds)
 
 
-def require_licence(backend: ImageBackend, only_commercial: bool) -> None:
-    """Raises VariantError when commercial use is asked for and the backend's terms are not known to allow it."""
-    if only_commercial and backend.licence not in COMMERCIAL:
+def require_worlds(worlds: Sequence[World]) -> None:
+    """Raises VariantError for no worlds, and for two of one name."""
+    if not worlds:
+        raise VariantError("no worlds were asked for; name presets or a count of sampled worlds")
+    names = [world.name for world in worlds]
+    if twice := sorted({n for n in names if names.count(n) > 1}):
+        raise VariantError(f"two worlds are named {twice[0]!r}; names become folders and must differ")
+
+
+def licensed_backend(
+    backend: str | ImageBackend, only_commercial: bool, settings: Mapping[str, Any] | None = None
+) -> ImageBackend:
+    """The backend by name with its settings (told of `only_commercial` when it chooses among models), terms checked.
+
+    Raises InputError for settings that it does not have.
+    """
+    if isinstance(backend, str):
+        maker = image_backend(backend, only_commercial=only_commercial, **(settings or {}))
+    elif settings:
+        raise InputError(
+            f"settings {sorted(settings)} were given beside a backend that exists already; make it with them"
+        )
+    else:
+        maker = backend
+    require_licence(maker.name, maker.licence, only_commercial)
+    return maker
+
+
+def require_licence(name: str, licence: str, only_commercial: bool) -> None:
+    """Raises VariantError when commercial use is asked for and a backend's terms are not known to allow it."""
+    if only_commercial and licence not in COMMERCIAL:
         raise VariantError(
-            f"backend {backend.name!r} is under {backend.licence or 'unknown terms'}; --only-commercial allows: "
+            f"backend {name!r} is under {licence or 'unknown terms'}; --only-commercial allows: "
             f"{', '.join(sorted(COMMERCIAL))}"
         )
 
@@ -217,7 +280,8 @@ def source_sha256(source: SourceFrame) -> str:
     return sha256_bytes(*(np.ascontiguousarray(a).tobytes() for a in arrays))
 
 
-def _unchanged(out_dir: Path, digest: str) -> Variant | None:
+def unchanged(out_dir: Path, digest: str) -> Variant | None:
+    """The variant in a folder when it is whole and was made from inputs of that hash."""
     if not (out_dir / "variant.json").exists():
         return None
     try:

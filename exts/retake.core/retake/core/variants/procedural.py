@@ -23,6 +23,8 @@ class ProceduralBackend:
     licence = "Apache-2.0"
     model = ""
     revision = ""
+    parallel = True
+    """One core per frame: worlds may share a machine's cores."""
 
     def __init__(self, catalogue: Catalogue | None = None) -> None:
         self.catalogue = catalogue

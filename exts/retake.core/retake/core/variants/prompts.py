@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from retake.core.episode import EpisodeHeader
+from retake.core.errors import VariantError
 from retake.core.variants.base import World
 from retake.core.variants.worlds import Catalogue, load_catalogue
 
@@ -31,19 +32,24 @@ class Prompts:
     image: str
     """For an image model: what stays and how it looks now, then what changes."""
     negative: str = NEGATIVE
+    scene: str = ""
+    """For an image model that paints from a description and not from an instruction: what is to be seen, in few words."""
 
 
 def compose_prompts(
     header: EpisodeHeader, world: World, catalogue: Catalogue | None = None, rewrite: Rewrite | None = None
 ) -> Prompts:
-    """The prompts of a world for an episode's task. Raises VariantError for unknown axis values."""
+    """The prompts of a world for an episode's task. Raises VariantError for unknown axis values and empty texts."""
     known = catalogue or load_catalogue()
     known.check(world)
 
     def words(axis: str) -> str:
         name = getattr(world, axis)
         value = known.value(axis, name) if name else {}
-        return str(value.get("prompt", name.replace("_", " ")))
+        text = str(value.get("prompt", name.replace("_", " "))).strip()
+        if name and not text:
+            raise VariantError(f"{axis} {name!r} has an empty prompt; leave it out to use its name, or describe it")
+        return text
 
     environment = words("environment")
     if world.background:
@@ -61,7 +67,16 @@ def compose_prompts(
         f"The object it works with is now {subject}, in the same place, with the same outline. "
         f"Keep the camera view and the table's edges. {style}"
     )
-    return Prompts(rewrite(take) if rewrite else take, rewrite(image) if rewrite else image)
+    seen = (
+        f"A photograph of a robot arm at {surface} in {environment}{around}, working with {subject}. "
+        f"{words('lighting').capitalize()}. {style}"
+    )
+    if rewrite is None:
+        return Prompts(take, image, scene=seen)
+    take, image, seen = rewrite(take).strip(), rewrite(image).strip(), rewrite(seen).strip()
+    if not take or not image or not seen:
+        raise VariantError(f"the rewriting of the prompts of world {world.name!r} returned an empty text")
+    return Prompts(take, image, scene=seen)
 
 
 def task_text(header: EpisodeHeader, subject: str) -> str:

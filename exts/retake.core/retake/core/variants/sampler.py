@@ -8,7 +8,7 @@ as N grows. An environment names the surfaces, lightings and subjects that make 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,19 @@ ORDER = ("environment", "background", "lighting", "surface", "subject", "look", 
 """Axes in the order in which values are chosen."""
 
 
-def sample_worlds(count: int, seed: int = 0, catalogue: Catalogue | None = None) -> list[World]:
-    """`count` distinct worlds, none of them excluded. Raises VariantError when fewer exist, saying how many."""
+def sample_worlds(
+    count: int, seed: int = 0, catalogue: Catalogue | None = None, environments: Collection[str] = ()
+) -> list[World]:
+    """`count` distinct worlds, none of them excluded, in the named environments (none named: in any).
+
+    Raises VariantError for unknown environments, and when fewer worlds exist, saying how many.
+    """
     if count < 0:
         raise VariantError(f"the number of worlds must not be negative; found {count}")
     known = catalogue or load_catalogue()
+    if environments:
+        chosen = {name: known.value("environment", name) for name in environments}
+        known = Catalogue({**known.sections, "environments": chosen}, known.exclusions)
     rng = np.random.default_rng(seed)
     used: dict[str, Counter[str]] = {axis: Counter() for axis in ORDER}
     seen: set[tuple[str, ...]] = set()
@@ -35,7 +43,7 @@ def sample_worlds(count: int, seed: int = 0, catalogue: Catalogue | None = None)
         if chosen is None:
             raise VariantError(
                 f"{count} worlds were asked for; the axes and exclusions allow {len(worlds)} distinct ones. "
-                "Add axis values in a YAML file of config/worlds' form"
+                "Ask for fewer, or add axis values in a YAML file of config/worlds' form"
             )
         for axis, value in chosen.items():
             # Backgrounds are named per environment; the same word elsewhere is another value.

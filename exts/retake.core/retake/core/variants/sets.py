@@ -15,6 +15,7 @@ import numpy as np
 
 from retake.core.array_types import Float32
 from retake.core.errors import VariantError, choose
+from retake.core.variants.foliage import cluster, enter_ellipsoid, surface_of
 from retake.core.variants.materials import make_material
 from retake.core.variants.panels import PANELS
 from retake.core.variants.textures import Texture, linear, lookup, noise
@@ -41,6 +42,8 @@ class Box:
     low: Float32[np.ndarray, "3"]
     high: Float32[np.ndarray, "3"]
     faces: tuple[Texture, ...]
+    leafy: bool = False
+    """The ellipsoid that fills the box instead of the box; its texture is the first face."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +135,10 @@ def _furnish(
         front = item.get("front", item.get("body", {"kind": "plain"}))
         body = item.get("body", {"kind": "plain", "colours": ["#8a8a8a"]})
         top = body if "panel" in item.get("top", body) else item.get("top", body)
+        if item.get("shape", "box") == "plant":
+            leaves = _surface(front, (1.0, 1.0), rng, own)
+            out += [Box(*span, (leaves,) * 6, leafy=True) for span in cluster(lo, hi, rng)]
+            continue
         faces = []
         for face in range(6):
             if face < 4:
@@ -167,6 +174,7 @@ def cast_set(scene: SceneSet, eye: np.ndarray, d: Float32[np.ndarray, "N 3"], pi
     eye = eye.astype(np.float32)
     with np.errstate(divide="ignore", invalid="ignore"):
         inv = [np.ascontiguousarray(1.0 / d[:, axis], np.float32) for axis in range(3)]
+        columns = [np.ascontiguousarray(d[:, axis], np.float32) for axis in range(3)]
     best = np.full(n, np.inf, np.float32)
     code = np.full(n, -1, np.int32)  # 6·box + face; room walls and floor follow
     base = 6 * len(scene.boxes)
@@ -182,6 +190,11 @@ def cast_set(scene: SceneSet, eye: np.ndarray, d: Float32[np.ndarray, "N 3"], pi
             better &= t * length < FAR_M
         best[better], code[better] = t[better], label
     for index, box in enumerate(scene.boxes):
+        if box.leafy:
+            t = enter_ellipsoid(box.low, box.high, eye, columns)
+            hit = np.flatnonzero((t > 1e-4) & (t < best))
+            best[hit], code[hit] = t[hit], 6 * index
+            continue
         hit, t, face = _slab(box, eye, inv, best)
         best[hit], code[hit] = t, 6 * index + face
     points = eye + d * np.where(np.isfinite(best), best, 0)[:, None]
@@ -191,6 +204,10 @@ def cast_set(scene: SceneSet, eye: np.ndarray, d: Float32[np.ndarray, "N 3"], pi
         on = np.flatnonzero(code == label)
         if label < 0:
             albedo[on], glow[on] = _sky(scene, d[on] / length[on, None]), 1.0
+            continue
+        if label < base and (box := scene.boxes[label // 6]).leafy:
+            normal[on], u, v = surface_of(box.low, box.high, points[on])
+            albedo[on] = box.faces[0].sample(u, v, distance[on] * pixel_rad)
             continue
         texture, axis, sign, low, high = _face(scene, int(label), base)
         normal[on, axis] = sign
@@ -237,6 +254,10 @@ def blocked(scene: SceneSet, points: np.ndarray, to_light: np.ndarray) -> Float3
         inv = [np.float32(1.0 / c) for c in to_light]
     columns = [np.ascontiguousarray(points[:, axis]) for axis in range(3)]
     for box in scene.boxes:
+        if box.leafy:
+            enter = enter_ellipsoid(box.low, box.high, columns, [np.float32(c) for c in to_light])
+            out[np.isfinite(enter) & (enter > 5e-3)] = 1
+            continue
         enter, leave = _span_of(box, columns, inv)
         out[(enter < leave) & (enter > 5e-3)] = 1
     return out

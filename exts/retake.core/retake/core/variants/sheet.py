@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,10 @@ def contact_sheet(
     return sheet
 
 
-def write_sheet(variants: Sequence[Variant], folder: Path, path: Path, *, columns: int = 6, width: int = 240) -> None:
-    """The contact sheet of variants that lie in `folder`, as PNG."""
+def write_sheet(variants: Sequence[Variant], folder: Path, path: Path, *, columns: int = 0, width: int = 0) -> None:
+    """The contact sheet of variants that lie in `folder`, as PNG; by default at most about 2000 px wide."""
+    columns = columns or max(min(len(variants), 5), round((1.2 * len(variants)) ** 0.5))
+    width = width or min(320, 2000 // columns)
     frames = [(variant.id, read_frame(Path(folder) / variant.id / "frame.png")) for variant in variants]
     ok, png = cv2.imencode(".png", cv2.cvtColor(contact_sheet(frames, columns=columns, width=width), cv2.COLOR_RGB2BGR))
     if not ok:
@@ -68,3 +70,33 @@ def diversity(variants: Sequence[Variant], folder: Path, catalogue: Catalogue | 
         "nearest": [[variants[i].id, variants[j].id, float(table[i, j])] for i, j in nearest],
         "coverage": coverage([variant.world for variant in variants], catalogue),
     }
+
+
+def gate_table(record: Mapping[str, Any]) -> str:
+    """gate.md: what was delivered, what is missing and why, and how diverse the set is. `record` is gate.json's content."""
+    delivered, missing, limits = record["delivered"], record["missing"], ("world", "seed", "attempt")
+    total = len(delivered) + len(missing)
+    names = list(dict.fromkeys(c["name"] for entry in delivered.values() for c in entry["checks"]))
+    bounds = {c["name"]: c["limit"] for entry in delivered.values() for c in entry["checks"]}
+    measured = "" if record["gate"] else " Nothing was measured: the gate was off."
+    lines = ["# Variants", "", f"{len(delivered)} of {total} delivered.{measured}", ""]
+    if missing:
+        lines += ["| missing | attempts | the last failed for |", "|---|---|---|"]
+        for name, entry in missing.items():
+            lines.append(f"| {name} | {len(entry['failed'])} | {'; '.join(entry['failed'][-1]['reasons'])} |")
+        lines.append("")
+    if delivered:
+        lines.append("| " + " | ".join((*limits, *(f"{n} {bounds[n]}" for n in names))) + " |")
+        lines.append("|" + "---|" * (len(limits) + len(names)))
+    for name, entry in delivered.items():
+        values = {c["name"]: f"{c['value']:.3g}" for c in entry["checks"]}
+        cells = (name, entry["seed"], len(entry["failed"]) + 1, *(values.get(n, "") for n in names))
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    if (set_of := record["diversity"]) and set_of["variants"] > 1:
+        pairs = set_of["pair_distance"]
+        lines += ["", f"Difference of two worlds (mean 8-bit difference of 32x24 Lab thumbnails): nearest "
+                  f"{pairs['min']:.1f} ({set_of['nearest'][0][0]}, {set_of['nearest'][0][1]}), "
+                  f"median {pairs['median']:.1f}.", "", "| axis | values that occur |", "|---|---|"]  # fmt: skip
+        for axis, counts in set_of["coverage"].items():
+            lines.append(f"| {axis} | {', '.join(f'{n} {k}' for n, k in counts.items() if k)} |")
+    return "\n".join(lines) + "\n"

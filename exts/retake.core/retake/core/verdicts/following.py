@@ -65,6 +65,34 @@ def weighted(S: np.ndarray, n: np.ndarray, window: slice, parts: list[int]) -> F
     return np.einsum("tp,tpij->ij", weight, S[window][:, parts].astype(np.float64)) / total
 
 
+def link_offsets(alignment: Alignment, truth: Truth, settings: FollowingSettings) -> dict[str, float | None]:
+    """Offset of every link's own contours over the whole take, recorded px; None for links that are hardly visible.
+
+    Reported, not judged: a single straight link fits in many places (`link_offset` judges groups of links).
+    """
+    out: dict[str, float | None] = {}
+    for part in truth.robot_parts:
+        name = f"link_px.{truth.parts[part].robot}.{truth.parts[part].name}"
+        if alignment.points[:, part].sum() < settings.min_points:
+            out[name] = None
+            continue
+        score = weighted(alignment.shift_scores[:, [part]], alignment.points[:, [part]], slice(None), [0])
+        dx, dy, _ = peak(score, settings.link_prior)
+        out[name] = float(np.hypot(dx, dy)) / truth.scale
+    return out
+
+
+def arm_size(truth: Truth) -> float:
+    """Median diagonal of the robot's bounding box in the image, working px; 0 where it is never visible."""
+    diagonals = []
+    for t in range(0, len(truth), 4):
+        mask = truth.robot_mask(t)
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        if len(rows):
+            diagonals.append(np.hypot(rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1))
+    return float(np.median(diagonals)) if diagonals else 0.0
+
+
 def groups(truth: Truth) -> list[Group]:
     """Distal parts of each chain (a link and everything behind it) and neighbouring triples.
 
@@ -98,7 +126,8 @@ def _link_offset(alignment: Alignment, truth: Truth, settings: FollowingSettings
             spread = float(score.std())
             if np.hypot(dx, dy) > FAR and _stands(score, settings.link_rival):
                 continue
-            if gain > max(settings.min_gain, settings.link_gain * spread) and offset > worst:
+            needed = max(settings.min_gain, settings.link_gain * spread, settings.link_share * float(score.max()))
+            if gain > needed and offset > worst:
                 worst, where, frame = offset, group.name, start + settings.window // 2
     return Measurement("link_offset", worst, where, frame)
 

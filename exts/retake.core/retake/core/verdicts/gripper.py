@@ -129,8 +129,15 @@ def _scores(
         total, weight = np.zeros(len(_STEPS)), 0.0
         for k, part in enumerate(gripper.parts):
             travel, n = gripper.travel[t, k], alignment.points[t, part]
-            enough = truth.area[t, part] >= settings.finger_min_area and n >= 12
-            if not enough or not np.isfinite(travel).all() or np.hypot(*travel) < settings.finger_min_travel_px:
+            if truth.area[t, part] < settings.finger_min_area or n < 12:
+                continue
+            # Before another link, whose colour may be the same, an outline need not show, and the one finger that does
+            # show fits the other's.
+            mine = truth.contours[t].part == part
+            if float(truth.contours[t].silhouette[mine].mean()) < settings.finger_min_outline:
+                weight = 0.0
+                break
+            if not np.isfinite(travel).all() or np.hypot(*travel) < settings.finger_min_travel_px:
                 continue
             places = _STEPS[:, None] * travel[None, :] + radius
             inside = ((places >= 0) & (places <= 2 * radius)).all(1)

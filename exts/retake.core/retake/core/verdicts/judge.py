@@ -17,14 +17,16 @@ from retake.core.errors import VerdictError
 from retake.core.files import sha256_file
 from retake.core.progress import CheckCancel, never
 from retake.core.verdicts.alignment import Alignment, align
-from retake.core.verdicts.following import measure_following, motion_px
+from retake.core.verdicts.following import arm_size, link_offsets, measure_following, motion_px
 from retake.core.verdicts.footage import Footage, make_footage, shrink
+from retake.core.verdicts.geometry import measure_geometry
 from retake.core.verdicts.gripper import find_fingers, measure_gripper
 from retake.core.verdicts.objects import NAMES as OBJECT_NAMES
 from retake.core.verdicts.objects import measure_object, pisa
 from retake.core.verdicts.records import Check, Measurement, Status, Verdict
 from retake.core.verdicts.settings import VerdictSettings, load_settings
 from retake.core.verdicts.stability import first_frame_error, measure_stability
+from retake.core.verdicts.trackers import measure_tracked
 from retake.core.verdicts.tracking import Track, track
 from retake.core.verdicts.truth import Truth, read_truth
 from retake.core.video import read_video, video_fps
@@ -106,6 +108,8 @@ def examine(
     measured += found
     check_cancel()
     measured += measure_stability(footage, truth, motion_px(truth), settings.stability)
+    measured += measure_geometry(footage, truth, episode, camera, settings.stability)
+    measured.append(measure_tracked(footage, truth, episode, camera, settings.tracker))
     checks = tuple(_check(m, settings) for m in measured)
     severities = [
         settings.threshold(m.name).severity(m.value)
@@ -126,7 +130,7 @@ def examine(
         video_sha256=video_sha256,
         series={m.name: _series(m.series) for m in measured if m.series is not None},
         events=_events(events, start, len(frames)),
-        metrics={**metrics, **_reprojection(measured)},
+        metrics={**metrics, **_reprojection(measured, truth), **link_offsets(alignment, truth, settings.following)},
     )
     return Judged(verdict, truth, footage, alignment, tracks, tuple(measured))
 
@@ -204,13 +208,7 @@ def _check(measurement: Measurement, settings: VerdictSettings) -> Check:
     if value is None or not np.isfinite(value):
         value, status = None, "unsure" if measurement.applies else "skipped"
     else:
-        sign = 1 if threshold.worse == "above" else -1
-        if sign * value > sign * threshold.limit:
-            status = "fail"
-        elif threshold.unsure is not None and sign * value > sign * threshold.unsure:
-            status = "unsure"
-        else:
-            status = "pass"
+        status = "fail" if threshold.fails(value) else "unsure" if threshold.doubtful(value) else "pass"
     return Check(
         measurement.name, status, value, threshold.limit, threshold.unit, threshold.source, measurement.note,
         measurement.worst_frame,
@@ -237,9 +235,11 @@ def _events(events: list[ObjectEvents], start: int, frames: int) -> dict[str, in
     return {"grasp": inside(first.grasp), "release": inside(first.release), "settled": inside(first.settled)}
 
 
-def _reprojection(measured: list[Measurement]) -> dict[str, float | None]:
-    """Median arm offset over time, px: the recovery accuracy."""
+def _reprojection(measured: list[Measurement], truth: Truth) -> dict[str, float | None]:
+    """Median arm offset over time (the recovery accuracy), px and as a share of the arm's size in the image."""
     for m in measured:
         if m.name == "arm_offset" and m.series is not None and not np.isnan(m.series).all():
-            return {"reprojection_median_px": float(np.nanmedian(m.series))}
+            median = float(np.nanmedian(m.series))
+            size = arm_size(truth) / truth.scale
+            return {"reprojection_median_px": median, "reprojection_median_share": median / size if size else None}
     return {}

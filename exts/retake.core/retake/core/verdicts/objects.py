@@ -6,10 +6,12 @@ Published drop-physics measures (L2, CD, IoU of masks) are reported beside the c
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
-from retake.core.array_types import Float64
+from retake.core.array_types import Bool, Float64
 from retake.core.verdicts.alignment import Alignment, peak
 from retake.core.verdicts.records import Measurement
 from retake.core.verdicts.settings import ObjectSettings
@@ -34,7 +36,10 @@ def measure_object(
     out = []
     for phase in PHASES:
         rows = np.array([p == phase for p in phases])
-        out.append(_phase(f"object_{phase}", error, rows, settings))
+        found = _phase(f"object_{phase}", error, rows, settings)
+        if phase in ("released", "settled") and (found.value or 0.0) > settings.near_px / 2:
+            found = replace(found, note=f"{found.note}; {behaviour(track, truth, rows, phases)}")
+        out.append(found)
     out.append(_presence(track, settings))
     out.append(_unique(track, settings))
     return out
@@ -71,17 +76,44 @@ def position_error(track: Track, truth: Truth, settings: ObjectSettings) -> Floa
     """Distance of the found from the simulated centroid, recorded px.
 
     A far place counts only when it explains the colours clearly better than the simulator's place: a neighbour of the
-    same colour must not pull the track away. Frames in which the object is found nowhere are NaN (see presence).
+    same colour must not pull the track away. What a place nearby gains in the first frame already, where the object is
+    known to be, is discounted in all. Frames in which the object is found nowhere are NaN (see presence).
     """
     distance = np.linalg.norm(track.found - track.expected, axis=1) / truth.scale
     margin = settings.margin * track.reference
     gain = track.best - track.here
+    if distance[0] < settings.near_px:
+        gain = gain - settings.known * max(float(gain[0]), 0.0)
     prefer = (gain > margin) | (distance < settings.near_px)
     sure = np.clip(gain / (settings.sure * track.reference), 0.0, 1.0)
     error = np.where(prefer, distance * sure, 0.0)
     nowhere = ~(track.best > settings.present * track.reference)
     error[nowhere | np.isnan(track.best)] = np.nan
     return error
+
+
+def behaviour(track: Track, truth: Truth, rows: Bool[np.ndarray, "T"], phases: list[str]) -> str:
+    """What a misplaced object does instead, in words, over the frames of one phase after its release."""
+    seen = rows & np.isfinite(track.found).all(1) & np.isfinite(track.expected).all(1)
+    held = np.flatnonzero(np.array([p == "held" for p in phases]) & np.isfinite(track.found).all(1))
+    if not seen.any():
+        return "it is not found"
+    gap = np.median(track.found[seen] - track.expected[seen], axis=0) / truth.scale
+    if len(held):
+        last, now = int(held[-1]), np.flatnonzero(seen)
+        hands = [p for p in truth.robot_parts if np.isfinite(truth.centroid[[last, now[-1]], p]).all()]
+        if hands:
+            hand = min(hands, key=lambda p: np.hypot(*(truth.centroid[last, p] - track.found[last])))
+            way = (truth.centroid[now[-1], hand] - truth.centroid[last, hand]) / truth.scale
+            own = (track.found[now[-1]] - track.found[last]) / truth.scale
+            if np.hypot(*way) > 15 and np.hypot(*(own - way)) < 0.4 * np.hypot(*way):
+                return "it goes on with the hand"
+            fall = np.hypot(*(track.expected[now[-1]] - track.expected[last])) / truth.scale
+            if fall > 6 and np.hypot(*own) < 0.4 * fall:
+                return "it stays where it was let go"
+    if abs(gap[1]) > abs(gap[0]):
+        return f"it is {abs(gap[1]):.0f} px {'above' if gap[1] < 0 else 'below'} its place"
+    return f"it is {abs(gap[0]):.0f} px {'left' if gap[0] < 0 else 'right'} of its place"
 
 
 def _phase(name: str, error: np.ndarray, rows: np.ndarray, settings: ObjectSettings) -> Measurement:

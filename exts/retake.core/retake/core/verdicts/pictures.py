@@ -56,19 +56,22 @@ def _save(path: Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
 def side_by_side(
     judged: Judged, episode: Episode, frame: UInt8[np.ndarray, "H W 3"], check: Check
 ) -> UInt8[np.ndarray, "H W2 3"]:
-    """Simulation | take at a check's worst frame; known contours green, recovered ones orange, object blue."""
+    """Simulation | take at a check's worst frame; known contours and skeleton green, recovered ones orange, object blue."""
     truth, t = judged.truth, min(check.worst_frame or 0, len(judged.truth) - 1)
     sim = episode.image(judged.verdict.camera, "rgb", truth.start + t)
     size = (sim.shape[1], sim.shape[0])
     panels = [sim.copy(), cv2.resize(frame, size, interpolation=cv2.INTER_AREA)]
     shift = _local_shift(judged, t)
     contour = truth.contours[t]
+    known, found_bones = skeleton(judged, episode, t)
     for panel in panels:
         for k, xy in enumerate((contour.xy + 0.5) / truth.scale - 0.5):
             robot = bool(truth.parts[contour.part[k]].robot)
             _dot(panel, xy, KNOWN if robot else OBJECT)
             if robot and np.hypot(*shift) > 1:
                 _dot(panel, xy + shift, FOUND)
+        _bones(panel, known, KNOWN)
+        _bones(panel, found_bones, FOUND)
         for found in judged.tracks.values():
             if np.isfinite(found.found[t]).all():
                 _cross(panel, (found.expected[t] + 0.5) / truth.scale - 0.5, OBJECT)
@@ -78,6 +81,57 @@ def side_by_side(
     text = f"frame {t}: {check.name} {check.status}{value}".encode("ascii", "replace").decode()
     cv2.putText(caption, text, (8, 18), _FONT, 0.5, _INK, 1, cv2.LINE_AA)
     return np.concatenate([caption, np.concatenate(panels, 1)])
+
+
+Bone = tuple[np.ndarray, np.ndarray]
+"""Ends of a bone, recorded px."""
+
+
+def skeleton(judged: Judged, episode: Episode, t: int) -> tuple[list[Bone], list[Bone]]:
+    """Bones of the kinematic chains at take frame t: as simulated, and as recovered from the pixels around t.
+
+    A recovered joint is the simulated one moved by the offset of what hangs on its link (that link and everything
+    behind it), where the pixels clearly prefer an offset.
+    """
+    truth, spec = judged.truth, episode.header.camera(judged.verdict.camera)
+    K, T = truth.K[t], truth.T_camera_world[t]
+    known: list[Bone] = []
+    recovered: list[Bone] = []
+    for robot in episode.header.robots:
+        poses = episode.link_poses(robot.name)[truth.start + t]
+        moved = np.array([_link_shift(judged, robot.name, link, t) for link in range(len(robot.links))])
+        p = (poses[:, :3, 3] @ T[:3, :3].T) + T[:3, 3]
+        uvw = p @ K.T
+        place = uvw[:, :2] / np.maximum(uvw[:, 2:], 1e-6) / truth.scale - 0.5
+        for child, parent in enumerate(robot.parents):
+            if parent < 0 or min(p[child, 2], p[parent, 2]) < 0.02 or np.hypot(*(place[child] - place[parent])) < 2:
+                continue
+            if np.abs(place[[child, parent]]).max() > 4 * max(spec.size):
+                continue
+            known.append((place[parent], place[child]))
+            recovered.append((place[parent] + moved[parent], place[child] + moved[child]))
+    return known, recovered
+
+
+def _link_shift(judged: Judged, robot: str, link: int, t: int) -> np.ndarray:
+    """Offset (recorded px) of a link and the later links of its robot around frame t; none where it is not clear."""
+    truth, alignment = judged.truth, judged.alignment
+    parts = [i for i in truth.robot_parts if truth.parts[i].robot == robot and truth.parts[i].link >= link]
+    window = slice(max(t - 5, 0), t + 6)
+    if not parts or alignment.points[window][:, parts].sum() < 60:
+        return np.zeros(2)
+    score = weighted(alignment.shift_scores, alignment.points, window, parts)
+    dx, dy, gain = peak(score, 6e-4)
+    return np.array([dx, dy]) / truth.scale if gain > 0.5 * float(score.std()) or np.hypot(dx, dy) < 1 else np.zeros(2)
+
+
+def _bones(image: np.ndarray, bones: list[Bone], colour: tuple[int, int, int]) -> None:
+    for a, b in bones:
+        ends = [(round(float(x)), round(float(y))) for x, y in (a, b)]
+        cv2.line(image, ends[0], ends[1], (20, 20, 20), 3, cv2.LINE_AA)
+        cv2.line(image, ends[0], ends[1], colour, 1, cv2.LINE_AA)
+        for end in ends:
+            cv2.circle(image, end, 3, colour, -1, cv2.LINE_AA)
 
 
 def _local_shift(judged: Judged, t: int) -> np.ndarray:

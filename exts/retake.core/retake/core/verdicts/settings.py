@@ -33,8 +33,11 @@ class FollowingSettings:
     """Score a hypothesis must gain per squared working px of shift."""
     link_prior: float = 6e-4
     """The same for a few links: fewer contours, more ways to fit something else."""
-    link_gain: float = 0.5
-    """Gain another place must have, in standard deviations of the score over all shifts."""
+    link_gain: float = 0.9
+    """Gain another place must have, in standard deviations of the score over all shifts. Camouflaged links of faithful
+    takes reached 0.7, the misplaced ones of the tuning split 1.1 to 4."""
+    link_share: float = 0.13
+    """The same as a share of that place's score (0.12, and 0.15 to 0.5)."""
     link_rival: float = 0.5
     """Share of a far peak's height at which a peak in the right place is believed instead (a striped belt behind a
     faithful gripper left 0.6; a displaced one leaves none)."""
@@ -53,6 +56,8 @@ class FollowingSettings:
     gripper_min_frames: int = 6
     finger_min_area: float = 12.0
     """Visible working px² of a finger."""
+    finger_min_outline: float = 0.4
+    """Share of a finger's contour that must border on scenery."""
     finger_min_travel_px: float = 2.5
     """Working px between closed and open."""
 
@@ -65,7 +70,10 @@ class ObjectSettings:
     """Contrast in the first frame below which colours do not tell the object."""
     margin: float = 0.2
     """Share of that contrast by which another place must beat the simulator's."""
-    sure: float = 0.1
+    known: float = 1.5
+    """Gains up to this many times the first frame's are discounted: there the object is known to be in its place, so
+    what another place nearby gains is the scenery's likeness, not a displacement."""
+    sure: float = 0.25
     """Share of that contrast from which on a small displacement is taken as it is; less counts in proportion."""
     present: float = 0.25
     """Share of that contrast below which the object is not there."""
@@ -88,6 +96,26 @@ class StabilitySettings:
     frozen_motion_px: float = 1.5
     frozen_change: float = 0.02
     identity_min_area: float = 40.0
+    pair_frames: int = 4
+    """Distance of the frames whose points are compared with a moving camera's motion."""
+    pair_baseline_m: float = 0.008
+    """Camera motion between them below which points say nothing."""
+    pair_points: int = 12
+    pairs: int = 5
+
+
+@dataclass(frozen=True)
+class TrackerSettings:
+    """An optional point tracker as a second opinion."""
+
+    name: str = ""
+    """`lucas_kanade` or one that another package adds; empty = none."""
+    points: int = 12
+    """Points per part."""
+    horizon: int = 10
+    """Frames each point is followed."""
+    min_samples: int = 20
+    """Followed points (summed over a span's frames) that a part needs to be judged."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +131,16 @@ class Threshold:
     """Which side of the limit fails: `above` or `below`."""
     base: float = 0.0
     """For `below`: the value of a take that has nothing to do with the simulation."""
+
+    def fails(self, value: float) -> bool:
+        """Whether a value is beyond the limit."""
+        return value < self.limit if self.worse == "below" else value > self.limit
+
+    def doubtful(self, value: float) -> bool:
+        """Whether a value is not beyond the limit, but beyond the bound of doubt."""
+        if self.unsure is None or self.fails(value):
+            return False
+        return value < self.unsure if self.worse == "below" else value > self.unsure
 
     def severity(self, value: float) -> float:
         """How bad a value is: 0 is perfect, 1 is the limit, comparable over checks."""
@@ -134,6 +172,7 @@ class VerdictSettings:
     following: FollowingSettings = FollowingSettings()
     object: ObjectSettings = ObjectSettings()
     stability: StabilitySettings = StabilitySettings()
+    tracker: TrackerSettings = TrackerSettings()
     calibration: Calibration = Calibration()
     thresholds: dict[str, Threshold] = field(default_factory=dict)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from retake.core.array_types import Float32, Float64, UInt8
+from retake.core.array_types import Bool, Float32, Float64, UInt8
 from retake.core.verdicts.footage import Footage
 from retake.core.verdicts.truth import Truth
 
@@ -62,9 +62,10 @@ def track(footage: Footage, truth: Truth, part: int) -> Track | None:
     half = (truth.size[0] // 2, truth.size[1] // 2)
     likelihood = np.zeros((frames, half[1], half[0]), np.float32)
     likelihood[0] = _half(table[codes[0]], half)
-    clutter = np.maximum(likelihood[0], _lasting(codes, table, truth, half))
-    clutter[cv2.dilate(_half(first.astype(np.float32), half), np.ones((5, 5), np.uint8)) > 0] = 0
-    clutter = cv2.dilate(clutter, np.ones((3, 3), np.uint8))
+    start = cv2.dilate(_half(first.astype(np.float32), half), np.ones((5, 5), np.uint8)) > 0
+    lasting = _lasting(codes, table, truth, half)
+    scenery = _codes(footage.scenery.astype(np.uint8))
+    clutter = _clutter(table, lasting, codes[0], scenery, footage.known, start, half)
     found, second_at = np.full((frames, 2), np.nan), np.full((frames, 2), np.nan)
     here, best, second = (np.full(frames, np.nan) for _ in range(3))
     for t in range(frames):
@@ -98,6 +99,7 @@ def track(footage: Footage, truth: Truth, part: int) -> Track | None:
             # The object turns and its shading with it: follow its colours while it is certainly there.
             positive = 0.8 * positive + 0.2 * _histogram(codes[t][_core(visible)])
             table = _posterior(positive, negative)
+            clutter = _clutter(table, lasting, codes[0], scenery, footage.known, start, half)
     return Track(
         part, found, truth.centroid[:, part], here, best, second, second_at, float(here[0]), likelihood
     )  # fmt: skip
@@ -114,9 +116,10 @@ def _codes(frame: UInt8[np.ndarray, "H W 3"]) -> np.ndarray:
 
 
 def _lasting(codes: list[np.ndarray], table: np.ndarray, truth: Truth, half: tuple[int, int]) -> np.ndarray:
-    """Likelihood that the scenery itself has the object's colours: median over the frames that show it.
+    """Likelihood that the scenery itself has the object's colours: lower quartile over the frames that show it.
 
-    What the robot hid in the first frame is not a second object when it comes into view. Zero for a moving camera.
+    What the robot hid in the first frame is not a second object when it comes into view; what is shown too rarely to
+    tell counts as likely. Zero for a moving camera.
     """
     if not truth.static_camera:
         return np.zeros((half[1], half[0]), np.float32)
@@ -128,8 +131,23 @@ def _lasting(codes: list[np.ndarray], table: np.ndarray, truth: Truth, half: tup
         hidden.append(covered)
     ordered = np.sort(np.stack(values), axis=0)
     count = len(hidden) - np.sum(hidden, axis=0)
-    middle = np.take_along_axis(ordered, np.maximum(count - 1, 0)[None] // 2, axis=0)[0]
-    return np.where(count >= 3, middle, 0).astype(np.float32)
+    quarter = np.take_along_axis(ordered, np.maximum(count - 1, 0)[None] // 4, axis=0)[0]
+    return np.where(count >= 3, quarter, 1).astype(np.float32)
+
+
+def _clutter(
+    table: Float32[np.ndarray, "C"], lasting: Float32[np.ndarray, "h w"], first: np.ndarray, scenery: np.ndarray,
+    known: Bool[np.ndarray, "H W"], start: Bool[np.ndarray, "h w"], half: tuple[int, int],
+) -> Float32[np.ndarray, "h w"]:  # fmt: skip
+    """What has the object's present colours without being news: the first frame outside the object, and the scenery.
+
+    Where the object stood, only what shows in three quarters of the later frames is scenery.
+    """
+    likely = _half(table[first], half)
+    likely[start] = 0
+    behind = _half(np.where(known, table[scenery], 0).astype(np.float32), half)
+    behind[start] = 0
+    return cv2.dilate(np.maximum(np.maximum(likely, behind), lasting), np.ones((3, 3), np.uint8))
 
 
 def _around(clutter: Float32[np.ndarray, "h w"], mask: Float32[np.ndarray, "h w"]) -> float:

@@ -15,15 +15,18 @@ import omni.timeline  # type: ignore[import-not-found]
 import omni.usd  # type: ignore[import-not-found]
 
 from retake.core.episode import Episode
-from retake.isaac import autorun, clock, contacts, ticks, writer
-from retake.isaac.checks import misfit_px
+from retake.isaac import autorun, clock, contacts, kit, options, preview, products, stops, ticks, writer
+from retake.isaac.checks import is_suspicious, misfit_px
+from retake.isaac.extension import RetakeExtension
 from retake.isaac.live_capture import LiveCapture
 from retake.isaac.processes import repository
 from retake.isaac.request import CaptureRequest, Mode
 from retake.isaac.settings_guard import SettingsGuard
+from retake.isaac.stage_reader import CameraChoice, read_content
 from retake.isaac.stepped import drive_stepped
 from retake.isaac.tensors import TensorReader
 from retake.usd.articulation import read_articulations
+from retake.usd.camera import read_camera
 
 STAGE = repository() / "data/stages/pick_place/scene.usda"
 
@@ -102,6 +105,43 @@ class TestAdapters(omni.kit.test.AsyncTestCase):
         """writer.py, by name, as scripts and the Synthetic Data Recorder ask for it."""
         assert rep.WriterRegistry.get(writer.NAME) is not None
 
+    async def test_render_products_are_made_and_destroyed(self) -> None:
+        """products.py: a forgotten product keeps rendering and keeps its VRAM."""
+        stage = omni.usd.get_context().get_stage()
+        content = read_content(stage, cameras=[CameraChoice("/World/Camera", (320, 240))])
+        made = products.Products()
+        made.create(content.cameras)
+        path = made.paths[0]
+        await updates(3)
+        assert products.camera_choices(stage, [path])[0].prim_path == "/World/Camera"
+        made.close()
+        await updates(3)
+        assert not stage.GetPrimAtPath(path)
+
+    async def test_stops_are_counted(self) -> None:
+        """stops.py: a new recording waits until the frames of an earlier run have left the renderer."""
+        watch = stops.StopWatch()
+        watch.install()
+        timeline = omni.timeline.get_timeline_interface()
+        timeline.play()
+        await updates(3)
+        timeline.stop()
+        await updates(2)
+        assert not watch.quiet
+        await updates(stops.SETTLE_UPDATES)
+        assert watch.quiet
+        watch.uninstall()
+
+    async def test_the_application_tells_its_versions(self) -> None:
+        """kit.py."""
+        found = kit.versions()
+        assert found["kit"]
+        assert found["isaac_sim"] or found["app"]
+
+    async def test_options_are_settings(self) -> None:
+        """options.py: extension.toml's defaults arrive, and become a request."""
+        assert options.request_from_settings(output="x") == CaptureRequest(output="x")
+
 
 class TestCapture(omni.kit.test.AsyncTestCase):
     """Whole recordings."""
@@ -139,3 +179,45 @@ class TestCapture(omni.kit.test.AsyncTestCase):
         misfit = misfit_px(episode.frame(len(episode) - 1), episode.header, 0)
         assert misfit is not None
         assert misfit < 16
+
+    async def test_a_frame_knows_its_camera_and_its_robot(self) -> None:
+        """rendered_camera.py, payload.py, instances.py, stage_reader.py, costs.py, hooks.py, live_capture.py."""
+        episode = await self.record("auto")
+        stage = omni.usd.get_context().get_stage()
+        header = episode.header
+        camera = header.cameras[0]
+        truth = read_camera(stage.GetPrimAtPath(camera.prim_path), camera.size)
+        assert np.abs(episode.camera(camera.name, 0).K - truth.K).max() < 0.5
+        robot = [i.id for i in header.instances if i.owner.startswith("robot:")]
+        assert np.isin(episode.image(camera.name, "instances", 0), robot).sum() > 500
+        depth = episode.image(camera.name, "depth", 0)
+        assert 0.2 < np.median(depth[depth > 0]) < 5.0
+
+    async def test_the_live_picture_shows_the_skeleton(self) -> None:
+        """preview.py, checks.py."""
+        episode = await self.record("auto", 3)
+        picture = preview.draw(0, episode.frame(0), episode.header, 0, 480)
+        assert picture.rgba.shape == (360, 480, 4)
+        assert not is_suspicious(picture.misfit_px, episode.header.cameras[0].size)
+
+    async def test_an_autorun_records_and_tells_its_exit_code(self) -> None:
+        """autorun.py, stepped.py; standalone.py and selftest.py start an application and are run by hand."""
+        request = CaptureRequest(
+            output=str(Path(tempfile.mkdtemp(), "run")), frames=5, mode="stepped", cameras=("/World/Camera",)
+        )
+        trajectory = repository() / "data/trajectories/pick_place.npz"
+        extra = {"stage": str(STAGE), "trajectory": str(trajectory), "generate": False}
+        assert await autorun.guarded(autorun.run(request, extra)) == 0
+
+    async def test_disabling_the_extension_completes_a_recording(self) -> None:
+        """extension.py, processes.py is plain Python and tested outside Kit."""
+        await autorun.open_stage(STAGE)
+        extension = RetakeExtension()
+        extension.on_startup("retake.isaac-test")
+        capture = LiveCapture(CaptureRequest(output=str(Path(tempfile.mkdtemp(), "e")), cameras=("/World/Camera",)))
+        capture.start()
+        omni.timeline.get_timeline_interface().play()
+        await updates(60)
+        extension.on_shutdown()
+        omni.timeline.get_timeline_interface().stop()
+        assert len(capture.episode) > 0

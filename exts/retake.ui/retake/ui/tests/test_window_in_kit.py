@@ -9,13 +9,25 @@ import omni.ui as ui  # type: ignore[import-not-found]
 import omni.usd  # type: ignore[import-not-found]
 
 from retake.ui.extension import NAME, RetakeUiExtension
+from retake.ui.kit_ports import StageScene
 
 
 class TestWindow(omni.kit.test.AsyncTestCase):
-    """Opens the window on an empty stage."""
+    """Opens the window on an empty stage, and on the demo."""
+
+    async def test_the_demo_stage_is_found_with_its_defaults(self) -> None:
+        """kit_ports.py, view_model.py: robot, fixed camera and objects of the demo are chosen."""
+        scene = StageScene()
+        scene.open_demo()
+        for _ in range(120):
+            await omni.kit.app.get_app().next_update_async()
+        content = scene.look()
+        assert content.demo, content.problem
+        assert [c.key for c in content.cameras if c.chosen] == ["/World/Camera"]
+        assert len(content.robots) == 1
 
     async def test_opens_updates_and_closes(self) -> None:
-        """No exception in a hundred updates, and the stage stays as it was."""
+        """extension.py, panel.py: no exception in a hundred updates, and the stage stays as it was."""
         context = omni.usd.get_context()
         await context.new_stage_async()
         before = context.get_stage().GetRootLayer().ExportToString()

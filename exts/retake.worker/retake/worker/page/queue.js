@@ -87,9 +87,13 @@ function show(job) {
   return item.node;
 }
 
+function shortened(text, length) {
+  return text.length > length ? `${text.slice(0, length - 1).trimEnd()}…` : text;
+}
+
 function describe(job) {
   const parts = [job.backend];
-  if (job.request.prompt) parts.push(job.request.prompt.slice(0, 90));
+  if (job.request.prompt) parts.push(shortened(job.request.prompt, 90));
   if (job.state === "running") {
     parts.length = 1;
     parts.push(job.note || (job.total ? "working" : "starting"));

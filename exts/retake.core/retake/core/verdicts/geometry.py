@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Temporal geometry of takes whose camera moves: does the scenery shift as the known camera motion says?
+
+`temporal_geometry` is the Sampson error of points followed over a few frames, with the fundamental matrix of the
+recorded poses (source: the evaluation recipe of cosmos-cookbook; its bands call below 1 px excellent, 1-3 good, 3-5
+fair, more poor). The square root is taken, so the unit is pixels. A scene that stands still or runs backwards obeys
+the same matrix, so `camera_motion` also compares each shift with the one that the recorded depth predicts. With a
+camera that stands still the matrix is undefined: see background_drift.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from retake.core.array_types import Float32, Float64
+from retake.core.episode import Episode
+from retake.core.verdicts.footage import Footage
+from retake.core.verdicts.records import Measurement
+from retake.core.verdicts.settings import StabilitySettings
+from retake.core.verdicts.trackers import LucasKanade
+from retake.core.verdicts.truth import Truth
+
+NAMES = ("temporal_geometry", "camera_motion")
+
+
+def measure_geometry(
+    footage: Footage, truth: Truth, episode: Episode, camera: str, settings: StabilitySettings
+) -> list[Measurement]:
+    """temporal_geometry (recorded px) and camera_motion (share of the predicted shift): upper quartiles of the pairs.
+
+    A pair's value is the median over the scenery's points. Depth is read only for camera_motion, and may be missing.
+    """
+    if truth.static_camera:
+        why = "the camera stands still: background_drift judges the scenery"
+        return [Measurement(name, None, why, applies=False) for name in NAMES]
+    greys = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in footage.frames]
+    grow = np.ones((2 * settings.margin_px + 1,) * 2, np.uint8)
+    depth_known = "depth" in episode.header.camera(camera).channels
+    errors, shares = np.full(len(footage), np.nan), np.full(len(footage), np.nan)
+    for t in range(0, len(footage) - settings.pair_frames, 2):
+        u = t + settings.pair_frames
+        F = fundamental(truth, t, u, settings.pair_baseline_m)
+        if F is None:
+            continue
+        scenery = cv2.dilate((truth.labels[t] > 0).astype(np.uint8), grow) == 0
+        corners = cv2.goodFeaturesToTrack(greys[t], 150, 0.01, 5, mask=scenery.astype(np.uint8))
+        if corners is None:
+            continue
+        tracks, seen = LucasKanade().track(footage.frames[t : u + 1], corners.reshape(-1, 2).astype(np.float64))
+        a, b = tracks[0][seen[-1]], tracks[-1][seen[-1]]
+        if len(a) < settings.pair_points:
+            continue
+        errors[t] = float(np.median(sampson(a, b, F))) / truth.scale
+        if depth_known:
+            expected = predicted(truth, episode.image(camera, "depth", truth.start + t), a, t, u)
+            shift = np.linalg.norm(expected - a, axis=1)
+            use = np.isfinite(shift) & (shift > 2)
+            if use.sum() >= settings.pair_points:
+                shares[t] = float(np.median(np.linalg.norm(b - expected, axis=1)[use] / shift[use]))
+    return [_upper(NAMES[0], errors, settings), _upper(NAMES[1], shares, settings)]
+
+
+def _upper(name: str, series: Float64[np.ndarray, "T"], settings: StabilitySettings) -> Measurement:
+    pairs = int((~np.isnan(series)).sum())
+    if pairs < settings.pairs:
+        why = f"{pairs} pairs of frames show camera motion and scenery with texture, {settings.pairs} needed"
+        return Measurement(name, None, why, applies=False)
+    value = float(np.nanquantile(series, 0.75))
+    return Measurement(name, value, f"{pairs} pairs of frames", int(np.nanargmax(series)), series=series)
+
+
+def predicted(
+    truth: Truth, depth: Float32[np.ndarray, "H W"], points: Float64[np.ndarray, "N 2"], t: int, u: int
+) -> Float64[np.ndarray, "N 2"]:
+    """Where points of the still scenery at frame t are at frame u, by recorded depth; NaN where there is none."""
+    at = np.clip(np.round((points + 0.5) / truth.scale - 0.5).astype(int), 0, np.array(depth.shape[::-1]) - 1)
+    z = depth[at[:, 1], at[:, 0]].astype(np.float64)
+    ray = np.concatenate([points + 0.5, np.ones((len(points), 1))], 1) @ np.linalg.inv(truth.K[t]).T
+    T = truth.T_camera_world[u] @ np.linalg.inv(truth.T_camera_world[t])
+    uvw = (ray * z[:, None] @ T[:3, :3].T + T[:3, 3]) @ truth.K[u].T
+    good = (z > 0) & (uvw[:, 2] > 0.02)
+    out = uvw[:, :2] / np.where(good, uvw[:, 2], 1.0)[:, None] - 0.5
+    out[~good] = np.nan
+    return out
+
+
+def fundamental(truth: Truth, t: int, u: int, baseline_m: float) -> Float64[np.ndarray, "3 3"] | None:
+    """F with x_u' F x_t = 0 in image-index pixels of the working image; None when the camera hardly translated."""
+    T = truth.T_camera_world[u] @ np.linalg.inv(truth.T_camera_world[t])
+    x, y, z = T[:3, 3]
+    if np.hypot(np.hypot(x, y), z) < baseline_m:
+        return None
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    corner = np.array([[1, 0, -0.5], [0, 1, -0.5], [0, 0, 1]])
+    first, second = np.linalg.inv(corner @ truth.K[t]), np.linalg.inv(corner @ truth.K[u])
+    F = second.T @ cross @ T[:3, :3] @ first
+    return F / np.linalg.norm(F)
+
+
+def sampson(
+    a: Float64[np.ndarray, "N 2"], b: Float64[np.ndarray, "N 2"], F: Float64[np.ndarray, "3 3"]
+) -> Float64[np.ndarray, "N"]:
+    """Sampson distance of matches a <-> b, px: first-order distance to the nearest pair that obeys F."""
+    one = np.ones((len(a), 1))
+    x, y = np.concatenate([a, one], 1), np.concatenate([b, one], 1)
+    Fx, Fty = x @ F.T, y @ F
+    slope = Fx[:, 0] ** 2 + Fx[:, 1] ** 2 + Fty[:, 0] ** 2 + Fty[:, 1] ** 2
+    return np.abs((y * Fx).sum(1)) / np.sqrt(np.maximum(slope, 1e-18))

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything a recording attaches to Kit, in one place, so that all of it is taken back whatever happens.
+
+Settings, subscriptions, tensor views, contact reports, render products and the writer are opened by `LiveCapture.start`
+and closed here, each for itself: one that fails to close must not leave the others behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from retake.core.errors import InputError
+from retake.isaac import kit, ticks
+from retake.isaac.contacts import ContactReports
+from retake.isaac.products import Products
+from retake.isaac.settings_guard import SettingsGuard
+from retake.isaac.stage_reader import StageContent
+from retake.isaac.tensors import TensorReader
+
+ASYNC = ("/app/asyncRendering", "/app/asyncRenderingLowLatency", "/omni/replicator/asyncRendering")
+CAPTURE_ON_PLAY = "/omni/replicator/captureOnPlay"
+THROTTLING = "/exts/isaacsim.core.throttling/enable_async"
+HISTORY = "/app/settings/fabricDefaultStageFrameHistoryCount"
+
+
+class Hooks:
+    """What one recording holds of Kit. `close()` gives everything back, and may be called again."""
+
+    def __init__(self, stage: Any, content: StageContent) -> None:
+        self.stage, self.content = stage, content
+        self.guard = SettingsGuard()
+        self.products = Products()
+        self.notes: list[str] = []
+        specs = [robot.spec for robot in content.robots]
+        self._movable = [item.spec.prim_path for item in content.objects if item.spec.movable]
+        self._links = [link.prim_path for spec in specs for link in spec.links]
+        self.tensors = TensorReader(specs, self._movable)
+        self.contacts: ContactReports | None = None
+        self._subscriptions: list[ticks.Subscription] = []
+        self._writer: Any = None
+        self._on_play_before: Any = None
+        self._watched = {
+            **{spec.prim_path: f"robot {spec.name!r}" for spec in specs},
+            **{camera.prim_path: f"camera {camera.name!r}" for camera in content.cameras},
+        }
+
+    def prepare_settings(self, *, live: bool) -> None:
+        """Capture on play as this recording needs it, no throttling; what is too small for exact frames is noted."""
+        self._on_play_before = self.guard.remember(CAPTURE_ON_PLAY)
+        kit.require("omni.replicator.core").orchestrator.set_capture_on_play(live)
+        if self.guard.get(THROTTLING):
+            self.guard.set(THROTTLING, False)
+        history = self.guard.get(HISTORY)
+        if history is not None and int(history) < 3:
+            self.notes.append(f"{HISTORY} is {history}; Replicator needs 3 for exact frame data")
+
+    def open_contacts(self) -> None:
+        """Contact reports of every link and movable object."""
+        self.contacts = ContactReports(self.stage, self._links + self._movable)
+        self.contacts.open()
+
+    def subscribe(
+        self, step: Callable[[float], None], pause: Callable[[], None], stop: Callable[[], None],
+        update: Callable[[], None],
+    ) -> None:  # fmt: skip
+        """The simulation loop's callbacks."""
+        self._subscriptions = [
+            ticks.on_post_step(step),
+            *ticks.on_timeline(lambda: None, pause, stop),
+            ticks.on_update(update),
+        ]
+
+    def attach(self, writer: Any) -> None:
+        """A writer of our own on our own products."""
+        self._writer = writer
+        writer.attach(list(self.products.paths))
+
+    def refuse_async(self) -> None:
+        """Raises InputError while frames are rendered asynchronously: a frame's state cannot be known then."""
+        if on := [path for path in ASYNC if self.guard.get(path)]:
+            raise InputError(
+                f"asynchronous rendering is on ({', '.join(on)}); a frame's state cannot be known then: "
+                "switch it off, or record in stepped mode"
+            )
+
+    def lost(self) -> str:
+        """What of the stage has gone since the recording began, as a sentence; empty while all is there."""
+        if kit.require("omni.usd").get_context().get_stage() != self.stage:
+            return "the stage was closed or replaced while recording"
+        for path, what in self._watched.items():
+            prim = self.stage.GetPrimAtPath(path)
+            if not prim or not prim.IsDefined():  # what the session layer says of it may outlive the prim
+                return f"{what} ({path}) was deleted while recording"
+        return ""
+
+    def close(self) -> None:
+        """Give everything back; what could not be undone is noted, and the rest is undone all the same."""
+        writer, self._writer = self._writer, None
+        subscriptions: Sequence[ticks.Subscription] = self._subscriptions
+        self._subscriptions = []
+        before, self._on_play_before = self._on_play_before, None
+        undo: list[tuple[str, Callable[[], Any]]] = [(s.kind, s.release) for s in subscriptions]
+        undo.append(("physics views", self.tensors.close))
+        if self.contacts is not None:
+            undo.append(("contact reports", self.contacts.close))
+        if writer is not None:
+            undo.append(("the writer", writer.detach))
+        undo.append(("render products", self.products.close))
+        if before is not None:
+            orchestrator = kit.require("omni.replicator.core").orchestrator
+            undo.append(("capture on play", lambda: orchestrator.set_capture_on_play(bool(before))))
+        undo.append(("settings", self.guard.restore))
+        for what, call in undo:
+            try:
+                call()
+            except Exception as error:  # an expired stage, a subscription Kit dropped by itself
+                self.notes.append(f"{what} could not be taken back: {type(error).__name__}: {error}")

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory tiers of a first-frame pipeline: how much of it is on the device at once, and what that is expected to need.
+
+Expected bytes: parameters counted in the model's files times the bytes of the dtype, plus stated assumptions for what
+a forward and the decoder need. Not measured on a GPU; an out-of-memory error moves one tier down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from retake.core.errors import InputError, choose
+
+TIERS = ("resident", "model-offload", "group-offload")
+"""All on the device; one component at a time; one layer at a time. The same arithmetic; the last bit may differ."""
+GIB = 1 << 30
+CONTEXT_BYTES = int(0.75 * GIB)
+WORK_BYTES_PER_MEGAPIXEL = 3 * GIB
+"""Assumption: activations of one forward or of the decoder at one million pixels in 16 bit."""
+
+
+def check_tier(name: str) -> str:
+    """The name itself. Raises InputError listing the tiers."""
+    if name not in TIERS:
+        raise InputError(choose("memory tier", name, TIERS))
+    return name
+
+
+def needed(components: Mapping[str, int], pixels: int, bytes_per_parameter: int = 2) -> dict[str, int]:
+    """Expected peak device bytes per tier, from parameters per component. A control network is there with its denoiser."""
+    size = {name: count * bytes_per_parameter for name, count in components.items()}
+    denoiser = sum(size.get(name, 0) for name in ("transformer", "unet", "controlnet"))
+    work = CONTEXT_BYTES + int(WORK_BYTES_PER_MEGAPIXEL * pixels / 1e6)
+    return {
+        "resident": sum(size.values()) + work,
+        "model-offload": max(denoiser, *size.values(), 0) + work,
+        "group-offload": work,
+    }
+
+
+def choose_tier(plan: Mapping[str, int], free_bytes: int) -> str:
+    """The first tier that fits; the smallest one if none does (it may still run, and says so if it cannot)."""
+    return next((tier for tier in TIERS if plan.get(tier, 0) <= free_bytes), TIERS[-1])
+
+
+def next_tier(name: str) -> str:
+    """One tier down; empty at the bottom."""
+    index = TIERS.index(name) + 1
+    return TIERS[index] if index < len(TIERS) else ""
+
+
+def apply(pipe: Any, tier: str, device: str) -> None:
+    """Put a freshly loaded pipeline (on the CPU) into a tier. On the CPU itself there is nothing to do."""
+    import torch
+
+    if tier == "resident":
+        pipe.to(device)
+    elif tier == "model-offload":
+        pipe.enable_model_cpu_offload(device=device)
+    elif tier == "group-offload":
+        pipe.enable_group_offload(onload_device=torch.device(device), offload_type="leaf_level")
+    else:
+        check_tier(tier)
+
+
+def free_device_bytes(device: str) -> int:
+    """Free bytes of a CUDA device now; 0 for other devices."""
+    import torch
+
+    return int(torch.cuda.mem_get_info(torch.device(device))[0]) if device.startswith("cuda") else 0

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`retake variants` and worker jobs: what the gate lets pass is delivered, the rest is named; wrong requests are explained."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import cv2
+import pytest
+from scenes import make_scene_episode
+
+from retake.core import cli
+from retake.core.errors import InputError, VariantError
+from retake.core.files import read_json
+from retake.core.run_store import RunDirectory
+from retake.core.variants import SourceFrame, image_backend, load_catalogue, open_variant, source_frame
+from retake.core.variants.make import read_frame
+from retake.core.variants.procedural import ProceduralBackend
+from retake.core.wire import VariantJob, VariantRequest
+
+
+@pytest.fixture(scope="module")
+def episode(tmp_path_factory):
+    return make_scene_episode(tmp_path_factory.mktemp("cli") / "recorded", frames=30, size=(160, 120))
+
+
+def retake(*arguments) -> int:
+    return cli.main([str(a) for a in arguments])
+
+
+def painted(folder: Path, *names: str, source: SourceFrame) -> None:
+    """Good pictures of presets, as a user's own."""
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        frame = ProceduralBackend().render(source, load_catalogue().preset(name), 0)
+        cv2.imwrite(str(folder / f"{name}.png"), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+
+
+def mirror(picture: Path) -> None:
+    write = cv2.cvtColor(read_frame(picture)[:, ::-1], cv2.COLOR_RGB2BGR)
+    cv2.imwrite(str(picture), write)
+
+
+def test_a_bare_episode_and_its_run_folder_mean_the_same(episode, tmp_path, capsys):
+    import shutil
+
+    shutil.copytree(episode.path, tmp_path / "e")
+    assert retake("variants", tmp_path / "e", "--preset", "kitchen", "--count", "3", "--seed", "5") == 0
+    assert "variants: 4 of 4" in capsys.readouterr().out
+    run = RunDirectory(tmp_path / "e-run")
+    made = [open_variant(p.parent) for p in sorted(run.variants.glob("*/variant.json"))]
+    assert len(made) == 4
+    assert {v.world.environment for v in made} == {"kitchen"}
+    assert {v.source["episode_sha256"] for v in made} == {episode.content_sha256}
+    assert all(read_json(run.variants / v.id / "variant.json")["gate"]["checks"] for v in made)
+    for name in ("contact_sheet.png", "gate.md", "gate.json"):
+        assert (run.variants / name).is_file()
+    stamps = {p: p.stat().st_mtime_ns for p in run.variants.rglob("*") if p.is_file()}
+    assert retake("variants", run.path, "--preset", "kitchen", "--count", "3", "--seed", "5") == 0
+    assert stamps == {p: p.stat().st_mtime_ns for p in run.variants.rglob("*") if p.is_file()}
+
+
+def test_what_fails_the_gate_is_named_and_never_delivered(episode, tmp_path, capsys):
+    import shutil
+
+    shutil.copytree(episode.path, tmp_path / "e")
+    source = source_frame(episode, "front", 0)
+    painted(tmp_path / "mine", "kitchen", "bun_warehouse", source=source)
+    mirror(tmp_path / "mine/bun_warehouse.png")
+    ask = ["variants", tmp_path / "e", "--preset", "kitchen,bun_warehouse", "--backend", "folder",
+           "--set", f"variants.settings={{folder: '{tmp_path / 'mine'}', licence: CC0-1.0}}"]  # fmt: skip
+    assert retake(*ask, "--only-commercial") == 3
+    out = capsys.readouterr()
+    assert "variants: 1 of 2" in out.out
+    assert re.search(r"missing bun_warehouse: .*robot_edges", out.err)
+    run = RunDirectory(tmp_path / "e-run")
+    assert [p.parent.name for p in run.variants.glob("*/variant.json")] == ["kitchen"]
+    assert retake("report", run.path) == 0
+    assert re.search(r'"missing": \{"bun_warehouse": \["robot_edges', run.report.read_text("utf-8"))
+    # Nothing at all passes: no delivery, and the text says which check refused.
+    shutil.copyfile(tmp_path / "mine/bun_warehouse.png", tmp_path / "mine/kitchen.png")
+    assert retake(*ask) == 2
+    assert "none of 2 worlds passed the gate; kitchen: " in capsys.readouterr().err
+    assert not list(run.variants.glob("*/variant.json"))
+    # With the gate off the same pictures are taken as they are.
+    assert retake(*ask, "--set", "variants.gate=false") == 0
+    # Terms nobody stated are refused, also for pictures that are there already.
+    unstated = [*ask[:-1], f"variants.settings={{folder: '{tmp_path / 'mine'}'}}"]
+    assert retake(*unstated, "--only-commercial") == 2
+    assert "unknown terms; --only-commercial allows: Apache-2.0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preset", "mars"], r"unknown preset 'mars'; valid: .*bun_warehouse.*kitchen"),
+        (["--preset", ","], r"no worlds were asked for: the list of presets is empty and the count is 0"),
+        (["--preset", ""], r"the list of presets is empty"),
+        (["--count", "-1"], r"must not be negative"),
+        (["--rerolls", "-1"], r"rerolls is -1; expected"),
+        (["--backend", "crayons"], r"unknown image backend 'crayons'; valid: .*procedural"),
+        (["--set", "variants.settings={colour: red}"], r"unexpected keyword argument 'colour'; it has: catalogue"),
+        (["--set", "variants.depth_estimator=eyes"], r"unknown depth estimator 'eyes'"),
+        (["--camera", "roof"], r"no camera 'roof'; it has: .*front"),
+    ],
+)
+def test_wrong_requests_are_explained(episode, tmp_path, capsys, arguments, message):
+    import shutil
+
+    shutil.copytree(episode.path, tmp_path / "e")
+    assert retake("variants", tmp_path / "e", *arguments) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not list((tmp_path / "e-run/variants").glob("*/variant.json"))
+
+
+def test_an_episode_without_maps_is_refused(tmp_path, capsys):
+    make_scene_episode(tmp_path / "e", frames=30, size=(48, 36), shadows=False, channels=("rgb", "depth"))
+    assert retake("variants", tmp_path / "e", "--force") == 2
+    assert "recorded no instances, normals" in capsys.readouterr().err
+
+
+def test_only_commercial_reaches_the_backend_and_is_asked_again_after_rendering(episode, tmp_path, monkeypatch):
+    from retake.core.variants import backends, make_gated_variants, select_worlds
+
+    told: list[bool] = []
+
+    class Chooses(ProceduralBackend):
+        """Chooses its model when it renders, as a diffusion backend does."""
+
+        parallel = False
+
+        def __init__(self, only_commercial: bool = False) -> None:
+            super().__init__()
+            told.append(only_commercial)
+
+        def render(self, *arguments, **options):
+            self.licence = "non-commercial research"
+            return super().render(*arguments, **options)
+
+    monkeypatch.setitem(backends.BACKENDS, "chooses", "chooses:it")
+    monkeypatch.setattr(backends.plugins, "load", lambda reference, extra="": Chooses)
+    ask = {"worlds": select_worlds(("kitchen",)), "backend": "chooses"}
+    with pytest.raises(VariantError, match="non-commercial research; --only-commercial allows"):
+        make_gated_variants(episode, "front", tmp_path, only_commercial=True, **ask)
+    assert told == [True]
+    assert not (tmp_path / "kitchen").exists()
+    assert make_gated_variants(episode, "front", tmp_path, **ask).variants[0].licence == "non-commercial research"
+    # What lies there under terms that do not allow it is refused, too.
+    with pytest.raises(VariantError, match="non-commercial research"):
+        make_gated_variants(episode, "front", tmp_path, only_commercial=True, **ask)
+    assert image_backend("procedural", only_commercial=True).licence == "Apache-2.0"
+
+
+def test_worker_jobs_pass_the_same_gate(episode, tmp_path):
+    execute = pytest.importorskip("retake.worker.execute")
+    settings = pytest.importorskip("retake.worker.settings")
+    painted(tmp_path / "mine", "kitchen", source=source_frame(episode, "front", 0))
+
+    def specs(licence: str):
+        target, options = (
+            "retake.core.variants.folder:FolderBackend",
+            {"folder": str(tmp_path / "mine"), "licence": licence},
+        )
+        return {"folder": settings.BackendSpec("folder", "variant", target, options)}
+
+    def job(name: str, **more) -> VariantJob:
+        request = VariantRequest(episode.path, "front", {"name": "kitchen"}, **more)
+        return VariantJob(request, tmp_path / name, "folder")
+
+    record = execute.LocalRunner(specs("CC0-1.0")).run(job("good", only_commercial=True))
+    assert record["source"]["episode_sha256"] == episode.content_sha256
+    assert {c["name"] for c in record["gate"]["checks"]} >= {"robot_edges", "scene_shift"}
+    with pytest.raises(VariantError, match="unknown terms"):
+        execute.LocalRunner(specs("")).run(job("closed", only_commercial=True))
+    mirror(tmp_path / "mine/kitchen.png")
+    with pytest.raises(VariantError, match=r"kitchen: none of 2 attempts passed the gate; the last: .*robot_edges"):
+        execute.LocalRunner(specs("CC0-1.0")).run(job("bad", rerolls=1))
+    assert not (tmp_path / "bad").exists()
+    with pytest.raises(InputError, match="frame 99"):
+        execute.LocalRunner(specs("CC0-1.0")).run(job("late", index=99))

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cameras that move, point trackers that are plugged in, and the skeleton that is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import verdict_scenes as scene
+from hypothesis import given
+from hypothesis import strategies as st
+from scenes import make_scene_episode
+from verdict_scenes import paint
+
+from retake.core.episode import Episode
+from retake.core.errors import InputError, VerdictError
+from retake.core.geometry import axis_angle
+from retake.core.verdicts import examine, judge, load_settings, trackers
+from retake.core.verdicts.geometry import measure_geometry, sampson
+from retake.core.verdicts.pictures import skeleton
+
+rematerialise, faults = pytest.importorskip("rematerialise"), pytest.importorskip("faults")
+FRAMES, SIZE = 33, (320, 240)
+
+
+@pytest.fixture(scope="module")
+def episode(tmp_path_factory: pytest.TempPathFactory) -> Episode:
+    path = tmp_path_factory.mktemp("wrist") / "episode"
+    return make_scene_episode(path, frames=FRAMES, size=SIZE, wrist=True, shadows=False)
+
+
+@pytest.fixture(scope="module")
+def wrist(episode: Episode) -> Any:
+    return rematerialise.load_maps(episode, "wrist", 0, FRAMES)
+
+
+@given(
+    angle=st.floats(0.02, 0.4), x=st.floats(-0.2, 0.2), y=st.floats(-0.2, 0.2), z=st.floats(0.03, 0.2),
+    off=st.floats(0, 5), seed=st.integers(0, 999),
+)  # fmt: skip
+def test_sampson_is_zero_on_the_truth_and_grows_to_the_distance(
+    angle: float, x: float, y: float, z: float, off: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    R = axis_angle(rng.normal(size=3), np.array(angle))
+    K = np.array([[300, 0, 160], [0, 300, 120], [0, 0, 1.0]])
+    p = rng.uniform([-1, -1, 2], [1, 1, 4], (20, 3))
+    q = p @ R.T + [x, y, z]
+    a, b = ((v @ K.T)[:, :2] / v[:, 2:] for v in (p, q))
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    F = np.linalg.inv(K).T @ cross @ R @ np.linalg.inv(K)
+    F /= np.linalg.norm(F)
+    assert sampson(a, b, F).max() < 1e-6
+    line = np.concatenate([a, np.ones((20, 1))], 1) @ F.T
+    normal = line[:, :2] / np.linalg.norm(line[:, :2], axis=1, keepdims=True)
+    moved = sampson(a, b + off * normal, F)
+    # Both points share the blame: never more than the displacement.
+    assert (moved <= off + 1e-6).all()
+    assert off < 0.1 or moved.mean() > 0.05 * off
+
+
+def test_a_hand_camera_is_judged_by_what_it_shows(episode: Episode, wrist: Any) -> None:
+    judged = examine(paint(wrist, "clutter", 4), episode, "wrist")
+    faithful = judged.verdict
+    assert faithful.overall == "pass", faithful.reasons
+    assert faithful.check("background_drift").status == "skipped"
+    geometry = faithful.check("temporal_geometry")
+    assert geometry.status == "pass"
+    assert (faithful.check("camera_motion").value or 0.0) < 0.25
+    # The hand's way played backwards: the scenery moves against the known camera, along the same epipolar lines.
+    index = np.arange(FRAMES)[::-1]
+    maps = replace(faults.retime(wrist, index), K=wrist.K[index], T_camera_world=wrist.T_camera_world[index])
+    wrong = judge(paint(maps, "clutter", 4), episode, "wrist")
+    assert wrong.overall == "fail"
+    assert wrong.check("camera_motion").status == "fail"
+    # Seen by a camera that also sways sideways, the points leave the lines.
+    T = judged.truth.T_camera_world.copy()
+    T[:, 0, 3] += 0.15 * np.sin(np.arange(FRAMES) / 2)
+    swaying = replace(judged.truth, T_camera_world=T)
+    sampson_error, _ = measure_geometry(judged.footage, swaying, episode, "wrist", load_settings().stability)
+    assert (sampson_error.value or 0.0) > 2 * (geometry.value or 0.0)
+
+
+def test_geometry_is_not_asked_of_a_camera_that_stands_still() -> None:
+    verdict = judge(scene.clean_video(), scene.scene_episode(), "front")
+    assert verdict.check("temporal_geometry").status == "skipped"
+    assert "background_drift" in verdict.check("temporal_geometry").note
+
+
+class Oracle:
+    """A tracker that knows where every point goes, plus an error."""
+
+    error_px = 0.0
+    answers = None
+
+    def track(self, frames: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if Oracle.answers is not None:
+            return Oracle.answers
+        expected = Oracle.expected.pop(0)
+        return expected + np.array([Oracle.error_px, 0.0]), np.ones(expected.shape[:2], bool)
+
+    expected: ClassVar[list[np.ndarray]] = []
+
+
+def test_a_point_tracker_can_be_plugged_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load_settings()
+    settings = replace(settings, tracker=replace(settings.tracker, name="oracle"))
+    monkeypatch.setitem(trackers.TRACKERS, "oracle", f"{__name__}:Oracle")
+    original = trackers._expected
+
+    def remember(*arguments: object) -> tuple[np.ndarray, np.ndarray]:
+        out = original(*arguments)  # type: ignore[arg-type]
+        Oracle.expected.append(out[0])
+        return out
+
+    monkeypatch.setattr(trackers, "_expected", remember)
+    for error in (0.0, 10.0):
+        monkeypatch.setattr(Oracle, "error_px", error)
+        check = judge(scene.clean_video(), scene.scene_episode(), "front", config=settings).check("tracked_points")
+        assert check.value == pytest.approx(error, abs=1e-6)
+        assert check.status == ("pass" if error == 0 else "fail")
+    monkeypatch.setattr(Oracle, "answers", (np.zeros((2, 1, 2)), np.zeros((2, 1), bool)))
+    with pytest.raises(VerdictError, match=r"'oracle' answered \(2, 1, 2\)"):
+        judge(scene.clean_video(), scene.scene_episode(), "front", config=settings)
+
+
+def test_the_built_in_tracker_agrees_with_a_faithful_take_and_not_with_another_motion() -> None:
+    settings = load_settings()
+    settings = replace(settings, tracker=replace(settings.tracker, name="lucas_kanade"))
+    faithful = judge(scene.clean_video(), scene.scene_episode(), "front", config=settings).check("tracked_points")
+    assert faithful.status == "pass"
+    backwards = paint(faults.retime(scene.scene_maps(), np.arange(scene.FRAMES)[::-1]))
+    wrong = judge(backwards, scene.scene_episode(), "front", config=settings).check("tracked_points")
+    assert wrong.status == "fail"
+    with pytest.raises(InputError, match="lucas_kanade"):
+        trackers.point_tracker("lukas_kanade")
+
+
+def test_the_recovered_skeleton_is_drawn_where_the_arm_is_seen() -> None:
+    maps, pixels = scene.scene_maps(), 8
+    moved = replace(
+        maps, **{name: np.roll(getattr(maps, name), pixels, axis=2) for name in ("ids", "normals", "depth_m")}
+    )
+    for source, offset in ((maps, 0), (moved, pixels)):
+        judged = examine(paint(source), scene.scene_episode(), "front")
+        known, recovered = skeleton(judged, scene.scene_episode(), 10)
+        assert len(known) == len(recovered) >= 3
+        shifts = np.array([np.subtract(b, a) for a, b in zip(known, recovered, strict=True)])
+        assert np.abs(np.median(shifts[..., 0]) - offset) < 1.5
+        assert np.abs(np.median(shifts[..., 1])) < 1.5
