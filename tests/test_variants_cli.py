@@ -11,6 +11,7 @@ import pytest
 from scenes import make_scene_episode
 
 from retake.core import cli
+from retake.core.episode import open_episode
 from retake.core.errors import InputError, VariantError
 from retake.core.files import read_json
 from retake.core.run_store import RunDirectory
@@ -179,3 +180,23 @@ def test_worker_jobs_pass_the_same_gate(episode, tmp_path):
     assert not (tmp_path / "bad").exists()
     with pytest.raises(InputError, match="frame 99"):
         execute.LocalRunner(specs("CC0-1.0")).run(job("late", index=99))
+
+
+def test_variants_of_another_camera_or_first_frame_stand_beside_the_first(tmp_path):
+    recorded = make_scene_episode(tmp_path / "e", frames=30, size=(160, 120), wrist=True)
+    path = getattr(recorded, "path", recorded)
+    cameras = [c.name for c in open_episode(path).header.cameras]
+    assert cameras[0] == "front"
+    run = ("--set", "variants.gate=false", "--preset", "bun_warehouse")
+    assert retake("variants", path, *run) == 0
+    variants = tmp_path / "e-run" / "variants"
+    first = {p: p.read_bytes() for p in variants.rglob("*") if p.is_file()}
+    assert retake("variants", path, *run, "--set", f"camera={cameras[1]}") == 0
+    assert retake("variants", path, *run, "--set", "camera=front", "--set", "takes.start=2") == 0
+    names = ["bun_warehouse", "bun_warehouse-f2", f"bun_warehouse-{cameras[1]}"]
+    assert sorted(p.name for p in variants.iterdir() if p.is_dir()) == names
+    assert {p: p.read_bytes() for p in first} == first
+    views = {
+        open_variant(variants / n).source["camera"] + str(open_variant(variants / n).source["frame"]) for n in names
+    }
+    assert views == {"front0", "front2", cameras[1] + "0"}

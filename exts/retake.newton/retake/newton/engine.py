@@ -7,6 +7,7 @@ import contextlib
 import gc
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from functools import lru_cache
 from importlib.metadata import version
@@ -36,6 +37,8 @@ def load() -> tuple[ModuleType, ModuleType]:
     wp.config.log_level = wp.LOG_ERROR
     # Adjoint code would double what is compiled on the first run; nothing here differentiates.
     wp.config.enable_backward = False
+    # Warp leaves the folder of its precompiled headers to the interpreter's end, which reports that as untidy.
+    warnings.filterwarnings("ignore", r"Implicitly cleaning up <TemporaryDirectory '.*wp_pch_", ResourceWarning)
     with _without_stderr():
         wp.init()
     try:

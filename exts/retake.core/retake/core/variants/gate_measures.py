@@ -119,9 +119,12 @@ def elsewhere(grey: UInt8[np.ndarray, "H W"], reference: Reference) -> float:
 
 
 def scene_shift(gradient: Float32[np.ndarray, "H W"], reference: Reference) -> float:
-    """Offset (px at 640) at which the work surface's edges fit the picture best; 0 when the true place fits as well."""
+    """Offset (px at 640) at which the work surface's edges fit the picture best; 0 when the true place fits as well.
+
+    0 also where too little of an edge is to be seen, and in pictures under 128 px wide, whose pixels are twice the limit.
+    """
     rows, columns, margin = reference.surface
-    if len(rows) < 80:
+    if len(rows) < 80 or reference.unit < 128 / 640:
         return 0.0
     reach = range(-margin + 1, margin)
     width = gradient.shape[1]

@@ -3,11 +3,12 @@
 stays out is reported as missing instead of being delivered.
 
 Beside the variants lie `gate.json` (every check, what is missing and why, diversity of the set), `gate.md` (the same as
-a table) and `contact_sheet.png`.
+a table) and `contact_sheet.png`; for another camera or first frame their names and the folders' end as `view_suffix` says.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ from retake.core.variants.attempts import (
 )
 from retake.core.variants.base import ImageBackend, Variant, World, source_for, source_frame
 from retake.core.variants.gate import GateLimits, duplicate_of, thumbnail
-from retake.core.variants.make import licensed_backend, read_frame, require_worlds
+from retake.core.variants.make import licensed_backend, read_frame, require_worlds, view_suffix
 from retake.core.variants.sheet import diversity, gate_table, write_sheet
 from retake.core.variants.worlds import Catalogue
 
@@ -81,16 +82,21 @@ def make_gated_variants(
     require_worlds(worlds)
     rules = Rules(gate, rerolls, limits or GateLimits(), depth)
     maker = licensed_backend(backend, only_commercial, settings)
-    source, out_dir = source_for(maker, episode, camera, index), Path(out_dir)
+    source, out_dir, view = (
+        source_for(maker, episode, camera, index),
+        Path(out_dir),
+        view_suffix(episode, camera, index),
+    )
+    folders = {world.name: out_dir / (world.name + view) for world in worlds}
     attempts = Attempts(
         source, maker, seed, rules,
         episode_sha256=episode.content_sha256, catalogue=catalogue, only_commercial=only_commercial,
     )  # fmt: skip
-    before = _remembered(out_dir, rules)
+    before = _remembered(_beside(out_dir, RECORD, view), rules)
     results: dict[str, Tried] = {}
     for world in worlds:
         check_cancel()
-        found = attempts.done(world, out_dir / world.name) or _known_missing(before, attempts, world)
+        found = attempts.done(world, folders[world.name]) or _known_missing(before, attempts, world)
         if found is not None:
             results[world.name] = found
     left = [world for world in worlds if world.name not in results]
@@ -99,7 +105,7 @@ def make_gated_variants(
     if apart and len(left) > 1 and len(left) * source.instance_ids.size >= WORTH_PROCESSES_PX:
         shared = (episode.path, camera, index, backend, json.dumps(dict(settings or {})), only_commercial, seed, rules)
         made = map_in_processes(
-            _apart, [(shared, world, out_dir / world.name) for world in left], [1] * len(left),
+            _apart, [(shared, world, folders[world.name]) for world in left], [1] * len(left),
             workers=workers, what="variants", failure=VariantError, check_cancel=check_cancel,
             progress=lambda done, total, note="": progress(kept + done, len(worlds), note),
         )  # fmt: skip
@@ -107,15 +113,15 @@ def make_gated_variants(
     else:
         for done, world in enumerate(left):
             progress(kept + done, len(worlds), world.name)
-            results[world.name] = attempts.run(world, out_dir / world.name, check_cancel=check_cancel)
+            results[world.name] = attempts.run(world, folders[world.name], check_cancel=check_cancel)
     if before.get("state") != _state(results, worlds):
-        results = _settle(attempts, worlds, results, out_dir, check_cancel)
-    elif all((out_dir / name).is_file() for name in (SHEET, TABLE)):
+        results = _settle(attempts, worlds, results, folders, check_cancel)
+    elif all(_beside(out_dir, name, view).is_file() for name in (SHEET, TABLE)):
         return _gated(worlds, results, progress)
     for world in worlds:
-        if results[world.name].variant is None and (out_dir / world.name / "variant.json").exists():
-            shutil.rmtree(out_dir / world.name)
-    _write(attempts, worlds, results, out_dir, catalogue)
+        if results[world.name].variant is None and (folders[world.name] / "variant.json").exists():
+            shutil.rmtree(folders[world.name])
+    _write(attempts, worlds, results, out_dir, view, catalogue)
     return _gated(worlds, results, progress)
 
 
@@ -127,18 +133,27 @@ def make_checked_variant(attempts: Attempts, world: World, folder: Path, check_c
     return tried.variant
 
 
+def _beside(out_dir: Path, name: str, view: str) -> Path:
+    """`gate.json`, or `gate-wrist.json` for another view."""
+    stem, _, suffix = name.rpartition(".")
+    return out_dir / f"{stem}{view}.{suffix}"
+
+
 def read_missing(out_dir: Path) -> dict[str, tuple[str, ...]]:
-    """World name → why its last attempt failed, of the last gated run into a folder; empty without one."""
-    try:
-        missing = read_json(Path(out_dir) / RECORD)["missing"]
-        return {str(name): attempts_from_json(entry["failed"])[-1].reasons for name, entry in missing.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
-        return {}
+    """Variant id → why its last attempt failed, of the last gated run of every view into a folder."""
+    found: dict[str, tuple[str, ...]] = {}
+    for path in sorted(Path(out_dir).glob("gate*.json")):
+        view = path.stem.removeprefix("gate")
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+            for name, entry in read_json(path)["missing"].items():
+                found[f"{name}{view}"] = attempts_from_json(entry["failed"])[-1].reasons
+    return found
 
 
 def _settle(
-    attempts: Attempts, worlds: Sequence[World], results: dict[str, Tried], out_dir: Path, check_cancel: CheckCancel
-) -> dict[str, Tried]:
+    attempts: Attempts, worlds: Sequence[World], results: dict[str, Tried], folders: Mapping[str, Path],
+    check_cancel: CheckCancel,
+) -> dict[str, Tried]:  # fmt: skip
     """Near-duplicates: of two worlds that look alike the later one is tried again."""
     if not attempts.rules.gate:
         return results
@@ -146,7 +161,7 @@ def _settle(
     marks: dict[str, Any] = {}
     for world in worlds:
         check_cancel()
-        tried, folder = results[world.name], out_dir / world.name
+        tried, folder = results[world.name], folders[world.name]
         if any(a.twin and a.twin not in marks for a in tried.failed):
             # It stood back for a world that is not there any more.
             tried = attempts.run(world, folder, check_cancel=check_cancel)
@@ -163,8 +178,9 @@ def _settle(
 
 
 def _write(
-    attempts: Attempts, worlds: Sequence[World], results: dict[str, Tried], out_dir: Path, catalogue: Catalogue | None
-) -> None:
+    attempts: Attempts, worlds: Sequence[World], results: dict[str, Tried], out_dir: Path, view: str,
+    catalogue: Catalogue | None,
+) -> None:  # fmt: skip
     made = [v for world in worlds if (v := results[world.name].variant) is not None]
     missing = {w.name: results[w.name].failed for w in worlds if results[w.name].variant is None}
     by_name = {world.name: world for world in worlds}
@@ -174,7 +190,7 @@ def _write(
         "identity": attempts.rules.identity,
         "limits": asdict(attempts.rules.limits),
         "rerolls": attempts.rules.rerolls,
-        "delivered": {v.id: _entry(out_dir / v.id, v, results[v.id].failed) for v in made},
+        "delivered": {v.id: _entry(out_dir / v.id, v, results[v.world.name].failed) for v in made},
         "missing": {
             name: {"inputs": attempts.inputs(by_name[name], 0), "failed": attempts_to_json(failed)}
             for name, failed in missing.items()
@@ -183,11 +199,11 @@ def _write(
         "state": _state(results, worlds),
     }
     if made:
-        write_sheet(made, out_dir, out_dir / SHEET)
+        write_sheet(made, out_dir, _beside(out_dir, SHEET, view))
     else:
-        (out_dir / SHEET).unlink(missing_ok=True)
-    write_bytes(out_dir / TABLE, gate_table(record).encode())
-    write_json(out_dir / RECORD, record)
+        _beside(out_dir, SHEET, view).unlink(missing_ok=True)
+    write_bytes(_beside(out_dir, TABLE, view), gate_table(record).encode())
+    write_json(_beside(out_dir, RECORD, view), record)
 
 
 def _entry(folder: Path, variant: Variant, failed: tuple[Attempt, ...]) -> dict[str, Any]:
@@ -205,10 +221,10 @@ def _state(results: dict[str, Tried], worlds: Sequence[World]) -> str:
     return sha256_json(rows)
 
 
-def _remembered(out_dir: Path, rules: Rules) -> dict[str, Any]:
+def _remembered(path: Path, rules: Rules) -> dict[str, Any]:
     """gate.json of an earlier run by the same rules; empty otherwise."""
     try:
-        record = read_json(out_dir / RECORD)
+        record = read_json(path)
         same = record["schema"] == SCHEMA and record["identity"] == rules.identity
         return record if same and record["rerolls"] == rules.rerolls else {}
     except (OSError, ValueError, KeyError, TypeError):

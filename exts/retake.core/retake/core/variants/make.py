@@ -58,7 +58,7 @@ def make_variants(
     progress: Progress = silent,
     check_cancel: CheckCancel = never,
 ) -> list[Variant]:
-    """One variant per world of frame `index`, in folders `out_dir/<world name>`. Same seeds, same frames.
+    """One variant per world of frame `index`, in folders `out_dir/<world name>` (and `view_suffix`). Same seeds, same frames.
 
     A variant whose inputs are unchanged is kept; folders of other worlds are left alone. Raises VariantError for an
     empty list, two worlds of one name, a camera without the maps a backend needs, an unknown axis value, or a licence
@@ -73,13 +73,20 @@ def make_variants(
         progress(count, len(worlds), world.name)
         made.append(
             make_variant(
-                source, world, maker, Path(out_dir) / world.name, seed,
+                source, world, maker, Path(out_dir) / (world.name + view_suffix(episode, camera, index)), seed,
                 episode_sha256=episode.content_sha256, catalogue=catalogue, only_commercial=only_commercial,
                 check_cancel=check_cancel,
             )
         )  # fmt: skip
     progress(len(worlds), len(worlds), "")
     return made
+
+
+def view_suffix(episode: Episode, camera: str, index: int) -> str:
+    """What a variant's folder name has after the world's: nothing for the first frame of the first camera, so that
+    variants of several cameras and windows stand side by side, e.g. `kitchen`, `kitchen-wrist`, `kitchen-wrist-f40`."""
+    first = episode.header.cameras[0].name if episode.header.cameras else camera
+    return (f"-{camera}" if camera != first else "") + (f"-f{index}" if index else "")
 
 
 def make_variant(
