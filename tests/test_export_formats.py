@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from export_runs import make_run, write_take
 
 from retake.core.episode import open_episode
 from retake.core.export import ExportOptions, Selection, VideoOptions, export, gr00t, isaaclab, oscar
-from retake.core.export.encode import read_segment
+from retake.core.export.encode import encode, read_segment
 from retake.core.export.physics import NEVER, physics_arrays, unpack_masks
 from retake.core.export.reader import Dataset
 from retake.core.export.urdf_out import robot_urdf
@@ -224,3 +225,21 @@ def test_urdf_gives_back_the_same_kinematics(tmp_path):
         np.testing.assert_allclose(
             ours[:, robot.link_index(link.name)], theirs[:, back.link_index(link.name)], atol=1e-9
         )
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="Linux's scheduling policies")
+def test_encoding_leaves_the_process_its_scheduling(tmp_path):
+    """SVT-AV1 makes its caller and its threads real-time as root: they would starve the simulator beside them."""
+
+    def policies() -> set[int]:
+        return {os.sched_getscheduler(int(t.name)) for t in Path("/proc/self/task").iterdir()}
+
+    seen, before = [], policies()
+
+    def frames():
+        for level in range(4):
+            seen.append(policies())
+            yield np.full((64, 64, 3), 50 * level, np.uint8)
+
+    encode(tmp_path / "v.mp4", frames(), 10, 4, VideoOptions())
+    assert all(found <= before for found in (*seen, policies()))

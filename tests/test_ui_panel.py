@@ -249,7 +249,7 @@ def test_open_demo_and_record_are_all_it_takes(
     asyncio.run(clicks())
     assert len(begun) == 1, model.state.notices
     assert "commanded" in fake.settings
-    assert model.state.phase is Phase.GENERATING
+    assert model.state.phase in (Phase.GENERATING, Phase.GENERATED)  # the stand-in process may have ended by now
     assert len(open_episode(Path(model.state.folder) / "episode")) == 6
     assert fake.stopped
     extension.on_shutdown()

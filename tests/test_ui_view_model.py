@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retake.core.config import load_config
 from retake.core.errors import InputError, StageError
 from retake.isaac.request import CaptureRequest, CaptureStatus
 from retake.isaac.request import Phase as Capture
@@ -167,6 +168,8 @@ def test_the_way_from_a_stage_to_takes(tmp_path: Path) -> None:
     assert (run, camera) == (Path(vm.state.folder), "Camera")
     assert "variants.presets=[bun_warehouse]" in settings
     assert "takes.seed=7" in settings
+    assert "variants.prompts=[]" in settings
+    assert "variants.backend=procedural" in settings
     world.progress, world.rows = ("Takes", 30, 120, "bun"), (TakeRow("bun", "running"),)
     vm.tick()
     assert vm.state.share == 0.25
@@ -441,3 +444,17 @@ def test_every_phase_has_a_layout_whose_buttons_agree_with_it(phase: Phase) -> N
     }
     assert {name for name, on in buttons.items() if on} == set(ACTIONS[phase]) | {"start_worker"}
     assert set(BUTTONS) == set(buttons)
+
+
+def test_prompts_become_worlds_and_a_backend_that_reads_them(tmp_path: Path) -> None:
+    vm, world, _ = recorded(tmp_path)
+    vm.set("prompts", "A bakery, dawn: 'warm' light;; a snowed-in yard ; ")
+    assert vm.state.frames_by == "auto"
+    assert "Prompts are painted by a model" in vm.state.message
+    assert any("3 variants" in w.label for s in build_layout(vm.state) for row in s.rows for w in row.widgets)
+    vm.set("frames_by", "z-image")
+    assert vm.state.frames_by == "z-image"
+    vm.act("generate")
+    config = load_config(None, world.generated[0][2])
+    assert config.variants.prompts == ("A bakery, dawn: 'warm' light", "a snowed-in yard")
+    assert config.variants.backend == "z-image"

@@ -18,6 +18,7 @@ from retake.core.run_store import RunDirectory
 from retake.core.variants import SourceFrame, image_backend, load_catalogue, open_variant, source_frame
 from retake.core.variants.make import read_frame
 from retake.core.variants.procedural import ProceduralBackend
+from retake.core.variants.worlds import described_world
 from retake.core.wire import VariantJob, VariantRequest
 
 
@@ -96,8 +97,8 @@ def test_what_fails_the_gate_is_named_and_never_delivered(episode, tmp_path, cap
     ("arguments", "message"),
     [
         (["--preset", "mars"], r"unknown preset 'mars'; valid: .*bun_warehouse.*kitchen"),
-        (["--preset", ","], r"no worlds were asked for: the list of presets is empty and the count is 0"),
-        (["--preset", ""], r"the list of presets is empty"),
+        (["--preset", ","], r"no worlds were asked for: no presets, no prompts, and the count is 0"),
+        (["--preset", ""], r"no presets, no prompts"),
         (["--count", "-1"], r"must not be negative"),
         (["--rerolls", "-1"], r"rerolls is -1; expected"),
         (["--backend", "crayons"], r"unknown image backend 'crayons'; valid: .*procedural"),
@@ -200,3 +201,28 @@ def test_variants_of_another_camera_or_first_frame_stand_beside_the_first(tmp_pa
         open_variant(variants / n).source["camera"] + str(open_variant(variants / n).source["frame"]) for n in names
     }
     assert views == {"front0", "front2", cameras[1] + "0"}
+
+
+def test_a_prompt_is_a_world_for_backends_that_read(episode, tmp_path, capsys):
+    import shutil
+
+    shutil.copytree(episode.path, tmp_path / "e")
+    text = "a bakery at dawn, flour in the air"
+    assert retake("variants", tmp_path / "e", "--prompt", text) == 2
+    assert re.search(
+        r"'procedural' paints from recipes and cannot read 'a bakery at dawn.*folder", capsys.readouterr().err
+    )
+    name = described_world(text).name
+    frame = ProceduralBackend().render(source_frame(episode, "front", 0), load_catalogue().preset("bakery"), 0)
+    pictures = tmp_path / "mine"
+    pictures.mkdir()
+    cv2.imwrite(str(pictures / f"{name}.png"), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    own = ("--backend", "folder", "--set", f"variants.settings={{folder: {pictures}, licence: CC0-1.0}}")
+    assert retake("variants", tmp_path / "e", "--prompt", text, "--prompt", " ", *own) == 0
+    assert "variants: 1 of 1" in capsys.readouterr().out
+    made = open_variant(RunDirectory(tmp_path / "e-run").variants / name)
+    assert made.world.prompt == text
+    assert "A bakery at dawn, flour in the air." in made.prompt
+    with pytest.raises(VariantError, match="describes no world"):
+        described_world(" ?")
+    assert described_world(f"  {text}").name == name != described_world(text + "!").name

@@ -51,6 +51,13 @@ def test_a_take_of_another_length_is_named() -> None:
     assert prefix.overall != "fail", prefix.reasons
 
 
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_pictures_of_nothing_fail_without_a_stumble(level: int) -> None:
+    verdict = judge(np.full_like(scene.clean_video(), level), scene.scene_episode(), "front")
+    assert verdict.overall == "fail"
+    assert verdict.check("support").status == "fail"
+
+
 def test_a_later_start_is_understood() -> None:
     verdict = judge(scene.clean_video()[6:], scene.scene_episode(), "front", start=6)
     assert verdict.overall == "pass", verdict.reasons

@@ -79,6 +79,33 @@ def test_the_arrow_over_ray_leaves_the_same_bytes_as_without(
     assert len(list(over_ray.glob("takes/*/take.mp4"))) == 2
 
 
+def test_a_cluster_of_our_own_that_brings_nothing_up_is_started_anew_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed; pip install 'isaac-retake[ray]'")
+    from retake.worker.ray_run import Fleet
+
+    waits, first = [], Fleet._await_first
+
+    def dead_at_first(fleet: Fleet, timeout_s: float) -> None:
+        waits.append(timeout_s)
+        if len(waits) == 1:
+            raise WorkerError("actors keep dying while they start")
+        first(fleet, timeout_s)
+
+    monkeypatch.setattr(Fleet, "_await_first", dead_at_first)
+    spec = next(iter(specs().values()))
+    with Fleet("local", spec, size=1) as fleet:
+        assert (len(waits), fleet.settle()) == (2, 1)
+
+    def dead(fleet: Fleet, timeout_s: float) -> None:
+        raise WorkerError("actors keep dying while they start")
+
+    monkeypatch.setattr(Fleet, "_await_first", dead)
+    again = Fleet("local", spec, size=1)
+    with pytest.raises(WorkerError, match="keep dying"):
+        again.start()
+    again.close()
+
+
 def test_without_a_cluster_the_arrow_says_so_and_a_finished_run_needs_none(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed; pip install 'isaac-retake[ray]'")
     from retake.worker.ray_run import producer

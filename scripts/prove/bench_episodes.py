@@ -20,8 +20,8 @@ ROBOTS = {"panda": "pick_place/scene.usda", "sixaxis": "sixaxis/scene.usda"}
 _EYE, _AT = np.array([1.3, 0.95, 0.7]), np.array([0.42, 0.02, 0.2])
 
 
-def side_stage(robot: str, folder: Path) -> Path:
-    """The robot's demo stage with a second fixed camera `/World/Side` layered over it."""
+def side_stage(robot: str, folder: Path, can: bool = False) -> Path:
+    """The robot's demo stage with a second fixed camera `/World/Side` layered over it, and maybe a can for the packet."""
     source = STAGES / ROBOTS[robot]
     path = folder / f"{robot}_side.usda"
     stage = Usd.Stage.CreateNew(str(path))
@@ -41,8 +41,31 @@ def side_stage(robot: str, folder: Path) -> Path:
     camera.GetHorizontalApertureAttr().Set(26.5)
     camera.GetVerticalApertureAttr().Set(19.875)
     camera.GetClippingRangeAttr().Set(Gf.Vec2f(0.05, 100))
+    if can:
+        _make_can(stage)
     stage.GetRootLayer().Save()
     return path
+
+
+def _make_can(stage: Usd.Stage, radius: float = 0.027, height: float = 0.12, sides: int = 32) -> None:
+    """The packet becomes an upright cylinder (metres; physics sees the box around it)."""
+    angle = np.linspace(0, 2 * np.pi, sides, endpoint=False)
+    ring = np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
+    points = np.concatenate([np.c_[ring, np.full(sides, z)] for z in (-height / 2, height / 2)])
+    k = np.arange(sides)
+    walls = np.stack([k, (k + 1) % sides, (k + 1) % sides + sides, k + sides], 1)
+    mesh = UsdGeom.Mesh(stage.GetPrimAtPath("/World/Packet/visual"))
+    mesh.GetPointsAttr().Set(points.astype(np.float32))
+    mesh.GetFaceVertexCountsAttr().Set([4] * sides + [sides] * 2)
+    mesh.GetFaceVertexIndicesAttr().Set([*walls.ravel().tolist(), *k[::-1].tolist(), *(k + sides).tolist()])
+    mesh.GetPrim().GetAttribute("primvars:st").Block()
+    mesh.GetExtentAttr().Set([Gf.Vec3f(-radius, -radius, -height / 2), Gf.Vec3f(radius, radius, height / 2)])
+    box = stage.GetPrimAtPath("/World/Packet/collision")
+    box.GetAttribute("xformOp:scale").Set(Gf.Vec3f(2 * radius, 2 * radius, height))
+
+
+CANS = (5,)
+"""Seeds of the episodes that move a can."""
 
 
 def overrides(seed: int) -> dict[str, Any]:
@@ -67,7 +90,7 @@ def bench_episode(folder: Path, robot: str, seed: int) -> Episode:
     if not (path / "complete.json").exists():
         shutil.rmtree(path, ignore_errors=True)
         with tempfile.TemporaryDirectory() as temporary:
-            stage = side_stage(robot, Path(temporary))
+            stage = side_stage(robot, Path(temporary), seed in CANS)
             return capture(path, preset="short", seed=seed, stage=stage, overrides=overrides(seed))
     return open_episode(path)
 
@@ -75,7 +98,7 @@ def bench_episode(folder: Path, robot: str, seed: int) -> Episode:
 def bench_stage(robot: str, seed: int, folder: Path) -> Usd.Stage:
     """The stage of an episode, varied as it was when it was captured."""
     preset = load_preset("short", overrides(seed), own_stage=True)
-    return build(preset, seed, side_stage(robot, folder)).stage
+    return build(preset, seed, side_stage(robot, folder, seed in CANS)).stage
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frames for the gate's limits and for its proof: disjoint parts, split by episode and by world.
 
-`tune` and `seen` may be looked at when a limit is set; `test` and `more` never. All hold both demo robots (two fixed cameras),
+`tune` and `seen` may be looked at when a limit is set, `test` never. All hold both demo robots (two fixed cameras),
 analytic scenes (a fixed and a wrist camera) and several moments of each episode; every frame shows a world of its own.
 """
 
@@ -25,12 +25,15 @@ from retake.core.variants import SourceFrame, World, make_variant, sample_worlds
 from retake.core.variants.make import read_frame
 from retake.core.variants.procedural import ProceduralBackend
 
-PARTS = {"tune": ((1, 3), 168, 1), "seen": ((2, 4), 240, 2), "test": ((5, 6), 312, 3), "more": ((7, 8), 192, 4)}
+PARTS = {
+    "tune": ((1, 3), 168, 1), "seen": ((2, 4), 240, 2), "seen_2": ((5, 6), 312, 3), "seen_3": ((7, 8), 192, 4),
+    "test": ((9, 10, 11), 480, 5),
+}  # fmt: skip
 """Part → seeds of its episodes, number of frames, seed of its worlds.
 
 `seen` was to be held out, until its false alarms made the object's outline be measured another way (never at a smaller
-size, never in the gripper); it has counted as tuning since. `test` gave one false alarm in 312, too many for a bound of
-1 %, and nothing was changed after it: `more` are fresh frames that make the bound sharper.
+size, never in the gripper); `seen_2` and `seen_3` were, until one false alarm in each (a work surface found elsewhere in mere
+texture, robot edges at 0.896) led to today's limits. They count as tuning since; after `test` nothing was changed.
 """
 MOMENTS = (0.0, 0.3, 0.6)
 """Shares of the episode at which a source frame is taken: before the grasp, in the hand, about the release."""

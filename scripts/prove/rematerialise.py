@@ -13,7 +13,7 @@ import numpy as np
 
 from retake.core.episode import Episode
 
-WORLDS = ("plain", "wood", "tiles", "clutter", "noise", "stripes")
+WORLDS = ("plain", "wood", "tiles", "clutter", "noise", "stripes", "bricks", "marble", "leaves")
 """Families of scenery; a split by world takes whole families."""
 
 
@@ -174,11 +174,27 @@ class Painter:
             value = np.where(((x % pitch) < 2) | ((y % pitch) < 2), 0.6, 1.0) + 0.04 * self._smooth(16)
         elif world == "stripes":
             value = 1 + 0.25 * np.sign(np.sin(x / rng.uniform(6, 18)))
+        elif world == "bricks":
+            long, tall = rng.uniform(30, 80), rng.uniform(12, 30)
+            row = np.floor(y / tall)
+            joint = ((y % tall) < 2) | (((x + 0.5 * long * (row % 2)) % long) < 2)
+            tone = np.sin(12.9898 * row + 78.233 * np.floor((x + 0.5 * long * (row % 2)) / long)) * 43758.5453
+            value = np.where(joint, 0.75, 0.9 + 0.25 * (tone - np.floor(tone))) + 0.04 * self._smooth(8)
+        elif world == "marble":
+            vein = np.abs(np.sin(x / rng.uniform(20, 60) + 2.5 * self._smooth(50) + 0.8 * self._smooth(14)))
+            value = 1 - 0.45 * np.exp(-vein / 0.06) + 0.05 * self._smooth(24)
         elif world == "noise":
             value = 1 + 0.18 * self._smooth(4) + 0.12 * self._smooth(12)
         else:
             value = 1 + 0.08 * self._smooth(20)
         image = colour * np.asarray(value, np.float32)[..., None]
+        if world == "leaves":
+            image = np.ascontiguousarray(image)
+            for _ in range(220):
+                centre = (int(rng.integers(0, w)), int(rng.integers(0, h)))
+                axes = (int(rng.integers(5, 18)), int(rng.integers(2, 7)))
+                shade = tuple(map(float, np.clip(colour * rng.uniform(0.45, 1.5), 0.03, 0.97)))
+                cv2.ellipse(image, centre, axes, float(rng.uniform(0, 180)), 0, 360, shade, -1, cv2.LINE_AA)
         if world == "clutter":
             image = np.ascontiguousarray(image)
             for _ in range(25):

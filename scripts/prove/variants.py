@@ -72,8 +72,6 @@ def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
         _jpeg(cache / "worlds.png", images / "variants_worlds.jpg", 80)
     held_out = list(corpus("test", cache, None if quick else cache / "episodes", _say("held out"),
                            8 if quick else 0))  # fmt: skip
-    if not quick:
-        held_out += corpus("more", cache, cache / "episodes", _say("held out, second part"))
     edges = _robot_edges(episode, [(cache / "presets", shown), (cache / "first", first)])
     result: dict[str, Any] = {
         "episode": {"frames": len(episode), "size": list(episode.header.camera("front").size)},
@@ -284,8 +282,8 @@ def _table(result: dict[str, Any]) -> str:
     bound = 100 * gate["upper_bound_95"]
     lines += [
         f"Gate: {gate['false_alarms']} false alarms on {gate['held_out_frames']} held-out frames from {gate['places']} "
-        f"views (95 % upper bound {bound:.2f} %). No limit was set while looking at these episodes or worlds; after the "
-        "first 312 had given one alarm, 192 fresh frames were added and nothing was changed.",
+        f"views (95 % upper bound {bound:.2f} %). No limit was set while looking at these episodes or worlds. Earlier "
+        "held-out parts that had led to a change count as tuning (`scripts/prove/gate_corpus.py`).",
         "",
         "| check | least | median | largest |",
         "|---|---|---|---|",

@@ -36,6 +36,7 @@ from retake.core.variants import load_catalogue, make_variant, make_variants
 from retake.core.variants.edges import structure_f1
 from retake.core.variants.lock import GAIN_BOUNDS
 from retake.core.variants.prompts import compose_prompts
+from retake.core.variants.worlds import described_world
 from retake.worker.first_frame.canvas import Canvas
 from retake.worker.first_frame.conditioning import Conditioning, relit
 from retake.worker.first_frame.z_image import control_architecture
@@ -292,6 +293,17 @@ def test_variants_record_model_revision_licence_and_are_kept_without_loading(tmp
     changed = make("flux2-klein", steps=3)
     make_variant(source(), world(), changed, tmp_path / made.id, 3, episode_sha256=episode().content_sha256)
     assert read_json(tmp_path / made.id / "variant.json")["inputs"] != record["inputs"]
+
+
+def test_a_world_in_words_is_painted_from_these_words(tmp_path: Path) -> None:
+    told = described_world("a bakery at dawn")
+    [made] = make_variants(episode(), "front", tmp_path, worlds=[told], backend=make("flux2-klein"), seed=3)
+    assert "A bakery at dawn." in made.prompt
+    assert made.world == told
+    prompts = compose_prompts(episode().header, told)
+    assert "A bakery at dawn." in prompts.image
+    assert "A bakery at dawn." in prompts.scene
+    assert "same pose" in prompts.image
 
 
 def test_progress_and_cancel_between_steps() -> None:

@@ -44,6 +44,7 @@ REFUSALS = (
 """What the system says about a disk, a folder or a name; any other OSError is a defect of ours."""
 
 SEEDS = "comma-separated seeds: that many takes of every variant"
+PROMPT = "a world in your own words (again for another); for first-frame backends that read prompts"
 COUNT = "further worlds; with presets named on the command line in their environments, else in any"
 
 EPILOG = """
@@ -127,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     scenario(whole)
     whole.add_argument("--count", type=int, help=COUNT)
     whole.add_argument("--worlds", help="comma-separated world presets")
+    whole.add_argument("--prompt", dest="prompts", action="append", metavar="TEXT", help=PROMPT)
     whole.add_argument("--seeds", type=_numbers, help=SEEDS)
     whole.add_argument("--ray", metavar="ADDRESS", help="fan out over a Ray cluster (`local` starts one)")
     sub = command("capture", "simulate one Episode", _capture)
@@ -140,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     configurable(sub)
     sub.add_argument("--preset", dest="worlds", help="comma-separated world presets")
     sub.add_argument("--count", type=int, help=COUNT)
+    sub.add_argument("--prompt", dest="prompts", action="append", metavar="TEXT", help=PROMPT)
     sub.add_argument("--seed", type=int, dest="variant_seed", help="seed of worlds and rendering")
     sub.add_argument("--backend", dest="variant_backend", help="first-frame backend")
     sub.add_argument("--rerolls", type=int, help="further attempts for a world whose frame fails the gate")
@@ -183,6 +186,10 @@ def _config(options: argparse.Namespace, base: RunConfig | None = None) -> RunCo
         names = [name.strip() for name in options.worlds.split(",") if name.strip()]
         # Who names presets wants more of their kind, not of any kind.
         short.setdefault("variants", {}).update(presets=names, of_presets=bool(names))
+    if getattr(options, "prompts", None) is not None:
+        variants = short.setdefault("variants", {})
+        variants["prompts"] = [text for text in options.prompts if text.strip()]
+        variants.setdefault("presets", [])  # who describes worlds wants these, not the default presets beside them
     if getattr(options, "seeds", None) is not None:
         short.setdefault("takes", {})["seeds"] = options.seeds
     elif getattr(options, "take_seed", None) is not None:

@@ -74,6 +74,8 @@ class VariantsConfig:
     """More worlds drawn by the sampler beyond the presets."""
     of_presets: bool = False
     """Sampled worlds stay in the presets' environments."""
+    prompts: tuple[str, ...] = ()
+    """Worlds in your own words, one each; for backends that read them."""
     seed: int = 0
     only_commercial: bool = False
     gate: bool = True

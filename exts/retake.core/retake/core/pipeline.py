@@ -188,7 +188,9 @@ def variants(
     episode = _checked_episode(run, config)
     chosen = config.variants
     _check_start(config, episode)
-    worlds = select_worlds(chosen.presets, chosen.count, chosen.seed, of_presets=chosen.of_presets)
+    worlds = select_worlds(
+        chosen.presets, chosen.count, chosen.seed, of_presets=chosen.of_presets, prompts=chosen.prompts
+    )
     made = make_gated_variants(
         episode, config.camera, run.variants, worlds=worlds, backend=chosen.backend, settings=chosen.settings,
         seed=chosen.seed, index=config.takes.start, rerolls=chosen.rerolls, gate=chosen.gate, depth=chosen.depth_estimator,

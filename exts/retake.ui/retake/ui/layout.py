@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from retake.ui.state import FORMATS, Choice, Level, PanelState, Phase, TakeRow
+from retake.ui.state import FORMATS, Choice, Level, PanelState, Phase, TakeRow, prompts_of
 
 SHOWN = 12
 """Takes that have a row of their own."""
@@ -138,6 +138,10 @@ def _record(state: PanelState) -> Section:
     return Section("2  Record", tuple(rows))
 
 
+FRAMES_BY = ("procedural", "auto", "z-image", "flux2-klein", "qwen-edit", "sdxl", "cosmos-transfer")
+"""First-frame backends that the panel offers (docs/first_frame.md)."""
+
+
 def _variants(state: PanelState) -> Section:
     chosen = sum(world.chosen for world in state.worlds)
     rows = [
@@ -155,6 +159,19 @@ def _variants(state: PanelState) -> Section:
             (
                 Widget("number", "Further worlds", state.count, ("set", "count"), help="Sampled beyond the presets"),
                 Widget("number", "Seed", state.seed, ("set", "seed"), help="Same seed, same pixels"),
+            )
+        ),
+        Row(
+            (
+                Widget(
+                    "combo",
+                    "First frames by",
+                    state.frames_by,
+                    ("set", "frames_by"),
+                    True,
+                    "procedural: on the CPU, without a model; auto: the model that fits this GPU",
+                    FRAMES_BY,
+                ),
                 Widget(
                     "combo",
                     "Takes by",
@@ -166,7 +183,19 @@ def _variants(state: PanelState) -> Section:
                 ),
             )
         ),
-        Row((Widget("text", f"{chosen + state.count} variants, one take each"),)),
+        Row(
+            (
+                Widget(
+                    "field",
+                    "Prompts",
+                    state.prompts,
+                    ("set", "prompts"),
+                    True,
+                    "Worlds in your own words, separated by semicolons: 'a bakery at dawn; a snowed-in yard'",
+                ),
+            )
+        ),
+        Row((Widget("text", f"{chosen + state.count + len(prompts_of(state))} variants, one take each"),)),
     ]
     return Section("3  Variants", tuple(rows))
 

@@ -128,6 +128,10 @@ class PanelState:
     worlds: tuple[Choice, ...] = ()
     count: int = 0
     """Further worlds beyond the presets."""
+    prompts: str = ""
+    """Worlds in the user's own words, separated by semicolons."""
+    frames_by: str = "procedural"
+    """First-frame backend."""
     seed: int = 0
     backend: str = "composite"
     stage_line: str = ""
@@ -161,3 +165,8 @@ class PanelState:
         if action == "open_dataset":
             return bool(self.dataset)
         return action in ACTIONS[self.phase] or action in self.worker.actions
+
+
+def prompts_of(state: PanelState) -> list[str]:
+    """The worlds in the user's own words, one each."""
+    return [text.strip() for text in state.prompts.split(";") if text.strip()]

@@ -7,6 +7,7 @@ reported by themselves. Errors become notices that say what to do.
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from retake.isaac.checks import is_suspicious
 from retake.isaac.request import CaptureRequest
 from retake.isaac.request import Phase as Capture
 from retake.ui.ports import Generation, Picture, Recording, Scene, Starter, Worker
-from retake.ui.state import ACTIONS, Choice, ExportRow, Level, Notice, PanelState, Phase, TakeRow
+from retake.ui.state import ACTIONS, Choice, ExportRow, Level, Notice, PanelState, Phase, TakeRow, prompts_of
 
 NOTICES = 4
 NEXT = {
@@ -118,13 +119,16 @@ class ViewModel:
         self._change(**{kind: choices})
 
     def set(self, name: str, value: Any) -> None:
-        """Change a field: task, folder, fps, seconds, mode, count, seed, backend, or `export_` and a field of ExportRow."""
+        """Change a field: task, folder, fps, seconds, mode, count, prompts, frames_by, seed, backend, or `export_` and a
+        field of ExportRow. Prompts need a backend that reads them: the panel changes `procedural` to `auto`, and says so."""
         if name.startswith("export_"):
             self._set_export(name.removeprefix("export_"), value)
             return
-        if name not in ("task", "folder", "fps", "seconds", "mode", "count", "seed", "backend"):
+        if name not in ("task", "folder", "fps", "seconds", "mode", "count", "prompts", "frames_by", "seed", "backend"):
             raise AttributeError(name)
         self._change(**{name: type(getattr(self.state, name))(value)})
+        if self.state.prompts.strip(" ;") and self.state.frames_by == "procedural":
+            self._change(frames_by="auto", message="Prompts are painted by a model: first frames by `auto` on the GPU")
         self._change(export_folder=self._export_folder())
 
     def record(self) -> None:
@@ -157,6 +161,7 @@ class ViewModel:
         worlds = [c.key for c in self.state.worlds if c.chosen]
         settings = [
             f"variants.presets=[{', '.join(worlds)}]", f"variants.count={self.state.count}", f"variants.seed={self.state.seed}",
+            f"variants.prompts={json.dumps(prompts_of(self.state))}", f"variants.backend={self.state.frames_by}",
             f"takes.backend={self.state.backend}", f"takes.seed={self.state.seed}",
         ]  # fmt: skip
         self._generation = self._starter.generate(self._run, camera, settings)

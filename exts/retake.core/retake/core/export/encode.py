@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,8 @@ def encode(
                     stream = container.add_stream(options.codec, rate=fps)
                     stream.width, stream.height, stream.pix_fmt = frame.shape[1], frame.shape[0], options.pix_fmt
                     stream.options, stream.thread_count = settings, 1
+                    with usual_scheduling():
+                        stream.codec_context.open()
                 picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
                 picture.pts, picture.time_base = count, Fraction(1, fps)
                 for packet in stream.encode(picture):
@@ -88,6 +91,37 @@ def encode(
         if count != length:
             raise ExportError(f"a video gave {count} frames where the episode has {length}; nothing was written")
         return check_video(temporary, fps, length)
+
+
+@contextmanager
+def usual_scheduling() -> Iterator[None]:
+    """Takes back real-time scheduling that a thread of this process was given inside.
+
+    SVT-AV1 puts its caller and its own threads under SCHED_FIFO where it may (as root, or with CAP_SYS_NICE; seen
+    with PyAV 18.1). Such a process, and every process it starts, starves the simulator beside it, and a
+    spinning BLAS thread never ends. Other platforms: nothing to do.
+    """
+    threads = Path("/proc/self/task")
+    if not hasattr(os, "sched_getscheduler") or not threads.is_dir():
+        yield
+        return
+    before = {int(t.name): _policy(int(t.name)) for t in threads.iterdir()}
+    usual = _policy(0)
+    try:
+        yield
+    finally:
+        for thread in (int(t.name) for t in threads.iterdir()):
+            wanted = before.get(thread, usual)
+            if wanted is not None and _policy(thread) not in (wanted, None):
+                os.sched_setscheduler(thread, *wanted)
+
+
+def _policy(thread: int) -> tuple[int, os.sched_param] | None:
+    """Scheduling of a thread (0: the calling one); None when it has just ended."""
+    try:
+        return os.sched_getscheduler(thread), os.sched_getparam(thread)
+    except ProcessLookupError:
+        return None
 
 
 def codec_header(scratch: Path, size: tuple[int, int], fps: int, options: VideoOptions) -> str:

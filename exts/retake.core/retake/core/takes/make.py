@@ -94,7 +94,7 @@ def _plan(request: TakeRequest, backend: VideoBackend) -> _Plan:
         "seed": request.seed, "frames": len(indices), "start": request.start, "settings": request.settings,
         "backend": [backend.name, backend.version, getattr(backend, "model", ""), getattr(backend, "revision", "")],
         # The composite re-dresses the variant's world; other backends see the first frame alone.
-        "world": [dataclasses.asdict(variant.world), variant.seed, variant.backend] if backend.domain == "composite" else 0,
+        "world": [variant.world.identity(), variant.seed, variant.backend] if backend.domain == "composite" else 0,
     }  # fmt: skip
     return _Plan(episode, indices, variant, inputs, sha256_json(identity))
 

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -111,6 +111,12 @@ class World:
     background: str = ""
     clutter: str = ""
     parameters: dict[str, Any] = field(default_factory=dict)
+    prompt: str = ""
+    """The scene in the user's own words, instead of environment, surface and subject (empty then): for models that read."""
+
+    def identity(self) -> dict[str, Any]:
+        """What enters hashes: everything that is set (a world without words hashes as it did before there were any)."""
+        return {k: v for k, v in asdict(self).items() if k != "prompt" or v}
 
 
 @dataclass(frozen=True)

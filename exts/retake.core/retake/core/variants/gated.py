@@ -33,7 +33,7 @@ from retake.core.variants.attempts import (
 )
 from retake.core.variants.base import ImageBackend, Variant, World, source_for, source_frame
 from retake.core.variants.gate import GateLimits, duplicate_of, thumbnail
-from retake.core.variants.make import licensed_backend, read_frame, require_worlds, view_suffix
+from retake.core.variants.make import licensed_backend, read_frame, require_reader, require_worlds, view_suffix
 from retake.core.variants.sheet import diversity, gate_table, write_sheet
 from retake.core.variants.worlds import Catalogue
 
@@ -82,6 +82,7 @@ def make_gated_variants(
     require_worlds(worlds)
     rules = Rules(gate, rerolls, limits or GateLimits(), depth)
     maker = licensed_backend(backend, only_commercial, settings)
+    require_reader(maker, worlds)
     source, out_dir, view = (
         source_for(maker, episode, camera, index),
         Path(out_dir),

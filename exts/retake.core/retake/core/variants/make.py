@@ -29,7 +29,7 @@ from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.variants.backends import image_backend
 from retake.core.variants.base import ImageBackend, SourceFrame, Variant, World, source_for
 from retake.core.variants.prompts import compose_prompts
-from retake.core.variants.worlds import Catalogue, load_catalogue, recipe_of
+from retake.core.variants.worlds import Catalogue, described_world, load_catalogue, stated_recipe
 
 SCHEMA = "retake.variant/1"
 COMMERCIAL = {"Apache-2.0", "MIT", "BSD-3-Clause", "CC0-1.0", "CC-BY-4.0", "OpenRAIL++", "NVIDIA Open Model License"}
@@ -66,6 +66,7 @@ def make_variants(
     """
     require_worlds(worlds)
     maker = licensed_backend(backend, only_commercial)
+    require_reader(maker, worlds)
     source = source_for(maker, episode, camera, index)
     made = []
     for count, world in enumerate(worlds):
@@ -113,7 +114,7 @@ def make_variant(
     out_dir = Path(out_dir)
     known = catalogue or load_catalogue()
     prompts = compose_prompts(source.header, world, known)
-    recipe = recipe_of(world, known)
+    recipe = stated_recipe(world, known)
     digest = variant_inputs(source, world, backend, seed, episode_sha256=episode_sha256, catalogue=known)
     if (kept := unchanged(out_dir, digest)) is not None:
         require_licence(kept.backend, kept.licence, only_commercial)
@@ -174,8 +175,8 @@ def variant_inputs(
         "episode": episode_sha256 or source_sha256(source),
         "camera": source.camera_name,
         "frame": source.index,
-        "world": dataclasses.asdict(world),
-        "recipe": sha256_json(recipe_of(world, catalogue)),
+        "world": world.identity(),
+        "recipe": sha256_json(stated_recipe(world, catalogue)),
         "seed": seed,
         "backend": [backend.name, backend.version, getattr(backend, "model", ""), getattr(backend, "revision", "")],
         "settings": getattr(backend, "settings", {}),
@@ -217,22 +218,24 @@ def read_frame(path: Path) -> np.ndarray:
 
 
 def select_worlds(
-    presets: Sequence[str] = (), count: int = 0, seed: int = 0, *, of_presets: bool = False
+    presets: Sequence[str] = (), count: int = 0, seed: int = 0, *, of_presets: bool = False, prompts: Sequence[str] = ()
 ) -> tuple[World, ...]:
-    """The named presets, then `count` sampled worlds; with `of_presets` these stay in the presets' environments.
+    """The named presets, one world per prompt (`described_world`), then `count` sampled worlds; with `of_presets` these
+    stay in the presets' environments.
 
-    Raises VariantError for unknown presets (listing the valid ones) or when nothing is asked.
+    Raises VariantError for unknown presets (listing the valid ones), empty prompts, or when nothing is asked.
     """
     from retake.core.variants.sampler import sample_worlds
 
     known = load_catalogue()
     worlds = [known.preset(name) for name in dict.fromkeys(presets)]
     within = tuple(dict.fromkeys(world.environment for world in worlds)) if of_presets else ()
+    worlds += [described_world(text) for text in dict.fromkeys(prompts)]
     worlds += sample_worlds(count, seed, known, within) if count else []
     if not worlds:
         raise VariantError(
-            "no worlds were asked for: the list of presets is empty and the count is 0; name presets "
-            "(variants.presets, --preset) or a count (variants.count, --count)"
+            "no worlds were asked for: no presets, no prompts, and the count is 0; name presets "
+            "(variants.presets, --preset), a count (variants.count, --count) or a prompt (variants.prompts, --prompt)"
         )
     return tuple(worlds)
 
@@ -244,6 +247,17 @@ def require_worlds(worlds: Sequence[World]) -> None:
     names = [world.name for world in worlds]
     if twice := sorted({n for n in names if names.count(n) > 1}):
         raise VariantError(f"two worlds are named {twice[0]!r}; names become folders and must differ")
+
+
+def require_reader(backend: ImageBackend, worlds: Sequence[World]) -> None:
+    """Raises VariantError when a world is described in words and the backend paints from recipes."""
+    if getattr(backend, "reads_prompts", True):
+        return
+    if told := [world for world in worlds if world.prompt]:
+        raise VariantError(
+            f"backend {backend.name!r} paints from recipes and cannot read {told[0].prompt!r}; choose one that reads prompts "
+            "(variants.backend: auto, z-image, flux2-klein, …), bring your own picture (folder), or name presets"
+        )
 
 
 def licensed_backend(

@@ -23,6 +23,8 @@ class ProceduralBackend:
     licence = "Apache-2.0"
     model = ""
     revision = ""
+    reads_prompts = False
+    """It paints from recipes: a world in words means nothing to it."""
     parallel = True
     """One core per frame: worlds may share a machine's cores."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from retake.core.episode import EpisodeHeader
 from retake.core.errors import VariantError
@@ -51,6 +51,8 @@ def compose_prompts(
             raise VariantError(f"{axis} {name!r} has an empty prompt; leave it out to use its name, or describe it")
         return text
 
+    if world.prompt:
+        return _told(header, world, rewrite)
     environment = words("environment")
     if world.background:
         backgrounds = known.value("environment", world.environment).get("backgrounds", {})
@@ -71,12 +73,31 @@ def compose_prompts(
         f"A photograph of a robot arm at {surface} in {environment}{around}, working with {subject}. "
         f"{words('lighting').capitalize()}. {style}"
     )
+    return _rewritten(Prompts(take, image, scene=seen), world, rewrite)
+
+
+def _told(header: EpisodeHeader, world: World, rewrite: Rewrite | None) -> Prompts:
+    """The prompts of a world in the user's own words: these, and what stays."""
+    told = world.prompt.rstrip(".")
+    told = told[0].upper() + told[1:]
+    style = "Photorealistic, static camera."
+    image = (
+        f"A photograph of a robot arm. {told}. Keep the robot arm and its gripper exactly as they are: same pose, same "
+        f"shape, same colours. Keep the camera view, the table's edges and the place and outline of every object. {style}"
+    )
+    task = task_text(header, next((o.label for o in header.objects if o.movable and o.label), ""))
+    return _rewritten(
+        Prompts(f"{task} {told}. {style}", image, scene=f"A photograph of a robot arm. {told}. {style}"), world, rewrite
+    )
+
+
+def _rewritten(prompts: Prompts, world: World, rewrite: Rewrite | None) -> Prompts:
     if rewrite is None:
-        return Prompts(take, image, scene=seen)
-    take, image, seen = rewrite(take).strip(), rewrite(image).strip(), rewrite(seen).strip()
+        return prompts
+    take, image, seen = (rewrite(text).strip() for text in (prompts.take, prompts.image, prompts.scene))
     if not take or not image or not seen:
         raise VariantError(f"the rewriting of the prompts of world {world.name!r} returned an empty text")
-    return Prompts(take, image, scene=seen)
+    return replace(prompts, take=take, image=image, scene=seen)
 
 
 def task_text(header: EpisodeHeader, subject: str) -> str:

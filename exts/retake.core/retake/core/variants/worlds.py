@@ -6,6 +6,8 @@ Every YAML file of the folder (and any a user adds) may hold any of the sections
 
 from __future__ import annotations
 
+import re
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
@@ -53,6 +55,8 @@ class Catalogue:
         for axis in AXES:
             if name := getattr(world, axis):
                 self.value(axis, name)
+        if world.prompt:
+            return
         backgrounds = self.value("environment", world.environment).get("backgrounds", {})
         if world.background and world.background not in backgrounds:
             raise VariantError(choose(f"background of {world.environment!r}", world.background, backgrounds))
@@ -88,13 +92,37 @@ def _load(extra: tuple[Path, ...]) -> Catalogue:
             sections[section].update(content)
     if not sections["environments"]:
         raise InputError(f"{folder} holds no worlds; expected YAML files with a section 'environments'")
-    known = {f.name for f in fields(World)} - {"name"}
+    known = {f.name for f in fields(World)} - {"name", "prompt"}
     for name, preset in sections["presets"].items():
         if unknown := set(preset) - known:
             raise InputError(f"preset {name!r}: {choose('axis', sorted(map(str, unknown))[0], known)}")
         if missing := {"environment", "surface", "subject", "lighting"} - set(preset):
             raise InputError(f"preset {name!r} lacks {', '.join(sorted(missing))}")
     return Catalogue(sections, tuple(exclusions))
+
+
+def described_world(prompt: str) -> World:
+    """A world in the user's own words, lit softly; its name is made of the first words and a checksum of all.
+
+    Raises VariantError for an empty prompt.
+    """
+    text = " ".join(prompt.split())
+    words = re.findall(r"[a-z0-9]+", text.lower())
+    if not words:
+        raise VariantError(f"the prompt {prompt!r} describes no world; say what is to be seen around the robot")
+    name = f"{'_'.join(words)[:48].strip('_')}-{zlib.crc32(text.encode()):08x}"
+    return World(name, "", "", "", "soft_daylight", prompt=text)
+
+
+def lighting_of(world: World, catalogue: Catalogue | None = None) -> dict[str, Any]:
+    """The light of a world, which one in words has, too."""
+    known = catalogue or load_catalogue()
+    return {**known.value("lighting", world.lighting), **world.parameters.get("lighting", {})}
+
+
+def stated_recipe(world: World, catalogue: Catalogue | None = None) -> dict[str, Any]:
+    """What is recorded of a world and enters hashes: its recipe, or the light of one in words."""
+    return {"lighting": lighting_of(world, catalogue)} if world.prompt else recipe_of(world, catalogue)
 
 
 def recipe_of(world: World, catalogue: Catalogue | None = None) -> dict[str, Any]:
@@ -105,6 +133,11 @@ def recipe_of(world: World, catalogue: Catalogue | None = None) -> dict[str, Any
     """
     known = catalogue or load_catalogue()
     known.check(world)
+    if world.prompt:
+        raise VariantError(
+            f"world {world.name!r} is described in words and has no recipe to paint from; give it to a backend that reads "
+            "prompts, or name a preset"
+        )
     environment = dict(known.value("environment", world.environment))
     backgrounds = environment.pop("backgrounds", {})
     if world.background:

@@ -59,6 +59,8 @@ def _drift(greys: list, truth: Truth, scenery: np.ndarray, settings: StabilitySe
         if mask.sum() < 400:
             continue
         mask &= strength > np.quantile(strength[mask], 0.7)
+        if not mask.any():  # the same everywhere, a black picture: no motion can be told
+            continue
         flow = flow_of.calc(small[0], small[t], flow)  # type: ignore[arg-type]
         series[t] = _coherent(flow, mask) * 2 / truth.scale
     if np.isnan(series).all():

@@ -16,7 +16,7 @@ from retake.core.variants.base import SourceFrame, World
 from retake.core.variants.controls import ControlMaps
 from retake.core.variants.light import Light, robot_gain
 from retake.core.variants.lock import GAIN_BOUNDS
-from retake.core.variants.worlds import Catalogue, recipe_of
+from retake.core.variants.worlds import Catalogue, lighting_of
 from retake.worker.first_frame.canvas import Canvas
 
 MIN_REPAINT = 0.02
@@ -95,7 +95,7 @@ def relit(
     light as the `procedural` backend's for this world and seed.
     """
     rng = np.random.default_rng(zlib.crc32(world.name.encode()) + (seed << 32))
-    light = Light.of(recipe_of(world, catalogue)["lighting"], rng)
+    light = Light.of(lighting_of(world, catalogue), rng)
     # Bytes are gamma-coded, the gain is not. A photograph is exposed to its scene: only night stays darker.
     gain = (robot_gain(light, source.normals, maps.keep) * np.float32(light.exposure)) ** np.float32(1 / 2.2)
     gain = cv2.GaussianBlur(np.clip(gain, *GAIN_BOUNDS), (0, 0), max(1.0, 0.01 * source.rgb.shape[1]))
