@@ -17,7 +17,8 @@ from retake.core.errors import InputError, WorkerError
 from retake.core.export import robustness_cli
 from retake.core.export.robustness import Observation, open_policy, robustness
 from retake.core.export.robustness.analysis import WorldResult, attribute, bootstrap_score, moving_entries
-from retake.core.export.robustness.policies import CallablePolicy, KeyMap
+from retake.core.export.robustness.policies import CallablePolicy
+from retake.core.export.robustness.policy import KeyMap
 from retake.core.export.vectors import build_schema
 from retake.core.files import read_json, write_json
 

@@ -233,10 +233,3 @@ def _import_one(
             writer.append(Frame(float(time[k]), robots, np.zeros((0, 4, 4)), tuple(views)))
         writer.finish()
     return open_episode(out)
-
-
-def import_command(source: Path, out: Path, *, urdf: Path | None = None, arguments: Sequence[str] = ()) -> Episode:
-    """`retake import lerobot SOURCE`: one episode of a dataset at exactly `out`; see import_cli.py for the arguments."""
-    from retake.core.export import import_cli
-
-    return import_cli.import_command(source, out, urdf=urdf, arguments=arguments)

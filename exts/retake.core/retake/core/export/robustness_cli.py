@@ -8,7 +8,8 @@ from pathlib import Path
 
 from retake.core.errors import InputError
 from retake.core.export.collect import Selection
-from retake.core.export.robustness.policies import KeyMap, open_policy
+from retake.core.export.robustness.policies import open_policy
+from retake.core.export.robustness.policy import KeyMap
 from retake.core.export.robustness.run import robustness
 from retake.core.progress import Bar, silent
 

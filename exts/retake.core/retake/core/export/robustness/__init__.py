@@ -5,7 +5,8 @@
 """
 
 from retake.core.export.robustness.analysis import Attribution, Score, analyse
-from retake.core.export.robustness.policies import Observation, Policy, open_policy
+from retake.core.export.robustness.policies import open_policy
+from retake.core.export.robustness.policy import Observation, Policy
 from retake.core.export.robustness.run import RobustnessReport, robustness
 
 __all__ = ["Attribution", "Observation", "Policy", "RobustnessReport", "Score", "analyse", "open_policy", "robustness"]

@@ -10,45 +10,15 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
-from retake.core.array_types import Float, UInt8
 from retake.core.errors import InputError
-from retake.core.export.records import Slice
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What a policy sees at one frame."""
-
-    images: Mapping[str, UInt8[np.ndarray, "H W 3"]]
-    """Camera name → RGB."""
-    state: Float[np.ndarray, N]
-    """float32 `observation.state` (datasets.md): rad, m, openness."""
-    task: str
-    names: tuple[str, ...] = ()
-    """Names of the state's (and the action's) entries."""
-    slices: tuple[Slice, ...] = ()
-
-
-@runtime_checkable
-class Policy(Protocol):
-    """Anything that acts. `reset` is called before every observation: frames are asked one by one, out of order."""
-
-    name: str
-
-    def infer(self, observation: Observation) -> np.ndarray:
-        """Actions (H, A) or (A,), in the entries of the dataset's action vector. Raises RetakeError when it cannot."""
-        ...
-
-    def reset(self) -> None:
-        """Forget earlier observations."""
-        ...
+from retake.core.export.robustness.policy import KeyMap, Observation, Policy, as_actions
 
 
 @dataclass
@@ -66,28 +36,6 @@ class CallablePolicy:
         """Call the function's own `reset` where it has one."""
         if callable(reset := getattr(self.function, "reset", None)):
             reset()
-
-
-def as_actions(value: Any, name: str) -> np.ndarray:
-    """(H, A) float64 from whatever a policy returned. Raises InputError when that is no finite array of numbers."""
-    try:
-        array = np.asarray(value, np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"policy {name} returned {type(value).__name__}; expected actions (H, A) or (A,)") from error
-    array = array[None] if array.ndim == 1 else array
-    if array.ndim != 2 or 0 in array.shape or not np.isfinite(array).all():
-        raise InputError(f"policy {name} returned an array {array.shape}; expected finite actions (H, A) or (A,)")
-    return array
-
-
-@dataclass(frozen=True)
-class KeyMap:
-    """Names between the dataset and a policy server: camera and vector keys."""
-
-    cameras: Mapping[str, str] = field(default_factory=dict)
-    """Dataset camera → key of the policy; a camera that is not named keeps its own."""
-    state: str = ""
-    """Key of the whole state vector; empty = the server's usual one."""
 
 
 def open_policy(spec: str, *, python: str = "", mapping: KeyMap | None = None, timeout_s: float = 60.0) -> Policy:
@@ -139,6 +87,3 @@ def _module(place: str) -> Any:
         return importlib.import_module(place)
     except ImportError as error:
         raise InputError(f"policy module {place!r} cannot be imported: {error}") from error
-
-
-__all__ = ["CallablePolicy", "KeyMap", "Observation", "Policy", "as_actions", "open_policy"]

@@ -17,7 +17,7 @@ from retake.core.errors import ExportError, InputError
 from retake.core.export.collect import AXES, IMAGE, Item, Plan, Selection, plan
 from retake.core.export.records import ACTION, STATE
 from retake.core.export.robustness.analysis import Analysis, WorldResult, analyse, moving_entries
-from retake.core.export.robustness.policies import Observation, Policy, as_actions
+from retake.core.export.robustness.policy import Observation, Policy, as_actions
 from retake.core.export.robustness.report import Picture, write_report
 from retake.core.export.sources import resized, take_frames
 from retake.core.export.vectors import columns
