@@ -64,8 +64,8 @@ def _make_can(stage: Usd.Stage, radius: float = 0.027, height: float = 0.12, sid
     box.GetAttribute("xformOp:scale").Set(Gf.Vec3f(2 * radius, 2 * radius, height))
 
 
-CANS = (5,)
-"""Seeds of the episodes that move a can."""
+CANS = (("panda", 5), ("sixaxis", 5), ("panda", 9))
+"""Robots and seeds of the episodes that move a can."""
 
 
 def overrides(seed: int) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def bench_episode(folder: Path, robot: str, seed: int) -> Episode:
     if not (path / "complete.json").exists():
         shutil.rmtree(path, ignore_errors=True)
         with tempfile.TemporaryDirectory() as temporary:
-            stage = side_stage(robot, Path(temporary), seed in CANS)
+            stage = side_stage(robot, Path(temporary), (robot, seed) in CANS)
             return capture(path, preset="short", seed=seed, stage=stage, overrides=overrides(seed))
     return open_episode(path)
 
@@ -98,7 +98,7 @@ def bench_episode(folder: Path, robot: str, seed: int) -> Episode:
 def bench_stage(robot: str, seed: int, folder: Path) -> Usd.Stage:
     """The stage of an episode, varied as it was when it was captured."""
     preset = load_preset("short", overrides(seed), own_stage=True)
-    return build(preset, seed, side_stage(robot, folder, seed in CANS)).stage
+    return build(preset, seed, side_stage(robot, folder, (robot, seed) in CANS)).stage
 
 
 if __name__ == "__main__":

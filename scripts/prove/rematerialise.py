@@ -13,7 +13,20 @@ import numpy as np
 
 from retake.core.episode import Episode
 
-WORLDS = ("plain", "wood", "tiles", "clutter", "noise", "stripes", "bricks", "marble", "leaves")
+WORLDS = (
+    "plain",
+    "wood",
+    "tiles",
+    "clutter",
+    "noise",
+    "stripes",
+    "bricks",
+    "marble",
+    "leaves",
+    "weave",
+    "panels",
+    "gravel",
+)
 """Families of scenery; a split by world takes whole families."""
 
 
@@ -180,6 +193,16 @@ class Painter:
             joint = ((y % tall) < 2) | (((x + 0.5 * long * (row % 2)) % long) < 2)
             tone = np.sin(12.9898 * row + 78.233 * np.floor((x + 0.5 * long * (row % 2)) / long)) * 43758.5453
             value = np.where(joint, 0.75, 0.9 + 0.25 * (tone - np.floor(tone))) + 0.04 * self._smooth(8)
+        elif world == "weave":
+            pitch = rng.uniform(6, 16)
+            value = 1 + 0.16 * np.sin(2 * np.pi * x / pitch) * np.sin(2 * np.pi * y / pitch) + 0.05 * self._smooth(30)
+        elif world == "panels":
+            long, tall = rng.uniform(60, 140), rng.uniform(40, 90)
+            tone = np.sin(12.9898 * np.floor(y / tall) + 78.233 * np.floor(x / long)) * 43758.5453
+            edge = ((x % long) < 3) | ((y % tall) < 3)
+            value = np.where(edge, 0.5, 0.75 + 0.5 * (tone - np.floor(tone))) + 0.03 * self._smooth(12)
+        elif world == "gravel":
+            value = 1 + 0.28 * np.sign(self._smooth(5)) * np.abs(self._smooth(9)).clip(0, 1) + 0.06 * self._smooth(2)
         elif world == "marble":
             vein = np.abs(np.sin(x / rng.uniform(20, 60) + 2.5 * self._smooth(50) + 0.8 * self._smooth(14)))
             value = 1 - 0.45 * np.exp(-vein / 0.06) + 0.05 * self._smooth(24)

@@ -3,7 +3,7 @@
 
     python scripts/prove/verdict_laws.py --videos 60      # resumable; one line per video in .cache/verdicts/laws.jsonl
 
-Takes blind videos evenly from the clean ones and from every fault, judges each as it is, again, with gains of 0.75 to
+Takes final videos evenly from the clean ones and from every fault, judges each as it is, again, with gains of 0.75 to
 1.1 and offsets of -8 to 12 levels, and re-encoded at CRF 23 and 28.
 """
 
@@ -30,8 +30,8 @@ from retake.core.video import read_video, write_video
 
 
 def chosen(cache: Path, count: int) -> list[Job]:
-    """Painted blind videos: half clean, half faulty, dealt evenly over views, worlds and faults."""
-    painted = [j for j in jobs("blind", 13, 2) if video_of(cache, j).exists()]
+    """Painted final videos: half clean, half faulty, dealt evenly over views, worlds and faults."""
+    painted = [j for j in jobs("final", 20, 2) if video_of(cache, j).exists()]
     halves = []
     for clean in (True, False):
         mine = [j for j in painted if (j.kind == "clean") == clean]

@@ -42,9 +42,9 @@ FLOORS = {
 """No limit is calibrated below these: what a warp of 2 px, a noisy frame or a coarse bin can do to a faithful take."""
 COUNTS = {
     "tune": ["--clean", "4", "--faulty", "1", "--quick"],
-    "blind": ["--clean", "13", "--faulty", "2"],
+    "final": ["--clean", "20", "--faulty", "2"],
 }
-"""Arguments of the bench per split: 96 clean videos to tune on, 312 to test on. The figures come from `blind` alone."""
+"""Arguments of the bench per split: 96 clean videos to tune on, 480 to test on. The figures come from `final` alone."""
 HEADROOM = 1.3
 """A limit lies this far beyond the worst clean video of the tuning split."""
 TARGETS = {
@@ -127,9 +127,9 @@ def upper_bound(failures: int, n: int, confidence: float = 0.95) -> float:
 
 
 def evaluate(rows: list[dict], settings: VerdictSettings) -> dict:
-    """All figures of the blind split."""
+    """All figures of the final split."""
     thresholds = settings.thresholds
-    test = [r for r in rows if r["split"] == "blind"]
+    test = [r for r in rows if r["split"] == "final"]
     clean = [r for r in test if r["kind"] == "clean"]
     base = np.array([severity(r, thresholds) for r in clean])
     alarm = float(np.quantile(base, 0.99)) if len(base) else math.inf
@@ -175,13 +175,13 @@ class _Answer:
 
 
 def reroll_proof(rows: list[dict], settings: VerdictSettings, floors: dict[str, float]) -> dict | None:
-    """The re-roll loop over a backend that plants faults: each attempt is another judged blind video, none comes twice.
+    """The re-roll loop over a backend that plants faults: each attempt is another judged final video, none comes twice.
 
     `floors` is the smallest level per kind that is found at the shipped limits; smaller faults are left out. Videos are
     drawn in random order, so about as many attempts are faulty as there are faulty videos.
     """
     thresholds, seconds_each = settings.thresholds, 7.0
-    test = [r for r in rows if r["split"] == "blind"]
+    test = [r for r in rows if r["split"] == "final"]
     pool = [r for r in test if r["kind"] == "clean" or above_floor(r["kind"], r["level"], floors)]
     if len({r["kind"] == "clean" for r in pool}) < 2:
         return None
@@ -235,10 +235,10 @@ def above_floor(kind: str, level: float, floors: dict[str, float]) -> bool:
 
 
 def monotone(rows: list[dict], settings: VerdictSettings) -> dict:
-    """Pairs of blind videos of one view, world and look whose fault differs in size only: is the larger one worse?"""
+    """Pairs of final videos of one view, world and look whose fault differs in size only: is the larger one worse?"""
     groups: dict[tuple, list[dict]] = {}
     for r in rows:
-        if r["split"] == "blind" and r["kind"] != "clean" and graded(r["kind"]):
+        if r["split"] == "final" and r["kind"] != "clean" and graded(r["kind"]):
             look = r["key"].rsplit(":", 1)[1]
             groups.setdefault((r["view"], r["kind"], r["world"], look), []).append(r)
     pairs, wrong = 0, []
@@ -293,19 +293,20 @@ def markdown(result: dict) -> str:
         "Made by `scripts/prove/verdicts.py`. Videos are re-materialised from the embedded simulator's ids, normals and "
         "depth (other materials, light, scenery, blur, noise, H.264 at CRF 18-28; six in ten locally warped by 0.8 to "
         "2 px) and judged from the file. No episode and no world is in two splits; limits and probability come from the tuning "
-        "split alone. An earlier test split (the cache's `test`) had been held out until its false alarms led to a correction "
-        "of the estimators; every figure here comes from the blind split, which was painted and judged once, after the last "
-        "change to estimators and limits. Half of its episodes move a can instead of the packet.",
+        "split alone. Two earlier splits (`test`, `blind`) had been held out until a false alarm of each led to a correction "
+        "of the estimators (the last: `object_unique` 0.72 where a red packet lay on a red table); every figure here comes "
+        "from the final split, which was painted and judged once, after the last change to estimators and limits. One "
+        "of its episodes moves a can instead of the packet.",
         "",
         f"- tuning split {SPLIT['tune']}: {result['tune']['clean']} clean, {result['tune']['faulty']} faulty videos",
-        f"- blind split {SPLIT['blind']}: {result['clean']} clean ({result['warped']} warped), {result['faulty']} faulty",
-        f"- false alarms (verdict fail) on clean blind videos: {result['false_alarms']} of {result['clean']} "
+        f"- final split {SPLIT['final']}: {result['clean']} clean ({result['warped']} warped), {result['faulty']} faulty",
+        f"- false alarms (verdict fail) on clean final videos: {result['false_alarms']} of {result['clean']} "
         f"(95 % upper bound {100 * result['false_alarm_bound_95']:.2f} %), unsure: {result['unsure']}"
         + (f"; by {', '.join(result['false_alarm_checks'])}" if result["false_alarm_checks"] else ""),
     ]
     if result["reprojection_median_px"] is not None:
         lines.append(
-            f"- recovery on clean blind videos: median reprojection error {result['reprojection_median_px']:.2f} px, worst "
+            f"- recovery on clean final videos: median reprojection error {result['reprojection_median_px']:.2f} px, worst "
             f"video {result['reprojection_worst_px']:.2f} px; lag exact in {result['lag_exact']} of {result['lag_measured']}"
         )
     if result["cpu_s_per_verdict"] is not None:
@@ -313,7 +314,7 @@ def markdown(result: dict) -> str:
             f"- {result['cpu_s_per_verdict']:.2f} s of one core per verdict (81 frames of 640x480, 5.4 s of video)"
         )
     if result["clean"] < 300:
-        lines += ["", f"**Not the full count yet**: {result['clean']} of 300 clean blind videos are judged, so the bound above "
+        lines += ["", f"**Not the full count yet**: {result['clean']} of 300 clean final videos are judged, so the bound above "
                   "is loose and the last column is measured against the worst clean video so far. "
                   "`python scripts/prove/verdicts.py` goes on from here."]  # fmt: skip
     lines += ["", "| fault | level | videos | ROC AUC | target | failed at the shipped limits | found at 1 % false alarms |",
@@ -346,7 +347,7 @@ def markdown(result: dict) -> str:
     if laws := result.get("laws"):
         lines += [
             "",
-            f"Laws on {laws['videos']} blind videos ({laws['clean']} clean):",
+            f"Laws on {laws['videos']} final videos ({laws['clean']} clean):",
             "",
             "| law | verdicts changed | single checks changed |",
             "|---|---|---|",
@@ -360,7 +361,7 @@ def markdown(result: dict) -> str:
             "",
             f"Re-roll loop with a backend that plants faults of at least the size in the shipped column: "
             f"{loop['attempts']} attempts "
-            f"({loop['faulty_attempts']} faulty; {loop['distinct']} distinct judged blind videos) for {loop['slots']} slots, "
+            f"({loop['faulty_attempts']} faulty; {loop['distinct']} distinct judged final videos) for {loop['slots']} slots, "
             f"{loop['delivered']} delivered, {loop['escapes']} of them faulty ({100 * loop['escapes_of_delivered']:.2f} % of "
             f"the delivered, {100 * loop['escapes_of_faulty']:.2f} % of the faulty); {100 * loop['clean_yield']:.1f} % of "
             f"the clean attempts accepted; cost {'reported right' if loop['cost_right'] else 'WRONG'} "

@@ -29,7 +29,7 @@ from retake.core.variants.gate_measures import (
 )
 from retake.core.variants.gate_skeleton import patches, skeleton_fit
 
-VERSION = "4"
+VERSION = "5"
 """Of the measures: frames that an older gate passed are measured again."""
 
 DepthEstimator = Callable[[UInt8[np.ndarray, "H W 3"]], Float32[np.ndarray, "H W"]]
@@ -42,14 +42,14 @@ class GateLimits:
 
     robot_edges: float = 0.85
     """Least structure F1 inside the robot mask (clean frames 0.896 and more, a robot shifted by 3 px 0.79 and less)."""
-    robot_tone: float = 0.16
+    robot_tone: float = 0.18
     """Largest mean error of the robot after the best smooth gain, as a share of its brightness."""
     robot_cast: float = 0.30
     """Largest share of the robot's colour that no grey gain explains: beyond it the robot was repainted, not relit."""
     skeleton_px: float = 2.0
     """Largest distance (px at 640 px width) of a skeleton point from its projection."""
-    second_robot: float = 0.85
-    """Largest correlation of the robot's picture with any other place."""
+    second_robot: float = 0.89
+    """Largest correlation of the robot's picture with any other place (clean frames 0.83 and less, second robots 0.96)."""
     scene_shift_px: float = 2.5
     """Largest offset (px at 640 px width) at which the work surface's outline fits best."""
     object_iou: float = 0.85

@@ -20,6 +20,11 @@ and more, objects enlarged by 15 % 0.86 and less)."""
 PEAK = 2.4
 """A work surface has moved only when the place where it fits best stands out from all places by this many standard
 deviations: a moved edge 3.2 and more, mere texture 1.7."""
+SAME_SURFACE = 0.89
+"""The true place of the work surface counts as found when it fits this well compared with the best one (clean frames whose
+best place is elsewhere 0.94 and more, a moved edge 0.85 and less)."""
+OUTLINE = 160
+"""Pixels of a work surface's outline that are needed: fewer fit by chance where the surface hardly differs from the floor."""
 SMALLEST = 200
 """Pixels of a task object below which an outline 15 % larger is less than a pixel away and cannot be told."""
 SCALES = (1.0, 1.05, 1.1, 1.15, 1.2, 1.25)
@@ -129,7 +134,7 @@ def scene_shift(gradient: Float32[np.ndarray, "H W"], reference: Reference) -> f
     0 also where too little of an edge is to be seen, and in pictures under 128 px wide, whose pixels are twice the limit.
     """
     rows, columns, margin = reference.surface
-    if len(rows) < 80 or reference.unit < 128 / 640:
+    if len(rows) < OUTLINE or reference.unit < 128 / 640:
         return 0.0
     reach = range(-margin + 1, margin)
     width = gradient.shape[1]
@@ -137,7 +142,7 @@ def scene_shift(gradient: Float32[np.ndarray, "H W"], reference: Reference) -> f
     scores = {(dx, dy): float(flat.take(at + (dy * width + dx)).mean()) for dx in reach for dy in reach}
     best = max(scores, key=scores.__getitem__)
     every = np.array(list(scores.values()))
-    if scores[(0, 0)] >= 0.85 * scores[best] or scores[best] - np.median(every) < PEAK * every.std():
+    if scores[(0, 0)] >= SAME_SURFACE * scores[best] or scores[best] - np.median(every) < PEAK * every.std():
         return 0.0
     return float(np.hypot(*best)) / reference.unit
 

@@ -150,8 +150,12 @@ def _presence(track: Track, settings: ObjectSettings) -> Measurement:
 
 
 def _unique(track: Track, settings: ObjectSettings) -> Measurement:
-    """Contrast of a second copy, relative to the first frame's, that lasts for three frames."""
-    strength = np.where(np.isnan(track.second), 0.0, track.second) / track.reference
+    """Contrast of a second copy, relative to the first frame's, that lasts for three frames.
+
+    An object that hardly differs from its scenery has a small contrast, and a shadow that passes over that scenery may
+    reach it: then the copy is compared with `settings.clear` instead.
+    """
+    strength = np.where(np.isnan(track.second), 0.0, track.second) / max(track.reference, settings.clear)
     if len(strength) < 3:
         return Measurement("object_unique", float(strength.min()), "", None)
     lasting = np.minimum(np.minimum(strength[:-2], strength[1:-1]), strength[2:])

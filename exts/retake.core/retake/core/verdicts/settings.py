@@ -77,6 +77,8 @@ class ObjectSettings:
     """Share of that contrast from which on a small displacement is taken as it is; less counts in proportion."""
     present: float = 0.25
     """Share of that contrast below which the object is not there."""
+    clear: float = 0.6
+    """Contrast of an object that its colours tell clearly: what a second one has is compared with no less than this."""
     min_contour_points: float = 60.0
     """Contour points of a phase that are needed to judge it where colours cannot tell."""
     min_contour_support: float = 1.8
