@@ -366,3 +366,17 @@ def test_force_is_not_remembered(tmp_path):
     assert arrow("skeleton", run, "--force") == 0
     assert arrow("variants", run, "--force", "--preset", "bun_warehouse") == 0
     assert arrow("takes", run) == 5
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("variants.presets=[mars]", "unknown preset 'mars'"),
+        ("variants.prompts=[a bakery at dawn]", "'procedural' paints from recipes"),
+        ("variants.backend=crayons", "unknown image backend 'crayons'"),
+    ],
+)
+def test_what_cannot_be_dressed_is_said_before_anything_is_simulated(tmp_path, capsys, setting, message):
+    assert arrow_driver.main(["run", "--run", str(tmp_path / "run"), *arrow_driver.SMALL, "--set", setting]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run" / "episode").exists()

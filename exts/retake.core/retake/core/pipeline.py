@@ -27,7 +27,8 @@ from retake.core.run_store import RunDirectory, tidy
 from retake.core.skeleton import Skeleton, make_skeleton
 from retake.core.takes import Take, TakeRequest, take_id
 from retake.core.takes.fan_out import produce_takes, video_backend
-from retake.core.variants import Gated, make_gated_variants, open_variant, select_worlds
+from retake.core.variants import Gated, World, make_gated_variants, open_variant, select_worlds
+from retake.core.variants.make import licensed_backend, require_reader
 
 Stage = Callable[[str], Progress]
 """Makes the progress display of a named stage."""
@@ -53,7 +54,12 @@ def run(
     check_cancel: CheckCancel = never,
     produce: Producer = produce_takes,
 ) -> Path:
-    """The whole arrow. Returns the path of the report. `produce` makes the takes (here, or over a cluster)."""
+    """The whole arrow. Returns the path of the report. `produce` makes the takes (here, or over a cluster).
+
+    Worlds and first-frame backend are looked at before anything is simulated.
+    """
+    chosen = config.variants
+    require_reader(licensed_backend(chosen.backend, chosen.only_commercial, chosen.settings), _worlds(config))
     capture(run, config, stage("Episode"), check_cancel)
     check(run, config, check_cancel).require(force=config.check.force)
     skeleton(run, config, stage("Skeleton"), check_cancel)
@@ -178,6 +184,13 @@ def skeleton(
     )
 
 
+def _worlds(config: RunConfig) -> tuple[World, ...]:
+    chosen = config.variants
+    return select_worlds(
+        chosen.presets, chosen.count, chosen.seed, of_presets=chosen.of_presets, prompts=chosen.prompts
+    )
+
+
 def variants(
     run: RunDirectory, config: RunConfig, progress: Progress = silent, check_cancel: CheckCancel = never
 ) -> Gated:
@@ -188,9 +201,7 @@ def variants(
     episode = _checked_episode(run, config)
     chosen = config.variants
     _check_start(config, episode)
-    worlds = select_worlds(
-        chosen.presets, chosen.count, chosen.seed, of_presets=chosen.of_presets, prompts=chosen.prompts
-    )
+    worlds = _worlds(config)
     made = make_gated_variants(
         episode, config.camera, run.variants, worlds=worlds, backend=chosen.backend, settings=chosen.settings,
         seed=chosen.seed, index=config.takes.start, rerolls=chosen.rerolls, gate=chosen.gate, depth=chosen.depth_estimator,
