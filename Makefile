@@ -35,10 +35,10 @@ demo: sync       ## one simulated pick-and-drop becomes three takes and a report
 test: test-core test-worker   ## every law at reduced counts, both environments (at most 15 minutes on 2 cores)
 
 test-core: sync-test
-	@$(PY) -m pytest tests --ignore=tests/worker -n 2 --dist loadgroup -q
+	@$(PY) -m pytest tests --ignore=tests/worker -n 2 --dist loadfile -q
 
 test-worker: sync-worker
-	@$(WPY) -m pytest tests/worker -n 2 --dist loadgroup -q
+	@$(WPY) -m pytest tests/worker -n 2 --dist loadfile -q
 
 check: sync-test      ## format, lint, types, import rules
 	@$(PY) -m ruff format --check .

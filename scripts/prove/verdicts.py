@@ -342,7 +342,9 @@ def markdown(result: dict) -> str:
     lines += [
         "",
         f"Monotone in the size of the fault: {grown['pairs'] - grown['wrong']} of {grown['pairs']} pairs of videos of one "
-        "view and world (the worst check of the larger fault is not below that of the smaller, or both are beyond the limit).",
+        "view and world (the worst check of the larger fault is not below that of the smaller, or both are beyond the limit). "
+        "Colours, light and the direction of a displacement are drawn for each video, so a pair differs in more than the size; "
+        "tests/test_verdicts.py holds everything else equal.",
     ]
     if laws := result.get("laws"):
         lines += [
