@@ -27,7 +27,8 @@ from retake.core.export import (
     mix,
 )
 from retake.core.export.encode import read_segment
-from retake.core.export.import_lerobot import import_command, load_calibration
+from retake.core.export.import_cli import import_command
+from retake.core.export.import_lerobot import load_calibration
 from retake.core.export.mix import MixSource, parse_source, shares
 from retake.core.export.reader import Dataset
 from retake.core.files import write_json

@@ -26,7 +26,6 @@ from retake.newton.scenario import _find_target
 from retake.usd.articulation import read_articulations
 from retake.usd.bodies import read_objects
 
-pytestmark = pytest.mark.xdist_group("newton")
 STAGES = {"Panda": "pick_place/scene.usda", "SixAxis": "sixaxis/scene.usda"}
 
 

@@ -14,8 +14,6 @@ from retake.newton.preset import load_preset
 from retake.newton.run import capture
 from retake.newton.scenario import build
 
-pytestmark = pytest.mark.xdist_group("newton")
-
 
 @functools.cache
 def trial(robot, seed, **more):

@@ -19,8 +19,6 @@ from retake.core.wire import GpuDevice, GpuProcess, job_to_json
 from retake.worker.app import create_app
 from retake.worker.service import Service
 
-pytestmark = pytest.mark.xdist_group("worker_api")
-
 
 class FakeGpu:
     """A card whose memory a test decides."""

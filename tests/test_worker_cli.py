@@ -19,8 +19,6 @@ from retake.core.wire import job_to_json
 from retake.worker.cli import main
 from retake.worker.settings import load_settings
 
-pytestmark = pytest.mark.xdist_group("worker_cli")
-
 
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:

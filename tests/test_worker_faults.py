@@ -12,7 +12,6 @@ import pytest
 import worker_scenarios as scenarios
 
 FULL = os.environ.get("RETAKE_FULL") == "1"
-pytestmark = pytest.mark.xdist_group("worker_faults")
 
 
 def test_executor_killed_at_random_points(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ FLAGS = [
 ]  # fmt: skip
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.xdist_group("worker_page"),
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine; `apt-get install chromium` brings one"),
 ]
 

@@ -20,7 +20,6 @@ from retake.core.takes.composite import CompositeBackend
 FULL = os.environ.get("RETAKE_FULL") == "1"
 # Ray's own processes leave sockets and deprecated calls behind; none of them is ours.
 pytestmark = [
-    pytest.mark.xdist_group("worker_ray"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings(
         "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning", "ignore::UserWarning"

@@ -41,8 +41,6 @@ from retake.worker.first_frame.canvas import Canvas
 from retake.worker.first_frame.conditioning import Conditioning, relit
 from retake.worker.first_frame.z_image import control_architecture
 
-pytestmark = pytest.mark.xdist_group("first_frame")  # one process: models are loaded once
-
 
 @pytest.fixture(autouse=True)
 def small_references(monkeypatch: pytest.MonkeyPatch) -> None:

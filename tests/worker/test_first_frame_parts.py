@@ -29,7 +29,6 @@ from retake.worker.first_frame.conditioning import Conditioning
 from retake.worker.first_frame.random_models import FULL, TINY, parameters, random_backend
 from retake.worker.settings import BackendSpec, load_settings
 
-pytestmark = pytest.mark.xdist_group("first_frame_parts")
 GIB = 1 << 30
 sides = st.integers(8, 2000)
 

@@ -17,7 +17,6 @@ from retake.worker.oscar.meter import measure
 from retake.worker.oscar.tiers import TIERS, next_tier
 
 GIB = 2**30
-pytestmark = pytest.mark.xdist_group("oscar-planner")  # the full-size costs are computed once per process
 
 
 @pytest.fixture(scope="module")
