@@ -221,7 +221,9 @@ def test_open_demo_and_record_are_all_it_takes(
     begun: list[list[str]] = []
     monkeypatch.setattr(ports.processes, "find_python", lambda setting: Path(sys.executable))
     monkeypatch.setattr(
-        ports.processes, "arrow_command", lambda *a: begun.append([str(p) for p in a]) or [sys.executable, "-c", ""]
+        ports.processes,
+        "arrow_command",
+        lambda *a: begun.append([str(p) for p in a]) or [sys.executable, "-c", "import time; time.sleep(60)"],
     )
     extension = module.RetakeUiExtension()
     extension.on_startup("x")
@@ -249,7 +251,8 @@ def test_open_demo_and_record_are_all_it_takes(
     asyncio.run(clicks())
     assert len(begun) == 1, model.state.notices
     assert "commanded" in fake.settings
-    assert model.state.phase in (Phase.GENERATING, Phase.GENERATED)  # the stand-in process may have ended by now
+    assert model.state.phase is Phase.GENERATING
     assert len(open_episode(Path(model.state.folder) / "episode")) == 6
     assert fake.stopped
+    model.act("cancel")
     extension.on_shutdown()

@@ -309,11 +309,13 @@ def test_a_take_that_is_not_ours_is_never_replaced(api: Api) -> None:
 def test_equal_content_elsewhere_is_copied_not_computed(api: Api) -> None:
     first = api.submit(api.place.job(1, sleep_s=0.1)).json()["jobs"][0]["id"]
     wait_for(lambda: api.state(first) == "done")
+    began = time.monotonic()
     second = api.submit(api.place.job(1, name="copy", sleep_s=0.1)).json()["jobs"][0]["id"]
     wait_for(lambda: api.state(second) == "done")
     takes = api.place.takes()
     assert takes["copy"] == takes["v0-s1"]
     assert api.service.store.get(second).result["copied_from"] == "v0-s1"
+    assert time.monotonic() - began < 5
 
 
 def test_failures_are_tried_again_wrong_input_is_not(api: Api, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_a_lost_node_loses_nothing_and_two_are_twice_as_fast(tmp_path: Path, nob
     pytest.importorskip("ray", reason="Ray is not installed; pip install 'isaac-retake[ray]'")
     found = scenarios.ray_lost_node(tmp_path, 60 if FULL else 8)
     assert found["actors_lost"] >= 1
-    assert found["speed_up_2_workers"] >= (1.8 if FULL else 1.2), (
+    assert found["speed_up_2_workers"] >= (1.8 if FULL else 1.5), (
         found
     )  # a busy machine may cost a little; the proof asks 1.8
 
@@ -76,33 +76,6 @@ def test_the_arrow_over_ray_leaves_the_same_bytes_as_without(
     assert "Takes: 2/2" in capsys.readouterr().err
     assert tree(over_ray) == tree(plain)
     assert len(list(over_ray.glob("takes/*/take.mp4"))) == 2
-
-
-def test_a_cluster_of_our_own_that_brings_nothing_up_is_started_anew_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ray", reason="Ray is not installed; pip install 'isaac-retake[ray]'")
-    from retake.worker.ray_run import Fleet
-
-    waits, first = [], Fleet._await_first
-
-    def dead_at_first(fleet: Fleet, timeout_s: float) -> None:
-        waits.append(timeout_s)
-        if len(waits) == 1:
-            raise WorkerError("actors keep dying while they start")
-        first(fleet, timeout_s)
-
-    monkeypatch.setattr(Fleet, "_await_first", dead_at_first)
-    spec = next(iter(specs().values()))
-    with Fleet("local", spec, size=1) as fleet:
-        assert (len(waits), fleet.settle()) == (2, 1)
-
-    def dead(fleet: Fleet, timeout_s: float) -> None:
-        raise WorkerError("actors keep dying while they start")
-
-    monkeypatch.setattr(Fleet, "_await_first", dead)
-    again = Fleet("local", spec, size=1)
-    with pytest.raises(WorkerError, match="keep dying"):
-        again.start()
-    again.close()
 
 
 def test_without_a_cluster_the_arrow_says_so_and_a_finished_run_needs_none(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 
 from retake.core.variants import SourceFrame
-from retake.core.variants.gate_measures import SMALLEST
 
 
 def plant(kind: str, frame: np.ndarray, source: SourceFrame) -> np.ndarray:
@@ -88,8 +87,8 @@ def visible(kind: str, source: SourceFrame) -> bool:
     if kind == "object enlarged 15 %":
         task = source.mask("object:" + next(o.name for o in source.header.objects if o.movable))
         rows, columns = np.nonzero(task)
-        if len(rows) < SMALLEST or min(rows.min(), columns.min()) < 2:
-            return False  # too small to tell by the gate's own account
+        if len(rows) < 60 or min(rows.min(), columns.min()) < 2:
+            return False
         # What is enlarged must show on all sides.
         near = cv2.dilate(task.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
         whole = rows.max() < robot.shape[0] - 2 and columns.max() < robot.shape[1] - 2

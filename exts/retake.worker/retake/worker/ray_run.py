@@ -79,11 +79,17 @@ class Fleet:
         self._ray = _ray()
         self._backend, self._max_attempts, self._margin = backend, max_attempts, margin_gib
         self._own = not self._ray.is_initialized()
-        self._local = self._own and address == "local"
-        self._runtime_env = dict(runtime_env or {})
         if self._own:
             _answers(address)
-            self._connect(address)
+            try:
+                self._ray.init(
+                    address=None if address == "local" else address, include_dashboard=False if address == "local" else None,
+                    logging_level="ERROR", log_to_driver=False, runtime_env=dict(runtime_env or {}), configure_logging=False,
+                )  # fmt: skip
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                raise WorkerError(
+                    f"no Ray cluster at {address!r}: {error}; start one with `ray start --head`, or use --ray local"
+                ) from error
         resources = self._ray.cluster_resources()
         gpus = int(resources.get("GPU", 0)) if backend.tiers else 0
         self._options: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0} if gpus else {"num_cpus": 1}
@@ -96,22 +102,9 @@ class Fleet:
 
     def start(self, size: int | None = None) -> Fleet:
         """Bring up the actors and wait until the first one lives. Raises WorkerError when no node has room."""
-        wanted = self.size if size is None else size
-        for _ in range(wanted):
+        for _ in range(self.size if size is None else size):
             self._hire()
-        try:
-            self._await_first(START_S)
-        except WorkerError:
-            if not self._local:
-                raise
-            # A cluster of our own that cannot bring up one process is of no use to anybody: once, another one.
-            self._forget()
-            self._ray.shutdown()
-            self._connect("local")
-            self.lost = 0
-            for _ in range(wanted):
-                self._hire()
-            self._await_first(START_S)
+        self._await_first(START_S)
         return self
 
     def settle(self, timeout_s: float = START_S) -> int:
@@ -165,7 +158,10 @@ class Fleet:
 
     def close(self) -> None:
         """End the actors; their nodes stay, unless they were started here."""
-        self._forget()
+        for actor in [*self._idle, *self._starting.values()]:
+            self._ray.kill(actor)
+        self._idle.clear()
+        self._starting.clear()
         if self._own:
             self._ray.shutdown()
 
@@ -173,31 +169,13 @@ class Fleet:
         try:
             return self.start()
         except BaseException:
-            self.close()
+            self.close()  # __exit__ is not called for it
             raise
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _connect(self, address: str) -> None:
-        local = address == "local"
-        try:
-            self._ray.init(
-                address=None if local else address, include_dashboard=False if local else None, logging_level="ERROR",
-                log_to_driver=False, runtime_env=self._runtime_env, configure_logging=False,
-            )  # fmt: skip
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise WorkerError(
-                f"no Ray cluster at {address!r}: {error}; start one with `ray start --head`, or use --ray local"
-            ) from error
-
-    def _forget(self) -> None:
-        for actor in [*self._idle, *self._starting.values()]:
-            self._ray.kill(actor)
-        self._idle.clear()
-        self._starting.clear()
 
     def _hire(self) -> None:
         actor = self._ray.remote(_Actor).options(**self._options).remote(self._margin)
@@ -212,7 +190,6 @@ class Fleet:
                 self.lost += 1
                 if self.lost > 20:
                     raise WorkerError(f"actors keep dying while they start: {error}") from error
-                time.sleep(min(0.1 * self.lost, 1.0))  # a node under load comes round; a tight loop would not let it
                 self._hire()
             else:
                 self._idle.append(actor)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,8 @@ def usual_scheduling() -> Iterator[None]:
         for thread in (int(t.name) for t in threads.iterdir()):
             wanted = before.get(thread, usual)
             if wanted is not None and _policy(thread) not in (wanted, None):
-                os.sched_setscheduler(thread, *wanted)
+                with suppress(ProcessLookupError):  # it has just ended
+                    os.sched_setscheduler(thread, *wanted)
 
 
 def _policy(thread: int) -> tuple[int, os.sched_param] | None:
