@@ -81,6 +81,37 @@ class StorageMeta(_Inert): ...
 class MemoryFormat(_Inert): ...
 
 
+class _Constructor:
+    """A callable handed to a pickle, with no attribute that the pickle's BUILD opcode could set."""
+
+    __slots__ = ("_build",)
+
+    def __init__(self, build: Callable[..., Any]) -> None:
+        object.__setattr__(self, "_build", build)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise InputError(f"refused: the pickle sets {name} of a constructor; nothing was run")
+
+    def __call__(self, *args: Any) -> Any:
+        return self._build(*args)
+
+
+_MEMORY_FORMATS = ("TORCH_CONTIGUOUS_FORMAT", "TORCH_CHANNELS_LAST", "TORCH_PRESERVE_FORMAT")
+
+
+def _enum_member(*args: Any) -> MemoryFormat:
+    """What `getattr(EnumClass, name)` stands for: the form in which Python 3.11.0 to 3.11.3 pickles an enum member
+    (cpython issue 105332, taken back in 3.11.4). Raises InputError for any other class, name or number of arguments."""
+    if len(args) == 2 and args[0] is MemoryFormat and type(args[1]) is str and args[1] in _MEMORY_FORMATS:
+        return MemoryFormat(args[1])
+    raise InputError(
+        "refused: the pickle asks for builtins.getattr on something else than a member of _MEM_FORMAT_ENCODING; "
+        "nothing was run. A file that does this is not a plain checkpoint"
+    )
+
+
+_ENUM_MEMBER = _Constructor(_enum_member)
+_PATH = _Constructor(lambda *parts: "/".join(str(part) for part in parts))
 _METADATA = "torch.distributed.checkpoint.metadata"
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -97,12 +128,13 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     (_METADATA, "StorageMeta"): StorageMeta,
     (_METADATA, "_MEM_FORMAT_ENCODING"): MemoryFormat,
     ("torch.distributed.checkpoint.filesystem", "_StorageInfo"): StorageInfo,
-    ("torch", "Size"): lambda sizes=(): tuple(int(size) for size in sizes),
+    ("builtins", "getattr"): _ENUM_MEMBER,
+    ("torch", "Size"): _Constructor(lambda sizes=(): tuple(int(size) for size in sizes)),
     ("torch.serialization", "_get_layout"): str,
-    ("pathlib", "PosixPath"): lambda *parts: "/".join(str(part) for part in parts),
-    ("pathlib._local", "PosixPath"): lambda *parts: "/".join(str(part) for part in parts),  # Python 3.13
-    ("pathlib", "WindowsPath"): lambda *parts: "/".join(str(part) for part in parts),
-    ("pathlib", "PurePosixPath"): lambda *parts: "/".join(str(part) for part in parts),
+    ("pathlib", "PosixPath"): _PATH,
+    ("pathlib._local", "PosixPath"): _PATH,  # Python 3.13
+    ("pathlib", "WindowsPath"): _PATH,
+    ("pathlib", "PurePosixPath"): _PATH,
     ("collections", "OrderedDict"): OrderedDict,
     ("builtins", "set"): set,
     **{("torch", name): dtype for name, dtype in _DTYPES.items()},
@@ -111,6 +143,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 
 class _RestrictedUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
+        module = "builtins" if module == "__builtin__" else module  # as protocols 0 to 2 call it
         if (module, name) in _ALLOWED:
             return _ALLOWED[module, name]
         raise InputError(
@@ -125,11 +158,31 @@ class _RestrictedUnpickler(pickle.Unpickler):
 def restricted_load(data: bytes, name: str) -> Any:
     """Unpickle checkpoint metadata from the allowed names only. Raises InputError, and runs nothing, otherwise."""
     try:
-        return _RestrictedUnpickler(io.BytesIO(data)).load()
+        found = _RestrictedUnpickler(io.BytesIO(data)).load()
+        _require_data(found)
+        return found
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
     except Exception as error:  # a broken pickle can raise anything
         raise InputError(f"{name} is damaged or no checkpoint metadata ({type(error).__name__}: {error})") from None
+
+
+def _require_data(found: Any) -> None:
+    """Raises InputError when a constructor itself, not what it builds, is part of what was loaded."""
+    waiting, seen = [found], set()
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, _Constructor):
+            raise InputError("refused: the pickle holds a function where data belongs; nothing was run")
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, _Inert):
+            waiting += vars(item).values()
+        elif isinstance(item, dict):
+            waiting += [*item.keys(), *item.values()]
+        elif isinstance(item, list | tuple | set):
+            waiting += item
 
 
 def read_dcp(folder: Path) -> dict[str, TensorEntry]:
