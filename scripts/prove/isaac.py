@@ -38,13 +38,8 @@ TESTS = {
 }
 
 
-PARTS = ("clock", "contacts", "costs", "hooks", "instances", "kit", "live_capture", "payload", "products", "rendered_camera",
-         "request", "settings_guard", "stage_reader", "stepped", "stops", "tensors", "ticks", "writer")  # fmt: skip
-ADAPTERS = [
-    *(f"exts/retake.isaac/retake/isaac/{name}.py" for name in PARTS),
-    "exts/retake.core/retake/core/capture/*.py",
-]
-FAKES = ["tests/fakes/kit*", "tests/fakes/st*.py", "tests/isaac_support.py"]
+ADAPTERS = ["exts/retake.isaac/retake/isaac/*.py", "exts/retake.core/retake/core/capture/*.py"]
+FAKES = ["tests/fakes/*", "tests/isaac_support.py"]
 
 
 def run_tests(paths: list[str], quick: bool, *options: str, **variables: str) -> dict[str, Any]:

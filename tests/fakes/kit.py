@@ -110,7 +110,7 @@ class FakeKit:
         return self
 
     def __exit__(self, *unused: object) -> None:
-        from retake.isaac import stops, writer
+        from retake.isaac import delivery, stops, writer
 
         for loop in self.loops:
             loop.close()
@@ -118,6 +118,7 @@ class FakeKit:
             asyncio.set_event_loop(None)
         stops.STOPS.uninstall()
         writer.writer_class.cache_clear()
+        delivery.delivery_class.cache_clear()
         for name in [n for n in sys.modules if _ours(n)]:
             del sys.modules[name]
         sys.modules.update(self._saved)

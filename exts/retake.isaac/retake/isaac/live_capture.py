@@ -22,6 +22,7 @@ from retake.core.errors import InputError, RetakeError, StageError
 from retake.isaac import kit, payload
 from retake.isaac.clock import Clock, Held, find_clock
 from retake.isaac.costs import CallbackCosts
+from retake.isaac.delivery import delivering
 from retake.isaac.hooks import Hooks
 from retake.isaac.products import camera_choices
 from retake.isaac.request import CaptureRequest, CaptureStatus, Phase
@@ -94,8 +95,6 @@ class LiveCapture:
             if self.request.contacts:
                 hooks.open_contacts()
             if products is None:
-                from retake.isaac.writer import delivering  # writer builds on this module
-
                 hooks.products.create(self.content.cameras)
                 hooks.attach(delivering(self))
             else:

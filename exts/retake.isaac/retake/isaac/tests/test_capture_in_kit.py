@@ -102,7 +102,7 @@ class TestAdapters(omni.kit.test.AsyncTestCase):
         assert settings.get("/retake/test") is None
 
     async def test_the_writer_is_registered(self) -> None:
-        """writer.py, by name, as scripts and the Synthetic Data Recorder ask for it."""
+        """writer.py, delivery.py, by name, as scripts and the Synthetic Data Recorder ask for it."""
         assert rep.WriterRegistry.get(writer.NAME) is not None
 
     async def test_render_products_are_made_and_destroyed(self) -> None:

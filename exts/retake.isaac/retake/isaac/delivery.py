@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Replicator writer underneath every recording: which annotators it asks for, and where a frame goes.
+
+A recording of our own attaches `delivering(capture)`; `writer.RetakeWriter` builds on the same class for scripts. Replicator's
+base class exists only inside Kit, so the class is built on first use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Protocol
+
+from retake.core.episode import CHANNELS
+from retake.isaac.kit import require
+from retake.isaac.payload import ANNOTATORS, CAMERA
+
+VERSION = "0.1.0"
+
+
+class Receiver(Protocol):
+    """Who takes Replicator's payloads: a `LiveCapture`."""
+
+    def deliver(self, data: Mapping[str, Any]) -> None:
+        """One rendered frame."""
+        ...
+
+
+@cache
+def delivery_class() -> Any:
+    """The writer class (one per process). Raises MissingDependencyError outside Kit."""
+    replicator = require("omni.replicator.core")
+
+    class RetakeDelivery(replicator.Writer):
+        """Hands every rendered frame to a receiver."""
+
+        def __init__(self, receiver: Receiver | None = None) -> None:
+            """`receiver`: who takes the frames; None until there is one."""
+            self.version = VERSION
+            self.data_structure = "renderProduct"
+            self.annotators = [*(replicator.AnnotatorRegistry.get_annotator(ANNOTATORS[c]) for c in CHANNELS), CAMERA]
+            self._receiver = receiver
+
+        def write(self, data: dict[str, Any]) -> None:
+            """One rendered frame."""
+            if self._receiver is not None:
+                self._receiver.deliver(data)
+
+        def write_metadata(self) -> None:
+            """The episode's header is the metadata."""
+
+    return RetakeDelivery
+
+
+def delivering(receiver: Receiver) -> Any:
+    """A writer that only hands frames on."""
+    return delivery_class()(receiver)
