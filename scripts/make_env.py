@@ -27,7 +27,7 @@ ENVIRONMENTS = {
         "project": ".[video,newton,export,worker,policy,ray]",
         "tools": [*TEST, *SERVICE, *CHECK],
     },
-    ".venv-worker": {"first": ["torch==2.13.0"], "project": ".[video,oscar,worker]", "tools": TEST},
+    ".venv-worker": {"first": ["torch==2.13.0"], "project": ".[video,oscar,tune,worker]", "tools": TEST},
 }
 FOLDERS = {".venv-test": ".venv"}
 MARKS = {".venv-test": ".synced-test"}

@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from diffusers.loaders import CosmosLoraLoaderMixin
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
@@ -49,7 +50,7 @@ class SafetyChecker(Protocol):
         ...
 
 
-class OscarPipeline(PromptStage, DiffusionPipeline):
+class OscarPipeline(PromptStage, CosmosLoraLoaderMixin, DiffusionPipeline):
     """OSCAR-2B: a realistic video that follows a robot skeleton, from one realistic first frame."""
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"

@@ -32,7 +32,7 @@ class OscarTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMi
     Arguments are architecture sizes; `retake.worker.oscar.keymap.architecture` reads them off a checkpoint's shapes.
     """
 
-    _supports_gradient_checkpointing = False
+    _supports_gradient_checkpointing = True
     _repeated_blocks = ["OscarBlock"]  # noqa: RUF012 - diffusers' own convention
     _no_split_modules = ["OscarBlock"]  # noqa: RUF012
     _skip_layerwise_casting_patterns = [  # noqa: RUF012 - what the reference computes in float32, and both ends
@@ -56,8 +56,10 @@ class OscarTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMi
         patch_size: tuple[int, int, int] = (1, 2, 2),
         rope_scale: tuple[float, float, float] = (1.0, 3.0, 3.0),
         control_alpha: float = CONTROL_ALPHA,
+        object_channels: int = 0,
     ) -> None:
         super().__init__()
+        self.gradient_checkpointing = False
         width = num_attention_heads * attention_head_dim
         patch = patch_size[0] * patch_size[1] * patch_size[2]
         self.patch_embed = CosmosPatchEmbed(in_channels + 2, width, patch_size, bias=False)
@@ -74,6 +76,17 @@ class OscarTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMi
         self.norm_out = FrameModulation(width, adaln_lora_dim, 2)
         self.proj_out = Fp32Linear(width, patch * out_channels, bias=False)
         self._rope_cache: dict[Any, tuple[Tensor, Tensor]] = {}
+        if object_channels:
+            self.add_object_embed(object_channels)
+
+    def add_object_embed(self, channels: int) -> None:
+        """Give the model a second control input, for latents of simulated objects: zero weights, so nothing changes yet."""
+        width = self.config["num_attention_heads"] * self.config["attention_head_dim"]
+        embed = CosmosPatchEmbed(channels, width, self.config["patch_size"], bias=False)
+        nn.init.zeros_(embed.proj.weight)
+        like = self.control_embed.proj.weight
+        self.object_embed = embed.to(like.device, like.dtype)
+        self.register_to_config(object_channels=channels)
 
     def enable_cache(self, config: Any) -> None:
         """diffusers' step/feature caches. Our block must be known to them first: unknown blocks are skipped or refused."""
@@ -95,6 +108,13 @@ class OscarTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMi
     def embed_control(self, control: Tensor) -> Tensor:
         """Skeleton latents (B, 16, T, h, w) -> their share of the tokens, (B, T*h*w/4, C), already scaled by alpha."""
         return self.control_alpha * self.control_embed(control.to(self.dtype)).flatten(1, 3)
+
+    @apply_forward_hook
+    def embed_objects(self, objects: Tensor) -> Tensor:
+        """Latents of the object control video (B, C, T, h, w) -> their share of the tokens, to be added to the skeleton's."""
+        if not self.config["object_channels"]:
+            raise ValueError("this model has no object embedding; it was not tuned with object control 'embed'")
+        return self.object_embed(objects.to(self.dtype)).flatten(1, 3)
 
     @property
     def control_alpha(self) -> float:
@@ -119,6 +139,7 @@ class OscarTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMi
         fps: float | None = None,
         control_tokens: Tensor | None = None,
         text_is_projected: bool = False,
+        object_latents: Tensor | None = None,
         return_dict: bool = True,
     ) -> Transformer2DModelOutput | tuple[Tensor]:
         """One network evaluation.
@@ -133,6 +154,7 @@ class OscarTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMi
             fps: accepted and unused, as in OSCAR.
             control_tokens: result of `embed_control`, batch 1 or B.
             text_is_projected: the text went through `project_text` before.
+            object_latents: (B, object_channels, T, h, w), for a model with an object embedding.
             return_dict: a named output instead of a tuple.
 
         Returns:
@@ -148,6 +170,8 @@ class OscarTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMi
                 )
             hidden_states, control = hidden_states.split([config["in_channels"], config["control_channels"]], dim=1)
             control_tokens = self.embed_control(control)
+        if object_latents is not None:
+            control_tokens = control_tokens + self.embed_objects(object_latents)
 
         dtype = self.dtype
         latents = hidden_states.to(dtype)
@@ -163,7 +187,10 @@ class OscarTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMi
         text = encoder_hidden_states.to(dtype) if text_is_projected else self.project_text(encoder_hidden_states)
         rope = self.rope_tables(frames, height, width, latents.device)
         for block in self.transformer_blocks:
-            tokens = block(tokens, text, embedding, lora, rope)
+            if torch.is_grad_enabled() and self.gradient_checkpointing:
+                tokens = self._gradient_checkpointing_func(block, tokens, text, embedding, lora, rope)
+            else:
+                tokens = block(tokens, text, embedding, lora, rope)
 
         shift, scale = self.norm_out(embedding, lora)
         by_frame = tokens.reshape(batch, frames, -1, tokens.shape[-1])
