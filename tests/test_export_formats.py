@@ -7,20 +7,24 @@ import itertools
 import json
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from export_runs import make_run, write_take
+from export_runs import make_header, make_run, write_take
 
 from retake.core.episode import open_episode
 from retake.core.export import ExportOptions, Selection, VideoOptions, export, gr00t, isaaclab, oscar
 from retake.core.export.encode import encode, read_segment
 from retake.core.export.physics import NEVER, physics_arrays, unpack_masks
 from retake.core.export.reader import Dataset
+from retake.core.export.records import ACTION, STATE, Schema
 from retake.core.export.urdf_out import robot_urdf
+from retake.core.export.vectors import actions, build_schema, states
 from retake.core.files import read_json, write_json
 from retake.core.oscar_episode import import_oscar
+from retake.core.robot import RobotSpec
 from retake.core.skeleton import skeleton_frames
 from retake.core.urdf import read_urdf
 from retake.core.video import read_video
@@ -243,3 +247,32 @@ def test_encoding_leaves_the_process_its_scheduling(tmp_path):
 
     encode(tmp_path / "v.mp4", frames(), 10, 4, VideoOptions())
     assert all(found <= before for found in (*seen, policies()))
+
+
+def test_what_nothing_commands_is_state_and_no_action(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    header = make_header(0)
+    (robot,) = header.robots
+    passive = robot.dof_names[1]
+    joints = tuple(replace(j, driven=j.name != passive) for j in robot.joints)
+    header = replace(header, robots=(replace(robot, joints=joints),))
+    assert RobotSpec.from_json(header.robots[0].to_json()).driven == header.robots[0].driven
+    schema = build_schema(header, {})
+    state, action = schema.vectors[STATE].names, schema.vectors[ACTION].names
+    assert f"{passive}.pos" in state
+    assert action == tuple(name for name in state if name != f"{passive}.pos")
+    for part in schema.action_slices:
+        assert set(action[part.start : part.end]) <= {n for s in schema.slices for n in state[s.start : s.end]}
+    assert Schema.from_json(schema.to_json()) == schema
+    parts = gr00t.modality(schema)
+    assert max(p["end"] for p in parts["action"].values()) == len(action) == len(state) - 1
+
+    run = make_run(tmp_path / "r", takes=1, header={"robots": header.robots})
+    episode = open_episode(run / "episode")
+    kept = [state.index(name) for name in action]
+    assert np.array_equal(actions(episode, "next-state")[:-1], states(episode)[1:, kept])
+    export([run], tmp_path / "d", ExportOptions("hdf5-isaaclab"))
+    assert isaaclab.problems(tmp_path / "d/dataset.hdf5") == []
+    with h5py.File(tmp_path / "d/dataset.hdf5") as file:
+        assert np.array_equal(file["data/demo_0/actions"][()], actions(episode).astype(np.float32))
+        assert np.array_equal(file["data/demo_0/obs/actions"][0], states(episode)[0, kept].astype(np.float32))

@@ -47,6 +47,8 @@ class JointSpec:
     """rad/s or m/s; infinite where the source states none."""
     effort_limit: float = np.inf
     """N·m or N; infinite where the source states none."""
+    driven: bool = True
+    """Whether something commands it. False for mimic followers and passive linkage joints: they are state, not action."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,11 @@ class RobotSpec:
     def dof_names(self) -> tuple[str, ...]:
         """Names of all movable joints, in the order of every joint array (D,)."""
         return tuple(joint.name for joint in self.joints if joint.kind != "fixed")
+
+    @cached_property
+    def driven(self) -> tuple[bool, ...]:
+        """Whether each movable joint is commanded, order of `dof_names`."""
+        return tuple(joint.driven for joint in self.joints if joint.kind != "fixed")
 
     def link_index(self, name: str) -> int:
         """Index of a link. Raises InputError naming the valid links."""
@@ -222,6 +229,7 @@ class RobotSpec:
                     "upper": number(j.upper),
                     "velocity_limit": number(j.velocity_limit),
                     "effort_limit": number(j.effort_limit),
+                    **({} if j.driven else {"driven": False}),
                 }
                 for j in self.joints
             ],
@@ -261,6 +269,7 @@ class RobotSpec:
                 limit(x["upper"]),
                 limit(x["velocity_limit"]),
                 limit(x["effort_limit"]),
+                bool(x.get("driven", True)),
             )
             for x in data["joints"]
         )

@@ -135,8 +135,9 @@ def _card(
         )
     yield from ("", "## Features", "", "| entry | meaning | unit |", "|---|---|---|")
     yield from (
-        f"| state[{s.start}:{s.end}], action[{s.start}:{s.end}] | {s.name} of {s.robot} | {s.unit} |"
-        for s in schema.slices
+        f"| {vector}[{s.start}:{s.end}] | {s.name} of {s.robot} | {s.unit} |"
+        for vector, parts in (("state", schema.slices), ("action", schema.action_slices))
+        for s in parts
     )
     yield from ("", "## Licences", "", "| of | terms | commercial use |", "|---|---|---|")
     for what, licence in licences:

@@ -21,10 +21,9 @@ ROTATIONS = (
 
 def modality(schema: Schema) -> dict[str, Any]:
     """The content of modality.json. Joint targets are absolute positions."""
-    state = {s.name: {"start": s.start, "end": s.end} for s in schema.slices}
     return {
-        "state": state,
-        "action": {name: {**part, "absolute": True} for name, part in state.items()},
+        "state": {s.name: {"start": s.start, "end": s.end} for s in schema.slices},
+        "action": {s.name: {"start": s.start, "end": s.end, "absolute": True} for s in schema.action_slices},
         "video": {key.rsplit(".", 1)[-1]: {"original_key": key} for key in schema.cameras},
         "annotation": {"human.task_description": {"original_key": "task_index"}},
     }

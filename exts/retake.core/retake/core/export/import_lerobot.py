@@ -186,7 +186,14 @@ def _import_one(
     columns = data.columns(row)
     state, action = columns[STATE], columns.get(ACTION)
     # Only an action vector that names the same joints is a joint target; anything else (deltas, poses) is not one.
-    targets = action is not None and data.schema.vectors[ACTION].names == data.schema.vectors[STATE].names
+    # What it does not name nothing commands: the state stands there.
+    names = data.schema.vectors[STATE].names
+    wanted = data.schema.vectors[ACTION].names if action is not None else ()
+    targets = bool(wanted) and set(wanted) <= set(names)
+    if targets and action is not None:
+        state_like = state.copy()
+        state_like[:, [names.index(name) for name in wanted]] = action
+        action = state_like
     header = EpisodeHeader(
         task=row.task,
         fps=data.schema.fps,

@@ -23,7 +23,7 @@ import numpy as np
 
 from retake.core.episode import Episode, open_episode
 from retake.core.export.encode import require
-from retake.core.export.records import ACTION, STATE, DatasetEpisode, Schema
+from retake.core.export.records import ACTION, STATE, Columns, DatasetEpisode, Schema
 from retake.core.export.staging import Entry, Staging
 from retake.core.export.tables import read_jsonl, write_jsonl
 from retake.core.export.writer import PROVENANCE, write_marker
@@ -57,7 +57,7 @@ class IsaacLabWriter:
             obs = demo.create_group("obs")
             for part_of in self.schema.slices:
                 obs.create_dataset(part_of.name, data=columns[STATE][:, part_of.start : part_of.end])
-            obs.create_dataset("actions", data=_last_action(columns[ACTION], columns[STATE]))
+            obs.create_dataset("actions", data=_last_action(columns[ACTION], _commanded(self.schema, columns)))
             if "episode" in episode.extra:
                 source = open_episode(episode.extra["episode"])
                 window = slice(episode.extra["start"], episode.extra["start"] + episode.length)
@@ -122,6 +122,12 @@ class IsaacLabWriter:
             yield from ((path, f"data/demo_{i}") for i in range(count))
         for entry in self.staging.entries():
             yield self.staging.parts / entry["part"], "demo"
+
+
+def _commanded(schema: Schema, columns: Columns) -> np.ndarray:
+    """(T, n): the state's entries that an action has, in the action's order."""
+    state = schema.vectors[STATE].names
+    return columns[STATE][:, [state.index(name) for name in schema.vectors[ACTION].names]]
 
 
 def _last_action(actions: np.ndarray, states: np.ndarray) -> np.ndarray:

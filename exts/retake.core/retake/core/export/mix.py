@@ -187,7 +187,8 @@ def align(opened: dict[str, Dataset], *, trust_units: bool = False) -> tuple[Sch
     if problems:
         raise ExportError("the sources cannot be mixed as they are: " + "; ".join(problems))
     slices = next((s.slices for s in schemas.values() if s.slices), ())
-    return replace(schema, slices=slices), notes
+    own = next((s.own_action_slices for s in schemas.values() if s.slices), ())
+    return replace(schema, slices=slices, own_action_slices=own), notes
 
 
 def _unit_doubts(name: str, data: Dataset) -> list[str]:

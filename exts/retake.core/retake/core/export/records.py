@@ -100,8 +100,15 @@ class Schema:
     cameras: Mapping[str, tuple[int, int]]
     """Feature key (`observation.images.<name>`) → (width, height), px."""
     slices: tuple[Slice, ...] = ()
-    """Meaning of the entries of `observation.state`, and of `action` in the same order."""
+    """Meaning of the entries of `observation.state`, and of `action` unless `own_action_slices` says otherwise."""
     units: Mapping[str, str] = field(default_factory=dict)
+    own_action_slices: tuple[Slice, ...] = ()
+    """Meaning of the entries of `action` where it has fewer than the state: what nothing commands is no action."""
+
+    @property
+    def action_slices(self) -> tuple[Slice, ...]:
+        """Meaning of the entries of `action`."""
+        return self.own_action_slices or self.slices
 
     def to_json(self) -> dict[str, Any]:
         """JSON form (meta/retake.json)."""
@@ -112,6 +119,7 @@ class Schema:
             "cameras": {k: list(v) for k, v in self.cameras.items()},
             "slices": [vars(s) for s in self.slices],
             "units": dict(self.units),
+            **({"action_slices": [vars(s) for s in self.own_action_slices]} if self.own_action_slices else {}),
         }
 
     @staticmethod
@@ -124,6 +132,7 @@ class Schema:
             {k: (int(v[0]), int(v[1])) for k, v in data["cameras"].items()},
             tuple(Slice(**s) for s in data["slices"]),
             dict(data["units"]),
+            tuple(Slice(**s) for s in data.get("action_slices", ())),
         )
 
     def differences(self, other: Schema, here: str = "this", there: str = "the other") -> list[str]:

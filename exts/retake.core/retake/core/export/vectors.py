@@ -2,7 +2,8 @@
 """State and action vectors of an Episode, and the schema they make.
 
 Per robot, in this order: arm joints (rad, m), finger joints, gripper openness (0 closed, 1 open). `state[t]` is the
-measurement at frame t, `action[t]` the target commanded after it, in the same order. float64 → float32 is the only change.
+measurement at frame t, `action[t]` the target commanded after it, in the same order, without the joints that nothing
+commands (mimic followers, passive linkages). float64 → float32 is the only change.
 """
 
 from __future__ import annotations
@@ -46,21 +47,28 @@ def build_schema(
             raise ExportError(choose("extra feature", extra, EXTRAS))
     single = len(header.robots) == 1
     slices: list[Slice] = []
+    commanded: list[Slice] = []
     names: list[str] = []
+    action: list[str] = []
     for robot in header.robots:
         prefix = "" if single else f"{robot.name}."
         label = "" if single else f"{robot.name}_"
         arm, fingers = _groups(robot)
         parts = (
-            ("arm", [f"{prefix}{robot.dof_names[i]}.pos" for i in arm], "rad or m"),
-            ("fingers", [f"{prefix}{robot.dof_names[i]}.pos" for i in fingers], "rad or m"),
-            ("gripper", [f"{prefix}{gripper.name}.open" for gripper in robot.grippers], "0..1, 1 = open"),
+            ("arm", [(f"{prefix}{robot.dof_names[i]}.pos", robot.driven[i]) for i in arm], "rad or m"),
+            ("fingers", [(f"{prefix}{robot.dof_names[i]}.pos", robot.driven[i]) for i in fingers], "rad or m"),
+            ("gripper", [(f"{prefix}{gripper.name}.open", True) for gripper in robot.grippers], "0..1, 1 = open"),
         )
         for kind, part, unit in parts:
-            if part:
-                slices.append(Slice(label + kind, len(names), len(names) + len(part), kind, unit, robot.name))  # type: ignore[arg-type]
-                names += part
-    vectors = {STATE: Vector("float32", tuple(names)), ACTION: Vector("float32", tuple(names))}
+            for out, all_names, chosen in (
+                (slices, names, [name for name, _ in part]),
+                (commanded, action, [name for name, driven in part if driven]),
+            ):
+                if chosen:
+                    end = len(all_names) + len(chosen)
+                    out.append(Slice(label + kind, len(all_names), end, kind, unit, robot.name))  # type: ignore[arg-type]
+                    all_names += chosen
+    vectors = {STATE: Vector("float32", tuple(names)), ACTION: Vector("float32", tuple(action))}
     dofs = [f"{'' if single else robot.name + '.'}{name}" for robot in header.robots for name in robot.dof_names]
     units = {STATE: "rad, m, openness 0..1", ACTION: "rad, m, openness 0..1"}
     for channel, unit in (("velocity", "rad/s, m/s"), ("effort", "N·m, N")):
@@ -78,23 +86,29 @@ def build_schema(
     vectors[SOURCE_TIME], vectors[SOURCE_FRAME] = Vector("float64"), Vector("int64")
     units[SOURCE_TIME] = "s, simulation time"
     robot_type = "+".join(robot.name for robot in header.robots) or "none"
-    return Schema(int(header.fps), robot_type, vectors, cameras, tuple(slices), units)
+    own = tuple(commanded) if action != names else ()
+    return Schema(int(header.fps), robot_type, vectors, cameras, tuple(slices), units, own)
 
 
 def _pose_names(bodies: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{body}.{part}" for body in bodies for part in ("x", "y", "z", "qw", "qx", "qy", "qz"))
 
 
-def _vector(robot: RobotSpec, q: np.ndarray, openness: np.ndarray) -> np.ndarray:
-    """(T, n) arm joints, finger joints, openness of one robot."""
-    arm, fingers = _groups(robot)
+def _vector(robot: RobotSpec, q: np.ndarray, openness: np.ndarray, *, commanded: bool = False) -> np.ndarray:
+    """(T, n) arm joints, finger joints, openness of one robot; with `commanded`, of its driven joints only."""
+    arm, fingers = ([i for i in part if robot.driven[i] or not commanded] for part in _groups(robot))
     return np.concatenate([q[:, arm], q[:, fingers], openness], axis=1)
 
 
-def states(episode: Episode) -> np.ndarray:
-    """(T, n) float64 measurements of every frame of the episode."""
+def states(episode: Episode, *, commanded: bool = False) -> np.ndarray:
+    """(T, n) float64 measurements of every frame of the episode; with `commanded`, the entries an action has."""
     parts = [
-        _vector(robot, episode.joint(robot.name, "position"), episode.gripper_openness(robot.name))
+        _vector(
+            robot,
+            episode.joint(robot.name, "position"),
+            episode.gripper_openness(robot.name),
+            commanded=commanded,
+        )
         for robot in episode.header.robots
     ]
     return np.concatenate(parts, axis=1) if parts else np.zeros((len(episode), 0))
@@ -110,7 +124,7 @@ def actions(episode: Episode, source: str = "commanded") -> np.ndarray:
         raise ExportError(choose("source of actions", source, ACTIONS))
     following = np.minimum(np.arange(len(episode)) + 1, len(episode) - 1)
     if source == "next-state":
-        return states(episode)[following]
+        return states(episode, commanded=True)[following]
     if "target" not in episode.header.joint_channels:
         raise ExportError(
             f"{episode.path} recorded no commanded targets, so it has no true actions; `--action next-state` takes the "
@@ -123,7 +137,7 @@ def actions(episode: Episode, source: str = "commanded") -> np.ndarray:
         for g, gripper in enumerate(robot.grippers):
             if not gripper.finger_joints:
                 openness[:, g] = episode.gripper_openness(robot.name)[following, g]
-        parts.append(_vector(robot, target, openness))
+        parts.append(_vector(robot, target, openness, commanded=True))
     return np.concatenate(parts, axis=1) if parts else np.zeros((len(episode), 0))
 
 

@@ -24,8 +24,10 @@ class Observation:
     """float32 `observation.state` (datasets.md): rad, m, openness."""
     task: str
     names: tuple[str, ...] = ()
-    """Names of the state's (and the action's) entries."""
+    """Names of the state's entries."""
     slices: tuple[Slice, ...] = ()
+    action_slices: tuple[Slice, ...] = ()
+    """Parts of the action, in order; empty = those of the state."""
 
 
 @runtime_checkable

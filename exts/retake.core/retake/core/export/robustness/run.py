@@ -158,7 +158,9 @@ def _simulated(made: Plan, item: Item, policy: Policy, count: int, check_cancel:
 
 def _ask(made: Plan, policy: Policy, images: dict[str, np.ndarray], state: np.ndarray, task: str) -> np.ndarray:
     policy.reset()
-    observation = Observation(images, state.copy(), task, made.schema.vectors[STATE].names, made.schema.slices)
+    observation = Observation(
+        images, state.copy(), task, made.schema.vectors[STATE].names, made.schema.slices, made.schema.action_slices
+    )
     return as_actions(policy.infer(observation), policy.name)
 
 
@@ -188,7 +190,7 @@ def _results(
 ) -> tuple[list[WorldResult], list[Picture], dict[str, Any]]:
     """Normalise, compare, and pick the worst worlds' pictures."""
     names, kinds = made.schema.vectors[ACTION].names, [""] * made.schema.vectors[ACTION].width
-    for part in made.schema.slices:
+    for part in made.schema.action_slices:
         kinds[part.start : part.end] = [part.kind] * (part.end - part.start)
     moving, scale = moving_entries(np.concatenate([w.truth for w, _ in windows]), kinds)
     worlds: list[WorldResult] = []

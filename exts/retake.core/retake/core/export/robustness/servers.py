@@ -134,11 +134,12 @@ class Gr00tPolicy:
         if isinstance(actions, dict) and "error" in actions:
             raise WorkerError(f"{self.name} refused the observation: {actions['error']}")
         actions = {str(key).removeprefix("action."): np.asarray(value) for key, value in actions.items()}
-        missing = [s.name for s in observation.slices if s.name not in actions]
+        wanted = observation.action_slices or observation.slices
+        missing = [s.name for s in wanted if s.name not in actions]
         if missing:
             raise WorkerError(f"{self.name} gave no action {', '.join(missing)}; it gave {', '.join(sorted(actions))}")
         columns = []
-        for part in observation.slices:
+        for part in wanted:
             values = actions[part.name]
             values = values[0] if values.ndim == 3 else values
             columns.append(values.reshape(len(values), -1) if values.ndim > 1 else values[:, None])
