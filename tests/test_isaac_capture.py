@@ -76,7 +76,7 @@ def test_the_captured_episode_is_the_source(
             lag=lambda update: int(lags[update % 400]),
             physics_dt_s=1 / 120,
             gpu=version != "4.5" and bool(rng.random() < 0.5),
-            contacts=True,
+            contacts="on",
         ) as kit,
     ):
         if stopped_in_between:
@@ -427,7 +427,7 @@ class TestPlantedFaults:
         from retake.isaac import stage_reader
 
         source = motion()
-        check_exact(run(tmp_path / "a", source, contacts=True).episode, source, 4, contacts=True)
+        check_exact(run(tmp_path / "a", source, contacts="on").episode, source, 4, contacts=True)
         original = stage_reader.decode_contact
 
         def flipped(*arguments: Any) -> Any:
@@ -435,6 +435,6 @@ class TestPlantedFaults:
             return replace(found, normal=tuple(-v for v in found.normal))
 
         monkeypatch.setattr(stage_reader, "decode_contact", flipped)
-        capture = run(tmp_path / "b", source, contacts=True)
+        capture = run(tmp_path / "b", source, contacts="on")
         with pytest.raises(AssertionError):
             check_exact(capture.episode, source, 4, contacts=True)

@@ -26,7 +26,7 @@ from retake.core.errors import InputError, RetakeError
 from retake.core.run_store import create_run
 from retake.isaac import kit, processes
 from retake.isaac.live_capture import LiveCapture
-from retake.isaac.options import EXTRA, load_autorun
+from retake.isaac.options import EXTRA, load_autorun, quits
 from retake.isaac.request import CaptureRequest, Phase
 from retake.isaac.stepped import drive_stepped
 
@@ -75,7 +75,11 @@ async def run(request: CaptureRequest, options: Mapping[str, Any], settings: Map
         await open_stage(Path(options["stage"]))
     capture = LiveCapture(request, settings=settings)
     capture.start()
-    controller = Trajectory.load(Path(options["trajectory"]), capture) if options["trajectory"] else None
+    try:
+        controller = Trajectory.load(Path(options["trajectory"]), capture) if options["trajectory"] else None
+    except BaseException:
+        capture.close("no trajectory")  # what is refused leaves no trace on the stage
+        raise
     if controller is not None and not request.frames:
         capture.limit(controller.frames(request.fps))
     say(f"recording {len(capture.content.robots) if capture.content else 0} robots to {request.output}")
@@ -197,13 +201,14 @@ class Trajectory:
         self._capture.command(self.joints, self.target(self._capture.time_s))
 
 
-def start(path: Path, *, quit_after: bool = True, post_quit: Callable[[int], None] | None = None) -> Any:
-    """Schedule an autorun on Kit's loop and quit with its exit code (the extension's start-up calls this)."""
+def start(path: Path, *, post_quit: Callable[[int], None] | None = None) -> Any:
+    """Schedule an autorun on Kit's loop and quit with its exit code (the extension's start-up calls this), unless the
+    file or the settings say `quit: false`."""
 
     async def whole() -> None:
         code = await run_file(path)
         say(f"exit code {code}")
-        if quit_after:
+        if quits(path):
             (post_quit or _quit)(code)
 
     return asyncio.ensure_future(whole())

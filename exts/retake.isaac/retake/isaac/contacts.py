@@ -13,6 +13,7 @@ from typing import Any
 from pxr import Sdf, Usd
 
 from retake.core.episode import Contact
+from retake.core.robot import RobotSpec
 from retake.isaac.kit import optional
 
 API = "PhysxContactReportAPI"
@@ -31,6 +32,8 @@ class ContactReports:
         self._simulation: Any = None
         self._to_path: Any = None
         self._names: dict[int, str] = {}
+        self.added: tuple[str, ...] = ()
+        """Bodies that had no report of their own: opening and closing makes the engine read them again."""
 
     @property
     def available(self) -> bool:
@@ -42,15 +45,30 @@ class ContactReports:
         tools, physx = optional("pxr.PhysicsSchemaTools"), optional("omni.physx")
         if tools is None or physx is None or not _engine_is_physx():
             return
-        layer = Sdf.Layer.CreateAnonymous("retake-contacts")
-        self._stage.GetSessionLayer().subLayerPaths.append(layer.identifier)
-        with Usd.EditContext(self._stage, Usd.EditTarget(layer)):
-            for path in self._bodies:
-                prim = self._stage.OverridePrim(path)
-                prim.AddAppliedSchema(API)
-                prim.CreateAttribute(THRESHOLD, Sdf.ValueTypeNames.Float).Set(0.0)
-        self._layer, self._to_path = layer, tools.intToSdfPath
+        self.added = tuple(path for path in self._bodies if not _reports(self._stage.GetPrimAtPath(path)))
+        if self.added:  # a body that reports already is left alone
+            layer = Sdf.Layer.CreateAnonymous("retake-contacts")
+            with Sdf.ChangeBlock():
+                for path in self.added:
+                    spec = Sdf.CreatePrimInLayer(layer, path)
+                    spec.SetInfo("apiSchemas", Sdf.TokenListOp.Create(prependedItems=[API]))
+                    Sdf.AttributeSpec(spec, THRESHOLD, Sdf.ValueTypeNames.Float).default = 0.0
+            self._stage.GetSessionLayer().subLayerPaths.append(layer.identifier)
+            self._layer = layer
+        self._to_path = tools.intToSdfPath
         self._simulation = physx.get_physx_simulation_interface()
+
+    @property
+    def cost(self) -> str:
+        """What switching them on costs, as a sentence; empty where nothing had to be switched on."""
+        if not self.added:
+            return ""
+        return (
+            f"contact reports were switched on for {len(self.added)} bodies of a stage that may be rendering already: the "
+            "engine and the renderer read them again at Record and at the end (a user measured 13.9 GB of video memory "
+            "for a large scene, 32 MB before its first Play: IsaacSim#467); /exts/retake.isaac/contacts=off records "
+            "without, and bodies with PhysxContactReportAPI on the stage cost nothing"
+        )
 
     def read(self) -> tuple[RawContact, ...]:
         """Contacts of the step that just ended."""
@@ -81,6 +99,32 @@ class ContactReports:
         if number not in self._names:
             self._names[number] = str(self._to_path(number))
         return self._names[number]
+
+
+def reported_bodies(robots: Sequence[RobotSpec], movable: Sequence[str], wanted: str) -> tuple[str, ...]:
+    """Prim paths whose contacts are asked for: movable objects, and of each robot its gripper links (`auto`) or every
+    link (`on`). A contact of two bodies is told when one of them reports, so `auto` misses only the arm against scenery."""
+    if wanted == "off":
+        return ()
+    links: list[str] = []
+    for robot in robots:
+        hands = {name for gripper in robot.grippers for name in (gripper.ee_link, *_fingers(robot, gripper))}
+        links += [link.prim_path for link in robot.links if wanted == "on" or link.name in hands]
+    return (*links, *movable)
+
+
+def _fingers(robot: RobotSpec, gripper: Any) -> tuple[str, ...]:
+    """Links that the finger joints move, and what hangs on them."""
+    moved = {joint.child_link for joint in robot.joints if joint.name in gripper.finger_joints}
+    while more := {j.child_link for j in robot.joints if j.parent_link in moved} - moved:
+        moved |= more
+    return tuple(robot.links[index].name for index in sorted(moved))
+
+
+def _reports(prim: Usd.Prim) -> bool:
+    """Whether a prim has the report API: from the metadata, because the schema's plugin may not be loaded."""
+    applied = prim.GetMetadata("apiSchemas") if prim else None
+    return bool(applied) and API in applied.GetAppliedItems()
 
 
 def decode_contact(raw: RawContact, metres_per_unit: float, rotate: Any, dt_s: float) -> Contact:

@@ -7,7 +7,7 @@ base class exists only inside Kit, so the class is built on first use.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any, Protocol
 
@@ -34,11 +34,12 @@ def delivery_class() -> Any:
     class RetakeDelivery(replicator.Writer):
         """Hands every rendered frame to a receiver."""
 
-        def __init__(self, receiver: Receiver | None = None) -> None:
-            """`receiver`: who takes the frames; None until there is one."""
+        def __init__(self, receiver: Receiver | None = None, channels: Collection[str] = CHANNELS) -> None:
+            """`receiver`: who takes the frames; None until there is one. What is not among `channels` is not rendered."""
             self.version = VERSION
             self.data_structure = "renderProduct"
-            self.annotators = [*(replicator.AnnotatorRegistry.get_annotator(ANNOTATORS[c]) for c in CHANNELS), CAMERA]
+            wanted = [ANNOTATORS[c] for c in CHANNELS if c == "rgb" or c in channels]
+            self.annotators = [*map(replicator.AnnotatorRegistry.get_annotator, wanted), CAMERA]
             self._receiver = receiver
 
         def write(self, data: dict[str, Any]) -> None:
@@ -52,6 +53,6 @@ def delivery_class() -> Any:
     return RetakeDelivery
 
 
-def delivering(receiver: Receiver) -> Any:
+def delivering(receiver: Receiver, channels: Collection[str] = CHANNELS) -> Any:
     """A writer that only hands frames on."""
-    return delivery_class()(receiver)
+    return delivery_class()(receiver, channels)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 
 import omni.ext  # type: ignore[import-not-found]
 
@@ -28,7 +27,7 @@ class RetakeExtension(omni.ext.IExt):
         except RetakeError as error:
             log.error("Retake is incomplete: %s", error)
         path = str(options.read("autorun", ""))
-        self._autorun = autorun.start(Path(path), quit_after=bool(options.read("quit", True))) if path else None
+        self._autorun = autorun.start(options.locate(path)) if path else None
 
     def on_shutdown(self) -> None:
         """Complete running recordings, then take everything back."""

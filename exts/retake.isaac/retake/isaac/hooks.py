@@ -11,12 +11,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from retake.core.errors import InputError
-from retake.isaac import kit, ticks
-from retake.isaac.contacts import ContactReports
+from retake.isaac import kit, picture_quality, ticks
+from retake.isaac.camera_text import what_is_lost
+from retake.isaac.contacts import ContactReports, reported_bodies
 from retake.isaac.products import Products
+from retake.isaac.request import CaptureRequest
 from retake.isaac.settings_guard import SettingsGuard
-from retake.isaac.stage_reader import StageContent
+from retake.isaac.stage_reader import CameraChoice, StageContent
 from retake.isaac.tensors import TensorReader
+from retake.isaac.tick_rates import TickRates
 
 ASYNC = ("/app/asyncRendering", "/app/asyncRenderingLowLatency", "/omni/replicator/asyncRendering")
 CAPTURE_ON_PLAY = "/omni/replicator/captureOnPlay"
@@ -34,9 +37,10 @@ class Hooks:
         self.notes: list[str] = []
         specs = [robot.spec for robot in content.robots]
         self._movable = [item.spec.prim_path for item in content.objects if item.spec.movable]
-        self._links = [link.prim_path for spec in specs for link in spec.links]
+        self._robots = specs
         self.tensors = TensorReader(specs, self._movable)
         self.contacts: ContactReports | None = None
+        self._ticks = TickRates(stage, [camera.prim_path for camera in content.cameras])
         self._subscriptions: list[ticks.Subscription] = []
         self._writer: Any = None
         self._on_play_before: Any = None
@@ -55,10 +59,24 @@ class Hooks:
         if history is not None and int(history) < 3:
             self.notes.append(f"{HISTORY} is {history}; Replicator needs 3 for exact frame data")
 
-    def open_contacts(self) -> None:
-        """Contact reports of every link and movable object."""
-        self.contacts = ContactReports(self.stage, self._links + self._movable)
+    def prepare_pictures(self, request: CaptureRequest) -> dict[str, Any]:
+        """Tick rates, antialiasing; returns the renderer's settings for the episode's header. Notes what is lost."""
+        self._ticks.open()
+        picture_quality.apply(self.guard, request.antialiasing)
+        cameras = self.content.cameras
+        self.notes += filter(None, (self._ticks.note, picture_quality.advice(self.guard, [c.size for c in cameras])))
+        self.notes += what_is_lost([CameraChoice(c.prim_path, c.size, c.name, c.channels) for c in cameras])
+        return {"renderer": picture_quality.recorded(self.guard)}
+
+    def open_contacts(self, wanted: str) -> None:
+        """Contact reports of movable objects and gripper links (`auto`), of every link (`on`), or none (`off`)."""
+        bodies = reported_bodies(self._robots, self._movable, wanted)
+        if not bodies:
+            return
+        self.contacts = ContactReports(self.stage, bodies)
         self.contacts.open()
+        if self.contacts.cost:
+            self.notes.append(self.contacts.cost)
 
     def subscribe(
         self, step: Callable[[float], None], pause: Callable[[], None], stop: Callable[[], None],
@@ -107,6 +125,7 @@ class Hooks:
         if writer is not None:
             undo.append(("the writer", writer.detach))
         undo.append(("render products", self.products.close))
+        undo.append(("tick rates", self._ticks.close))
         if before is not None:
             orchestrator = kit.require("omni.replicator.core").orchestrator
             undo.append(("capture on play", lambda: orchestrator.set_capture_on_play(bool(before))))

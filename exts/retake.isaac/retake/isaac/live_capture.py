@@ -20,6 +20,7 @@ from retake.core.capture import FramePairer, PairedFrame, PairingCounts, Recorde
 from retake.core.episode import CameraSpec, Episode, Frame
 from retake.core.errors import InputError, RetakeError, StageError
 from retake.isaac import kit, payload
+from retake.isaac.camera_text import parse_channels
 from retake.isaac.clock import Clock, Held, find_clock
 from retake.isaac.costs import CallbackCosts
 from retake.isaac.delivery import delivering
@@ -82,7 +83,8 @@ class LiveCapture:
         if stage is None:
             raise StageError("no stage is open; open one with a robot and a camera first")
         _check_writable(Path(self.request.output))
-        choices = self.request.camera_choices() if products is None else camera_choices(stage, products)
+        channels = parse_channels(self.request.channels)
+        choices = self.request.camera_choices() if products is None else camera_choices(stage, products, channels)
         objects = self.request.objects or None
         self.content = read_content(stage, robots=self.request.robots, cameras=choices, objects=objects)
         self._identity = StageIdentity.of(stage, self.content)
@@ -92,11 +94,12 @@ class LiveCapture:
         self._hooks = hooks = Hooks(stage, self.content)
         try:
             hooks.prepare_settings(live=not self.stepped)
-            if self.request.contacts:
-                hooks.open_contacts()
+            self._header_settings = {**hooks.prepare_pictures(self.request), **self._header_settings}
+            hooks.open_contacts(self.request.contacts)
             if products is None:
                 hooks.products.create(self.content.cameras)
-                hooks.attach(delivering(self))
+                recorded = {channel for camera in self.content.cameras for channel in camera.channels}
+                hooks.attach(delivering(self, recorded))
             else:
                 hooks.products.adopt(products, self.content.cameras)
             specs = {camera.name: camera for camera in self.content.cameras}

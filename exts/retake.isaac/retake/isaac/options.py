@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kit settings below /exts/retake.isaac: every option of the panel and of headless runs has one.
+"""Kit settings below /exts/retake.isaac: every option of the panel, the writer and headless runs has one.
 
-Values come from config/extension.toml, the command line (`--/exts/retake.isaac/fps=30`) or an autorun YAML.
+Values come from config/extension.toml, the command line (`--/exts/retake.isaac/fps=30`) or an autorun YAML. Panel and
+writer start from the settings; an autorun starts from its file, and a setting that differs from its default wins over
+the file: it was given for this one run. Kit does not tell a default from the same value on the command line.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ from typing import Any
 
 from retake.core.config import load_yaml
 from retake.core.errors import InputError
-from retake.isaac.kit import require
-from retake.isaac.request import SETTINGS, CaptureRequest, request_from
+from retake.isaac.kit import optional, require
+from retake.isaac.processes import repository
+from retake.isaac.request import SETTINGS, CaptureRequest, convert, request_from
 
 EXTRA = {
     "autorun": "",
@@ -34,18 +37,35 @@ def read(name: str, default: Any = None) -> Any:
     return default if value is None else value
 
 
-def request_from_settings(**changes: Any) -> CaptureRequest:
-    """The capture request that the settings describe; `changes` win."""
-    values = {}
+def given() -> dict[str, Any]:
+    """Settings that differ from their defaults, converted; names as in CaptureRequest and EXTRA. Raises InputError."""
+    out: dict[str, Any] = {}
     for item in dataclasses.fields(CaptureRequest):
-        value = read(item.name)
+        value, default = read(item.name), getattr(CaptureRequest, item.name)
         if value is not None and value != "":
-            values[item.name] = value
-    return request_from({**values, **changes})
+            converted = getattr(request_from({item.name: value}), item.name)
+            if converted != default:
+                out[item.name] = converted
+    for name, default in EXTRA.items():
+        value = read(name)
+        if value is not None and value != "":
+            converted = convert(name, value, default)
+            if converted != default:
+                out[name] = converted
+    return out
+
+
+def request_from_settings(**changes: Any) -> CaptureRequest:
+    """The capture request that the settings describe; `changes` win. Raises InputError naming a wrong setting."""
+    names = {item.name for item in dataclasses.fields(CaptureRequest)}
+    return request_from({**{name: value for name, value in given().items() if name in names}, **changes})
 
 
 def load_autorun(path: Path) -> tuple[CaptureRequest, dict[str, Any]]:
-    """(what to record, the other options) of an autorun YAML. Raises InputError naming file and key."""
+    """(what to record, the other options) of an autorun YAML and the settings given beside it.
+
+    Raises InputError naming file and key.
+    """
     data = load_yaml(path)
     if not isinstance(data, dict):
         raise InputError(f"{path}: expected a mapping of settings like config/autorun.yaml")
@@ -55,5 +75,27 @@ def load_autorun(path: Path) -> tuple[CaptureRequest, dict[str, Any]]:
         raise InputError(
             f"{path}: unknown setting {sorted(unknown)[0]!r}; valid: {', '.join(sorted(names | set(EXTRA)))}"
         )
-    request = request_from({key: value for key, value in data.items() if key in names})
-    return request, {**EXTRA, **{key: value for key, value in data.items() if key in EXTRA}}
+    told = given() if optional("carb.settings") is not None else {}
+    asked = {**data, **told}
+    request = request_from({key: value for key, value in asked.items() if key in names})
+    others = {key: convert(key, value, EXTRA[key]) for key, value in asked.items() if key in EXTRA}
+    for name in ("stage", "trajectory", "config"):
+        if others.get(name):
+            others[name] = str(locate(others[name], path))
+    return request, {**EXTRA, **others}
+
+
+def quits(path: Path) -> bool:
+    """Whether the application is left after this autorun; a file that cannot be read is left with its exit code."""
+    try:
+        return bool(load_autorun(path)[1]["quit"])
+    except (InputError, OSError):
+        return True
+
+
+def locate(text: str, beside: Path | None = None) -> Path:
+    """A file named in a setting: relative paths count from where the user stands, else from the autorun file's folder,
+    else from the checkout. The first that exists; the user's own place where none does."""
+    path = Path(text).expanduser()
+    places = [Path.cwd(), *([] if beside is None else [beside.absolute().parent]), repository()]
+    return next((place / path for place in places if (place / path).exists()), Path.cwd() / path)

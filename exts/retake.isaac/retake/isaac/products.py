@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from retake.core.episode import CameraSpec
+from retake.core.episode import CHANNELS, CameraSpec
+from retake.core.episode.records import Channel
 from retake.core.errors import StageError
 from retake.isaac.kit import require
 from retake.isaac.stage_reader import CameraChoice
@@ -55,7 +56,9 @@ def product_path(product: Any) -> str:
     return str(product.path if hasattr(product, "path") else product)
 
 
-def camera_choices(stage: Any, products: Sequence[Any]) -> tuple[CameraChoice, ...]:
+def camera_choices(
+    stage: Any, products: Sequence[Any], channels: Sequence[Channel] = CHANNELS
+) -> tuple[CameraChoice, ...]:
     """Camera and resolution behind each render product. Raises StageError naming a product that has none."""
     out: list[CameraChoice] = []
     for product in products:
@@ -69,5 +72,6 @@ def camera_choices(stage: Any, products: Sequence[Any]) -> tuple[CameraChoice, .
         name = str(targets[0].name)
         if name in names:
             name = next(f"{name}_{n}" for n in range(2, 1000) if f"{name}_{n}" not in names)
-        out.append(CameraChoice(str(targets[0]), (int(resolution[0]), int(resolution[1])), name))
+        size = (int(resolution[0]), int(resolution[1]))
+        out.append(CameraChoice(str(targets[0]), size, name, tuple(channels)))
     return tuple(out)

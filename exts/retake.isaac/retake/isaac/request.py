@@ -11,10 +11,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from retake.core.capture import WhenFull
+from retake.core.episode import CHANNELS
 from retake.core.errors import InputError, choose
+from retake.isaac.camera_text import camera_from_mapping, parse_camera, parse_channels
 from retake.isaac.stage_reader import CameraChoice
 
 Mode = Literal["auto", "live", "stepped"]
+Contacts = Literal["auto", "on", "off"]
+Antialiasing = Literal["as-is", "dlss-quality", "dlaa"]
+CHOICES: dict[str, tuple[str, ...]] = {
+    "mode": ("auto", "live", "stepped"),
+    "when_full": ("wait", "refuse"),
+    "contacts": ("auto", "on", "off"),
+    "antialiasing": ("as-is", "dlss-quality", "dlaa"),
+}
+"""Settings with a few valid words."""
 SETTINGS = "/exts/retake.isaac"
 """Every option is a setting below this path; the panel and the command line set the same ones."""
 
@@ -28,7 +39,7 @@ class CaptureRequest:
     robots: tuple[str, ...] = ()
     """Robot prim paths; empty = every articulation."""
     cameras: tuple[str, ...] = ()
-    """Camera prim paths; empty = the first camera."""
+    """Cameras, each as PRIM_PATH[@WIDTHxHEIGHT][:rgb+depth+…] (`camera_text`); empty = the first camera."""
     objects: tuple[str, ...] = ()
     """Object prim paths; empty = every rigid body that is no robot."""
     task: str = ""
@@ -36,20 +47,29 @@ class CaptureRequest:
     """Frames per second of the episode; must divide the physics rate."""
     width: int = 640
     height: int = 480
+    """Image size of every camera that names none of its own."""
+    channels: tuple[str, ...] = CHANNELS
+    """Channels of every camera that names none of its own; rgb always."""
     frames: int = 0
     """Stop after so many frames; 0 = until stopped."""
     mode: Mode = "auto"
     """live: beside the running timeline; stepped: the timeline waits for each frame; auto: live where it is exact."""
     rt_subframes: int = 1
     """Renders per frame in stepped mode (temporal effects settle)."""
-    contacts: bool = True
+    contacts: Contacts = "auto"
+    """auto: contact reports of the objects and gripper links; on: of every link, too; off: none."""
+    antialiasing: Antialiasing = "as-is"
+    """as-is: the application's; dlss-quality, dlaa: set while recording, and put back."""
+    undistort: bool = False
+    """Record the picture of a calibrated lens as a pinhole sees it; the change is in the episode's settings."""
     queue_frames: int = 8
     when_full: WhenFull = "wait"
     seed: int = 0
 
     def camera_choices(self) -> tuple[CameraChoice, ...]:
-        """The chosen cameras at the chosen size; an empty path means the stage's first camera."""
-        return tuple(CameraChoice(path, (self.width, self.height)) for path in self.cameras or ("",))
+        """The chosen cameras at their sizes; an empty path means the stage's first camera. Raises InputError."""
+        size, channels = (self.width, self.height), parse_channels(self.channels)
+        return tuple(parse_camera(text, size, channels) for text in self.cameras or ("",))
 
     def checked(self) -> CaptureRequest:
         """This request, if its numbers make sense. Raises InputError naming the setting."""
@@ -60,9 +80,12 @@ class CaptureRequest:
                 f"fps {self.fps}, size {self.width}x{self.height} and queue_frames {self.queue_frames} must be positive, "
                 f"frames {self.frames} not negative"
             )
-        for name, valid in (("mode", ("auto", "live", "stepped")), ("when_full", ("wait", "refuse"))):
+        if self.rt_subframes < 1:
+            raise InputError(f"{SETTINGS}/rt_subframes is {self.rt_subframes}; at least one render per frame is needed")
+        for name, valid in CHOICES.items():
             if getattr(self, name) not in valid:
                 raise InputError(choose(f"{SETTINGS}/{name}", str(getattr(self, name)), valid))
+        self.camera_choices()
         folder = Path(self.output)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"{folder} is not an empty folder; an episode needs a folder of its own")
@@ -79,17 +102,24 @@ def request_from(values: Mapping[str, Any]) -> CaptureRequest:
     for name, value in values.items():
         if name not in fields:
             raise InputError(choose("capture setting", name, fields))
-        out[name] = _convert(name, value, getattr(CaptureRequest, name))
+        out[name] = convert(name, value, getattr(CaptureRequest, name))
     return CaptureRequest(**out)
 
 
-def _convert(name: str, value: Any, default: Any) -> Any:
+TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+def convert(name: str, value: Any, default: Any) -> Any:
+    """A loose value as the kind of its default. Raises InputError naming the setting."""
     try:
         if isinstance(default, tuple):
             items = value.split(",") if isinstance(value, str) else value
-            return tuple(str(item).strip() for item in items if str(item).strip())
+            texts = [camera_from_mapping(item) if isinstance(item, Mapping) else str(item).strip() for item in items]
+            return tuple(text for text in texts if text)
         if isinstance(default, bool):
-            return value if isinstance(value, bool) else str(value).strip().lower() in ("1", "true", "yes", "on")
+            return value if isinstance(value, bool) else str(value).strip().lower() in TRUE
+        if name == "contacts" and str(value).strip().lower() in (*TRUE, *FALSE):  # as a switch: recordings of before
+            return "on" if str(value).strip().lower() in TRUE else "off"
         return type(default)(value)
     except (TypeError, ValueError):
         raise InputError(f"{SETTINGS}/{name} needs a {type(default).__name__}; found {value!r}") from None

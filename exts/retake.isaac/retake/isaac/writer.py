@@ -18,13 +18,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from retake.core.episode import CHANNELS
 from retake.core.errors import InputError
 from retake.isaac.delivery import delivery_class
 from retake.isaac.kit import require
 from retake.isaac.live_capture import LiveCapture
-from retake.isaac.request import CaptureStatus, Phase, request_from
+from retake.isaac.options import request_from_settings
+from retake.isaac.request import CaptureStatus, Phase
 
 NAME = "RetakeWriter"
+SETTABLE = ("rt_subframes", "antialiasing", "undistort", "queue_frames", "when_full")
+"""Settings that the writer takes by name beside those of its signature."""
 
 
 @cache
@@ -39,27 +43,33 @@ def writer_class() -> Any:
             output_dir: str = "",
             robot: str | Sequence[str] = (),
             objects: str | Sequence[str] = (),
-            task: str = "",
-            fps: float = 15.0,
-            frames: int = 0,
-            contacts: bool = True,
-            seed: int = 0,
+            task: str | None = None,
+            fps: float | None = None,
+            frames: int | None = None,
+            contacts: str | bool | None = None,
+            channels: str | Sequence[str] | None = None,
+            seed: int | None = None,
             settings: Mapping[str, Any] | None = None,
+            **others: Any,
         ) -> None:
             """`output_dir`: empty folder for the episode. `robot`, `objects`: prim paths; empty = found on the stage.
 
-            `fps` must divide the physics rate.
+            `fps` must divide the physics rate. `others`: settings of /exts/retake.isaac by name (SETTABLE). What is not
+            given is what the settings say; sizes and cameras are those of the render products.
             """
-            super().__init__()
             self._settings = settings
             self._request = None
             if output_dir:
-                self._request = request_from(
-                    {
-                        "output": str(Path(output_dir).absolute()), "robots": robot, "objects": objects, "task": task,
-                        "fps": fps, "frames": frames, "contacts": contacts, "seed": seed, "mode": "live",
-                    }
+                told = {
+                    "robots": robot or None, "objects": objects or None, "task": task, "fps": fps, "frames": frames,
+                    "contacts": contacts, "channels": channels, "seed": seed,
+                    **{name: value for name, value in others.items() if name in SETTABLE},
+                }  # fmt: skip
+                self._request = request_from_settings(
+                    output=str(Path(output_dir).absolute()), mode="live", cameras=(),
+                    **{name: value for name, value in told.items() if value is not None},
                 ).checked()  # fmt: skip
+            super().__init__(channels=CHANNELS if self._request is None else self._request.channels)
 
         def attach(self, render_products: Any, *args: Any, **kwargs: Any) -> None:
             """Attach to render products; recording begins with the next physics step."""

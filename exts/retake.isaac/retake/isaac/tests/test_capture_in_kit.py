@@ -14,8 +14,21 @@ import omni.replicator.core as rep  # type: ignore[import-not-found]
 import omni.timeline  # type: ignore[import-not-found]
 import omni.usd  # type: ignore[import-not-found]
 
-from retake.core.episode import Episode
-from retake.isaac import autorun, clock, contacts, kit, options, preview, products, stops, ticks, writer
+from retake.core.episode import CHANNELS, Episode
+from retake.isaac import (
+    autorun,
+    clock,
+    contacts,
+    kit,
+    options,
+    picture_quality,
+    preview,
+    products,
+    stops,
+    ticks,
+    writer,
+)
+from retake.isaac.camera_text import parse_camera
 from retake.isaac.checks import is_suspicious, misfit_px
 from retake.isaac.extension import RetakeExtension
 from retake.isaac.live_capture import LiveCapture
@@ -25,6 +38,7 @@ from retake.isaac.settings_guard import SettingsGuard
 from retake.isaac.stage_reader import CameraChoice, read_content
 from retake.isaac.stepped import drive_stepped
 from retake.isaac.tensors import TensorReader
+from retake.isaac.tick_rates import TickRates
 from retake.usd.articulation import read_articulations
 from retake.usd.camera import read_camera
 
@@ -141,6 +155,22 @@ class TestAdapters(omni.kit.test.AsyncTestCase):
     async def test_options_are_settings(self) -> None:
         """options.py: extension.toml's defaults arrive, and become a request."""
         assert options.request_from_settings(output="x") == CaptureRequest(output="x")
+
+    async def test_a_camera_of_its_own_size_renders_in_full_and_at_every_frame(self) -> None:
+        """camera_text.py, picture_quality.py, tick_rates.py: asked for, in force while held, and put back."""
+        stage = omni.usd.get_context().get_stage()
+        choice = parse_camera("/World/Camera@320x240:rgb+depth", (640, 480), CHANNELS)
+        assert read_content(stage, cameras=[choice]).cameras[0].size == (320, 240)
+        guard, rates = SettingsGuard(), TickRates(stage, ["/World/Camera"])
+        before = guard.get(picture_quality.ANTIALIASING)
+        picture_quality.apply(guard, "dlaa")
+        rates.open()
+        await updates(3)
+        assert guard.get(picture_quality.ANTIALIASING) == picture_quality.DLAA
+        assert stage.GetPrimAtPath("/World/Camera").GetAttribute("omni:sensor:tickRate").Get() in (None, 0.0)
+        rates.close()
+        guard.restore()
+        assert guard.get(picture_quality.ANTIALIASING) == before
 
 
 class TestCapture(omni.kit.test.AsyncTestCase):

@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every declared setting is real: a test changes each one and sees its effect in headless runs, writer and panel."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from fakes.kit import FakeKit
+from fakes.stage import session_is_clean
+from isaac_support import finished, motion, products, request
+from pxr import Gf, Sdf, Usd, UsdPhysics
+
+from retake.core.episode import open_episode
+from retake.core.errors import InputError
+from retake.isaac import autorun, options, writer
+from retake.isaac.camera_text import camera_text, parse_camera
+from retake.isaac.contacts import API, ContactReports, reported_bodies
+from retake.isaac.live_capture import LiveCapture
+from retake.isaac.request import SETTINGS, CaptureRequest, request_from
+
+ROOT = Path(__file__).resolve().parents[1]
+CHANGED: dict[str, tuple[Any, Any]] = {
+    "robots": ("/World/Arm0", ("/World/Arm0",)),
+    "cameras": ("/World/Camera0@64x48:rgb+depth", ("/World/Camera0@64x48:rgb+depth",)),
+    "objects": ("/World/Packet", ("/World/Packet",)),
+    "task": ("fold the towel", "fold the towel"),
+    "fps": (30, 30.0),
+    "width": (320, 320),
+    "height": ("240", 240),
+    "channels": ("rgb,depth", ("rgb", "depth")),
+    "frames": (7, 7),
+    "mode": ("stepped", "stepped"),
+    "rt_subframes": (4, 4),
+    "contacts": ("off", "off"),
+    "antialiasing": ("dlaa", "dlaa"),
+    "undistort": (True, True),
+    "queue_frames": (3, 3),
+    "when_full": ("refuse", "refuse"),
+    "seed": (9, 9),
+}
+"""Setting -> what a user gives on the command line, and what the recording is asked for."""
+WRITER_HAS_ITS_OWN = {"mode", "cameras"}
+"""The writer records live, from the render products of its script."""
+
+
+def declared() -> set[str]:
+    manifest = (ROOT / "exts/retake.isaac/config/extension.toml").read_text()
+    return set(re.findall(r'exts\."retake\.isaac"\.(\w+)', manifest))
+
+
+def set_all(kit: FakeKit, values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        kit.settings[f"{SETTINGS}/{name}"] = value
+
+
+def test_every_declared_setting_is_known_and_every_known_one_declared() -> None:
+    fields = {item.name for item in dataclasses.fields(CaptureRequest)}
+    assert fields | set(options.EXTRA) == declared()
+    assert fields - {"output"} == set(CHANGED)
+
+
+def declared_defaults() -> dict[str, Any]:
+    if sys.version_info < (3, 11):
+        pytest.skip("tomllib needs Python 3.11")
+    import tomllib
+
+    return tomllib.loads((ROOT / "exts/retake.isaac/config/extension.toml").read_text())["settings"]["exts"][
+        "retake.isaac"
+    ]
+
+
+def test_the_manifest_s_defaults_are_the_request_s() -> None:
+    with FakeKit("6.x", motion()) as kit:
+        set_all(kit, declared_defaults())
+        assert options.given() == {}
+        assert options.request_from_settings() == CaptureRequest()
+
+
+@pytest.mark.parametrize("name", sorted(CHANGED))
+def test_a_setting_reaches_headless_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given, expected = CHANGED[name]
+    asked: list[CaptureRequest] = []
+
+    def spy(wanted: CaptureRequest, **unused: Any) -> Any:
+        asked.append(wanted)
+        raise InputError("seen")
+
+    monkeypatch.setattr(autorun, "LiveCapture", spy)
+    with FakeKit("6.x", motion()) as kit:
+        set_all(kit, {name: given})
+        file = tmp_path / "a.yaml"
+        file.write_text(f"output: {tmp_path / 'run'}\n")
+        assert asyncio.run(autorun.run_file(file)) == 2
+    assert getattr(asked[0], name) == expected
+    default = CaptureRequest()
+    others = {f.name for f in dataclasses.fields(default)} - {name, "output"}
+    assert {n: getattr(asked[0], n) for n in others} == {n: getattr(default, n) for n in others}
+
+
+@pytest.mark.parametrize("name", sorted(set(CHANGED) - WRITER_HAS_ITS_OWN))
+def test_a_setting_reaches_the_writer_unless_the_script_says_otherwise(name: str, tmp_path: Path) -> None:
+    given, expected = CHANGED[name]
+    with FakeKit("6.x", motion()) as kit:
+        set_all(kit, {name: given})
+        script = writer.writer_class()(output_dir=str(tmp_path / "e"))
+        assert getattr(script._request, name) == expected
+        told = {"robots": "robot"}.get(name, name)
+        default = getattr(CaptureRequest(), name)
+        if name in ("robots", "objects", "width", "height"):  # empty is "found on the stage"; sizes are the products'
+            return
+        again = writer.writer_class()(output_dir=str(tmp_path / "f"), **{told: default})
+        assert getattr(again._request, name) == default
+
+
+def test_a_setting_given_for_this_run_wins_over_the_file_and_a_default_does_not(tmp_path: Path) -> None:
+    with FakeKit("6.x", motion()) as kit:
+        set_all(kit, {"fps": 30.0, "width": 640, "stage": "", "generate": True, "timeout_s": 3600.0, "task": ""})
+        file = tmp_path / "a.yaml"
+        file.write_text("output: x\nfps: 10\nwidth: 320\ngenerate: false\ntask: from the file\n")
+        asked, extra = options.load_autorun(file)
+    assert (asked.fps, asked.width, asked.task) == (30.0, 320, "from the file")
+    assert extra["generate"] is False
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "expected"),
+    [("stage", "x.usda", "x.usda"), ("trajectory", "t.npz", "t.npz"), ("config", "c.yaml", "c.yaml"),
+     ("generate", "false", False), ("quit", False, False), ("timeout_s", "12", 12.0), ("python", "/p", "/p"),
+     ("autorun", "other.yaml", "other.yaml")],
+)  # fmt: skip
+def test_the_other_settings_reach_an_autorun(name: str, given: Any, expected: Any, tmp_path: Path) -> None:
+    with FakeKit("6.x", motion()) as kit:
+        set_all(kit, {name: given})
+        file = tmp_path / "a.yaml"
+        file.write_text("output: x\n")
+        found = options.load_autorun(file)[1][name]
+    assert (Path(found).name if name in ("stage", "trajectory", "config") else found) == expected
+
+
+@pytest.mark.parametrize("where", ["settings", "file"])
+def test_quit_false_leaves_the_application_running(where: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("output: ''\n" + ("quit: false\n" if where == "file" else ""))
+    codes: list[int] = []
+    with FakeKit("6.x", motion()) as kit:
+        if where == "settings":
+            set_all(kit, {"quit": False})
+
+        async def whole() -> None:
+            await autorun.start(file, post_quit=codes.append)
+
+        asyncio.run(whole())
+    assert codes == []
+
+
+def test_files_are_found_from_where_the_user_stands_beside_the_file_and_in_the_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand, beside = tmp_path / "stand", tmp_path / "beside"
+    for folder in (stand, beside):
+        folder.mkdir()
+        (folder / "a.usda").write_text("")
+    (beside / "b.usda").write_text("")
+    monkeypatch.chdir(stand)
+    file = beside / "run.yaml"
+    assert options.locate("a.usda", file) == stand / "a.usda"
+    assert options.locate("b.usda", file) == beside / "b.usda"
+    assert options.locate("config/autorun.yaml", file) == ROOT / "config/autorun.yaml"
+    assert options.locate("nowhere.usda", file) == stand / "nowhere.usda"
+
+
+@pytest.mark.parametrize("name", ["mode", "when_full", "contacts", "antialiasing"])
+def test_a_wrong_word_is_refused_with_the_valid_ones(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"{SETTINGS}/{name} 'sometimes'"):
+        request_from({"output": str(tmp_path / "e"), name: "sometimes"}).checked()
+
+
+@pytest.mark.parametrize(("given", "expected"), [(True, "on"), ("false", "off"), ("1", "on"), ("auto", "auto")])
+def test_contacts_as_a_switch_are_understood(given: Any, expected: str) -> None:
+    assert request_from({"contacts": given}).contacts == expected
+
+
+class TestCameras:
+    """Size and channels per camera."""
+
+    def test_text_and_mapping_say_the_same(self) -> None:
+        asked = request_from(
+            yaml.safe_load("{cameras: [{path: /A, size: [64, 48], channels: [depth]}, /B, {path: /C, size: [8, 9]}]}")
+        )
+        assert asked.cameras == ("/A@64x48:rgb+depth", "/B", "/C@8x9")
+        first, second, third = asked.camera_choices()
+        assert (first.prim_path, first.size, first.channels) == ("/A", (64, 48), ("rgb", "depth"))
+        assert (second.size, len(second.channels)) == ((640, 480), 4)
+        assert third.size == (8, 9)
+
+    @pytest.mark.parametrize("text", ["/A@640", "/A@0x480", "/A:rgb+radar", "/A@1x2x3", "/A@-1x2"])
+    def test_what_is_not_understood_is_refused(self, text: str, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"camera|channel"):
+            request_from({"output": str(tmp_path / "e"), "cameras": [text]}).checked()
+
+    @pytest.mark.parametrize("path", ["/World/Camera", "", "/A/B_2/Cam"])
+    @pytest.mark.parametrize("size", [(64, 48), (1920, 1080)])
+    @pytest.mark.parametrize("channels", [("rgb",), ("rgb", "depth", "instances")])
+    def test_a_camera_s_text_is_read_back(self, path: str, size: Any, channels: Any) -> None:
+        found = parse_camera(camera_text(path, size, channels), (1, 1), ())
+        assert (found.prim_path, found.size, found.channels) == (path, size, channels)
+
+    def test_each_camera_records_what_it_was_asked_for_and_what_is_lost_is_said(self, tmp_path: Path) -> None:
+        source = motion(cameras=2)
+        cameras = ("/World/Camera0", "/World/Camera1@16x12:rgb+depth")
+        with FakeKit("6.x", source) as kit:
+            capture = LiveCapture(request(tmp_path / "e", cameras=cameras, frames=3))
+            capture.start()
+            kit.play()
+            kit.update(30)
+            episode = finished(capture, kit)
+            first, second = episode.header.cameras
+            assert (first.size, second.size) == ((32, 24), (16, 12))
+            assert second.channels == ("rgb", "depth")
+            assert episode.image("Camera1", "depth", 0).shape == (12, 16)
+            assert not (tmp_path / "e/cameras/Camera1/instances").exists()
+            (note,) = [n for n in capture.notes if "Camera1" in n]
+            assert "records no normals, instances" in note
+            assert "verdicts" in note
+
+    def test_a_channel_that_nobody_asked_for_is_not_rendered(self, tmp_path: Path) -> None:
+        with FakeKit("6.x", motion()) as kit:
+            capture = LiveCapture(request(tmp_path / "e", channels=("rgb", "depth")))
+            capture.start()
+            ((attached, _),) = kit.writers
+            assert [str(a) for a in attached.annotators] == ["rgb", "distance_to_image_plane", "camera_params"]
+            capture.close()
+            script = writer.writer_class()(output_dir=str(tmp_path / "f"), channels="depth")
+            assert [str(a) for a in script.annotators] == ["rgb", "distance_to_image_plane", "camera_params"]
+
+    def test_a_script_s_channels_reach_the_episode(self, tmp_path: Path) -> None:
+        source = motion(cameras=2)
+        with FakeKit("6.x", source) as kit:
+            script = writer.writer_class()(output_dir=str(tmp_path / "e"), channels="depth")
+            script.attach(products(kit, 1))
+            kit.play()
+            kit.update(30)
+            script.detach()
+            source.stage.GetSessionLayer().Clear()
+        assert open_episode(tmp_path / "e").header.cameras[0].channels == ("rgb", "depth")
+
+
+class TestContacts:
+    """auto, on, off."""
+
+    def test_auto_is_objects_and_gripper_links_and_on_adds_the_arm(self) -> None:
+        source = motion()
+        spec = source.robots[0].spec
+        hand = {link.prim_path for link in spec.links if link.name in ("hand", "left", "right")}
+        auto = reported_bodies([spec], ["/World/Packet"], "auto")
+        on = reported_bodies([spec], ["/World/Packet"], "on")
+        assert set(auto) == hand | {"/World/Packet"}
+        assert set(on) == {link.prim_path for link in spec.links} | {"/World/Packet"}
+        assert reported_bodies([spec], ["/World/Packet"], "off") == ()
+
+    def test_off_leaves_the_stage_alone_and_records_none(self, tmp_path: Path) -> None:
+        with FakeKit("6.x", motion()) as kit:
+            capture = LiveCapture(request(tmp_path / "e", contacts="off", frames=3))
+            capture.start()
+            assert session_is_clean(kit.motion.stage)
+            kit.play()
+            kit.update(30)
+            episode = finished(capture, kit)
+            assert episode.contacts(0) == ()
+            assert not any("contact" in note for note in capture.notes)
+
+    def test_what_it_costs_a_rendering_stage_is_said_and_bodies_that_report_are_left_alone(self) -> None:
+        source = motion()
+        stage = Usd.Stage.CreateInMemory()
+        stage.GetRootLayer().TransferContent(source.stage.GetRootLayer())
+        with FakeKit("6.x", source):
+            packet, hand = "/World/Packet", "/World/Arm0/hand"
+            reports = ContactReports(stage, [packet, hand])
+            reports.open()
+            assert "2 bodies" in reports.cost
+            for path in (packet, hand):
+                assert API in stage.GetPrimAtPath(path).GetMetadata("apiSchemas").GetAppliedItems()
+            assert UsdPhysics.RigidBodyAPI(stage.GetPrimAtPath(packet)), "what was applied before is still there"
+            reports.close()
+            assert not stage.GetSessionLayer().subLayerPaths
+            for path in (packet, hand):
+                stage.GetPrimAtPath(path).AddAppliedSchema(API)
+            reports = ContactReports(stage, [packet, hand])
+            reports.open()
+            assert reports.cost == ""
+            assert reports.available
+            assert not stage.GetSessionLayer().subLayerPaths
+
+
+class TestPictures:
+    """Renderer settings, antialiasing, tick rates."""
+
+    def record(self, kit: FakeKit, folder: Path, **changes: Any) -> LiveCapture:
+        capture = LiveCapture(request(folder, frames=3, **changes))
+        capture.start()
+        kit.play()
+        kit.update(30)
+        finished(capture, kit)
+        kit.stop()
+        return capture
+
+    @pytest.mark.parametrize(("wanted", "operation", "mode"), [("as-is", 3, 0), ("dlss-quality", 3, 2), ("dlaa", 4, 0)])
+    def test_the_switch_holds_while_recording_and_is_in_the_episode(
+        self, wanted: str, operation: int, mode: int, tmp_path: Path
+    ) -> None:
+        with FakeKit("6.x", motion()) as kit:
+            kit.settings.update({"/rtx/post/aa/op": 3, "/rtx/post/dlss/execMode": 0, "/rtx/rendermode": "RealTime"})
+            capture = self.record(kit, tmp_path / "e", antialiasing=wanted)
+            renderer = capture.episode.header.settings["renderer"]
+            assert (renderer["/rtx/post/aa/op"], renderer["/rtx/post/dlss/execMode"]) == (operation, mode)
+            assert renderer["/rtx/rendermode"] == "RealTime"
+            assert (kit.settings["/rtx/post/aa/op"], kit.settings["/rtx/post/dlss/execMode"]) == (3, 0)
+            advised = [note for note in capture.notes if "antialiasing" in note]
+            assert bool(advised) == (wanted == "as-is")
+
+    def test_camera_tick_rates_are_0_while_recording_and_the_stage_s_again_afterwards(self, tmp_path: Path) -> None:
+        source = motion()
+        camera = source.stage.GetPrimAtPath("/World/Camera0")
+        rate = camera.CreateAttribute("omni:sensor:tickRate", Sdf.ValueTypeNames.Float)
+        rate.Set(30.0)
+        try:
+            before = source.stage.GetRootLayer().ExportToString()
+            with FakeKit("6.x", source) as kit:
+                capture = LiveCapture(request(tmp_path / "e"))
+                capture.start()
+                assert rate.Get() == 0.0
+                assert any("/World/Camera0 (30 Hz)" in note for note in capture.notes)
+                capture.close()
+                assert rate.Get() == 30.0
+                assert session_is_clean(kit.motion.stage)
+                assert source.stage.GetRootLayer().ExportToString() == before
+        finally:
+            camera.RemoveProperty("omni:sensor:tickRate")
+
+    def test_a_size_of_int_or_a_script_s_own_header_settings_stay(self, tmp_path: Path) -> None:
+        with FakeKit("6.x", motion()) as kit:
+            kit.settings["/rtx/rendermode"] = Gf.Vec2i(1, 2)  # no plain value: left out
+            capture = LiveCapture(request(tmp_path / "e", frames=3), settings={"preset": "a"})
+            capture.start()
+            kit.play()
+            kit.update(30)
+            settings = finished(capture, kit).header.settings
+            assert settings == {"renderer": {}, "preset": "a"}
