@@ -43,12 +43,23 @@ def test_a_take_of_another_length_is_named() -> None:
     longer = judge(np.concatenate([video, video[-1:], video[-1:]]), scene.scene_episode(), "front")
     assert longer.check("length").status == "fail"
     assert "35 frames; the episode offers 33" in longer.check("length").note
-    short = judge(video[:5], scene.scene_episode(), "front")
+    short = judge(video[:5], scene.scene_episode(), "front", frames=5)
     assert short.check("length").status == "unsure"
     assert "at least" in short.check("length").note
-    prefix = judge(video[:25], scene.scene_episode(), "front")
-    assert prefix.check("length").status == "pass"
-    assert prefix.overall != "fail", prefix.reasons
+
+
+@pytest.mark.parametrize("kept", [5, 8, 20, 30])
+def test_a_take_that_ends_early_fails_unless_that_was_asked_for(kept: int) -> None:
+    video = scene.clean_video()[:kept]
+    cut = judge(video, scene.scene_episode(), "front")
+    assert cut.check("length").status == "fail"
+    assert cut.probability < 0.05
+    asked = judge(video, scene.scene_episode(), "front", frames=kept)
+    assert asked.check("length").status != "fail"
+    assert asked.overall != "fail", asked.reasons
+    assert asked.overall == "pass" or asked.probability <= 0.5
+    with pytest.raises(VerdictError, match="at least one"):
+        judge(video, scene.scene_episode(), "front", frames=0)
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])
@@ -216,3 +227,32 @@ def test_a_run_is_judged_once_and_kept(tmp_path: Path) -> None:
     assert (summary["takes"], summary["pass"], summary["fail"], summary["yield"]) == (2, 1, 1, 0.5)
     assert "object_settled" in summary["rejected_for"]
     assert len(json.loads(record.read_text())["series"]["arm_offset"]) == FRAMES
+
+
+def enlarged(path: Path, factor: int) -> Episode:
+    """The scene's episode recorded `factor` times as wide and high (every pixel repeated)."""
+
+    def grown(frame: Frame) -> Frame:
+        seen = frame.cameras[0]
+        assert seen.instance_ids is not None
+        ids, rgb = (np.repeat(np.repeat(a, factor, 0), factor, 1) for a in (seen.instance_ids, seen.rgb))
+        K = np.diag([factor, factor, 1.0]) @ seen.K
+        return replace(frame, cameras=(replace(seen, K=K, rgb=rgb, instance_ids=ids, depth_m=None, normals=None),))
+
+    size = (scene.SIZE[0] * factor, scene.SIZE[1] * factor)
+    return rewritten(
+        path, lambda h: replace(h, cameras=(replace(h.cameras[0], size=size, channels=("rgb", "instances")),)), grown
+    )  # fmt: skip
+
+
+def test_the_same_picture_in_more_pixels_gets_the_same_figures(tmp_path: Path) -> None:
+    video = scene.faulty_video()
+    rows = []
+    for factor in (2, 4):
+        size = (scene.SIZE[0] * factor, scene.SIZE[1] * factor)
+        large = (cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC) for frame in video)
+        rows.append(judge(large, enlarged(tmp_path / str(factor), factor), "front"))
+    assert [c.status for c in rows[0].checks] == [c.status for c in rows[1].checks]
+    for a, b in zip(rows[0].checks, rows[1].checks, strict=True):
+        if a.unit == "px" and a.value is not None and b.value is not None:
+            assert b.value == pytest.approx(a.value, abs=0.5), a.name

@@ -35,7 +35,7 @@ class VideoInfo:
     codec: str
 
 
-def _av() -> Any:
+def open_av() -> Any:
     """PyAV, or None where it is absent or disabled (RETAKE_NO_PYAV=1, for tests of the fallback)."""
     if os.environ.get("RETAKE_NO_PYAV") == "1":
         return None
@@ -48,7 +48,7 @@ def _av() -> Any:
 
 def codec_available() -> str:
     """`h264` where PyAV has libx264, else `mpeg4` through PyAV, else `mjpeg` through OpenCV."""
-    av = _av()
+    av = open_av()
     if av is None:
         return "mjpeg"
     return "h264" if "libx264" in av.codecs_available else "mpeg4"
@@ -70,7 +70,7 @@ def write_video(
     Encoding is single-threaded, hence the same bytes for the same frames. Raises InputError for no frames or mixed
     sizes, MissingDependencyError when `lossless` is asked without PyAV.
     """
-    av = _av()
+    av = open_av()
     if av is None and lossless:
         raise MissingDependencyError("lossless video needs PyAV: pip install 'isaac-retake[video]'")
     if av is None:
@@ -117,7 +117,7 @@ def read_video(path: Path) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path} does not exist; expected a video file")
-    av = _av()
+    av = open_av()
     if av is None:
         yield from _read_opencv(path)
         return
@@ -125,7 +125,7 @@ def read_video(path: Path) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise InputError(f"{path} holds no video stream")
-            width, height = _true_size(container)
+            width, height = true_size(container)
             for picture in container.decode(video=0):
                 yield picture.to_ndarray(format="rgb24")[:height, :width]
     except av.FFmpegError as error:
@@ -135,7 +135,7 @@ def read_video(path: Path) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
 def video_info(path: Path) -> VideoInfo:
     """Size, number of frames (decoded and counted), rate and codec. Raises InputError as `read_video` does."""
     path = Path(path)
-    av = _av()
+    av = open_av()
     if av is None:
         size, count = (0, 0), 0
         for count, frame in enumerate(read_video(path), 1):  # noqa: B007
@@ -147,7 +147,7 @@ def video_info(path: Path) -> VideoInfo:
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         rate = stream.average_rate
-        return VideoInfo(_true_size(container), count, float(rate) if rate else 0.0, stream.codec_context.name)
+        return VideoInfo(true_size(container), count, float(rate) if rate else 0.0, stream.codec_context.name)
 
 
 def video_stated(path: Path) -> VideoInfo | None:
@@ -155,7 +155,7 @@ def video_stated(path: Path) -> VideoInfo | None:
 
     Good enough for files that this project wrote and hashes; `video_info` counts.
     """
-    av = _av()
+    av = open_av()
     if av is None:
         return None
     with av.open(str(path)) as container:
@@ -163,12 +163,12 @@ def video_stated(path: Path) -> VideoInfo | None:
         rate = stream.average_rate
         if not stream.frames:
             return None
-        return VideoInfo(_true_size(container), stream.frames, float(rate) if rate else 0.0, stream.codec_context.name)
+        return VideoInfo(true_size(container), stream.frames, float(rate) if rate else 0.0, stream.codec_context.name)
 
 
 def video_fps(path: Path) -> float:
     """Frame rate a file states, without decoding it; 0 where it states none. Raises InputError as `read_video` does."""
-    path, av = Path(path), _av()
+    path, av = Path(path), open_av()
     if not path.is_file():
         raise InputError(f"{path} does not exist; expected a video file")
     if av is None:
@@ -184,7 +184,7 @@ def video_fps(path: Path) -> float:
         raise InputError(f"{path} is not a readable video: {error}") from error
 
 
-def _true_size(container: Any) -> tuple[int, int]:
+def true_size(container: Any) -> tuple[int, int]:
     """Size without the padding of odd frames."""
     context, comment = container.streams.video[0].codec_context, container.metadata.get("comment", "")
     if comment.startswith("retake_size="):

@@ -12,6 +12,7 @@ from retake.core.episode import open_episode
 from retake.core.errors import InputError
 from retake.core.files import write_json
 from retake.core.progress import Bar
+from retake.core.verdicts.clip import is_pictures
 from retake.core.verdicts.judge import examine
 from retake.core.verdicts.pictures import save_pictures
 from retake.core.verdicts.records import EXIT_CODES, Verdict
@@ -37,16 +38,22 @@ def main(argv: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("what", type=Path, metavar="RUN|VIDEO", help="a run folder, or a video file")
+    add("what", type=Path, metavar="RUN|VIDEO", help="a run folder, a video file, or a folder of numbered pictures")
     add("--episode", type=Path, metavar="DIR", help="the episode a video is judged against")
     add("--camera", metavar="NAME", help="which of its cameras the video shows (default: its only one)")
     add("--first-frame", type=Path, metavar="PNG", help="the picture the video was made from")
     add("--start", type=int, default=0, metavar="N", help="episode frame that the video's first frame shows (0)")
+    add(
+        "--frames",
+        type=int,
+        metavar="N",
+        help="frames the video should have (default: to the episode's end, 81 at most)",
+    )
     add("--json", type=Path, metavar="OUT", help="write the verdict (of a run: all verdicts) as JSON")
     add("--pictures", type=Path, metavar="DIR", help="write worst frames and the errors over time here")
     add("--config", type=Path, metavar="YAML", help="thresholds and settings instead of config/verdicts.yaml's")
     options = parser.parse_args(argv)
-    if options.what.is_dir():
+    if options.what.is_dir() and not (options.episode and is_pictures(options.what)):
         return _run(options)
     return _video(options)
 
@@ -72,7 +79,7 @@ def _video(options: argparse.Namespace) -> int:
         raise InputError(
             f"{options.what} is no folder, so it is taken for a video; a video needs --episode DIR (and --camera NAME)"
         )
-    if not options.what.is_file():
+    if not options.what.exists():
         raise InputError(f"{options.what} does not exist; expected a run folder or a video file")
     episode = open_episode(options.episode)
     cameras = [camera.name for camera in episode.header.cameras]
@@ -81,8 +88,9 @@ def _video(options: argparse.Namespace) -> int:
     settings = load_settings(options.config)
     first = None if options.first_frame is None else read_picture(options.first_frame)
     judged = examine(
-        options.what, episode, options.camera or cameras[0], first_frame=first, start=options.start, config=settings
-    )
+        options.what, episode, options.camera or cameras[0], first_frame=first, start=options.start,
+        frames=options.frames, config=settings,
+    )  # fmt: skip
     verdict = replace(judged.verdict, take=options.what.stem)
     if options.pictures:
         verdict = replace(

@@ -29,14 +29,14 @@ def measure_following(alignment: Alignment, truth: Truth, settings: FollowingSet
     if not parts or alignment.points[:, parts].sum() < settings.min_points:
         why = "robot never visible" if parts else "the episode's camera knows no robot"
         return [Measurement(name, None, why) for name in names]
-    to_recorded = 1 / truth.scale
+    to_px = truth.px
     S, n = alignment.shift_scores[:, parts], alignment.points[:, parts]
     track = arm_track(alignment, truth, settings)
     whole = weighted(S, n, slice(None), list(range(len(parts))))
     dx, dy, _ = peak(whole, settings.prior)
     out = [
-        Measurement("arm_offset", float(np.hypot(dx, dy)) * to_recorded, f"({dx * to_recorded:+.1f}, "
-                    f"{dy * to_recorded:+.1f}) px over the whole take", _argmax(track), series=track),
+        Measurement("arm_offset", float(np.hypot(dx, dy)) * to_px, f"({dx * to_px:+.1f}, "
+                    f"{dy * to_px:+.1f}) px over the whole take", _argmax(track), series=track),
         _link_offset(alignment, truth, settings),
         *_lags(alignment, truth, settings),
         _support(alignment, truth, settings),
@@ -45,7 +45,7 @@ def measure_following(alignment: Alignment, truth: Truth, settings: FollowingSet
 
 
 def arm_track(alignment: Alignment, truth: Truth, settings: FollowingSettings) -> Float64[np.ndarray, "T"]:
-    """Arm offset over time (recorded px), from a sliding window of frames; NaN where no robot is visible."""
+    """Arm offset over time (px), from a sliding window of frames; NaN where no robot is visible."""
     parts = truth.robot_parts
     S, n = alignment.shift_scores[:, parts], alignment.points[:, parts]
     reach = settings.window // 2
@@ -54,7 +54,7 @@ def arm_track(alignment: Alignment, truth: Truth, settings: FollowingSettings) -
         window = slice(max(t - reach, 0), t + reach + 1)
         if n[window].sum() >= settings.min_points:
             dx, dy, gain = peak(weighted(S, n, window, list(range(len(parts)))), settings.prior)
-            out[t] = np.hypot(dx, dy) / truth.scale if gain > 0 or np.hypot(dx, dy) < 1 else 0.0
+            out[t] = np.hypot(dx, dy) * truth.px if gain > 0 or np.hypot(dx, dy) < 1 else 0.0
     return out
 
 
@@ -66,7 +66,7 @@ def weighted(S: np.ndarray, n: np.ndarray, window: slice, parts: list[int]) -> F
 
 
 def link_offsets(alignment: Alignment, truth: Truth, settings: FollowingSettings) -> dict[str, float | None]:
-    """Offset of every link's own contours over the whole take, recorded px; None for links that are hardly visible.
+    """Offset of every link's own contours over the whole take, px; None for links that are hardly visible.
 
     Reported, not judged: a single straight link fits in many places (`link_offset` judges groups of links).
     """
@@ -78,7 +78,7 @@ def link_offsets(alignment: Alignment, truth: Truth, settings: FollowingSettings
             continue
         score = weighted(alignment.shift_scores[:, [part]], alignment.points[:, [part]], slice(None), [0])
         dx, dy, _ = peak(score, settings.link_prior)
-        out[name] = float(np.hypot(dx, dy)) / truth.scale
+        out[name] = float(np.hypot(dx, dy)) * truth.px
     return out
 
 
@@ -122,7 +122,7 @@ def _link_offset(alignment: Alignment, truth: Truth, settings: FollowingSettings
                 continue
             score = weighted(S, n, window, group.parts)
             dx, dy, gain = peak(score, settings.link_prior)
-            offset = float(np.hypot(dx, dy)) / truth.scale
+            offset = float(np.hypot(dx, dy)) * truth.px
             spread = float(score.std())
             if np.hypot(dx, dy) > FAR and _stands(score, settings.link_rival):
                 continue
@@ -199,9 +199,9 @@ def _window_lag(alignment: Alignment, parts: list[int], window: slice, settings:
 
 
 def motion_px(truth: Truth) -> Float64[np.ndarray, "T"]:
-    """How far the robot's links move in the image from frame to frame, recorded px, by visible area."""
+    """How far the robot's links move in the image from frame to frame, px, by visible area."""
     parts = truth.robot_parts
-    step = np.linalg.norm(np.diff(truth.centroid[:, parts], axis=0), axis=-1) / truth.scale
+    step = np.linalg.norm(np.diff(truth.centroid[:, parts], axis=0), axis=-1) * truth.px
     weight = np.minimum(truth.area[1:, parts], truth.area[:-1, parts]) * np.isfinite(step)
     total = np.maximum(weight.sum(1), 1e-9)
     moved = np.nansum(np.nan_to_num(step) * weight, 1) / total
@@ -211,12 +211,12 @@ def motion_px(truth: Truth) -> Float64[np.ndarray, "T"]:
 
 
 def _camera_motion_px(truth: Truth) -> Float64[np.ndarray, "T"]:
-    """How far a point half a metre before a moving camera shifts in the image from frame to frame, recorded px."""
+    """How far a point half a metre before a moving camera shifts in the image from frame to frame, px."""
     out = np.zeros(len(truth) - 1)
     ahead = np.array([0.0, 0.0, 0.5, 1.0])
     for t in range(1, len(truth)):
         p = truth.T_camera_world[t] @ np.linalg.inv(truth.T_camera_world[t - 1]) @ ahead
-        focal = truth.K[t, 0, 0] / truth.scale
+        focal = truth.K[t, 0, 0] * truth.px
         out[t - 1] = focal * np.hypot(p[0], p[1]) / p[2] if p[2] > 0.05 else focal
     return out
 

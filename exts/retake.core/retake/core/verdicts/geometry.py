@@ -27,7 +27,7 @@ NAMES = ("temporal_geometry", "camera_motion")
 def measure_geometry(
     footage: Footage, truth: Truth, episode: Episode, camera: str, settings: StabilitySettings
 ) -> list[Measurement]:
-    """temporal_geometry (recorded px) and camera_motion (share of the predicted shift): upper quartiles of the pairs.
+    """temporal_geometry (px) and camera_motion (share of the predicted shift): upper quartiles of the pairs.
 
     A pair's value is the median over the scenery's points. Depth is read only for camera_motion, and may be missing.
     """
@@ -51,7 +51,7 @@ def measure_geometry(
         a, b = tracks[0][seen[-1]], tracks[-1][seen[-1]]
         if len(a) < settings.pair_points:
             continue
-        errors[t] = float(np.median(sampson(a, b, F))) / truth.scale
+        errors[t] = float(np.median(sampson(a, b, F))) * truth.px
         if depth_known:
             expected = predicted(truth, episode.image(camera, "depth", truth.start + t), a, t, u)
             shift = np.linalg.norm(expected - a, axis=1)

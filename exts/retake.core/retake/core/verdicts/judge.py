@@ -14,9 +14,9 @@ from retake.core.array_types import UInt8
 from retake.core.episode import Episode
 from retake.core.episode.events import ObjectEvents, object_events
 from retake.core.errors import VerdictError
-from retake.core.files import sha256_file
 from retake.core.progress import CheckCancel, never
 from retake.core.verdicts.alignment import Alignment, align
+from retake.core.verdicts.clip import COARSEST, Clip, open_clip
 from retake.core.verdicts.following import arm_size, link_offsets, measure_following, motion_px
 from retake.core.verdicts.footage import Footage, make_footage, shrink
 from retake.core.verdicts.geometry import measure_geometry
@@ -29,7 +29,6 @@ from retake.core.verdicts.stability import first_frame_error, measure_stability
 from retake.core.verdicts.trackers import measure_tracked
 from retake.core.verdicts.tracking import Track, track
 from retake.core.verdicts.truth import Truth, read_truth
-from retake.core.video import read_video, video_fps
 
 Frames = Iterable[UInt8[np.ndarray, "H W 3"]]
 
@@ -44,6 +43,8 @@ class Judged:
     alignment: Alignment
     tracks: dict[str, Track]
     measurements: tuple[Measurement, ...]
+    clip: Clip | None = None
+    """The file that was judged; None for frames in memory."""
 
 
 def judge(
@@ -53,19 +54,23 @@ def judge(
     *,
     first_frame: UInt8[np.ndarray, "H W 3"] | None = None,
     start: int = 0,
+    frames: int | None = None,
     config: VerdictSettings | None = None,
     fps: float | None = None,
     check_cancel: CheckCancel = never,
 ) -> Verdict:
-    """Judge a take: a video file, or its RGB frames. Take frame k shows episode frame `start` + k.
+    """Judge a take: a file or folder (see `clip`), or its RGB frames. Take frame k shows episode frame `start` + k.
 
+    `frames` is the length of the window that was asked for; without it a take must reach as far as the episode, or one
+    window of a video model. Files whose rate is not the episode's are compared by their presentation times.
     The simulator's colours are never read. Raises VerdictError when nothing can be compared (no frames, a camera
     without instance ids, `start` outside the episode), InputError for an unreadable file, EpisodeError for an unknown
     camera, Cancelled when asked to stop.
     """
     return examine(
-        video, episode, camera, first_frame=first_frame, start=start, config=config, fps=fps, check_cancel=check_cancel
-    ).verdict
+        video, episode, camera, first_frame=first_frame, start=start, frames=frames, config=config, fps=fps,
+        check_cancel=check_cancel,
+    ).verdict  # fmt: skip
 
 
 def examine(
@@ -75,6 +80,7 @@ def examine(
     *,
     first_frame: UInt8[np.ndarray, "H W 3"] | None = None,
     start: int = 0,
+    frames: int | None = None,
     config: VerdictSettings | None = None,
     fps: float | None = None,
     check_cancel: CheckCancel = never,
@@ -84,21 +90,24 @@ def examine(
     spec = episode.header.camera(camera)
     if not 0 <= start < len(episode):
         raise VerdictError(f"start frame {start} is outside the episode, which has frames 0..{len(episode) - 1}")
-    video_sha256, source = "", video
+    if frames is not None and frames < 1:
+        raise VerdictError(f"a window of {frames} frames was asked for; expected at least one")
+    rate, clip, source = float(episode.header.fps), None, video
     if isinstance(video, str | Path):
-        path = Path(video)
-        source = read_video(path)
-        fps = video_fps(path) if fps is None else fps
-        video_sha256 = sha256_file(path)
+        clip = open_clip(Path(video), rate)
+        source = clip.frames(rate)
+        fps = (clip.fps or None) if fps is None else fps
     width = min(settings.working_width, spec.size[0])
     size = (width, round(spec.size[1] * width / spec.size[0]))
     offered = len(episode) - start
-    frames, total, take_size = _take(source, size, offered, check_cancel)  # type: ignore[arg-type]
-    truth = read_truth(episode, camera, start, len(frames), settings.working_width)
+    pictures, total, take_size = _take(source, size, offered, check_cancel)  # type: ignore[arg-type]
+    truth = read_truth(episode, camera, start, len(pictures), settings.working_width)
     check_cancel()
-    measured = list(_form(total, offered, take_size, spec.size, fps, episode.header.fps, settings))
-    measured.append(first_frame_error(frames[0], first_frame, size))
-    footage = make_footage(frames, truth)
+    measured = [
+        _length(total, offered, frames, clip, settings), _size(take_size, spec.size), _rate(fps, rate, clip, frames is not None),
+        first_frame_error(pictures[0], first_frame, size),
+    ]  # fmt: skip
+    footage = make_footage(pictures, truth)
     alignment = align(footage, truth, settings.following.radius, settings.following.max_lag, settings.following.step)
     check_cancel()
     measured += measure_following(alignment, truth, settings.following)
@@ -118,21 +127,21 @@ def examine(
     ]  # fmt: skip
     verdict = Verdict(
         overall=_overall(checks),
-        probability=settings.calibration.probability(max(severities, default=1.0)),
+        probability=_probability(checks, max(severities, default=1.0), settings),
         calibration=settings.calibration.data,
         checks=checks,
         camera=camera,
         start=start,
         frames=total,
-        fps=float(fps if fps is not None else episode.header.fps),
+        fps=float(fps if fps is not None else rate),
         size=take_size,
         episode_sha256=episode.content_sha256,
-        video_sha256=video_sha256,
+        video_sha256=clip.sha256 if clip else "",
         series={m.name: _series(m.series) for m in measured if m.series is not None},
-        events=_events(events, start, len(frames)),
+        events=_events(events, start, len(pictures)),
         metrics={**metrics, **_reprojection(measured, truth), **link_offsets(alignment, truth, settings.following)},
     )
-    return Judged(verdict, truth, footage, alignment, tracks, tuple(measured))
+    return Judged(verdict, truth, footage, alignment, tracks, tuple(measured), clip)
 
 
 def _take(
@@ -155,24 +164,38 @@ def _take(
     return np.stack(kept), total, take_size
 
 
-def _form(
-    total: int, offered: int, take_size: tuple[int, int], size: tuple[int, int], fps: float | None, expected: float,
-    settings: VerdictSettings,
-) -> Iterable[Measurement]:  # fmt: skip
-    """length, size and fps: what the file is, before what it shows."""
+def _length(total: int, offered: int, frames: int | None, clip: Clip | None, settings: VerdictSettings) -> Measurement:
+    """Frames beyond what was asked for (or what the episode offers), or missing to it."""
+    window = min(frames, offered) if frames else min(offered, settings.window)
+    slack = 1 if clip and clip.timed else 0
+    surplus = max(total - (window if frames else offered) - slack, 0)
+    missing = max(window - total - slack, 0)
+    note = f"{total} frames; the episode offers {offered} from there on"
+    if frames or missing:
+        note += f", a take has {window}"
     if total < settings.min_frames:
-        yield Measurement("length", None, f"{total} frames; at least {settings.min_frames} are needed to judge motion")
-    else:
-        surplus = max(total - offered, 0)
-        note = f"{total} frames; the episode offers {offered} from there on"
-        yield Measurement("length", float(surplus), note, offered - 1 if surplus else None)
+        note += f"; at least {settings.min_frames} are needed to judge motion"
+        return Measurement("length", float(missing) if missing else None, note)
+    frame = window - 1 if surplus else total - 1 if missing else None
+    return Measurement("length", float(surplus or missing), note, frame)
+
+
+def _size(take_size: tuple[int, int], size: tuple[int, int]) -> Measurement:
     aspect = (take_size[0] / take_size[1]) / (size[0] / size[1])
     note = f"{take_size[0]}x{take_size[1]}, camera {size[0]}x{size[1]}"
-    yield Measurement("size", abs(float(np.log(aspect))), note)
+    return Measurement("size", abs(float(np.log(aspect))), note)
+
+
+def _rate(fps: float | None, expected: float, clip: Clip | None, asked: bool) -> Measurement:
+    """fps: a take that was asked for has the episode's rate; any other file is compared by its presentation times."""
     if fps is None or fps <= 0:
-        yield Measurement("fps", None, "the take states no rate; frames are compared one to one", applies=False)
-    else:
-        yield Measurement("fps", abs(fps / expected - 1), f"{fps:.3g} per second, episode {expected:.3g}")
+        return Measurement("fps", None, "the take states no rate; frames are compared one to one", applies=False)
+    note = f"{fps:.3g} per second, episode {expected:.3g}"
+    if clip is None or not clip.timed or asked:
+        return Measurement("fps", abs(fps / expected - 1), note)
+    if fps < COARSEST * expected:
+        return Measurement("fps", None, f"{note}: too far apart to be compared frame by frame")
+    return Measurement("fps", 0.0, f"{note}; compared by presentation times")
 
 
 def _objects(
@@ -215,6 +238,15 @@ def _check(measurement: Measurement, settings: VerdictSettings) -> Check:
     )  # fmt: skip
 
 
+def _probability(checks: tuple[Check, ...], severity: float, settings: VerdictSettings) -> float:
+    """The calibrated one; where something could not be told, no more than an even chance.
+
+    The calibration weighs faultless and faulty takes alike, so one half is what is known about an unjudged property.
+    """
+    known = settings.calibration.probability(severity)
+    return min(known, 0.5) if any(check.status == "unsure" for check in checks) else known
+
+
 def _overall(checks: tuple[Check, ...]) -> Status:
     found = {check.status for check in checks}
     return "fail" if "fail" in found else "unsure" if "unsure" in found else "pass"
@@ -240,6 +272,6 @@ def _reprojection(measured: list[Measurement], truth: Truth) -> dict[str, float 
     for m in measured:
         if m.name == "arm_offset" and m.series is not None and not np.isnan(m.series).all():
             median = float(np.nanmedian(m.series))
-            size = arm_size(truth) / truth.scale
+            size = arm_size(truth) * truth.px
             return {"reprojection_median_px": median, "reprojection_median_share": median / size if size else None}
     return {}

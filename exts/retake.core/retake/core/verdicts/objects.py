@@ -67,19 +67,19 @@ def _by_contour(
             out.append(Measurement(name, None, f"{why}; neither do its contours"))
             continue
         note = "by contours: " + why
-        out.append(Measurement(name, float(np.hypot(dx, dy)) / truth.scale, note, int(np.flatnonzero(rows)[0])))
+        out.append(Measurement(name, float(np.hypot(dx, dy)) * truth.px, note, int(np.flatnonzero(rows)[0])))
     judged = any(m.value is not None for m in out)
     return [*out, *(Measurement(n, None, why, applies=not judged) for n in ("object_present", "object_unique"))]
 
 
 def position_error(track: Track, truth: Truth, settings: ObjectSettings) -> Float64[np.ndarray, "T"]:
-    """Distance of the found from the simulated centroid, recorded px.
+    """Distance of the found from the simulated centroid, px.
 
     A far place counts only when it explains the colours clearly better than the simulator's place: a neighbour of the
     same colour must not pull the track away. What a place nearby gains in the first frame already, where the object is
     known to be, is discounted in all. Frames in which the object is found nowhere are NaN (see presence).
     """
-    distance = np.linalg.norm(track.found - track.expected, axis=1) / truth.scale
+    distance = np.linalg.norm(track.found - track.expected, axis=1) * truth.px
     margin = settings.margin * track.reference
     gain = track.best - track.here
     if distance[0] < settings.near_px:
@@ -98,17 +98,17 @@ def behaviour(track: Track, truth: Truth, rows: Bool[np.ndarray, "T"], phases: l
     held = np.flatnonzero(np.array([p == "held" for p in phases]) & np.isfinite(track.found).all(1))
     if not seen.any():
         return "it is not found"
-    gap = np.median(track.found[seen] - track.expected[seen], axis=0) / truth.scale
+    gap = np.median(track.found[seen] - track.expected[seen], axis=0) * truth.px
     if len(held):
         last, now = int(held[-1]), np.flatnonzero(seen)
         hands = [p for p in truth.robot_parts if np.isfinite(truth.centroid[[last, now[-1]], p]).all()]
         if hands:
             hand = min(hands, key=lambda p: np.hypot(*(truth.centroid[last, p] - track.found[last])))
-            way = (truth.centroid[now[-1], hand] - truth.centroid[last, hand]) / truth.scale
-            own = (track.found[now[-1]] - track.found[last]) / truth.scale
+            way = (truth.centroid[now[-1], hand] - truth.centroid[last, hand]) * truth.px
+            own = (track.found[now[-1]] - track.found[last]) * truth.px
             if np.hypot(*way) > 15 and np.hypot(*(own - way)) < 0.4 * np.hypot(*way):
                 return "it goes on with the hand"
-            fall = np.hypot(*(track.expected[now[-1]] - track.expected[last])) / truth.scale
+            fall = np.hypot(*(track.expected[now[-1]] - track.expected[last])) * truth.px
             if fall > 6 and np.hypot(*own) < 0.4 * fall:
                 return "it stays where it was let go"
     if abs(gap[1]) > abs(gap[0]):

@@ -14,11 +14,11 @@ from retake.core.array_types import UInt8
 from retake.core.episode import Episode
 from retake.core.files import atomic_path
 from retake.core.verdicts.alignment import peak
+from retake.core.verdicts.clip import open_clip
 from retake.core.verdicts.following import weighted
 from retake.core.verdicts.judge import Judged
 from retake.core.verdicts.records import Check, Verdict
 from retake.core.verdicts.settings import VerdictSettings
-from retake.core.video import read_video
 
 KNOWN, FOUND, OBJECT = (90, 220, 120), (255, 150, 40), (90, 170, 255)
 _INK, _PAPER, _GRID = (40, 40, 44), (250, 250, 248), (222, 222, 218)
@@ -35,7 +35,8 @@ def save_pictures(judged: Judged, video: Path, episode: Episode, folder: Path, s
         worst = max(measured, key=lambda c: settings.threshold(c.name).severity(c.value or 0.0), default=None)
         wanted = [worst] if worst else []
     indices = {c.worst_frame for c in wanted}
-    frames = {t: frame for t, frame in enumerate(read_video(video)) if t in indices}
+    clip, rate = judged.clip or open_clip(video, episode.header.fps), episode.header.fps
+    frames = {t: frame for t, frame in enumerate(clip.frames(rate)) if t in indices}
     names: dict[str, str] = {}
     folder.mkdir(parents=True, exist_ok=True)
     for check in wanted:

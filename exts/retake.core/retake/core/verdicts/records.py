@@ -14,7 +14,7 @@ from retake.core.array_types import Float64
 Status = Literal["pass", "fail", "unsure", "skipped"]
 EXIT_CODES: dict[str, int] = {"pass": 0, "fail": 3, "unsure": 4}
 SCHEMA = "retake.verdict/1"
-VERSION = "7"
+VERSION = "8"
 """Of the estimators: raised whenever the same take may get another value."""
 
 

@@ -126,6 +126,7 @@ def _judge_take(
         camera,
         first_frame=read_picture(take.first_frame) if take.first_frame.is_file() else None,
         start=int(take.data.get("start", 0)),
+        frames=int(take.data["frames"]) if take.data.get("frames") else None,
         config=settings,
         check_cancel=check_cancel,
     )

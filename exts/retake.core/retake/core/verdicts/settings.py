@@ -44,7 +44,7 @@ class FollowingSettings:
     min_gain: float = 0.03
     """Mean edge response by which another hypothesis must beat the simulator's."""
     min_motion_px: float = 8.0
-    """Image motion inside a window below which no lag can be told, recorded px."""
+    """Image motion inside a window below which no lag can be told, px."""
     gripper_window: int = 21
     gripper_min_gain: float = 0.08
     gripper_share: float = 0.22
@@ -171,6 +171,8 @@ class VerdictSettings:
 
     working_width: int = 320
     min_frames: int = 9
+    window: int = 81
+    """Frames of a take whose window nobody states, or all that the episode offers where that is less."""
     following: FollowingSettings = FollowingSettings()
     object: ObjectSettings = ObjectSettings()
     stability: StabilitySettings = StabilitySettings()

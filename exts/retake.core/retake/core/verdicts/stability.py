@@ -42,7 +42,7 @@ def _scenery_masks(truth: Truth, settings: StabilitySettings) -> Bool[np.ndarray
 
 
 def _drift(greys: list, truth: Truth, scenery: np.ndarray, settings: StabilitySettings) -> Measurement:
-    """Largest coherent motion of the scenery against the first frame, recorded px (static camera)."""
+    """Largest coherent motion of the scenery against the first frame, px (static camera)."""
     name = "background_drift"
     if not truth.static_camera:
         return Measurement(name, None, "the camera moves", applies=False)
@@ -62,7 +62,7 @@ def _drift(greys: list, truth: Truth, scenery: np.ndarray, settings: StabilitySe
         if not mask.any():  # the same everywhere, a black picture: no motion can be told
             continue
         flow = flow_of.calc(small[0], small[t], flow)  # type: ignore[arg-type]
-        series[t] = _coherent(flow, mask) * 2 / truth.scale
+        series[t] = _coherent(flow, mask) * 2 * truth.px
     if np.isnan(series).all():
         return Measurement(name, None, "too little scenery in view")
     valid = np.flatnonzero(~np.isnan(series))

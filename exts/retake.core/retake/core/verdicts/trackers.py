@@ -68,7 +68,7 @@ def point_tracker(name: str) -> PointTracker:
 def measure_tracked(
     footage: Footage, truth: Truth, episode: Episode, camera: str, settings: TrackerSettings
 ) -> Measurement:
-    """tracked_points: distance of followed points from where their link or object takes them, recorded px.
+    """tracked_points: distance of followed points from where their link or object takes them, px.
 
     Points are picked on every visible part every `horizon` frames and followed that long. The value is the worst part's
     median in any such span. Needs recorded depth (a pixel's place on its body). Raises VerdictError when a tracker
@@ -92,7 +92,7 @@ def measure_tracked(
                 f"point tracker {settings.name!r} answered {tracks.shape} and {seen.shape} for {len(points)} points in "
                 f"{end - begin} frames; expected {expected.shape} and {shown.shape}"
             )
-        error = np.where(seen & shown, np.linalg.norm(tracks - expected, axis=-1), np.nan)[1:] / truth.scale
+        error = np.where(seen & shown, np.linalg.norm(tracks - expected, axis=-1), np.nan)[1:] * truth.px
         for one in np.unique(part):
             mine = error[:, part == one]
             if (~np.isnan(mine)).sum() < settings.min_samples:

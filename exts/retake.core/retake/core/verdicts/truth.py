@@ -21,6 +21,7 @@ from retake.core.errors import VerdictError
 
 BINS = 8
 """Edge directions are quantised to BINS over half a turn; ±11° changes a squared projection by at most 4 %."""
+REFERENCE_WIDTH = 640
 _BORDER_PX = 3
 _POINTS_PER_PART = 90
 """Contour points kept per part and frame; more changes the score by less than its noise and costs time."""
@@ -63,6 +64,9 @@ class Truth:
     """(width, height) of the working image."""
     scale: float
     """Working pixels per recorded pixel."""
+    px: float
+    """Reported pixels per working pixel. Reported are pixels of the recorded image, or of one REFERENCE_WIDTH wide where
+    that is wider: the same picture in twice the resolution is judged by the same figures and limits."""
     labels: UInt8[np.ndarray, "T H W"]
     """Working image: 0 scenery, 1 + index into `parts`."""
     contours: tuple[Contour, ...]
@@ -144,6 +148,10 @@ def _read(episode: Episode, camera: str, start: int, frames: int, working_width:
     header, spec = episode.header, episode.header.camera(camera)
     scale = min(1.0, working_width / spec.size[0])
     size = (round(spec.size[0] * scale), round(spec.size[1] * scale))
+    seen = (spec.size[0], spec.size[1])
+    if seen[0] > REFERENCE_WIDTH:
+        seen = (REFERENCE_WIDTH, round(spec.size[1] * REFERENCE_WIDTH / spec.size[0]))
+    seen_scale = size[0] / seen[0]
     parts, table, poses = _parts(episode)
     span = slice(start, start + frames)
     count = len(parts)
@@ -152,14 +160,16 @@ def _read(episode: Episode, camera: str, start: int, frames: int, working_width:
     contours = []
     for t in range(frames):
         full = table[episode.image(camera, "instances", start + t)]
-        labels[t] = cv2.resize(full, size, interpolation=cv2.INTER_NEAREST) if scale < 1 else full
-        contours.append(_contour(full, count, scale, centroid[t], area[t]))
+        if seen != spec.size:
+            full = cv2.resize(full, seen, interpolation=cv2.INTER_NEAREST_EXACT)
+        labels[t] = cv2.resize(full, size, interpolation=cv2.INTER_NEAREST) if seen_scale < 1 else full
+        contours.append(_contour(full, count, seen_scale, centroid[t], area[t]))
     K, T_camera_world = episode.camera_matrices(camera)
     K = np.diag([size[0] / spec.size[0], size[1] / spec.size[1], 1.0]) @ K[span]
     openings = [episode.gripper_openness(r.name)[span] for r in header.robots]
     openness = np.concatenate([np.zeros((frames, 0)), *openings], 1)
     return Truth(
-        parts, float(header.fps), _is_static(T_camera_world[span]), size, scale, labels, tuple(contours), centroid,
+        parts, float(header.fps), _is_static(T_camera_world[span]), size, scale, 1 / seen_scale, labels, tuple(contours), centroid,
         area, K, T_camera_world[span], poses[span], openness, start,
     )  # fmt: skip
 
@@ -213,7 +223,7 @@ def _contour(
     centroid: Float64[np.ndarray, "P 2"],
     area: Float64[np.ndarray, "P"],
 ) -> Contour:
-    """Contours of one recorded-size label image; fills the centroid and area rows of its frame."""
+    """Contours of one label image at the size reported in; fills the centroid and area rows of its frame."""
     height, width = labels.shape
     out: list[tuple[np.ndarray, np.ndarray, int, np.ndarray]] = []
     for part in range(count):
