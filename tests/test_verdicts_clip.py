@@ -16,8 +16,8 @@ from verdict_scenes import FRAMES
 
 from retake.core.errors import InputError
 from retake.core.verdicts import judge
-from retake.core.verdicts.clip import Clip, open_clip
 from retake.core.verdicts.cli import main
+from retake.core.verdicts.clip import Clip, open_clip
 from retake.core.verdicts.records import Verdict
 
 av = pytest.importorskip("av")

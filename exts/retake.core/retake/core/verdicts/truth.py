@@ -169,8 +169,8 @@ def _read(episode: Episode, camera: str, start: int, frames: int, working_width:
     openings = [episode.gripper_openness(r.name)[span] for r in header.robots]
     openness = np.concatenate([np.zeros((frames, 0)), *openings], 1)
     return Truth(
-        parts, float(header.fps), _is_static(T_camera_world[span]), size, scale, 1 / seen_scale, labels, tuple(contours), centroid,
-        area, K, T_camera_world[span], poses[span], openness, start,
+        parts, float(header.fps), _is_static(T_camera_world[span]), size, scale, 1 / seen_scale, labels,
+        tuple(contours), centroid, area, K, T_camera_world[span], poses[span], openness, start,
     )  # fmt: skip
 
 
