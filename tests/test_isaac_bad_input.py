@@ -23,6 +23,7 @@ from retake.core.errors import InputError, RetakeError, StageError
 from retake.isaac.contacts import ContactReports
 from retake.isaac.live_capture import LiveCapture
 from retake.isaac.request import Phase, request_from
+from retake.isaac.stage_reader import read_content
 from retake.isaac.stepped import drive_stepped
 
 
@@ -72,14 +73,13 @@ def test_a_stage_that_cannot_be_recorded_says_why(change: Any, message: str, tmp
         assert is_untouched(kit)
 
 
-def test_two_robots_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_two_robots_of_one_name_are_told_apart() -> None:
     from fakes.stage import _robot
 
     stage = make_stage()
-    source = random_motion(stage, 10)
     _robot(stage, "/World/Group/Arm0", 1.0, (3.0, 0.0, 0.0))
-    with FakeKit("6.x", source), pytest.raises(StageError, match="robots are named 'Arm0'"):
-        LiveCapture(request(tmp_path / "e")).start()
+    names = [(r.spec.name, r.spec.prim_path) for r in read_content(stage).robots]
+    assert names == [("Arm0", "/World/Arm0"), ("Group_Arm0", "/World/Group/Arm0")]
 
 
 def test_no_stage_and_unknown_prims_are_named(tmp_path: Path) -> None:

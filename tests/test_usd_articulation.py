@@ -18,7 +18,7 @@ from strategies import seeds
 
 from retake.core.errors import StageError
 from retake.core.robot import RobotSpec
-from retake.usd.articulation import read_articulations, read_robots
+from retake.usd.articulation import find_articulations, read_articulations, read_robots
 from retake.usd.bodies import read_object, read_objects
 from retake.usd.si import si_stage
 from retake.usd.stage import label_of, open_stage, stage_sha256
@@ -182,10 +182,19 @@ def two_robots() -> Usd.Stage:
 
 def test_two_robots():
     stage = two_robots()
-    with pytest.raises(
-        StageError, match=r"2 robots are named 'Arm' \(/World/Arm, /World/Cell/Arm\); names must differ"
-    ):
-        read_robots(stage)
+    assert [r.name for r in read_robots(stage)] == ["Arm", "Cell_Arm"]
+    ball = UsdPhysics.SphericalJoint.Define(stage, "/World/Cell/Arm/joints/ball")
+    ball.CreateBody0Rel().SetTargets([Sdf.Path("/World/Cell/Arm/tip")])
+    found = find_articulations(stage)
+    assert [r.spec.prim_path for r in found.robots] == ["/World/Arm"]
+    assert "/World/Cell/Arm/joints/ball" in found.refused["/World/Cell/Arm"]
+    assert any("/World/Cell/Arm left out" in note for note in found.notes)
+    assert len(read_articulations(stage, ["/World/Arm"])) == 1
+    with pytest.raises(StageError, match=r"/World/Cell/Arm: .*ball: joint type PhysicsSphericalJoint"):
+        read_articulations(stage, ["/World/Cell"])
+    with pytest.raises(StageError, match=r"unknown robot prim '/World/Nobody'; valid: /World/Arm"):
+        read_articulations(stage, ["/World/Nobody"])
+    stage.RemovePrim(ball.GetPath())
     for name in ("hinge", "slide", "fix"):
         joint = UsdPhysics.Joint.Get(stage, f"/World/Cell/Arm/joints/{name}")
         for relation in (joint.GetBody0Rel(), joint.GetBody1Rel()):

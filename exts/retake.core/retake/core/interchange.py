@@ -32,7 +32,7 @@ from retake.core.episode import (
 from retake.core.errors import EpisodeError, InputError, MissingDependencyError
 from retake.core.files import read_json
 from retake.core.geometry import CV_FROM_USD, inverse, pose_from_wxyz, wxyz_from_xyzw
-from retake.core.robot import RobotSpec
+from retake.core.robot import WORLD, RobotSpec
 from retake.core.urdf import read_urdf
 from retake.core.video import read_video
 
@@ -232,7 +232,8 @@ def joints_from_links(robot: RobotSpec, T_world_link: Float64[np.ndarray, "T L 4
     for dof, joint in robot.joints_in_order:
         if dof < 0:
             continue
-        parent, child = T_world_link[:, joint.parent_link], T_world_link[:, joint.child_link]
+        parent = np.eye(4) if joint.parent_link == WORLD else T_world_link[:, joint.parent_link]
+        child = T_world_link[:, joint.child_link]
         motion = inverse(parent @ joint.T_parent_joint) @ child @ joint.T_child_joint
         axis = np.array(joint.axis)
         if joint.kind == "prismatic":

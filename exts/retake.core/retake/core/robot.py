@@ -18,6 +18,10 @@ from retake.core.errors import InputError, choose
 from retake.core.geometry import axis_angle, inverse, is_rigid
 
 JointType = Literal["revolute", "prismatic", "fixed"]
+EndKind = Literal["gripper", "jaw", "hand", "tool"]
+"""Fingers that part; one jaw against a fixed counterpart; fingers that flex; no fingers (openness is 1 throughout)."""
+WORLD = -1
+"""`parent_link` of a joint between the world and the robot's base: a rail, a planar base."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,27 @@ class LinkSpec:
 
 
 @dataclass(frozen=True)
+class Mimic:
+    """A joint that follows another: q = factor * q_leader + offset (rad or m). It is state, never action."""
+
+    leader: str
+    """Name of the leading joint."""
+    factor: float = 1.0
+    offset: float = 0.0
+
+
+@dataclass(frozen=True)
 class JointSpec:
-    """A joint: T_world_child = T_world_parent @ T_parent_joint @ motion(q) @ inverse(T_child_joint)."""
+    """A joint: T_world_child = T_world_parent @ T_parent_joint @ motion(q) @ inverse(T_child_joint).
+
+    Several joints may move one child against one parent, as several hinges of one body do: each further one turns the
+    child about its own frame there, T_world_child @ T_child_joint @ motion(q) @ inverse(T_child_joint), in tuple order.
+    """
 
     name: str
     kind: JointType
     parent_link: int
+    """Index of the parent; WORLD (-1) for a joint that moves the base against the world."""
     child_link: int
     axis: tuple[float, float, float]
     """Unit axis in the joint frame."""
@@ -49,11 +68,14 @@ class JointSpec:
     """N·m or N; infinite where the source states none."""
     driven: bool = True
     """Whether something commands it. False for mimic followers and passive linkage joints: they are state, not action."""
+    prim_path: str = ""
+    """What the joint is; names are for display. Empty where the source has no prims."""
+    mimic: Mimic | None = None
 
 
 @dataclass(frozen=True)
 class GripperSpec:
-    """A parallel gripper and the end-effector frame the skeleton draws: +Z approach, fingers open along ±Y."""
+    """An end effector and the frame the skeleton draws of it: +Z approach, fingers open along ±Y."""
 
     name: str
     ee_link: str
@@ -64,6 +86,9 @@ class GripperSpec:
     open_position: tuple[float, ...] = ()
     """Finger joint positions when open, rad or m."""
     closed_position: tuple[float, ...] = ()
+    kind: EndKind = "gripper"
+    note: str = ""
+    """Why it was found and what of it is uncertain, or where it was declared."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +109,12 @@ class RobotSpec:
             raise InputError(f"robot {self.name!r} has no links; a kinematic tree needs at least its base")
         if len(set(names)) != len(names):
             raise InputError(f"robot {self.name!r} has two links of one name: {sorted(names)}")
-        children = [joint.child_link for joint in self.joints]
-        if len(set(children)) != len(children):
-            raise InputError(f"robot {self.name!r}: a link has two parent joints; a kinematic tree is needed")
+        above: dict[int, int] = {}
         for joint in self.joints:
-            for index in (joint.parent_link, joint.child_link):
-                if not 0 <= index < len(self.links):
+            if above.setdefault(joint.child_link, joint.parent_link) != joint.parent_link:
+                raise InputError(f"robot {self.name!r}: a link has two parent joints; a kinematic tree is needed")
+            for index, lowest in ((joint.parent_link, WORLD), (joint.child_link, 0)):
+                if not lowest <= index < len(self.links):
                     raise InputError(
                         f"joint {joint.name!r} names link {index}; robot {self.name!r} has {len(self.links)}"
                     )
@@ -97,7 +122,12 @@ class RobotSpec:
                 raise InputError(
                     f"joint {joint.name!r} of robot {self.name!r}: its two frames must be rigid transforms"
                 )
+        if len(set(self.dof_names)) != len(self.dof_names):
+            raise InputError(f"robot {self.name!r} has two movable joints of one name: {sorted(self.dof_names)}")
         _ = self.joints_in_order  # raises on a loop
+        for joint in self.joints:
+            if joint.mimic is not None:
+                self.dof_index(joint.mimic.leader)
         for gripper in self.grippers:
             if not is_rigid(gripper.T_link_ee):
                 raise InputError(
@@ -121,6 +151,16 @@ class RobotSpec:
     def driven(self) -> tuple[bool, ...]:
         """Whether each movable joint is commanded, order of `dof_names`."""
         return tuple(joint.driven for joint in self.joints if joint.kind != "fixed")
+
+    @cached_property
+    def dof_joints(self) -> tuple[JointSpec, ...]:
+        """All movable joints, order of `dof_names`."""
+        return tuple(joint for joint in self.joints if joint.kind != "fixed")
+
+    @cached_property
+    def leading_dofs(self) -> tuple[int, ...]:
+        """Indices of the movable joints that follow no other."""
+        return tuple(i for i, joint in enumerate(self.dof_joints) if joint.mimic is None)
 
     def link_index(self, name: str) -> int:
         """Index of a link. Raises InputError naming the valid links."""
@@ -146,25 +186,50 @@ class RobotSpec:
     @cached_property
     def joints_in_order(self) -> tuple[tuple[int, JointSpec], ...]:
         """(dof index or -1, joint), parents before children. Raises InputError on a cycle."""
-        dof = {name: index for index, name in enumerate(self.dof_names)}
-        placed = {index for index, parent in enumerate(self.parents) if parent < 0}
-        waiting, ordered = list(self.joints), []
+        dof: dict[int, int] = {}
+        for number, joint in enumerate(self.joints):
+            dof[number] = -1 if joint.kind == "fixed" else sum(i >= 0 for i in dof.values())
+        placed = {WORLD} | {index for index, parent in enumerate(self.parents) if parent < 0}
+        waiting, ordered = list(enumerate(self.joints)), []
         while waiting:
-            ready = [joint for joint in waiting if joint.parent_link in placed]
+            ready = [(number, joint) for number, joint in waiting if joint.parent_link in placed]
             if not ready:
-                raise InputError(
-                    f"robot {self.name!r}: joints {[j.name for j in waiting]} form a loop; a tree is needed"
-                )
-            for joint in ready:
+                names = [joint.name for _, joint in waiting]
+                raise InputError(f"robot {self.name!r}: joints {names} form a loop; a tree is needed")
+            for number, joint in ready:
                 placed.add(joint.child_link)
-                ordered.append((dof.get(joint.name, -1), joint))
-            waiting = [joint for joint in waiting if joint.child_link not in placed]
+                ordered.append((dof[number], joint))
+            done = {number for number, _ in ready}
+            waiting = [(number, joint) for number, joint in waiting if number not in done]
         return tuple(ordered)
 
     @property
     def root(self) -> int:
         """Index of the base link (the first link without a parent)."""
         return self.parents.index(-1)
+
+    def followed(self, q: Float64[np.ndarray, "*n D"]) -> Float64[np.ndarray, "*n D"]:
+        """The same positions with every mimic joint where its leader puts it."""
+        out = np.array(q, np.float64)
+        for _ in self.dof_joints:  # a follower may lead another one
+            before = out.copy()
+            for i, joint in enumerate(self.dof_joints):
+                if joint.mimic is not None:
+                    leader = out[..., self.dof_index(joint.mimic.leader)]
+                    out[..., i] = joint.mimic.factor * leader + joint.mimic.offset
+            if np.array_equal(before, out):
+                break
+        return out
+
+    def base_pose(self, q: Float64[np.ndarray, "*n D"]) -> Float64[np.ndarray, "*n 4 4"]:
+        """T_world_base that the joints to the world give at positions q (rad or m); identity where there are none."""
+        q = np.asarray(q, np.float64)
+        T = np.broadcast_to(np.eye(4), (*q.shape[:-1], 4, 4)).copy()
+        first = True
+        for dof, joint in self.joints_in_order:
+            if joint.parent_link == WORLD:
+                T, first = T @ _local(joint, q, dof, first), False
+        return T
 
     def chain(self, gripper: GripperSpec) -> tuple[int, ...]:
         """Link indices from the gripper's end effector to its base."""
@@ -177,22 +242,25 @@ class RobotSpec:
         return tuple(chain)
 
     def forward_kinematics(
-        self, q: Float64[np.ndarray, "*n D"], T_world_base: Float64[np.ndarray, "*n 4 4"]
+        self, q: Float64[np.ndarray, "*n D"], T_world_base: Float64[np.ndarray, "*n 4 4"] | None = None
     ) -> Float64[np.ndarray, "*n L 4 4"]:
-        """World poses of all links for joint positions q (rad or m), given the base link's world pose."""
+        """World poses of all links for joint positions q (rad or m), given the base link's world pose.
+
+        Joints to the world move the base itself: they count where no base pose is given (`base_pose`).
+        """
         q = np.asarray(q, np.float64)
         if q.shape[-1] != len(self.dof_names):
             raise InputError(f"robot {self.name!r} has {len(self.dof_names)} joints, got positions {q.shape}")
         T = np.broadcast_to(np.eye(4), (*q.shape[:-1], len(self.links), 4, 4)).copy()
-        T[..., self.root, :, :] = T_world_base
+        T[..., self.root, :, :] = self.base_pose(q) if T_world_base is None else T_world_base
+        moved: set[int] = set()
         for dof, joint in self.joints_in_order:
-            motion = np.broadcast_to(np.eye(4), (*q.shape[:-1], 4, 4)).copy()
-            if joint.kind == "revolute":
-                motion[..., :3, :3] = axis_angle(np.array(joint.axis, np.float64), q[..., dof])
-            elif joint.kind == "prismatic":
-                motion[..., :3, 3] = q[..., dof, None] * np.array(joint.axis, np.float64)
-            local = joint.T_parent_joint @ motion @ inverse(joint.T_child_joint)
-            T[..., joint.child_link, :, :] = T[..., joint.parent_link, :, :] @ local
+            if joint.parent_link == WORLD:
+                continue
+            first = joint.child_link not in moved
+            start = joint.parent_link if first else joint.child_link
+            T[..., joint.child_link, :, :] = T[..., start, :, :] @ _local(joint, q, dof, first)
+            moved.add(joint.child_link)
         return T
 
     def gripper_openness(self, q: Float64[np.ndarray, "*n D"]) -> Float64[np.ndarray, "*n G"]:
@@ -220,7 +288,7 @@ class RobotSpec:
                 {
                     "name": j.name,
                     "kind": j.kind,
-                    "parent_link": self.links[j.parent_link].name,
+                    "parent_link": "" if j.parent_link == WORLD else self.links[j.parent_link].name,
                     "child_link": self.links[j.child_link].name,
                     "axis": [float(x) for x in j.axis],
                     "T_parent_joint": j.T_parent_joint.tolist(),
@@ -230,6 +298,8 @@ class RobotSpec:
                     "velocity_limit": number(j.velocity_limit),
                     "effort_limit": number(j.effort_limit),
                     **({} if j.driven else {"driven": False}),
+                    **({"prim_path": j.prim_path} if j.prim_path else {}),
+                    **({"mimic": vars(j.mimic)} if j.mimic else {}),
                 }
                 for j in self.joints
             ],
@@ -241,6 +311,8 @@ class RobotSpec:
                     "finger_joints": list(g.finger_joints),
                     "open_position": [float(x) for x in g.open_position],
                     "closed_position": [float(x) for x in g.closed_position],
+                    **({"kind": g.kind} if g.kind != "gripper" else {}),
+                    **({"note": g.note} if g.note else {}),
                 }
                 for g in self.grippers
             ],
@@ -251,7 +323,7 @@ class RobotSpec:
     def from_json(data: dict[str, Any]) -> RobotSpec:
         """The inverse of `to_json`. Raises KeyError, TypeError, ValueError or InputError on malformed data."""
         links = tuple(LinkSpec(x["name"], x["prim_path"]) for x in data["links"])
-        index = {link.name: i for i, link in enumerate(links)}
+        index = {"": WORLD} | {link.name: i for i, link in enumerate(links)}
 
         def limit(value: float | None, sign: float = 1.0) -> float:
             return sign * np.inf if value is None else float(value)
@@ -270,6 +342,8 @@ class RobotSpec:
                 limit(x["velocity_limit"]),
                 limit(x["effort_limit"]),
                 bool(x.get("driven", True)),
+                x.get("prim_path", ""),
+                Mimic(**x["mimic"]) if "mimic" in x else None,
             )
             for x in data["joints"]
         )
@@ -281,8 +355,20 @@ class RobotSpec:
                 tuple(x["finger_joints"]),
                 tuple(map(float, x["open_position"])),
                 tuple(map(float, x["closed_position"])),
+                x.get("kind", "gripper"),
+                x.get("note", ""),
             )
             for x in data["grippers"]
         )
         chains = tuple(tuple(chain) for chain in data["chains"])
         return RobotSpec(data["name"], data["prim_path"], links, joints, grippers, chains)
+
+
+def _local(joint: JointSpec, q: Float64[np.ndarray, "*n D"], dof: int, first: bool) -> Float64[np.ndarray, "*n 4 4"]:
+    """What a joint adds to the pose it starts from: the parent's, or the child's own after an earlier joint of it."""
+    motion = np.broadcast_to(np.eye(4), (*q.shape[:-1], 4, 4)).copy()
+    if joint.kind == "revolute":
+        motion[..., :3, :3] = axis_angle(np.array(joint.axis, np.float64), q[..., dof])
+    elif joint.kind == "prismatic":
+        motion[..., :3, 3] = q[..., dof, None] * np.array(joint.axis, np.float64)
+    return (joint.T_parent_joint if first else joint.T_child_joint) @ motion @ inverse(joint.T_child_joint)

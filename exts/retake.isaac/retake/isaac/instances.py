@@ -16,7 +16,7 @@ from retake.core.array_types import UInt16
 from retake.core.episode import Instance, ObjectSpec
 from retake.core.robot import RobotSpec
 from retake.usd.bodies import scenery_group
-from retake.usd.stage import body_of, label_of
+from retake.usd.stage import body_of, label_of, prims
 
 OTHER = "/"
 """Entry for prims that appeared after recording began."""
@@ -32,7 +32,7 @@ def instance_table(
             owners[link.prim_path] = (link.name, f"robot:{robot.name}")
     for item in objects:
         owners[item.prim_path] = (item.label, f"object:{item.name}")
-    for prim in stage.Traverse():
+    for prim in prims(stage):
         if not UsdGeom.Gprim(prim):
             continue
         body = body_of(prim)

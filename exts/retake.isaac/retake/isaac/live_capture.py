@@ -163,7 +163,7 @@ class LiveCapture:
     @property
     def notes(self) -> list[str]:
         """What was odd but harmless."""
-        return self._hooks.notes if self._hooks is not None else []
+        return [*self.content.notes, *self._hooks.notes] if self._hooks is not None else []
 
     @property
     def stepped(self) -> bool:

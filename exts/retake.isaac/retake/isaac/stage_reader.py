@@ -29,7 +29,7 @@ from retake.core.episode import (
     encode_normals,
 )
 from retake.core.episode.records import Channel
-from retake.core.errors import StageError, choose
+from retake.core.errors import StageError
 from retake.core.files import sha256_bytes
 from retake.core.geometry import pose_from_wxyz, wxyz_from_xyzw
 from retake.core.robot import RobotSpec
@@ -38,9 +38,10 @@ from retake.isaac.instances import InstanceLookup, instance_table
 from retake.isaac.payload import RawView
 from retake.isaac.rendered_camera import rendered_camera
 from retake.isaac.tensors import RawRobot, RawState
-from retake.usd.articulation import Articulation, read_articulations
-from retake.usd.bodies import StageObject, read_objects
-from retake.usd.camera import camera_prim, camera_prims, read_camera
+from retake.usd.articulation import Articulation, choose_articulations, find_articulations
+from retake.usd.bodies import StageObject, choose_objects, find_objects
+from retake.usd.camera import camera_prim, read_camera, usable_cameras
+from retake.usd.names import distinct
 from retake.usd.stage import body_of, stage_sha256
 from retake.usd.units import StageUnits
 
@@ -76,32 +77,31 @@ def read_content(
     cameras: Sequence[CameraChoice] = (),
     objects: Sequence[str] | None = None,
 ) -> StageContent:
-    """Robots, cameras and objects of a stage by prim path; empty = all robots, the first camera, all objects.
+    """Robots, cameras and objects of a stage by prim path; empty = all robots, the first usable camera, all objects.
 
-    Raises StageError naming what is missing and what the stage has instead.
+    Raises StageError naming what is missing or unusable among what was asked for, and what the stage has instead; what was
+    not asked for leaves a note.
     """
     units = StageUnits.of(stage)
-    every = read_articulations(stage)
-    known = {robot.spec.prim_path: robot for robot in every}
-    chosen = []
-    for path in robots or list(known):
-        match = next((p for p in known if p == path or p.startswith(f"{path}/") or path.startswith(f"{p}/")), None)
-        if match is None:
-            raise StageError(choose("robot prim", path, known))
-        chosen.append(known[match])
-    first = str(camera_prims(stage)[0].GetPath())
-    choices = [
-        choice if choice.prim_path else replace(choice, prim_path=first) for choice in cameras or (CameraChoice(""),)
-    ]
-    specs = tuple(_camera_spec(stage, choice) for choice in choices)
-    found = read_objects(stage, every)
-    by_path = {item.spec.prim_path: item for item in found}
-    if objects is not None:
-        for path in objects:
-            if path not in by_path:
-                raise StageError(choose("object prim", path, by_path))
-        found = tuple(by_path[path] for path in objects)
-    return StageContent(units, tuple(chosen), specs, found)
+    found, bodies = find_articulations(stage), find_objects(stage)
+    chosen = choose_articulations(stage, found, robots)
+    notes = [*found.notes, *bodies.notes]
+    if all(choice.prim_path for choice in cameras) and cameras:
+        choices = list(cameras)
+    else:
+        usable, more = usable_cameras(stage)
+        notes += more
+        first = str(usable[0].GetPath())
+        choices = [
+            choice if choice.prim_path else replace(choice, prim_path=first)
+            for choice in cameras or (CameraChoice(""),)
+        ]
+    specs = [_camera_spec(stage, choice) for choice in choices]
+    unnamed = [i for i, choice in enumerate(choices) if not choice.name]
+    names = distinct([stage.GetPrimAtPath(choices[i].prim_path) for i in unnamed], plain=True)
+    for i, name in zip(unnamed, names, strict=True):
+        specs[i] = replace(specs[i], name=name)
+    return StageContent(units, chosen, tuple(specs), choose_objects(bodies, objects), tuple(notes))
 
 
 def _camera_spec(stage: Usd.Stage, choice: CameraChoice) -> CameraSpec:

@@ -14,7 +14,7 @@ import numpy as np
 from retake.core.array_types import Float64
 from retake.core.errors import StageError
 from retake.core.geometry import axis_angle, inverse
-from retake.core.robot import GripperSpec, RobotSpec
+from retake.core.robot import GripperSpec, JointSpec, RobotSpec
 
 POSITION_TOLERANCE_M, ROTATION_TOLERANCE_RAD = 1e-4, 1e-3
 LIMIT_MARGIN = 0.02
@@ -33,7 +33,7 @@ class Arm:
     @property
     def dofs(self) -> tuple[int, ...]:
         """Indices of the arm's joints in joint arrays, base first."""
-        links = set(self.spec.chain(self.gripper))
+        links = set(self.spec.chain(self.gripper)) - {self.spec.root}
         return tuple(i for i, joint in self.spec.joints_in_order if i >= 0 and joint.child_link in links)
 
     def tool(
@@ -41,11 +41,12 @@ class Arm:
     ) -> tuple[Float64[np.ndarray, "4 4"], Float64[np.ndarray, "6 N"]]:
         """T_world_tool and the geometric Jacobian (linear over angular, world frame) for the arm's joints."""
         chain = list(reversed(self.spec.chain(self.gripper)))
-        by_child = {joint.child_link: (dof, joint) for dof, joint in self.spec.joints_in_order}
+        by_child: dict[int, list[tuple[int, JointSpec]]] = {}
+        for dof, joint in self.spec.joints_in_order:
+            by_child.setdefault(joint.child_link, []).append((dof, joint))
         T, axes = T_world_base, []
-        for link in chain[1:]:
-            dof, joint = by_child[link]
-            T = T @ joint.T_parent_joint
+        for dof, joint, first in ((*item, n == 0) for link in chain[1:] for n, item in enumerate(by_child[link])):
+            T = T @ (joint.T_parent_joint if first else joint.T_child_joint)
             if joint.kind != "fixed":
                 direction = T[:3, :3] @ np.array(joint.axis)
                 axes.append((joint.kind, direction, T[:3, 3]))

@@ -14,13 +14,13 @@ import numpy as np
 from pxr import Gf, Usd, UsdGeom, UsdLux
 
 from retake.core.array_types import Float32, Float64, UInt16
-from retake.core.episode import CameraFrame, Instance, encode_normals
+from retake.core.episode import CameraFrame, Instance, ObjectSpec, encode_normals
 from retake.core.geometry import CV_FROM_USD, inverse, pose_from_wxyz, wxyz_from_rotation
 from retake.newton.engine import load
 from retake.usd.articulation import Articulation
 from retake.usd.bodies import scenery_group
 from retake.usd.camera import StageCamera
-from retake.usd.stage import body_of, label_of
+from retake.usd.stage import body_of, label_of, prims, start_time
 from retake.usd.units import StageUnits
 
 NO_SHAPE = 0xFFFFFFFF
@@ -48,14 +48,14 @@ class InstanceMap:
 
 
 def instance_map(
-    stage: Usd.Stage, shape_paths: tuple[str, ...], robots: tuple[Articulation, ...], objects: tuple[str, ...]
+    stage: Usd.Stage, shape_paths: tuple[str, ...], robots: tuple[Articulation, ...], objects: tuple[ObjectSpec, ...]
 ) -> InstanceMap:
     """Instances of a stage: one per robot link, one per rigid object, one per group of scenery.
 
-    `objects` are prim paths of the episode's objects; a scenery group named there belongs to it.
+    `objects` are the episode's objects; a scenery group named there belongs to it.
     """
     owners = {link.prim_path: f"robot:{r.spec.name}" for r in robots for link in r.spec.links}
-    owners |= {path: f"object:{path.rsplit('/', 1)[-1]}" for path in objects}
+    owners |= {item.prim_path: f"object:{item.name}" for item in objects}
     ids: dict[str, Instance] = {}
     lut = np.zeros(len(shape_paths) + 1, np.uint16)
     for shape, shape_path in enumerate(shape_paths):
@@ -74,8 +74,8 @@ def instance_map(
 def sun_direction(stage: Usd.Stage) -> Float64[np.ndarray, "3"]:
     """Unit direction in which the stage's first DistantLight shines (Z-up world); a default where there is none."""
     units = StageUnits.of(stage)
-    cache = UsdGeom.XformCache(Usd.TimeCode.Default())
-    for prim in stage.Traverse():
+    cache = UsdGeom.XformCache(start_time(stage))
+    for prim in prims(stage):
         if prim.IsA(UsdLux.DistantLight):
             shines = cache.GetLocalToWorldTransform(prim).TransformDir(Gf.Vec3d(0, 0, -1))
             v = units.R_world_stage @ np.array(shines)

@@ -62,7 +62,7 @@ def capture(
     scenario = build(with_cameras, seed, stage)
     simulator = Simulator(scenario.stage, scenario.robots, settings.dt_s, friction=scenario.variation.friction)
     instances = instance_map(
-        scenario.stage, simulator.shape_paths, scenario.robots, tuple(o.spec.prim_path for o in scenario.objects)
+        scenario.stage, simulator.shape_paths, scenario.robots, tuple(o.spec for o in scenario.objects)
     )
     header = make_header(settings, scenario, instances, seed)
     with EpisodeWriter(out_dir, header) as writer:
@@ -96,6 +96,7 @@ def make_header(settings: Preset, scenario: Scenario, instances: InstanceMap, se
             "variation": scenario.variation.to_json(),
             **({"goal": scenario.goal} if scenario.goal else {}),
             **({"licence": scenario.licence} if scenario.licence else {}),
+            **({"notes": list(scenario.notes)} if scenario.notes else {}),
         },
     )
 

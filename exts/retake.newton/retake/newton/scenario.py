@@ -14,11 +14,11 @@ from retake.newton import pick_place, variation
 from retake.newton.motion import Motion, hold, replay
 from retake.newton.preset import CameraRequest, Preset, stage_path
 from retake.newton.variation import Variation
-from retake.usd.articulation import Articulation, read_articulations
-from retake.usd.bodies import StageObject, read_object, read_objects
-from retake.usd.camera import StageCamera, camera_prim, camera_prims, read_camera
+from retake.usd.articulation import Articulation, choose_articulations, find_articulations
+from retake.usd.bodies import StageObject, find_objects, read_object
+from retake.usd.camera import StageCamera, camera_prim, read_camera, usable_cameras
 from retake.usd.si import si_stage
-from retake.usd.stage import label_of, open_stage, stage_sha256
+from retake.usd.stage import ensure_physics_scene, label_of, open_stage, stage_sha256
 from retake.usd.units import StageUnits
 
 
@@ -39,14 +39,18 @@ class Scenario:
     """Where the object's centre must end (the episode check reads it); None where the scenario has no task."""
     licence: str
     """Licence of the stage's assets as the stage states it; empty where it states none."""
+    notes: tuple[str, ...] = ()
+    """What of the stage was left out, and why."""
 
 
 def build(preset: Preset, seed: int, stage_file: Path | None = None) -> Scenario:
     """Open, vary, read and plan. Raises StageError or InputError naming what is missing or out of reach."""
     file = stage_path(preset) if stage_file is None else Path(stage_file)
     stage = si_stage(open_stage(file))
-    robots = read_articulations(stage)
-    objects = read_objects(stage, robots)
+    notes = ensure_physics_scene(stage)
+    found = find_articulations(stage)
+    robots, bodies = choose_articulations(stage, found), find_objects(stage)
+    objects, notes = bodies.objects, (*notes, *found.notes, *bodies.notes)
     task = preset.scenario == "pick_place"
     drawn = variation.sample(preset.randomise, seed) if task else Variation(friction=_fixed_friction(preset))
     target: StageObject | None = None
@@ -55,10 +59,11 @@ def build(preset: Preset, seed: int, stage_file: Path | None = None) -> Scenario
         chosen = _choose_object(objects, preset.object)
         prim = _find_target(stage, preset.target, chosen)
         variation.apply(stage, drawn, chosen, prim)
-        objects = read_objects(stage, robots)
+        objects = find_objects(stage).objects
         chosen = next(o for o in objects if o.spec.prim_path == chosen.spec.prim_path)
         target = read_object(prim, StageUnits.of(stage), movable=False)
-    cameras = {request.name: camera for request in preset.cameras if (camera := _camera(stage, request)) is not None}
+    usable, more = usable_cameras(stage) if any(not r.prim for r in preset.cameras) else ((), ())
+    cameras = {r.name: camera for r in preset.cameras if (camera := _camera(stage, r, usable)) is not None}
     if preset.cameras and not cameras:
         raise StageError(
             f"stage {file} has cameras, but none that the preset asks for: {[c.name for c in preset.cameras]}"
@@ -79,7 +84,7 @@ def build(preset: Preset, seed: int, stage_file: Path | None = None) -> Scenario
     else:
         motion = hold(robots)
     licence = str(stage.GetRootLayer().customLayerData.get("licence", ""))
-    return Scenario(stage, stage_sha256(file), robots, objects, cameras, motion, drawn, goal, licence)
+    return Scenario(stage, stage_sha256(file), robots, objects, cameras, motion, drawn, goal, licence, (*notes, *more))
 
 
 def _fixed_friction(preset: Preset) -> float | None:
@@ -101,11 +106,11 @@ def _choose_object(objects: tuple[StageObject, ...], name: str) -> StageObject:
 
 
 def _choose_robot(robots: tuple[Articulation, ...], name: str) -> int:
-    names = [robot.spec.name for robot in robots]
+    for i, robot in enumerate(robots):
+        if name and name in (robot.spec.name, robot.spec.prim_path):
+            return i
     if name:
-        if name not in names:
-            raise InputError(choose("robot", name, names))
-        return names.index(name)
+        raise InputError(choose("robot", name, (robot.spec.name for robot in robots)))
     return next((i for i, robot in enumerate(robots) if robot.spec.grippers), 0)
 
 
@@ -123,10 +128,10 @@ def _find_target(stage: Usd.Stage, name: str, obj: StageObject) -> Usd.Prim:
     raise StageError(choose("target prim", name, candidates))
 
 
-def _camera(stage: Usd.Stage, request: CameraRequest) -> StageCamera | None:
+def _camera(stage: Usd.Stage, request: CameraRequest, usable: tuple[Usd.Prim, ...]) -> StageCamera | None:
     if request.prim:
         return read_camera(camera_prim(stage, request.prim), request.size)
-    for prim in camera_prims(stage):
+    for prim in usable:
         camera = read_camera(prim, request.size)
         if (camera.body_path is not None) == (request.mount == "body"):
             return camera
@@ -134,7 +139,7 @@ def _camera(stage: Usd.Stage, request: CameraRequest) -> StageCamera | None:
         return None
     raise StageError(
         f"the stage has no {'camera on a rigid body' if request.mount == 'body' else 'fixed camera'} for {request.name!r}; "
-        f"its cameras: {', '.join(str(p.GetPath()) for p in camera_prims(stage))}"
+        f"its cameras: {', '.join(str(p.GetPath()) for p in usable)}"
     )
 
 

@@ -2,26 +2,29 @@
 """UsdPhysics articulation -> RobotSpec: links, joints with their frames, limits, end effectors.
 
 The kinematic tree is found from the joints themselves, not from prim nesting: starting at the base link every joint is
-walked away from the base, and a joint authored the other way round is turned (its axis changes sign). Joints to the
-world and joints marked `excludeFromArticulation` (loop closures) are no tree edges.
+walked away from the base, and a joint authored the other way round is turned (its axis changes sign). Joints marked
+`excludeFromArticulation` (loop closures) are no tree edges. A hinge or slide between the base and the world is a degree of
+freedom like any other, and so are several hinges of one body. Every robot is read for itself: one that cannot be read
+refuses by name when it is asked for, and is a note otherwise.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from pxr import Gf, Usd, UsdGeom, UsdPhysics
+from pxr import Usd, UsdPhysics
 
 from retake.core.array_types import Float64
-from retake.core.errors import InputError, StageError
-from retake.core.geometry import inverse
-from retake.core.robot import JointSpec, JointType, LinkSpec, RobotSpec
+from retake.core.errors import InputError, StageError, choose
+from retake.core.geometry import transform
+from retake.core.robot import WORLD, JointSpec, LinkSpec, Mimic, RobotSpec
 from retake.usd.gripper import find_grippers
-from retake.usd.stage import body_of
-from retake.usd.units import StageUnits, rigid_and_scale, world_pose
-
-AXES = {"X": (1.0, 0.0, 0.0), "Y": (0.0, 1.0, 0.0), "Z": (0.0, 0.0, 1.0)}
+from retake.usd.joints import AXES, Edge, JointValues, follows, joint_values, read_edges
+from retake.usd.names import distinct, model_prim
+from retake.usd.stage import prims, prims_under
+from retake.usd.units import StageUnits, world_pose
 
 
 @dataclass(frozen=True)
@@ -32,47 +35,90 @@ class Articulation:
     dof_paths: tuple[str, ...]
     """Joint prim path of each movable joint, order of `spec.dof_names`."""
     T_world_link: Float64[np.ndarray, "L 4 4"]
-    """Authored world poses of the links, m."""
+    """Authored world poses of the links, m, at the stage's start."""
     initial_position: Float64[np.ndarray, "D"]
     """Joint positions the stage starts with (authored joint state, else drive target, else 0), rad or m."""
     driven: tuple[bool, ...]
     """Whether each movable joint has a drive."""
     fixed_base: bool
+    """Whether the world holds the base: fixed, or on joints that are degrees of freedom."""
+    notes: tuple[str, ...] = ()
+    """What a person should know about how it was read."""
 
 
 @dataclass(frozen=True)
-class _Edge:
-    """A joint between two bodies (prim paths; empty = world), frames in the bodies' own frames, metres."""
+class StageRobots:
+    """Every robot of a stage that can be read, and why others cannot."""
 
-    prim: Usd.Prim
-    kind: JointType
-    bodies: tuple[str, str]
-    frames: tuple[Float64[np.ndarray, "4 4"], Float64[np.ndarray, "4 4"]]
+    robots: tuple[Articulation, ...]
+    refused: dict[str, str]
+    """Root prim path -> reason."""
+    notes: tuple[str, ...]
 
 
-def read_articulations(stage: Usd.Stage) -> tuple[Articulation, ...]:
-    """Every articulation of a stage, in stage order.
+def find_articulations(stage: Usd.Stage) -> StageRobots:
+    """Every articulation of a stage, in stage order. Never raises because of one robot; raises as `StageUnits.of`."""
+    units = StageUnits.of(stage)
+    edges = read_edges(stage, units)
+    read: list[Articulation] = []
+    refused: dict[str, str] = {}
+    notes: list[str] = []
+    taken: dict[str, str] = {}
+    for root in [prim for prim in prims(stage) if prim.HasAPI(UsdPhysics.ArticulationRootAPI)]:
+        path = str(root.GetPath())
+        try:
+            members = _members(root, edges)
+            if other := next((taken[m] for m in sorted(members) if m in taken), None):
+                notes.append(f"articulation {path} is jointed to {other}: the two are one robot")
+                continue
+            read.append(_read_one(root, members, edges, units))
+            taken |= dict.fromkeys(members, path)
+        except StageError as error:
+            refused[path] = str(error)
+    names = distinct([model_prim(stage.GetPrimAtPath(r.spec.prim_path)) for r in read], plain=True)
+    robots = tuple(replace(r, spec=replace(r.spec, name=n)) for r, n in zip(read, names, strict=True))
+    notes += [f"robot {robot.spec.name!r}: {note}" for robot in robots for note in robot.notes]
+    notes += [f"robot {path} left out: {why}" for path, why in refused.items()]
+    return StageRobots(robots, refused, tuple(notes))
 
-    Raises StageError when there is none, when two robots share a name, or when a joint cannot be expressed (spherical,
-    distance, free D6), naming the prim.
+
+def read_articulations(stage: Usd.Stage, chosen: Sequence[str] = ()) -> tuple[Articulation, ...]:
+    """The articulations at or under some prim paths (all of a stage if none is named), in stage order.
+
+    Raises StageError when there is none, when a chosen one cannot be read (a spherical joint, a loop that is not marked)
+    naming the prim, and when nothing on the stage can be read. What was not chosen never refuses.
     """
+    return choose_articulations(stage, find_articulations(stage), chosen)
+
+
+def choose_articulations(stage: Usd.Stage, found: StageRobots, chosen: Sequence[str] = ()) -> tuple[Articulation, ...]:
+    """Of what was found the robots at, above or under the chosen prim paths. Raises as `read_articulations`."""
     where = stage.GetRootLayer().identifier
-    roots = [prim for prim in stage.Traverse() if prim.HasAPI(UsdPhysics.ArticulationRootAPI)]
-    if not roots:
-        bodies = sum(prim.HasAPI(UsdPhysics.RigidBodyAPI) for prim in stage.Traverse())
+    if not found.robots and not found.refused:
+        bodies = sum(prim.HasAPI(UsdPhysics.RigidBodyAPI) for prim in prims(stage))
         raise StageError(
             f"{where} has no articulation ({bodies} rigid bodies, none under a PhysicsArticulationRootAPI); "
             "apply UsdPhysics.ArticulationRootAPI to the robot's root prim"
         )
-    units = StageUnits.of(stage)
-    edges = _edges(stage, units)
-    robots = tuple(_read_one(root, edges, units) for root in roots)
-    names = [robot.spec.name for robot in robots]
-    for name in names:
-        if names.count(name) > 1:
-            paths = [r.spec.prim_path for r in robots if r.spec.name == name]
-            raise StageError(f"{where}: {len(paths)} robots are named {name!r} ({', '.join(paths)}); names must differ")
-    return robots
+    if not chosen:
+        if not found.robots:
+            raise StageError("; ".join(found.refused.values()))
+        return found.robots
+    out: dict[str, Articulation] = {}
+    for path in chosen:
+        match = [r for r in found.robots if _within(r.spec.prim_path, path)]
+        broken = [why for root, why in found.refused.items() if _within(root, path)]
+        # Asked for by its model's prim, of which the articulation root is a part; else by a part of the robot.
+        if not match and not broken:
+            match = [r for r in found.robots if _within(path, r.spec.prim_path)][:1]
+            broken = [why for root, why in found.refused.items() if _within(path, root)]
+        if broken and not match:
+            raise StageError("; ".join(broken))
+        if not match:
+            known = [r.spec.prim_path for r in found.robots]
+            raise StageError(choose("robot prim", path, known))
+        out |= {r.spec.prim_path: r for r in match}
+    return tuple(r for r in found.robots if r.spec.prim_path in out)
 
 
 def read_robots(stage: Usd.Stage) -> tuple[RobotSpec, ...]:
@@ -80,200 +126,199 @@ def read_robots(stage: Usd.Stage) -> tuple[RobotSpec, ...]:
     return tuple(articulation.spec for articulation in read_articulations(stage))
 
 
-def _edges(stage: Usd.Stage, units: StageUnits) -> list[_Edge]:
-    edges = []
-    for prim in stage.Traverse():
-        if not prim.IsA(UsdPhysics.Joint):
-            continue
-        joint = UsdPhysics.Joint(prim)
-        if joint.GetJointEnabledAttr().Get() is False or joint.GetExcludeFromArticulationAttr().Get():
-            continue
-        sides = [_side(joint, index, units) for index in (0, 1)]
-        edges.append(_Edge(prim, _kind(prim), (sides[0][0], sides[1][0]), (sides[0][1], sides[1][1])))
-    return edges
+def articulation_bodies(stage: Usd.Stage) -> frozenset[str]:
+    """Prim paths of all bodies that belong to an articulation, whether or not it can be read as a robot."""
+    edges = read_edges(stage, StageUnits.of(stage))
+    roots = [prim for prim in prims(stage) if prim.HasAPI(UsdPhysics.ArticulationRootAPI)]
+    return frozenset(body for root in roots for body in _component(_seeds(root, edges), edges))
 
 
-def _kind(prim: Usd.Prim) -> JointType:
-    if prim.IsA(UsdPhysics.RevoluteJoint):
-        return "revolute"
-    if prim.IsA(UsdPhysics.PrismaticJoint):
-        return "prismatic"
-    if prim.IsA(UsdPhysics.FixedJoint):
-        return "fixed"
-    # A generic joint with every axis locked (low > high) is fixed; anything freer has no single position.
-    locked = [UsdPhysics.LimitAPI(prim, t) for t in ("transX", "transY", "transZ", "rotX", "rotY", "rotZ")]
-    if all(limit and limit.GetLowAttr().Get() > limit.GetHighAttr().Get() for limit in locked):
-        return "fixed"
-    raise StageError(
-        f"{prim.GetPath()}: joint type {prim.GetTypeName()} is not supported; "
-        "expected PhysicsRevoluteJoint, PhysicsPrismaticJoint or PhysicsFixedJoint"
-    )
+def _within(path: str, top: str) -> bool:
+    return path == top or path.startswith(f"{top.rstrip('/')}/")
 
 
-def _side(joint: UsdPhysics.Joint, index: int, units: StageUnits) -> tuple[str, Float64[np.ndarray, "4 4"]]:
-    """Body path ("" = world) and T_body_joint of one side of a joint."""
-    prim = joint.GetPrim()
-    relation = (joint.GetBody0Rel(), joint.GetBody1Rel())[index]
-    position = (joint.GetLocalPos0Attr(), joint.GetLocalPos1Attr())[index].Get() or Gf.Vec3f(0)
-    rotation = (joint.GetLocalRot0Attr(), joint.GetLocalRot1Attr())[index].Get() or Gf.Quatf(1)
-    targets = relation.GetTargets()
-    target = prim.GetStage().GetPrimAtPath(targets[0]) if targets else None
-    if targets and not target:
-        raise StageError(f"{prim.GetPath()}: body{index} names {targets[0]}, which is not on the stage")
-    body = body_of(target) if target else None
-    local = Gf.Matrix4d().SetRotate(Gf.Rotation(Gf.Quatd(rotation))) * Gf.Matrix4d().SetTranslate(Gf.Vec3d(position))
-    T_target_joint, _ = rigid_and_scale(local)
-    scale = np.ones(3)
-    if target:
-        # A joint's local position is in the prim's own, possibly scaled, units.
-        _, scale = rigid_and_scale(UsdGeom.Xformable(target).ComputeLocalToWorldTransform(Usd.TimeCode.Default()))
-    T_target_joint[:3, 3] *= scale * units.metres_per_unit
-    if target is None or body is None or body == target:
-        return ("" if body is None else str(body.GetPath())), T_target_joint
-    return str(body.GetPath()), inverse(world_pose(body, units)) @ world_pose(target, units) @ T_target_joint
-
-
-def _read_one(root: Usd.Prim, edges: list[_Edge], units: StageUnits) -> Articulation:
-    stage = root.GetStage()
-    name = root.GetParent().GetName() if root.IsA(UsdPhysics.Joint) else root.GetName()
+def _members(root: Usd.Prim, edges: list[Edge]) -> set[str]:
     seeds = _seeds(root, edges)
     if not seeds:
         raise StageError(f"articulation {root.GetPath()} has no rigid body; expected links with PhysicsRigidBodyAPI")
-    members = _component(seeds, edges)
+    return _component(seeds, edges)
+
+
+def _read_one(root: Usd.Prim, members: set[str], edges: list[Edge], units: StageUnits) -> Articulation:
+    stage = root.GetStage()
     mine = [e for e in edges if set(e.bodies) & members]
-    base, fixed = _base(root, members, mine)
-    links, walked = _walk(base, [e for e in mine if all(e.bodies)])
+    for edge in mine:
+        if edge.problem:
+            raise StageError(f"articulation {root.GetPath()}: {edge.problem}")
+    base, held, to_world, notes = _base(root, members, mine)
+    links, walked, more = _walk(base, [e for e in mine if all(e.bodies)])
+    notes += more
     if missing := members - set(links):
         raise StageError(f"articulation {root.GetPath()}: links {sorted(missing)} are not reached from base {base}")
-    index = {path: i for i, path in enumerate(links)}
-    joints, paths = [], []
-    for edge, reverse in walked:
-        joints.append(_joint(edge, reverse, index, units))
-        if edge.kind != "fixed":
-            paths.append(str(edge.prim.GetPath()))
-    link_specs = tuple(LinkSpec(path.rsplit("/", 1)[-1], path) for path in links)
-    for kind, names in (("joints", [j.name for j in joints]), ("links", [link.name for link in link_specs])):
-        if len(set(names)) != len(names):
-            twice = sorted({n for n in names if names.count(n) > 1})
-            raise StageError(f"articulation {root.GetPath()} has two {kind} of one name: {twice}; names must differ")
+    walked = [(edge, edge.bodies[1] == "") for edge in to_world] + walked
+    index = {"": WORLD} | {path: i for i, path in enumerate(links)}
+    values = [None if e.kind == "fixed" else joint_values(e, units) for e, _ in walked]
+    names = distinct([edge.prim for edge, _ in walked])
+    of_path = {edge.path: name for (edge, _), name, v in zip(walked, names, values, strict=True) if v is not None}
+    mimics, more = _mimics([edge for edge, _ in walked if edge.kind != "fixed"], of_path, units)
+    notes += more
+    joints = tuple(
+        _joint(edge, reverse, name, index, value, mimics.get(edge.path))
+        for (edge, reverse), name, value in zip(walked, names, values, strict=True)
+    )
+    bodies = [stage.GetPrimAtPath(path) for path in links]
+    link_specs = tuple(LinkSpec(n, p) for n, p in zip(distinct(bodies), links, strict=True))
+    path = str(root.GetPath())
     try:
-        spec = RobotSpec(name, str(root.GetPath()), link_specs, tuple(joints))
+        spec = RobotSpec(root.GetName(), path, link_specs, joints)
         grippers = find_grippers(stage, spec, units)
-        spec = RobotSpec(name, str(root.GetPath()), link_specs, tuple(joints), grippers)
+        spec = RobotSpec(root.GetName(), path, link_specs, joints, grippers)
     except InputError as error:
-        raise StageError(f"articulation {root.GetPath()}: {error}") from error
-    states = [_initial(stage.GetPrimAtPath(path), units) for path in paths]
+        raise StageError(f"articulation {path}: {error}") from error
+    movable = [(edge, value) for (edge, _), value in zip(walked, values, strict=True) if value is not None]
     return Articulation(
         spec=spec,
-        dof_paths=tuple(paths),
-        T_world_link=np.stack([world_pose(stage.GetPrimAtPath(path), units) for path in links]),
-        initial_position=np.array([position for position, _ in states], np.float64),
-        driven=tuple(driven for _, driven in states),
-        fixed_base=fixed,
+        dof_paths=tuple(edge.path for edge, _ in movable),
+        T_world_link=np.stack([world_pose(body, units) for body in bodies]),
+        initial_position=np.array([value.start for _, value in movable], np.float64),
+        driven=tuple(value.driven for _, value in movable),
+        fixed_base=held,
+        notes=tuple(notes),
     )
 
 
-def _seeds(root: Usd.Prim, edges: list[_Edge]) -> set[str]:
+def _mimics(movable: list[Edge], of_path: dict[str, str], units: StageUnits) -> tuple[dict[str, Mimic], list[str]]:
+    """Joint prim path -> what it follows. A follower whose leader is no joint of the robot, or itself, leads."""
+    found, notes = {}, []
+    for edge in movable:
+        follow = follows(edge, units)
+        if follow is None:
+            continue
+        chain, leader = {edge.path}, follow.leader
+        if leader not in of_path:
+            notes.append(
+                f"joint {edge.path} follows {leader}, which is no movable joint of the robot: it counts as free"
+            )
+            continue
+        if leader in chain:
+            notes.append(f"joint {edge.path} follows itself: it counts as free")
+            continue
+        found[edge.path] = Mimic(of_path[leader], follow.factor, follow.offset)
+    return found, notes
+
+
+def _seeds(root: Usd.Prim, edges: list[Edge]) -> set[str]:
     if root.IsA(UsdPhysics.Joint):
         return {body for e in edges if e.prim == root for body in e.bodies if body}
     if root.HasAPI(UsdPhysics.RigidBodyAPI):
         return {str(root.GetPath())}
     jointed = {body for e in edges for body in e.bodies if body}
-    return {str(p.GetPath()) for p in Usd.PrimRange(root) if p.HasAPI(UsdPhysics.RigidBodyAPI)} & jointed
+    return {str(p.GetPath()) for p in prims_under(root) if p.HasAPI(UsdPhysics.RigidBodyAPI)} & jointed
 
 
-def _component(seeds: set[str], edges: list[_Edge]) -> set[str]:
+def _component(seeds: set[str], edges: list[Edge]) -> set[str]:
     """Bodies connected to the seeds by joints (the world connects nothing)."""
-    members, grown = set(seeds), True
-    while grown:
-        grown = False
-        for edge in edges:
-            if all(edge.bodies) and len(members & set(edge.bodies)) == 1:
-                members |= set(edge.bodies)
-                grown = True
+    near: dict[str, list[str]] = {}
+    for edge in edges:
+        if all(edge.bodies):
+            for a, b in (edge.bodies, edge.bodies[::-1]):
+                near.setdefault(a, []).append(b)
+    members, waiting = set(seeds), list(seeds)
+    while waiting:
+        for other in near.get(waiting.pop(), ()):
+            if other not in members:
+                members.add(other)
+                waiting.append(other)
     return members
 
 
-def _base(root: Usd.Prim, members: set[str], edges: list[_Edge]) -> tuple[str, bool]:
-    """Base link and whether it is fixed to the world."""
-    for edge in edges:
-        if edge.kind == "fixed" and not all(edge.bodies):
-            return next(body for body in edge.bodies if body), True
+def _base(root: Usd.Prim, members: set[str], edges: list[Edge]) -> tuple[str, bool, list[Edge], list[str]]:
+    """Base link, whether the world holds it, the movable joints between the two, and notes."""
+    world = [(edge, next(b for b in edge.bodies if b)) for edge in edges if not all(edge.bodies)]
+    fixed = [body for edge, body in world if edge.kind == "fixed"]
+    if world:
+        base = fixed[0] if fixed else world[0][1]
+        movable = [] if fixed else [edge for edge, body in world if body == base]
+        ignored = [e.path for e, body in world if (e.kind != "fixed" and e not in movable) or body != base]
+        notes = [f"{path} closes a loop through the world and is left out of the tree" for path in ignored]
+        return base, True, movable, notes
     if str(root.GetPath()) in members:
-        return str(root.GetPath()), False
+        return str(root.GetPath()), False, [], []
     children = {edge.bodies[1] for edge in edges if all(edge.bodies)}
-    stage = root.GetStage()
-    order = [str(p.GetPath()) for p in stage.Traverse() if str(p.GetPath()) in members]
-    return next((path for path in order if path not in children), order[0]), False
+    order = [str(p.GetPath()) for p in prims(root.GetStage()) if str(p.GetPath()) in members]
+    return next((path for path in order if path not in children), order[0]), False, [], []
 
 
-def _walk(base: str, edges: list[_Edge]) -> tuple[list[str], list[tuple[_Edge, bool]]]:
-    """Links and joints depth first from the base; True marks a joint authored towards the base."""
-    links, walked, used = [base], [], set()
+def _walk(base: str, edges: list[Edge]) -> tuple[list[str], list[tuple[Edge, bool]], list[str]]:
+    """Links and joints depth first from the base; True marks a joint authored towards the base. And notes."""
+    near: dict[str, list[int]] = {}
+    for number, edge in enumerate(edges):
+        for body in edge.bodies:
+            near.setdefault(body, []).append(number)
+    links, walked, used, notes = [base], [], set(), []
 
     def visit(body: str) -> None:
-        for number, edge in enumerate(edges):
-            if number in used or body not in edge.bodies:
+        for number in near.get(body, ()):
+            edge = edges[number]
+            if number in used:
                 continue
-            reverse = edge.bodies[1] == body
-            child = edge.bodies[0] if reverse else edge.bodies[1]
+            child = edge.bodies[0] if edge.bodies[1] == body else edge.bodies[1]
             used.add(number)
             if child in links:
                 raise StageError(
-                    f"{edge.prim.GetPath()} closes a loop at {child}; mark loop closures physics:excludeFromArticulation"
+                    f"{edge.path} closes a loop at {child}; mark loop closures physics:excludeFromArticulation"
                 )
             links.append(child)
-            walked.append((edge, reverse))
+            walked.append((edge, edge.bodies[1] == body))
+            # Several hinges or slides between the same two bodies are degrees of freedom of one body, in stage order.
+            for more in near[body]:
+                other = edges[more]
+                if more in used or set(other.bodies) != {body, child} or "fixed" in (edge.kind, other.kind):
+                    continue
+                used.add(more)
+                if _same_hinge(edge, other):
+                    notes.append(f"{other.path} lies on the axis of {edge.path}: two hinges of one door are one joint")
+                else:
+                    walked.append((other, other.bodies[1] == body))
             visit(child)
 
     visit(base)
-    return links, walked
+    return links, walked, notes
 
 
-def _joint(edge: _Edge, reverse: bool, index: dict[str, int], units: StageUnits) -> JointSpec:
-    prim = edge.prim
+def _same_hinge(a: Edge, b: Edge) -> bool:
+    """Whether two hinges turn about one line, as the hinges of a door do."""
+    if (a.kind, b.kind) != ("revolute", "revolute"):
+        return False
+    if a.bodies != b.bodies:
+        b = replace(b, bodies=b.bodies[::-1], frames=b.frames[::-1])
+    (axis, origin), (other, place) = (
+        (e.frames[0][:3, :3] @ np.array(AXES[e.axis]), transform(e.frames[0], np.zeros(3))) for e in (a, b)
+    )
+    return bool(abs(axis @ other) > 1 - 1e-6 and np.linalg.norm(np.cross(place - origin, axis)) < 1e-4)
+
+
+def _joint(
+    edge: Edge, reverse: bool, name: str, index: dict[str, int], values: JointValues | None, mimic: Mimic | None
+) -> JointSpec:
     (parent, child), (T_parent, T_child) = edge.bodies, edge.frames
     sign = 1.0
     if reverse:
         parent, child, T_parent, T_child, sign = child, parent, T_child, T_parent, -1.0
-    common = (prim.GetName(), edge.kind, index[parent], index[child])
-    if edge.kind == "fixed":
-        return JointSpec(*common, (0.0, 0.0, 1.0), T_parent, T_child)
-    revolute = edge.kind == "revolute"
-    typed = UsdPhysics.RevoluteJoint(prim) if revolute else UsdPhysics.PrismaticJoint(prim)
-    axis = AXES[str(typed.GetAxisAttr().Get())]
-    to_si = np.pi / 180 if revolute else units.metres_per_unit
-    lower, upper = typed.GetLowerLimitAttr().Get(), typed.GetUpperLimitAttr().Get()
-    if lower > upper:
-        raise StageError(f"{prim.GetPath()}: lower limit {lower} is above upper limit {upper}")
-    drive = UsdPhysics.DriveAPI(prim, "angular" if revolute else "linear")
-    # N·m = kg·m²/s² and N = kg·m/s², each in stage units.
-    to_effort = units.kilograms_per_unit * units.metres_per_unit ** (2 if revolute else 1)
-    effort = drive.GetMaxForceAttr().Get() * to_effort if drive and drive.GetMaxForceAttr() else np.inf
-    attribute = prim.GetAttribute("physxJoint:maxJointVelocity")
-    velocity = attribute.Get() * to_si if attribute and attribute.HasAuthoredValue() else np.inf
+    common = (name, edge.kind, index[parent], index[child])
+    if values is None:
+        return JointSpec(*common, (0.0, 0.0, 1.0), T_parent, T_child, prim_path=edge.path)
+    x, y, z = AXES[edge.axis]
     return JointSpec(
         *common,
-        (sign * axis[0], sign * axis[1], sign * axis[2]),
+        (sign * x, sign * y, sign * z),
         T_parent,
         T_child,
-        lower=float(lower) * to_si,
-        upper=float(upper) * to_si,
-        velocity_limit=float(velocity),
-        effort_limit=float(effort),
+        values.lower,
+        values.upper,
+        values.velocity,
+        values.effort,
+        driven=mimic is None,
+        prim_path=edge.path,
+        mimic=mimic,
     )
-
-
-def _initial(prim: Usd.Prim, units: StageUnits) -> tuple[float, bool]:
-    """Start position (rad or m) of a movable joint, and whether it is driven."""
-    revolute = prim.IsA(UsdPhysics.RevoluteJoint)
-    kind, to_si = ("angular", np.pi / 180) if revolute else ("linear", units.metres_per_unit)
-    drive = UsdPhysics.DriveAPI(prim, kind) if prim.HasAPI(UsdPhysics.DriveAPI, kind) else None
-    state = prim.GetAttribute(f"state:{kind}:physics:position")
-    if state and state.HasAuthoredValue():
-        position = state.Get()
-    elif drive and drive.GetTargetPositionAttr().HasAuthoredValue():
-        position = drive.GetTargetPositionAttr().Get()
-    else:
-        position = 0.0
-    return float(position) * to_si, drive is not None

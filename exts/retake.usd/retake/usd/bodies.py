@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pxr import Usd, UsdGeom, UsdPhysics
 
 from retake.core.array_types import Float64
 from retake.core.episode import ObjectSpec
-from retake.core.errors import StageError
-from retake.usd.articulation import Articulation
+from retake.core.errors import StageError, choose
+from retake.usd.articulation import Articulation, articulation_bodies
 from retake.usd.gripper import link_box
-from retake.usd.stage import body_of, label_of
+from retake.usd.joints import Edge, read_edges
+from retake.usd.names import distinct, model_prim, shown
+from retake.usd.stage import body_of, has_label, label_of, prims, start_time
 from retake.usd.units import StageUnits, rigid_and_scale, world_pose
 
 
@@ -26,19 +29,72 @@ class StageObject:
     """Authored pose, m."""
 
 
-def read_objects(stage: Usd.Stage, robots: tuple[Articulation, ...]) -> tuple[StageObject, ...]:
-    """Every rigid body that is no robot link, in stage order. Raises StageError when two share a name."""
-    links = {link.prim_path for robot in robots for link in robot.spec.links}
+@dataclass(frozen=True)
+class StageObjects:
+    """The rigid objects of a stage, and why other bodies are none."""
+
+    objects: tuple[StageObject, ...]
+    refused: dict[str, str]
+    """Prim path -> reason: no geometry, mirrored, held by a joint."""
+    notes: tuple[str, ...]
+
+
+def find_objects(stage: Usd.Stage) -> StageObjects:
+    """Every free rigid body that is no part of an articulation, in stage order. Never raises because of one body."""
     units = StageUnits.of(stage)
+    edges = read_edges(stage, units)
+    links, held = articulation_bodies(stage), _held(edges)
     out: list[StageObject] = []
-    for prim in stage.Traverse():
-        if prim.HasAPI(UsdPhysics.RigidBodyAPI) and str(prim.GetPath()) not in links:
+    refused: dict[str, str] = {}
+    for prim in prims(stage):
+        path = str(prim.GetPath())
+        if not prim.HasAPI(UsdPhysics.RigidBodyAPI) or path in links:
+            continue
+        if path in held:
+            refused[path] = f"{path} hangs on joint {held[path]} and counts as scenery"
+            continue
+        try:
             out.append(read_object(prim, units, movable=True))
-    names = [o.spec.name for o in out]
-    if twice := sorted({n for n in names if names.count(n) > 1}):
-        paths = [o.spec.prim_path for o in out if o.spec.name in twice]
-        raise StageError(f"two rigid objects share a name: {', '.join(paths)}; names must differ")
-    return tuple(out)
+        except StageError as error:
+            refused[path] = str(error)
+    names = distinct([model_prim(stage.GetPrimAtPath(o.spec.prim_path)) for o in out], plain=True)
+    objects = tuple(replace(o, spec=replace(o.spec, name=n)) for o, n in zip(out, names, strict=True))
+    return StageObjects(objects, refused, tuple(f"object left out: {why}" for why in refused.values()))
+
+
+def read_objects(stage: Usd.Stage, robots: Sequence[Articulation] = ()) -> tuple[StageObject, ...]:
+    """Every usable object of a stage; bodies of articulations, and links of `robots`, are none."""
+    links = {link.prim_path for robot in robots for link in robot.spec.links}
+    return tuple(item for item in find_objects(stage).objects if item.spec.prim_path not in links)
+
+
+def choose_objects(found: StageObjects, chosen: Sequence[str] | None) -> tuple[StageObject, ...]:
+    """Of what was found the objects at some prim paths, in that order (all if None).
+
+    Raises StageError with the reason for a path that is no usable object.
+    """
+    if chosen is None:
+        return found.objects
+    by_path = {item.spec.prim_path: item for item in found.objects}
+    for path in chosen:
+        if path in found.refused:
+            raise StageError(found.refused[path])
+        if path not in by_path:
+            raise StageError(choose("object prim", path, by_path))
+    return tuple(by_path[path] for path in chosen)
+
+
+def _held(edges: Sequence[Edge]) -> dict[str, str]:
+    """Bodies that joints tie to the world, directly or through others -> the joint."""
+    held: dict[str, str] = {}
+    grown = True
+    while grown:
+        grown = False
+        for edge in edges:
+            for body, other in (edge.bodies, edge.bodies[::-1]):
+                if body and body not in held and (not other or other in held):
+                    held[body], grown = edge.path, True
+    return held
 
 
 def read_object(prim: Usd.Prim, units: StageUnits, *, movable: bool) -> StageObject:
@@ -51,9 +107,9 @@ def read_object(prim: Usd.Prim, units: StageUnits, *, movable: bool) -> StageObj
     size, centre = box[1] - box[0], box.mean(0)
     return StageObject(
         ObjectSpec(
-            name=prim.GetName(),
+            name=distinct([model_prim(prim)], plain=True)[0],
             prim_path=path,
-            label=label_of(prim),
+            label=label_of(prim) if has_label(prim) else shown(model_prim(prim)).lower(),
             size_m=(float(size[0]), float(size[1]), float(size[2])),
             center_m=(float(centre[0]), float(centre[1]), float(centre[2])),
             movable=movable,
@@ -65,13 +121,12 @@ def read_object(prim: Usd.Prim, units: StageUnits, *, movable: bool) -> StageObj
 
 def _group_box(prim: Usd.Prim, units: StageUnits) -> Float64[np.ndarray, "2 3"]:
     """Box around everything under a static prim, in the prim's rigid frame, m."""
-    cache = UsdGeom.BBoxCache(
-        Usd.TimeCode.Default(), [UsdGeom.Tokens.default_, UsdGeom.Tokens.render, UsdGeom.Tokens.proxy]
-    )
+    time = start_time(prim.GetStage())
+    cache = UsdGeom.BBoxCache(time, [UsdGeom.Tokens.default_, UsdGeom.Tokens.render, UsdGeom.Tokens.proxy])
     bound = cache.ComputeRelativeBound(prim, prim).ComputeAlignedRange()
     if bound.IsEmpty():
         return np.array([[np.inf] * 3, [-np.inf] * 3])
-    _, scale = rigid_and_scale(UsdGeom.Xformable(prim).ComputeLocalToWorldTransform(Usd.TimeCode.Default()))
+    _, scale = rigid_and_scale(UsdGeom.Xformable(prim).ComputeLocalToWorldTransform(time))
     return np.array([bound.GetMin(), bound.GetMax()]) * scale * units.metres_per_unit
 
 

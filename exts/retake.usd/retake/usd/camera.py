@@ -18,7 +18,7 @@ from retake.core.array_types import Float64
 from retake.core.camera import Camera
 from retake.core.errors import StageError, choose
 from retake.core.geometry import CV_FROM_USD, inverse
-from retake.usd.stage import body_of
+from retake.usd.stage import applied_schemas, body_of, prims, start_time
 from retake.usd.units import StageUnits, world_pose
 
 
@@ -46,8 +46,8 @@ class StageCamera:
 
 
 def camera_prims(stage: Usd.Stage) -> tuple[Usd.Prim, ...]:
-    """Every perspective camera of a stage. Raises StageError when there is none."""
-    found = [prim for prim in stage.Traverse() if prim.IsA(UsdGeom.Camera)]
+    """Every camera of a stage. Raises StageError when there is none."""
+    found = [prim for prim in prims(stage) if prim.IsA(UsdGeom.Camera)]
     if not found:
         raise StageError(
             f"{stage.GetRootLayer().identifier} has no camera; author a UsdGeom.Camera that sees the robot"
@@ -57,10 +57,24 @@ def camera_prims(stage: Usd.Stage) -> tuple[Usd.Prim, ...]:
 
 def camera_prim(stage: Usd.Stage, path: str) -> Usd.Prim:
     """The camera at a prim path. Raises StageError naming the stage's cameras."""
-    prims = {str(prim.GetPath()): prim for prim in camera_prims(stage)}
-    if path not in prims:
-        raise StageError(choose("camera prim", path, prims))
-    return prims[path]
+    found = {str(prim.GetPath()): prim for prim in camera_prims(stage)}
+    if path not in found:
+        raise StageError(choose("camera prim", path, found))
+    return found[path]
+
+
+def usable_cameras(stage: Usd.Stage) -> tuple[tuple[Usd.Prim, ...], tuple[str, ...]]:
+    """Cameras that can be recorded, and a note for each that cannot. Raises StageError when there is none at all."""
+    usable, notes = [], []
+    for prim in camera_prims(stage):
+        try:
+            read_camera(prim, (640, 480))
+            usable.append(prim)
+        except StageError as error:
+            notes.append(f"camera left out: {error}")
+    if not usable:
+        raise StageError(f"{stage.GetRootLayer().identifier} has no usable camera: {'; '.join(notes)}")
+    return tuple(usable), tuple(notes)
 
 
 def intrinsics(camera: UsdGeom.Camera, size: tuple[int, int], time: Usd.TimeCode) -> Float64[np.ndarray, "3 3"]:
@@ -85,8 +99,11 @@ def intrinsics(camera: UsdGeom.Camera, size: tuple[int, int], time: Usd.TimeCode
 
 
 def read_camera(prim: Usd.Prim, size: tuple[int, int], time: Usd.TimeCode | None = None) -> StageCamera:
-    """Read a camera prim for images of `size` (width, height). Raises StageError naming the prim and what is wrong."""
-    when = Usd.TimeCode.Default() if time is None else time
+    """Read a camera prim for images of `size` (width, height) at a USD time (the stage's start if None).
+
+    Raises StageError naming the prim and what is wrong.
+    """
+    when = start_time(prim.GetStage()) if time is None else time
     camera = UsdGeom.Camera(prim)
     if not camera:
         raise StageError(f"{prim.GetPath()} is a {prim.GetTypeName() or 'typeless prim'}; expected a Camera")
@@ -109,9 +126,7 @@ def read_camera(prim: Usd.Prim, size: tuple[int, int], time: Usd.TimeCode | None
 
 def _refuse_lenses(prim: Usd.Prim, time: Usd.TimeCode) -> None:
     """A distorted image cannot be described by K alone: refuse instead of being wrong by some pixels."""
-    # From the metadata: GetAppliedSchemas leaves out schemas whose plugin is not loaded, as outside Kit.
-    applied = prim.GetMetadata("apiSchemas")
-    schemas = [str(s) for s in applied.GetAppliedItems() if str(s).startswith("OmniLensDistortion")] if applied else []
+    schemas = [name for name in applied_schemas(prim) if name.startswith("OmniLensDistortion")]
     models = []
     for name in ("omni:lensdistortion:model", "cameraProjectionType"):
         attribute = prim.GetAttribute(name)

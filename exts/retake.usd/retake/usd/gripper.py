@@ -12,10 +12,9 @@ import numpy as np
 from pxr import Gf, Usd, UsdGeom, UsdPhysics
 
 from retake.core.array_types import Float64
-from retake.core.errors import StageError
 from retake.core.geometry import axis_angle, inverse, transform
 from retake.core.robot import GripperSpec, JointSpec, RobotSpec
-from retake.usd.stage import body_of
+from retake.usd.stage import body_of, prims_under, start_time
 from retake.usd.units import StageUnits, world_pose
 
 FINGER_JOINTS = 3
@@ -25,16 +24,13 @@ SNAP_COS = np.cos(np.radians(12))
 
 
 def find_grippers(stage: Usd.Stage, spec: RobotSpec, units: StageUnits) -> tuple[GripperSpec, ...]:
-    """Every gripper of a robot, in link order; none where no link carries two fingers.
-
-    Raises StageError when a gripper's approach direction cannot be told from its geometry.
-    """
-    found: list[GripperSpec] = []
+    """Every gripper of a robot, in link order; none where no link carries two fingers that reach somewhere."""
+    found: list[GripperSpec | None] = []
     for index in range(len(spec.links)):
         fingers = [j for j in spec.joints if j.parent_link == index and j.kind != "fixed"]
         if len(fingers) >= 2 and all(_movable_below(spec, j) <= FINGER_JOINTS for j in fingers):
             found.append(_gripper(stage, spec, index, fingers, units))
-    return tuple(found)
+    return tuple(gripper for gripper in found if gripper is not None)
 
 
 def _below(spec: RobotSpec, link: int) -> list[int]:
@@ -51,7 +47,9 @@ def _movable_below(spec: RobotSpec, joint: JointSpec) -> int:
     return 1 + sum(j.kind != "fixed" and j.parent_link in links for j in spec.joints)
 
 
-def _gripper(stage: Usd.Stage, spec: RobotSpec, ee: int, fingers: list[JointSpec], units: StageUnits) -> GripperSpec:
+def _gripper(
+    stage: Usd.Stage, spec: RobotSpec, ee: int, fingers: list[JointSpec], units: StageUnits
+) -> GripperSpec | None:
     centres = [_geometry_centre(stage, spec, joint.child_link, units) for joint in fingers]
 
     def at(position: float, joint: JointSpec, centre: Float64[np.ndarray, "3"]) -> Float64[np.ndarray, "3"]:
@@ -86,10 +84,7 @@ def _gripper(stage: Usd.Stage, spec: RobotSpec, ee: int, fingers: list[JointSpec
     reach = (tips_open.mean(0) + origins.mean(0)) / 2
     reach = reach - Y * (Y @ reach)
     if np.linalg.norm(reach) < 1e-4:
-        raise StageError(
-            f"gripper {spec.links[ee].prim_path}: the fingers reach nowhere from their link's origin, so the approach direction "
-            "is unknown; expected finger joints or finger geometry ahead of the link that carries them"
-        )
+        return None
     Z = _snap(reach)
     Z = Z - Y * (Y @ Z)
     Z /= np.linalg.norm(Z)
@@ -122,13 +117,14 @@ def link_box(
     body = stage.GetPrimAtPath(path)
     T_body_world = inverse(world_pose(body, units))
     low, high = np.full(3, np.inf), np.full(3, -np.inf)
-    cache = UsdGeom.XformCache(Usd.TimeCode.Default())
-    for prim in Usd.PrimRange(body):
+    time = start_time(stage)
+    cache = UsdGeom.XformCache(time)
+    for prim in prims_under(body):
         if not prim.IsA(UsdGeom.Gprim) or body_of(prim) != body:
             continue
         if colliders_only and not prim.HasAPI(UsdPhysics.CollisionAPI):
             continue
-        extent = UsdGeom.Boundable.ComputeExtentFromPlugins(UsdGeom.Boundable(prim), Usd.TimeCode.Default())
+        extent = UsdGeom.Boundable.ComputeExtentFromPlugins(UsdGeom.Boundable(prim), time)
         if not extent:
             continue
         box = Gf.Range3d(Gf.Vec3d(extent[0]), Gf.Vec3d(extent[1]))

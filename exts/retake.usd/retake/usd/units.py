@@ -21,6 +21,7 @@ from pxr import Gf, Usd, UsdGeom, UsdPhysics
 from retake.core.array_types import Float64
 from retake.core.errors import StageError
 from retake.core.geometry import column_from_row_matrix
+from retake.usd.stage import start_time
 
 Z_FROM_Y_UP = np.array([[1.0, 0, 0], [0, 0, -1.0], [0, 1.0, 0]])
 """Rotation of a Y-up world into a Z-up world (a quarter turn about X)."""
@@ -81,9 +82,9 @@ def rigid_and_scale(matrix: Gf.Matrix4d) -> tuple[Float64[np.ndarray, "4 4"], Fl
 def world_pose(
     prim: Usd.Prim, units: StageUnits | None = None, time: Usd.TimeCode | None = None
 ) -> Float64[np.ndarray, "4 4"]:
-    """T_world_prim of any prim at a USD time (default time if None), metres, Z up."""
+    """T_world_prim of any prim at a USD time (the stage's start if None), metres, Z up. Raises StageError by name."""
     units = units or StageUnits.of(prim.GetStage())
-    cache = UsdGeom.XformCache(Usd.TimeCode.Default() if time is None else time)
+    cache = UsdGeom.XformCache(start_time(prim.GetStage()) if time is None else time)
     try:
         return units.pose(cache.GetLocalToWorldTransform(prim))
     except StageError as error:

@@ -7,6 +7,8 @@ link `<joint>_frame` is put on it.
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
@@ -14,15 +16,30 @@ import numpy as np
 
 from retake.core.array_types import Float64
 from retake.core.geometry import inverse
-from retake.core.robot import JointSpec, RobotSpec
+from retake.core.robot import WORLD, JointSpec, RobotSpec
+
+WORLD_LINK = "world"
+"""Link that stands for the world where a joint moves the base against it."""
 
 
 def robot_urdf(robot: RobotSpec) -> str:
     """The URDF text. Links, joints, axes and limits keep names, order and numbers (17 digits)."""
     joints = []
     extra = []
+    left = Counter(joint.child_link for joint in robot.joints)
+    reached: dict[int, str] = {}
     for joint in robot.joints:
-        parent, child = robot.links[joint.parent_link].name, robot.links[joint.child_link].name
+        parent = WORLD_LINK if joint.parent_link == WORLD else robot.links[joint.parent_link].name
+        child = robot.links[joint.child_link].name
+        # Of several joints of one link all but the last end in a massless link where the child is after them.
+        if joint.child_link in reached:
+            parent, joint = reached[joint.child_link], replace(joint, T_parent_joint=joint.T_child_joint)
+        left[joint.child_link] -= 1
+        if left[joint.child_link]:
+            child = reached[joint.child_link] = f"{joint.name}_moved"
+            extra.append(child)
+        if parent == WORLD_LINK and WORLD_LINK not in extra:
+            extra.append(WORLD_LINK)
         offset = joint.T_child_joint[:3, 3]
         axis = np.asarray(joint.axis)
         if joint.kind == "fixed" or np.linalg.norm(np.cross(joint.T_child_joint[:3, :3] @ axis, offset)) < 1e-9:

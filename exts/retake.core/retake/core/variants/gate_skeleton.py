@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from retake.core.array_types import Float32, Float64, UInt8
+from retake.core.robot import WORLD
 from retake.core.variants.base import SourceFrame
 
 RADIUS, REACH = 18, 8
@@ -119,6 +120,8 @@ def _points(source: SourceFrame) -> list[tuple[str, Float64[np.ndarray, "3"]]]:
         origins = T_world_link[:, :3, 3]
         for joint in robot.joints:
             parent, child = joint.parent_link, joint.child_link
+            if parent == WORLD:
+                continue
             name = f"{robot.links[parent].name} – {robot.links[child].name}"
             out.append((name, (T_world_link[parent] @ joint.T_parent_joint)[:3, 3]))
             out += [(name, origins[parent] * (1 - k) + origins[child] * k) for k in (0.25, 0.5, 0.75)]

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One joint prim at a time: which bodies it connects, what it leaves free, its limits, its drive, what it follows.
+
+Hinges and slides are PhysicsRevoluteJoint and PhysicsPrismaticJoint, or a generic joint that leaves exactly one axis
+free. Whatever is wrong with a joint is kept beside it as text: it matters only to who uses that joint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from pxr import Gf, Usd, UsdGeom, UsdPhysics
+
+from retake.core.array_types import Float64
+from retake.core.errors import StageError
+from retake.core.geometry import inverse
+from retake.core.robot import JointType
+from retake.usd.stage import applied_schemas, body_of, prims, start_time
+from retake.usd.units import StageUnits, rigid_and_scale, world_pose
+
+AXES = {"X": (1.0, 0.0, 0.0), "Y": (0.0, 1.0, 0.0), "Z": (0.0, 0.0, 1.0)}
+GENERIC_AXES = ("transX", "transY", "transZ", "rotX", "rotY", "rotZ")
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A joint between two bodies (prim paths; empty = world), frames in the bodies' own frames, metres."""
+
+    prim: Usd.Prim
+    kind: JointType
+    axis: str
+    """X, Y or Z of the joint's frame; empty where nothing moves."""
+    drive: str
+    """Instance name of its drive, state and limits: angular, linear, or the free axis of a generic joint."""
+    bodies: tuple[str, str]
+    frames: tuple[Float64[np.ndarray, "4 4"], Float64[np.ndarray, "4 4"]]
+    problem: str = ""
+    """Why it cannot be used; empty = it can."""
+
+    @property
+    def path(self) -> str:
+        """Prim path."""
+        return str(self.prim.GetPath())
+
+
+@dataclass(frozen=True)
+class JointValues:
+    """What a movable joint states, SI: rad or m and what follows from them."""
+
+    lower: float
+    upper: float
+    velocity: float
+    effort: float
+    start: float
+    """Position it starts at: authored joint state, else drive target, else 0."""
+    driven: bool
+
+
+@dataclass(frozen=True)
+class Follows:
+    """q = factor * q_leader + offset (rad or m)."""
+
+    leader: str
+    """Prim path of the leading joint."""
+    factor: float
+    offset: float
+
+
+def read_edges(stage: Usd.Stage, units: StageUnits) -> list[Edge]:
+    """Every enabled joint of a stage that may be part of an articulation, in stage order. Never raises for a joint."""
+    edges = []
+    for prim in prims(stage):
+        if not prim.IsA(UsdPhysics.Joint):
+            continue
+        joint = UsdPhysics.Joint(prim)
+        if joint.GetJointEnabledAttr().Get() is False or joint.GetExcludeFromArticulationAttr().Get():
+            continue
+        bodies, frames, problem = ["", ""], [np.eye(4), np.eye(4)], ""
+        for index in (0, 1):
+            try:
+                bodies[index], frames[index] = _side(joint, index, units)
+            except StageError as error:
+                bodies[index], problem = _named_body(joint, index), str(error)
+        edge = Edge(prim, "fixed", "", "", (bodies[0], bodies[1]), (frames[0], frames[1]), problem)
+        edges.append(edge if problem else _with_kind(edge))
+    return edges
+
+
+def _with_kind(edge: Edge) -> Edge:
+    prim = edge.prim
+    if prim.IsA(UsdPhysics.RevoluteJoint):
+        return replace(
+            edge, kind="revolute", axis=str(UsdPhysics.RevoluteJoint(prim).GetAxisAttr().Get()), drive="angular"
+        )
+    if prim.IsA(UsdPhysics.PrismaticJoint):
+        axis = str(UsdPhysics.PrismaticJoint(prim).GetAxisAttr().Get())
+        return replace(edge, kind="prismatic", axis=axis, drive="linear")
+    if prim.IsA(UsdPhysics.FixedJoint):
+        return edge
+    if prim.GetTypeName() != "PhysicsJoint":
+        return replace(
+            edge,
+            problem=f"{edge.path}: joint type {prim.GetTypeName()} is not supported; expected PhysicsRevoluteJoint, "
+            "PhysicsPrismaticJoint, PhysicsFixedJoint or a PhysicsJoint with one free axis",
+        )
+    free = [name for name in GENERIC_AXES if not _locked(prim, name)]
+    if not free:
+        return edge
+    if len(free) > 1:
+        return replace(
+            edge,
+            problem=f"{edge.path}: joint type PhysicsJoint with the free axes {', '.join(free)} is not supported; expected "
+            "one free axis (all others locked by limits with low above high)",
+        )
+    return replace(edge, kind="revolute" if free[0].startswith("rot") else "prismatic", axis=free[0][-1], drive=free[0])
+
+
+def _locked(prim: Usd.Prim, axis: str) -> bool:
+    limit = UsdPhysics.LimitAPI(prim, axis)
+    if not limit or not prim.HasAPI(UsdPhysics.LimitAPI, axis):
+        return False
+    low, high = limit.GetLowAttr().Get(), limit.GetHighAttr().Get()
+    return low is not None and high is not None and low > high
+
+
+def _named_body(joint: UsdPhysics.Joint, index: int) -> str:
+    """Which body a side names, even where it cannot be used."""
+    targets = (joint.GetBody0Rel(), joint.GetBody1Rel())[index].GetTargets()
+    target = joint.GetPrim().GetStage().GetPrimAtPath(targets[0]) if targets else None
+    body = body_of(target) if target else None
+    return str(body.GetPath()) if body else ""
+
+
+def _side(joint: UsdPhysics.Joint, index: int, units: StageUnits) -> tuple[str, Float64[np.ndarray, "4 4"]]:
+    """Body path ("" = world) and T_body_joint of one side of a joint; in the world's frame where there is no body."""
+    prim = joint.GetPrim()
+    time = start_time(prim.GetStage())
+    relation = (joint.GetBody0Rel(), joint.GetBody1Rel())[index]
+    position = (joint.GetLocalPos0Attr(), joint.GetLocalPos1Attr())[index].Get(time) or Gf.Vec3f(0)
+    rotation = (joint.GetLocalRot0Attr(), joint.GetLocalRot1Attr())[index].Get(time) or Gf.Quatf(1)
+    targets = relation.GetTargets()
+    target = prim.GetStage().GetPrimAtPath(targets[0]) if targets else None
+    if targets and not target:
+        raise StageError(f"{prim.GetPath()}: body{index} names {targets[0]}, which is not on the stage")
+    body = body_of(target) if target else None
+    length = Gf.Quatd(rotation).GetLength()
+    turn = Gf.Rotation(Gf.Quatd(rotation).GetNormalized()) if length > 1e-9 else Gf.Rotation()
+    local = Gf.Matrix4d().SetRotate(turn) * Gf.Matrix4d().SetTranslate(Gf.Vec3d(position))
+    if target is None:
+        return "", units.pose(local)
+    T_target_joint, _ = rigid_and_scale(local)
+    # A joint's local position is in the prim's own, possibly scaled, units.
+    matrix = UsdGeom.XformCache(time).GetLocalToWorldTransform(target)
+    try:
+        _, scale = rigid_and_scale(matrix)
+    except StageError as error:
+        raise StageError(f"{target.GetPath()}: {error}") from error
+    T_target_joint[:3, 3] *= scale * units.metres_per_unit
+    T_world_target = world_pose(target, units)
+    if body is None:
+        return "", T_world_target @ T_target_joint
+    if body == target:
+        return str(body.GetPath()), T_target_joint
+    return str(body.GetPath()), inverse(world_pose(body, units)) @ T_world_target @ T_target_joint
+
+
+def joint_values(edge: Edge, units: StageUnits) -> JointValues:
+    """Limits, drive and start of a movable joint. Raises StageError when its lower limit is above the upper one."""
+    prim, revolute = edge.prim, edge.kind == "revolute"
+    time = start_time(prim.GetStage())
+    to_si = np.pi / 180 if revolute else units.metres_per_unit
+    if edge.drive in GENERIC_AXES:
+        limit = UsdPhysics.LimitAPI(prim, edge.drive)
+        stated = limit and prim.HasAPI(UsdPhysics.LimitAPI, edge.drive)
+        lower, upper = (limit.GetLowAttr().Get(), limit.GetHighAttr().Get()) if stated else (None, None)
+    else:
+        typed = UsdPhysics.RevoluteJoint(prim) if revolute else UsdPhysics.PrismaticJoint(prim)
+        lower, upper = typed.GetLowerLimitAttr().Get(), typed.GetUpperLimitAttr().Get()
+    lower, upper = -np.inf if lower is None else lower, np.inf if upper is None else upper
+    if lower > upper:
+        raise StageError(f"{prim.GetPath()}: lower limit {lower} is above upper limit {upper}")
+    drive = UsdPhysics.DriveAPI(prim, edge.drive) if prim.HasAPI(UsdPhysics.DriveAPI, edge.drive) else None
+    # N·m = kg·m²/s² and N = kg·m/s², each in stage units.
+    to_effort = units.kilograms_per_unit * units.metres_per_unit ** (2 if revolute else 1)
+    effort = drive.GetMaxForceAttr().Get() * to_effort if drive and drive.GetMaxForceAttr() else np.inf
+    speeds = [
+        attribute.Get() * to_si
+        for name in ("physxJoint:maxJointVelocity", "newton:velocityLimit")
+        if (attribute := prim.GetAttribute(name)) and attribute.HasAuthoredValue()
+    ]
+    state = prim.GetAttribute(f"state:{edge.drive}:physics:position")
+    if state and state.HasAuthoredValue():
+        start = state.Get(time)
+    elif drive and drive.GetTargetPositionAttr().HasAuthoredValue():
+        start = drive.GetTargetPositionAttr().Get(time)
+    else:
+        start = 0.0
+    # A limit beyond single precision's range is how some writers say "none".
+    low, high = (float(x) * to_si if abs(x) < 1e30 else float(np.sign(x)) * np.inf for x in (lower, upper))
+    return JointValues(
+        low, high, float(min(speeds, default=np.inf)), float(effort), float(start) * to_si, drive is not None
+    )
+
+
+def follows(edge: Edge, units: StageUnits) -> Follows | None:
+    """The joint that a movable joint follows, by `NewtonMimicAPI` or `PhysxMimicJointAPI`; None where it leads."""
+    prim = edge.prim
+    applied = applied_schemas(prim)
+    to_si = np.pi / 180 if edge.kind == "revolute" else units.metres_per_unit
+    if any(name in ("NewtonMimicAPI", "MjcEqualityJointAPI") for name in applied):
+        if _value(prim, "newton:mimicEnabled", True) is False:
+            return None
+        if (leader := _target(prim, "newton:mimicJoint")) is None:
+            return None
+        factor, offset = _value(prim, "newton:mimicCoef1", 1.0), _value(prim, "newton:mimicCoef0", 0.0)
+        return Follows(leader, float(factor), float(offset) * to_si)
+    for name in applied:
+        schema, _, axis = name.partition(":")
+        if schema == "PhysxMimicJointAPI" and (leader := _target(prim, f"physxMimicJoint:{axis}:referenceJoint")):
+            # q + gearing * q_leader + offset = 0
+            gearing, offset = (
+                _value(prim, f"physxMimicJoint:{axis}:gearing", 1.0),
+                _value(prim, f"physxMimicJoint:{axis}:offset", 0.0),
+            )
+            return Follows(leader, -float(gearing), -float(offset) * to_si)
+    return None
+
+
+def _value(prim: Usd.Prim, name: str, default: float | bool) -> float | bool:
+    attribute = prim.GetAttribute(name)
+    value = attribute.Get() if attribute else None
+    return default if value is None else value
+
+
+def _target(prim: Usd.Prim, name: str) -> str | None:
+    relation = prim.GetRelationship(name)
+    targets = relation.GetTargets() if relation else []
+    return str(targets[0]) if targets else None
