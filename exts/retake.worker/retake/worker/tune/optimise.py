@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import TuneConfig
+from .distributed import like, whole
 
 
 def power_ema_exponent(rate: float) -> float:
@@ -73,7 +74,7 @@ class MasterOptimizer:
                 for name, average in self.ema.items():
                     average.mul_(beta).add_(self.masters[name], alpha=1 - beta)
         self.iteration += 1
-        return float(norm)
+        return float(whole(norm))
 
     def zero_grad(self) -> None:
         """Forget the gradients of weights and masters."""
@@ -82,25 +83,36 @@ class MasterOptimizer:
                 parameter.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything the next step depends on, beside the frozen weights."""
+        """Everything the next step depends on, beside the frozen weights; shards are gathered (every process must call)."""
+        adam = self._adam.state_dict()
+        moments = {
+            index: {slot: whole(value) if isinstance(value, Tensor) else value for slot, value in slots.items()}
+            for index, slots in adam["state"].items()
+        }
         return {
             "iteration": self.iteration,
-            "masters": {name: m.detach() for name, m in self.masters.items()},
-            "adam": self._adam.state_dict(),
-            "ema": self.ema,
+            "masters": {name: whole(m.detach()) for name, m in self.masters.items()},
+            "adam": {**adam, "state": moments},
+            "ema": None if self.ema is None else {name: whole(value) for name, value in self.ema.items()},
         }
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Back to a saved state, in place."""
+        """Back to a saved state, in place; whole tensors are split again where the weights are sharded."""
         self.iteration = int(state["iteration"])
         for name, value in state["masters"].items():
-            self.masters[name].copy_(value)
-            self.parameters[name].copy_(self.masters[name])
-        self._adam.load_state_dict(state["adam"])
+            self.masters[name].copy_(like(value, self.masters[name]))
+            if self.masters[name] is not self.parameters[name]:
+                self.parameters[name].copy_(self.masters[name])
+        order = list(self.masters.values())
+        moments = {
+            index: {slot: like(v, order[index]) if v.ndim else v for slot, v in slots.items()}
+            for index, slots in state["adam"]["state"].items()
+        }
+        self._adam.load_state_dict({**state["adam"], "state": moments})
         if self.ema is not None and state["ema"] is not None:
             for name, value in state["ema"].items():
-                self.ema[name].copy_(value)
+                self.ema[name].copy_(like(value, self.ema[name]))
 
 
 def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:

@@ -7,7 +7,7 @@ denominator, so that a batch equals its samples accumulated one by one (the refe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -104,6 +104,8 @@ class Tuner:
         self.forward = forward or transformer
         self.optimizer = MasterOptimizer(trained_parameters(transformer).items(), config)
         self.generator = torch.Generator().manual_seed(config.seed)
+        self.before_update: Callable[[dict[str, Any]], None] | None = None
+        """Called with the trained parameters when all gradients are there (several processes average them here)."""
 
     @classmethod
     def from_golden_config(cls, config: Mapping[str, Any], transformer: Any, **changes: Any) -> Tuner:
@@ -136,6 +138,8 @@ class Tuner:
                         )
                     (last.loss / len(batches)).backward()
                 total += float(last.loss.detach()) / len(batches)
+            if self.before_update is not None:
+                self.before_update(self.optimizer.parameters)
             norm = self.optimizer.step()
         finally:
             self.optimizer.zero_grad()

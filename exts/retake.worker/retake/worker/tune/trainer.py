@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop: draws windows, steps, validates, saves, and goes on from where it stopped, bit for bit on one device.
+
+Everything a step sees follows from the settings and the step's number; everything it changes is in a checkpoint. So a run
+that is killed and started again with the same command ends as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from retake.core.errors import InputError
+from retake.core.files import sha256_json, write_json
+from retake.core.progress import CheckCancel, Progress, never, silent
+
+from . import checkpoints
+from .clips import Clip
+from .distributed import World, average_gradients, no_sync
+from .latents import LatentCache, collate
+from .objects import loss_weight, shuffled
+from .sampling import Choice, Sampler
+from .settings import RunSettings
+from .step import Batch, StepResult, Tuner
+
+TextOf = Callable[[str], Tensor]
+"""A caption -> its context (1, L, D) for the network."""
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """Where a run ended: the step reached, losses per step of this process, validation errors per validated step."""
+
+    step: int
+    losses: tuple[float, ...]
+    validation: tuple[dict[str, float], ...]
+
+
+class Trainer:
+    """One run in `folder`; see `run`.
+
+    Args:
+        tuner: the model and its step. settings: the run's. cache: encodes windows. text_of: caption -> context.
+        train, validation: clips of either side. base: the base model's revision, which a checkpoint must agree with.
+    """
+
+    def __init__(
+        self,
+        tuner: Tuner,
+        settings: RunSettings,
+        folder: Path,
+        *,
+        cache: LatentCache,
+        text_of: TextOf,
+        train: Sequence[Clip],
+        validation: Sequence[Clip] = (),
+        base: str = "",
+        world: World | None = None,
+    ) -> None:
+        self.tuner, self.settings, self.folder = tuner, settings, folder
+        self.cache, self.text_of, self.base, self.world = cache, text_of, base, world or World()
+        self.sampler = Sampler(
+            train, settings.frames, weights=settings.domains or None, balance=settings.balance,
+            stride=settings.stride, seed=settings.data_seed,
+        )  # fmt: skip
+        self.validation = list(validation)
+        self.data_sha256 = sha256_json(sorted({c.clip.uid for c in self.sampler.choices}))
+        self.terms = sorted({c.clip.terms for c in self.sampler.choices})
+        self._text: dict[str, Tensor] = {}
+
+    # -- the loop -----------------------------------------------------------------------------------------------------
+
+    def run(self, progress: Progress | None = None, cancel: CheckCancel | None = None) -> Progressed:
+        """Train to `settings.steps`, from the newest checkpoint if there is one.
+
+        Raises InputError where the folder's checkpoints belong to other settings, data or base weights; Cancelled after a
+        checkpoint was written, where `cancel` asked to stop.
+        """
+        progress, cancel = progress or silent, cancel or never
+        start = self._resume()
+        losses: list[float] = []
+        validated: list[dict[str, float]] = []
+        writer = _Curves(self.folder / "curves") if self.world.is_main else None
+        try:
+            for step in range(start, self.settings.steps):
+                try:
+                    cancel()
+                except BaseException:
+                    if step > start:
+                        self._save(step)
+                    raise
+                result = self._step(step)
+                loss = self.world.mean(result.loss)
+                losses.append(loss)
+                if writer is not None:
+                    writer.add(step, loss=loss, grad_norm=result.grad_norm, lr=result.lr,
+                               object_error=result.object_error, background_error=result.background_error)  # fmt: skip
+                done = step + 1
+                if self.validation and (done % self.settings.validate_every == 0 or done == self.settings.steps):
+                    found = {"step": float(done), **self.validate()}
+                    validated.append(found)
+                    if writer is not None:
+                        writer.add(done, **{f"validation_{k}": v for k, v in found.items() if k != "step"})
+                if done % self.settings.save_every == 0 or done == self.settings.steps:
+                    self._save(done)
+                progress(done, self.settings.steps, f"loss {loss:.4f}")
+        finally:
+            if writer is not None:
+                writer.close()
+        return Progressed(self.settings.steps, tuple(losses), tuple(validated))
+
+    def _step(self, step: int) -> StepResult:
+        s, world = self.settings, self.world
+        choices = self.sampler.draw(step, s.batch * s.accumulate, world.rank, world.size)
+        self.tuner.generator.manual_seed((s.step.seed * 1_000_003 + step) * world.size + world.rank)
+        batches = [self.batch(choices[i : i + s.batch], step) for i in range(0, len(choices), s.batch)]
+        sharded = hasattr(self.tuner.transformer, "set_requires_gradient_sync")
+        self.tuner.before_update = None if sharded else lambda p: average_gradients(p, world)
+        return self.tuner.step_accumulated(batches, lambda last: no_sync(last, self.tuner.transformer))
+
+    def batch(self, choices: Sequence[Choice], step: int = 0) -> Batch:
+        """The windows as the step takes them."""
+        parts = collate([self.cache.read(choice) for choice in choices])
+        weight = None
+        if parts.cells is not None and parts.falling is not None:
+            cells, falling = parts.cells, parts.falling
+            if self.settings.shuffle_objects:
+                generator = torch.Generator().manual_seed(self.settings.data_seed * 7919 + step)
+                state = generator.get_state()
+                cells = shuffled(cells, generator)
+                generator.set_state(state)
+                falling = shuffled(falling, generator)
+            weight = loss_weight(cells, falling, self.settings.step.objects)
+        text = torch.cat([self._context(choice.clip.caption) for choice in choices])
+        return Batch(parts.x0, parts.control, text, valid=parts.valid, weight=weight, objects=parts.objects)
+
+    def _context(self, caption: str) -> Tensor:
+        if caption not in self._text:
+            self._text[caption] = self.text_of(caption)
+        return self._text[caption]
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Mean squared velocity error over the validation windows, at fixed noise: whole, objects, objects in free fall."""
+        sums: dict[str, list[float]] = {"error": [], "object": [], "falling": []}
+        levels = (0.2, 0.5, 0.8)  # u, from noisy to clean
+        for number, clip in enumerate(self.validation):
+            sampler = Sampler([clip], self.settings.frames, stride=self.settings.stride)
+            for choice in sampler.choices[:: max(1, len(sampler.choices) // 3)]:
+                parts = collate([self.cache.read(choice)])
+                text = self._context(clip.caption)
+                for index, u in enumerate(levels):
+                    seed = torch.Generator().manual_seed(1000 * number + 10 * choice.window.start + index)
+                    epsilon = torch.randn(parts.x0.shape, generator=seed)
+                    found = self.tuner.predict(
+                        Batch(
+                            parts.x0, parts.control, text, parts.valid, epsilon, torch.tensor([u]), None, parts.objects
+                        )
+                    )
+                    squared = found.squared_error[:, :, 1:].mean(dim=1)  # (1, T - 1, h, w)
+                    sums["error"].append(float(squared.mean()))
+                    for name, share in (("object", parts.cells), ("falling", parts.falling)):
+                        if share is not None and float(share[:, 1:].sum()) > 0:
+                            cover = share[:, 1:].to(squared.device)
+                            sums[name].append(float((squared * cover).sum() / cover.sum()))
+        return {name: sum(values) / len(values) for name, values in sums.items() if values}
+
+    # -- what is kept -------------------------------------------------------------------------------------------------
+
+    def _identity(self) -> dict[str, Any]:
+        """What two parts of one run must share."""
+        told = self.settings.to_json()
+        changeable = ("steps", "keep", "save_every", "validate_every")
+        return {
+            "base": self.base,
+            "data_sha256": self.data_sha256,
+            "settings": json.loads(json.dumps({k: v for k, v in told.items() if k not in changeable})),
+        }
+
+    def _resume(self) -> int:
+        found = checkpoints.find(self.folder / "checkpoints")
+        if not found:
+            return 0
+        newest, mine = found[-1], self._identity()
+        for key, what in (("base", "base weights"), ("data_sha256", "data"), ("settings", "settings")):
+            if newest.state.get(key) != mine[key]:
+                raise InputError(
+                    f"{newest.path} was made with other {what} ({_difference(newest.state.get(key), mine[key])}); go on "
+                    "with the same, or choose another folder"
+                )
+        checkpoints.restore(self.tuner, newest)
+        return newest.step
+
+    def _save(self, step: int) -> None:
+        parts = checkpoints.capture(self.tuner)  # gathers shards: every process takes part
+        if self.world.is_main:
+            state = {**self._identity(), "iteration": self.tuner.optimizer.iteration, "terms": self.terms}
+            folder = self.folder / "checkpoints"
+            checkpoints.save(folder, step, parts, state)
+            checkpoints.prune(folder, self.settings.keep)
+            write_json(self.folder / "state.json", {"step": step, "steps": self.settings.steps, "base": self.base})
+        self.world.wait()
+
+
+class _Curves:
+    """Training curves: TensorBoard events where it is installed, and lines of JSON always."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lines = (folder / "curves.jsonl").open("a", encoding="utf-8")
+        try:
+            from torch.utils.tensorboard.writer import SummaryWriter
+        except ImportError:
+            self._board = None
+        else:
+            self._board = SummaryWriter(str(folder))
+
+    def add(self, step: int, **values: float | None) -> None:
+        told = {name: value for name, value in values.items() if value is not None}
+        self._lines.write(json.dumps({"step": step, **told}) + "\n")
+        if self._board is not None:
+            for name, value in told.items():
+                self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._lines.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _difference(old: Any, new: Any) -> str:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        odd = [
+            f"{k}: {old.get(k)!r} then, {new.get(k)!r} now" for k in sorted({*old, *new}) if old.get(k) != new.get(k)
+        ]
+        return "; ".join(odd[:3])
+    return f"{str(old)[:16]} then, {str(new)[:16]} now"
