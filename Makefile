@@ -1,7 +1,7 @@
 # Retake: `make demo` shows the whole arrow, `make test` proves it. Everything else is one word, too.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help sync sync-test sync-worker lerobot-env zoo demo test test-core test-worker check format bench prove clean
+.PHONY: help sync sync-test sync-worker lerobot-env zoo demo test test-core test-worker check format bench matrix prove clean
 
 VENV := .venv
 WORKER := .venv-worker
@@ -40,8 +40,11 @@ test: test-core test-worker   ## every law at reduced counts, both environments 
 test-core: sync-test
 	@$(PY) -m pytest tests --ignore=tests/worker -n 2 --dist loadfile -q
 
-test-worker: sync-worker
-	@$(WPY) -m pytest tests/worker -n 2 --dist loadfile -q
+# Where no Python for the worker is, the sentence that says so stands in place of its tests.
+test-worker:
+	@if $(PYTHON) scripts/make_env.py --can $(WORKER); then \
+	  make --no-print-directory sync-worker && $(WPY) -m pytest tests/worker -n 2 --dist loadfile -q; \
+	else echo "the tests of the worker are skipped"; fi
 
 check: sync-test      ## format, lint, types, import rules
 	@$(PY) -m ruff format --check .
@@ -54,6 +57,9 @@ format: sync-test     ## rewrite the code in the house's format
 
 bench: sync-test      ## measure, print a table, write docs/proof/bench.json
 	@$(PY) scripts/bench.py
+
+matrix: ## the demo and the tests of core and usd under every supported Python found here; docs/proof/matrix.md
+	@$(PYTHON) scripts/matrix.py
 
 prove: sync-test sync-worker   ## every proof at full counts; resumable; writes docs/proof
 	@$(PY) scripts/prove.py

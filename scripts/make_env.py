@@ -29,6 +29,8 @@ ENVIRONMENTS = {
     },
     ".venv-worker": {"first": ["torch==2.13.0"], "project": ".[video,oscar,tune,worker]", "tools": TEST},
 }
+WORKER_PYTHON = (3, 11)
+"""diffusers needs it. Where `make` is called with an older one, the newest on the PATH is taken for .venv-worker."""
 FOLDERS = {".venv-test": ".venv"}
 MARKS = {".venv-test": ".synced-test"}
 
@@ -39,21 +41,33 @@ def run(*command: str | Path) -> None:
         sys.exit(f"make_env: `{' '.join(map(str, command))}` failed with exit code {result.returncode}")
 
 
+def interpreter(name: str) -> str:
+    """The Python that environment is made with. Exits with a sentence where there is none."""
+    minimum = WORKER_PYTHON if name == ".venv-worker" else (3, 10)
+    if sys.version_info >= minimum:
+        return sys.executable
+    for minor in range(14, minimum[1] - 1, -1):
+        found = shutil.which(f"python3.{minor}") if name == ".venv-worker" else None
+        # A version manager may leave a command that only says the version is not chosen.
+        if found and subprocess.run([found, "-c", "import venv, ensurepip"], capture_output=True, check=False).returncode == 0:
+            return found
+    have, wanted = (".".join(map(str, version[:2])) for version in (sys.version_info, minimum))
+    sys.exit(f"make_env: {name} needs Python {wanted} or newer, this is {have}; set PYTHON=python{wanted}")
+
+
 def main() -> None:
-    if len(sys.argv) != 2 or sys.argv[1] not in ENVIRONMENTS:
-        sys.exit(f"usage: make_env.py {{{'|'.join(ENVIRONMENTS)}}}")
-    name = sys.argv[1]
+    arguments = [a for a in sys.argv[1:] if a != "--can"]
+    if len(arguments) != 1 or arguments[0] not in ENVIRONMENTS:
+        sys.exit(f"usage: make_env.py [--can] {{{'|'.join(ENVIRONMENTS)}}}      --can: only say whether a Python for it is here")
+    name = arguments[0]
     spec, target, started = ENVIRONMENTS[name], ROOT / FOLDERS.get(name, name), time.monotonic()
-    minimum = (3, 11) if name == ".venv-worker" else (3, 10)
-    if sys.version_info < minimum:
-        have = ".".join(map(str, sys.version_info[:2]))
-        sys.exit(
-            f"make_env: {name} needs Python {minimum[0]}.{minimum[1]} or newer, this is {have}; set PYTHON=python3.11"
-        )
+    chosen = interpreter(name)
+    if len(sys.argv) > 2:
+        return
     python = target / "bin" / "python"
     if not python.exists():
         print(f"creating {name} …", flush=True)
-        run(sys.executable, "-m", "venv", target)
+        run(chosen, "-m", "venv", target)
     uv = shutil.which("uv")
     pip = [python, "-m", "pip", "install", "-qq", "-c", "constraints.txt"]
     fast = [uv, "pip", "install", "--quiet", "--python", python, "-c", "constraints.txt"] if uv else pip

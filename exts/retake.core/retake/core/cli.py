@@ -14,7 +14,7 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ ELSEWHERE = {
     "oscar": ("retake.worker.oscar.cli:main", "oscar", "convert, plan and run the OSCAR-2B video model"),
     "worker": ("retake.worker.cli:main", "worker", "the local GPU service with its queue and page"),
     "bench": ("retake.core.bench:main", "", "measure: `retake bench oscar|worker|variants|verify|isaac|arrow`"),
+    "config": ("retake.core.config_cli:main", "", "every setting, world, preset, backend and stage by name"),
     "doctor": ("retake.core.doctor:main", "", "what works on this machine, and the one next step"),
     "kit-selftest": ("retake.isaac.selftest:main", "", "inside Isaac Sim: check what only a real Isaac Sim can confirm"),
 }  # fmt: skip
@@ -45,6 +46,7 @@ REFUSALS = (
 
 SEEDS = "comma-separated seeds: that many takes of every variant"
 PROMPT = "a world in your own words (again for another); for first-frame backends that read prompts"
+WORLDS = "comma-separated world presets, and YAML files of your own worlds (alone: all presets in them)"
 COUNT = "further worlds; with presets named on the command line in their environments, else in any"
 
 EPILOG = """
@@ -93,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action=_Version, help="show the version and exit")
     words = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def command(
@@ -127,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     configurable(whole)
     scenario(whole)
     whole.add_argument("--count", type=int, help=COUNT)
-    whole.add_argument("--worlds", help="comma-separated world presets")
+    whole.add_argument("--worlds", metavar="NAMES|FILE.yaml", help=WORLDS)
     whole.add_argument("--prompt", dest="prompts", action="append", metavar="TEXT", help=PROMPT)
     whole.add_argument("--seeds", type=_numbers, help=SEEDS)
     whole.add_argument("--ray", metavar="ADDRESS", help="fan out over a Ray cluster (`local` starts one)")
@@ -140,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     configurable(command("skeleton", "draw the control video", _skeleton))
     sub = command("variants", "dress the first frame into N worlds", _variants)
     configurable(sub)
-    sub.add_argument("--preset", dest="worlds", help="comma-separated world presets")
+    sub.add_argument("--worlds", "--preset", dest="worlds", metavar="NAMES|FILE.yaml", help=WORLDS)
     sub.add_argument("--count", type=int, help=COUNT)
     sub.add_argument("--prompt", dest="prompts", action="append", metavar="TEXT", help=PROMPT)
     sub.add_argument("--seed", type=int, dest="variant_seed", help="seed of worlds and rendering")
@@ -183,9 +186,7 @@ def _config(options: argparse.Namespace, base: RunConfig | None = None) -> RunCo
         if value is not None:
             short.setdefault(section, {})[key] = str(value.resolve()) if isinstance(value, Path) else value
     if getattr(options, "worlds", None) is not None:
-        names = [name.strip() for name in options.worlds.split(",") if name.strip()]
-        # Who names presets wants more of their kind, not of any kind.
-        short.setdefault("variants", {}).update(presets=names, of_presets=bool(names))
+        short.setdefault("variants", {}).update(_asked_worlds(options.worlds, config.variants.catalogue))
     if getattr(options, "prompts", None) is not None:
         variants = short.setdefault("variants", {})
         variants["prompts"] = [text for text in options.prompts if text.strip()]
@@ -199,6 +200,37 @@ def _config(options: argparse.Namespace, base: RunConfig | None = None) -> RunCo
     if options.camera:
         short["camera"] = options.camera
     return merge(config, short, "command line")
+
+
+def _asked_worlds(text: str, catalogue: Sequence[str]) -> dict[str, Any]:
+    """The settings that `--worlds` stands for. Files come to those known already; without a name all their presets are
+    meant. Raises InputError for a file that holds no world."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    files = [str(Path(part).resolve()) for part in parts if Path(part).suffix.lower() in (".yaml", ".yml")]
+    names = [part for part in parts if Path(part).suffix.lower() not in (".yaml", ".yml")]
+    settings: dict[str, Any] = {"catalogue": list(dict.fromkeys([*catalogue, *files]))} if files else {}
+    if files and not names:
+        from retake.core.variants.worlds import presets_in
+
+        names = presets_in(files)
+        if not names:
+            return settings  # axis values alone: the presets stay as they are
+    # Who names presets wants more of their kind, not of any kind.
+    return {**settings, "presets": names, "of_presets": bool(names)}
+
+
+class _Version(argparse.Action):
+    """`--version`, looked up only when it is asked for."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *ignored: Any) -> None:
+        """Print and exit."""
+        from retake.core.doctor import version
+
+        print(f"retake {version()}")
+        parser.exit()
 
 
 def _set(config: RunConfig, item: str) -> RunConfig:

@@ -76,6 +76,8 @@ class VariantsConfig:
     """Sampled worlds stay in the presets' environments."""
     prompts: tuple[str, ...] = ()
     """Worlds in your own words, one each; for backends that read them."""
+    catalogue: tuple[str, ...] = ()
+    """YAML files with worlds of your own (presets and axis values, in the form of config/worlds)."""
     seed: int = 0
     only_commercial: bool = False
     gate: bool = True

@@ -7,10 +7,12 @@ Each line is a small function that answers for itself; none of them may fail the
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -87,6 +89,17 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "?"
+
+
+def version() -> str:
+    """Of Retake: of the installed package, or of the checkout's manifest (inside Kit nothing is installed)."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version("isaac-retake")
+    with contextlib.suppress(OSError):
+        manifest = (Path(__file__).resolve().parents[4] / "extension.toml").read_text("utf-8")
+        if found := re.search(r'^version = "([^"]+)"', manifest, re.M):
+            return found[1]
+    return "of an unknown version"
 
 
 def _python() -> Finding:

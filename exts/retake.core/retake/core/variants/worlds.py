@@ -33,6 +33,8 @@ class Catalogue:
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)
     exclusions: tuple[dict[str, Any], ...] = ()
     """Combinations that make no sense: axis → name or list of names; a world matching all of one is left out."""
+    files: tuple[Path, ...] = ()
+    """The user's own, in the order in which they were read."""
 
     def value(self, axis: str, name: str) -> dict[str, Any]:
         """The mapping of one axis value. Raises VariantError listing the valid names."""
@@ -62,12 +64,18 @@ class Catalogue:
             raise VariantError(choose(f"background of {world.environment!r}", world.background, backgrounds))
 
 
-def load_catalogue(extra: Iterable[Path] = ()) -> Catalogue:
+def load_catalogue(extra: Iterable[Path | str] = ()) -> Catalogue:
     """Everything in config/worlds plus the user's YAML files, which may replace entries of the same name.
 
     Raises InputError naming the file and the section for malformed data.
     """
     return _load(tuple(Path(p) for p in extra))
+
+
+def presets_in(files: Iterable[Path | str]) -> list[str]:
+    """Names of the presets that YAML files of the user's hold, in their order. Raises as `load_catalogue`."""
+    load_catalogue(files)
+    return list(dict.fromkeys(str(name) for path in files for name in (load_yaml(Path(path)) or {}).get("presets", {})))
 
 
 @lru_cache(maxsize=8)
@@ -98,7 +106,7 @@ def _load(extra: tuple[Path, ...]) -> Catalogue:
             raise InputError(f"preset {name!r}: {choose('axis', sorted(map(str, unknown))[0], known)}")
         if missing := {"environment", "surface", "subject", "lighting"} - set(preset):
             raise InputError(f"preset {name!r} lacks {', '.join(sorted(missing))}")
-    return Catalogue(sections, tuple(exclusions))
+    return Catalogue(sections, tuple(exclusions), extra)
 
 
 def described_world(prompt: str) -> World:
