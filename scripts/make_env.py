@@ -49,7 +49,11 @@ def interpreter(name: str) -> str:
     for minor in range(14, minimum[1] - 1, -1):
         found = shutil.which(f"python3.{minor}") if name == ".venv-worker" else None
         # A version manager may leave a command that only says the version is not chosen.
-        if found and subprocess.run([found, "-c", "import venv, ensurepip"], capture_output=True, check=False).returncode == 0:
+        if (
+            found
+            and subprocess.run([found, "-c", "import venv, ensurepip"], capture_output=True, check=False).returncode
+            == 0
+        ):
             return found
     have, wanted = (".".join(map(str, version[:2])) for version in (sys.version_info, minimum))
     sys.exit(f"make_env: {name} needs Python {wanted} or newer, this is {have}; set PYTHON=python{wanted}")
@@ -58,7 +62,9 @@ def interpreter(name: str) -> str:
 def main() -> None:
     arguments = [a for a in sys.argv[1:] if a != "--can"]
     if len(arguments) != 1 or arguments[0] not in ENVIRONMENTS:
-        sys.exit(f"usage: make_env.py [--can] {{{'|'.join(ENVIRONMENTS)}}}      --can: only say whether a Python for it is here")
+        sys.exit(
+            f"usage: make_env.py [--can] {{{'|'.join(ENVIRONMENTS)}}}      --can: only say whether a Python for it is here"
+        )
     name = arguments[0]
     spec, target, started = ENVIRONMENTS[name], ROOT / FOLDERS.get(name, name), time.monotonic()
     chosen = interpreter(name)

@@ -209,10 +209,11 @@ def _asked_worlds(text: str, catalogue: Sequence[str]) -> dict[str, Any]:
     files = [str(Path(part).resolve()) for part in parts if Path(part).suffix.lower() in (".yaml", ".yml")]
     names = [part for part in parts if Path(part).suffix.lower() not in (".yaml", ".yml")]
     settings: dict[str, Any] = {"catalogue": list(dict.fromkeys([*catalogue, *files]))} if files else {}
-    if files and not names:
+    if files:
         from retake.core.variants.worlds import presets_in
 
-        names = presets_in(files)
+        found = presets_in(files)
+        names = names or found
         if not names:
             return settings  # axis values alone: the presets stay as they are
     # Who names presets wants more of their kind, not of any kind.

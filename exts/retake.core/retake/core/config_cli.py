@@ -166,5 +166,7 @@ def _text(name: str, entries: Mapping[str, Any]) -> str:
             continue
         own = entry["value"] != entry["default"]
         was = f"  (default {json.dumps(entry['default'])})" if own else ""
-        lines.append(f"{'*' if own else ' '} {key:<{width}}  {json.dumps(entry['value']):<14}{was}  {entry['text']}".rstrip())
+        lines.append(
+            f"{'*' if own else ' '} {key:<{width}}  {json.dumps(entry['value']):<14}{was}  {entry['text']}".rstrip()
+        )
     return "\n".join(lines)

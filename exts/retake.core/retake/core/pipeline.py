@@ -27,7 +27,15 @@ from retake.core.run_store import RunDirectory, tidy
 from retake.core.skeleton import Skeleton, make_skeleton
 from retake.core.takes import Take, TakeRequest, take_id
 from retake.core.takes.fan_out import produce_takes, video_backend
-from retake.core.variants import Gated, World, make_gated_variants, open_variant, select_worlds
+from retake.core.variants import (
+    Catalogue,
+    Gated,
+    World,
+    load_catalogue,
+    make_gated_variants,
+    open_variant,
+    select_worlds,
+)
 from retake.core.variants.make import licensed_backend, require_reader
 
 Stage = Callable[[str], Progress]
@@ -59,7 +67,8 @@ def run(
     Worlds and first-frame backend are looked at before anything is simulated.
     """
     chosen = config.variants
-    require_reader(licensed_backend(chosen.backend, chosen.only_commercial, chosen.settings), _worlds(config))
+    maker = licensed_backend(chosen.backend, chosen.only_commercial, chosen.settings, _catalogue(config))
+    require_reader(maker, _worlds(config))
     capture(run, config, stage("Episode"), check_cancel)
     check(run, config, check_cancel).require(force=config.check.force)
     skeleton(run, config, stage("Skeleton"), check_cancel)
@@ -187,8 +196,14 @@ def skeleton(
 def _worlds(config: RunConfig) -> tuple[World, ...]:
     chosen = config.variants
     return select_worlds(
-        chosen.presets, chosen.count, chosen.seed, of_presets=chosen.of_presets, prompts=chosen.prompts
-    )
+        chosen.presets, chosen.count, chosen.seed, of_presets=chosen.of_presets, prompts=chosen.prompts,
+        catalogue=_catalogue(config),
+    )  # fmt: skip
+
+
+def _catalogue(config: RunConfig) -> Catalogue | None:
+    """The worlds known to a run with files of the user's own; None: Retake's alone."""
+    return load_catalogue(config.variants.catalogue) if config.variants.catalogue else None
 
 
 def variants(
@@ -205,7 +220,8 @@ def variants(
     made = make_gated_variants(
         episode, config.camera, run.variants, worlds=worlds, backend=chosen.backend, settings=chosen.settings,
         seed=chosen.seed, index=config.takes.start, rerolls=chosen.rerolls, gate=chosen.gate, depth=chosen.depth_estimator,
-        only_commercial=chosen.only_commercial, workers=0, progress=progress, check_cancel=check_cancel,
+        only_commercial=chosen.only_commercial, catalogue=_catalogue(config), workers=0,
+        progress=progress, check_cancel=check_cancel,
     )  # fmt: skip
     if not made.variants:
         name, reasons = next(iter(made.missing.items()))

@@ -253,7 +253,8 @@ def _take_item(
         "licence_first_frame": first.variant.get("licence"),
         "created_utc": first.get("created_utc", "created"),
     }
-    task = str(first.variant.get("task") or shown_task(episode.header, str(world.get("subject") or "")))
+    shown = shown_task(episode.header, str(world.get("subject") or ""), first.variant.get("recipe"))
+    task = str(first.variant.get("task") or shown)
     videos: tuple[tuple[str, Path | None], ...] = tuple((c, t.video) for c, t in zip(cameras, takes, strict=True))
     return Item(
         uid, run, episode.path, videos, start, length, storable(task), source["trajectory_id"], record(values, checks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -195,11 +196,16 @@ def obstacle(take: FoundTake, episode: Episode, source: dict[str, Any], selectio
     return None
 
 
-def shown_task(header: EpisodeHeader, subject: str) -> str:
-    """The task text that fits the pixels: the task object's label replaced by what the world shows it as."""
+def shown_task(header: EpisodeHeader, subject: str, recipe: Mapping[str, Any] | None = None) -> str:
+    """The task text that fits the pixels: the task object's label replaced by what the world shows it as.
+
+    `recipe` is the one stored in variant.json: it knows worlds of the user's own; without it the name is looked up.
+    """
     labels = [o.label for o in header.objects if o.movable and o.label]
+    stated = recipe.get("subject") if isinstance(recipe, Mapping) else None
     try:
-        words = str(load_catalogue().value("subject", subject).get("prompt", "")) if labels else ""
+        known = stated if isinstance(stated, Mapping) else load_catalogue().value("subject", subject)
+        words = str(known.get("prompt", "")) if labels else ""
     except VariantError:
         words = ""
     if not words:

@@ -9,6 +9,7 @@ from typing import Any
 from retake.core import plugins
 from retake.core.errors import InputError
 from retake.core.variants.base import ImageBackend
+from retake.core.variants.worlds import Catalogue
 
 BACKENDS = {
     "procedural": "retake.core.variants.procedural:ProceduralBackend",
@@ -23,14 +24,19 @@ BACKENDS = {
 EXTRAS: dict[str, str] = {name: "oscar" for name, target in BACKENDS.items() if target.startswith("retake.worker.")}
 
 
-def image_backend(name: str, *, only_commercial: bool = False, **settings: Any) -> ImageBackend:
-    """The backend of that name; one that chooses among models is told of `only_commercial` (its constructor has it).
+def image_backend(
+    name: str, *, only_commercial: bool = False, catalogue: Catalogue | None = None, **settings: Any
+) -> ImageBackend:
+    """The backend of that name; one that chooses among models is told of `only_commercial`, and one that looks worlds up
+    of the `catalogue` they are in (where its constructor has them).
 
     Raises InputError listing the valid names or settings, MissingDependencyError naming the extra.
     """
     made = plugins.pick("image backend", name, "retake.image_backends", BACKENDS, EXTRAS)
     if only_commercial and "only_commercial" in inspect.signature(made).parameters:
         settings["only_commercial"] = True
+    if catalogue is not None and "catalogue" in inspect.signature(made).parameters:
+        settings["catalogue"] = catalogue
     try:
         inspect.signature(made).bind(**settings)
     except TypeError as error:

@@ -35,7 +35,7 @@ from retake.core.variants.base import ImageBackend, Variant, World, source_for, 
 from retake.core.variants.gate import GateLimits, duplicate_of, thumbnail
 from retake.core.variants.make import licensed_backend, read_frame, require_reader, require_worlds, view_suffix
 from retake.core.variants.sheet import diversity, gate_table, write_sheet
-from retake.core.variants.worlds import Catalogue
+from retake.core.variants.worlds import Catalogue, load_catalogue
 
 SCHEMA = "retake.gate/1"
 WORTH_PROCESSES_PX = 3 * 640 * 480
@@ -81,7 +81,7 @@ def make_gated_variants(
     """
     require_worlds(worlds)
     rules = Rules(gate, rerolls, limits or GateLimits(), depth)
-    maker = licensed_backend(backend, only_commercial, settings)
+    maker = licensed_backend(backend, only_commercial, settings, catalogue)
     require_reader(maker, worlds)
     source, out_dir, view = (
         source_for(maker, episode, camera, index),
@@ -102,9 +102,14 @@ def make_gated_variants(
             results[world.name] = found
     left = [world for world in worlds if world.name not in results]
     kept = len(worlds) - len(left)
-    apart = workers != 1 and isinstance(backend, str) and catalogue is None and getattr(maker, "parallel", False)
+    apart = workers != 1 and isinstance(backend, str) and getattr(maker, "parallel", False)
+    files = None if catalogue is None else catalogue.files
+    # A catalogue made in Python, not of files, is known to this process alone.
+    apart = apart and (catalogue is None or catalogue is load_catalogue(catalogue.files))
     if apart and len(left) > 1 and len(left) * source.instance_ids.size >= WORTH_PROCESSES_PX:
-        shared = (episode.path, camera, index, backend, json.dumps(dict(settings or {})), only_commercial, seed, rules)
+        shared = (
+            episode.path, camera, index, backend, json.dumps(dict(settings or {})), only_commercial, seed, rules, files,
+        )  # fmt: skip
         made = map_in_processes(
             _apart, [(shared, world, folders[world.name]) for world in left], [1] * len(left),
             workers=workers, what="variants", failure=VariantError, check_cancel=check_cancel,
@@ -260,10 +265,12 @@ def _apart(shared: tuple[Any, ...], world: World, folder: Path, progress: Progre
 
 @lru_cache(maxsize=1)
 def _attempts(
-    path: Path, camera: str, index: int, backend: str, settings: str, only_commercial: bool, seed: int, rules: Rules
-) -> Attempts:
-    episode = open_episode(path)
+    path: Path, camera: str, index: int, backend: str, settings: str, only_commercial: bool, seed: int, rules: Rules,
+    files: tuple[Path, ...] | None,
+) -> Attempts:  # fmt: skip
+    episode, catalogue = open_episode(path), None if files is None else load_catalogue(files)
+    maker = licensed_backend(backend, only_commercial, json.loads(settings), catalogue)
     return Attempts(
-        source_frame(episode, camera, index), licensed_backend(backend, only_commercial, json.loads(settings)), seed, rules,
-        episode_sha256=episode.content_sha256, only_commercial=only_commercial,
+        source_frame(episode, camera, index), maker, seed, rules,
+        episode_sha256=episode.content_sha256, catalogue=catalogue, only_commercial=only_commercial,
     )  # fmt: skip

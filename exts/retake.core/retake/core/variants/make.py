@@ -65,7 +65,7 @@ def make_variants(
     that `only_commercial` does not know to allow commercial use.
     """
     require_worlds(worlds)
-    maker = licensed_backend(backend, only_commercial)
+    maker = licensed_backend(backend, only_commercial, catalogue=catalogue)
     require_reader(maker, worlds)
     source = source_for(maker, episode, camera, index)
     made = []
@@ -218,8 +218,9 @@ def read_frame(path: Path) -> np.ndarray:
 
 
 def select_worlds(
-    presets: Sequence[str] = (), count: int = 0, seed: int = 0, *, of_presets: bool = False, prompts: Sequence[str] = ()
-) -> tuple[World, ...]:
+    presets: Sequence[str] = (), count: int = 0, seed: int = 0, *, of_presets: bool = False, prompts: Sequence[str] = (),
+    catalogue: Catalogue | None = None,
+) -> tuple[World, ...]:  # fmt: skip
     """The named presets, one world per prompt (`described_world`), then `count` sampled worlds; with `of_presets` these
     stay in the presets' environments.
 
@@ -227,7 +228,7 @@ def select_worlds(
     """
     from retake.core.variants.sampler import sample_worlds
 
-    known = load_catalogue()
+    known = catalogue or load_catalogue()
     worlds = [known.preset(name) for name in dict.fromkeys(presets)]
     within = tuple(dict.fromkeys(world.environment for world in worlds)) if of_presets else ()
     worlds += [described_world(text) for text in dict.fromkeys(prompts)]
@@ -235,7 +236,7 @@ def select_worlds(
     if not worlds:
         raise VariantError(
             "no worlds were asked for: no presets, no prompts, and the count is 0; name presets "
-            "(variants.presets, --preset), a count (variants.count, --count) or a prompt (variants.prompts, --prompt)"
+            "(variants.presets, --worlds), a count (variants.count, --count) or a prompt (variants.prompts, --prompt)"
         )
     return tuple(worlds)
 
@@ -261,14 +262,15 @@ def require_reader(backend: ImageBackend, worlds: Sequence[World]) -> None:
 
 
 def licensed_backend(
-    backend: str | ImageBackend, only_commercial: bool, settings: Mapping[str, Any] | None = None
-) -> ImageBackend:
+    backend: str | ImageBackend, only_commercial: bool, settings: Mapping[str, Any] | None = None,
+    catalogue: Catalogue | None = None,
+) -> ImageBackend:  # fmt: skip
     """The backend by name with its settings (told of `only_commercial` when it chooses among models), terms checked.
 
     Raises InputError for settings that it does not have.
     """
     if isinstance(backend, str):
-        maker = image_backend(backend, only_commercial=only_commercial, **(settings or {}))
+        maker = image_backend(backend, only_commercial=only_commercial, catalogue=catalogue, **(settings or {}))
     elif settings:
         raise InputError(
             f"settings {sorted(settings)} were given beside a backend that exists already; make it with them"

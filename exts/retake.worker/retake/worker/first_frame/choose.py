@@ -14,6 +14,7 @@ from retake.core import plugins
 from retake.core.errors import InputError, MissingDependencyError
 from retake.core.variants.base import ImageBackend
 from retake.core.variants.procedural import ProceduralBackend
+from retake.core.variants.worlds import Catalogue
 from retake.worker.first_frame import memory
 from retake.worker.first_frame.parts import PERMISSIVE
 from retake.worker.settings import load_settings
@@ -34,7 +35,9 @@ class Choice:
     """Backend name → reason, in the order in which they were tried."""
 
 
-def choose(free_bytes: int, *, order: Sequence[str] = ORDER, margin_bytes: int = memory.GIB) -> Choice:
+def choose(
+    free_bytes: int, *, order: Sequence[str] = ORDER, margin_bytes: int = memory.GIB, catalogue: Catalogue | None = None
+) -> Choice:
     """The first backend of `order` whose model is here, under open terms, and whose smallest tier fits `free_bytes`.
 
     Its tier is the fastest one that fits. `procedural` needs no memory of a card and is always left.
@@ -44,7 +47,7 @@ def choose(free_bytes: int, *, order: Sequence[str] = ORDER, margin_bytes: int =
     for name in order:
         spec = specs[name]
         try:
-            made = plugins.load(spec.target, extra="oscar")(**spec.options)
+            made = plugins.load(spec.target, extra="oscar")(**spec.options, catalogue=catalogue)
         except (MissingDependencyError, InputError) as error:
             passed[name] = str(error)
             continue
@@ -62,13 +65,13 @@ def choose(free_bytes: int, *, order: Sequence[str] = ORDER, margin_bytes: int =
             continue
         made.use_tier(fitting[0])
         return Choice(made, fitting[0], passed)
-    return Choice(ProceduralBackend(), "", passed)
+    return Choice(ProceduralBackend(catalogue), "", passed)
 
 
-def auto_backend(only_commercial: bool = False) -> ImageBackend:
+def auto_backend(only_commercial: bool = False, catalogue: Catalogue | None = None) -> ImageBackend:
     """The chosen backend; the log says what was passed over. All candidates allow commercial use, so `only_commercial`
     changes nothing here (it is checked again where variants are made)."""
-    choice = choose(_free_bytes())
+    choice = choose(_free_bytes(), catalogue=catalogue)
     for name, reason in choice.passed_over.items():
         log.info("first-frame backend %s: %s", name, reason)
     log.info("first-frame backend: %s %s", choice.backend.name, choice.tier)
