@@ -208,7 +208,7 @@ def test_two_exports_into_one_folder(tmp_path):
 
 def test_missing_packages_name_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'isaac-retake\[export\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install '\.\[export\]' in Retake's checkout"):
         encode.require("pyarrow")
 
 

@@ -28,7 +28,7 @@ pytestmark = [
 
 
 def test_a_lost_node_loses_nothing_and_two_are_twice_as_fast(tmp_path: Path, nobody_reaps: None) -> None:
-    pytest.importorskip("ray", reason="Ray is not installed; pip install 'isaac-retake[ray]'")
+    pytest.importorskip("ray", reason="Ray is not installed; pip install '.[ray]'")
     found = scenarios.ray_lost_node(tmp_path, 60 if FULL else 8)
     assert found["actors_lost"] >= 1
     assert found["speed_up_2_workers"] >= (1.8 if FULL else 1.5), (
@@ -37,7 +37,7 @@ def test_a_lost_node_loses_nothing_and_two_are_twice_as_fast(tmp_path: Path, nob
 
 
 def test_two_jobs_for_one_folder_and_a_missing_cluster_are_refused(tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="Ray is not installed; pip install 'isaac-retake[ray]'")
+    pytest.importorskip("ray", reason="Ray is not installed; pip install '.[ray]'")
     from retake.worker.ray_run import fan_out
 
     place = make_place(tmp_path / "root")
@@ -55,7 +55,7 @@ def test_two_jobs_for_one_folder_and_a_missing_cluster_are_refused(tmp_path: Pat
 def test_the_arrow_over_ray_leaves_the_same_bytes_as_without(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("ray", reason="Ray is not installed; pip install 'isaac-retake[ray]'")
+    pytest.importorskip("ray", reason="Ray is not installed; pip install '.[ray]'")
     monkeypatch.setattr(CompositeBackend, "parallel", False)  # no processes of our own beside Ray's
     small = [
         *arrow_driver.SMALL,
@@ -79,7 +79,7 @@ def test_the_arrow_over_ray_leaves_the_same_bytes_as_without(
 
 
 def test_without_a_cluster_the_arrow_says_so_and_a_finished_run_needs_none(tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="Ray is not installed; pip install 'isaac-retake[ray]'")
+    pytest.importorskip("ray", reason="Ray is not installed; pip install '.[ray]'")
     from retake.worker.ray_run import producer
 
     produce = producer("127.0.0.1:1")

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
-from retake.core.errors import RetakeError
+from retake.core.errors import RetakeError, install_hint
 from retake.core.video import codec_available
 
 MARKS = {"good": "✓", "missing": "–", "bad": "✗"}
@@ -133,7 +133,7 @@ def _kit() -> Finding:
 def _usd() -> Finding:
     if _has("pxr"):
         return Finding("USD", "good", "pxr is importable")
-    return Finding("USD", "missing", "pxr cannot be imported", "pip install 'isaac-retake[usd]'")
+    return Finding("USD", "missing", "pxr cannot be imported", install_hint("usd"))
 
 
 def _newton() -> Finding:
@@ -148,7 +148,7 @@ def _video() -> Finding:
     codec = codec_available()
     if codec == "h264":
         return Finding("video", "good", f"H.264 through PyAV {_version('av')}")
-    return Finding("video", "missing", f"{codec}; browsers may not play it", "pip install 'isaac-retake[video]'")
+    return Finding("video", "missing", f"{codec}; browsers may not play it", install_hint("video"))
 
 
 def _gpu() -> Finding:

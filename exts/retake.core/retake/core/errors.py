@@ -74,3 +74,11 @@ class Cancelled(RetakeError):  # noqa: N818 - a request that was granted, not a 
 def choose(what: str, asked: str, valid: Iterable[str]) -> str:
     """The text of an 'unknown name' error: what was asked and every valid choice."""
     return f"unknown {what} {asked!r}; valid: {', '.join(sorted(valid)) or '(none)'}"
+
+
+def install_hint(extra: str) -> str:
+    """How to get the packages of an extra. Retake is on no package index: in a checkout only `.[extra]` works; the
+    distribution's name works where a wheel of it is (`pip install --find-links`, an index of one's own)."""
+    return (
+        f"pip install '.[{extra}]' in Retake's checkout ('isaac-retake[{extra}]' where you installed it from a wheel)"
+    )

@@ -29,7 +29,7 @@ from retake.core.episode import (
     ObjectSpec,
     RobotState,
 )
-from retake.core.errors import EpisodeError, InputError, MissingDependencyError
+from retake.core.errors import EpisodeError, InputError, MissingDependencyError, install_hint
 from retake.core.files import read_json
 from retake.core.geometry import CV_FROM_USD, inverse, pose_from_wxyz, wxyz_from_xyzw
 from retake.core.robot import WORLD, RobotSpec
@@ -408,7 +408,7 @@ def _open_hdf5(path: Path) -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise MissingDependencyError("reading HDF5 needs h5py: pip install 'isaac-retake[export]'") from error
+        raise MissingDependencyError(f"reading HDF5 needs h5py: {install_hint('export')}") from error
     try:
         return h5py.File(path, "r")
     except OSError as error:

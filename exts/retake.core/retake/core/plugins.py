@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
-from retake.core.errors import InputError, MissingDependencyError, choose
+from retake.core.errors import InputError, MissingDependencyError, choose, install_hint
 
 
 def load(reference: str, *, extra: str = "") -> Any:
@@ -18,7 +18,7 @@ def load(reference: str, *, extra: str = "") -> Any:
         module = importlib.import_module(module_name)
     except ImportError as error:
         missing = getattr(error, "name", None) or module_name
-        hint = f"pip install 'isaac-retake[{extra}]'" if extra else f"make {missing} importable"
+        hint = install_hint(extra) if extra else f"make {missing} importable"
         raise MissingDependencyError(
             f"{reference} needs {missing!r}, which cannot be imported here ({error}); {hint}"
         ) from error

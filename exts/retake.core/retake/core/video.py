@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from retake.core.array_types import UInt8
-from retake.core.errors import InputError, MissingDependencyError
+from retake.core.errors import InputError, MissingDependencyError, install_hint
 from retake.core.files import atomic_path
 
 
@@ -72,7 +72,7 @@ def write_video(
     """
     av = open_av()
     if av is None and lossless:
-        raise MissingDependencyError("lossless video needs PyAV: pip install 'isaac-retake[video]'")
+        raise MissingDependencyError(f"lossless video needs PyAV: {install_hint('video')}")
     if av is None:
         return _write_mjpeg(path, frames, fps)
     codec = "libx264rgb" if lossless else ("libx264" if codec_available() == "h264" else "mpeg4")

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
-from retake.core.errors import MissingDependencyError
+from retake.core.errors import MissingDependencyError, install_hint
 
 
 def cache_dir() -> Path:
@@ -57,7 +57,7 @@ def versions() -> str:
 
 
 def _missing(error: ImportError) -> str:
-    return f"the embedded simulator needs the extra 'newton' ({error}); install it: pip install 'isaac-retake[newton]'"
+    return f"the embedded simulator needs the extra 'newton' ({error}); install it: {install_hint('newton')}"
 
 
 @contextlib.contextmanager

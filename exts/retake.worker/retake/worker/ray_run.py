@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from retake.core import plugins
-from retake.core.errors import InputError, MissingDependencyError, TakeError, WorkerError
+from retake.core.errors import InputError, MissingDependencyError, TakeError, WorkerError, install_hint
 from retake.core.files import read_json, write_json
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.takes.base import Take, TakeRequest
@@ -301,5 +301,5 @@ def _ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise MissingDependencyError("fanning out needs Ray: pip install 'isaac-retake[ray]'") from error
+        raise MissingDependencyError(f"fanning out needs Ray: {install_hint('ray')}") from error
     return ray

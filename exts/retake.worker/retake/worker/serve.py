@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from retake.core.errors import InputError, MissingDependencyError
+from retake.core.errors import InputError, MissingDependencyError, install_hint
 from retake.worker.settings import WorkerSettings
 
 
@@ -39,9 +39,7 @@ def serve(port: int, state: Path, roots: list[Path], settings: WorkerSettings) -
         from retake.worker.app import create_app
         from retake.worker.service import Service
     except ImportError as error:
-        raise MissingDependencyError(
-            f"the worker service needs {error.name!r}: pip install 'isaac-retake[worker]'"
-        ) from error
+        raise MissingDependencyError(f"the worker service needs {error.name!r}: {install_hint('worker')}") from error
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     listener = bind(port)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"

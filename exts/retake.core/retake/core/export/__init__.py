@@ -3,7 +3,7 @@
 (docs/robustness.md).
 
 `export` and `mix` write datasets, `import_lerobot` reads one as Episodes, `robustness` reports on a policy. Heavy
-packages (pyarrow, PyAV, h5py) are imported when used and come with `pip install 'isaac-retake[export]'`.
+packages (pyarrow, PyAV, h5py) are imported when used and come with the extra `export` (`errors.install_hint`).
 """
 
 from retake.core.export.api import ExportOptions, export

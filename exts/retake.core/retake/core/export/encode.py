@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from retake.core.array_types import UInt8
-from retake.core.errors import ExportError, InputError, MissingDependencyError
+from retake.core.errors import ExportError, InputError, MissingDependencyError, install_hint
 from retake.core.export.records import Segment, VideoOptions
 from retake.core.files import atomic_path
 
@@ -31,7 +31,7 @@ def require(package: str, extra: str = "export") -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         raise MissingDependencyError(
-            f"this needs {package.split('.')[0]}, which is not installed: pip install 'isaac-retake[{extra}]'"
+            f"this needs {package.split('.')[0]}, which is not installed: {install_hint(extra)}"
         ) from error
 
 

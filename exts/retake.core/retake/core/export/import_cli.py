@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from retake.core.episode import Episode, open_episode
-from retake.core.errors import InputError, MissingDependencyError, choose
+from retake.core.errors import InputError, MissingDependencyError, choose, install_hint
 from retake.core.export.collect import IMAGE
 from retake.core.export.import_lerobot import Calibration, ImportOptions, import_lerobot, load_calibration
 from retake.core.export.reader import Dataset
@@ -86,7 +86,7 @@ def _usd(module: str) -> Any:
     try:
         return importlib.import_module(f"retake.usd.{module}")
     except ImportError as error:
-        raise MissingDependencyError("reading USD needs pxr: pip install 'isaac-retake[usd]'") from error
+        raise MissingDependencyError(f"reading USD needs pxr: {install_hint('usd')}") from error
 
 
 def parser() -> argparse.ArgumentParser:

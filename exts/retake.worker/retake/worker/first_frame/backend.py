@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from retake.core.array_types import UInt8
-from retake.core.errors import Cancelled, InputError, MissingDependencyError, VariantError, choose
+from retake.core.errors import Cancelled, InputError, MissingDependencyError, VariantError, choose, install_hint
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.variants.base import SourceFrame, World
 from retake.core.variants.controls import ControlMaps, control_maps
@@ -303,7 +303,7 @@ def require_torch(name: str) -> None:
     absent = [module for module in ("torch", "diffusers", "transformers") if importlib.util.find_spec(module) is None]
     if absent:
         raise MissingDependencyError(
-            f"backend {name!r} needs {', '.join(absent)}: pip install 'isaac-retake[{EXTRA}]', or run it through "
+            f"backend {name!r} needs {', '.join(absent)}: {install_hint(EXTRA)}, or run it through "
             "`retake worker` in an environment that has them. Works now: backend 'procedural'"
         )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from retake.core.errors import MissingDependencyError
+from retake.core.errors import MissingDependencyError, install_hint
 
 if TYPE_CHECKING:
     from .output import OscarPipelineOutput as OscarPipelineOutput
@@ -47,6 +47,6 @@ def __getattr__(name: str) -> Any:
         if (error.name or "").startswith("retake"):
             raise
         raise MissingDependencyError(
-            f"{name} needs {error.name}; install the extra: pip install 'isaac-retake[oscar]'"
+            f"{name} needs {error.name}; install the extra: {install_hint('oscar')}"
         ) from error
     return getattr(module, name)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from retake.core.errors import Cancelled, InputError, MissingDependencyError
+from retake.core.errors import Cancelled, InputError, MissingDependencyError, install_hint
 from retake.core.progress import Bar
 
 
@@ -220,7 +220,7 @@ def _dependencies() -> Iterator[None]:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("retake"):
             raise
-        raise MissingDependencyError(f"this command needs {error.name}: pip install 'isaac-retake[oscar]'") from error
+        raise MissingDependencyError(f"this command needs {error.name}: {install_hint('oscar')}") from error
 
 
 @contextlib.contextmanager
