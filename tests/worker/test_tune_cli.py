@@ -79,11 +79,12 @@ def test_run_stop_resume_and_save(tmp_path, model, data, kind, capsys):
     assert main(["save", str(out), "--model", str(model), "--out", str(saved)]) == 0
     assert "terms: CC0-1.0" in capsys.readouterr().out
     told = json.loads((saved / "tuned.json").read_text())
-    assert told["step"] == 2 and told["average"]
+    assert told["step"] == 2
+    assert told["average"]
     base = OscarPipeline.from_pretrained(model, torch_dtype=torch.float32, lazy_text_encoder=True)
     if kind == "lora":
         base.load_lora_weights(saved)
-        assert base.get_active_adapters() == ["default"] or base.get_active_adapters()
+        assert base.get_active_adapters()
     else:
         tuned = OscarPipeline.from_pretrained(saved, torch_dtype=torch.float32, lazy_text_encoder=True)
         assert tuned.model_revision != base.model_revision
@@ -127,7 +128,8 @@ def test_plan_counts_a_step(model, capsys):
     lora = json.loads(capsys.readouterr().out)
     assert main(["plan", "--model", str(model), "--frames", "9", "--size", "64x64", "--json"]) == 0
     full = json.loads(capsys.readouterr().out)
-    assert lora["parameters_trained"] < full["parameters_trained"] and lora["peak"] < full["peak"]
+    assert lora["parameters_trained"] < full["parameters_trained"]
+    assert lora["peak"] < full["peak"]
 
 
 def test_checkpointing_is_counted_and_too_little_memory_refused():
