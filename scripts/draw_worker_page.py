@@ -18,9 +18,9 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
+from retake.core.run_layout import take_id
 from retake.core.run_store import open_run
-from retake.core.takes import TakeRequest, take_id
-from retake.core.takes.make import open_take
+from retake.core.takes import TakeRequest
 from retake.core.wire import TakeJob
 from retake.core.worker_client import WorkerClient
 
@@ -32,13 +32,13 @@ FRAME = 620
 def jobs(copy: Path) -> list[TakeJob]:
     """The run's takes with the next seed."""
     run, out = open_run(copy), []
-    for record in sorted(run.takes.glob("*/take.json")):
-        take, data = open_take(record.parent), json.loads(record.read_bytes())
+    for take in run.takes():
         request = TakeRequest(
-            run.episode, data["camera"], run.skeleton(data["camera"]), run.variants / take.variant, take.prompt,
-            seed=take.seed + 1, frames=take.frames, start=data["start"],
+            run.episode, take.camera, run.skeleton(take.camera), run.variant_folder(take.variant), take.prompt,
+            seed=take.seed + 1, frames=take.frames, start=take.start,
         )  # fmt: skip
-        out.append(TakeJob(request, run.takes / take_id(take.variant, take.backend, take.seed + 1), take.backend))
+        name = take_id(take.variant, take.backend, take.seed + 1)
+        out.append(TakeJob(request, run.take_folder(name), take.backend))
     return out
 
 

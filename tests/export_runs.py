@@ -93,7 +93,7 @@ def write_take(
     write_json(
         run / "variants" / f"{world:03d}" / "variant.json",
         {
-            "id": f"{world:03d}",
+            "schema": "retake.variant/1", "id": f"{world:03d}",
             "world": {
                 "name": label, "environment": environment, "surface": surface, "subject": subject, "lighting": lighting,
                 "look": "neutral", "background": "", "clutter": "",
@@ -110,8 +110,8 @@ def write_take(
     write_json(
         video.parent / "take.json",
         {
-            "id": identity, "video": "take.mp4", "video_sha256": sha, "variant": f"{world:03d}", "backend": "composite",
-            "backend_version": "1", "domain": "composite", "seed": 42, "prompt": f'a {subject}, "quoted"',
+            "schema": "retake.take/1", "id": identity, "video": "take.mp4", "video_sha256": sha, "variant": f"{world:03d}",
+            "backend": "composite", "backend_version": "1", "domain": "composite", "seed": 42, "prompt": f'a {subject}, "quoted"',
             "frames": count, "fps": episode.header.fps, "size": list(info.size), "camera": camera, "start": start,
             "inputs": {"episode": episode.content_sha256, "skeleton": "5" * 64, "first_frame": f"{world:064d}"},
             "model": "", "revision": "", "licence": licence, "settings": {"steps": 4}, **more,
@@ -121,7 +121,7 @@ def write_take(
         write_json(
             run / "verdicts" / identity / "verdict.json",
             {
-                "status": status, "probability": probability, "video_sha256": sha, "version": "1",
+                "schema": "retake.verdict/1", "status": status, "probability": probability, "video_sha256": sha, "version": "1",
                 "checks": [
                     {"name": "action", "status": status, "value": 0.8, "threshold": 2.0},
                     {"name": "object", "status": "pass", "value": 0.1 * world, "threshold": 1.0},

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -327,18 +328,21 @@ def test_what_nothing_vouches_for_is_no_training_data(tmp_path):
     sidecar, verdict = run / "takes/v000-front/take.json", run / "verdicts/v000-front/verdict.json"
     variant = run / "variants/000/variant.json"
     for path, change, message in (
-        (verdict, {"video_sha256": ...}, "its verdict is of another video"),
-        (sidecar, {"video_sha256": ...}, "states no hash of the video"),
+        (verdict, {"video_sha256": "f" * 64}, "its verdict is of another video"),
+        (verdict, {"video_sha256": ...}, "its verdict cannot be read.*video_sha256 is missing"),
+        (verdict, {"episode_sha256": "f" * 64}, "its verdict is against another episode"),
+        (sidecar, {"video_sha256": ...}, "video_sha256 is missing"),
         (variant, {"frame_sha256": "f" * 64}, "its first frame is not the one its variant holds now"),
+        (variant, {"frame_sha256": ...}, "its variant cannot be read.*frame_sha256 is missing"),
     ):
         before = path.read_bytes()
         changed(path, **change)
         attempt([run], tmp_path / "d", message)
         path.write_bytes(before)
     # A first frame of unknown origin has no licence either.
-    changed(variant, frame_sha256=...)
+    shutil.rmtree(variant.parent)
     export([run], tmp_path / "d", ExportOptions(video=H264))
-    attempt([run], tmp_path / "e", "its first frame is not the one", selection=Selection(only_commercial=True))
+    attempt([run], tmp_path / "e", "its variant is gone", selection=Selection(only_commercial=True))
 
 
 def test_a_verdict_of_another_video_lends_its_numbers_to_nothing(tmp_path):

@@ -125,8 +125,8 @@ def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(tmp_path):
 def test_what_belonged_to_a_replaced_episode_is_set_aside_and_kept(tmp_path):
     run = create_run(tmp_path / "r", {})
     for _ in range(2):
-        (run.takes / "a").mkdir(parents=True)
-        (run.takes / "a" / "take.mp4").write_bytes(b"x")
+        run.take_folder("a").mkdir(parents=True)
+        (run.take_folder("a") / "take.mp4").write_bytes(b"x")
         run.set_aside("0123")
     run.set_aside("0123")
     kept = sorted(p.relative_to(run.path).as_posix() for p in run.path.rglob("take.mp4"))

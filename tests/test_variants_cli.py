@@ -51,16 +51,16 @@ def test_a_bare_episode_and_its_run_folder_mean_the_same(episode, tmp_path, caps
     assert retake("variants", tmp_path / "e", "--preset", "kitchen", "--count", "3", "--seed", "5") == 0
     assert "variants: 4 of 4" in capsys.readouterr().out
     run = RunDirectory(tmp_path / "e-run")
-    made = [open_variant(p.parent) for p in sorted(run.variants.glob("*/variant.json"))]
+    made = [open_variant(p.parent) for p in sorted(run.variants_folder.glob("*/variant.json"))]
     assert len(made) == 4
     assert {v.world.environment for v in made} == {"kitchen"}
     assert {v.source["episode_sha256"] for v in made} == {episode.content_sha256}
-    assert all(read_json(run.variants / v.id / "variant.json")["gate"]["checks"] for v in made)
+    assert all(read_json(run.variants_folder / v.id / "variant.json")["gate"]["checks"] for v in made)
     for name in ("contact_sheet.png", "gate.md", "gate.json"):
-        assert (run.variants / name).is_file()
-    stamps = {p: p.stat().st_mtime_ns for p in run.variants.rglob("*") if p.is_file()}
+        assert (run.variants_folder / name).is_file()
+    stamps = {p: p.stat().st_mtime_ns for p in run.variants_folder.rglob("*") if p.is_file()}
     assert retake("variants", run.path, "--preset", "kitchen", "--count", "3", "--seed", "5") == 0
-    assert stamps == {p: p.stat().st_mtime_ns for p in run.variants.rglob("*") if p.is_file()}
+    assert stamps == {p: p.stat().st_mtime_ns for p in run.variants_folder.rglob("*") if p.is_file()}
 
 
 def test_what_fails_the_gate_is_named_and_never_delivered(episode, tmp_path, capsys):
@@ -77,14 +77,14 @@ def test_what_fails_the_gate_is_named_and_never_delivered(episode, tmp_path, cap
     assert "variants: 1 of 2" in out.out
     assert re.search(r"missing bun_warehouse: .*robot_edges", out.err)
     run = RunDirectory(tmp_path / "e-run")
-    assert [p.parent.name for p in run.variants.glob("*/variant.json")] == ["kitchen"]
+    assert [p.parent.name for p in run.variants_folder.glob("*/variant.json")] == ["kitchen"]
     assert retake("report", run.path) == 0
     assert re.search(r'"missing": \{"bun_warehouse": \["robot_edges', run.report.read_text("utf-8"))
     # Nothing at all passes: no delivery, and the text says which check refused.
     shutil.copyfile(tmp_path / "mine/bun_warehouse.png", tmp_path / "mine/kitchen.png")
     assert retake(*ask) == 2
     assert "none of 2 worlds passed the gate; kitchen: " in capsys.readouterr().err
-    assert not list(run.variants.glob("*/variant.json"))
+    assert not list(run.variants_folder.glob("*/variant.json"))
     # With the gate off the same pictures are taken as they are.
     assert retake(*ask, "--set", "variants.gate=false") == 0
     # Terms nobody stated are refused, also for pictures that are there already.
@@ -220,7 +220,7 @@ def test_a_prompt_is_a_world_for_backends_that_read(episode, tmp_path, capsys):
     own = ("--backend", "folder", "--set", f"variants.settings={{folder: {pictures}, licence: CC0-1.0}}")
     assert retake("variants", tmp_path / "e", "--prompt", text, "--prompt", " ", *own) == 0
     assert "variants: 1 of 1" in capsys.readouterr().out
-    made = open_variant(RunDirectory(tmp_path / "e-run").variants / name)
+    made = open_variant(RunDirectory(tmp_path / "e-run").variant_folder(name))
     assert made.world.prompt == text
     assert "A bakery at dawn, flour in the air." in made.prompt
     with pytest.raises(VariantError, match="describes no world"):

@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 import pytest
 import verdict_scenes as scene
+from stored import write_take_json
 from verdict_scenes import FRAMES
 
 from retake.core.episode import Episode, EpisodeHeader, EpisodeWriter, Frame
 from retake.core.errors import EpisodeError, InputError, VerdictError
-from retake.core.files import write_json
 from retake.core.run_store import create_run
 from retake.core.verdicts import judge, load_settings, verify_run
 from retake.core.verdicts.cli import main
@@ -214,16 +214,17 @@ def test_the_command_line_judges_a_video(tmp_path: Path, capsys: pytest.CaptureF
 def test_a_run_is_judged_once_and_kept(tmp_path: Path) -> None:
     run = create_run(tmp_path / "run", {}, scene.scene_episode().path)
     for name, video in (("a-s1", scene.clean_video()), ("b-s1", scene.faulty_video())):
-        (run.takes / name).mkdir(parents=True)
-        write_video(run.takes / name / "take.mp4", video, 15)
-        write_json(run.takes / name / "take.json", {"id": name, "variant": name[0], "camera": "front", "start": 0})
+        folder = run.take_folder(name)
+        folder.mkdir(parents=True)
+        write_video(folder / "take.mp4", video, 15)
+        write_take_json(folder, variant=name[0], frames=len(video))
     rows = verify_run(run.path)
     assert [row["overall"] for row in rows] == ["pass", "fail"]
-    record = run.verdicts / "b-s1" / "verdict.json"
+    record = run.verdict_folder("b-s1") / "verdict.json"
     before = record.stat().st_mtime_ns
     assert verify_run(run.path) == rows
     assert record.stat().st_mtime_ns == before
-    summary = json.loads((run.verdicts / "summary.json").read_text())
+    summary = json.loads((run.verdicts_folder / "summary.json").read_text())
     assert (summary["takes"], summary["pass"], summary["fail"], summary["yield"]) == (2, 1, 1, 0.5)
     assert "object_settled" in summary["rejected_for"]
     assert len(json.loads(record.read_text())["series"]["arm_offset"]) == FRAMES

@@ -15,6 +15,7 @@ import httpx
 import pytest
 from worker_support import Place, environment, make_place, settings_for, specs, wait_for
 
+from retake.core.files import read_json, write_json
 from retake.core.wire import GpuDevice, GpuProcess, job_to_json
 from retake.worker.app import create_app
 from retake.worker.service import Service
@@ -285,7 +286,11 @@ def test_the_gallery_knows_verdicts(api: Api) -> None:
     wait_for(lambda: api.state(job_id) == "done")
     folder = api.place.run / "verdicts" / "v0-s1"
     folder.mkdir(parents=True)
-    (folder / "verdict.json").write_text('{"verdict": "pass"}')
+    stated = {"schema": "retake.verdict/1", "status": "pass", "probability": 0.9, "video_sha256": "0" * 64}
+    write_json(folder / "verdict.json", stated)
+    assert api.ask("GET", "/api/takes?verdict=pass").json()["total"] == 0  # of another video
+    video = read_json(api.place.run / "takes" / "v0-s1" / "take.json")["video_sha256"]
+    write_json(folder / "verdict.json", {**stated, "video_sha256": video})
     answer = api.ask("GET", "/api/takes?verdict=pass").json()
     assert (answer["total"], answer["verdicts"]) == (1, ["pass"])
 

@@ -31,7 +31,6 @@ ELSEWHERE = {
     "robustness": ("retake.core.export.robustness_cli:main", "export", "how much a policy changes when only pixels change"),
     "import": ("retake.core.import_cli:main", "video", "recorded episodes (OSCAR, LeRobot, Isaac Lab …) become Episodes"),
     "oscar": ("retake.worker.oscar.cli:main", "oscar", "convert, plan and run the OSCAR-2B video model"),
-    "tune": ("retake.worker.tune.cli:main", "tune", "fine-tune OSCAR-2B on simulated motion and physics"),
     "worker": ("retake.worker.cli:main", "worker", "the local GPU service with its queue and page"),
     "bench": ("retake.core.bench:main", "", "measure: `retake bench oscar|worker|variants|verify|isaac|arrow`"),
     "config": ("retake.core.config_cli:main", "", "every setting, world, preset, backend and stage by name"),
@@ -321,7 +320,7 @@ def _run(options: argparse.Namespace) -> int:
     with _held(options, create=True, remember=True) as (run, config):
         produce = _ray(options.ray) if options.ray else pipeline.produce_takes
         page = pipeline.run(run, config, Bar, stop.check, produce)
-        _tell_missing(read_missing(run.variants))
+        _tell_missing(read_missing(run.variants_folder))
     print(f"report: {page}\nlook at it with: retake open {run.path}")
     return 0
 
@@ -369,7 +368,7 @@ def _variants(options: argparse.Namespace) -> int:
     with _held(options, remember=True) as (run, config):
         made = pipeline.variants(run, config, Bar("Variants"), stop.check)
     asked = len(made.variants) + len(made.missing)
-    print(f"variants: {len(made.variants)} of {asked} in {run.variants} (contact_sheet.png, gate.md)")
+    print(f"variants: {len(made.variants)} of {asked} in {run.variants_folder} (contact_sheet.png, gate.md)")
     return 3 if _tell_missing(made.missing) else 0
 
 
@@ -389,7 +388,7 @@ def _takes(options: argparse.Namespace) -> int:
         paths = {_where(path)[0].resolve(): path for path in options.run}  # a run that is named twice is one
         runs = [held.enter_context(_held(options, path, remember=True)) for path in paths.values()]
         made = pipeline.takes_of(runs, Bar("Takes"), stop.check, produce)
-    print(f"takes: {len(made)} in {', '.join(str(run.takes) for run, _ in runs)}")
+    print(f"takes: {len(made)} in {', '.join(str(run.takes_folder) for run, _ in runs)}")
     return 0
 
 

@@ -71,9 +71,12 @@ class Cancelled(RetakeError):  # noqa: N818 - a request that was granted, not a 
     exit_code = 130
 
 
-def choose(what: str, asked: str, valid: Iterable[str]) -> str:
+def unknown_name(what: str, asked: str, valid: Iterable[str]) -> str:
     """The text of an 'unknown name' error: what was asked and every valid choice."""
     return f"unknown {what} {asked!r}; valid: {', '.join(sorted(valid)) or '(none)'}"
+
+
+choose = unknown_name
 
 
 def install_hint(extra: str) -> str:

@@ -14,9 +14,10 @@ import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 _OWNER = re.compile(r"\.([0-9a-f]{6})-(\d+)-(\d+)\.")
 
@@ -46,6 +47,34 @@ def sha256_file(path: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+Loaded = TypeVar("Loaded")
+_remembered: dict[tuple[str, str, int, int, int], Any] = {}
+SETTLED_S = 2.0
+"""A file changed more recently than this may change again within one tick of the clock that file times have."""
+
+
+def remembered(path: Path, load: Callable[[Path], Loaded]) -> Loaded:
+    """`load(path)`, called again only when the file's name, size, time or inode changed. Raises OSError and what it raises.
+
+    What is remembered is shared: `load` is a module's function that returns something frozen and small.
+    """
+    stat = path.stat()
+    key = (f"{load.__module__}.{load.__qualname__}", os.fspath(path), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    if key in _remembered:
+        return _remembered[key]
+    found = load(path)
+    if time.time() - stat.st_mtime > SETTLED_S:
+        if len(_remembered) > 50_000:
+            _remembered.clear()
+        _remembered[key] = found
+    return found
+
+
+def known_sha256(path: Path) -> str:
+    """`sha256_file`, remembered by this process while the file stays as it is. Raises OSError."""
+    return remembered(path, sha256_file)
 
 
 @contextlib.contextmanager

@@ -23,9 +23,10 @@ from retake.core.errors import InputError, MissingDependencyError, RunError, Var
 from retake.core.files import read_json, sha256_file, sha256_json, write_json
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.report import make_report
+from retake.core.run_layout import take_id
 from retake.core.run_store import RunDirectory, tidy
 from retake.core.skeleton import Skeleton, make_skeleton
-from retake.core.takes import Take, TakeRequest, take_id
+from retake.core.takes import Take, TakeRequest
 from retake.core.takes.fan_out import produce_takes, video_backend
 from retake.core.variants import (
     Catalogue,
@@ -218,7 +219,7 @@ def variants(
     _check_start(config, episode)
     worlds = _worlds(config)
     made = make_gated_variants(
-        episode, config.camera, run.variants, worlds=worlds, backend=chosen.backend, settings=chosen.settings,
+        episode, config.camera, run.variants_folder, worlds=worlds, backend=chosen.backend, settings=chosen.settings,
         seed=chosen.seed, index=config.takes.start, rerolls=chosen.rerolls, gate=chosen.gate, depth=chosen.depth_estimator,
         only_commercial=chosen.only_commercial, catalogue=_catalogue(config), workers=0,
         progress=progress, check_cancel=check_cancel,
@@ -227,7 +228,7 @@ def variants(
         name, reasons = next(iter(made.missing.items()))
         raise VariantError(
             f"none of {len(made.missing)} worlds passed the gate; {name}: {'; '.join(reasons)}. "
-            f"{run.variants / 'gate.json'} says more; try another backend (variants.backend)"
+            f"{run.variants_folder / 'gate.json'} says more; try another backend (variants.backend)"
         )
     return made
 
@@ -278,9 +279,11 @@ def take_requests(run: RunDirectory, config: RunConfig) -> list[tuple[Path, Take
     if chosen.frames < 0:
         raise InputError(f"takes.frames is {chosen.frames}; expected a number of frames, or 0 for the whole episode")
     length = min(chosen.frames or len(episode), len(episode) - chosen.start)
-    if not (run.skeleton(config.camera) / "skeleton.json").exists():
+    if not run.has_skeleton(config.camera):
         raise RunError(f"{run.path} has no skeleton of camera {config.camera!r}; `retake skeleton {run.path}` draws it")
-    every = [open_variant(record.parent) for record in sorted(run.variants.glob("*/variant.json"))]
+    if broken := [found for found in run.damaged() if found.kind == "variant"]:
+        raise VariantError(broken[0].reason)
+    every = [open_variant(found.folder) for found in run.variants()]
     wanted = {"episode_sha256": episode.content_sha256, "camera": config.camera, "frame": chosen.start}
     usable = [variant for variant in every if wanted.items() <= variant.source.items()]
     if not usable:
@@ -291,12 +294,12 @@ def take_requests(run: RunDirectory, config: RunConfig) -> list[tuple[Path, Take
         )
     return [
         (
-            run.takes / take_id(variant.id, chosen.backend, seed, chosen.start),
+            run.take_folder(take_id(variant.id, chosen.backend, seed, chosen.start)),
             TakeRequest(
                 episode=run.episode,
                 camera=config.camera,
                 skeleton=run.skeleton(config.camera),
-                variant=run.variants / variant.id,
+                variant=run.variant_folder(variant.id),
                 prompt=variant.prompt,
                 negative_prompt=variant.negative_prompt,
                 seed=seed,

@@ -2,7 +2,6 @@
 """RunDirectory: one run's folder, `runs/<name>/` (docs/run_folder.md): who may write to it, and what was asked of it.
 
 run.json                     schema, configuration, stages with the hash of their inputs
-episode/ check.json skeleton/<camera>/ variants/<id>/ takes/<id>/ verdicts/<take>/ report.html report/
 superseded/<episode>/        what was made from an episode that a later capture replaced
 """
 
@@ -18,54 +17,15 @@ from typing import Any
 
 from retake.core.errors import RunError
 from retake.core.files import is_abandoned, read_json, write_json
+from retake.core.run_reader import MANIFEST, RunReader
 
 SCHEMA = "retake.run/1"
-MANIFEST = "run.json"
 LOCK = ".lock"
 
 
 @dataclass(frozen=True)
-class RunDirectory:
-    """Paths and manifest of a run."""
-
-    path: Path
-
-    @property
-    def episode(self) -> Path:
-        """The captured Episode: in the folder, or where run.json says (`episode_path`, for one that lives elsewhere)."""
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            if elsewhere := read_json(self.path / MANIFEST).get("episode_path"):
-                return Path(elsewhere)
-        return self.path / "episode"
-
-    def skeleton(self, camera: str) -> Path:
-        """The Skeleton of one camera."""
-        return self.path / "skeleton" / camera
-
-    @property
-    def variants(self) -> Path:
-        """One folder per Variant."""
-        return self.path / "variants"
-
-    @property
-    def takes(self) -> Path:
-        """One folder per Take."""
-        return self.path / "takes"
-
-    @property
-    def verdicts(self) -> Path:
-        """One folder per judged Take."""
-        return self.path / "verdicts"
-
-    @property
-    def check(self) -> Path:
-        """Result of the episode check."""
-        return self.path / "check.json"
-
-    @property
-    def report(self) -> Path:
-        """The page a person looks at."""
-        return self.path / "report.html"
+class RunDirectory(RunReader):
+    """A run folder that may be written to: manifest and lock; its contents as records come from `RunReader`."""
 
     @property
     def episode_is_elsewhere(self) -> bool:
@@ -108,7 +68,7 @@ class RunDirectory:
         while folder.exists():
             number += 1
             folder = folder.with_name(f"{name}-{number}")
-        for made in (self.variants, self.takes, self.verdicts):
+        for made in (self.variants_folder, self.takes_folder, self.verdicts_folder):
             if made.exists():
                 folder.mkdir(parents=True, exist_ok=True)
                 made.rename(folder / made.name)
@@ -185,8 +145,8 @@ def create_run(path: Path | str, config: dict[str, Any], episode: Path | None = 
 
 def tidy(run: RunDirectory) -> None:
     """Clear what killed processes left anywhere in a run (called by the holder of the lock)."""
-    folders = [run.path, run.path / "report"]
-    for stage in (run.path / "skeleton", run.variants, run.takes, run.verdicts):
+    folders = [run.path, run.report_folder]
+    for stage in (run.skeletons_folder, run.variants_folder, run.takes_folder, run.verdicts_folder):
         folders += [stage, *(stage.iterdir() if stage.is_dir() else ())]
     for folder in folders:
         remove_leftovers(folder)

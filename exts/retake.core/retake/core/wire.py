@@ -20,7 +20,6 @@ API = "retake.worker/1"
 STATES = ("queued", "running", "done", "failed", "cancelled", "quarantined")
 FINAL = ("done", "failed", "cancelled", "quarantined")
 """States that only a person's word (retry, or asking again) changes."""
-SIDECAR = {"take": "take.json", "variant": "variant.json"}
 
 
 @dataclass(frozen=True)

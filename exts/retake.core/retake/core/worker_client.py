@@ -23,6 +23,7 @@ import numpy as np
 from retake.core.array_types import UInt8
 from retake.core.errors import Cancelled, InputError, TakeError, WorkerError
 from retake.core.progress import CheckCancel, Progress, never, silent
+from retake.core.run_layout import TAKE_VIDEO
 from retake.core.takes.base import TakeRequest
 from retake.core.wire import (
     JobRecord,
@@ -297,4 +298,4 @@ class WorkerVideoBackend:
         [record] = self._client.wait([record.id], show, check_cancel)
         if record.state != "done":
             raise TakeError(f"the worker's job {record.id} is {record.state}: {record.error or 'no reason given'}")
-        yield from read_video(record.output / "take.mp4")
+        yield from read_video(record.output / TAKE_VIDEO)

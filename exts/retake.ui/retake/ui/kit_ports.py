@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import importlib.util
 import logging
 import os
@@ -18,7 +17,7 @@ from typing import Any
 
 from retake.core.config import RunConfig
 from retake.core.errors import RetakeError, WorkerError
-from retake.core.files import read_json
+from retake.core.run_reader import RunReader
 from retake.core.run_store import create_run
 from retake.core.worker_client import WorkerClient
 from retake.isaac import autorun, kit, options, processes
@@ -149,26 +148,13 @@ class KitStarter:
 
     def takes(self, run: Path) -> tuple[TakeRow, ...]:
         """From the run folder: a variant without a take waits, a take with its take.json is done."""
-        rows = []
-        folder = run / "takes"
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if not path.is_dir() or path.name.startswith("."):
-                continue
-            if (path / "take.json").exists():
-                take, verdict = _values(path / "take.json"), _values(run / "verdicts" / path.name / "verdict.json")
-                judged = verdict.get("video_sha256", "") == take.get("video_sha256")
-                rows.append(
-                    TakeRow(
-                        path.name, "done", 1.0, take.get("backend", ""), verdict.get("status", "") if judged else ""
-                    )
-                )
-            else:
-                rows.append(TakeRow(path.name, "running"))
-        begun, variants = [row.name for row in rows], run / "variants"
-        for path in sorted(variants.iterdir()) if variants.is_dir() else ():
-            if path.is_dir() and not path.name.startswith(".") and not any(n.startswith(path.name) for n in begun):
-                rows.append(TakeRow(path.name, "waiting"))
-        return tuple(rows)
+        reader = RunReader(run)
+        rows = [TakeRow(t.id, "done", 1.0, t.backend, reader.standing(t).status) for t in reader.takes()]
+        rows += [TakeRow(d.id, "done", 1.0, "", "damaged") for d in reader.damaged() if d.kind == "take"]
+        rows += [TakeRow(name, "running") for name in reader.unfinished_takes()]
+        begun = [row.name for row in rows]
+        waiting = [v.id for v in reader.variants() if not any(name.startswith(v.id) for name in begun)]
+        return (*sorted(rows, key=lambda row: row.name), *(TakeRow(name, "waiting") for name in waiting))
 
     def open_path(self, path: Path) -> None:
         """With the desktop's own program."""
@@ -188,20 +174,6 @@ def export_arguments(wanted: ExportRow) -> list[str]:
     }
     least = ["--min-verdict", f"{wanted.min_verdict:g}"] if wanted.min_verdict else []
     return ["--format", wanted.format, *least, *(flag for flag, asked in flags.items() if asked)]
-
-
-def _values(path: Path) -> dict[str, str]:
-    """Backend, video hash and status of a sidecar; empty when it is absent or half a write ago."""
-    try:
-        return _read_values(path, path.stat().st_mtime_ns)
-    except (OSError, ValueError, AttributeError):
-        return {}
-
-
-@functools.lru_cache(maxsize=4096)
-def _read_values(path: Path, mtime_ns: int) -> dict[str, str]:
-    data = read_json(path)  # once per file, not once per look: verdicts hold numbers of every frame
-    return {key: str(data[key]) for key in ("backend", "video_sha256", "status") if key in data}
 
 
 class ArrowGeneration:

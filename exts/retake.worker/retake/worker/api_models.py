@@ -201,7 +201,11 @@ class TakeAnswer(BaseModel):
     run: str
     episode: str
     variant: str
+    camera: str
     verdict: str
+    """pass, fail, unsure, not judged, outdated or damaged."""
+    reason: str
+    """Why it is not a pass; empty for one."""
     backend: str
     domain: str
     prompt: str
@@ -228,6 +232,7 @@ class VariantChoice(BaseModel):
     """A first frame that takes can start from."""
 
     id: str
+    camera: str
     prompt: str
     negative_prompt: str
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from retake.core.errors import InputError
 from retake.core.files import read_json, sha256_file, sha256_json
-from retake.core.wire import SIDECAR, TakeJob, VariantJob, job_to_json
+from retake.core.run_layout import PIXELS, RECORD, SKELETON_RECORD, VARIANT_FRAME, VARIANT_RECORD
+from retake.core.wire import TakeJob, VariantJob, job_to_json
 from retake.worker.backends import identity
 from retake.worker.roots import Roots
 from retake.worker.settings import BackendSpec
@@ -95,8 +96,8 @@ def prepare(job: TakeJob | VariantJob, inputs: Inputs) -> TakeJob | VariantJob:
     if isinstance(job, TakeJob):
         if request.frames < 0 or request.start < 0:
             raise InputError(f"frames {request.frames} and start {request.start} must not be negative")
-        skeleton = inputs.folder(request.skeleton, "skeleton", "skeleton.json")
-        variant = inputs.folder(request.variant, "variant", "variant.json")
+        skeleton = inputs.folder(request.skeleton, "skeleton", SKELETON_RECORD)
+        variant = inputs.folder(request.variant, "variant", VARIANT_RECORD)
         request = replace(request, episode=episode, skeleton=skeleton, variant=variant)
     else:
         if request.index < 0:
@@ -112,7 +113,7 @@ def prepare(job: TakeJob | VariantJob, inputs: Inputs) -> TakeJob | VariantJob:
     for source in (episode, getattr(request, "skeleton", episode), getattr(request, "variant", episode)):
         if output == source or str(output).startswith(f"{source}{os.sep}"):
             raise InputError(f"output {str(output)[:200]!r} lies inside its own input {source}")
-    sidecar = SIDECAR[job.kind]
+    sidecar = RECORD[job.kind]
     try:
         try:
             strangers = [name for name in os.listdir(output) if not name.startswith(".")]
@@ -120,7 +121,7 @@ def prepare(job: TakeJob | VariantJob, inputs: Inputs) -> TakeJob | VariantJob:
             strangers = []
         except NotADirectoryError as error:
             raise InputError(f"output {str(output)[:200]!r} is a file; name a folder") from error
-        if strangers and not (output / sidecar).is_file() and set(strangers) - {"take.mp4", "frame.png"}:
+        if strangers and not (output / sidecar).is_file() and set(strangers) - set(PIXELS.values()):
             raise InputError(
                 f"output {str(output)[:200]!r} holds files that are no {job.kind} ({strangers[0]}); choose another folder"
             )
@@ -148,8 +149,8 @@ def input_hashes(job: TakeJob | VariantJob, hasher: Hasher) -> dict[str, str]:
     request: Any = job.request
     found = {"episode": hasher.stated(request.episode / "complete.json", "content_sha256")}
     if isinstance(job, TakeJob):
-        found["skeleton"] = hasher.stated(request.skeleton / "skeleton.json", "sha256")
-        found["first_frame"] = hasher.file(request.variant / "frame.png")
+        found["skeleton"] = hasher.stated(request.skeleton / SKELETON_RECORD, "sha256")
+        found["first_frame"] = hasher.file(request.variant / VARIANT_FRAME)
         # A backend may re-dress the whole world, not just continue its first frame.
-        found["world"] = hasher.stated(request.variant / "variant.json", "world", "seed", "backend")
+        found["world"] = hasher.stated(request.variant / VARIANT_RECORD, "world", "seed", "backend")
     return found

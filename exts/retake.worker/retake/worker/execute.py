@@ -32,9 +32,10 @@ from retake.core.errors import (
 )
 from retake.core.files import atomic_path, read_json, sha256_file, write_json
 from retake.core.progress import CheckCancel, Progress, never, silent
+from retake.core.run_layout import PIXELS, PIXELS_SHA256, RECORD, name_of
 from retake.core.run_store import remove_leftovers
 from retake.core.takes.base import TakeRequest
-from retake.core.wire import SIDECAR, TakeJob, VariantJob
+from retake.core.wire import TakeJob, VariantJob
 from retake.worker.backends import create, find
 from retake.worker.leftovers import sweep
 from retake.worker.settings import BackendSpec, load_settings
@@ -97,7 +98,7 @@ def execute(
     Raises what the backend raises (RetakeError for things to act on), Cancelled, OSError (disk full …). After an error
     the folder holds nothing new.
     """
-    output, sidecar = job.output, job.output / SIDECAR[job.kind]
+    output, sidecar = job.output, job.output / RECORD[job.kind]
     started = time.monotonic()
     existed = output.is_dir()
     try:
@@ -138,14 +139,14 @@ def execute(
 
 def _finished(job: TakeJob | VariantJob, context: Context) -> dict[str, Any] | None:
     """The sidecar when the folder holds this very result. Raises TakeError when it holds another one."""
-    sidecar = job.output / SIDECAR[job.kind]
+    sidecar = job.output / RECORD[job.kind]
     if not sidecar.exists():
         return None
     try:
         record = read_json(sidecar)
         made = content_of(record)
-        pixels = job.output / ("take.mp4" if job.kind == "take" else "frame.png")
-        stated = record.get("video_sha256" if job.kind == "take" else "frame_sha256")
+        pixels = job.output / PIXELS[job.kind]
+        stated = record.get(PIXELS_SHA256[job.kind])
         whole = pixels.is_file() and sha256_file(pixels) == stated
     except (OSError, ValueError, AttributeError) as error:
         raise TakeError(
@@ -189,19 +190,19 @@ def _require_same(record: Mapping[str, Any], job: Any) -> None:
 
 def _copy(source: Path, job: TakeJob | VariantJob, context: Context) -> bool:
     """Take over a finished result of the same content. False when it is not there any more."""
-    name = SIDECAR[job.kind]
-    pixels = "take.mp4" if job.kind == "take" else "frame.png"
+    name = RECORD[job.kind]
+    pixels = PIXELS[job.kind]
     try:
         record = read_json(source / name)
         if content_of(record) != context.content:
             return False
         with atomic_path(job.output / pixels) as temporary:
             shutil.copyfile(source / pixels, temporary)
-        if sha256_file(job.output / pixels) != record["video_sha256" if job.kind == "take" else "frame_sha256"]:
+        if sha256_file(job.output / pixels) != record[PIXELS_SHA256[job.kind]]:
             return False
     except (OSError, ValueError, KeyError, AttributeError):
         return False
-    record.update(id=job.output.name, copied_from=source.name)
+    record.update(id=name_of(job.output), copied_from=source.name)
     write_json(job.output / name, record)
     _sync_folder(job.output)
     return True

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The takes that lie in the roots, wherever they were made: what the page's gallery shows. Folders are read again only
+"""The takes that lie in the roots, wherever they were made: what the page's gallery shows. Records are read again only
 when they changed; a client names a take by a key, never by a path.
 """
 
@@ -14,8 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retake.core.errors import RetakeError, WorkerError
+from retake.core.episode.layout import COMPLETE, HEADER
+from retake.core.errors import RetakeError, TakeError, WorkerError
 from retake.core.files import read_json, sha256_bytes, sha256_json
+from retake.core.run_layout import SKELETON_VIDEO, TAKE_RECORD, VARIANT_FRAME, name_of, subfolders
+from retake.core.run_reader import RunReader, Standing, StoredVariant
+from retake.core.takes.base import Take
 from retake.worker.roots import Roots
 
 DEPTH = 3
@@ -25,46 +29,46 @@ ENCODE_S = 300
 
 @dataclass(frozen=True)
 class Shown:
-    """One take of the gallery."""
+    """One take of the gallery, readable or not."""
 
     key: str
+    run: RunReader
     folder: Path
-    sidecar: dict[str, Any]
-    run: Path
-    episode: Path
-    camera: str
-    verdict: str
     made_s: float
+    take: Take | None
+    """None when its record cannot be read."""
+    standing: Standing
 
     def parts(self) -> dict[str, Path]:
         """Which parts exist, with the file each is made from."""
-        skeleton = self.run / "skeleton" / self.camera / "gripper_scenario.mp4"
-        found = {"take": self.folder / "take.mp4", "sidecar": self.folder / "take.json"}
-        if skeleton.is_file():
-            found["skeleton"] = skeleton
-        frames = self.episode / "cameras" / self.camera / "rgb"
-        if frames.is_dir():
-            found["simulation"] = frames
-        frame = self.run / "variants" / str(self.sidecar.get("variant", "")) / "frame.png"
-        if frame.is_file():
-            found["frame"] = frame
-        return found
+        take = self.take
+        found = {"sidecar": self.folder / TAKE_RECORD}
+        if take is None:
+            return found
+        named = {
+            "take": take.video,
+            "skeleton": self.run.skeleton(take.camera) / SKELETON_VIDEO,
+            "simulation": self.run.episode / "cameras" / take.camera / "rgb",
+            "frame": self.run.variant_folder(take.variant) / VARIANT_FRAME,
+        }
+        return found | {part: path for part, path in named.items() if path.exists()}
 
     @property
     def source(self) -> str:
         """Equal for takes that show the same simulation and skeleton."""
-        span = [str(self.run), self.camera, _whole(self.sidecar.get("start")), _whole(self.sidecar.get("frames"))]
-        return sha256_json(span)[:20]
+        take = self.take
+        span = [] if take is None else [take.camera, take.start, take.frames]
+        return sha256_json([str(self.run.path), *span])[:20]
 
     def to_json(self) -> dict[str, Any]:
         """For the API."""
-        side = self.sidecar
+        take, name = self.take, self.run.path.name
+        stated = {key: getattr(take, key, "") for key in ("variant", "backend", "domain", "prompt", "camera")}
+        numbers = {key: getattr(take, key, 0) for key in ("seed", "frames", "fps")}
         return {
-            "key": self.key, "id": self.folder.name, "run": self.run.name, "episode": self.run.name,
-            "variant": str(side.get("variant", "")), "verdict": self.verdict, "backend": str(side.get("backend", "")),
-            "domain": str(side.get("domain", "")), "prompt": str(side.get("prompt", "")), "seed": _whole(side.get("seed")),
-            "frames": _whole(side.get("frames")), "fps": float(side.get("fps") or 0), "made_s": self.made_s,
-            "parts": sorted(self.parts()), "source": self.source,
+            "key": self.key, "id": name_of(self.folder), "run": name, "episode": name, "verdict": self.standing.status,
+            "reason": self.standing.reason, **stated, **numbers, "made_s": self.made_s, "parts": sorted(self.parts()),
+            "source": self.source,
         }  # fmt: skip
 
 
@@ -74,31 +78,28 @@ class Gallery:
     def __init__(self, roots: Roots, cache: Path, limit: int) -> None:
         self._roots, self._cache, self._limit = roots, cache, limit
         self._lock = threading.Lock()
-        self._known: dict[Path, tuple[tuple[int, int, int], Shown]] = {}
         self._encoding: dict[str, threading.Lock] = {}
 
     def takes(self) -> list[Shown]:
         """Newest first, at most the configured number."""
-        found: list[Shown] = []
-        with self._lock:
-            seen: dict[Path, tuple[tuple[int, int, int], Shown]] = {}
-            for folder in self._take_folders():
-                try:
-                    shown = self._shown(folder)
-                except (OSError, ValueError, AttributeError, TypeError, RetakeError):
-                    continue  # being written, or nothing of ours
-                seen[folder] = shown
-                found.append(shown[1])
-            self._known = seen
-        return sorted(found, key=lambda s: (-s.made_s, s.key))[: self._limit]
+        found: list[tuple[float, str, RunReader, Path]] = []
+        for run in self._runs():
+            for folder in run.take_folders():
+                with contextlib.suppress(OSError, RetakeError):  # being made, or behind a link that leaves the roots
+                    made = self._roots.inside(folder / TAKE_RECORD, "take").stat().st_mtime
+                    found.append((made, _key(folder), run, folder))
+        found.sort(key=lambda item: (-item[0], item[1]))
+        return [_shown(*item) for item in found[: self._limit]]
 
     def find(self, key: str) -> Shown | None:
         """The take of a key."""
-        with self._lock:
-            for _, shown in self._known.values():
-                if shown.key == key:
-                    return shown
-        return next((shown for shown in self.takes() if shown.key == key), None)
+        for run in self._runs():
+            for folder in run.take_folders():
+                if _key(folder) == key:
+                    with contextlib.suppress(OSError, RetakeError):
+                        made = self._roots.inside(folder / TAKE_RECORD, "take").stat().st_mtime
+                        return _shown(made, key, run, folder)
+        return None
 
     def media(self, shown: Shown, part: str) -> tuple[Path, str] | None:
         """(file, media type) of a part a browser can show; None when the take has no such part. Raises WorkerError."""
@@ -117,11 +118,9 @@ class Gallery:
     def _video(self, shown: Shown, part: str, source: Path) -> Path:
         """The simulation's or skeleton's frames as H.264, encoded once, in a process of its own."""
         stamp = source.stat().st_mtime_ns
-        start, count, fps = (
-            _whole(shown.sidecar.get("start")),
-            _whole(shown.sidecar.get("frames")),
-            shown.sidecar.get("fps") or 15,
-        )
+        take = shown.take
+        assert take is not None, "a take that cannot be read has no such part"
+        start, count, fps = take.start, take.frames, take.fps
         name = sha256_json([str(source), stamp, start, count, fps])[:24]
         target = self._cache / f"{part}-{name}.mp4"
         with self._lock:
@@ -149,85 +148,49 @@ class Gallery:
     def runs(self) -> list[dict[str, Any]]:
         """Runs that takes can be asked for: those with a skeleton and variants."""
         found = []
-        for run in self._run_folders():
-            cameras = [p.name for p in sorted(_subfolders(run / "skeleton")) if (p / "skeleton.json").is_file()]
-            variants = [_variant(p) for p in sorted(_subfolders(run / "variants")) if (p / "frame.png").is_file()]
-            if not (cameras and variants and (run / "episode" / "complete.json").is_file()):
+        for run in self._runs():
+            cameras, variants = run.skeleton_cameras(), [v for v in run.variants() if v.frame.is_file()]
+            if not (cameras and variants and (run.episode / COMPLETE).is_file()):
                 continue
             with contextlib.suppress(OSError, ValueError, AttributeError, RetakeError):
-                self._roots.inside(run / "episode", "episode")
-                task = str(read_json(run / "episode" / "episode.json").get("task", ""))
+                self._roots.inside(run.episode, "episode")
+                task = str(read_json(run.episode / HEADER).get("task", ""))
                 found.append({
-                    "name": run.name, "path": str(run), "episode": str(run / "episode"), "task": task,
-                    "cameras": cameras, "variants": variants,
+                    "name": run.path.name, "path": str(run.path), "episode": str(run.episode), "task": task,
+                    "cameras": cameras, "variants": [_variant(v) for v in variants],
                 })  # fmt: skip
         return sorted(found, key=lambda run: run["path"])
 
-    def _run_folders(self) -> list[Path]:
+    def _runs(self) -> list[RunReader]:
         found: list[Path] = []
         for root in self._roots.folders:
             level = [root]
             for _ in range(DEPTH):
                 below: list[Path] = []
                 for folder in level:
-                    if (folder / "episode").is_dir() or (folder / "takes").is_dir():
+                    run = RunReader(folder)
+                    if run.episode.is_dir() or run.takes_folder.is_dir():
                         found.append(folder)
                     else:
-                        below += _subfolders(folder)
+                        below += subfolders(folder)
                 level = below
-        return list(dict.fromkeys(found))
-
-    def _take_folders(self) -> list[Path]:
-        return [take for run in self._run_folders() for take in _subfolders(run / "takes")]
-
-    def _shown(self, folder: Path) -> tuple[tuple[int, int, int], Shown]:
-        sidecar, run = folder / "take.json", folder.parent.parent
-        verdict_file = run / "verdicts" / folder.name / "verdict.json"
-        stat = sidecar.stat()
-        stamp = (stat.st_mtime_ns, stat.st_size, verdict_file.stat().st_mtime_ns if verdict_file.is_file() else 0)
-        known = self._known.get(folder)
-        if known is not None and known[0] == stamp:
-            return known
-        self._roots.inside(sidecar, "take")
-        data = read_json(sidecar)
-        request = data.get("request") if isinstance(data.get("request"), dict) else {}
-        episode = run / "episode"
-        if not episode.is_dir() and isinstance(request.get("episode"), str):
-            episode = self._roots.inside((folder / request["episode"]).absolute(), "episode")
-        camera = str(data.get("camera") or request.get("camera") or "front")
-        verdict = ""
-        if stamp[2]:
-            stated = read_json(verdict_file)
-            verdict = str(stated.get("verdict") or stated.get("status") or stated.get("outcome") or "")
-        slim = {
-            k: data.get(k, request.get(k))
-            for k in ("variant", "backend", "domain", "prompt", "seed", "frames", "fps", "start")
-        }
-        if isinstance(slim["variant"], str):
-            slim["variant"] = Path(slim["variant"]).name
-        key = sha256_bytes(os.fsencode(folder))[:20]
-        return stamp, Shown(key, folder, slim, run, episode, Path(camera).name, verdict or "not judged", stat.st_mtime)
+        return [RunReader(folder) for folder in dict.fromkeys(found)]
 
 
-def _subfolders(path: Path) -> list[Path]:
+def _key(folder: Path) -> str:
+    return sha256_bytes(os.fsencode(folder))[:20]
+
+
+def _shown(made_s: float, key: str, run: RunReader, folder: Path) -> Shown:
     try:
-        with os.scandir(path) as entries:
-            return [Path(e.path) for e in entries if not e.name.startswith(".") and e.is_dir(follow_symlinks=False)]
-    except OSError:
-        return []
+        take = run.take(name_of(folder))
+    except TakeError as error:
+        return Shown(key, run, folder, made_s, None, Standing("damaged", str(error), None))
+    return Shown(key, run, folder, made_s, take, run.standing(take))
 
 
-def _variant(folder: Path) -> dict[str, str]:
-    try:
-        data = read_json(folder / "variant.json")
-        return {
-            "id": folder.name,
-            "prompt": str(data.get("prompt", "")),
-            "negative_prompt": str(data.get("negative_prompt", "")),
-        }
-    except (OSError, ValueError, AttributeError):
-        return {"id": folder.name, "prompt": "", "negative_prompt": ""}
-
-
-def _whole(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+def _variant(found: StoredVariant) -> dict[str, str]:
+    record = found.record
+    return {
+        "id": found.id, "camera": found.camera, "prompt": record.prompt, "negative_prompt": record.negative_prompt,
+    }  # fmt: skip

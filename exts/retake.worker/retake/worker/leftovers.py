@@ -8,6 +8,7 @@ import glob
 import shutil
 from pathlib import Path
 
+from retake.core.run_layout import TAKE_VIDEO
 from retake.core.run_store import remove_leftovers
 
 
@@ -17,7 +18,7 @@ def sweep(output: Path, *, remove_empty: bool = True) -> None:
     with contextlib.suppress(OSError):
         for beside in output.parent.glob(f".{glob.escape(output.name)}.*.tmp"):
             shutil.rmtree(beside, ignore_errors=True)
-        if {p.name for p in output.iterdir()} == {"take.mp4"}:
-            (output / "take.mp4").unlink()
+        if {p.name for p in output.iterdir()} == {TAKE_VIDEO}:
+            (output / TAKE_VIDEO).unlink()
         if remove_empty:
             output.rmdir()  # refused by the system when it holds results

@@ -22,6 +22,7 @@ from retake.core import plugins
 from retake.core.errors import InputError, MissingDependencyError, TakeError, WorkerError, install_hint
 from retake.core.files import read_json, write_json
 from retake.core.progress import CheckCancel, Progress, never, silent
+from retake.core.run_layout import TAKE_RECORD
 from retake.core.takes.base import Take, TakeRequest
 from retake.core.takes.fan_out import BACKENDS, video_backend
 from retake.core.takes.make import kept_take, open_take
@@ -256,9 +257,9 @@ def producer(address: str, *, backends: Mapping[str, BackendSpec] | None = None)
         if wanted:
             fan_out(wanted, address, backends=backends, progress=progress, check_cancel=check_cancel)
         for folder, _ in missing:
-            record = read_json(folder / "take.json")
+            record = read_json(folder / TAKE_RECORD)
             record.pop("run", None)
-            write_json(folder / "take.json", {**record, "extra": dict(extra or {})})
+            write_json(folder / TAKE_RECORD, {**record, "extra": dict(extra or {})})
         return [open_take(folder) for folder, _ in jobs]
 
     return produce

@@ -19,6 +19,7 @@ from typing import Any
 
 from retake.core.errors import InputError, WorkerError
 from retake.core.files import sha256_bytes
+from retake.core.run_layout import RECORD
 from retake.core.wire import STATES, JobRecord, TakeJob, VariantJob, job_from_json, job_to_json
 from retake.worker import schema
 
@@ -351,9 +352,7 @@ class QueueUnwritableError(WorkerError):
 
 
 def _whole(job: TakeJob | VariantJob) -> bool:
-    from retake.core.wire import SIDECAR
-
-    return (job.output / SIDECAR[job.kind]).is_file()
+    return (job.output / RECORD[job.kind]).is_file()
 
 
 def _record(row: sqlite3.Row) -> JobRecord:

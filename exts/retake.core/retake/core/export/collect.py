@@ -24,16 +24,16 @@ from retake.core.export.found import (
     camera_of,
     group_key,
     obstacle,
-    read_optional,
     shown_task,
-    start_of,
     takes_of,
 )
 from retake.core.export.licences import commercial_obstacle
 from retake.core.export.provenance import record, storable
 from retake.core.export.records import Rejected, Schema
 from retake.core.export.vectors import build_schema
-from retake.core.files import sha256_bytes, sha256_json
+from retake.core.files import read_json, sha256_bytes, sha256_json
+from retake.core.run_reader import RunReader
+from retake.core.variants.base import Variant
 
 IMAGE = "observation.images."
 TOOL_VERSION = "retake 0.1.0"
@@ -82,9 +82,9 @@ def plan(runs: Sequence[Path | str], selection: Selection | None = None) -> Plan
                 f"two runs are called {run.name!r} ({names[run.name]}, {run}); rename one: names identify runs"
             )
         names[run.name] = run
-        episode = _episode(run)
+        reader, episode = _open(run)
         wanted |= {camera.name for camera in episode.header.cameras}
-        found = _run_items(run, episode, selection, rejected)
+        found = _run_items(reader, episode, selection, rejected)
         if found:
             headers.append((run, episode.header))
         items += found
@@ -104,15 +104,13 @@ def plan(runs: Sequence[Path | str], selection: Selection | None = None) -> Plan
     return Plan(_schema(headers, unique, selection), tuple(unique), tuple(rejected), tuple(warnings))
 
 
-def _episode(run: Path) -> Episode:
-    if not run.is_dir():
-        raise InputError(f"{run} does not exist; expected a run folder (runs/<name>)")
-    path = run / "episode"
-    if (run / "run.json").is_file() and (elsewhere := read_optional(run / "run.json", {}).get("episode_path")):
-        path = Path(elsewhere)
+def _open(path: Path) -> tuple[RunReader, Episode]:
     if not path.is_dir():
-        raise InputError(f"{run} holds no episode/; expected a run folder made by `retake run`")
-    return episodes.open_episode(path)
+        raise InputError(f"{path} does not exist; expected a run folder (runs/<name>)")
+    run = RunReader(path)
+    if not run.episode.is_dir():
+        raise InputError(f"{path} holds no episode/; expected a run folder made by `retake run`")
+    return run, episodes.open_episode(run.episode)
 
 
 def trajectory_id(episode: Episode) -> str:
@@ -124,39 +122,39 @@ def trajectory_id(episode: Episode) -> str:
     return sha256_bytes(*parts)
 
 
-def _run_items(run: Path, episode: Episode, selection: Selection, rejected: list[Rejected]) -> list[Item]:
-    source = _source(run, episode, selection)
+def _run_items(run: RunReader, episode: Episode, selection: Selection, rejected: list[Rejected]) -> list[Item]:
+    source, name = _source(run, episode, selection), run.path.name
+    rejected += [Rejected(name, storable(d.id), d.reason) for d in run.damaged() if d.kind == "take"]
     good: list[FoundTake] = []
-    for take in takes_of(run):
-        reason = obstacle(take, episode, source, selection)
-        if reason:
-            rejected.append(Rejected(run.name, take.id, reason))
+    for found in takes_of(run):
+        if reason := obstacle(found, source, selection):
+            rejected.append(Rejected(name, found.id, reason))
         else:
-            good.append(take)
-    groups: dict[str, list[FoundTake]] = {}
-    for take in good:
-        if not selection.cameras or camera_of(take, episode) in selection.cameras:
-            groups.setdefault(group_key(take), []).append(take)
+            good.append(found)
+    groups: dict[tuple[Any, ...], list[FoundTake]] = {}
+    for found in good:
+        if not selection.cameras or camera_of(found, episode) in selection.cameras:
+            groups.setdefault(group_key(found), []).append(found)
     cameras = selection.cameras or tuple(
         c.name for c in episode.header.cameras if any(camera_of(t, episode) == c.name for t in good)
     )
-    items = [_take_item(run, episode, group, cameras, source, selection) for group in groups.values()]
+    items = [_take_item(run.path, episode, group, cameras, source, selection) for group in groups.values()]
     if selection.include_sim:
         if commercial := selection.only_commercial and commercial_obstacle(source["licence_source"]):
             rejected.append(
-                Rejected(run.name, "sim", f"simulated assets: {commercial}; state theirs with --assets-licence")
+                Rejected(name, "sim", f"simulated assets: {commercial}; state theirs with --assets-licence")
             )
         else:
-            items = [*_sim_items(run, episode, items, cameras, source, selection), *items]
+            items = [*_sim_items(run.path, episode, items, cameras, source, selection), *items]
     return items
 
 
-def _source(run: Path, episode: Episode, selection: Selection) -> dict[str, Any]:
+def _source(run: RunReader, episode: Episode, selection: Selection) -> dict[str, Any]:
     """Provenance that every item of a run shares."""
     settings, header = episode.header.settings, episode.header
-    passed = read_optional(run / "check.json", {}).get("passed")
+    passed = _check_passed(run.check)
     return {
-        "run": run.name,
+        "run": run.path.name,
         "source_episode_id": episode.content_sha256,
         "trajectory_id": trajectory_id(episode),
         "motion_source": header.motion_source,
@@ -166,6 +164,19 @@ def _source(run: Path, episode: Episode, selection: Selection) -> dict[str, Any]
         "licence_source": str(settings.get("licence") or settings.get("license") or selection.assets_licence),
         "tool_version": TOOL_VERSION,
     }
+
+
+def _check_passed(path: Path) -> bool | None:
+    """What check.json says; None where there is none. Raises ExportError when it is damaged."""
+    try:
+        data = read_json(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{path} is not readable JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise ExportError(f"{path} holds a {type(data).__name__}; expected a JSON object")
+    return None if data.get("passed") is None else bool(data["passed"])
 
 
 def _take_item(
@@ -189,76 +200,81 @@ def _take_item(
             f"dataset needs the same cameras: make the missing takes, or export with --camera {' '.join(by_camera)}"
         )
     takes = [by_camera[c] for c in cameras]
-    first = takes[0]
-    start = start_of(first)
-    length = min(first.data.get("frames") or 0, len(episode) - start)
+    first, take = takes[0], takes[0].take
+    start = take.start
+    length = min(take.frames, len(episode) - start)
     if length < 1 or start < 0:
         raise ExportError(f"{run.name}: take {first.id!r} starts at frame {start} of an episode with {len(episode)}")
-    world, verdicts = first.variant.get("world") or {}, [t.judged for t in takes]
-    size = first.data.get("size") or (0, 0)
+    verdicts = [t.standing.verdict for t in takes]
     capture = episode.header.camera(cameras[0]).size
     checks: dict[str, float | None] = {}
-    for take in takes:
-        for check in take.judged.get("checks") or []:
-            value = check.get("value")
-            name = str(check.get("name")) if len(takes) == 1 else f"{camera_of(take, episode)}/{check.get('name')}"
-            checks[name] = float(value) if isinstance(value, int | float) and abs(value) < _HUGE else None
-    probabilities = [v["probability"] for v in verdicts if isinstance(v.get("probability"), int | float)]
-    statuses = {str(v.get("status", "none")).lower() for v in verdicts}
-    inputs = first.data.get("inputs") or {}
-    shas = {c: str(t.data.get("video_sha256", "")) for c, t in zip(cameras, takes, strict=True)}
+    for camera, verdict in zip(cameras, verdicts, strict=True):
+        for check in verdict.checks if verdict is not None else ():
+            name = check.name if len(takes) == 1 else f"{camera}/{check.name}"
+            checks[name] = check.value if check.value is not None and abs(check.value) < _HUGE else None
+    statuses = {t.standing.status if t.standing.verdict is not None else "none" for t in takes}
+    shas = {c: t.take.video_sha256 for c, t in zip(cameras, takes, strict=True)}
     uid = sha256_json({"episode": episode.content_sha256, "start": start, "length": length, "videos": shas})
     values = {
         **source,
         "uid": uid,
-        "variant_id": first.data.get("variant"),
+        "variant_id": take.variant,
         "take_id": "+".join(t.id for t in takes),
-        "domain": first.data.get("domain"),
+        "domain": take.domain,
         "window_start": start,
         "window_length": length,
         "video_sha256": ",".join(shas.values()),
         "camera_names": ",".join(cameras),
-        "backend": first.data.get("backend"),
-        "backend_version": first.data.get("backend_version"),
-        "model": first.data.get("model"),
-        "model_revision": first.data.get("revision"),
-        "weights_sha256": first.get("weights_sha256"),
-        "steps": first.get("steps", "num_inference_steps"),
-        "guidance": first.get("guidance", "guidance_scale"),
-        "seed": first.data.get("seed"),
-        "prompt": first.get("prompt"),
-        "negative_prompt": first.get("negative_prompt"),
-        "precision": first.get("precision", "dtype"),
-        "acceleration": first.get("acceleration"),
-        "settings": json.dumps(first.settings, sort_keys=True, ensure_ascii=False, default=str),
-        "world": world.get("name"),
-        **{f"world_{axis}": world.get(axis) for axis in AXES},
-        "first_frame_backend": first.variant.get("backend"),
-        "first_frame_backend_version": first.variant.get("backend_version"),
-        "first_frame_model": first.variant.get("model"),
-        "first_frame_model_revision": first.variant.get("revision"),
-        "first_frame_seed": first.variant.get("seed"),
-        "first_frame_prompt": first.variant.get("prompt"),
-        "skeleton_sha256": inputs.get("skeleton"),
-        "first_frame_sha256": inputs.get("first_frame") or first.variant.get("frame_sha256"),
+        "backend": take.backend,
+        "backend_version": take.backend_version,
+        "model": take.model,
+        "model_revision": take.revision,
+        "weights_sha256": first.stated("weights_sha256"),
+        "steps": first.stated("steps", "num_inference_steps"),
+        "guidance": first.stated("guidance", "guidance_scale"),
+        "seed": take.seed,
+        "prompt": take.prompt,
+        "negative_prompt": take.negative_prompt,
+        "precision": first.stated("precision", "dtype"),
+        "acceleration": first.stated("acceleration"),
+        "settings": json.dumps(take.settings, sort_keys=True, ensure_ascii=False, default=str),
+        **_first_frame(first.variant.record if first.variant is not None else None),
+        "skeleton_sha256": take.inputs.get("skeleton"),
+        "first_frame_sha256": take.inputs.get("first_frame"),
         "capture_width": capture[0],
         "capture_height": capture[1],
-        "resize_sx": size[0] / capture[0] if size[0] else None,
-        "resize_sy": size[1] / capture[1] if size[1] else None,
+        "resize_sx": take.size[0] / capture[0],
+        "resize_sy": take.size[1] / capture[1],
         "accepted": statuses == {"pass"},
         "verdict_status": "pass" if statuses == {"pass"} else "+".join(sorted(statuses)),
-        "verdict_probability": min(probabilities) if len(probabilities) == len(verdicts) else None,
-        "verdict_version": verdicts[0].get("version"),
-        "licence_model": first.data.get("licence"),
-        "licence_first_frame": first.variant.get("licence"),
-        "created_utc": first.get("created_utc", "created"),
+        "verdict_probability": None if None in verdicts else min(v.probability for v in verdicts if v is not None),
+        "verdict_version": verdicts[0].version if verdicts[0] is not None else None,
+        "licence_model": take.licence,
+        "created_utc": take.extra.get("created_utc"),
     }
-    shown = shown_task(episode.header, str(world.get("subject") or ""), first.variant.get("recipe"))
-    task = str(first.variant.get("task") or shown)
-    videos: tuple[tuple[str, Path | None], ...] = tuple((c, t.video) for c, t in zip(cameras, takes, strict=True))
+    recipe = first.variant.document().get("recipe") if first.variant is not None else None
+    task = shown_task(episode.header, first.world.subject if first.world is not None else "", recipe)
+    videos: tuple[tuple[str, Path | None], ...] = tuple((c, t.take.video) for c, t in zip(cameras, takes, strict=True))
     return Item(
         uid, run, episode.path, videos, start, length, storable(task), source["trajectory_id"], record(values, checks)
     )
+
+
+def _first_frame(variant: Variant | None) -> dict[str, Any]:
+    """Provenance of the first frame."""
+    if variant is None:
+        return {}
+    return {
+        "world": variant.world.name,
+        **{f"world_{axis}": getattr(variant.world, axis) for axis in AXES},
+        "first_frame_backend": variant.backend,
+        "first_frame_backend_version": variant.backend_version,
+        "first_frame_model": variant.model,
+        "first_frame_model_revision": variant.revision,
+        "first_frame_seed": variant.seed,
+        "first_frame_prompt": variant.prompt,
+        "licence_first_frame": variant.licence,
+    }
 
 
 AXES = ("environment", "surface", "subject", "lighting", "look", "background", "clutter")

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from retake.core.codec import encode
 from retake.core.episode import Episode, open_episode
 from retake.core.episode.events import object_events
 from retake.core.errors import RunError
 from retake.core.files import read_json, write_bytes
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.report.clips import playable, simulation_clip
+from retake.core.run_layout import SKELETON_OVERLAY, SKELETON_RECORD, SKELETON_VIDEO
 from retake.core.run_store import RunDirectory, remove_leftovers
 from retake.core.variants.gated import read_missing
 
@@ -29,7 +31,7 @@ def make_report(run: RunDirectory, *, progress: Progress = silent, check_cancel:
     if not run.episode.exists():
         raise RunError(f"{run.path} has no episode; there is nothing to report yet")
     episode = open_episode(run.episode)
-    folder, page = run.path / "report", run.report
+    folder, page = run.report_folder, run.report
     folder.mkdir(exist_ok=True)
     remove_leftovers(folder)
     steps = len(episode.header.cameras) + 2
@@ -48,8 +50,8 @@ def make_report(run: RunDirectory, *, progress: Progress = silent, check_cancel:
         "name": run.path.name,
         "episode": _episode(episode),
         "cameras": cameras,
-        "variants": _variants(run, folder, page),
-        "missing": read_missing(run.variants),
+        **_worlds(run, folder, page),
+        "missing": read_missing(run.variants_folder),
         "plots": _plots(episode),
         "check": read_json(run.check) if run.check.exists() else None,
         "stages": run.manifest().get("stages", {}),
@@ -90,32 +92,43 @@ def _episode(episode: Episode) -> dict[str, Any]:
 
 
 def _skeleton(run: RunDirectory, camera: str, folder: Path, page: Path) -> dict[str, Any] | None:
-    here = run.skeleton(camera)
-    if not (here / "skeleton.json").exists():
+    if not run.has_skeleton(camera):
         return None
-    record = read_json(here / "skeleton.json")
+    here = run.skeleton(camera)
+    record = read_json(here / SKELETON_RECORD)
     return {
-        "control": playable(here / "gripper_scenario.mp4", folder, page),
-        "overlay": playable(here / "overlay.mp4", folder, page),
+        "control": playable(here / SKELETON_VIDEO, folder, page),
+        "overlay": playable(here / SKELETON_OVERLAY, folder, page),
         "sha256": record.get("sha256", ""),
     }
 
 
-def _variants(run: RunDirectory, folder: Path, page: Path) -> list[dict[str, Any]]:
-    """Variants with their takes and verdicts, in the order of their folders."""
+def _worlds(run: RunDirectory, folder: Path, page: Path) -> dict[str, Any]:
+    """Variants with their takes and what the run says of each; takes without a variant; what cannot be read."""
     takes: dict[str, list[dict[str, Any]]] = {}
-    for record in sorted(run.takes.glob("*/take.json")):
-        take = read_json(record)
-        verdict = run.verdicts / take["id"] / "verdict.json"
-        entry = {**take, "clip": playable(record.parent / "take.mp4", folder, page)}
-        entry["verdict"] = read_json(verdict) if verdict.exists() else None
-        takes.setdefault(take["variant"], []).append(entry)
-    out = []
-    for record in sorted(run.variants.glob("*/variant.json")):
-        variant = read_json(record)
-        frame = (record.parent / "frame.png").relative_to(page.parent).as_posix()
-        out.append({**variant, "frame": frame, "takes": takes.get(variant["id"], [])})
-    return out
+    for take in run.takes():
+        standing = run.standing(take)
+        takes.setdefault(take.variant, []).append(
+            {
+                **encode(take),
+                "video": take.video.relative_to(page.parent).as_posix(),
+                "clip": playable(take.video, folder, page) if standing.status != "damaged" else None,
+                "status": standing.status,
+                "reason": standing.reason,
+                "verdict": standing.verdict.document() if standing.verdict is not None else None,
+            }
+        )
+    variants = [
+        {
+            **found.document(),
+            "id": found.id,
+            "frame": found.frame.relative_to(page.parent).as_posix(),
+            "takes": takes.pop(found.id, []),
+        }
+        for found in run.variants()
+    ]
+    damaged = [{"kind": d.kind, "id": d.id, "status": "damaged", "reason": d.reason} for d in run.damaged()]
+    return {"variants": variants, "orphans": [t for group in takes.values() for t in group], "damaged": damaged}
 
 
 def _plots(episode: Episode) -> dict[str, Any]:

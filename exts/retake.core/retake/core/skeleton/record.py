@@ -15,10 +15,11 @@ import numpy as np
 from retake.core.array_types import UInt8
 from retake.core.errors import SkeletonError
 from retake.core.files import read_json, sha256_file
+from retake.core.run_layout import SKELETON_OVERLAY, SKELETON_RECORD, SKELETON_VIDEO
 from retake.core.skeleton.squeeze import Squeeze
 
 SCHEMA = "retake.skeleton/1"
-FRAMES, SCENARIO, OVERLAY, RECORD = "frames", "gripper_scenario.mp4", "overlay.mp4", "skeleton.json"
+FRAMES, SCENARIO, OVERLAY, RECORD = "frames", SKELETON_VIDEO, SKELETON_OVERLAY, SKELETON_RECORD
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Takes: generated videos, one per variant."""
 
-from retake.core.takes.base import Take, TakeRequest, VideoBackend, take_id
-from retake.core.takes.make import make_take, open_take
+from retake.core.takes.base import Take, TakeRequest, VideoBackend
+from retake.core.takes.make import make_take, open_take, read_take
 
-__all__ = ["Take", "TakeRequest", "VideoBackend", "make_take", "open_take", "take_id"]
+__all__ = ["Take", "TakeRequest", "VideoBackend", "make_take", "open_take", "read_take"]

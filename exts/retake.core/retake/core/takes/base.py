@@ -62,13 +62,23 @@ class Take:
     model: str = ""
     revision: str = ""
     licence: str = ""
+    camera: str = ""
+    start: int = 0
+    """Episode frame that take frame 0 shows."""
+    negative_prompt: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """The backend's settings, as asked."""
+    motion_source: str = ""
+    """`simulated` or `recorded`: the episode's."""
+    inputs_sha256: str = ""
+    """Of everything that determines the take."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """What its maker notes beside it; determines nothing."""
 
-
-def take_id(variant: str, backend: str, seed: int, start: int = 0) -> str:
-    """Folder name of a take: what differs between two takes of one variant is in it, so neither overwrites the other."""
-    return "-".join(
-        [variant, *([] if backend == "composite" else [backend]), *([f"f{start}"] if start else []), f"s{seed}"]
-    )
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return self.video.parent
 
 
 @runtime_checkable

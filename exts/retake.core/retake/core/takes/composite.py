@@ -19,6 +19,7 @@ from retake.core.episode import Episode, open_episode
 from retake.core.errors import TakeError, VariantError
 from retake.core.files import read_json
 from retake.core.progress import CheckCancel, Progress, never, silent
+from retake.core.run_layout import VARIANT_FRAME, VARIANT_RECORD
 from retake.core.takes.base import TakeRequest
 from retake.core.takes.matting import Matte
 from retake.core.variants.base import SourceFrame, source_frame
@@ -49,7 +50,7 @@ class CompositeBackend:
         episode = open_episode(request.episode)
         indices = window(episode, request)
         variant = open_variant(request.variant)
-        first = read_frame(request.variant / "frame.png")
+        first = read_frame(request.variant / VARIANT_FRAME)
         width, height = episode.header.camera(request.camera).size
         if first.shape != (height, width, 3):
             raise TakeError(
@@ -63,7 +64,7 @@ class CompositeBackend:
         draw: Callable[[SourceFrame], np.ndarray] | None = None
         made_from = (variant.source.get("episode_sha256"), variant.source.get("camera"), variant.source.get("frame"))
         if variant.backend == "procedural" and made_from == (episode.content_sha256, request.camera, indices[0]):
-            recipe = read_json(request.variant / "variant.json").get("recipe")
+            recipe = read_json(request.variant / VARIANT_RECORD).get("recipe")
             dresser = ProceduralBackend().dresser(reference, variant.world, variant.seed, recipe)
             if psnr(dresser.render(reference), first) < SAME_DB:
                 raise TakeError(

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from retake.core.codec import decode, encode
 from retake.core.episode import Episode, open_episode
 from retake.core.errors import TakeError
-from retake.core.files import read_json, sha256_file, sha256_json, write_json
+from retake.core.files import known_sha256, read_json, sha256_file, sha256_json, write_json
 from retake.core.progress import CheckCancel, Progress, never, silent
+from retake.core.run_layout import SKELETON_RECORD, TAKE_RECORD, TAKE_VIDEO, is_name, name_of
 from retake.core.takes.base import Take, TakeRequest, VideoBackend
 from retake.core.takes.composite import window
 from retake.core.variants.base import Variant
@@ -40,25 +42,27 @@ def make_take(
     """
     out_dir = Path(out_dir)
     plan = _plan(request, backend)
-    episode, indices, variant, inputs, digest = plan.episode, plan.indices, plan.variant, plan.inputs, plan.digest
-    record_path, video = out_dir / "take.json", out_dir / "take.mp4"
-    if (kept := _unchanged(record_path, video, digest, extra)) is not None:
+    episode, indices, variant = plan.episode, plan.indices, plan.variant
+    if (kept := _unchanged(out_dir, plan.digest, extra)) is not None:
         progress(len(indices), len(indices), "unchanged")
         return kept
+    video = out_dir / TAKE_VIDEO
     out_dir.mkdir(parents=True, exist_ok=True)
-    record_path.unlink(missing_ok=True)
+    (out_dir / TAKE_RECORD).unlink(missing_ok=True)
     written = write_video(
         video,
         _exactly(backend.generate(request, progress, check_cancel), len(indices), backend.name),
         episode.header.fps,
     )
     take = Take(
-        id=out_dir.name, video=video, video_sha256=sha256_file(video), variant=variant.id, backend=backend.name,
+        id=name_of(out_dir), video=video, video_sha256=sha256_file(video), variant=variant.id, backend=backend.name,
         backend_version=backend.version, domain=backend.domain, seed=request.seed, prompt=request.prompt,
-        frames=written.frames, fps=float(episode.header.fps), size=written.size, inputs=inputs,
+        frames=written.frames, fps=float(episode.header.fps), size=written.size, inputs=plan.inputs,
         model=getattr(backend, "model", ""), revision=getattr(backend, "revision", ""), licence=backend.licence,
+        camera=request.camera, start=request.start, negative_prompt=request.negative_prompt, settings=request.settings,
+        motion_source=episode.header.motion_source, inputs_sha256=plan.digest, extra=dict(extra or {}),
     )  # fmt: skip
-    write_json(record_path, _record(take, request, digest, episode, extra))
+    write_json(out_dir / TAKE_RECORD, {"schema": SCHEMA, **encode(take), "video": TAKE_VIDEO})
     return take
 
 
@@ -66,7 +70,7 @@ def kept_take(
     request: TakeRequest, backend: VideoBackend, out_dir: Path, extra: Mapping[str, Any] | None = None
 ) -> Take | None:
     """The take that the folder already holds for these inputs; None when `make_take` would have to make it."""
-    return _unchanged(Path(out_dir) / "take.json", Path(out_dir) / "take.mp4", _plan(request, backend).digest, extra)
+    return _unchanged(Path(out_dir), _plan(request, backend).digest, extra)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,67 +103,68 @@ def _plan(request: TakeRequest, backend: VideoBackend) -> _Plan:
     return _Plan(episode, indices, variant, inputs, sha256_json(identity))
 
 
-def open_take(folder: Path) -> Take:
-    """The record of a take folder. Raises TakeError when it is missing, foreign, or its video was changed."""
-    path = Path(folder) / "take.json"
+def read_take(folder: Path) -> Take:
+    """The record of a take folder. Raises TakeError when it is missing, damaged or of another schema version."""
+    path = Path(folder) / TAKE_RECORD
     try:
         data = read_json(path)
-        if data.get("schema") != SCHEMA:
-            raise TakeError(f"{path} has schema {data.get('schema')!r}; this version of Retake reads {SCHEMA!r}")
-        known = {f.name for f in dataclasses.fields(Take)}
-        take = Take(**{**{k: v for k, v in data.items() if k in known}, "video": path.parent / data["video"],
-                       "size": tuple(data["size"])})  # fmt: skip
-    except TakeError:
-        raise
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise TakeError(f"{path} is no readable take record ({type(error).__name__}: {error})") from error
-    if not take.video.is_file():
-        raise TakeError(f"{take.video} is missing; {path} describes it")
-    if (found := sha256_file(take.video)) != take.video_sha256:
-        raise TakeError(
-            f"{take.video} was changed: its SHA-256 is {found[:12]}…, recorded was {take.video_sha256[:12]}…"
-        )
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        found = data.get("schema") if isinstance(data, dict) else type(data).__name__
+        raise TakeError(f"{path} has schema {found!r}; this version of Retake reads {SCHEMA!r}")
+    # A folder may be copied or renamed: its own name and the video inside it are what counts.
+    place = {"id": name_of(path.parent), "video": path.parent / TAKE_VIDEO}
+    take = decode(Take, {**data, **place}, str(path), error=TakeError, ignore_unknown=True)
+    for what, name in (("variant", take.variant), ("camera", take.camera)):
+        if name and not is_name(name):
+            raise TakeError(f"{path}: {what} is {name!r}; expected a plain name, it stands for a folder of the run")
     return take
+
+
+def open_take(folder: Path) -> Take:
+    """`read_take`, with the video checked against its hash. Raises TakeError when it is missing or was changed."""
+    take = read_take(folder)
+    if fault := video_fault(take):
+        raise TakeError(fault)
+    return take
+
+
+def video_fault(take: Take) -> str:
+    """Why a take's video is not the one its record describes; empty when it is."""
+    try:
+        found = known_sha256(take.video)
+    except OSError as error:
+        return (
+            f"{take.video} is missing ({error.strerror}); {take.folder / TAKE_RECORD} describes it: make the take again"
+        )
+    if found == take.video_sha256:
+        return ""
+    return (
+        f"{take.video} was changed after it was made: its SHA-256 is {found[:12]}…, {TAKE_RECORD} recorded "
+        f"{take.video_sha256[:12]}…"
+    )
 
 
 def skeleton_sha256(folder: Path) -> str:
     """The pixel hash that skeleton.json states. Raises TakeError when there is none."""
-    path = Path(folder) / "skeleton.json"
+    path = Path(folder) / SKELETON_RECORD
     try:
         return str(read_json(path)["sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TakeError(f"{path} states no skeleton hash ({type(error).__name__}); draw the skeleton first") from error
 
 
-def _record(
-    take: Take, request: TakeRequest, digest: str, episode: Episode, extra: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    return {
-        "schema": SCHEMA,
-        **dataclasses.asdict(take),
-        "video": take.video.name,
-        "camera": request.camera,
-        "start": request.start,
-        "negative_prompt": request.negative_prompt,
-        "settings": request.settings,
-        "motion_source": episode.header.motion_source,
-        "inputs_sha256": digest,
-        "extra": dict(extra or {}),
-    }
-
-
-def _unchanged(record: Path, video: Path, digest: str, extra: Mapping[str, Any] | None) -> Take | None:
-    if not record.exists() or not video.exists():
-        return None
+def _unchanged(folder: Path, digest: str, extra: Mapping[str, Any] | None) -> Take | None:
     try:
-        take = open_take(record.parent)
-        data = read_json(record)
+        take = open_take(folder)
     except TakeError:
         return None
-    if data.get("inputs_sha256") != digest:
+    if take.inputs_sha256 != digest:
         return None
-    if data.get("extra") != dict(extra or {}):
-        write_json(record, {**data, "extra": dict(extra or {})})
+    if take.extra != dict(extra or {}):
+        take = dataclasses.replace(take, extra=dict(extra or {}))
+        write_json(folder / TAKE_RECORD, {**read_json(folder / TAKE_RECORD), "extra": take.extra})
     return take
 
 

@@ -20,6 +20,7 @@ from retake.core.array_types import UInt8
 from retake.core.errors import VariantError
 from retake.core.files import read_json, write_json
 from retake.core.progress import CheckCancel, never
+from retake.core.run_layout import VARIANT_FRAME, VARIANT_RECORD
 from retake.core.variants.base import ImageBackend, SourceFrame, Variant, World
 from retake.core.variants.gate import Gate, GateLimits, gate_identity
 from retake.core.variants.make import make_variant, read_frame, require_licence, unchanged, variant_inputs
@@ -143,8 +144,8 @@ class Attempts:
             try:
                 kept = unchanged(folder, self.inputs(world, number))
                 if kept is not None and self.rules.identity:
-                    found = self._examine(read_frame(folder / "frame.png"), failed)
-                    write_json(folder / "variant.json", {**read_json(folder / "variant.json"), **found})
+                    found = self._examine(read_frame(folder / VARIANT_FRAME), failed)
+                    write_json(folder / VARIANT_RECORD, {**read_json(folder / VARIANT_RECORD), **found})
                 variant = make_variant(
                     self.source, world, self.backend, folder, seed, episode_sha256=self.episode_sha256,
                     catalogue=self.catalogue, extra=self.extra, only_commercial=self.only_commercial,
@@ -200,7 +201,7 @@ def _failed(record: dict[str, Any]) -> tuple[Attempt, ...]:
 
 def _record(folder: Path) -> dict[str, Any] | None:
     try:
-        data = read_json(folder / "variant.json")
+        data = read_json(folder / VARIANT_RECORD)
     except (OSError, ValueError):
         return None
     return data if isinstance(data, dict) else None

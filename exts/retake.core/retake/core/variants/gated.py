@@ -3,7 +3,8 @@
 stays out is reported as missing instead of being delivered.
 
 Beside the variants lie `gate.json` (every check, what is missing and why, diversity of the set), `gate.md` (the same as
-a table) and `contact_sheet.png`; for another camera or first frame their names and the folders' end as `view_suffix` says.
+a table) and `contact_sheet.png`; for another camera or first frame their names and the folders' end as
+`run_layout.view_suffix` says.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from retake.core.errors import VariantError
 from retake.core.files import read_json, sha256_json, write_bytes, write_json
 from retake.core.processes import map_in_processes
 from retake.core.progress import CheckCancel, Progress, never, silent
+from retake.core.run_layout import VARIANT_FRAME, VARIANT_RECORD, variant_id
 from retake.core.variants.attempts import (
     Attempt,
     Attempts,
@@ -33,7 +35,7 @@ from retake.core.variants.attempts import (
 )
 from retake.core.variants.base import ImageBackend, Variant, World, source_for, source_frame
 from retake.core.variants.gate import GateLimits, duplicate_of, thumbnail
-from retake.core.variants.make import licensed_backend, read_frame, require_reader, require_worlds, view_suffix
+from retake.core.variants.make import licensed_backend, read_frame, require_reader, require_worlds, view_of
 from retake.core.variants.sheet import diversity, gate_table, write_sheet
 from retake.core.variants.worlds import Catalogue, load_catalogue
 
@@ -86,9 +88,9 @@ def make_gated_variants(
     source, out_dir, view = (
         source_for(maker, episode, camera, index),
         Path(out_dir),
-        view_suffix(episode, camera, index),
+        view_of(episode, camera, index),
     )
-    folders = {world.name: out_dir / (world.name + view) for world in worlds}
+    folders = {world.name: out_dir / variant_id(world.name, view) for world in worlds}
     attempts = Attempts(
         source, maker, seed, rules,
         episode_sha256=episode.content_sha256, catalogue=catalogue, only_commercial=only_commercial,
@@ -125,7 +127,7 @@ def make_gated_variants(
     elif all(_beside(out_dir, name, view).is_file() for name in (SHEET, TABLE)):
         return _gated(worlds, results, progress)
     for world in worlds:
-        if results[world.name].variant is None and (folders[world.name] / "variant.json").exists():
+        if results[world.name].variant is None and (folders[world.name] / VARIANT_RECORD).exists():
             shutil.rmtree(folders[world.name])
     _write(attempts, worlds, results, out_dir, view, catalogue)
     return _gated(worlds, results, progress)
@@ -152,7 +154,7 @@ def read_missing(out_dir: Path) -> dict[str, tuple[str, ...]]:
         view = path.stem.removeprefix("gate")
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
             for name, entry in read_json(path)["missing"].items():
-                found[f"{name}{view}"] = attempts_from_json(entry["failed"])[-1].reasons
+                found[variant_id(name, view)] = attempts_from_json(entry["failed"])[-1].reasons
     return found
 
 
@@ -172,7 +174,7 @@ def _settle(
             # It stood back for a world that is not there any more.
             tried = attempts.run(world, folder, check_cancel=check_cancel)
         while tried.variant is not None:
-            frame = read_frame(folder / "frame.png")
+            frame = read_frame(folder / VARIANT_FRAME)
             twin = duplicate_of(frame, marks, attempts.rules.limits.duplicate)
             if not twin:
                 marks[world.name] = thumbnail(frame)
@@ -213,7 +215,7 @@ def _write(
 
 
 def _entry(folder: Path, variant: Variant, failed: tuple[Attempt, ...]) -> dict[str, Any]:
-    checks = read_json(folder / "variant.json").get("gate", {}).get("checks", [])
+    checks = read_json(folder / VARIANT_RECORD).get("gate", {}).get("checks", [])
     return {"seed": variant.seed, "failed": attempts_to_json(failed), "checks": checks}
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -14,18 +13,20 @@ import cv2
 import numpy as np
 
 from retake.core.array_types import UInt8
+from retake.core.codec import decode, encode
 from retake.core.episode import Episode
 from retake.core.errors import InputError, VariantError
 from retake.core.files import (
     atomic_directory,
+    known_sha256,
     read_json,
     sha256_bytes,
-    sha256_file,
     sha256_json,
     write_bytes,
     write_json,
 )
 from retake.core.progress import CheckCancel, Progress, never, silent
+from retake.core.run_layout import VARIANT_FRAME, VARIANT_RECORD, name_of, variant_id, view_suffix
 from retake.core.variants.backends import image_backend
 from retake.core.variants.base import ImageBackend, SourceFrame, Variant, World, source_for
 from retake.core.variants.prompts import compose_prompts
@@ -58,7 +59,7 @@ def make_variants(
     progress: Progress = silent,
     check_cancel: CheckCancel = never,
 ) -> list[Variant]:
-    """One variant per world of frame `index`, in folders `out_dir/<world name>` (and `view_suffix`). Same seeds, same frames.
+    """One variant per world of frame `index`, in folders `out_dir/<variant_id>`. Same seeds, same frames.
 
     A variant whose inputs are unchanged is kept; folders of other worlds are left alone. Raises VariantError for an
     empty list, two worlds of one name, a camera without the maps a backend needs, an unknown axis value, or a licence
@@ -74,7 +75,7 @@ def make_variants(
         progress(count, len(worlds), world.name)
         made.append(
             make_variant(
-                source, world, maker, Path(out_dir) / (world.name + view_suffix(episode, camera, index)), seed,
+                source, world, maker, Path(out_dir) / variant_id(world.name, view_of(episode, camera, index)), seed,
                 episode_sha256=episode.content_sha256, catalogue=catalogue, only_commercial=only_commercial,
                 check_cancel=check_cancel,
             )
@@ -83,11 +84,9 @@ def make_variants(
     return made
 
 
-def view_suffix(episode: Episode, camera: str, index: int) -> str:
-    """What a variant's folder name has after the world's: nothing for the first frame of the first camera, so that
-    variants of several cameras and windows stand side by side, e.g. `kitchen`, `kitchen-wrist`, `kitchen-wrist-f40`."""
-    first = episode.header.cameras[0].name if episode.header.cameras else camera
-    return (f"-{camera}" if camera != first else "") + (f"-f{index}" if index else "")
+def view_of(episode: Episode, camera: str, index: int) -> str:
+    """`run_layout.view_suffix` of a camera and frame of this episode."""
+    return view_suffix(camera, episode.header.cameras[0].name if episode.header.cameras else camera, index)
 
 
 def make_variant(
@@ -131,7 +130,7 @@ def make_variant(
     if not ok:
         raise VariantError(f"frame of world {world.name!r} could not be encoded as PNG")
     variant = Variant(
-        id=out_dir.name, world=world, seed=seed, prompt=prompts.take, negative_prompt=prompts.negative,
+        id=name_of(out_dir), world=world, seed=seed, prompt=prompts.take, negative_prompt=prompts.negative,
         frame_sha256=sha256_bytes(png.tobytes()), backend=backend.name, backend_version=backend.version,
         licence=backend.licence, model=getattr(backend, "model", ""), revision=getattr(backend, "revision", ""),
         source={
@@ -141,19 +140,21 @@ def make_variant(
     )  # fmt: skip
     record = {
         "schema": SCHEMA,
-        **dataclasses.asdict(variant),
+        **encode(variant),
         "image_prompt": prompts.image,
         "recipe": recipe,
         "inputs": digest,
     }
     record.update({**found, **(extra or {})})
     if out_dir.exists():
-        if not (out_dir / "variant.json").exists() and any(out_dir.iterdir()):
-            raise VariantError(f"{out_dir} holds files but no variant.json; it is not a variant folder, move it away")
+        if not (out_dir / VARIANT_RECORD).exists() and any(out_dir.iterdir()):
+            raise VariantError(
+                f"{out_dir} holds files but no {VARIANT_RECORD}; it is not a variant folder, move it away"
+            )
         shutil.rmtree(out_dir)
     with atomic_directory(out_dir) as folder:
-        write_bytes(folder / "frame.png", png.tobytes())
-        write_json(folder / "variant.json", record)
+        write_bytes(folder / VARIANT_FRAME, png.tobytes())
+        write_json(folder / VARIANT_RECORD, record)
     return variant
 
 
@@ -184,28 +185,48 @@ def variant_inputs(
     return sha256_json(inputs)
 
 
+def read_variant(folder: Path) -> Variant:
+    """The record of a variant folder. Raises VariantError when it is missing, damaged or of another schema version."""
+    return variant_from_json(_record(folder), folder)
+
+
+def variant_from_json(data: Any, folder: Path) -> Variant:
+    """The record from the content of a folder's variant.json. Raises as `read_variant`."""
+    path = Path(folder) / VARIANT_RECORD
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        found = data.get("schema") if isinstance(data, dict) else type(data).__name__
+        raise VariantError(f"{path} has schema {found!r}; this version of Retake reads {SCHEMA!r}")
+    # A folder may be copied or renamed: its own name is what counts.
+    data = {**data, "id": name_of(path.parent)}
+    return decode(Variant, data, str(path), error=VariantError, ignore_unknown=True)
+
+
 def open_variant(folder: Path) -> Variant:
-    """The record of a variant folder, its frame checked against the hash. Raises VariantError naming what is wrong."""
-    path = Path(folder) / "variant.json"
-    try:
-        data = read_json(path)
-        known = {f.name for f in dataclasses.fields(Variant)}
-        if data.get("schema") != SCHEMA:
-            raise VariantError(f"{path} has schema {data.get('schema')!r}; this version of Retake reads {SCHEMA!r}")
-        world = World(**data["world"])
-        variant = Variant(**{**{k: v for k, v in data.items() if k in known}, "world": world})
-    except VariantError:
-        raise
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise VariantError(f"{path} is no readable variant record ({type(error).__name__}: {error})") from error
-    frame = Path(folder) / "frame.png"
-    if not frame.is_file():
-        raise VariantError(f"{frame} is missing; a variant is {path.name} and frame.png")
-    if (found := sha256_file(frame)) != variant.frame_sha256:
-        raise VariantError(
-            f"{frame} was changed: its SHA-256 is {found[:12]}…, recorded was {variant.frame_sha256[:12]}…"
-        )
+    """`read_variant`, with the frame checked against its hash. Raises VariantError naming what is wrong."""
+    variant = read_variant(folder)
+    if fault := frame_fault(variant, folder):
+        raise VariantError(fault)
     return variant
+
+
+def frame_fault(variant: Variant, folder: Path) -> str:
+    """Why the frame in a variant's folder is not the one its record describes; empty when it is."""
+    frame = Path(folder) / VARIANT_FRAME
+    try:
+        found = known_sha256(frame)
+    except OSError:
+        return f"{frame} is missing; a variant is {VARIANT_RECORD} and {VARIANT_FRAME}"
+    if found == variant.frame_sha256:
+        return ""
+    return f"{frame} was changed: its SHA-256 is {found[:12]}…, recorded was {variant.frame_sha256[:12]}…"
+
+
+def _record(folder: Path) -> Any:
+    path = Path(folder) / VARIANT_RECORD
+    try:
+        return read_json(path)
+    except (OSError, ValueError) as error:
+        raise VariantError(f"{path} is no readable variant record ({type(error).__name__}: {error})") from error
 
 
 def read_frame(path: Path) -> np.ndarray:
@@ -305,10 +326,9 @@ def source_sha256(source: SourceFrame) -> str:
 
 def unchanged(out_dir: Path, digest: str) -> Variant | None:
     """The variant in a folder when it is whole and was made from inputs of that hash."""
-    if not (out_dir / "variant.json").exists():
-        return None
     try:
-        variant = open_variant(out_dir)
+        data = _record(out_dir)
+        variant = variant_from_json(data, out_dir)
     except VariantError:
         return None
-    return variant if read_json(out_dir / "variant.json").get("inputs") == digest else None
+    return variant if data.get("inputs") == digest and not frame_fault(variant, out_dir) else None

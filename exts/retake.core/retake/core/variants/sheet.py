@@ -13,6 +13,7 @@ import numpy as np
 from retake.core.array_types import UInt8
 from retake.core.errors import VariantError
 from retake.core.files import write_bytes
+from retake.core.run_layout import VARIANT_FRAME
 from retake.core.variants.base import Variant
 from retake.core.variants.gate import distances
 from retake.core.variants.make import read_frame
@@ -46,7 +47,7 @@ def write_sheet(variants: Sequence[Variant], folder: Path, path: Path, *, column
     """The contact sheet of variants that lie in `folder`, as PNG; by default at most about 2000 px wide."""
     columns = columns or max(min(len(variants), 5), round((1.2 * len(variants)) ** 0.5))
     width = width or min(320, 2000 // columns)
-    frames = [(variant.id, read_frame(Path(folder) / variant.id / "frame.png")) for variant in variants]
+    frames = [(variant.id, read_frame(Path(folder) / variant.id / VARIANT_FRAME)) for variant in variants]
     ok, png = cv2.imencode(".png", cv2.cvtColor(contact_sheet(frames, columns=columns, width=width), cv2.COLOR_RGB2BGR))
     if not ok:
         raise VariantError(f"the contact sheet of {len(frames)} frames could not be encoded")
@@ -55,7 +56,7 @@ def write_sheet(variants: Sequence[Variant], folder: Path, path: Path, *, column
 
 def diversity(variants: Sequence[Variant], folder: Path, catalogue: Catalogue | None = None) -> dict[str, Any]:
     """How different the set is: pairwise thumbnail distances (8-bit steps), nearest pairs, counts per axis value."""
-    frames = [read_frame(Path(folder) / variant.id / "frame.png") for variant in variants]
+    frames = [read_frame(Path(folder) / variant.id / VARIANT_FRAME) for variant in variants]
     table = distances(frames)
     upper = table[np.triu_indices(len(frames), 1)]
     pairs: Iterator[tuple[int, int]] = ((i, j) for i in range(len(frames)) for j in range(i))

@@ -10,10 +10,11 @@ from typing import Any, Literal
 import numpy as np
 
 from retake.core.array_types import Float64
+from retake.core.run_reader import VERDICT_SCHEMA
 
 Status = Literal["pass", "fail", "unsure", "skipped"]
 EXIT_CODES: dict[str, int] = {"pass": 0, "fail": 3, "unsure": 4}
-SCHEMA = "retake.verdict/1"
+SCHEMA = VERDICT_SCHEMA
 VERSION = "8"
 """Of the estimators: raised whenever the same take may get another value."""
 

@@ -13,11 +13,12 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from retake.core.episode import open_episode
 from retake.core.errors import InputError
-from retake.core.files import read_json, write_json
+from retake.core.files import write_json
 from retake.core.progress import CheckCancel, Progress, never, silent
+from retake.core.run_layout import take_id
 from retake.core.run_store import open_run
-from retake.core.takes import TakeRequest, VideoBackend, make_take, take_id
-from retake.core.verdicts.run import summary, verify_run, verify_take
+from retake.core.takes import Take, TakeRequest, VideoBackend, make_take
+from retake.core.verdicts.run import SUMMARY, summary, verify_run, verify_take
 from retake.core.verdicts.settings import VerdictSettings
 
 Made = TypeVar("Made")
@@ -199,7 +200,7 @@ def reroll_run(
     config: VerdictSettings | None = None,
     progress: Progress = silent,
     check_cancel: CheckCancel = never,
-) -> RerollReport[Path]:
+) -> RerollReport[Take]:
     """Make every take of a run that did not pass again, `attempts` more times at most, each with the next seed.
 
     `settings[k]` overrides the backend's settings in the k-th further attempt. New takes lie beside the failed one
@@ -210,31 +211,30 @@ def reroll_run(
     failed = [row for row in rows if row["overall"] != "pass"]
     episode = open_episode(run.episode)
 
-    def make(slot: int, number: int) -> Path:
-        record = read_json(run.takes / failed[slot]["take"] / "take.json")
+    def make(slot: int, number: int) -> Take:
+        before = run.take(failed[slot]["take"])
         extra = dict(settings[number]) if number < len(settings) else {}
-        seed = int(record["seed"]) + number + 1
         request = TakeRequest(
             episode=run.episode,
-            camera=str(record["camera"]),
-            skeleton=run.skeleton(str(record["camera"])),
-            variant=run.variants / str(record["variant"]),
-            prompt=str(record["prompt"]),
-            negative_prompt=str(record.get("negative_prompt", "")),
-            seed=seed,
-            frames=int(record["frames"]),
-            start=int(record.get("start", 0)),
-            settings={**dict(record.get("settings") or {}), **extra},
+            camera=before.camera,
+            skeleton=run.skeleton(before.camera),
+            variant=run.variant_folder(before.variant),
+            prompt=before.prompt,
+            negative_prompt=before.negative_prompt,
+            seed=before.seed + number + 1,
+            frames=before.frames,
+            start=before.start,
+            settings={**before.settings, **extra},
         )
-        out = run.takes / take_id(str(record["variant"]), backend.name, seed, request.start)
-        make_take(request, backend, out, extra=dict(record.get("extra") or {}), check_cancel=check_cancel)
-        return out
+        out = run.take_folder(take_id(before.variant, backend.name, request.seed, request.start))
+        return make_take(request, backend, out, extra=before.extra, check_cancel=check_cancel)
 
-    def judge(take: Path) -> _Row:
-        return _Row(verify_take(take, run.variants, episode, run.verdicts / take.name, config, check_cancel))
+    def judge(take: Take) -> _Row:
+        return _Row(verify_take(run, take, episode, config, check_cancel))
 
     report = reroll(make, judge, len(failed), Budget(max(attempts, 1)), progress=progress, check_cancel=check_cancel)
-    every = rows + [read_json(run.verdicts / a.take.name / "verdict.json") for a in report.attempts]
-    write_json(run.verdicts / "summary.json", summary(every))
-    write_json(run.verdicts / "reroll.json", report.to_json())
+    made = {attempt.take.id: attempt.take for attempt in report.attempts}
+    every = rows + [verify_take(run, take, episode, config, check_cancel) for take in made.values()]
+    write_json(run.verdicts_folder / SUMMARY, summary(every))
+    write_json(run.verdicts_folder / "reroll.json", report.to_json())
     return report

@@ -15,6 +15,7 @@ from retake.core.array_types import UInt8
 from retake.core.config import config_path
 from retake.core.errors import Cancelled, InputError, TakeError, choose
 from retake.core.progress import CheckCancel, Progress, never, silent
+from retake.core.run_layout import VARIANT_FRAME
 from retake.core.skeleton import open_skeleton
 from retake.core.takes.base import TakeRequest
 
@@ -87,7 +88,7 @@ class OscarBackend:
                 f"frames {request.start} … {request.start + count - 1} asked; the skeleton has {len(skeleton)}"
             )
         control = np.stack([skeleton.frame(index) for index in range(request.start, request.start + count)])
-        image = cv2.imread(str(request.variant / "frame.png"), cv2.IMREAD_COLOR)
+        image = cv2.imread(str(request.variant / VARIANT_FRAME), cv2.IMREAD_COLOR)
         if image is None:
             raise InputError(f"{request.variant / 'frame.png'} is no readable picture")
         first = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
