@@ -558,3 +558,23 @@ def test_nothing_in_the_run_path_unpickles(monkeypatch):
     for owner, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")):
         monkeypatch.setattr(owner, name, refuse)
     pipeline()(**small_call())
+
+
+def test_object_video_reaches_a_model_with_an_object_embedding():
+    """Zero weights change nothing, trained ones do, in every tier alike; other models refuse the video."""
+    video = golden_call()["skeleton"][:, ::-1].copy()
+    plain = pipeline()
+    before = plain(**golden_call(output_type="latent")).frames
+    with pytest.raises(InputError, match="no object embedding"):
+        plain(**golden_call(object_video=video))
+    plain.transformer.add_object_embed(16)
+    with pytest.raises(InputError, match="give object_video"):
+        plain(**golden_call())
+    assert torch.equal(plain(**golden_call(object_video=video, output_type="latent")).frames, before)
+    torch.nn.init.normal_(
+        plain.transformer.object_embed.proj.weight, std=0.2, generator=torch.Generator().manual_seed(1)
+    )
+    trained = plain(**golden_call(object_video=video, output_type="latent")).frames
+    assert difference(trained, before) > 1e-3
+    with pytest.raises(InputError, match="they must agree"):
+        plain(**golden_call(object_video=video[:3]))

@@ -31,6 +31,7 @@ ELSEWHERE = {
     "robustness": ("retake.core.export.robustness_cli:main", "export", "how much a policy changes when only pixels change"),
     "import": ("retake.core.import_cli:main", "video", "recorded episodes (OSCAR, LeRobot, Isaac Lab …) become Episodes"),
     "oscar": ("retake.worker.oscar.cli:main", "oscar", "convert, plan and run the OSCAR-2B video model"),
+    "tune": ("retake.worker.tune.cli:main", "tune", "fine-tune OSCAR-2B on simulated motion and physics"),
     "worker": ("retake.worker.cli:main", "worker", "the local GPU service with its queue and page"),
     "bench": ("retake.core.bench:main", "", "measure: `retake bench oscar|worker|variants|verify|isaac|arrow`"),
     "config": ("retake.core.config_cli:main", "", "every setting, world, preset, backend and stage by name"),

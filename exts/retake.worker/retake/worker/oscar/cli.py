@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_plan(commands)
     _add_run(commands)
     arguments = parser.parse_args(argv)
-    with _dependencies(), _terminable():
+    with dependencies(), _terminable():
         return arguments.go(arguments)
 
 
@@ -45,7 +45,7 @@ def bench(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--no-measure", action="store_true", help="computed figures only")
     arguments = parser.parse_args(argv)
-    with _dependencies(), _terminable():
+    with dependencies(), _terminable():
         from retake.core.files import write_json
 
         from . import bench as work
@@ -151,7 +151,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     rate = arguments.tflops * 1e12 if arguments.tflops else None
     if rate is None and device.type == "cuda":
         rate = 0.6 * planner.measured_matmul_flops(device)  # attention and elementwise work run below the matmul rate
-    transformer, vae = (None, None) if arguments.model is None else _settings(arguments.model)
+    transformer, vae = (None, None) if arguments.model is None else read_settings(arguments.model)
     costs = stage_costs(
         transformer, vae, frames=window_length(arguments.frames), height=arguments.height, width=arguments.width
     )
@@ -160,7 +160,8 @@ def _plan(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Transformer and VAE settings of a converted folder. Raises InputError."""
     found = []
     for name in ("transformer", "vae"):
         path = folder / name / "config.json"
@@ -214,7 +215,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _dependencies() -> Iterator[None]:
+def dependencies() -> Iterator[None]:
+    """A missing package becomes an error that names the extra which brings it."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -258,6 +258,7 @@ class OscarPipeline(PromptStage, CosmosLoraLoaderMixin, DiffusionPipeline):
         output_type: str = "np",
         exact_first_frame: bool = False,
         fit: str = "squeeze",
+        object_video: Any = None,
         callback_on_step_end: StepCallback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         return_dict: bool = True,
@@ -278,6 +279,7 @@ class OscarPipeline(PromptStage, CosmosLoraLoaderMixin, DiffusionPipeline):
             output_type: "np", "pt" or "latent" (see OscarPipelineOutput).
             exact_first_frame: return the given first frame itself. False reproduces OSCAR, where it is slightly noised.
             fit: "squeeze", "crop", "letterbox" or "error".
+            object_video: uint8 RGB (T, H, W, 3) or a path, only for a model tuned with an object embedding.
             callback_on_step_end: called as f(pipe, step, timestep, tensors) after every step; may return replaced latents.
             callback_on_step_end_tensor_inputs: which of "latents", "velocity" it gets.
             return_dict: False returns `(frames,)`.
@@ -297,6 +299,7 @@ class OscarPipeline(PromptStage, CosmosLoraLoaderMixin, DiffusionPipeline):
             seed=seed, output_type=output_type, exact_first_frame=exact_first_frame, fit=fit,
             embed_width=self.transformer.config["crossattn_proj_in_channels"],
             max_latent=self.transformer.config["max_size"], default_negative=default_negative_prompt,
+            object_video=object_video, object_channels=self.transformer.config["object_channels"],
         )  # fmt: skip
         self._interrupt = False
 

@@ -45,6 +45,8 @@ class Request:
     guidance: float
     output_type: str
     exact_first_frame: bool
+    objects: np.ndarray | None = None
+    """uint8 RGB (T, H, W, 3) at the model's size: the object control video, for a model with an object embedding."""
 
     @property
     def takes(self) -> int:
@@ -71,6 +73,8 @@ def make_request(
     embed_width: int,
     max_latent: tuple[int, int, int],
     default_negative: Callable[[], str],
+    object_video: Any = None,
+    object_channels: int = 0,
 ) -> Request:
     """Check everything a call was given. Raises InputError; touches no model."""
     if output_type not in OUTPUT_TYPES:
@@ -117,6 +121,7 @@ def make_request(
     if fit in ("crop", "letterbox"):
         _warn_of_other_aspect([record for _, record in fitted], skeleton_fit, fit)
 
+    objects = _objects(object_video, object_channels, frames, size, fit)
     prompts = _prompts(prompt, prompt_embeds, embed_width)
     seeds = _seeds(seed)
     takes = max(len(images), len(seeds), len(prompts))
@@ -143,7 +148,22 @@ def make_request(
         guidance=guidance,
         output_type=output_type,
         exact_first_frame=bool(exact_first_frame),
+        objects=objects,
     )
+
+
+def _objects(value: Any, channels: int, skeleton: np.ndarray, size: tuple[int, int], fit: str) -> np.ndarray | None:
+    """The object control video at the model's size; None for a model that has no object embedding."""
+    if value is None and not channels:
+        return None
+    if value is None:
+        raise InputError("this model was tuned with an object control video; give object_video (docs/tune.md)")
+    if not channels:
+        raise InputError("object_video was given, but this model has no object embedding: it would be ignored")
+    frames = read_skeleton(value)
+    if len(frames) != len(skeleton):
+        raise InputError(f"object_video has {len(frames)} frames and the skeleton {len(skeleton)}; they must agree")
+    return plan_fit((frames.shape[2], frames.shape[1]), size, fit, "object_video").apply(frames)
 
 
 def _warn_of_other_aspect(first: Sequence[FitRecord], skeleton: FitRecord, fit: str) -> None:

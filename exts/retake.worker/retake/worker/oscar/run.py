@@ -124,6 +124,9 @@ class TakeRun:
         with pipe.stage("encode", pipe.vae):
             skeleton = vae_stage.encode(pipe.vae, window.take(request.skeleton)).to(device)
             pipe.stats.skeleton_frames += window.length
+            objects = None
+            if request.objects is not None:
+                objects = vae_stage.encode(pipe.vae, window.take(request.objects)).to(device)
             keys = [frame.tobytes() for frame in first_frames]
             unique = dict(zip(keys, first_frames, strict=True))
             given = {key: vae_stage.encode(pipe.vae, frame[None]).to(device) for key, frame in unique.items()}
@@ -136,12 +139,15 @@ class TakeRun:
                 if control is None:
                     offloaded = is_group_offloaded(pipe.transformer)
                     control = skeleton if offloaded else pipe.transformer.embed_control(skeleton)
+                    if objects is not None and not offloaded:
+                        control = control + pipe.transformer.embed_objects(objects)
                 noise = make_noise(window_seed(seed, index), tuple(skeleton.shape)).to(device)
                 first = given[keys[take]]
                 conditions = sampler.Conditions(
                     noise=noise,
                     given=first,
                     control=control,
+                    objects=objects,
                     text=self.texts[take].embeds.to(device),
                     negative=None if self.negative is None else self.negative.embeds.to(device),
                 )

@@ -29,6 +29,7 @@ class Conditions:
     noise: float32 (1, 16, T, h, w). given: float32 (1, 16, 1, h, w), latents of the first frame.
     control: (1, T*h*w/4, C) from `embed_control`, or float32 Skeleton latents (1, 16, T, h, w) to be embedded at every
     evaluation (where weights come and go, only the network's own forward may touch them).
+    objects: float32 object latents (1, 16, T, h, w); used only beside Skeleton latents (tokens already hold them).
     text, negative: projected (1, L, D); negative None = no guidance.
     """
 
@@ -37,6 +38,7 @@ class Conditions:
     control: Tensor
     text: Tensor
     negative: Tensor | None
+    objects: Tensor | None = None
 
 
 def guide(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor:
@@ -54,11 +56,15 @@ def evaluate(
     common: dict[str, Any] = {"text_is_projected": True}
     if conditions.control.ndim == 5:
         shown = torch.cat([shown, conditions.control], dim=1)
+        if conditions.objects is not None:
+            common["object_latents"] = conditions.objects
     else:
         common["control_tokens"] = conditions.control
     same_length = conditions.negative is not None and conditions.negative.shape == conditions.text.shape
 
     if batched and conditions.negative is not None and same_length and not transformer.is_cache_enabled:
+        if "object_latents" in common:
+            common["object_latents"] = common["object_latents"].expand(2, -1, -1, -1, -1)
         both = transformer(
             hidden_states=shown.expand(2, -1, -1, -1, -1),
             timestep=timesteps.expand(2, -1),

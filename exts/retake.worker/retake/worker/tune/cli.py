@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`retake tune plan | run | stop | save`. Errors are RetakeErrors; the caller prints them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from retake.core.errors import InputError
+from retake.core.progress import Bar, Stop
+
+from ..oscar.cli import dependencies
+
+STOP = "stop"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`retake tune …`: 0, or a RetakeError."""
+    parser = argparse.ArgumentParser(
+        prog="retake tune", description="Fine-tune OSCAR-2B on simulated motion and what it should look like."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add_plan(commands)
+    _add_run(commands)
+    _add_stop(commands)
+    _add_save(commands)
+    arguments = parser.parse_args(argv)
+    with dependencies():
+        return arguments.go(arguments)
+
+
+def _add_step(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--lora", action="store_true", help="train adapters (one 24 GB card); default: all weights")
+    parser.add_argument("--rank", type=int, default=32, help="of the adapters (default 32)")
+    parser.add_argument("--alpha", type=float, default=32.0, help="of the adapters (default 32)")
+    parser.add_argument("--no-checkpointing", action="store_true", help="keep all activations: faster, far more memory")
+    parser.add_argument("--no-average", action="store_true", help="keep no average (EMA) of the weights")
+    parser.add_argument("--object-control", default="none", choices=("none", "drawn", "embed"))
+    parser.add_argument("--frames", type=int, default=81, help="window, 1 + 4k (default 81)")
+    parser.add_argument("--size", default="640x480", help="WIDTHxHEIGHT of the model (default 640x480)")
+    parser.add_argument("--batch", type=int, default=1, help="windows per process and forward pass")
+    parser.add_argument("--dtype", choices=("bf16", "fp32"), help="default: bf16 on CUDA, fp32 elsewhere")
+
+
+def _add_plan(commands: Any) -> None:
+    parser = commands.add_parser("plan", help="memory and work of a step, counted without a GPU")
+    _add_step(parser)
+    parser.add_argument("--model", type=Path, metavar="DIR", help="a converted folder (default: full-size OSCAR-2B)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(go=_plan)
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    import dataclasses
+
+    from .planning import plan_training
+
+    settings = _settings(arguments)
+    transformer = None
+    if arguments.model is not None:
+        from ..oscar.cli import read_settings
+
+        transformer = read_settings(arguments.model)[0]
+    plan = plan_training(
+        settings.step, transformer=transformer, dtype=_dtype(arguments.dtype, "cuda"), frames=settings.frames,
+        size=settings.size, batch=settings.batch,
+    )  # fmt: skip
+    if arguments.json:
+        print(json.dumps({**dataclasses.asdict(plan), "peak": plan.peak}, indent=2))
+    else:
+        print("\n".join(plan.lines()))
+    return 0
+
+
+def _add_run(commands: Any) -> None:
+    parser = commands.add_parser("run", help="train; the same command goes on where it stopped")
+    parser.add_argument("data", nargs="+", type=Path, help="run folders (accepted takes) and folders in OSCAR's layout")
+    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="a converted folder: the base weights")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoints, curves, latents")
+    _add_step(parser)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--accumulate", type=int, default=1, help="forward passes per update")
+    parser.add_argument("--lr", type=float, default=3e-5)
+    parser.add_argument("--warm-up", type=int, default=100)
+    parser.add_argument(
+        "--cycle", type=int, default=400_000, help="steps over which the rate falls to 0.4 (default 400000)"
+    )
+    parser.add_argument("--time-weight", default="uniform", choices=("uniform", "reweighting"))
+    parser.add_argument(
+        "--object-weight", type=float, default=0.0, help="how much more the objects' cells count (0: off)"
+    )
+    parser.add_argument("--release-boost", type=float, default=1.0, help="factor on it between release and settling")
+    parser.add_argument("--text-dropout", type=float, default=0.0)
+    parser.add_argument("--skeleton-dropout", type=float, default=0.0)
+    parser.add_argument("--include-sim", action="store_true", help="the simulator's own pictures, too")
+    parser.add_argument("--unverified", action="store_true", help="takes that nobody judged, too")
+    parser.add_argument("--only-commercial", action="store_true")
+    parser.add_argument(
+        "--domain", action="append", default=[], metavar="NAME=SHARE", help="share of a domain of clips"
+    )
+    parser.add_argument("--balance", action="store_true", help="domains share by frames^(1/3)")
+    parser.add_argument("--validation", type=float, default=0.0, help="share of source episodes held back")
+    parser.add_argument("--validate-every", type=int, default=100)
+    parser.add_argument("--save-every", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", help="default: cuda if there is one")
+    parser.add_argument("--shard", action="store_true", help="several processes: split the weights (FSDP2)")
+    parser.set_defaults(go=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from .launch import train
+
+    shares: dict[str, float] = {}
+    for text in arguments.domain:
+        name, _, share = text.partition("=")
+        try:
+            shares[name] = float(share)
+        except ValueError:
+            raise InputError(f"--domain {text!r}: expected NAME=SHARE, for instance composite=0.7") from None
+    settings = _settings(arguments, shares)
+    stop, bar = Stop(), Bar("tuning")
+
+    def check() -> None:
+        if (arguments.out / STOP).exists():
+            stop.asked = True
+            (arguments.out / STOP).unlink(missing_ok=True)
+        stop.check()
+
+    found = train(
+        arguments.model, arguments.data, arguments.out, settings, device=arguments.device, dtype=arguments.dtype,
+        shard=arguments.shard, include_sim=arguments.include_sim, unverified=arguments.unverified,
+        only_commercial=arguments.only_commercial, progress=bar, cancel=check,
+    )  # fmt: skip
+    print(f"{arguments.out}: step {found.step}; `retake tune save {arguments.out} --out FILE` makes weights to use")
+    return 0
+
+
+def _add_stop(commands: Any) -> None:
+    parser = commands.add_parser("stop", help="ask a running training to write a checkpoint and stop")
+    parser.add_argument("folder", type=Path)
+    parser.set_defaults(go=_stop)
+
+
+def _stop(arguments: argparse.Namespace) -> int:
+    if not (arguments.folder / "checkpoints").is_dir() and not (arguments.folder / "curves").is_dir():
+        raise InputError(
+            f"{arguments.folder} is no training folder (no checkpoints/); give the --out of `retake tune run`"
+        )
+    (arguments.folder / STOP).touch()
+    print(f"{arguments.folder}: will stop after the current step, with a checkpoint")
+    return 0
+
+
+def _add_save(commands: Any) -> None:
+    parser = commands.add_parser("save", help="a checkpoint -> a LoRA file, or a model folder")
+    parser.add_argument("folder", type=Path, help="the --out of `retake tune run`")
+    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="the base weights it was trained from")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to create")
+    parser.add_argument("--step", type=int, help="default: the newest checkpoint")
+    parser.add_argument("--last", action="store_true", help="the last weights instead of their average")
+    parser.set_defaults(go=_save)
+
+
+def _save(arguments: argparse.Namespace) -> int:
+    from .launch import save_weights
+
+    print(save_weights(arguments.folder, arguments.model, arguments.out, arguments.step, average=not arguments.last))
+    return 0
+
+
+def _settings(arguments: argparse.Namespace, shares: dict[str, float] | None = None) -> Any:
+    from .config import LinearSchedule, LoraSettings, ObjectSupervision, TuneConfig
+    from .settings import RunSettings
+
+    def told(name: str, default: Any) -> Any:
+        return getattr(arguments, name, default)
+
+    width, _, height = arguments.size.partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise InputError(f"--size {arguments.size!r}: expected WIDTHxHEIGHT, for instance 640x480")
+    steps = told("steps", 1000)
+    step = TuneConfig(
+        lr=told("lr", 3e-5),
+        schedule=LinearSchedule(warm_up=told("warm_up", 100), cycle=told("cycle", 400_000)),
+        ema_rate=None if arguments.no_average else 0.1,
+        time_weight=told("time_weight", "uniform"),
+        text_dropout=told("text_dropout", 0.0),
+        skeleton_dropout=told("skeleton_dropout", 0.0),
+        lora=LoraSettings(arguments.rank, arguments.alpha) if arguments.lora else None,
+        objects=ObjectSupervision(told("object_weight", 0.0), told("release_boost", 1.0), arguments.object_control),
+        gradient_checkpointing=not arguments.no_checkpointing,
+        seed=told("seed", 0),
+    )
+    return RunSettings(
+        step=step, steps=steps, batch=arguments.batch, accumulate=told("accumulate", 1), frames=arguments.frames,
+        size=(int(width), int(height)), domains=shares or {}, balance=told("balance", False),
+        validation=told("validation", 0.0), validate_every=told("validate_every", 100),
+        save_every=told("save_every", 100), data_seed=told("seed", 0),
+    )  # fmt: skip
+
+
+def _dtype(name: str | None, device: str) -> Any:
+    import torch
+
+    wanted = name or ("bf16" if device == "cuda" else "fp32")
+    return torch.bfloat16 if wanted == "bf16" else torch.float32

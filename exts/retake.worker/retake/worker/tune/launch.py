@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From folders on disk to a running `Trainer`, and from its checkpoints to weights that the pipeline loads."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from retake.core.errors import InputError
+from retake.core.export.found import Selection
+from retake.core.files import atomic_directory, read_json, sha256_file, write_json
+from retake.core.progress import CheckCancel, Progress
+
+from ..oscar.pipeline import OscarPipeline
+from ..oscar.planner import free_device_bytes, usable_device
+from . import checkpoints
+from .clips import Clip, find_clips, split
+from .config import LoraSettings, ObjectSupervision, TuneConfig
+from .distributed import join_world, leave_world, replicate, shard
+from .latents import LatentCache
+from .lora import save_adapter
+from .planning import check_fits, plan_training
+from .settings import RunSettings
+from .step import Tuner
+from .trainer import Progressed, Trainer
+
+
+def train(
+    model: Path,
+    data: Sequence[Path],
+    out: Path,
+    settings: RunSettings,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    shard: bool = False,
+    include_sim: bool = False,
+    unverified: bool = False,
+    only_commercial: bool = False,
+    progress: Progress | None = None,
+    cancel: CheckCancel | None = None,
+) -> Progressed:
+    """Train the model of a converted folder on these clips, in as many processes as the launcher started.
+
+    Raises InputError before any work where the data, the settings or the device's memory do not allow it.
+    """
+    target = usable_device(device)
+    wanted = dtype or ("bf16" if target.type == "cuda" else "fp32")
+    selection = Selection(include_sim=include_sim, unverified=unverified, only_commercial=only_commercial)
+    train_clips, held = split(find_clips(data, selection), settings.validation, settings.data_seed)
+    if settings.step.objects.weight or settings.step.objects.control != "none":
+        _need_physics([*train_clips, *held])
+    config = read_json(model / "transformer" / "config.json") if (model / "transformer").is_dir() else None
+    if config is not None and target.type == "cuda":
+        told = {key: value for key, value in config.items() if not key.startswith("_")}
+        plan = plan_training(
+            settings.step, transformer=told, dtype=torch.bfloat16 if wanted == "bf16" else torch.float32,
+            frames=settings.frames, size=settings.size, batch=settings.batch,
+        )  # fmt: skip
+        if not shard:  # a sharded run needs less on each card, by a share that depends on the number of cards
+            check_fits(plan, free_device_bytes(target), str(target))
+    pipe = OscarPipeline.from_pretrained(
+        model, torch_dtype=torch.bfloat16 if wanted == "bf16" else torch.float32, lazy_text_encoder=True
+    )
+    pipe.enable_prompt_cache(out / "prompts")
+    world = join_world(target)
+    try:
+        return _train(pipe, target, world, shard, out, settings, train_clips, held, progress, cancel)
+    finally:
+        leave_world()
+
+
+def _train(
+    pipe: OscarPipeline, target: torch.device, world: Any, sharded: bool, out: Path, settings: RunSettings,
+    clips: list[Clip], held: list[Clip], progress: Progress | None, cancel: CheckCancel | None,
+) -> Progressed:  # fmt: skip
+    base = pipe.model_revision
+    vae_file = next((pipe._folder / "vae").glob("*.safetensors")) if pipe._folder else None  # pyright: ignore
+    vae_id = sha256_file(vae_file)[:16] if vae_file else base
+    pipe.vae.to(target)
+    cache = LatentCache(pipe.vae, vae_id, out / "latents", settings.size, settings.fit, settings.step.objects)
+    texts = {clip.caption: pipe.encode_prompt(clip.caption).embeds for clip in (*clips, *held)}
+    transformer = pipe.transformer.to(target)
+    torch.manual_seed(settings.step.seed)  # adapters and the object embedding start from it
+    if settings.step.objects.control == "embed" and not transformer.config["object_channels"]:
+        transformer.add_object_embed(transformer.config["in_channels"])
+    if sharded:
+        shard(transformer, world)
+    tuner = Tuner(transformer, settings.step)
+    if not sharded:
+        replicate(tuner.optimizer.parameters, world)
+    trainer = Trainer(
+        tuner, settings, out, cache=cache, text_of=lambda caption: texts[caption], train=clips, validation=held,
+        base=base, world=world,
+    )  # fmt: skip
+    if world.is_main:
+        write_json(out / "model.json", {"base": base, "terms": trainer.terms, "settings": settings.to_json()})
+        cache.prepare(trainer.sampler.choices, progress, cancel)
+    world.wait()
+    pipe.vae.to("cpu")  # every window is on disk: the card is the transformer's
+    return trainer.run(progress, cancel)
+
+
+def _need_physics(clips: Sequence[Clip]) -> None:
+    without = [clip for clip in clips if clip.physics() is None]
+    if without:
+        raise InputError(
+            f"object supervision is on and {len(without)} of {len(clips)} clips have no physics (the first: "
+            f"{without[0].caption!r}, {without[0].domain}); leave them out, or set the object weight to 0"
+        )
+
+
+def save_weights(folder: Path, model: Path, out: Path, step: int | None = None, *, average: bool = True) -> str:
+    """A checkpoint as a LoRA folder (adapters) or as a whole model folder; one line about it.
+
+    Raises InputError where there is no such checkpoint or the base weights are others; nothing is overwritten.
+    """
+    if out.exists():
+        raise InputError(f"{out} exists already; choose another --out")
+    found = checkpoints.find(folder / "checkpoints")
+    chosen = next((c for c in reversed(found) if step in (None, c.step)), None)
+    if chosen is None:
+        raise InputError(
+            f"{folder} has checkpoints of steps {[c.step for c in found] or '(none)'}; {step} is none of them"
+        )
+    pipe = OscarPipeline.from_pretrained(model, lazy_text_encoder=True)
+    if pipe.model_revision != chosen.state["base"]:
+        raise InputError(
+            f"{chosen.path} was trained from base {chosen.state['base']}, {model} is {pipe.model_revision}; give the same base"
+        )
+    told = chosen.state["settings"]["step"]
+    lora = None if told["lora"] is None else LoraSettings(**{**told["lora"], "targets": tuple(told["lora"]["targets"])})
+    if told["objects"]["control"] == "embed" and not pipe.transformer.config["object_channels"]:
+        pipe.transformer.add_object_embed(pipe.transformer.config["in_channels"])
+    tuner = Tuner(
+        pipe.transformer, TuneConfig(lora=lora, objects=ObjectSupervision(**told["objects"]), ema_rate=told["ema_rate"])
+    )
+    checkpoints.restore(tuner, chosen)
+    weights: dict[str, Tensor] = tuner.optimizer.ema if average and tuner.optimizer.ema else tuner.optimizer.masters  # pyright: ignore
+    provenance = {key: chosen.state[key] for key in ("base", "data_sha256", "terms", "settings", "step")}
+    with atomic_directory(out) as temporary:
+        if lora is not None and told["objects"]["control"] != "embed":
+            save_adapter(pipe.transformer, temporary, dict(weights))
+        else:
+            _save_model(pipe, model, temporary, weights, fuse=lora is not None)
+        write_json(temporary / "tuned.json", {**provenance, "average": bool(average and tuner.optimizer.ema)})
+    return f"{out}: step {chosen.step} of {folder}, terms: {'; '.join(chosen.state['terms'])}"
+
+
+def _save_model(pipe: OscarPipeline, model: Path, folder: Path, weights: dict[str, Tensor], *, fuse: bool) -> None:
+    """The base folder with these weights in place of its own (adapters fused in)."""
+    with torch.no_grad():
+        for name, parameter in pipe.transformer.named_parameters():
+            if name in weights:
+                parameter.copy_(weights[name])
+    if fuse:
+        pipe.fuse_lora()
+        pipe.unload_lora_weights()
+    shutil.copytree(model, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("transformer"))
+    pipe.transformer.save_pretrained(folder / "transformer")
+    record = folder / "conversion.json"
+    told = read_json(record) if record.is_file() else {}
+    digest = sha256_file(next((folder / "transformer").glob("*.safetensors")))[:16]
+    write_json(record, {**told, "revision": digest, "tuned_from": told.get("revision")})
