@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`retake tune plan | run | stop | save`. Errors are RetakeErrors; the caller prints them."""
+"""`retake tune plan | run | stop | save | eval`. Errors are RetakeErrors; the caller prints them."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_run(commands)
     _add_stop(commands)
     _add_save(commands)
+    _add_eval(commands)
     arguments = parser.parse_args(argv)
     with dependencies():
         return arguments.go(arguments)
@@ -169,6 +170,45 @@ def _save(arguments: argparse.Namespace) -> int:
     from .launch import save_weights
 
     print(save_weights(arguments.folder, arguments.model, arguments.out, arguments.step, average=not arguments.last))
+    return 0
+
+
+def _add_eval(commands: Any) -> None:
+    parser = commands.add_parser("eval", help="did it help? base and tuned weights on the same first frames and seeds")
+    parser.add_argument("base", type=Path, help="a converted folder")
+    parser.add_argument("tuned", type=Path, help="what `retake tune save` wrote: a LoRA or a model folder")
+    parser.add_argument(
+        "--episodes", nargs="+", type=Path, required=True, metavar="RUN", help="run folders with variants"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="takes, verdicts, eval.json, eval.html")
+    parser.add_argument("--seeds", default="42", help="comma-separated")
+    parser.add_argument("--frames", type=int, default=81, help="of each take (0: all)")
+    parser.add_argument("--steps", type=int, default=35)
+    parser.add_argument("--device", default="")
+    parser.set_defaults(go=_eval)
+
+
+def _eval(arguments: argparse.Namespace) -> int:
+    from .evaluate import evaluate
+    from .launch import eval_backends, training_episodes
+
+    try:
+        seeds = [int(seed) for seed in arguments.seeds.split(",")]
+    except ValueError:
+        raise InputError(f"--seeds {arguments.seeds!r}: expected whole numbers such as 1,2,3") from None
+    backends = eval_backends(arguments.base, arguments.tuned, arguments.device)
+    summary = evaluate(
+        backends, arguments.episodes, arguments.out, seeds=seeds, frames=arguments.frames,
+        trained_on=training_episodes(arguments.tuned), settings={"steps": arguments.steps}, progress=Bar("evaluating"),
+        cancel=Stop().check,
+    )  # fmt: skip
+    for row in summary["rows"]:
+        if row["group"] == "all":
+            print(f"{row['name']:<28}{row['base']:10.4g}{row['tuned']:10.4g}  gain {row['gain']:+.4g} "
+                  f"[{row['low']:+.3g}, {row['high']:+.3g}]  p {row['p']:.3f}  n {row['pairs']}")  # fmt: skip
+    if summary["arm_follows_worse"]:
+        print(f"the arm follows WORSE: {', '.join(summary['arm_follows_worse'])}")
+    print(f"{arguments.out / 'eval.html'}")
     return 0
 
 

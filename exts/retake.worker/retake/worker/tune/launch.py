@@ -142,7 +142,7 @@ def save_weights(folder: Path, model: Path, out: Path, step: int | None = None, 
     )
     checkpoints.restore(tuner, chosen)
     weights: dict[str, Tensor] = tuner.optimizer.ema if average and tuner.optimizer.ema else tuner.optimizer.masters  # pyright: ignore
-    provenance = {key: chosen.state[key] for key in ("base", "data_sha256", "terms", "settings", "step")}
+    provenance = {key: chosen.state[key] for key in ("base", "data_sha256", "terms", "settings", "step", "episodes")}
     with atomic_directory(out) as temporary:
         if lora is not None and told["objects"]["control"] != "embed":
             save_adapter(pipe.transformer, temporary, dict(weights))
@@ -167,3 +167,35 @@ def _save_model(pipe: OscarPipeline, model: Path, folder: Path, weights: dict[st
     told = read_json(record) if record.is_file() else {}
     digest = sha256_file(next((folder / "transformer").glob("*.safetensors")))[:16]
     write_json(record, {**told, "revision": digest, "tuned_from": told.get("revision")})
+
+
+def eval_backends(base: Path, tuned: Path, device: str = "") -> dict[str, Any]:
+    """The two models as video backends; `tuned` is a LoRA folder on top of `base`, or a model folder of its own.
+
+    Raises InputError where the LoRA was trained from other base weights.
+    """
+    from ..backends.oscar import OscarBackend
+
+    first = OscarBackend(model=str(base), device=device)
+    if (tuned / "model_index.json").is_file():
+        return {"base": first, "tuned": OscarBackend(model=str(tuned), device=device)}
+    record = tuned / "tuned.json"
+    if not record.is_file():
+        raise InputError(f"{tuned} is neither a model folder nor a LoRA folder written by `retake tune save`")
+    told = read_json(record)
+    if told["base"] != first.revision:
+        raise InputError(
+            f"{tuned} was trained from base {told['base']}, {base} is {first.revision}; give the same base"
+        )
+    weights = next(tuned.glob("*.safetensors"))
+    second = OscarBackend(model=str(base), device=device, revision=f"{first.revision}+{sha256_file(weights)[:16]}")
+    second.pipeline.load_lora_weights(tuned)
+    second.pipeline.fuse_lora()
+    second.pipeline.unload_lora_weights()
+    return {"base": first, "tuned": second}
+
+
+def training_episodes(tuned: Path) -> list[str]:
+    """Source episodes that a saved LoRA or model was trained on."""
+    record = tuned / "tuned.json"
+    return list(read_json(record).get("episodes", [])) if record.is_file() else []

@@ -72,6 +72,7 @@ class Trainer:
         self.validation = list(validation)
         self.data_sha256 = sha256_json(sorted({c.clip.uid for c in self.sampler.choices}))
         self.terms = sorted({c.clip.terms for c in self.sampler.choices})
+        self.episodes = sorted({c.clip.episode for c in self.sampler.choices})
         self._text: dict[str, Tensor] = {}
 
     # -- the loop -----------------------------------------------------------------------------------------------------
@@ -200,7 +201,12 @@ class Trainer:
     def _save(self, step: int) -> None:
         parts = checkpoints.capture(self.tuner)  # gathers shards: every process takes part
         if self.world.is_main:
-            state = {**self._identity(), "iteration": self.tuner.optimizer.iteration, "terms": self.terms}
+            state = {
+                **self._identity(),
+                "iteration": self.tuner.optimizer.iteration,
+                "terms": self.terms,
+                "episodes": self.episodes,
+            }
             folder = self.folder / "checkpoints"
             checkpoints.save(folder, step, parts, state)
             checkpoints.prune(folder, self.settings.keep)
