@@ -80,6 +80,7 @@ def new_stage(path: Path, root: str) -> Usd.Stage:
     UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.z)
     UsdGeom.SetStageMetersPerUnit(stage, 1.0)
     UsdPhysics.SetStageKilogramsPerUnit(stage, 1.0)
+    stage.SetTimeCodesPerSecond(60.0)  # isaac-sim.sh steps its timeline by them; 24 where none are authored
     stage.SetDefaultPrim(UsdGeom.Xform.Define(stage, root).GetPrim())
     stage.GetRootLayer().customLayerData = {"licence": "Apache-2.0"}
     return stage

@@ -490,6 +490,61 @@ def collect(sources: Sources) -> dict[str, list[Fact]]:
                 "usage" if version != "4.2" else "unverified",
             )
 
+    # What a recording asks of the timeline and the stage beside Play, Pause and Stop.
+    timeline_calls = (
+        ("commit", "()", ("timeline.commit()", "timeline.commit()")),
+        ("get_current_time", "()", ("timeline.get_current_time()", "timeline.get_current_time()")),
+        ("get_end_time", "()", ("timeline.get_end_time()", "timeline.get_end_time()")),
+        ("set_looping", "(looping)", (".set_looping(", "timeline.set_looping(")),
+        ("is_looping", "()", (None, "timeline.is_looping()")),
+        ("get_time_codes_per_seconds", "()", ("get_time_codes_per_seconds()", "get_time_codes_per_seconds()")),
+    )
+    for name, signature, patterns in timeline_calls:
+        for (version, tag), pattern in zip(new.items(), patterns, strict=True):
+            if pattern is None:
+                noted((version,), f"omni.timeline.ITimeline.{name}", "method", signature, "as 6.x", "", 0, "unverified")
+                continue
+            path, line = sources.find(tag, pattern)
+            add(version, f"omni.timeline.ITimeline.{name}", "method", signature, f"{sim} {tag}", path, line, "usage")
+        noted(old, f"omni.timeline.ITimeline.{name}", "method", signature, "as 5.1", "", 0, "unverified")
+    for module, source, names in (
+        ("omni.usd", "typings/omni/usd/_usd.pyi", ("get_stage_url", "get_stage_loading_status", "can_open_stage")),
+        ("omni.kit.app", "typings/omni/kit/app/_app.pyi", ("is_app_ready", "is_running")),
+    ):
+        owner = "UsdContext" if module == "omni.usd" else "IApp"
+        python(typings, "typings", "work-r-labs/isaacsim_typings_5", source, module, *(f"{owner}.{n}" for n in names))
+        for name in names:
+            fact = next(f for f in out["5.1"] if f.name == f"{module}.{owner}.{name}")
+            noted(("6.x", *old), fact.name, fact.kind, fact.signature, fact.source, fact.path, fact.line, "unverified")
+    # Engine-neutral physics steps: the one hook where omni.physx is switched off (Newton).
+    path, line = sources.find("v6.0.1", "omni.physics.core.get_physics_simulation_interface(")
+    add(
+        "6.x",
+        "omni.physics.core.get_physics_simulation_interface",
+        "function",
+        "()",
+        f"{sim} v6.0.1",
+        path,
+        line,
+        "usage",
+    )
+    path, line = sources.find("v6.0.1", "_physics_sim_interface.subscribe_physics_on_step_events(")
+    signature = "(pre_step, order, on_update)"
+    name = "omni.physics.core.PhysicsSimulation.subscribe_physics_on_step_events"
+    add("6.x", name, "method", signature, f"{sim} v6.0.1", path, line, "usage")
+    # The World that scripts step themselves; Retake only wraps `reset`, and asks for the rendering interval.
+    for version, tag in new.items():
+        where = context if version == "6.x" else old_context
+        for name in ("reset", "get_rendering_dt", "step", "is_playing", "play", "stop"):
+            signature, line, _ = sources.python("isaacsim", tag, where, f"SimulationContext.{name}")
+            full = f"isaacsim.core.api.World.{name}"
+            add(version, full, "method", signature, f"{sim} {tag}", where, line, "source")
+    for version, module in (("4.5", "isaacsim.core.api"), ("4.2", "omni.isaac.core")):
+        for fact in [f for f in out["5.1"] if f.name.startswith("isaacsim.core.api.World.")]:
+            name = fact.name.replace("isaacsim.core.api", module)
+            noted((version,), name, fact.kind, fact.signature, fact.source, fact.path, fact.line, "unverified")
+    python({"6.x": "v6.0.1"}, "isaacsim", sim, f"{impl}/simulation_manager.py", manager, "SimulationManager.step")
+
     # omni.replicator.core: the Python sources carry Apache-2.0 headers and ship inside Isaac Sim only.
     for name, signature, line in (
         ("Writer.initialize", "(**kwargs)", 405),
@@ -542,6 +597,11 @@ def collect(sources: Sources) -> dict[str, list[Fact]]:
             where = GENERATION if name.endswith("NEXT_UPDATE") else RECORDER
             usage({version: tag}, full, "function", signature, where, pattern)
         noted(old, full, "function", signature, f"{sim} v5.1.0", RECORDER, 0, "unverified")
+    step = "(rt_subframes=-1, pause_timeline=True, delta_time=None, wait_for_render=True)"
+    for version, tag in new.items():
+        path, line = sources.find(tag, "rep.orchestrator.step(")
+        add(version, "omni.replicator.core.orchestrator.step", "function", step, f"{sim} {tag}", path, line, "usage")
+    noted(old, "omni.replicator.core.orchestrator.step", "function", step, "as 5.1", "", 0, "unverified")
     for version in VERSIONS:
         how = "usage" if version in new else "unverified"
         noted(

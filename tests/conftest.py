@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import os
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,3 +34,33 @@ def nobody_reaps() -> Iterator[None]:
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
+
+
+APPLICATIONS = ("base", "full", "python", "newton", "lab")
+FOR_APPLICATIONS = ("test_isaac_", "test_ui_panel")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests on the fake Isaac Sim run for every application of it at full counts, and for one of them, in turn, otherwise."""
+    if not metafunc.module.__name__.startswith(FOR_APPLICATIONS) or metafunc.definition.get_closest_marker(
+        "any_application"
+    ):
+        return
+    if os.environ.get("RETAKE_FULL") == "1":
+        chosen = APPLICATIONS
+    else:
+        chosen = (APPLICATIONS[zlib.crc32(metafunc.definition.nodeid.encode()) % len(APPLICATIONS)],)
+    metafunc.parametrize("application", chosen, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def application(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The application that FakeKit is in this test (fakes.profiles); a version that has no such is its smallest."""
+    if not hasattr(request, "param"):
+        yield ""
+        return
+    from fakes import kit
+
+    kit.APPLICATION = request.param
+    yield request.param
+    kit.APPLICATION = kit.DEFAULT

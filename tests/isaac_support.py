@@ -21,7 +21,7 @@ from retake.core.episode import Episode
 from retake.isaac.live_capture import LiveCapture
 from retake.isaac.request import CaptureRequest
 
-VERSIONS = ("4.2", "4.5", "5.1", "6.x")
+VERSIONS = ("4.2", "4.5", "5.0", "5.1", "6.x")
 _MOTIONS: dict[Any, Motion] = {}
 
 
@@ -30,11 +30,17 @@ def motion(**options: Any) -> Motion:
     key = tuple(sorted(options.items()))
     if key not in _MOTIONS:
         _MOTIONS[key] = random_motion(make_stage(**options), 400, seed=len(_MOTIONS))
+    _MOTIONS[key].stage.GetSessionLayer().Clear()  # what another test left there
     return _MOTIONS[key]
 
 
 def request(folder: Path | str, **changes: Any) -> CaptureRequest:
     return CaptureRequest(**{"output": str(folder), "width": 32, "height": 24, "task": "test", **changes})
+
+
+def has_contacts(kit: FakeKit) -> bool:
+    """Whether this application reports contacts at all."""
+    return kit.profile.application not in ("newton", "lab")
 
 
 def finished(capture: LiveCapture, kit: FakeKit) -> Episode:
@@ -58,6 +64,8 @@ def check_exact(episode: Episode, source: Motion, stride: int, *, contacts: bool
         for channel, table, factor in (
             ("position", source.q, scale), ("velocity", source.dq, scale), ("effort", source.effort, effort),
         ):  # fmt: skip
+            if channel == "effort" and channel not in episode.header.joint_channels:
+                continue  # an engine that measures none
             expected = table[index][rows].astype(np.float64) * factor
             assert np.array_equal(episode.joint(name, channel), expected), f"{channel} of {name}"
         following = source.target[index][np.array(rows) + 1].astype(np.float64) * scale

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retake.core.capture import FramePairer, PairedFrame, PairingError, StateSample, stride_of, time_key
-from retake.core.capture.pairing import is_before, key_of_seconds
+from retake.core.capture.pairing import SAME_TIME_US, is_before, key_of_seconds
 from retake.core.errors import InputError
 
 DT = 1 / 60
@@ -17,6 +17,11 @@ DT = 1 / 60
 
 def state(step: int, key: tuple[int, int] | None = None) -> StateSample:
     return StateSample(key or time_key(step, 60), step * DT, step, f"state {step}")
+
+
+def shifted(key: tuple[int, int], us: int) -> tuple[int, int]:
+    """A time on a clock that is some microseconds beside."""
+    return time_key(key[0] * 1_000_000 + us * key[1], key[1] * 1_000_000)
 
 
 @given(st.integers(-(10**9), 10**9), st.integers(1, 10**6), st.integers(1, 10**4))
@@ -32,12 +37,19 @@ def test_order_of_keys_is_the_order_of_times(a: int, b: int) -> None:
 
 @given(
     seed=st.integers(0, 2**32 - 1), stride=st.integers(1, 9), substeps=st.integers(1, 3), cameras=st.integers(1, 3),
-    frames=st.integers(1, 25), pauses=st.booleans(), shared_key=st.booleans(),
+    frames=st.integers(1, 25), pauses=st.booleans(), shared_key=st.booleans(), beside_us=st.integers(0, SAME_TIME_US),
 )  # fmt: skip
 def test_every_frame_is_paired_with_the_state_of_its_own_time(
-    seed: int, stride: int, substeps: int, cameras: int, frames: int, pauses: bool, shared_key: bool
+    seed: int,
+    stride: int,
+    substeps: int,
+    cameras: int,
+    frames: int,
+    pauses: bool,
+    shared_key: bool,
+    beside_us: int,
 ) -> None:
-    """Random lag, camera order, sub-steps, repeats, early and idle frames, ticks of every camera."""
+    """Random lag, camera order, sub-steps, repeats, early and idle frames, ticks of every camera, a second clock."""
     rng = np.random.default_rng(seed)
     stride *= substeps
     names = [f"cam{i}" for i in range(cameras)]
@@ -66,7 +78,7 @@ def test_every_frame_is_paired_with_the_state_of_its_own_time(
                     rng.shuffle(who)
                     for part in [who] if rng.random() < 0.5 else [[w] for w in who]:
                         views = {w: (w, shown_step) for w in part}
-                        out += pairer.offer(key_shown, views)
+                        out += pairer.offer(shifted(key_shown, int(rng.integers(-beside_us, beside_us + 1))), views)
                         if rng.random() < 0.1:
                             out += pairer.offer(key_shown, views)
     for key_shown, shown_step, who in pipeline:
@@ -101,6 +113,37 @@ def file_many(pairer: FramePairer, steps: range, *, offer: bool = False) -> None
 def test_a_frame_between_two_states_is_refused_not_rounded() -> None:
     with pytest.raises(PairingError, match="no physics state has the time"):
         fed(1, 2, 3).offer(time_key(5, 120), {"a": 0})
+
+
+@given(us=st.integers(-6, 6), step=st.integers(1, 5))
+def test_a_second_clock_may_be_two_microseconds_beside_and_no_more(us: int, step: int) -> None:
+    pairer = FramePairer(["a"], 60, DT)
+    for number in range(1, 6):
+        pairer.file(state(number))
+    key = shifted(time_key(step, 60), us)
+    if abs(us) <= SAME_TIME_US:
+        out = pairer.offer(key, {"a": "x"}) + pairer.finish()
+        assert [frame.state.step for frame in out] == [step]
+    elif us < 0 and step == 1:
+        assert pairer.offer(key, {"a": "x"}) == []  # of before the first state
+    else:
+        with pytest.raises(PairingError, match="no physics state has the time"):
+            pairer.offer(key, {"a": "x"})
+
+
+@given(apart_us=st.integers(1, 9), at_us=st.integers(-4, 13))
+def test_a_frame_that_two_states_lie_beside_is_refused_not_guessed(apart_us: int, at_us: int) -> None:
+    dt = apart_us / 1e6
+    pairer = FramePairer(["a"], 1e6 / apart_us, dt)
+    for number in (0, 1):
+        pairer.file(StateSample(time_key(number * apart_us, 1_000_000), number * dt, number, number))
+    near = [n for n in (0, 1) if abs(at_us - n * apart_us) <= SAME_TIME_US]
+    if len(near) == 2:
+        with pytest.raises(PairingError, match="may show the states of"):
+            pairer.offer(time_key(at_us, 1_000_000), {"a": "x"})
+    elif len(near) == 1:
+        (frame,) = pairer.offer(time_key(at_us, 1_000_000), {"a": "x"}) + pairer.finish()
+        assert frame.state.payload == near[0]
 
 
 def test_a_frame_of_the_future_is_refused() -> None:

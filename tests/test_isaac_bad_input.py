@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from fakes.kit import FakeKit
 from fakes.stage import make_stage, random_motion, session_is_clean
-from isaac_support import motion, request
+from isaac_support import check_exact, finished, motion, request
 from pxr import Usd, UsdGeom, UsdPhysics
 
 from retake.core.episode import EpisodeWriter, open_episode
@@ -38,7 +38,7 @@ def is_untouched(kit: FakeKit) -> bool:
     return (
         kit.products == [] and kit.writers == [] and kit.post_step == {} and session_is_clean(kit.motion.stage)
         and kit.settings["/omni/replicator/captureOnPlay"] is True
-        and kit.settings["/exts/isaacsim.core.throttling/enable_async"] is True
+        and kit.changed_settings() == {}
     )  # fmt: skip
 
 
@@ -136,14 +136,46 @@ def test_a_frame_rate_that_does_not_divide_ends_with_the_valid_ones(tmp_path: Pa
         assert is_untouched(kit)
 
 
-def test_asynchronous_rendering_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["live", "stepped"])
+@pytest.mark.parametrize(
+    "path", ["/app/asyncRendering", "/app/asyncRenderingLowLatency", "/omni/replicator/asyncRendering"]
+)
+def test_asynchronous_rendering_is_off_while_recording_and_put_back(path: str, mode: str, tmp_path: Path) -> None:
     with FakeKit("6.x", motion()) as kit:
-        kit.settings["/app/asyncRendering"] = True
+        kit.settings[path] = kit._settings_at_start[path] = True
+        capture = LiveCapture(request(tmp_path / "e", mode=mode, frames=5))
+        capture.start()
+        assert kit.settings[path] is False
+        if mode == "stepped":
+            asyncio.run(drive_stepped(capture))
+        else:
+            kit.play()
+            kit.update(50)
+        check_exact(finished(capture, kit), kit.motion, 4)
+        kit.stop()
+        kit.update(20)
+        assert is_untouched(kit)
+
+
+@pytest.mark.parametrize("recording", [True, False])
+def test_an_extension_that_switches_asynchronous_rendering_on_ends_the_recording(
+    recording: bool, tmp_path: Path
+) -> None:
+    with FakeKit("6.x", motion()) as kit:
         capture = LiveCapture(request(tmp_path / "e"))
         capture.start()
         kit.play()
+        if recording:
+            kit.update(40)
+        stubborn = lambda event: kit.settings.__setitem__("/app/asyncRendering", True)  # noqa: E731
+        kit.update_callbacks.insert(0, stubborn)
+        kit.update(90)
+        kit.update_callbacks.remove(stubborn)
         end(capture, kit)
-        assert "asynchronous rendering is on" in capture.status.message
+        assert capture.status.phase is Phase.FAILED
+        assert "switched asynchronous rendering on" in capture.status.message
+        if recording:
+            check_exact(open_episode(tmp_path / "e"), kit.motion, 4)
 
 
 @pytest.mark.parametrize("version", ["4.5", "5.1", "6.x"])

@@ -7,13 +7,17 @@
 
 What it imitates: post-step events with the state of that step; a renderer that delivers frames late and in order; the
 rational frame times of each version (app update in 5.1, simulation time in 6.x, a look-up in 4.5 and 4.2); tensor
-buffers reused by every call; views that die at Stop; cameras with tick rates of their own; capture on play.
+buffers reused by every call; views that die at Stop; cameras with tick rates of their own; capture on play. How an
+application starts and what its other extensions do is its profile (profiles.py): asynchronous rendering that throttling and
+Replicator switch, a timeline that is changed with the next update or at `commit`, steps by the stage's time codes, a second
+clock, a new stage after start, an engine that lacks getters.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,11 +25,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from pxr import Usd
 
+from fakes.modules import build_modules
+from fakes.profiles import DEFAULT, profile
 from fakes.stage import Motion, camera_params
-from fakes.strict import Strict, StrictModule, facts
+from fakes.strict import ours
 
-PREFIXES = ("omni", "carb", "isaacsim", "pxr.PhysicsSchemaTools")
+APPLICATION = DEFAULT
+"""The application that FakeKit is unless told otherwise; a test runs for one after another (conftest.py)."""
 
 
 @dataclass
@@ -47,6 +55,7 @@ class Options:
 
     physics_dt_s: float = 1 / 60
     substeps: int = 1
+    """Physics steps per update where the application does not step by the stage's time codes."""
     lag: int | Callable[[int], int] = 2
     """Updates between rendering and delivery; a function of the update number for a varying lag (order is kept)."""
     ticks: dict[str, int] = field(default_factory=dict)
@@ -60,25 +69,63 @@ class Options:
     """Faults: what Replicator hands over instead."""
     state_filter: Callable[[int], int] | None = None
     """Faults: which row the tensors show after a step."""
+    time_codes_per_second: float = 0.0
+    """Of the stage; 0 = as many as give `substeps` physics steps per update."""
+    end_time_s: float = float("inf")
+    """Of the timeline."""
+    starting: bool = False
+    """Whether the application has just been started: a full one opens a new stage after an update."""
+    loading_updates: int = 0
+    """Updates for which an opened stage is still loading."""
+    unsaved: bool = False
+    """Whether the open stage has unsaved changes."""
+    replicator_owns_async: bool = True
+    """Whether Replicator switches asynchronous rendering off while a writer is attached (not to be seen from outside)."""
+    held_shows: Callable[[int], int] | None = None
+    """Faults: which row `step` renders while the simulation stands still."""
+    refuses_detach_in_update: bool = False
+    """Faults: a writer cannot be detached inside an update."""
+    thread_per_frame: bool = False
+    """Faults: `write` is called on another thread."""
+    silent_steps: tuple[str, ...] = ()
+    """Faults: post-step hooks ("manager", "core", "physx") that take a callback and never call it."""
+
+
+class Nothing:
+    """What a new, empty stage moves like."""
+
+    def __init__(self) -> None:
+        self.stage = Usd.Stage.CreateInMemory()
+        self.robots: tuple[Any, ...] = ()
+        self.object_paths: tuple[str, ...] = ()
+        self.steps = 1 << 30
 
 
 class FakeKit:
     """One application with one stage."""
 
-    def __init__(self, version: str, motion: Motion, **options: Any) -> None:
+    def __init__(self, version: str, motion: Any, application: str | None = None, **options: Any) -> None:
+        """`application`: one of fakes.profiles; None = the one that the test is run for."""
         self.version, self.motion, self.options = version, motion, Options(**options)
+        self.profile = profile(version, application or APPLICATION)
         self.settings: dict[str, Any] = {
             "/omni/replicator/captureOnPlay": True,
-            "/app/asyncRendering": False,
-            "/app/settings/fabricDefaultStageFrameHistoryCount": 3,
-            "/exts/isaacsim.core.throttling/enable_async": True,
+            "/app/player/playSimulations": True,
+            **self.profile.settings,
         }
+        self.missing_getters = set(self.profile.behaviour("missing_getters", ()))
+        if not self.profile.behaviour("contacts_processed", True):
+            self.settings["/physics/disableContactProcessing"] = True
         self.update_number = 0
         self.step = 0
         self.time_s = 0.0
-        self.playing = self.stopped = False
+        self.timeline_s = 0.0
+        self.looping = True
+        self.playing = False
         self.stopped = True
         self.generation = 0
+        self.stage_url = ""
+        self.loading = 0
         self.pipeline: deque[Frame] = deque()
         self.post_step: dict[int, Any] = {}
         self.timeline_callbacks: list[tuple[int, Any, Any]] = []
@@ -94,16 +141,30 @@ class FakeKit:
         self.loops: list[asyncio.AbstractEventLoop] = []
         self.exit_code: int | None = None
         """What the application closed with."""
-        self.in_step = False
+        self.vetoed = 0
+        """How often an unsaved stage kept the application from quitting."""
+        self.in_step = self.in_update = False
         self.sim_time_of: dict[tuple[int, int], float] = {}
         self.wanted: set[int] = set()
         self._next_id = 0
         self._saved: dict[str, Any] = {}
+        self._requests: list[Callable[[], None]] = []
+        self._steps_due = 0.0
+        self._async_now = False
+        """Whether the renderer runs asynchronously; it follows the settings an update later."""
+        self._later: list[tuple[int, Callable[[], None]]] = []
+        self._replicator_before: dict[str, Any] = {}
+        if self.throttles:
+            self._set_async(True)
+            self._async_now = True
+        self._settings_at_start = dict(self.settings)
+        if self.options.starting and (after := self.profile.behaviour("new_stage_after_updates")):
+            self.at(after, lambda: self.show(Nothing(), ""))
 
     # -- the application --------------------------------------------------------------------------------------------
 
     def __enter__(self) -> FakeKit:
-        self._saved = {n: m for n, m in sys.modules.items() if _ours(n)}
+        self._saved = {n: m for n, m in sys.modules.items() if ours(n)}
         for name in self._saved:
             del sys.modules[name]
         sys.modules.update(build_modules(self))
@@ -119,33 +180,107 @@ class FakeKit:
         stops.STOPS.uninstall()
         writer.writer_class.cache_clear()
         delivery.delivery_class.cache_clear()
-        for name in [n for n in sys.modules if _ours(n)]:
+        for name in [n for n in sys.modules if ours(n)]:
             del sys.modules[name]
         sys.modules.update(self._saved)
 
     def update(self, times: int = 1) -> None:
-        """Application updates: physics, rendering, delivery, callbacks."""
+        """Application updates: the timeline's requests, physics, rendering, delivery, callbacks."""
         for _ in range(times):
-            self.update_number += 1
-            if self.playing:
-                for _ in range(self.options.substeps):
-                    self._physics_step()
-            self._render()
+            self._update(physics=bool(self.settings["/app/player/playSimulations"]))
+
+    def update_without_physics(self) -> None:
+        """An update in which the simulation stands still."""
+        self._update(physics=False)
+
+    def _update(self, physics: bool) -> None:
+        self.update_number += 1
+        self.commit()
+        self.in_update = True
+        try:
+            if self.playing and physics:
+                self._advance()
+            self.render()
             self._deliver()
             for callback in list(self.update_callbacks):
                 callback(SimpleNamespace(payload={}))
+        finally:
+            self.in_update = False
+        self._async_now = bool(self.settings.get("/app/asyncRendering"))
+        self.loading = max(0, self.loading - 1)
+        due = [call for number, call in self._later if number <= self.update_number]
+        self._later = [entry for entry in self._later if entry[0] > self.update_number]
+        for call in due:
+            call()
+
+    def at(self, updates: int, call: Callable[[], None]) -> None:
+        """Do something after so many updates."""
+        self._later.append((self.update_number + updates, call))
+
+    def show(self, motion: Any, url: str) -> None:
+        """Another stage is open from now on."""
+        self.stop()
+        self.motion, self.stage_url = motion, url
+        self.generation += 1
+        self.loading = self.options.loading_updates
+
+    @property
+    def ready(self) -> bool:
+        """Whether the application says that it has started."""
+        return not self.options.starting or self.update_number > 5
+
+    def post_quit(self, return_code: int = 0) -> None:
+        """Leave, unless an unsaved stage asks first."""
+        asks = any(
+            self.settings.get(f"/app/file/{name}") is False for name in ("ignoreUnsavedStage", "ignoreUnsavedOnExit")
+        )
+        if self.options.unsaved and asks and self.profile.behaviour("unsaved_stage_vetoes_quit"):
+            self.vetoed += 1
+            return
+        self.settings["quit"] = return_code
+
+    def changed_settings(self) -> dict[str, Any]:
+        """Settings that are not as the application would have them now; its own switching of asynchronous rendering apart."""
+        wanted = dict(self._settings_at_start)
+        if self.throttles:
+            wanted |= dict.fromkeys(("/app/asyncRendering", "/app/asyncRenderingLowLatency"), not self.playing)
+        return {k: v for k, v in self.settings.items() if k.startswith("/") and v != wanted.get(k)}
+
+    # -- the timeline -----------------------------------------------------------------------------------------------
+
+    def request(self, change: Callable[[], None]) -> None:
+        """A script's play, pause or stop: done with the next update, or at `commit`."""
+        if self.profile.behaviour("timeline_is_deferred"):
+            self._requests.append(change)
+        else:
+            change()
+
+    def commit(self) -> None:
+        """Do what was requested."""
+        requests, self._requests = self._requests, []
+        for change in requests:
+            change()
 
     def play(self) -> None:
         """Press Play."""
+        if self.playing:
+            return
         if self.stopped:
             self.generation += 1
         self.playing, self.stopped = True, False
+        if self.throttles:
+            off = lambda: self._set_async(False) if self.playing and self.throttles else None  # noqa: E731
+            if self.profile.behaviour("throttling") == "at once":
+                off()
+            else:
+                self.at(1, off)
         self._timeline(0)
 
     def pause(self) -> None:
         """Press Pause."""
         if self.playing:
             self.playing = False
+            self._async_back()
             self._timeline(1)
 
     def stop(self) -> None:
@@ -153,40 +288,113 @@ class FakeKit:
         if self.stopped:
             return
         self.playing, self.stopped = False, True
-        self.step, self.time_s = 0, 0.0
+        self.step, self.time_s, self.timeline_s = 0, 0.0, 0.0
+        self._steps_due = 0.0
         self.generation += 1
+        self._async_back()
         self._timeline(2)
+
+    @property
+    def time_codes_per_second(self) -> float:
+        """Of the stage."""
+        own = 1 / (self.options.physics_dt_s * self.options.substeps)
+        return self.options.time_codes_per_second or own
 
     @property
     def row(self) -> int:
         """Row of the motion that the current state is."""
         return self.step % self.motion.steps
 
-    def _physics_step(self) -> None:
+    def _advance(self) -> None:
+        """One update of a running timeline."""
+        if self.settings.get("/app/player/useFixedTimeStepping"):
+            self._steps_due += 1 / (self.time_codes_per_second * self.options.physics_dt_s) + 1e-9
+            steps = int(self._steps_due)
+            self._steps_due -= steps
+            self.timeline_s += 1 / self.time_codes_per_second
+        else:
+            steps = self.options.substeps
+            self.timeline_s += steps * self.options.physics_dt_s
+        if self.timeline_s > self.options.end_time_s + 1e-9:
+            if not self.looping:
+                self.timeline_s = self.options.end_time_s
+                self.pause()
+                return
+            self.timeline_s, self.step, self.time_s = 0.0, 0, 0.0
+        for _ in range(steps):
+            self.physics_step()
+
+    def physics_step(self) -> None:
+        """One physics step and what listens to it."""
         self.step += 1
         # 6.x derives time from the step count; 5.x adds float steps.
         if self.version == "6.x":
             self.time_s = self.step * self.options.physics_dt_s
         else:
             self.time_s += float(np.float32(self.options.physics_dt_s))
-        if self.options.gpu is False:
-            pass
         self.in_step = True
         try:
-            for _, callback in sorted(self.post_step.items(), key=lambda item: item[1][0]):
+            for _, callback in sorted(self.post_step.values(), key=lambda item: item[0]):
                 arguments = (float(np.float32(self.options.physics_dt_s)),)
-                callback[1](*arguments, *((SimpleNamespace(),) if self.version == "6.x" else ()))
+                callback(*arguments, *((SimpleNamespace(),) if self.version == "6.x" else ()))
         finally:
             self.in_step = False
 
+    # -- asynchronous rendering -------------------------------------------------------------------------------------
+
+    @property
+    def throttles(self) -> bool:
+        """Whether isaacsim.core.throttling switches asynchronous rendering with the timeline."""
+        wanted = self.settings.get("/exts/isaacsim.core.throttling/enable_async")
+        return bool(wanted) and self.profile.behaviour("throttling") is not None
+
+    def _set_async(self, on: bool) -> None:
+        self.settings["/app/asyncRendering"] = self.settings["/app/asyncRenderingLowLatency"] = on
+
+    def _async_back(self) -> None:
+        """Throttling switches it on again some updates after Pause or Stop, unless Replicator owns it (6.0.1)."""
+
+        def back() -> None:
+            owned = self.profile.behaviour("throttling_leaves_async_to_replicator") and self.writers
+            if self.throttles and not self.playing and not owned:
+                self._set_async(True)
+
+        if self.throttles:
+            self.at(self.profile.behaviour("throttling_back_after_updates", 10), back)
+
+    def replicator_owns(self, owns: bool) -> None:
+        """Replicator switches it off while a writer is attached, and puts it back on a timer (v6.0.1 throttling says so)."""
+        if (
+            not self.options.replicator_owns_async
+            or self.profile.behaviour("throttling_leaves_async_to_replicator") is None
+        ):
+            return
+        paths = ("/app/asyncRendering", "/app/asyncRenderingLowLatency")
+        if owns and not self._replicator_before:
+            self._replicator_before = {path: self.settings.get(path) for path in paths}
+            self._set_async(False)
+        elif not owns and self._replicator_before:
+            before, self._replicator_before = self._replicator_before, {}
+            self.at(5, lambda: None if self._replicator_before else self.settings.update(before))
+
+    # -- the renderer -----------------------------------------------------------------------------------------------
+
     def frame_time(self) -> tuple[int, int]:
-        """Rational time of the frame of this update, not reduced (Replicator reduces it)."""
+        """Rational time of the frame of this update as the simulation manager says it, not reduced."""
         if self.version == "6.x":
             return (int(self.time_s * 1e6 + 1e-4) * 2, 2_000_000)
         return (self.update_number * 500, 30_000)
 
-    def _render(self) -> None:
-        reference = self.frame_time()
+    def reference(self) -> tuple[int, int]:
+        """The same time on the renderer's own clock: on 6.x up to a microsecond beside (test_frame_delay.py allows that)."""
+        numerator, denominator = self.frame_time()
+        off = self.profile.behaviour("renderer_clock_off_us", 0)
+        beside = (self.update_number * 7 % 3 - 1) * off if numerator else 0
+        return (numerator + 2 * beside, denominator)
+
+    def render(self, row: int | None = None) -> None:
+        """Send a frame of the current state (`row`: of another one, a fault) into the pipeline."""
+        reference = self.reference()
         self.sim_time_of[reference] = self.time_s
         stage = self.motion.stage
         cameras = [str(p.camera) for p in self.products if stage.GetPrimAtPath(str(p.camera))]
@@ -194,7 +402,10 @@ class FakeKit:
         rendered = tuple(c for c in cameras if frame % self.options.ticks.get(c, 1) == 0)
         lag = self.options.lag(self.update_number) if callable(self.options.lag) else self.options.lag
         due = max(self.update_number + lag, self.pipeline[-1].due if self.pipeline else 0)
-        self.pipeline.append(Frame(due, reference, self.row, self.update_number, rendered))
+        # Rendering beside the simulation shows whatever is there when it comes to it.
+        now = (self.row + 1) % self.motion.steps if self._async_now and self.playing else self.row
+        shown = now if row is None else row
+        self.pipeline.append(Frame(due, reference, shown, self.update_number, rendered))
 
     def _deliver(self) -> None:
         while self.pipeline and self.pipeline[0].due <= self.update_number:
@@ -208,7 +419,15 @@ class FakeKit:
                 if self.options.payload_filter is not None and data is not None:
                     data = self.options.payload_filter(data, frame)
                 if data is not None:
-                    writer.write(data)
+                    self._write(writer, data)
+
+    def _write(self, writer: Any, data: dict[str, Any]) -> None:
+        if self.options.thread_per_frame:
+            thread = threading.Thread(target=writer.write, args=(data,))
+            thread.start()
+            thread.join()
+        else:
+            writer.write(data)
 
     def payload(self, frame: Frame, products: list[Any]) -> dict[str, Any]:
         """A writer's payload in the renderProduct layout."""
@@ -261,571 +480,3 @@ def row_in(rgb: np.ndarray) -> int:
     """The row that an image shows."""
     r, g, b = (int(v) for v in rgb[0, 0])
     return r << 16 | g << 8 | b
-
-
-def _ours(name: str) -> bool:
-    return any(name == p or name.startswith(p + ".") for p in PREFIXES)
-
-
-# -- the modules ------------------------------------------------------------------------------------------------------
-
-
-class _Tensor:
-    """A warp or torch array as far as Retake may use it."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self._array = array
-
-    def numpy(self) -> np.ndarray:
-        """Host copy."""
-        return self._array.copy()
-
-    @property
-    def dtype(self) -> Any:
-        """Warp's type, where warp is installed."""
-        try:
-            import warp
-        except ImportError:
-            return self._array.dtype
-        return {"float32": warp.float32, "int32": warp.int32}[str(self._array.dtype)]
-
-    @property
-    def device(self) -> str:
-        """Where it lives."""
-        return "cpu"
-
-
-class _Articulation:
-    """PhysX's view of some robots. The same buffers every call."""
-
-    def __init__(self, kit: FakeKit, indices: list[int]) -> None:
-        self._kit, self._indices, self._generation = kit, indices, kit.generation
-        spec = kit.motion.robots[indices[0]].spec
-        self.count = len(indices)
-        self.is_homogeneous = len({kit.motion.robots[i].spec.dof_names for i in indices}) == 1
-        # PhysX has its own link and joint order: breadth first here, which differs from the spec's.
-        self.link_order = list(reversed(range(len(spec.links))))
-        self.dof_order = list(range(len(spec.dof_names)))[::-1]
-        self.shared_metatype = Strict(
-            kit.version,
-            "omni.physics.tensors.ArticulationMetatype",
-            SimpleNamespace(
-                link_names=[spec.links[i].name for i in self.link_order],
-                dof_names=[spec.dof_names[i] for i in self.dof_order],
-            ),
-        )
-        self.prim_paths = [kit.motion.robots[i].spec.prim_path for i in indices]
-        self.link_paths = [[kit.motion.robots[i].spec.links[j].prim_path for j in self.link_order] for i in indices]
-        self._buffers: dict[str, np.ndarray] = {}
-        self._tables: dict[str, np.ndarray] = {}
-
-    def check(self) -> bool:
-        """Whether the prims are still there."""
-        return self._alive()
-
-    def _alive(self) -> bool:
-        gone = self._kit.deleted and any(p.startswith(d) for d in self._kit.deleted for p in self.prim_paths)
-        return self._generation == self._kit.generation and not gone
-
-    def _read(self, name: str, table: list[np.ndarray], order: list[int]) -> Any:
-        if not self._alive():
-            raise Exception(f"Failed to get {name} from backend")
-        kit = self._kit
-        row = kit.row if kit.options.state_filter is None else kit.options.state_filter(kit.row)
-        if name not in self._tables:
-            self._tables[name] = np.stack([table[i][:, order] for i in self._indices], 1)
-            self._buffers[name] = np.empty_like(self._tables[name][0])
-        buffer = self._buffers[name]
-        buffer[...] = self._tables[name][row]
-        return _Tensor(buffer) if kit.version == "6.x" else buffer
-
-    def get_link_transforms(self) -> Any:
-        """(count, links, 7) xyzw."""
-        return self._read("link transforms", self._kit.motion.links, self.link_order)
-
-    def get_dof_positions(self) -> Any:
-        """(count, dofs)."""
-        return self._read("dof positions", self._kit.motion.q, self.dof_order)
-
-    def get_dof_velocities(self) -> Any:
-        """(count, dofs)."""
-        return self._read("dof velocities", self._kit.motion.dq, self.dof_order)
-
-    def get_dof_projected_joint_forces(self) -> Any:
-        """(count, dofs)."""
-        return self._read("joint forces", self._kit.motion.effort, self.dof_order)
-
-    def get_dof_position_targets(self) -> Any:
-        """(count, dofs)."""
-        return self._read("dof targets", self._kit.motion.target, self.dof_order)
-
-    def set_dof_position_targets(self, data: Any, indices: Any) -> None:
-        """Remembered for tests, in PhysX's own order."""
-        rows = indices.numpy() if hasattr(indices, "numpy") else np.asarray(indices)
-        assert rows.tolist() == list(range(self.count))
-        assert rows.dtype == np.int32
-        targets = data.numpy() if hasattr(data, "numpy") else np.asarray(data)
-        assert targets.shape == (self.count, len(self.dof_order))
-        assert targets.dtype == np.float32
-        self._kit.settings["commanded"] = targets
-
-
-class _Bodies:
-    def __init__(self, kit: FakeKit, rows: list[int]) -> None:
-        self._kit, self._rows, self._generation = kit, rows, kit.generation
-        self.prim_paths = [kit.motion.object_paths[i] for i in rows]
-        self.count = len(rows)
-        self._poses = kit.motion.objects[:, rows]
-
-    def get_transforms(self) -> Any:
-        """(count, 7) xyzw."""
-        gone = any(path.startswith(d) for d in self._kit.deleted for path in self.prim_paths)
-        if gone or self._generation != self._kit.generation:
-            raise Exception("Failed to get rigid body transforms from backend")
-        kit = self._kit
-        row = kit.row if kit.options.state_filter is None else kit.options.state_filter(kit.row)
-        array = self._poses[row].copy()
-        return _Tensor(array) if kit.version == "6.x" else array
-
-
-class _View:
-    def __init__(self, kit: FakeKit) -> None:
-        self._kit = kit
-
-    def set_subspace_roots(self, pattern: str) -> None:
-        """Nothing to do."""
-
-    def create_articulation_view(self, pattern: Any) -> Any:
-        """By exact paths."""
-        paths = [pattern] if isinstance(pattern, str) else list(pattern)
-        known = [robot.spec.prim_path for robot in self._kit.motion.robots]
-        if any(p not in known or any(p.startswith(d) for d in self._kit.deleted) for p in paths):
-            return None
-        view = _Articulation(self._kit, [known.index(p) for p in paths])
-        return Strict(self._kit.version, "omni.physics.tensors.ArticulationView", view)
-
-    def create_rigid_body_view(self, pattern: Any) -> Any:
-        """By exact paths."""
-        paths = [p for p in ([pattern] if isinstance(pattern, str) else pattern) if p in self._kit.motion.object_paths]
-        view = _Bodies(self._kit, [self._kit.motion.object_paths.index(p) for p in paths])
-        return Strict(self._kit.version, "omni.physics.tensors.RigidBodyView", view)
-
-
-def build_modules(kit: FakeKit) -> dict[str, Any]:
-    """Every module of this version, ready for sys.modules."""
-    version = kit.version
-    known = facts(version)
-
-    def strict(prefix: str, implementation: Any) -> Strict:
-        return Strict(version, prefix, implementation)
-
-    def simulation_view(*unused: Any) -> Any:
-        return None if kit.stopped else strict("omni.physics.tensors.SimulationView", _View(kit))
-
-    def drop(table: dict[int, Any], uid: int) -> None:
-        if kit.in_step:
-            raise RuntimeError("Subscription cannot be changed in the onUpdate callback")
-        table.pop(uid, None)
-
-    def add_step(callback: Any, order: int) -> int:
-        uid = kit.new_id()
-        kit.post_step[uid] = (order, callback)
-        return uid
-
-    def subscription(release: Callable[[], None]) -> Any:
-        return strict("carb.events.ISubscription", SimpleNamespace(unsubscribe=release))
-
-    out: dict[str, Any] = {}
-
-    def module(name: str, implementation: Any, **extra: Any) -> None:
-        parts = name.split(".")
-        out[name] = StrictModule(version, name, implementation, **extra)
-        for end in range(len(parts) - 1, 0, -1):
-            parent = ".".join(parts[:end])
-            if not _ours(parent):
-                break  # pxr is the real one
-            if parent not in out:
-                out[parent] = StrictModule(version, parent, SimpleNamespace())
-            out[parent].__dict__[parts[end]] = out[".".join(parts[: end + 1])]
-
-    # isaacsim.core.simulation_manager
-    if any(name.startswith("isaacsim.core.simulation_manager") for name in known):
-        events = {
-            enumeration: SimpleNamespace(
-                **{
-                    name.rsplit(".", 1)[-1]: name
-                    for name in known
-                    if name.startswith(f"isaacsim.core.simulation_manager.{enumeration}.")
-                }
-            )
-            for enumeration in ("SimulationEvent", "IsaacEvents")
-        }
-
-        def register(callback: Any, event: Any, order: int = 0, *unused: Any, **ignored: Any) -> int:
-            assert "STEP" in str(event)
-            return add_step(callback, order)
-
-        manager = SimpleNamespace(
-            register_callback=register,
-            deregister_callback=lambda uid: drop(kit.post_step, uid),
-            get_physics_sim_view=simulation_view,
-            get_physics_simulation_view=simulation_view,
-            get_simulation_time=lambda: kit.time_s,
-            get_num_physics_steps=lambda: kit.step,
-            get_active_physics_engine=lambda: "physx",
-        )
-        extra: dict[str, Any] = {
-            "SimulationManager": strict("isaacsim.core.simulation_manager.SimulationManager", manager)
-        }
-        extra.update({k: v for k, v in events.items() if vars(v)})
-        module("isaacsim.core.simulation_manager", SimpleNamespace(), **extra)
-        inner = "isaacsim.core.simulation_manager._simulation_manager"
-        if f"{inner}.acquire_simulation_manager_interface" in known:
-
-            def now() -> Any:
-                numerator, denominator = kit.frame_time()
-                return strict(f"{inner}.RationalTime", SimpleNamespace(numerator=numerator, denominator=denominator))
-
-            interface = SimpleNamespace(
-                get_current_time=now,
-                get_simulation_time=lambda: kit.time_s,
-                get_simulation_time_at_time=lambda t: kit.time_s,
-            )
-            module(
-                inner,
-                SimpleNamespace(acquire_simulation_manager_interface=lambda: strict(f"{inner}.Interface", interface)),
-            )
-
-    for name in (
-        "isaacsim.core.nodes.bindings._isaacsim_core_nodes",
-        "omni.isaac.core_nodes.bindings._omni_isaac_core_nodes",
-    ):
-        if f"{name}.acquire_interface" in known:
-            nodes = SimpleNamespace(get_sim_time_at_time=lambda t: kit.sim_time_of[t], get_sim_time=lambda: kit.time_s)
-            module(
-                name,
-                SimpleNamespace(acquire_interface=lambda nodes=nodes, name=name: strict(f"{name}.CoreNodes", nodes)),
-            )
-    for name in ("isaacsim.core.version", "omni.isaac.version"):
-        if f"{name}.get_version" in known:
-            module(name, SimpleNamespace(get_version=lambda: (version, "", "", "", "", "", "", "")))
-
-    # physics
-    def create_simulation_view(frontend: str, stage_id: int = -1) -> Any:
-        if kit.options.gpu and frontend == "numpy":
-            raise Exception("The Numpy frontend cannot be used with GPU pipelines")
-        return simulation_view()
-
-    module("omni.physics.tensors", SimpleNamespace(create_simulation_view=create_simulation_view))
-
-    def on_step(fn: Any, pre_step: bool = False, order: int = 0) -> Any:
-        assert pre_step is False
-        uid = add_step(fn, order)
-        return subscription(lambda: drop(kit.post_step, uid))
-
-    physx = strict(
-        "omni.physx.PhysX",
-        SimpleNamespace(subscribe_physics_on_step_events=on_step, subscribe_physics_step_events=on_step),
-    )
-
-    def report() -> Any:
-        if not kit.options.contacts:
-            return ((), ())
-        header = SimpleNamespace(type=0, actor0=1, actor1=2, contact_data_offset=0, num_contact_data=1)
-        data = SimpleNamespace(
-            position=(1.0, 2.0, 3.0), normal=(0.0, 0.0, 1.0), impulse=(0.0, 0.0, 0.5), separation=-0.001
-        )
-        return ([strict("omni.physx.ContactEventHeader", header)], [strict("omni.physx.ContactData", data)])
-
-    simulation = strict("omni.physx.PhysXSimulation", SimpleNamespace(get_contact_report=report))
-    module(
-        "omni.physx",
-        SimpleNamespace(get_physx_interface=lambda: physx, get_physx_simulation_interface=lambda: simulation),
-    )
-    names = {1: "/World/Arm0/left", 2: "/World/Packet"}
-    module("pxr.PhysicsSchemaTools", SimpleNamespace(intToSdfPath=lambda number: names[number]))
-
-    # application
-    def stream(callbacks: list[Any]) -> Any:
-        def by_type(event_type: int, fn: Any, order: int = 0, name: str | None = None) -> Any:
-            entry = (event_type, order, fn)
-            kit.timeline_callbacks.append(entry)
-            return subscription(
-                lambda: kit.timeline_callbacks.remove(entry) if entry in kit.timeline_callbacks else None
-            )
-
-        def every(fn: Any, order: int = 0, name: str | None = None) -> Any:
-            callbacks.append(fn)
-            return subscription(lambda: callbacks.remove(fn) if fn in callbacks else None)
-
-        return strict(
-            "carb.events.IEventStream",
-            SimpleNamespace(create_subscription_to_pop_by_type=by_type, create_subscription_to_pop=every),
-        )
-
-    timeline = strict(
-        "omni.timeline.ITimeline",
-        SimpleNamespace(
-            play=kit.play,
-            pause=kit.pause,
-            stop=kit.stop,
-            is_playing=lambda: kit.playing,
-            is_stopped=lambda: kit.stopped,
-            get_timeline_event_stream=lambda: stream([]),
-        ),
-    )
-    module(
-        "omni.timeline",
-        SimpleNamespace(get_timeline_interface=lambda: timeline),
-        TimelineEventType=SimpleNamespace(PLAY=0, PAUSE=1, STOP=2),
-    )
-
-    async def next_update_async() -> None:
-        kit.update()
-
-    class Extensions:
-        """The extension manager."""
-
-        def set_extension_enabled_immediate(self, name: str, enabled: bool) -> bool:
-            """Remembered."""
-            kit.extensions.append(name)
-            return True
-
-    app = strict(
-        "omni.kit.app.IApp",
-        SimpleNamespace(
-            get_app_version=lambda: version,
-            get_app_name=lambda: "isaac-sim.fake",
-            get_kit_version=lambda: "110.0",
-            get_extension_manager=Extensions,
-            get_update_number=lambda: kit.update_number,
-            post_quit=lambda return_code=0: kit.settings.__setitem__("quit", return_code),
-            next_update_async=next_update_async,
-            get_post_update_event_stream=lambda runloop_name="main": stream(kit.update_callbacks),
-        ),
-    )
-    implementation = SimpleNamespace(get_app=lambda: app, GLOBAL_EVENT_POST_UPDATE="postUpdate")
-    module("omni.kit.app", implementation)
-    module("carb", SimpleNamespace())
-
-    class Settings:
-        """carb.settings."""
-
-        def get(self, path: str) -> Any:
-            """A value or None."""
-            return kit.settings.get(path)
-
-        def set(self, path: str, value: Any) -> None:
-            """Store."""
-            kit.settings[path] = value
-
-        def destroy_item(self, path: str) -> None:
-            """Remove."""
-            kit.settings.pop(path, None)
-
-    settings = strict("carb.settings.ISettings", Settings())
-    module("carb.settings", SimpleNamespace(get_settings=lambda: settings))
-    if "carb.eventdispatcher.get_eventdispatcher" in known:
-
-        def observe(order: int = 0, event_name: str = "", on_event: Any = None, *rest: Any, **more: Any) -> Any:
-            assert event_name == "postUpdate"
-            kit.update_callbacks.append(on_event)
-            release = lambda: kit.update_callbacks.remove(on_event) if on_event in kit.update_callbacks else None  # noqa: E731
-            return strict("carb.eventdispatcher.ObserverGuard", SimpleNamespace(reset=release))
-
-        dispatcher = strict("carb.eventdispatcher.IEventDispatcher", SimpleNamespace(observe_event=observe))
-        module("carb.eventdispatcher", SimpleNamespace(get_eventdispatcher=lambda: dispatcher))
-
-    def open_stage(url: str, on_finish_fn: Any = None, load_set: Any = None) -> bool:
-        opened = kit.options.on_open(url) if kit.options.on_open is not None else None
-        if opened is None:
-            return False
-        kit.stop()
-        kit.motion = opened
-        kit.generation += 1
-        return True
-
-    context = strict(
-        "omni.usd.UsdContext",
-        SimpleNamespace(get_stage=lambda: kit.motion.stage if kit.motion else None, open_stage=open_stage),
-    )
-    module("omni.usd", SimpleNamespace(get_context=lambda name="": context))
-    module(
-        "omni.kit.notification_manager",
-        SimpleNamespace(
-            post_notification=lambda text, hide_after_timeout=True, duration=3, status=1, button_infos=(): (
-                kit.notifications.append((text, status))
-            ),
-        ),
-        NotificationStatus=SimpleNamespace(INFO=1, WARNING=2),
-    )
-
-    _replicator(kit, module, strict)
-    _simulation_app(kit, out, module, strict)
-    return out
-
-
-def _simulation_app(kit: FakeKit, out: dict[str, Any], module: Any, strict: Any) -> None:
-    """SimulationApp, where this version keeps it."""
-    name = "omni.isaac.kit" if kit.version == "4.2" else "isaacsim"
-
-    def run_coroutine(coroutine: Any, run_until_complete: bool = True) -> Any:
-        assert run_until_complete
-        return asyncio.get_event_loop().run_until_complete(coroutine)
-
-    def close(wait_for_replicator: bool = True, skip_cleanup: bool = False, exit_code: int = 0) -> None:
-        kit.exit_code = exit_code  # before 6.x nobody can say anything but 0
-
-    def make(launch_config: Any = None, experience: str = "") -> Any:
-        loop = asyncio.new_event_loop()
-
-        def update() -> None:
-            kit.update()
-            loop.run_until_complete(asyncio.sleep(0))  # an update turns the loop once
-
-        asyncio.set_event_loop(loop)
-        kit.loops.append(loop)
-        app = SimpleNamespace(close=close, run_coroutine=run_coroutine, update=update)
-        return strict(f"{name}.SimulationApp", app)
-
-    implementation = SimpleNamespace(SimulationApp=make)
-    if name in out:
-        out[name].__dict__["_implementation"] = implementation
-    else:
-        module(name, implementation)
-
-
-def _replicator(kit: FakeKit, module: Any, strict: Any) -> None:
-    """omni.replicator.core: writers, render products, the orchestrator."""
-
-    class Product:
-        """A HydraTexture."""
-
-        def __init__(self, camera: str, resolution: tuple[int, int], name: str) -> None:
-            self.camera, self.resolution = camera, resolution
-            self.path = f"/Render/OmniverseKit/HydraTextures/{name}"
-            kit.products.append(self)
-
-        def destroy(self) -> None:
-            """Gone."""
-            kit.products.remove(self)
-
-    handles: dict[int, Any] = {}
-
-    def render_product(
-        camera: str,
-        resolution: tuple[int, int],
-        force_new: bool = False,
-        name: str | None = None,
-        render_vars: Any = None,
-    ) -> Any:
-        assert isinstance(camera, str)
-        product = Product(camera, resolution, name or f"Replicator_{len(kit.products)}")
-        handle = strict("omni.replicator.core.HydraTexture", product)
-        handles[id(handle)] = handle
-        return handle
-
-    class Writer:
-        """The base class of writers."""
-
-        def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-            instance = super().__new__(cls)
-            instance.annotators, instance.num_written = [], 0
-            return instance
-
-        def initialize(self, **kwargs: Any) -> None:
-            """Run __init__ again."""
-            self.__init__(**kwargs)
-
-        def attach(self, render_products: Any, trigger: Any = "omni.replicator.core.OgnOnFrame") -> None:
-            """Find the products by path."""
-            assert self.data_structure == "renderProduct"
-            many = render_products if isinstance(render_products, list) else [render_products]
-            paths = [p if isinstance(p, str) else p.path for p in many]
-            kit.writers.append((self, [p for p in kit.products if p.path in paths]))
-
-        def detach(self) -> None:
-            """No more frames."""
-            kit.writers[:] = [entry for entry in kit.writers if entry[0] is not self]
-
-        def on_final_frame(self) -> None:
-            """Nothing."""
-
-        def write_metadata(self) -> None:
-            """Nothing."""
-
-    def register(writer: Any, category: str | None = None) -> None:
-        kit.registry[writer.__name__] = writer
-
-    def unregister(writer_name: str) -> None:
-        del kit.registry[writer_name]
-
-    def get(name: str, init_params: Any = None, render_products: Any = None, trigger: Any = None) -> Any:
-        cls = kit.registry[name]
-        return cls.__new__(cls)  # as Replicator does: __init__ has not run
-
-    async def step_async(
-        rt_subframes: int = -1, pause_timeline: bool = True, delta_time: Any = None, wait_for_render: bool = True
-    ) -> None:
-        was_playing = kit.playing
-        if pause_timeline and delta_time == 0.0:
-            kit.pause()
-        kit.update_number += 1
-        kit._render()
-        kit.wanted.add(kit.update_number)
-        marked = kit.pipeline[-1]
-        while marked in kit.pipeline:
-            kit.update()
-        assert not (was_playing and kit.playing and pause_timeline)
-
-    def set_capture_on_play(value: bool) -> None:
-        kit.settings["/omni/replicator/captureOnPlay"] = value
-
-    async def wait_until_complete_async() -> None:
-        while kit.pipeline:
-            kit.update()
-
-    class Node:
-        """A node of a randomisation graph."""
-
-        def __enter__(self) -> None:
-            """Inside it, randomisers act on its prims."""
-
-        def __exit__(self, *unused: object) -> None:
-            """Done."""
-
-    def noted(what: str) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            kit.events.append((what, (args, kwargs)))
-            return Node()
-
-        return call
-
-    graph = {
-        group: strict(f"omni.replicator.core.{group}", SimpleNamespace(**{name: noted(f"{group}.{name}")}))
-        for group, name in (
-            ("get", "prims"), ("trigger", "on_custom_event"), ("randomizer", "color"), ("distribution", "uniform"),
-            ("utils", "send_og_event"),
-        )
-    }  # fmt: skip
-    annotators = SimpleNamespace(
-        get_annotator=lambda name, init_params=None, render_product_idxs=None, device=None, do_array_copy=True: name
-    )
-    registry = SimpleNamespace(register=register, unregister=unregister, get=get)
-    module(
-        "omni.replicator.core",
-        SimpleNamespace(),
-        **graph,
-        Writer=Writer,
-        WriterRegistry=strict("omni.replicator.core.WriterRegistry", registry),
-        AnnotatorRegistry=strict("omni.replicator.core.AnnotatorRegistry", annotators),
-        create=strict("omni.replicator.core.create", SimpleNamespace(render_product=render_product)),
-        orchestrator=strict(
-            "omni.replicator.core.orchestrator",
-            SimpleNamespace(
-                step_async=step_async,
-                set_capture_on_play=set_capture_on_play,
-                wait_until_complete_async=wait_until_complete_async,
-            ),
-        ),
-    )

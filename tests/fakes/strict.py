@@ -11,12 +11,23 @@ from pathlib import Path
 from typing import Any
 
 FACTS = Path(__file__).parent / "kit_facts.json"
+PREFIXES = ("omni", "carb", "isaacsim", "pxr.PhysicsSchemaTools")
+LACKS = {"5.0": ("5.1", ("isaacsim.core.simulation_manager._simulation_manager.Interface.get_current_time",))}
+"""Versions without facts of their own: those of the next one without some names (v5.0.0 has no get_current_time)."""
 
 
 @cache
 def facts(version: str) -> dict[str, dict[str, Any]]:
     """name -> fact of one Isaac Sim version."""
+    if version in LACKS:
+        like, without = LACKS[version]
+        return {name: fact for name, fact in facts(like).items() if name not in without}
     return {fact["name"]: fact for fact in json.loads(FACTS.read_text())["versions"][version]}
+
+
+def ours(name: str) -> bool:
+    """Whether a module is one of those that are faked."""
+    return any(name == p or name.startswith(p + ".") for p in PREFIXES)
 
 
 @cache
@@ -41,6 +52,9 @@ class Strict:
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__.get("_may_set", ()):
+            self.__dict__[name] = value
+            return
         raise AttributeError(f"{self._prefix}.{name} is not Retake's to set")
 
 

@@ -5,7 +5,8 @@
 |---------------|-----------|---------------------------------------|--------------------------------------------|
 | FrameTime     | 5.1, 6.x  | simulation manager's current time     | the frame's own reference time             |
 | SimulatedTime | 4.5, 4.2  | simulation time, microseconds         | core nodes' simulation time at that time   |
-| Held          | all       | number of the state being held        | the same, while nothing moves              |
+| Held          | all       | number of the state being held        | the same, while nothing moves; not of a    |
+|               |           |                                       | frame that another clock knows to be older |
 
 5.0 has neither `get_current_time` nor a usable lookup (both functions answer with the *current* time), so there, as on
 any version without a clock, only the stepped mode with its `Held` clock is exact, and live capture is refused.
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from retake.core.capture import TimeKey, key_of_seconds, time_key
+from retake.core.capture import TimeKey, is_before, is_same_time, key_of_seconds, time_key
 from retake.isaac.kit import optional
 
 
@@ -81,12 +82,18 @@ class SimulatedTime:
 
 
 class Held:
-    """Stepped capture: the simulation stands still until the frame of its state has arrived."""
+    """Stepped capture: the simulation stands still until the frame of its state has arrived.
+
+    `witness`: the clock of live capture, where this version has one. It cannot say which state a frame shows (several updates
+    pass while the state is held), but it knows a frame that was begun before the state existed.
+    """
 
     name = "held state"
 
-    def __init__(self) -> None:
+    def __init__(self, witness: Clock | None = None) -> None:
         self._step = 0
+        self._witness = witness
+        self._filed: TimeKey | None = None
 
     def now(self) -> float | None:
         """Counting steps is exact here: nothing else needs this time."""
@@ -95,11 +102,21 @@ class Held:
     def state_key(self, time_s: float, step: int) -> TimeKey:
         """The step number as a time of its own."""
         self._step = step
+        if self._witness is not None:
+            told = self._witness.now()
+            self._filed = self._witness.state_key(time_s if told is None else told, step)
         return (step, 1)
 
     def frame_key(self, numerator: int, denominator: int) -> TimeKey:
         """The step being held."""
         return (self._step, 1)
+
+    def is_stale(self, numerator: int, denominator: int) -> bool:
+        """Whether a frame was begun before the held state existed."""
+        if self._witness is None or self._filed is None:
+            return False
+        shown = self._witness.frame_key(numerator, denominator)
+        return is_before(shown, self._filed) and not is_same_time(shown, self._filed)
 
 
 def find_clock() -> Clock | None:

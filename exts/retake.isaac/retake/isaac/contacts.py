@@ -14,9 +14,11 @@ from pxr import Sdf, Usd
 
 from retake.core.episode import Contact
 from retake.core.robot import RobotSpec
-from retake.isaac.kit import optional
+from retake.isaac.kit import optional, require
+from retake.isaac.tensors import engine
 
 API = "PhysxContactReportAPI"
+NOT_PROCESSED, NO_READBACK = "/physics/disableContactProcessing", "/physics/suppressReadback"
 THRESHOLD = "physxContactReport:threshold"
 
 RawContact = tuple[str, str, tuple[float, ...], tuple[float, ...], tuple[float, ...], float]
@@ -32,6 +34,8 @@ class ContactReports:
         self._simulation: Any = None
         self._to_path: Any = None
         self._names: dict[int, str] = {}
+        self.trouble = ""
+        """Why contacts are missing or may be, as a sentence."""
         self.added: tuple[str, ...] = ()
         """Bodies that had no report of their own: opening and closing makes the engine read them again."""
 
@@ -43,8 +47,16 @@ class ContactReports:
     def open(self) -> None:
         """Author the report API into an anonymous layer under the session layer: the user's layers stay as they are."""
         tools, physx = optional("pxr.PhysicsSchemaTools"), optional("omni.physx")
-        if tools is None or physx is None or not _engine_is_physx():
+        if tools is None or physx is None or engine() != "physx":
+            self.trouble = f"no contacts are recorded: physics engine {engine()} gives no contact reports"
             return
+        settings = require("carb.settings").get_settings()
+        if settings.get(NOT_PROCESSED):
+            self.trouble = (
+                f"no contacts will be reported: {NOT_PROCESSED} is on (Isaac Lab sets it); switch it off before Play"
+            )
+        elif settings.get(NO_READBACK):
+            self.trouble = f"contacts may be missing: {NO_READBACK} is on, so what the GPU simulates stays there"
         self.added = tuple(path for path in self._bodies if not _reports(self._stage.GetPrimAtPath(path)))
         if self.added:  # a body that reports already is left alone
             layer = Sdf.Layer.CreateAnonymous("retake-contacts")
@@ -74,7 +86,12 @@ class ContactReports:
         """Contacts of the step that just ended."""
         if self._simulation is None:
             return ()
-        headers, data = self._simulation.get_contact_report()
+        try:
+            headers, data = self._simulation.get_contact_report()
+        except Exception as error:
+            self._simulation = None
+            self.trouble = f"contacts are recorded no further: the engine refused its report ({error})"
+            return ()
         out = []
         for header in headers:
             if not header.num_contact_data:
@@ -143,10 +160,3 @@ def decode_contact(raw: RawContact, metres_per_unit: float, rotate: Any, dt_s: f
         vector(-rotate(impulse) * metres_per_unit / dt_s),
         max(0.0, -separation * metres_per_unit),
     )
-
-
-def _engine_is_physx() -> bool:
-    manager = getattr(optional("isaacsim.core.simulation_manager"), "SimulationManager", None)
-    if manager is None or not hasattr(manager, "get_active_physics_engine"):
-        return True
-    return manager.get_active_physics_engine() == "physx"

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from retake.core.errors import InputError
-from retake.isaac import kit, picture_quality, ticks
+from retake.isaac import kit, picture_quality, ticks, timeline
+from retake.isaac.async_rendering import AsyncRendering
 from retake.isaac.camera_text import what_is_lost
 from retake.isaac.contacts import ContactReports, reported_bodies
 from retake.isaac.products import Products
@@ -21,9 +21,7 @@ from retake.isaac.stage_reader import CameraChoice, StageContent
 from retake.isaac.tensors import TensorReader
 from retake.isaac.tick_rates import TickRates
 
-ASYNC = ("/app/asyncRendering", "/app/asyncRenderingLowLatency", "/omni/replicator/asyncRendering")
 CAPTURE_ON_PLAY = "/omni/replicator/captureOnPlay"
-THROTTLING = "/exts/isaacsim.core.throttling/enable_async"
 HISTORY = "/app/settings/fabricDefaultStageFrameHistoryCount"
 
 
@@ -33,6 +31,7 @@ class Hooks:
     def __init__(self, stage: Any, content: StageContent) -> None:
         self.stage, self.content = stage, content
         self.guard = SettingsGuard()
+        self.rendering = AsyncRendering(self.guard)
         self.products = Products()
         self.notes: list[str] = []
         specs = [robot.spec for robot in content.robots]
@@ -41,20 +40,29 @@ class Hooks:
         self.tensors = TensorReader(specs, self._movable)
         self.contacts: ContactReports | None = None
         self._ticks = TickRates(stage, [camera.prim_path for camera in content.cameras])
+        self._step_hook = ticks.Subscription("nothing", None, lambda held: None)
         self._subscriptions: list[ticks.Subscription] = []
         self._writer: Any = None
         self._on_play_before: Any = None
+        self._end: timeline.TimelineEnd | None = None
+        self._more_step_hooks: list[Callable[[], ticks.Subscription]] = []
         self._watched = {
             **{spec.prim_path: f"robot {spec.name!r}" for spec in specs},
             **{camera.prim_path: f"camera {camera.name!r}" for camera in content.cameras},
         }
 
-    def prepare_settings(self, *, live: bool) -> None:
-        """Capture on play as this recording needs it, no throttling; what is too small for exact frames is noted."""
+    def prepare_settings(self, *, live: bool, fps: float, frames: int) -> None:
+        """Capture on play as this recording needs it, asynchronous rendering off, a timeline that does not loop.
+
+        What is too small for exact frames is noted. Raises InputError where frames would fall between updates.
+        """
+        timeline.check_steps(self.stage, fps, self.guard.get)
+        self.rendering.hold(playing=_playing())
+        self._end = timeline.TimelineEnd()
+        if frames and (warning := self._end.warning((frames - 1) / fps)):
+            self.notes.append(warning)
         self._on_play_before = self.guard.remember(CAPTURE_ON_PLAY)
         kit.require("omni.replicator.core").orchestrator.set_capture_on_play(live)
-        if self.guard.get(THROTTLING):
-            self.guard.set(THROTTLING, False)
         history = self.guard.get(HISTORY)
         if history is not None and int(history) < 3:
             self.notes.append(f"{HISTORY} is {history}; Replicator needs 3 for exact frame data")
@@ -83,24 +91,40 @@ class Hooks:
         update: Callable[[], None],
     ) -> None:  # fmt: skip
         """The simulation loop's callbacks."""
-        self._subscriptions = [
-            ticks.on_post_step(step),
-            *ticks.on_timeline(lambda: None, pause, stop),
-            ticks.on_update(update),
-        ]
+        first, *self._more_step_hooks = ticks.post_step_hooks(step)
+        self._step_hook = first()
+        self._subscriptions = [*ticks.on_timeline(lambda: None, pause, stop), ticks.on_update(update)]
+
+    def next_step_hook(self) -> bool:
+        """Listen to physics steps another way: the one tried never called. False where no other way is left."""
+        kind = self._step_hook.kind
+        if not self._more_step_hooks:
+            return False
+        self._step_hook.release()
+        self._step_hook = self._more_step_hooks.pop(0)()
+        self.notes.append(f"no physics step was announced by {kind}; listening to {self._step_hook.kind} instead")
+        return True
+
+    @property
+    def all_notes(self) -> list[str]:
+        """What was noted so far, with what contacts have to say."""
+        trouble = self.contacts.trouble if self.contacts is not None else ""
+        return [*self.notes, *filter(None, [trouble])]
+
+    @property
+    def step_hook(self) -> str:
+        """How physics steps are announced."""
+        return self._step_hook.kind
+
+    @property
+    def timeline_ended(self) -> bool:
+        """Whether the timeline stands at its end."""
+        return self._end is not None and self._end.reached
 
     def attach(self, writer: Any) -> None:
         """A writer of our own on our own products."""
         self._writer = writer
         writer.attach(list(self.products.paths))
-
-    def refuse_async(self) -> None:
-        """Raises InputError while frames are rendered asynchronously: a frame's state cannot be known then."""
-        if on := [path for path in ASYNC if self.guard.get(path)]:
-            raise InputError(
-                f"asynchronous rendering is on ({', '.join(on)}); a frame's state cannot be known then: "
-                "switch it off, or record in stepped mode"
-            )
 
     def lost(self) -> str:
         """What of the stage has gone since the recording began, as a sentence; empty while all is there."""
@@ -118,7 +142,8 @@ class Hooks:
         subscriptions: Sequence[ticks.Subscription] = self._subscriptions
         self._subscriptions = []
         before, self._on_play_before = self._on_play_before, None
-        undo: list[tuple[str, Callable[[], Any]]] = [(s.kind, s.release) for s in subscriptions]
+        undo: list[tuple[str, Callable[[], Any]]] = [(s.kind, s.release) for s in (self._step_hook, *subscriptions)]
+        end, self._end = self._end, None
         undo.append(("physics views", self.tensors.close))
         if self.contacts is not None:
             undo.append(("contact reports", self.contacts.close))
@@ -129,9 +154,16 @@ class Hooks:
         if before is not None:
             orchestrator = kit.require("omni.replicator.core").orchestrator
             undo.append(("capture on play", lambda: orchestrator.set_capture_on_play(bool(before))))
+        if end is not None:
+            undo.append(("the timeline's looping", end.close))
+        undo.append(("asynchronous rendering", lambda: self.rendering.restore(playing=_playing())))
         undo.append(("settings", self.guard.restore))
         for what, call in undo:
             try:
                 call()
             except Exception as error:  # an expired stage, a subscription Kit dropped by itself
                 self.notes.append(f"{what} could not be taken back: {type(error).__name__}: {error}")
+
+
+def _playing() -> bool:
+    return bool(timeline.interface().is_playing())

@@ -16,10 +16,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from retake.core.capture import FramePairer, PairedFrame, PairingCounts, Recorder, StateSample, stride_of
+from retake.core.capture import (
+    FramePairer,
+    PairedFrame,
+    PairingCounts,
+    Recorder,
+    StateSample,
+    TimeKey,
+    stride_of,
+    time_key,
+)
 from retake.core.episode import CameraSpec, Episode, Frame
 from retake.core.errors import InputError, RetakeError, StageError
-from retake.isaac import kit, payload
+from retake.isaac import kit, payload, timeline
 from retake.isaac.camera_text import parse_channels
 from retake.isaac.clock import Clock, Held, find_clock
 from retake.isaac.costs import CallbackCosts
@@ -29,7 +38,10 @@ from retake.isaac.products import camera_choices
 from retake.isaac.request import CaptureRequest, CaptureStatus, Phase
 from retake.isaac.stage_reader import IsaacStageReader, StageContent, StageIdentity, make_reader, read_content
 from retake.isaac.stops import SETTLE_UPDATES, STOPS
+from retake.isaac.watch import FRAME_PATIENCE, Watch
 
+BETWEEN_US = 10
+"""Distance of times that no frame has, µs: more than two clocks may differ, far less than a physics step."""
 RUNNING: weakref.WeakSet[LiveCapture] = weakref.WeakSet()
 """Every recording that was started, whoever did: the extension completes them when it is disabled."""
 
@@ -66,6 +78,12 @@ class LiveCapture:
         self._settle = 0
         self._held = False
         self._time_s, self._dt_s = 0.0, 0.0
+        self._watch = Watch()
+        self._updates = 0
+        self._last_key: tuple[TimeKey, int, int] | None = None
+        """Key of the last state as the simulator gave it, the update it came in, and how many steps shared it since."""
+        self.stale = 0
+        """Frames that were begun before the held state existed (stepped mode)."""
         self._finisher: threading.Thread | None = None
         self._episode: Episode | None = None
         self._error: BaseException | None = None
@@ -93,7 +111,7 @@ class LiveCapture:
         STOPS.install()
         self._hooks = hooks = Hooks(stage, self.content)
         try:
-            hooks.prepare_settings(live=not self.stepped)
+            hooks.prepare_settings(live=not self.stepped, fps=self.request.fps, frames=self.request.frames)
             self._header_settings = {**hooks.prepare_pictures(self.request), **self._header_settings}
             hooks.open_contacts(self.request.contacts)
             if products is None:
@@ -163,12 +181,29 @@ class LiveCapture:
     @property
     def notes(self) -> list[str]:
         """What was odd but harmless."""
-        return [*self.content.notes, *self._hooks.notes] if self._hooks is not None else []
+        if self._hooks is None or self.content is None:
+            return []
+        return [*self.content.notes, *self._hooks.all_notes]
 
     @property
     def stepped(self) -> bool:
         """Whether the timeline has to be driven frame by frame (`drive_stepped`)."""
         return isinstance(self._clock, Held)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a physics step would be recorded: frames of before are out of the way."""
+        return self._hooks is not None and self._hooks.rendering.ready and STOPS.quiet
+
+    @property
+    def waits_for(self) -> str:
+        """What it waits for, in words: time-outs name it."""
+        if self._phase is Phase.WAITING:
+            playing = self._hooks is not None and timeline.interface().is_playing()
+            return "the first physics step" if playing else "Play"
+        if self._phase is Phase.RECORDING:
+            return "the next frame" if self.counts.frames else "the first frame"
+        return "the episode's files" if self._phase is Phase.FINISHING else "nothing"
 
     @property
     def time_s(self) -> float:
@@ -199,11 +234,13 @@ class LiveCapture:
 
     def _on_step(self, dt_s: float) -> None:
         """After a physics step: copy the state, file it under its key."""
-        if self._phase not in (Phase.WAITING, Phase.RECORDING) or not STOPS.quiet:
+        self._watch.step()
+        if self._phase not in (Phase.WAITING, Phase.RECORDING) or not STOPS.quiet or self._hooks is None:
             return
+        if self._phase is Phase.WAITING and not self._hooks.rendering.ready:
+            return  # frames begun beside the simulation may still be on their way
         started, waited = time.perf_counter_ns(), self._waited_ns()
         try:
-            assert self._hooks is not None
             assert self._clock is not None
             if self._pairer is None:
                 self._begin(dt_s)
@@ -212,7 +249,7 @@ class LiveCapture:
             told = self._clock.now()
             self.steps += 1
             self._time_s = self.steps * self._dt_s if told is None else told
-            key = self._clock.state_key(self._time_s, self.steps)
+            key = self._key_of_step(self._clock.state_key(self._time_s, self.steps))
             with self._lock:
                 assert self._pairer is not None
                 self._submit(self._pairer.file(StateSample(key, self._time_s, self.steps, raw)))
@@ -220,6 +257,16 @@ class LiveCapture:
             self._fail(error)
         finally:
             self.costs.steps.append(time.perf_counter_ns() - started - (self._waited_ns() - waited))
+
+    def _key_of_step(self, told: TimeKey) -> TimeKey:
+        """The key to file a state under. A script may step physics between updates, and on 5.x these steps carry the time of
+        the update before, whose frame shows the state of before: no frame shows theirs, so they get times beside it."""
+        last = self._last_key
+        between = last[2] + 1 if last is not None and last[0] == told and last[1] != self._updates else 0
+        self._last_key = (told, last[1] if between and last is not None else self._updates, between)
+        if not between:
+            return told
+        return time_key(told[0] * 1_000_000 + BETWEEN_US * between * told[1], told[1] * 1_000_000)
 
     def deliver(self, data: Mapping[str, Any]) -> None:
         """One Replicator payload: join every camera's view with the state of its time. Called by RetakeWriter."""
@@ -230,7 +277,12 @@ class LiveCapture:
         started, waited = time.perf_counter_ns(), self._waited_ns()
         try:
             assert self._clock is not None
-            key = self._clock.frame_key(*payload.reference_time(data))
+            reference = payload.reference_time(data)
+            if isinstance(self._clock, Held) and self._clock.is_stale(*reference):
+                self.stale += 1
+                return
+            self._watch.frame()
+            key = self._clock.frame_key(*reference)
             views = {}
             for product, entries in payload.render_products(data).items():
                 if product in self._views:
@@ -257,14 +309,43 @@ class LiveCapture:
             self.stop("the simulation was stopped; the episode ends here")
 
     def _on_update(self) -> None:
-        """Once per update: end what is ending, outside of any physics callback."""
-        if self._phase in (Phase.WAITING, Phase.RECORDING) and self._hooks is not None and (gone := self._hooks.lost()):
-            self._fail(StageError(f"{gone}; the recording ends before that"))
+        """Once per update: look whether all is as it must be, end what is ending, outside of any physics callback."""
+        self._updates += 1
+        if self._phase in (Phase.WAITING, Phase.RECORDING) and self._hooks is not None:
+            try:
+                self._look(self._hooks)
+            except RetakeError as error:
+                self._fail(error)
         if self._phase is not Phase.FINISHING or self._finisher is not None:
             return
         self._settle -= 1
         if self._settle <= 0 or self._error is not None or (self._pairer is not None and not self._pairer.waiting):
             self._finish()
+
+    def _look(self, hooks: Hooks) -> None:
+        """Raises RetakeError when what a recording rests on has gone, or what it waits for will not come."""
+        if gone := hooks.lost():
+            raise StageError(f"{gone}; the recording ends before that")
+        recording = self._phase is Phase.RECORDING
+        hooks.rendering.update(recording=recording)
+        playing = bool(timeline.interface().is_playing())
+        self._watch.update(playing=playing)
+        if slow := self._watch.slow():
+            hooks.notes.append(slow)
+        if recording and not playing and hooks.timeline_ended:
+            self.stop("the timeline reached its end; the episode ends here")
+        elif playing and not recording and self._watch.no_steps and self.ready:
+            if not hooks.next_step_hook():
+                raise StageError(
+                    f"the simulation plays and no physics step was announced ({hooks.step_hook}); is there a physics scene, and "
+                    "does another framework step the simulation by itself? Isaac Lab's environments are recorded by retake.lab"
+                )
+            self._watch.again()
+        elif playing and recording and not self.stepped and self._watch.no_frames:
+            raise StageError(
+                f"no frame arrived in {FRAME_PATIENCE} updates: Replicator may begin to capture only with the next Play (press "
+                "Stop, Record, then Play), or the cameras' render products do not update"
+            )
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
@@ -276,15 +357,16 @@ class LiveCapture:
         rate = round(1.0 / dt_s)
         dt_s = 1.0 / rate if rate > 0 and abs(rate * dt_s - 1.0) < 1e-4 else dt_s
         self._dt_s, self.stride = dt_s, stride_of(self.request.fps, dt_s)
-        if not self.stepped:
-            self._hooks.refuse_async()
         self._hooks.tensors.open()
+        self._hooks.notes += self._hooks.tensors.notes
+        self._watch.again()
         self._reader = make_reader(
             self._identity,
             self.content,
             task=self.request.task,
             fps=self.request.fps,
             physics_dt_s=dt_s,
+            efforts=self._hooks.tensors.has_efforts,
             seed=self.request.seed,
             simulator_version=self._version,
             settings=self._header_settings,
@@ -367,7 +449,7 @@ class LiveCapture:
             raise InputError(
                 "this Isaac Sim cannot tell which state a live frame shows (no frame-time lookup); use mode 'stepped'"
             )
-        self._clock = found or Held()
+        self._clock = found or Held(find_clock())
 
 
 def _check_writable(folder: Path) -> None:

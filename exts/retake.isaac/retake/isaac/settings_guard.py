@@ -23,6 +23,15 @@ class SettingsGuard:
         """Current value of a setting that somebody else is about to change; `restore` puts it back."""
         return self._before.setdefault(path, self._settings.get(path))
 
+    def before(self, path: str) -> Any:
+        """The value that `restore` will put back; the current one where the guard holds none."""
+        return self._before.get(path, self._settings.get(path))
+
+    def put_back_as(self, path: str, value: Any) -> None:
+        """Let `restore` write another value than the remembered one: somebody else's rule has changed it meanwhile."""
+        if path in self._before:
+            self._before[path] = value
+
     def set(self, path: str, value: Any) -> None:
         """Change a setting for as long as the guard holds it."""
         self.remember(path)

@@ -28,7 +28,7 @@ from retake.core.episode import (
     RobotState,
     encode_normals,
 )
-from retake.core.episode.records import Channel
+from retake.core.episode.records import JOINT_CHANNELS, Channel
 from retake.core.errors import StageError
 from retake.core.files import sha256_bytes
 from retake.core.geometry import pose_from_wxyz, wxyz_from_xyzw
@@ -180,7 +180,7 @@ class IsaacStageReader:
             self.poses(raw.links),
             spec.gripper_openness(position),
             np.asarray(raw.velocity, np.float64) * scale,
-            np.asarray(raw.effort, np.float64) * effort,
+            None if raw.effort is None else np.asarray(raw.effort, np.float64) * effort,
             np.asarray(after.target, np.float64) * scale,
         )
 
@@ -249,9 +249,9 @@ class StageIdentity:
 
 def make_reader(
     identity: StageIdentity, content: StageContent, *, task: str, fps: float, physics_dt_s: float, seed: int = 0,
-    simulator_version: str = "", settings: dict[str, Any] | None = None,
+    efforts: bool = True, simulator_version: str = "", settings: dict[str, Any] | None = None,
 ) -> IsaacStageReader:  # fmt: skip
-    """The reader for one recording of a stage."""
+    """The reader for one recording of a stage. `efforts`: whether the engine measures joint efforts."""
     specs = tuple(robot.spec for robot in content.robots)
     objects = tuple(item.spec for item in content.objects)
     header = EpisodeHeader(
@@ -262,6 +262,7 @@ def make_reader(
         cameras=content.cameras,
         objects=objects,
         instances=identity.instances,
+        joint_channels=JOINT_CHANNELS if efforts else tuple(c for c in JOINT_CHANNELS if c != "effort"),
         simulator="isaac-sim",
         simulator_version=simulator_version,
         stage_sha256=identity.sha256,

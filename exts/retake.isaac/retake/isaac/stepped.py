@@ -7,11 +7,14 @@ Exact on every version, slower than live capture: used headless, and where a run
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from retake.core.capture import PairingError
+from retake.isaac import timeline
 from retake.isaac.kit import require
 from retake.isaac.live_capture import LiveCapture
 from retake.isaac.request import Phase
+from retake.isaac.stops import SETTLE_UPDATES
 
 MAX_IDLE_UPDATES = 600
 """Updates without a physics step before giving up (10 s at 60 Hz): loading and warm-up take a while."""
@@ -20,10 +23,10 @@ MAX_IDLE_UPDATES = 600
 async def drive_stepped(capture: LiveCapture, *, before_update: Callable[[], None] | None = None) -> None:
     """Play, hold, render, play on, until the recording ends. `before_update` runs before each update of the running
     timeline (a controller). Raises PairingError when physics does not move or oversteps the frame grid."""
-    app, timeline = require("omni.kit.app").get_app(), require("omni.timeline").get_timeline_interface()
-    orchestrator = require("omni.replicator.core").orchestrator
-    subframes = capture.request.rt_subframes
+    app, orchestrator = require("omni.kit.app").get_app(), require("omni.replicator.core").orchestrator
     target = 1
+    while capture.status.phase is Phase.WAITING and not capture.ready:
+        await app.next_update_async()
     while capture.status.phase in (Phase.WAITING, Phase.RECORDING):
         timeline.play()
         idle = 0
@@ -45,7 +48,28 @@ async def drive_stepped(capture: LiveCapture, *, before_update: Callable[[], Non
                 "choose a frame rate that is a whole number of updates"
             )
         timeline.pause()
-        capture.hold(True)
-        await orchestrator.step_async(rt_subframes=subframes, pause_timeline=True, delta_time=0.0, wait_for_render=True)
-        capture.hold(False)
+        await _frame_of_held_state(capture, app, orchestrator)
         target = capture.steps + capture.stride
+
+
+async def _frame_of_held_state(capture: LiveCapture, app: Any, orchestrator: Any) -> None:
+    """Render until every camera delivered the held state. Raises PairingError when the renderer does not."""
+    before = capture.counts.frames
+    capture.hold(True)
+    try:
+        await orchestrator.step_async(
+            rt_subframes=capture.request.rt_subframes, pause_timeline=True, delta_time=0.0, wait_for_render=True
+        )
+        for _ in range(SETTLE_UPDATES):  # a writer may be told some updates after the render
+            if capture.counts.frames > before or capture.status.phase is not Phase.RECORDING:
+                return
+            await app.next_update_async()
+    finally:
+        capture.hold(False)
+    if capture.status.phase is Phase.RECORDING:
+        capture.stop("the held state was not rendered")
+        raise PairingError(
+            f"the renderer delivered no frame of the held state t={capture.time_s:.6f} s"
+            f"{f' ({capture.stale} frames of earlier states)' if capture.stale else ''}; are the cameras' render products "
+            "updating? Higher rt_subframes gives the renderer more time"
+        )

@@ -27,8 +27,8 @@ class RawRobot:
     position: np.ndarray
     """(D,) rad or stage units."""
     velocity: np.ndarray
-    effort: np.ndarray
-    """(D,) measured, stage units."""
+    effort: np.ndarray | None
+    """(D,) measured, stage units; None where the engine measures none."""
     target: np.ndarray
     """(D,) position target the drives are following."""
     links: np.ndarray
@@ -84,8 +84,9 @@ class RawState:
         arrays = [[part.array() for part in view] for view in self._views]
         out = []
         for rows in self._rows:
-            q, dq, effort, target, links = (array[rows.row] for array in arrays[rows.view])
-            out.append(RawRobot(q[rows.dofs], dq[rows.dofs], effort[rows.dofs], target[rows.dofs], links[rows.links]))
+            q, dq, target, links, *more = (array[rows.row] for array in arrays[rows.view])
+            effort = more[0][rows.dofs] if more else None
+            out.append(RawRobot(q[rows.dofs], dq[rows.dofs], effort, target[rows.dofs], links[rows.links]))
         return tuple(out)
 
     @cached_property
@@ -132,6 +133,9 @@ class TensorReader:
         self._objects: Any = None
         self._getters: list[tuple[Any, ...]] = []
         self._object_rows = np.zeros(0, int)
+        self.has_efforts = True
+        """Whether the engine measures joint efforts (Newton in Isaac Sim 6.0.1 does not)."""
+        self.notes: list[str] = []
 
     @property
     def is_open(self) -> bool:
@@ -165,10 +169,13 @@ class TensorReader:
             if missing := [path for path in self.object_paths if path not in known]:
                 raise StageError(f"physics has no rigid body at {', '.join(missing)}; is it enabled and simulated?")
             self._objects, self._object_rows = view, np.array([known.index(p) for p in self.object_paths])
+        missing = [reason for view in self._views if (reason := _refusal(view.get_dof_projected_joint_forces))]
+        self.has_efforts = not missing
+        self.notes = [f"the episode has no joint efforts: {missing[0]} (physics engine: {engine()})"] if missing else []
         self._getters = [
             (
-                view.get_dof_positions, view.get_dof_velocities, view.get_dof_projected_joint_forces,
-                view.get_dof_position_targets, view.get_link_transforms,
+                view.get_dof_positions, view.get_dof_velocities, view.get_dof_position_targets, view.get_link_transforms,
+                *([view.get_dof_projected_joint_forces] if self.has_efforts else []),
             )
             for view in self._views
         ]  # fmt: skip
@@ -199,6 +206,21 @@ class TensorReader:
     def close(self) -> None:
         """Forget the views (they are invalid after Stop anyway)."""
         self._views, self._rows, self._objects, self._getters = [], [], None, []
+
+
+def engine() -> str:
+    """Name of the physics engine that is active: physx where nobody says otherwise."""
+    manager = getattr(optional("isaacsim.core.simulation_manager"), "SimulationManager", None)
+    ask = getattr(manager, "get_active_physics_engine", None)
+    return "physx" if ask is None else str(ask())
+
+
+def _refusal(getter: Any) -> str:
+    """Why an engine does not answer a getter; empty where it does."""
+    try:
+        return "" if getter() is not None else "the engine answers with nothing"
+    except Exception as error:
+        return str(error) or type(error).__name__
 
 
 def _like(sample: Any, data: np.ndarray[Any, Any]) -> Any:

@@ -4,6 +4,7 @@
 | hook      | 6.x                               | 5.x                             | 4.5, 4.2                                |
 |-----------|-----------------------------------|---------------------------------|-----------------------------------------|
 | post-step | SimulationEvent.PHYSICS_POST_STEP | IsaacEvents.POST_PHYSICS_STEP   | omni.physx on-step events, post         |
+|           | else IsaacEvents, else the steps of omni.physics.core, else omni.physx (`post_step_hooks`)                    |
 | timeline  | event stream, popped by type      | same                            | same                                    |
 | update    | carb.eventdispatcher              | carb.eventdispatcher            | update event stream                     |
 
@@ -35,27 +36,51 @@ class Subscription:
             self._release(held)
 
 
-def on_post_step(callback: Callable[[float], None]) -> Subscription:
-    """Call `callback(dt_s)` after every physics step. Raises MissingDependencyError where no hook exists."""
+def post_step_hooks(callback: Callable[[float], None]) -> list[Callable[[], Subscription]]:
+    """Ways to have `callback(dt_s)` called after every physics step, the surest first; each subscribes when called.
+
+    Isaac Lab puts a manager of its own in the place of SimulationManager: it takes an event that it does not know and never
+    calls, without a word. So whoever hears no step goes on to the next way. Raises MissingDependencyError where there is none.
+    """
 
     def step(dt: float, context: Any = None) -> None:  # 6.x passes a context, 5.x does not
         callback(float(dt))
 
+    out: list[Callable[[], Subscription]] = []
     manager = optional("isaacsim.core.simulation_manager")
-    if manager is not None:
-        event = _post_step_event(manager)
-        if event is not None:
-            uid = manager.SimulationManager.register_callback(step, event, order=ORDER)
-            return Subscription(str(event), (uid,), lambda held: _deregister(manager, held[0]))
-    physx = require("omni.physx").get_physx_interface()
-    if hasattr(physx, "subscribe_physics_on_step_events"):
-        held = physx.subscribe_physics_on_step_events(step, pre_step=False, order=ORDER)
-        return Subscription("omni.physx on-step events (post)", held, _drop)
-    if hasattr(physx, "subscribe_physics_step_events"):
-        return Subscription("omni.physx step events", physx.subscribe_physics_step_events(step), _drop)
-    raise MissingDependencyError(
-        "this Isaac Sim offers no hook after a physics step: neither SimulationManager events nor omni.physx step events"
-    )
+    for event in [] if manager is None else _post_step_events(manager):
+        out.append(lambda event=event: _by_manager(manager, step, event))
+    core = optional("omni.physics.core")
+    if core is not None and hasattr(core, "get_physics_simulation_interface"):
+        out.append(lambda: _by_engine(core.get_physics_simulation_interface(), step))
+    physx = optional("omni.physx")
+    interface = None if physx is None else physx.get_physx_interface()
+    newer = getattr(interface, "subscribe_physics_on_step_events", None)
+    older = getattr(interface, "subscribe_physics_step_events", None)
+    if newer is not None:
+        out.append(lambda: _by_physx(newer, step, pre_step=False, order=ORDER))
+    elif older is not None:
+        out.append(lambda: _by_physx(older, step))
+    if not out:
+        raise MissingDependencyError(
+            "this Isaac Sim offers no hook after a physics step: neither SimulationManager events nor steps of omni.physics.core "
+            "or omni.physx"
+        )
+    return out
+
+
+def _by_manager(manager: Any, step: Callable[..., None], event: Any) -> Subscription:
+    uid = manager.SimulationManager.register_callback(step, event, order=ORDER)
+    return Subscription(str(event), (uid,), lambda held: _deregister(manager, held[0]))
+
+
+def _by_engine(interface: Any, step: Callable[..., None]) -> Subscription:
+    held = interface.subscribe_physics_on_step_events(pre_step=False, order=ORDER, on_update=step)
+    return Subscription("omni.physics.core on-step events (post)", held, _drop)
+
+
+def _by_physx(subscribe: Callable[..., Any], step: Callable[..., None], **options: Any) -> Subscription:
+    return Subscription("omni.physx step events", subscribe(step, **options), _drop)
 
 
 def on_timeline(
@@ -94,12 +119,13 @@ def on_update(callback: Callable[[], None]) -> Subscription:
     return Subscription("post-update stream", held, _drop)
 
 
-def _post_step_event(manager: Any) -> Any | None:
-    for enumeration, member in (("SimulationEvent", "PHYSICS_POST_STEP"), ("IsaacEvents", "POST_PHYSICS_STEP")):
-        event = getattr(getattr(manager, enumeration, None), member, None)
-        if event is not None:
-            return event
-    return None
+def _post_step_events(manager: Any) -> list[Any]:
+    """The manager's post-step events, newest enumeration first; Isaac Lab's own manager knows the older one only."""
+    names = [("SimulationEvent", "PHYSICS_POST_STEP"), ("IsaacEvents", "POST_PHYSICS_STEP")]
+    if str(getattr(manager.SimulationManager, "__module__", "")).startswith("isaaclab"):
+        names.reverse()
+    events = [getattr(getattr(manager, enumeration, None), member, None) for enumeration, member in names]
+    return [event for event in events if event is not None]
 
 
 def _deregister(manager: Any, uid: int) -> None:

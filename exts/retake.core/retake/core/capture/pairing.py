@@ -3,8 +3,9 @@
 
 A rendered frame shows a state of the past: the renderer lags, renders only some of the physics steps, and several
 cameras need not deliver together. So every state is filed under the rational time of the frame it belongs to, and a
-frame is joined with the state of its own time, exactly, or capture stops with a `PairingError`: a wrong pair would be
-a wrong label for every pixel.
+frame is joined with the one state of its own time, or capture stops with a `PairingError`: a wrong pair would be a wrong
+label for every pixel. Renderer and physics may round the same time on clocks of their own, so times within
+`SAME_TIME_US` are the same; where two states lie that close to a frame, none is chosen.
 
 `FramePairer` does the joining and nothing else (no threads, no clock); `recorder` writes.
 """
@@ -22,6 +23,10 @@ from retake.core.errors import EpisodeError, InputError
 
 TimeKey = tuple[int, int]
 """A time as a reduced fraction (numerator, denominator) of seconds, denominator > 0."""
+
+
+SAME_TIME_US = 2
+"""Times this close are one time, µs: NVIDIA's own tests allow their renderer 1 µs beside physics; a physics step is thousands."""
 
 
 class PairingError(EpisodeError):
@@ -44,6 +49,11 @@ def key_of_seconds(time_s: float) -> TimeKey:
 def is_before(a: TimeKey, b: TimeKey) -> bool:
     """Whether time a is earlier than time b, in whole numbers."""
     return a[0] * b[1] < b[0] * a[1]
+
+
+def is_same_time(a: TimeKey, b: TimeKey) -> bool:
+    """Whether two times are at most `SAME_TIME_US` apart, in whole numbers."""
+    return abs(a[0] * b[1] - b[0] * a[1]) * 1_000_000 <= SAME_TIME_US * a[1] * b[1]
 
 
 def seconds(key: TimeKey) -> float:
@@ -126,6 +136,8 @@ class FramePairer:
         self.physics_dt_s = physics_dt_s
         self.ring = max(ring, 2 * self.stride)
         self._states: OrderedDict[TimeKey, StateSample] = OrderedDict()
+        self._keys_in_us: dict[int, list[TimeKey]] = {}
+        """Whole microsecond -> keys of the states kept that lie in it."""
         self._gaps: set[TimeKey] = set()
         self._by_step: dict[int, StateSample] = {}
         self._track: deque[StateSample] = deque()
@@ -168,6 +180,8 @@ class FramePairer:
             )
         self._first = self._first or sample
         self._last = sample
+        if sample.key not in self._states:
+            self._keys_in_us.setdefault(_whole_us(sample.key), []).append(sample.key)
         self._states[sample.key] = sample
         self._states.move_to_end(sample.key)
         self._by_step[sample.step] = sample
@@ -186,10 +200,10 @@ class FramePairer:
     def offer(self, key: TimeKey, views: Mapping[str, Any]) -> list[PairedFrame]:
         """Take what one or more cameras rendered at one time; returns complete frames, oldest first.
 
-        Raises PairingError when no state was filed under exactly this time, when a camera's frames go back in time,
-        or when a camera skipped a frame that the grid asks for.
+        Raises PairingError when no state was filed under this time or more than one was, when a camera's frames go back in
+        time, or when a camera skipped a frame that the grid asks for.
         """
-        state = self._states.get(key)
+        state = self._state_at(key)
         if state is None:
             self._explain_missing(key, len(views))
             return []
@@ -211,6 +225,22 @@ class FramePairer:
         if self._start is None or self._last is None:
             return 0
         return max(0, (self._last.step - self._next_step) // self.stride + 1)
+
+    def _state_at(self, key: TimeKey) -> StateSample | None:
+        """The state of a frame's time; None where there is none. Raises PairingError where several states have that time."""
+        around = _whole_us(key)
+        near = [
+            candidate
+            for us in range(around - SAME_TIME_US - 1, around + SAME_TIME_US + 2)
+            for candidate in self._keys_in_us.get(us, ())
+            if is_same_time(candidate, key)
+        ]
+        if len(near) > 1:
+            raise PairingError(
+                f"a frame of t={seconds(key):.7f} s may show the states of {', '.join(f'{seconds(k):.7f}' for k in near)} s, "
+                f"which are within {SAME_TIME_US} µs of it; record with a longer physics step, or in stepped mode"
+            )
+        return self._states[near[0]] if near else None
 
     def _pending_or_emitted(self) -> set[TimeKey]:
         keys = set(self._pending)
@@ -294,6 +324,10 @@ class FramePairer:
 
     def _evict(self) -> None:
         key, oldest = self._states.popitem(last=False)
+        inside = self._keys_in_us[_whole_us(key)]
+        inside.remove(key)
+        if not inside:
+            del self._keys_in_us[_whole_us(key)]
         self._gaps.discard(key)
         self._counts["early"] += len(self._pending.pop(key, {}))
         if self._start is None:
@@ -331,6 +365,10 @@ class FramePairer:
             f"{seconds(before):.6f} s and {'(none yet)' if after is None else f'{seconds(after):.6f} s'}. The capture "
             "stops instead of guessing: switch asynchronous rendering off, or record in stepped mode"
         )
+
+
+def _whole_us(key: TimeKey) -> int:
+    return key[0] * 1_000_000 // key[1]
 
 
 def stride_of(fps: float, physics_dt_s: float) -> int:

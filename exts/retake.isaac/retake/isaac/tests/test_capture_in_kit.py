@@ -211,7 +211,8 @@ class TestCapture(omni.kit.test.AsyncTestCase):
         assert misfit < 16
 
     async def test_a_frame_knows_its_camera_and_its_robot(self) -> None:
-        """rendered_camera.py, payload.py, instances.py, stage_reader.py, costs.py, hooks.py, live_capture.py."""
+        """rendered_camera.py, payload.py, instances.py, async_rendering.py, timeline.py, watch.py,
+        stage_reader.py, costs.py, hooks.py, live_capture.py."""
         episode = await self.record("auto")
         stage = omni.usd.get_context().get_stage()
         header = episode.header
