@@ -18,7 +18,7 @@ from retake.newton.planner import Arm, JointPath, constant_middle, minimum_jerk,
 from retake.newton.variation import Variation, apply, sample
 from retake.usd.articulation import read_articulations
 from retake.usd.bodies import read_object, read_objects
-from retake.usd.gripper import link_box
+from retake.usd.shapes import link_box
 from retake.usd.stage import open_stage
 from retake.usd.units import StageUnits
 

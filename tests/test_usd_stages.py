@@ -123,6 +123,46 @@ def test_a_mirrored_prop_is_left_out():
         choose_objects(found, ["/World/Mug"])
 
 
+@pytest.mark.parametrize(
+    ("key", "ends"),
+    [
+        ("r03", [("hand", "jaw", ("jaw_joint",), (1, 0, 0))]),
+        ("r04", [("hand", "tool", (), (1, 0, 0))]),
+        ("r05", []),
+        ("r06", [("arm2", "gripper", ("left_joint", "right_joint"), (1, 0, 0))]),
+        ("r08", [("hand", "gripper", tuple(f"{s}_{p}_joint" for s in ("left", "right") for p in ("outer", "inner")), (1, 0, 0))]),
+        ("r09", [("hand", "hand", tuple(f"f{i}_j{j}" for i in range(4) for j in (1, 2, 3)), (1, 0, 0))]),
+        ("r14", [("hand", "gripper", ("left_joint", "right_joint"), (1, 0, 0))]),
+        ("r23_physx", [("hand", "gripper", ("left_joint",), (1, 0, 0))]),
+        ("r25", [("hand", "gripper", (), (1, 0, 0))]),
+        ("r27", [("hand", "gripper", ("left_joint", "right_joint"), (1, 0, 0))]),
+    ],
+)  # fmt: skip
+def test_ends_are_found(key, ends):
+    spec = only(key).spec
+    assert [(g.ee_link, g.kind, g.finger_joints, tuple(g.T_link_ee[:3, 2])) for g in spec.grippers] == ends
+    for gripper in spec.grippers:
+        assert gripper.note
+        np.testing.assert_allclose(gripper.T_link_ee[:3, :3] @ gripper.T_link_ee[:3, :3].T, np.eye(3), atol=1e-12)
+        q = np.zeros(len(spec.dof_names))
+        for positions, openness in ((gripper.open_position, 1.0), (gripper.closed_position, 0.0)):
+            if gripper.finger_joints:
+                q[[spec.dof_index(n) for n in gripper.finger_joints]] = positions
+                assert spec.gripper_openness(q)[spec.grippers.index(gripper)] == pytest.approx(openness)
+        if not gripper.finger_joints:
+            assert "openness is 1 throughout" in gripper.note
+
+
+def test_a_jaw_opens_at_the_limit_away_from_the_approach():
+    (jaw,) = only("r03").spec.grippers
+    np.testing.assert_allclose(np.degrees([*jaw.closed_position, *jaw.open_position]), [-10, 100], atol=1e-4)
+    assert tuple(jaw.T_link_ee[:3, 1]) == (0, 1, 0)
+
+
+def test_a_quadruped_says_that_an_end_has_to_be_declared():
+    assert any("no end effector was found" in note for note in only("r05").notes)
+
+
 @pytest.mark.parametrize("key", ["r23_newton", "r23_physx"])
 def test_a_follower_follows_and_leads_nothing(key):
     spec = only(key).spec

@@ -22,7 +22,7 @@ from retake.newton.motion import Motion, Phase
 from retake.newton.planner import Arm, JointPath, constant_middle, minimum_jerk, rotation_vector
 from retake.usd.articulation import Articulation
 from retake.usd.bodies import StageObject
-from retake.usd.gripper import link_box
+from retake.usd.shapes import link_box
 from retake.usd.units import StageUnits
 
 PHASES = ("wait", "approach", "descend", "close", "lift", "carry", "release", "retreat")

@@ -17,12 +17,14 @@ import numpy as np
 from pxr import Usd, UsdPhysics
 
 from retake.core.array_types import Float64
+from retake.core.ends import find_ends
 from retake.core.errors import InputError, StageError, choose
 from retake.core.geometry import transform
 from retake.core.robot import WORLD, JointSpec, LinkSpec, Mimic, RobotSpec
-from retake.usd.gripper import find_grippers
-from retake.usd.joints import AXES, Edge, JointValues, follows, joint_values, read_edges
+from retake.usd.joints import AXES, Edge, JointValues, actuated_joints, follows, joint_values, read_edges
+from retake.usd.names import WORLD as WORLD_NAMES
 from retake.usd.names import distinct, model_prim
+from retake.usd.shapes import link_points
 from retake.usd.stage import prims, prims_under
 from retake.usd.units import StageUnits, world_pose
 
@@ -39,7 +41,7 @@ class Articulation:
     initial_position: Float64[np.ndarray, "D"]
     """Joint positions the stage starts with (authored joint state, else drive target, else 0), rad or m."""
     driven: tuple[bool, ...]
-    """Whether each movable joint has a drive."""
+    """Whether each movable joint has a drive or an actuator."""
     fixed_base: bool
     """Whether the world holds the base: fixed, or on joints that are degrees of freedom."""
     notes: tuple[str, ...] = ()
@@ -59,7 +61,7 @@ class StageRobots:
 def find_articulations(stage: Usd.Stage) -> StageRobots:
     """Every articulation of a stage, in stage order. Never raises because of one robot; raises as `StageUnits.of`."""
     units = StageUnits.of(stage)
-    edges = read_edges(stage, units)
+    edges, actuated = read_edges(stage, units), actuated_joints(stage)
     read: list[Articulation] = []
     refused: dict[str, str] = {}
     notes: list[str] = []
@@ -71,11 +73,15 @@ def find_articulations(stage: Usd.Stage) -> StageRobots:
             if other := next((taken[m] for m in sorted(members) if m in taken), None):
                 notes.append(f"articulation {path} is jointed to {other}: the two are one robot")
                 continue
-            read.append(_read_one(root, members, edges, units))
+            read.append(_read_one(root, members, edges, units, actuated))
             taken |= dict.fromkeys(members, path)
         except StageError as error:
             refused[path] = str(error)
-    names = distinct([model_prim(stage.GetPrimAtPath(r.spec.prim_path)) for r in read], plain=True)
+    if any(r.spec.dof_names for r in read):
+        still = [r for r in read if not r.spec.dof_names]
+        notes += [f"articulation {r.spec.prim_path} has no movable joint: it is scenery" for r in still]
+        read = [r for r in read if r.spec.dof_names]
+    names = distinct([_model(stage, r, read) for r in read], plain=True)
     robots = tuple(replace(r, spec=replace(r.spec, name=n)) for r, n in zip(read, names, strict=True))
     notes += [f"robot {robot.spec.name!r}: {note}" for robot in robots for note in robot.notes]
     notes += [f"robot {path} left out: {why}" for path, why in refused.items()]
@@ -133,6 +139,24 @@ def articulation_bodies(stage: Usd.Stage) -> frozenset[str]:
     return frozenset(body for root in roots for body in _component(_seeds(root, edges), edges))
 
 
+def _model(stage: Usd.Stage, robot: Articulation, robots: Sequence[Articulation]) -> Usd.Prim:
+    """The prim whose name a person knows a robot by: the top of its model where nothing else lives under that."""
+    root = stage.GetPrimAtPath(robot.spec.prim_path)
+    top = root
+    while top.HasAPI(UsdPhysics.RigidBodyAPI) or top.IsA(UsdPhysics.Joint) or top.GetTypeName() == "Scope":
+        parent = top.GetParent()
+        if not parent or parent.IsPseudoRoot():
+            break
+        top = parent
+    mine = {link.prim_path for link in robot.spec.links}
+    alone = all(
+        str(prim.GetPath()) in mine for prim in prims_under(top) if prim.HasAPI(UsdPhysics.RigidBodyAPI)
+    ) and not any(other is not robot and _within(other.spec.prim_path, str(top.GetPath())) for other in robots)
+    if alone and not WORLD_NAMES.fullmatch(top.GetName()):
+        return top
+    return model_prim(root)
+
+
 def _within(path: str, top: str) -> bool:
     return path == top or path.startswith(f"{top.rstrip('/')}/")
 
@@ -144,7 +168,9 @@ def _members(root: Usd.Prim, edges: list[Edge]) -> set[str]:
     return _component(seeds, edges)
 
 
-def _read_one(root: Usd.Prim, members: set[str], edges: list[Edge], units: StageUnits) -> Articulation:
+def _read_one(
+    root: Usd.Prim, members: set[str], edges: list[Edge], units: StageUnits, actuated: frozenset[str]
+) -> Articulation:
     stage = root.GetStage()
     mine = [e for e in edges if set(e.bodies) & members]
     for edge in mine:
@@ -162,8 +188,12 @@ def _read_one(root: Usd.Prim, members: set[str], edges: list[Edge], units: Stage
     of_path = {edge.path: name for (edge, _), name, v in zip(walked, names, values, strict=True) if v is not None}
     mimics, more = _mimics([edge for edge, _ in walked if edge.kind != "fixed"], of_path, units)
     notes += more
+    drives = {e.path for (e, _), v in zip(walked, values, strict=True) if v is not None and v.driven}
+    drives |= actuated & {e.path for e, _ in walked}
+    # A description without any drive says nothing about which joints are passive.
+    passive = {e.path for e, _ in walked if drives and e.path not in drives} | set(mimics)
     joints = tuple(
-        _joint(edge, reverse, name, index, value, mimics.get(edge.path))
+        _joint(edge, reverse, name, index, value, mimics.get(edge.path), edge.path not in passive)
         for (edge, reverse), name, value in zip(walked, names, values, strict=True)
     )
     bodies = [stage.GetPrimAtPath(path) for path in links]
@@ -171,8 +201,10 @@ def _read_one(root: Usd.Prim, members: set[str], edges: list[Edge], units: Stage
     path = str(root.GetPath())
     try:
         spec = RobotSpec(root.GetName(), path, link_specs, joints)
-        grippers = find_grippers(stage, spec, units)
-        spec = RobotSpec(root.GetName(), path, link_specs, joints, grippers)
+        T_world_base = world_pose(bodies[spec.root], units)
+        ends, more = find_ends(spec, lambda link: link_points(stage, links[link], units), T_world_base)
+        spec = replace(spec, grippers=ends)
+        notes += more
     except InputError as error:
         raise StageError(f"articulation {path}: {error}") from error
     movable = [(edge, value) for (edge, _), value in zip(walked, values, strict=True) if value is not None]
@@ -181,7 +213,7 @@ def _read_one(root: Usd.Prim, members: set[str], edges: list[Edge], units: Stage
         dof_paths=tuple(edge.path for edge, _ in movable),
         T_world_link=np.stack([world_pose(body, units) for body in bodies]),
         initial_position=np.array([value.start for _, value in movable], np.float64),
-        driven=tuple(value.driven for _, value in movable),
+        driven=tuple(edge.path in drives for edge, _ in movable),
         fixed_base=held,
         notes=tuple(notes),
     )
@@ -299,7 +331,13 @@ def _same_hinge(a: Edge, b: Edge) -> bool:
 
 
 def _joint(
-    edge: Edge, reverse: bool, name: str, index: dict[str, int], values: JointValues | None, mimic: Mimic | None
+    edge: Edge,
+    reverse: bool,
+    name: str,
+    index: dict[str, int],
+    values: JointValues | None,
+    mimic: Mimic | None,
+    driven: bool,
 ) -> JointSpec:
     (parent, child), (T_parent, T_child) = edge.bodies, edge.frames
     sign = 1.0
@@ -318,7 +356,7 @@ def _joint(
         values.upper,
         values.velocity,
         values.effort,
-        driven=mimic is None,
+        driven=driven,
         prim_path=edge.path,
         mimic=mimic,
     )

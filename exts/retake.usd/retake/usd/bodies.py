@@ -13,9 +13,9 @@ from retake.core.array_types import Float64
 from retake.core.episode import ObjectSpec
 from retake.core.errors import StageError, choose
 from retake.usd.articulation import Articulation, articulation_bodies
-from retake.usd.gripper import link_box
 from retake.usd.joints import Edge, read_edges
 from retake.usd.names import distinct, model_prim, shown
+from retake.usd.shapes import link_box
 from retake.usd.stage import body_of, has_label, label_of, prims, start_time
 from retake.usd.units import StageUnits, rigid_and_scale, world_pose
 

@@ -227,6 +227,21 @@ def follows(edge: Edge, units: StageUnits) -> Follows | None:
     return None
 
 
+def actuated_joints(stage: Usd.Stage) -> frozenset[str]:
+    """Prim paths of the joints that an actuator prim acts on (`MjcActuator`, `NewtonActuator`), tendons followed."""
+    found: set[str] = set()
+    for prim in prims(stage):
+        if prim.GetTypeName() not in ("MjcActuator", "NewtonActuator"):
+            continue
+        for name in ("mjc:target", "newton:targets"):
+            relation = prim.GetRelationship(name)
+            for target in relation.GetTargets() if relation else ():
+                tendon = stage.GetPrimAtPath(target)
+                path = tendon.GetRelationship("mjc:path") if tendon and tendon.GetTypeName() == "MjcTendon" else None
+                found |= {str(p) for p in (path.GetTargets() if path else (target,))}
+    return frozenset(found)
+
+
 def _value(prim: Usd.Prim, name: str, default: float | bool) -> float | bool:
     attribute = prim.GetAttribute(name)
     value = attribute.Get() if attribute else None
