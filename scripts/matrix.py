@@ -31,7 +31,7 @@ KIT_PYTHONS = ("3.10", "3.11", "3.12")
 TOOLS = ["pytest", "hypothesis", "jaxtyping", "beartype", "pytest-timeout"]
 CORE_AND_USD = (
     "architecture", "camera", "capture_pairing", "capture_recorder", "config", "episode_check", "episode_io", "geometry",
-    "interchange", "oscar_episode", "robot", "run_store", "skeleton", "skeleton_episode", "takes", "urdf",
+    "import_recordings", "oscar_episode", "robot", "run_store", "skeleton", "skeleton_episode", "takes", "urdf",
     "usd_articulation", "usd_camera", "variants", "variants_gate", "variants_sampler", "verdicts", "verdicts_input",
     "video", "export", "export_formats",
 )  # fmt: skip

@@ -23,7 +23,7 @@ from retake.core.export.records import ACTION, STATE, Schema
 from retake.core.export.urdf_out import robot_urdf
 from retake.core.export.vectors import actions, build_schema, states
 from retake.core.files import read_json, write_json
-from retake.core.oscar_episode import import_oscar
+from retake.core.importers.oscar import import_oscar
 from retake.core.robot import RobotSpec
 from retake.core.skeleton import skeleton_frames
 from retake.core.urdf import read_urdf

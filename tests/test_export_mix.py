@@ -14,24 +14,14 @@ from hypothesis import strategies as st
 
 from retake.core.episode import open_episode
 from retake.core.errors import ExportError, InputError
-from retake.core.export import (
-    Calibration,
-    ExportOptions,
-    ImportOptions,
-    Selection,
-    VideoOptions,
-    cli,
-    export,
-    import_cli,
-    import_lerobot,
-    mix,
-)
+from retake.core.export import ExportOptions, Selection, VideoOptions, cli, export, mix
 from retake.core.export.encode import read_segment
-from retake.core.export.import_cli import import_command
-from retake.core.export.import_lerobot import load_calibration
 from retake.core.export.mix import MixSource, parse_source, shares
 from retake.core.export.reader import Dataset
 from retake.core.files import write_json
+from retake.core.importers import lerobot_cli as import_cli
+from retake.core.importers.lerobot import Calibration, ImportOptions, import_lerobot, load_calibration
+from retake.core.importers.lerobot_cli import import_command
 from retake.core.skeleton import skeleton_frames
 
 pytest.importorskip("pyarrow")

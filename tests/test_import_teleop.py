@@ -14,10 +14,10 @@ import pytest
 from export_runs import tree
 
 from retake.core.episode import open_episode
-from retake.core.export import import_cli
 from retake.core.export.reader import Dataset
 from retake.core.export.urdf_out import robot_urdf
 from retake.core.files import read_json, write_json
+from retake.core.importers import lerobot_cli as import_cli
 from retake.core.skeleton import open_skeleton
 from retake.core.takes import fan_out
 from retake.core.variants.make import read_frame

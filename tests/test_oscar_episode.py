@@ -13,7 +13,8 @@ import pytest
 from retake.core.episode import Episode
 from retake.core.errors import Cancelled, EpisodeError, InputError, RetakeError
 from retake.core.geometry import axis_angle
-from retake.core.oscar_episode import export_oscar, import_oscar, read_oscar_meta
+from retake.core.importers.oscar import import_oscar
+from retake.core.oscar_episode import export_oscar, read_oscar_meta
 from retake.core.skeleton import arms_of, skeleton_frames
 from retake.core.urdf import read_urdf
 from retake.core.video import read_video, video_info, write_video

@@ -14,13 +14,13 @@ import pytest
 from export_runs import make_header, write_episode, write_take
 
 from retake.core.errors import InputError, WorkerError
-from retake.core.export import robustness_cli
-from retake.core.export.robustness import Observation, open_policy, robustness
-from retake.core.export.robustness.analysis import WorldResult, attribute, bootstrap_score, moving_entries
-from retake.core.export.robustness.policies import CallablePolicy
-from retake.core.export.robustness.policy import KeyMap
 from retake.core.export.vectors import build_schema
 from retake.core.files import read_json, write_json
+from retake.core.robustness import Observation, open_policy, robustness
+from retake.core.robustness import cli as robustness_cli
+from retake.core.robustness.analysis import WorldResult, attribute, bootstrap_score, moving_entries
+from retake.core.robustness.policies import CallablePolicy
+from retake.core.robustness.policy import KeyMap
 
 pytest.importorskip("av")
 AXES = {

@@ -248,8 +248,8 @@ def robustness(quick: bool, work: Path) -> dict[str, Any]:
     """Planted weaknesses over several sets of worlds: is the right axis named, and no other; is invariance seen?"""
     import test_robustness as planted
 
-    from retake.core.export.robustness import robustness as report
-    from retake.core.export.robustness.policies import CallablePolicy
+    from retake.core.robustness import robustness as report
+    from retake.core.robustness.policies import CallablePolicy
 
     right = extra = total = invariant = blind = 0
     for seed in range(2 if quick else 10):

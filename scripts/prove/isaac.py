@@ -34,7 +34,7 @@ TESTS = {
     "examples, start to report": ["tests/test_isaac_examples.py"],
     "self-test and doctor": ["tests/test_isaac_selftest.py"],
     "panel": ["tests/test_ui_view_model.py", "tests/test_ui_panel.py"],
-    "interchange": ["tests/test_interchange.py"],
+    "interchange": ["tests/test_import_recordings.py"],
 }
 
 
@@ -106,7 +106,7 @@ def sources(paths: list[str]) -> str:
     if any("test_ui" in path for path in paths):
         patterns.append("exts/retake.ui/**/*.py")
     if any("interchange" in path for path in paths):
-        patterns.append("exts/retake.core/retake/core/interchange.py")
+        patterns.append("exts/retake.core/retake/core/importers/recorded.py")
     if not any("test_isaac_capture" in path for path in paths):
         patterns += ["exts/retake.isaac/**/*.py", "exts/retake.core/retake/core/doctor.py"]
     found = sorted({path for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()})

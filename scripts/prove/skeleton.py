@@ -63,7 +63,7 @@ def droid_parity(quick: bool) -> dict[str, Any]:
     """The public sample imported from its video, arrays and URDF, then drawn."""
     if not DROID.exists():
         return {"holds": None, "skipped": "the public DROID sample is not beside this checkout"}
-    from retake.core.oscar_episode import import_oscar
+    from retake.core.importers.oscar import import_oscar
 
     with tempfile.TemporaryDirectory() as folder, np.load(DROID / "skeleton_reference.npz") as ref:
         episode = import_oscar(DROID, Path(folder) / "episode")

@@ -16,13 +16,13 @@ from retake.core.episode import Episode, open_episode
 from retake.core.errors import ExportError, InputError
 from retake.core.export.collect import AXES, IMAGE, Item, Plan, Selection, plan
 from retake.core.export.records import ACTION, STATE
-from retake.core.export.robustness.analysis import Analysis, WorldResult, analyse, moving_entries
-from retake.core.export.robustness.policy import Observation, Policy, as_actions
-from retake.core.export.robustness.report import Picture, write_report
 from retake.core.export.sources import resized, take_frames
 from retake.core.export.vectors import columns
 from retake.core.files import write_json
 from retake.core.progress import CheckCancel, Progress, never, silent
+from retake.core.robustness.analysis import Analysis, WorldResult, analyse, moving_entries
+from retake.core.robustness.policy import Observation, Policy, as_actions
+from retake.core.robustness.report import Picture, write_report
 
 SCHEMA = "retake.robustness/1"
 WORST = 6

@@ -22,7 +22,7 @@ import numpy as np
 
 from retake.core.errors import InputError, WorkerError
 from retake.core.export.records import STATE
-from retake.core.export.robustness.policy import Observation, as_actions
+from retake.core.robustness.policy import Observation, as_actions
 
 HOST = Path(__file__).with_name("lerobot_host.py")
 

@@ -15,10 +15,10 @@ import numpy as np
 from retake.core.episode import Episode, open_episode
 from retake.core.errors import InputError, MissingDependencyError, choose, install_hint
 from retake.core.export.collect import IMAGE
-from retake.core.export.import_lerobot import Calibration, ImportOptions, import_lerobot, load_calibration
 from retake.core.export.reader import Dataset
 from retake.core.files import read_json
 from retake.core.geometry import inverse
+from retake.core.importers.lerobot import Calibration, ImportOptions, import_lerobot, load_calibration
 from retake.core.progress import Bar, Stop, silent
 from retake.core.robot import RobotSpec
 from retake.core.urdf import read_urdf

@@ -13,10 +13,13 @@ from retake.core.errors import InputError
 from retake.core.run_store import create_run
 
 FORMATS = {
-    "oscar": ("retake.core.oscar_episode:import_oscar", "episode_meta.npz + rgb.mp4, and the robot's URDF"),
-    "lerobot": ("retake.core.export.import_cli:import_command", "a LeRobot dataset recorded in simulation"),
-    "isaaclab": ("retake.core.interchange:import_isaaclab", "Isaac Lab HDF5 demonstrations"),
-    "episode-recorder": ("retake.core.interchange:import_episode_recorder", "Isaac Sim's episode-recorder files"),
+    "oscar": ("retake.core.importers.oscar:import_oscar", "episode_meta.npz + rgb.mp4, and the robot's URDF"),
+    "lerobot": ("retake.core.importers.lerobot_cli:import_command", "a LeRobot dataset recorded in simulation"),
+    "isaaclab": ("retake.core.importers.isaaclab:import_isaaclab", "Isaac Lab HDF5 demonstrations"),
+    "episode-recorder": (
+        "retake.core.importers.episode_recorder:import_episode_recorder",
+        "Isaac Sim's episode-recorder files",
+    ),
 }
 
 

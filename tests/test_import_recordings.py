@@ -15,7 +15,9 @@ from strategies import random_poses, random_robot
 
 from retake.core.errors import EpisodeError, InputError
 from retake.core.geometry import wxyz_from_rotation
-from retake.core.interchange import import_episode_recorder, import_isaaclab, joints_from_links
+from retake.core.importers.episode_recorder import import_episode_recorder
+from retake.core.importers.isaaclab import import_isaaclab
+from retake.core.importers.recorded import joints_from_links
 from retake.core.urdf import read_urdf
 from retake.core.video import write_video
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from retake.core.errors import InputError, WorkerError, choose
 from retake.core.export.encode import require
-from retake.core.export.robustness.policy import KeyMap, Observation, Policy, as_actions
+from retake.core.robustness.policy import KeyMap, Observation, Policy, as_actions
 
 SCHEMES = ("openpi", "gr00t", "gr00t-n1.5")
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from retake.core.errors import InputError
-from retake.core.export.robustness.policy import KeyMap, Observation, Policy, as_actions
+from retake.core.robustness.policy import KeyMap, Observation, Policy, as_actions
 
 
 @dataclass
@@ -48,11 +48,11 @@ def open_policy(spec: str, *, python: str = "", mapping: KeyMap | None = None, t
     """
     scheme, separator, rest = spec.partition("://")
     if separator:
-        from retake.core.export.robustness import servers
+        from retake.core.robustness import servers
 
         return servers.connect(scheme, rest, mapping or KeyMap(), timeout_s)
     if Path(spec).is_dir():
-        from retake.core.export.robustness.lerobot_policy import LeRobotPolicy
+        from retake.core.robustness.lerobot_policy import LeRobotPolicy
 
         return LeRobotPolicy(Path(spec), python or sys.executable, timeout_s)
     place, colon, attribute = spec.rpartition(":")

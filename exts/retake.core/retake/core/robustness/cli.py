@@ -8,10 +8,10 @@ from pathlib import Path
 
 from retake.core.errors import InputError
 from retake.core.export.collect import Selection
-from retake.core.export.robustness.policies import open_policy
-from retake.core.export.robustness.policy import KeyMap
-from retake.core.export.robustness.run import robustness
 from retake.core.progress import Bar, silent
+from retake.core.robustness.policies import open_policy
+from retake.core.robustness.policy import KeyMap
+from retake.core.robustness.run import robustness
 
 _EXAMPLES = """policies:
   my_package.policy:act          a function Observation -> actions (H, A), or a class with infer and reset
