@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Painter a: Mitsuba 3, a path tracer nobody here wrote (BSD 3-clause), on the CPU in an environment of its own
+(`python scripts/mitsuba_env.py`). Soft lights, interreflections, glossy plastics, soft moving shadows.
+
+Pictures are traced at half the camera's size and enlarged (the judge looks at 320 px); ids are exact at full size.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+from pathlib import Path
+
+import cv2
+import numpy as np
+from film import Film, changed_window
+from newton_painter import Shot
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = Path(os.environ.get("RETAKE_MITSUBA_PYTHON", ROOT / ".mitsuba-env" / "bin" / "python"))
+SCALE = 2
+"""Camera pixels per traced pixel."""
+
+
+class MitsubaPainter:
+    """Renders frames of a dressed film in a process of the other environment."""
+
+    def __init__(self, film: Film, samples: int = 24) -> None:
+        if not PYTHON.exists():
+            raise RuntimeError(
+                f"{PYTHON} is missing; `python scripts/mitsuba_env.py` makes the environment of the path tracer"
+            )
+        self.owners, self.samples = film.owners, samples
+        self._process = subprocess.Popen(
+            [str(PYTHON), str(Path(__file__).with_name("mitsuba_render.py"))], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        items = [
+            {"owner": i.owner, "vertices": i.vertices, "faces": i.faces, "uv": i.uv / i.repeat_m, "colour": i.colour,
+             "texture": i.texture, "gloss": i.gloss}
+            for i in film.items
+        ]  # fmt: skip
+        self._ask(
+            {"items": items, "owners": self.owners, "sun": film.sun, "sun_colour": film.sun_colour, "sky": film.sky}
+        )
+
+    def _ask(self, request: dict) -> dict:
+        there, back = self._process.stdin, self._process.stdout
+        assert there is not None
+        assert back is not None
+        pickle.dump(request, there)
+        there.flush()
+        return pickle.load(back)
+
+    def close(self) -> None:
+        """End the other process."""
+        if self._process.stdin:
+            self._process.stdin.close()
+        self._process.wait(timeout=60)
+
+    def render(
+        self, film: Film, t: int, window: tuple[int, int, int, int] | None = None, samples: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(rgb (h, w, 3) uint8, ids (h, w) uint8) of a frame, or of its window (x0, y0, x1, y1; even numbers)."""
+        x0, y0, x1, y1 = window or (0, 0, *film.size)
+        pad = 4 if window else 0
+        a0, b0 = max(x0 // SCALE - pad, 0), max(y0 // SCALE - pad, 0)
+        a1, b1 = min(-(-x1 // SCALE) + pad, film.size[0] // SCALE), min(-(-y1 // SCALE) + pad, film.size[1] // SCALE)
+        got = self._ask({
+            "poses": [film.pose(o, t) for o in self.owners], "K": film.K[t], "T_camera_world": film.T_camera_world[t],
+            "size": film.size, "scale": SCALE, "crop": (a0, b0, a1, b1), "ids": (x0, y0, x1, y1),
+            "samples": samples or self.samples, "seed": t,
+        })  # fmt: skip
+        linear = np.clip(got["rgb"], 0, 4)
+        small = np.clip(
+            np.where(linear < 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-6) ** (1 / 2.4) - 0.055), 0, 1
+        )
+        small = cv2.bilateralFilter((small * 255).astype(np.float32), 5, 14, 1.6)
+        large = cv2.resize(small, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_CUBIC)
+        rgb = np.clip(large[y0 - b0 * SCALE : y1 - b0 * SCALE, x0 - a0 * SCALE : x1 - a0 * SCALE], 0, 255)
+        return rgb.astype(np.uint8), got["ids"]
+
+    def shoot(self, film: Film) -> Shot:
+        """All frames; of a fixed camera only what differs from the first (traced with four times the samples)."""
+        still = np.abs(film.T_camera_world - film.T_camera_world[:1]).max() < 1e-6
+        frames = [self.render(film, 0, samples=4 * self.samples if still else None)]
+        for t in range(1, len(film)):
+            rgb, ids = (part.copy() for part in frames[0])
+            window = changed_window(film, film, t, 0) if still else (0, 0, *film.size)
+            if window:
+                self._put(film, t, window, rgb, ids)
+            frames.append((rgb, ids))
+        return Shot(np.stack([f[0] for f in frames]), np.stack([f[1] for f in frames]), self.owners)
+
+    def reshoot(self, shot: Shot, old: Film, new: Film) -> Shot:
+        """A shot with the windows rendered anew in which `new` looks other than `old`."""
+        rgb, ids = shot.rgb.copy(), shot.ids.copy()
+        for t in range(len(new)):
+            if window := changed_window(old, new, t):
+                self._put(new, t, window, rgb[t], ids[t])
+        return Shot(rgb, ids, self.owners)
+
+    def _put(self, film: Film, t: int, window: tuple[int, int, int, int], rgb: np.ndarray, ids: np.ndarray) -> None:
+        """Render a window, grown for soft shadows, into a frame with a soft rim."""
+        grow = 14
+        x0, y0 = max(window[0] - grow, 0) // 2 * 2, max(window[1] - grow, 0) // 2 * 2
+        x1, y1 = min(window[2] + grow, film.size[0]), min(window[3] + grow, film.size[1])
+        new, seen = self.render(film, t, (x0, y0, x1, y1))
+        rim = np.ones(new.shape[:2], np.float32)
+        for k in range(grow):
+            level = (k + 1) / (grow + 1)
+            inner = rim[k : new.shape[0] - k, k : new.shape[1] - k]
+            if y0 > 0:
+                inner[0] = np.minimum(inner[0], level)
+            if y1 < film.size[1]:
+                inner[-1] = np.minimum(inner[-1], level)
+            if x0 > 0:
+                inner[:, 0] = np.minimum(inner[:, 0], level)
+            if x1 < film.size[0]:
+                inner[:, -1] = np.minimum(inner[:, -1], level)
+        place = rgb[y0:y1, x0:x1].astype(np.float32)
+        rgb[y0:y1, x0:x1] = (place + (new - place) * rim[..., None]).astype(np.uint8)
+        ids[y0:y1, x0:x1] = seen
