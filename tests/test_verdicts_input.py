@@ -18,7 +18,7 @@ from verdict_scenes import FRAMES
 from retake.core.episode import Episode, EpisodeHeader, EpisodeWriter, Frame
 from retake.core.errors import EpisodeError, InputError, VerdictError
 from retake.core.run_store import create_run
-from retake.core.verdicts import judge, load_settings, verify_run
+from retake.core.verdicts import examine, judge, load_settings, verify_run
 from retake.core.verdicts.cli import main
 from retake.core.video import write_video
 
@@ -106,7 +106,10 @@ def test_what_cannot_be_compared_is_refused_in_words(tmp_path: Path) -> None:
         lambda f: replace(f, cameras=(replace(f.cameras[0], depth_m=None, normals=None, instance_ids=None),)),
     )
     with pytest.raises(VerdictError, match="recorded no instance ids"):
-        judge(video, blind, "front")
+        examine(video, blind, "front")
+    verdict = judge(video, blind, "front")
+    assert verdict.overall != "pass"
+    assert "recorded no instance ids" in verdict.check("masks").note
 
 
 def test_a_robot_that_is_never_visible_is_unsure_not_passed(tmp_path: Path) -> None:

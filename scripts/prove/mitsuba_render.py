@@ -83,15 +83,17 @@ class Stage:
         box = T().look_at(origin=at.tolist(), target=[0.45, 0.0, 0.1], up=[1, 0, 0.01]) @ T().scale([0.45, 0.45, 1])
         aside = T().look_at(origin=[1.8, -1.6, 1.9], target=[0.4, 0, 0], up=[0, 0, 1]) @ T().scale([0.2, 0.2, 1])
         power = [16.0 * float(c) for c in request["sun_colour"]]
-        return {
-            "softbox": {"type": "rectangle", "to_world": box, "emitter": {"type": "area", "radiance": {"type": "rgb", "value": power}}},
-            "lamp": {"type": "rectangle", "to_world": aside, "emitter": {"type": "area", "radiance": {"type": "rgb", "value": [7.0, 6.0, 5.0]}}},
-        }  # fmt: skip
+
+        def area(to_world: mi.ScalarTransform4f, radiance: list[float]) -> dict:
+            emitter = {"type": "area", "radiance": {"type": "rgb", "value": radiance}}
+            return {"type": "rectangle", "to_world": to_world, "emitter": emitter}
+
+        return {"softbox": area(box, power), "lamp": area(aside, [7.0, 6.0, 5.0])}
 
     def move(self, poses: list) -> None:
         """Write the vertices of owners whose pose (4, 4) changed."""
         moved = {k for k, T in enumerate(poses) if self.now[k] is None or np.abs(self.now[k] - T).max() > 1e-9}
-        for name, (owner, vertices) in zip(self.names, self.local):
+        for name, (owner, vertices) in zip(self.names, self.local, strict=True):
             if owner in moved:
                 T = poses[owner]
                 self.params[self.keys[name]] = (vertices @ T[:3, :3].T + T[:3, 3]).ravel().astype(np.float32)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Verdicts: does a take do what the simulation did? `judge()` answers per take, `verify_run()` for a run folder."""
 
-from retake.core.verdicts.judge import examine, judge
+from retake.core.verdicts.judge import examine
+from retake.core.verdicts.recorded import judge, judge_recording
 from retake.core.verdicts.records import Check, Verdict
 from retake.core.verdicts.reroll import Budget, RerollReport, reroll, reroll_run
 from retake.core.verdicts.run import verify_run, verify_take
@@ -15,6 +16,7 @@ __all__ = [
     "VerdictSettings",
     "examine",
     "judge",
+    "judge_recording",
     "load_settings",
     "reroll",
     "reroll_run",

@@ -13,8 +13,7 @@ from retake.core.errors import InputError
 from retake.core.files import write_json
 from retake.core.progress import Bar
 from retake.core.verdicts.clip import is_pictures
-from retake.core.verdicts.judge import examine
-from retake.core.verdicts.pictures import save_pictures
+from retake.core.verdicts.recorded import verify_video
 from retake.core.verdicts.records import EXIT_CODES, Verdict
 from retake.core.verdicts.run import read_picture, summary, verify_run
 from retake.core.verdicts.settings import load_settings
@@ -87,15 +86,11 @@ def _video(options: argparse.Namespace) -> int:
         raise InputError(f"{options.episode} has cameras {', '.join(cameras)}; say which one with --camera NAME")
     settings = load_settings(options.config)
     first = None if options.first_frame is None else read_picture(options.first_frame)
-    judged = examine(
-        options.what, episode, options.camera or cameras[0], first_frame=first, start=options.start,
-        frames=options.frames, config=settings,
+    verdict = verify_video(
+        options.what, episode, options.camera or cameras[0], first_frame=first, start=options.start, frames=options.frames,
+        config=settings, pictures=options.pictures,
     )  # fmt: skip
-    verdict = replace(judged.verdict, take=options.what.stem)
-    if options.pictures:
-        verdict = replace(
-            save_pictures(judged, options.what, episode, options.pictures, settings), take=options.what.stem
-        )
+    verdict = replace(verdict, take=options.what.stem)
     if options.json:
         write_json(options.json, verdict.to_json())
     print(as_text(verdict))

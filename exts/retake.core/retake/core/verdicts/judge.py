@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,21 +14,21 @@ from retake.core.episode.events import ObjectEvents, object_events
 from retake.core.errors import VerdictError
 from retake.core.progress import CheckCancel, never
 from retake.core.verdicts.alignment import Alignment, align
-from retake.core.verdicts.clip import COARSEST, Clip, open_clip
+from retake.core.verdicts.assess import check_of, overall_of, probability_of, series_of
+from retake.core.verdicts.clip import Clip, open_clip
 from retake.core.verdicts.following import arm_size, link_offsets, measure_following, motion_px
-from retake.core.verdicts.footage import Footage, make_footage, shrink
+from retake.core.verdicts.footage import Footage, make_footage
+from retake.core.verdicts.form import Frames, length, rate_of, size_of, take_frames
 from retake.core.verdicts.geometry import measure_geometry
 from retake.core.verdicts.gripper import find_fingers, measure_gripper
 from retake.core.verdicts.objects import NAMES as OBJECT_NAMES
 from retake.core.verdicts.objects import measure_object, pisa
-from retake.core.verdicts.records import Check, Measurement, Status, Verdict
+from retake.core.verdicts.records import Measurement, Verdict
 from retake.core.verdicts.settings import VerdictSettings, load_settings
 from retake.core.verdicts.stability import first_frame_error, measure_stability
 from retake.core.verdicts.trackers import measure_tracked
 from retake.core.verdicts.tracking import Track, track
 from retake.core.verdicts.truth import Truth, read_truth
-
-Frames = Iterable[UInt8[np.ndarray, "H W 3"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +62,8 @@ def judge(
     `frames` is the length of the window that was asked for; without it a take must reach as far as the episode, or one
     window of a video model. Files whose rate is not the episode's are compared by their presentation times.
     The simulator's colours are never read. Raises VerdictError when nothing can be compared (no frames, a camera
-    without instance ids, `start` outside the episode), InputError for an unreadable file, EpisodeError for an unknown
-    camera, Cancelled when asked to stop.
+    without instance ids: see `recorded`, `start` outside the episode), InputError for an unreadable file, EpisodeError
+    for an unknown camera, Cancelled when asked to stop.
     """
     return examine(
         video, episode, camera, first_frame=first_frame, start=start, frames=frames, config=config, fps=fps,
@@ -100,13 +98,15 @@ def examine(
     width = min(settings.working_width, spec.size[0])
     size = (width, round(spec.size[1] * width / spec.size[0]))
     offered = len(episode) - start
-    pictures, total, take_size = _take(source, size, offered, check_cancel)  # type: ignore[arg-type]
+    pictures, total, take_size = take_frames(source, size, offered, check_cancel)  # type: ignore[arg-type]
     truth = read_truth(episode, camera, start, len(pictures), settings.working_width)
     check_cancel()
     measured = [
-        _length(total, offered, frames, clip, settings), _size(take_size, spec.size), _rate(fps, rate, clip, frames is not None),
+        length(total, offered, frames, clip, settings),
+        size_of(take_size, spec.size),
+        rate_of(fps, rate, clip, frames is not None),
         first_frame_error(pictures[0], first_frame, size),
-    ]  # fmt: skip
+    ]
     footage = make_footage(pictures, truth)
     alignment = align(footage, truth, settings.following.radius, settings.following.max_lag, settings.following.step)
     check_cancel()
@@ -119,15 +119,15 @@ def examine(
     measured += measure_stability(footage, truth, motion_px(truth), settings.stability)
     measured += measure_geometry(footage, truth, episode, camera, settings.stability)
     measured.append(measure_tracked(footage, truth, episode, camera, settings.tracker))
-    checks = tuple(_check(m, settings) for m in measured)
+    checks = tuple(check_of(m, settings) for m in measured)
     severities = [
         settings.threshold(m.name).severity(m.value)
         for m in measured
         if m.value is not None and np.isfinite(m.value)
     ]  # fmt: skip
     verdict = Verdict(
-        overall=_overall(checks),
-        probability=_probability(checks, max(severities, default=1.0), settings),
+        overall=overall_of(checks),
+        probability=probability_of(checks, max(severities, default=1.0), settings),
         calibration=settings.calibration.data,
         checks=checks,
         camera=camera,
@@ -137,65 +137,11 @@ def examine(
         size=take_size,
         episode_sha256=episode.content_sha256,
         video_sha256=clip.sha256 if clip else "",
-        series={m.name: _series(m.series) for m in measured if m.series is not None},
+        series={m.name: series_of(m.series) for m in measured if m.series is not None},
         events=_events(events, start, len(pictures)),
         metrics={**metrics, **_reprojection(measured, truth), **link_offsets(alignment, truth, settings.following)},
     )
     return Judged(verdict, truth, footage, alignment, tracks, tuple(measured), clip)
-
-
-def _take(
-    source: Frames, size: tuple[int, int], offered: int, check_cancel: CheckCancel
-) -> tuple[UInt8[np.ndarray, "T H W 3"], int, tuple[int, int]]:
-    """Working-size frames (no more than the episode offers), number of frames in all, size of the take."""
-    kept, total, take_size = [], 0, (0, 0)
-    iterator = iter(source)
-    for frame in islice(iterator, offered):
-        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
-            raise VerdictError(f"take frame {total} is {frame.shape} {frame.dtype}; expected (H, W, 3) uint8 RGB")
-        take_size = (frame.shape[1], frame.shape[0])
-        kept.append(shrink(frame, size))
-        total += 1
-        if total % 16 == 0:
-            check_cancel()
-    total += sum(1 for _ in iterator)
-    if not kept:
-        raise VerdictError("the take has no frames; nothing can be judged")
-    return np.stack(kept), total, take_size
-
-
-def _length(total: int, offered: int, frames: int | None, clip: Clip | None, settings: VerdictSettings) -> Measurement:
-    """Frames beyond what was asked for (or what the episode offers), or missing to it."""
-    window = min(frames, offered) if frames else min(offered, settings.window)
-    slack = 1 if clip and clip.timed else 0
-    surplus = max(total - (window if frames else offered) - slack, 0)
-    missing = max(window - total - slack, 0)
-    note = f"{total} frames; the episode offers {offered} from there on"
-    if frames or missing:
-        note += f", a take has {window}"
-    if total < settings.min_frames:
-        note += f"; at least {settings.min_frames} are needed to judge motion"
-        return Measurement("length", float(missing) if missing else None, note)
-    frame = window - 1 if surplus else total - 1 if missing else None
-    return Measurement("length", float(surplus or missing), note, frame)
-
-
-def _size(take_size: tuple[int, int], size: tuple[int, int]) -> Measurement:
-    aspect = (take_size[0] / take_size[1]) / (size[0] / size[1])
-    note = f"{take_size[0]}x{take_size[1]}, camera {size[0]}x{size[1]}"
-    return Measurement("size", abs(float(np.log(aspect))), note)
-
-
-def _rate(fps: float | None, expected: float, clip: Clip | None, asked: bool) -> Measurement:
-    """fps: a take that was asked for has the episode's rate; any other file is compared by its presentation times."""
-    if fps is None or fps <= 0:
-        return Measurement("fps", None, "the take states no rate; frames are compared one to one", applies=False)
-    note = f"{fps:.3g} per second, episode {expected:.3g}"
-    if clip is None or not clip.timed or asked:
-        return Measurement("fps", abs(fps / expected - 1), note)
-    if fps < COARSEST * expected:
-        return Measurement("fps", None, f"{note}: too far apart to be compared frame by frame")
-    return Measurement("fps", 0.0, f"{note}; compared by presentation times")
 
 
 def _objects(
@@ -223,37 +169,6 @@ def _objects(
     for column in zip(*every, strict=True):
         worst.append(max(column, key=lambda m: (m.value is not None, m.value or 0.0, m.applies)))
     return tracks, worst, metrics
-
-
-def _check(measurement: Measurement, settings: VerdictSettings) -> Check:
-    threshold = settings.threshold(measurement.name)
-    value, status = measurement.value, "unsure"
-    if value is None or not np.isfinite(value):
-        value, status = None, "unsure" if measurement.applies else "skipped"
-    else:
-        status = "fail" if threshold.fails(value) else "unsure" if threshold.doubtful(value) else "pass"
-    return Check(
-        measurement.name, status, value, threshold.limit, threshold.unit, threshold.source, measurement.note,
-        measurement.worst_frame,
-    )  # fmt: skip
-
-
-def _probability(checks: tuple[Check, ...], severity: float, settings: VerdictSettings) -> float:
-    """The calibrated one; where something could not be told, no more than an even chance.
-
-    The calibration weighs faultless and faulty takes alike, so one half is what is known about an unjudged property.
-    """
-    known = settings.calibration.probability(severity)
-    return min(known, 0.5) if any(check.status == "unsure" for check in checks) else known
-
-
-def _overall(checks: tuple[Check, ...]) -> Status:
-    found = {check.status for check in checks}
-    return "fail" if "fail" in found else "unsure" if "unsure" in found else "pass"
-
-
-def _series(values: np.ndarray) -> tuple[float | None, ...]:
-    return tuple(None if not np.isfinite(v) else float(v) for v in values)
 
 
 def _events(events: list[ObjectEvents], start: int, frames: int) -> dict[str, int | None]:

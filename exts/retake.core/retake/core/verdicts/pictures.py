@@ -49,6 +49,25 @@ def save_pictures(judged: Judged, video: Path, episode: Episode, folder: Path, s
     return replace(verdict, checks=checks)
 
 
+def save_recording_pictures(verdict: Verdict, video: Path, episode: Episode, folder: Path) -> Verdict:
+    """Write, for the worst frame of every failed or unsure check that has one, recording | take beside each other."""
+    wanted = [c for c in verdict.checks if c.status in ("fail", "unsure") and c.worst_frame is not None]
+    clip = open_clip(video, float(episode.header.fps))
+    indices = {c.worst_frame for c in wanted}
+    frames = {t: f for t, f in enumerate(clip.frames(float(episode.header.fps))) if t in indices}
+    folder.mkdir(parents=True, exist_ok=True)
+    names: dict[str, str] = {}
+    for check in wanted:
+        t = check.worst_frame or 0
+        if t not in frames or verdict.start + t >= len(episode):
+            continue
+        known = episode.image(verdict.camera, "rgb", verdict.start + t)
+        shown = cv2.resize(frames[t], (known.shape[1], known.shape[0]), interpolation=cv2.INTER_AREA)
+        names[check.name] = f"worst_{check.name}.png"
+        _save(folder / names[check.name], np.concatenate([known, shown], 1))
+    return replace(verdict, checks=tuple(replace(c, picture=names.get(c.name)) for c in verdict.checks))
+
+
 def _save(path: Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
     with atomic_path(path) as temporary:
         cv2.imwrite(str(temporary), image[..., ::-1])

@@ -20,8 +20,7 @@ from retake.core.run_layout import TAKE_RECORD, VARIANT_FRAME, VERDICT_RECORD
 from retake.core.run_reader import RunReader
 from retake.core.run_store import open_run
 from retake.core.takes.base import Take
-from retake.core.verdicts.judge import examine
-from retake.core.verdicts.pictures import save_pictures
+from retake.core.verdicts.recorded import verify_video
 from retake.core.verdicts.records import VERSION, Verdict
 from retake.core.verdicts.settings import VerdictSettings, load_settings
 
@@ -72,7 +71,7 @@ def verify_take(
         return kept
     out, frame = run.verdict_folder(take.id), run.variant_folder(take.variant) / VARIANT_FRAME
     inputs = _inputs(run, take, episode, settings)
-    judged = examine(
+    verdict = verify_video(
         take.video,
         episode,
         take.camera or episode.header.cameras[0].name,
@@ -80,9 +79,9 @@ def verify_take(
         start=take.start,
         frames=take.frames,
         config=settings,
+        pictures=out,
         check_cancel=check_cancel,
     )
-    verdict = save_pictures(judged, take.video, episode, out, settings)
     data = {**replace(verdict, take=take.id).to_json(), "inputs_sha256": inputs}
     write_json(out / VERDICT_RECORD, data)
     return data

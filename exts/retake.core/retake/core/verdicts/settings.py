@@ -107,6 +107,26 @@ class StabilitySettings:
 
 
 @dataclass(frozen=True)
+class RecordedSettings:
+    """A take's motion against a recording's (`motion`)."""
+
+    cell: int = 8
+    """Working px per cell of a motion map."""
+    max_lag: int = 10
+    """Frames searched either way."""
+    max_shift: float = 0.2
+    """Share of the width searched either way."""
+    window: int = 31
+    """Frames that must agree together; the worst window is judged."""
+    moving: float = 0.25
+    """Share of the typical motion (upper quartile) from which on a frame of the recording counts as moving."""
+    still: float = 0.12
+    """Share of the motion that the recording shows there below which a take's frame counts as frozen."""
+    min_moving: int = 12
+    """Moving frames that are needed to judge."""
+
+
+@dataclass(frozen=True)
 class TrackerSettings:
     """An optional point tracker as a second opinion."""
 
@@ -177,6 +197,7 @@ class VerdictSettings:
     object: ObjectSettings = ObjectSettings()
     stability: StabilitySettings = StabilitySettings()
     tracker: TrackerSettings = TrackerSettings()
+    recorded: RecordedSettings = RecordedSettings()
     calibration: Calibration = Calibration()
     thresholds: dict[str, Threshold] = field(default_factory=dict)
 

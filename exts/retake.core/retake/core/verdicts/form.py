@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a take is before what it shows: its frames at working size, its length, aspect ratio and rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+
+import numpy as np
+
+from retake.core.array_types import UInt8
+from retake.core.errors import VerdictError
+from retake.core.progress import CheckCancel
+from retake.core.verdicts.clip import COARSEST, Clip
+from retake.core.verdicts.footage import shrink
+from retake.core.verdicts.records import Measurement
+from retake.core.verdicts.settings import VerdictSettings
+
+Frames = Iterable[UInt8[np.ndarray, "H W 3"]]
+
+
+def take_frames(
+    source: Frames, size: tuple[int, int], offered: int, check_cancel: CheckCancel
+) -> tuple[UInt8[np.ndarray, "T H W 3"], int, tuple[int, int]]:
+    """Working-size frames (no more than the episode offers), number of frames in all, size of the take."""
+    kept, total, take_size = [], 0, (0, 0)
+    iterator = iter(source)
+    for frame in islice(iterator, offered):
+        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+            raise VerdictError(f"take frame {total} is {frame.shape} {frame.dtype}; expected (H, W, 3) uint8 RGB")
+        take_size = (frame.shape[1], frame.shape[0])
+        kept.append(shrink(frame, size))
+        total += 1
+        if total % 16 == 0:
+            check_cancel()
+    total += sum(1 for _ in iterator)
+    if not kept:
+        raise VerdictError("the take has no frames; nothing can be judged")
+    return np.stack(kept), total, take_size
+
+
+def length(total: int, offered: int, frames: int | None, clip: Clip | None, settings: VerdictSettings) -> Measurement:
+    """Frames beyond what was asked for (or what the episode offers), or missing to it."""
+    window = min(frames, offered) if frames else min(offered, settings.window)
+    slack = 1 if clip and clip.timed else 0
+    surplus = max(total - (window if frames else offered) - slack, 0)
+    missing = max(window - total - slack, 0)
+    note = f"{total} frames; the episode offers {offered} from there on"
+    if frames or missing:
+        note += f", a take has {window}"
+    if total < settings.min_frames:
+        note += f"; at least {settings.min_frames} are needed to judge motion"
+        return Measurement("length", float(missing) if missing else None, note)
+    frame = window - 1 if surplus else total - 1 if missing else None
+    return Measurement("length", float(surplus or missing), note, frame)
+
+
+def size_of(take_size: tuple[int, int], size: tuple[int, int]) -> Measurement:
+    """size: difference of the logarithms of both aspect ratios."""
+    aspect = (take_size[0] / take_size[1]) / (size[0] / size[1])
+    note = f"{take_size[0]}x{take_size[1]}, camera {size[0]}x{size[1]}"
+    return Measurement("size", abs(float(np.log(aspect))), note)
+
+
+def rate_of(fps: float | None, expected: float, clip: Clip | None, asked: bool) -> Measurement:
+    """fps: a take that was asked for has the episode's rate; any other file is compared by its presentation times."""
+    if fps is None or fps <= 0:
+        return Measurement("fps", None, "the take states no rate; frames are compared one to one", applies=False)
+    note = f"{fps:.3g} per second, episode {expected:.3g}"
+    if clip is None or not clip.timed or asked:
+        return Measurement("fps", abs(fps / expected - 1), note)
+    if fps < COARSEST * expected:
+        return Measurement("fps", None, f"{note}: too far apart to be compared frame by frame")
+    return Measurement("fps", 0.0, f"{note}; compared by presentation times")

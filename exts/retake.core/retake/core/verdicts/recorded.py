@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verdicts on recorded episodes, and on any camera without instance ids: the take's change against the recording.
+
+Without masks a video can be refused (it moves later, elsewhere, mirrored, not at all, otherwise) but never passed: what
+links, gripper and objects do stays unsure, and the verdict says what would settle it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from retake.core.array_types import UInt8
+from retake.core.episode import Episode
+from retake.core.errors import VerdictError
+from retake.core.progress import CheckCancel, never
+from retake.core.verdicts.assess import check_of, overall_of, probability_of
+from retake.core.verdicts.clip import Clip, open_clip
+from retake.core.verdicts.footage import shrink
+from retake.core.verdicts.form import Frames, length, rate_of, size_of, take_frames
+from retake.core.verdicts.judge import examine
+from retake.core.verdicts.motion import NAMES, measure_recorded
+from retake.core.verdicts.pictures import save_pictures, save_recording_pictures
+from retake.core.verdicts.records import Measurement, Verdict
+from retake.core.verdicts.settings import VerdictSettings, load_settings
+from retake.core.verdicts.stability import first_frame_error
+
+
+def judge(
+    video: Path | str | Frames,
+    episode: Episode,
+    camera: str,
+    *,
+    first_frame: UInt8[np.ndarray, "H W 3"] | None = None,
+    start: int = 0,
+    frames: int | None = None,
+    config: VerdictSettings | None = None,
+    fps: float | None = None,
+    check_cancel: CheckCancel = never,
+) -> Verdict:
+    """Judge a take against any episode: by the simulator's masks where the camera has them, else by the recording.
+
+    Arguments and errors are those of `judge.judge`.
+    """
+    if has_masks(episode, camera):
+        return examine(
+            video, episode, camera, first_frame=first_frame, start=start, frames=frames, config=config, fps=fps,
+            check_cancel=check_cancel,
+        ).verdict  # fmt: skip
+    return judge_recording(
+        video, episode, camera, first_frame=first_frame, start=start, frames=frames, config=config, fps=fps,
+        check_cancel=check_cancel,
+    )  # fmt: skip
+
+
+def has_masks(episode: Episode, camera: str) -> bool:
+    """Whether a camera knows which pixel is robot and which is object. Raises EpisodeError for an unknown camera."""
+    return "instances" in episode.header.camera(camera).channels
+
+
+def judge_recording(
+    video: Path | str | Frames,
+    episode: Episode,
+    camera: str,
+    *,
+    first_frame: UInt8[np.ndarray, "H W 3"] | None = None,
+    start: int = 0,
+    frames: int | None = None,
+    config: VerdictSettings | None = None,
+    fps: float | None = None,
+    check_cancel: CheckCancel = never,
+) -> Verdict:
+    """Judge a take by its change against the recording's own pictures: fail or unsure, never pass.
+
+    Raises VerdictError for no frames or `start` outside the episode, InputError for an unreadable file.
+    """
+    settings = config or load_settings()
+    spec, rate = episode.header.camera(camera), float(episode.header.fps)
+    if not 0 <= start < len(episode):
+        raise VerdictError(f"start frame {start} is outside the episode, which has frames 0..{len(episode) - 1}")
+    clip: Clip | None = None
+    source = video
+    if isinstance(video, str | Path):
+        clip = open_clip(Path(video), rate)
+        source = clip.frames(rate)
+        fps = (clip.fps or None) if fps is None else fps
+    width = min(settings.working_width, spec.size[0])
+    size = (width, round(spec.size[1] * width / spec.size[0]))
+    offered = len(episode) - start
+    pictures, total, take_size = take_frames(source, size, offered, check_cancel)  # type: ignore[arg-type]
+    measured = [
+        length(total, offered, frames, clip, settings),
+        size_of(take_size, spec.size),
+        rate_of(fps, rate, clip, frames is not None),
+        first_frame_error(pictures[0], first_frame, size),
+    ]
+    if "rgb" in spec.channels:
+        recording = []
+        for t in range(start, start + len(pictures)):
+            check_cancel()
+            recording.append(shrink(episode.image(camera, "rgb", t), size))
+        measured += measure_recorded(pictures, np.stack(recording), settings.recorded)
+    else:
+        why = f"camera {camera!r} recorded no pictures to compare with"
+        measured += [Measurement(name, None, why) for name in NAMES]
+    measured.append(Measurement("masks", None, _advice(episode, camera)))
+    checks = tuple(check_of(m, settings) for m in measured)
+    severities = [settings.threshold(m.name).severity(m.value) for m in measured if m.value is not None]
+    return Verdict(
+        overall=overall_of(checks),
+        probability=probability_of(checks, max(severities, default=1.0), settings),
+        calibration=settings.calibration.data,
+        checks=checks,
+        camera=camera,
+        start=start,
+        frames=total,
+        fps=float(fps if fps is not None else rate),
+        size=take_size,
+        episode_sha256=episode.content_sha256,
+        video_sha256=clip.sha256 if clip else "",
+    )
+
+
+def _advice(episode: Episode, camera: str) -> str:
+    """Why nothing can pass here, and what would help."""
+    if episode.header.motion_source == "recorded":
+        return (
+            f"camera {camera!r} has no instance ids: arm, gripper and objects cannot be told apart; with masks of the "
+            "robot's meshes at the recorded states (channel `instances`) a take could pass"
+        )
+    return f"camera {camera!r} recorded no instance ids: capture it with the channel `instances`, then a take can pass"
+
+
+def verify_video(
+    video: Path,
+    episode: Episode,
+    camera: str,
+    *,
+    first_frame: UInt8[np.ndarray, "H W 3"] | None = None,
+    start: int = 0,
+    frames: int | None = None,
+    config: VerdictSettings | None = None,
+    pictures: Path | None = None,
+    check_cancel: CheckCancel = never,
+) -> Verdict:
+    """`judge` a file and, with `pictures`, write what there is to look at into that folder."""
+    settings = config or load_settings()
+    if has_masks(episode, camera):
+        judged = examine(
+            video, episode, camera, first_frame=first_frame, start=start, frames=frames, config=settings,
+            check_cancel=check_cancel,
+        )  # fmt: skip
+        return judged.verdict if pictures is None else save_pictures(judged, video, episode, pictures, settings)
+    verdict = judge_recording(
+        video, episode, camera, first_frame=first_frame, start=start, frames=frames, config=settings,
+        check_cancel=check_cancel,
+    )  # fmt: skip
+    return verdict if pictures is None else save_recording_pictures(verdict, video, episode, pictures)
