@@ -17,12 +17,12 @@ from scenes import make_scene_episode
 
 from retake.core.errors import Cancelled, TakeError, VariantError
 from retake.core.files import read_json, sha256_file, write_json
+from retake.core.painter.composite import CompositeBackend, psnr
+from retake.core.painter.procedural import ProceduralBackend
 from retake.core.takes import TakeRequest, make_take, open_take
-from retake.core.takes.composite import CompositeBackend, psnr
 from retake.core.variants import load_catalogue, make_variants, source_frame
 from retake.core.variants.edges import edge_f1, instance_border, structure_f1
 from retake.core.variants.make import read_frame
-from retake.core.variants.procedural import ProceduralBackend
 from retake.core.video import read_video, video_info
 
 FULL = os.environ.get("RETAKE_FULL") == "1"
@@ -189,7 +189,7 @@ KILL = """
 import sys
 from pathlib import Path
 from retake.core.takes import TakeRequest, make_take
-from retake.core.takes.composite import CompositeBackend
+from retake.core.painter.composite import CompositeBackend
 print("ready", flush=True)
 e, s, v, out = map(Path, sys.argv[1:])
 make_take(TakeRequest(e, "front", s, v, "p", frames=0), CompositeBackend(), out)

@@ -13,8 +13,8 @@ from export_runs import tree
 
 from retake.core import plugins
 from retake.core.files import read_json
+from retake.core.painter.composite import CompositeBackend
 from retake.core.run_store import RunDirectory
-from retake.core.takes.composite import CompositeBackend
 
 FRAMES = ["--set", "capture.overrides={frames: 4}", "--set", "variants.gate=false", "--set", "check.force=true"]
 

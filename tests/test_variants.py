@@ -16,6 +16,8 @@ from scenes import make_scene_episode
 
 from retake.core.errors import Cancelled, InputError, VariantError
 from retake.core.files import read_json
+from retake.core.painter.light import ROBOT_GAIN, Light, robot_gain
+from retake.core.painter.procedural import ProceduralBackend
 from retake.core.variants import (
     image_backend,
     load_catalogue,
@@ -26,9 +28,7 @@ from retake.core.variants import (
     source_frame,
 )
 from retake.core.variants.edges import structure_f1
-from retake.core.variants.light import ROBOT_GAIN, Light, robot_gain
 from retake.core.variants.make import read_frame
-from retake.core.variants.procedural import ProceduralBackend
 from retake.core.variants.prompts import compose_prompts
 from retake.core.variants.worlds import recipe_of
 

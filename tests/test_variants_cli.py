@@ -14,10 +14,10 @@ from retake.core import cli
 from retake.core.episode import open_episode
 from retake.core.errors import InputError, VariantError
 from retake.core.files import read_json
+from retake.core.painter.procedural import ProceduralBackend
 from retake.core.run_store import RunDirectory
 from retake.core.variants import SourceFrame, image_backend, load_catalogue, open_variant, source_frame
 from retake.core.variants.make import read_frame
-from retake.core.variants.procedural import ProceduralBackend
 from retake.core.variants.worlds import described_world
 from retake.core.wire import VariantJob, VariantRequest
 

@@ -14,6 +14,7 @@ from variant_faults import KINDS, plant, visible
 
 from retake.core.errors import InputError, VariantError
 from retake.core.files import read_json
+from retake.core.painter.procedural import ProceduralBackend
 from retake.core.variants import image_backend, load_catalogue, make_variants, select_worlds, source_frame
 from retake.core.variants.attempts import SEED_STEP, Attempts, Rules
 from retake.core.variants.controls import control_maps
@@ -23,7 +24,6 @@ from retake.core.variants.gate_skeleton import patches, skeleton_fit
 from retake.core.variants.gated import make_gated_variants, read_missing
 from retake.core.variants.lock import GAIN_BOUNDS, lock_robot
 from retake.core.variants.make import read_frame
-from retake.core.variants.procedural import ProceduralBackend
 
 FULL = os.environ.get("RETAKE_FULL") == "1"
 

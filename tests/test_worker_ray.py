@@ -15,7 +15,7 @@ from export_runs import tree
 from worker_support import make_place, specs
 
 from retake.core.errors import InputError, WorkerError
-from retake.core.takes.composite import CompositeBackend
+from retake.core.painter.composite import CompositeBackend
 
 FULL = os.environ.get("RETAKE_FULL") == "1"
 # Ray's own processes leave sockets and deprecated calls behind; none of them is ours.

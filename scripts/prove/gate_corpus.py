@@ -19,11 +19,11 @@ from scenes import make_scene_episode
 
 from retake.core.episode import Episode, open_episode
 from retake.core.errors import EpisodeError
+from retake.core.painter.procedural import ProceduralBackend
 from retake.core.processes import map_in_processes
 from retake.core.progress import Progress
 from retake.core.variants import SourceFrame, World, make_variant, sample_worlds, source_frame
 from retake.core.variants.make import read_frame
-from retake.core.variants.procedural import ProceduralBackend
 
 PARTS = {
     "tune": ((1, 3), 168, 1), "seen": ((2, 4), 240, 2), "seen_2": ((5, 6), 312, 3), "seen_3": ((7, 8), 192, 4),

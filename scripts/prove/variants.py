@@ -34,7 +34,8 @@ from variant_faults import KINDS, plant, visible
 from retake.core.episode import Episode, open_episode
 from retake.core.errors import EpisodeError
 from retake.core.files import read_json, write_bytes, write_json
-from retake.core.takes.composite import psnr
+from retake.core.painter.composite import psnr
+from retake.core.painter.procedural import ProceduralBackend
 from retake.core.variants import (
     Variant,
     load_catalogue,
@@ -46,7 +47,6 @@ from retake.core.variants import (
 from retake.core.variants.edges import edge_f1, instance_border, structure_f1
 from retake.core.variants.gate import Gate, GateLimits, duplicate_of, thumbnail
 from retake.core.variants.make import read_frame
-from retake.core.variants.procedural import ProceduralBackend
 from retake.core.variants.sheet import diversity, write_sheet
 
 EXPERIMENTS = ("bun_warehouse", "chips_conveyor", "vegetable_kitchen")

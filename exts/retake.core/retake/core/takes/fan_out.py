@@ -16,7 +16,7 @@ from retake.core.takes.base import Take, TakeRequest, VideoBackend
 from retake.core.takes.make import kept_take, make_take
 
 BACKENDS = {
-    "composite": "retake.core.takes.composite:CompositeBackend",
+    "composite": "retake.core.painter.composite:CompositeBackend",
     "oscar": "retake.worker.backends.oscar:OscarBackend",
 }
 EXTRAS = {"oscar": "oscar"}

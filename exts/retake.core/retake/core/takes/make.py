@@ -17,7 +17,6 @@ from retake.core.files import known_sha256, read_json, sha256_file, sha256_json,
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.run_layout import SKELETON_RECORD, TAKE_RECORD, TAKE_VIDEO, is_name, name_of
 from retake.core.takes.base import Take, TakeRequest, VideoBackend
-from retake.core.takes.composite import window
 from retake.core.variants.base import Variant
 from retake.core.variants.make import open_variant
 from retake.core.video import write_video
@@ -144,6 +143,17 @@ def video_fault(take: Take) -> str:
         f"{take.video} was changed after it was made: its SHA-256 is {found[:12]}…, {TAKE_RECORD} recorded "
         f"{take.video_sha256[:12]}…"
     )
+
+
+def window(episode: Episode, request: TakeRequest) -> range:
+    """Episode frames of a take. Raises TakeError when the window leaves the episode."""
+    count = request.frames or len(episode) - request.start
+    if request.start < 0 or count < 1 or request.start + count > len(episode):
+        raise TakeError(
+            f"a take of {request.frames or 'all'} frames from frame {request.start} leaves {request.episode}, "
+            f"which has {len(episode)} frames"
+        )
+    return range(request.start, request.start + count)
 
 
 def skeleton_sha256(folder: Path) -> str:

@@ -12,7 +12,7 @@ from retake.core.variants.base import ImageBackend
 from retake.core.variants.worlds import Catalogue
 
 BACKENDS = {
-    "procedural": "retake.core.variants.procedural:ProceduralBackend",
+    "procedural": "retake.core.painter.procedural:ProceduralBackend",
     "folder": "retake.core.variants.folder:FolderBackend",
     "auto": "retake.worker.first_frame.choose:auto_backend",
     "z-image": "retake.worker.first_frame.z_image:ZImageBackend",

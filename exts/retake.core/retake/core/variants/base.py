@@ -17,6 +17,8 @@ from retake.core.episode import Episode, EpisodeHeader
 from retake.core.errors import VariantError
 from retake.core.progress import CheckCancel, never
 
+LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
+"""Rec. 709 luminance of linear RGB."""
 MAPS = {"depth", "normals", "instances"}
 """Camera channels beyond rgb that a structure-locked frame is made from and measured against."""
 

@@ -14,9 +14,8 @@ import numpy as np
 
 from retake.core.array_types import Float32, UInt8
 from retake.core.errors import VariantError
-from retake.core.variants.base import SourceFrame
+from retake.core.variants.base import LUMA, SourceFrame
 from retake.core.variants.controls import ControlMaps, control_maps
-from retake.core.variants.light import LUMA
 
 GAIN_BOUNDS = (0.5, 1.8)
 """Per channel. Below, the robot's own contrast drowns; above, its whites clip."""

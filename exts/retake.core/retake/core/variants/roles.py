@@ -10,11 +10,21 @@ import numpy as np
 
 from retake.core.array_types import UInt8
 from retake.core.variants.base import SourceFrame
-from retake.core.variants.sets import Anchor
 
 BACKGROUND, SURFACE, CONTAINER, FIXTURE, ROBOT, SUBJECT = range(6)
 _BACKGROUND_WORDS = re.compile(r"floor|ground|wall|ceiling|sky|dome|backdrop|background|room", re.IGNORECASE)
 _CONTAINER_WORDS = re.compile(r"tray|bin|basket|bowl|plate|crate|container|bucket|drawer", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """Where the simulated scene stands, so that the set stays clear of it."""
+
+    center: tuple[float, float]
+    floor_z: float
+    """World height of the floor, m."""
+    eye: tuple[float, float, float]
+    """Camera position of the reference frame; rooms contain it."""
 
 
 @dataclass(frozen=True, eq=False)

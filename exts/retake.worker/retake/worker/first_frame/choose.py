@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from retake.core import plugins
 from retake.core.errors import InputError, MissingDependencyError
+from retake.core.painter.procedural import ProceduralBackend
 from retake.core.variants.base import ImageBackend
-from retake.core.variants.procedural import ProceduralBackend
 from retake.core.variants.worlds import Catalogue
 from retake.worker.first_frame import memory
 from retake.worker.first_frame.parts import PERMISSIVE

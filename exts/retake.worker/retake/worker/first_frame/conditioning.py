@@ -12,9 +12,9 @@ import numpy as np
 
 from retake.core.array_types import Bool, UInt8
 from retake.core.errors import VariantError
+from retake.core.painter.light import Light, robot_gain
 from retake.core.variants.base import SourceFrame, World
 from retake.core.variants.controls import ControlMaps
-from retake.core.variants.light import Light, robot_gain
 from retake.core.variants.lock import GAIN_BOUNDS
 from retake.core.variants.worlds import Catalogue, lighting_of
 from retake.worker.first_frame.canvas import Canvas

@@ -18,13 +18,14 @@ from retake.core.array_types import UInt8
 from retake.core.episode import Episode, open_episode
 from retake.core.errors import TakeError, VariantError
 from retake.core.files import read_json
+from retake.core.painter.matting import Matte
+from retake.core.painter.procedural import ProceduralBackend
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.run_layout import VARIANT_FRAME, VARIANT_RECORD
 from retake.core.takes.base import TakeRequest
-from retake.core.takes.matting import Matte
+from retake.core.takes.make import window
 from retake.core.variants.base import SourceFrame, source_frame
 from retake.core.variants.make import open_variant, read_frame
-from retake.core.variants.procedural import ProceduralBackend
 
 AHEAD = 2
 """Frames decoded ahead: decoding and drawing overlap, memory stays at a few frames."""
@@ -80,17 +81,6 @@ class CompositeBackend:
             check_cancel()
             yield first if count == 0 else draw(source)
             progress(count + 1, total, "")
-
-
-def window(episode: Episode, request: TakeRequest) -> range:
-    """Episode frames of a take. Raises TakeError when the window leaves the episode."""
-    count = request.frames or len(episode) - request.start
-    if request.start < 0 or count < 1 or request.start + count > len(episode):
-        raise TakeError(
-            f"a take of {request.frames or 'all'} frames from frame {request.start} leaves {request.episode}, "
-            f"which has {len(episode)} frames"
-        )
-    return range(request.start, request.start + count)
 
 
 def psnr(a: UInt8[np.ndarray, "H W 3"], b: UInt8[np.ndarray, "H W 3"]) -> float:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from retake.core.array_types import UInt8
+from retake.core.painter.dresser import Dresser
 from retake.core.progress import CheckCancel, never
 from retake.core.variants.base import SourceFrame, World
-from retake.core.variants.dresser import Dresser
 from retake.core.variants.worlds import Catalogue, recipe_of
 
 

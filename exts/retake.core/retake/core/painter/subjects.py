@@ -16,7 +16,7 @@ import numpy as np
 
 from retake.core.array_types import Float32
 from retake.core.errors import VariantError, choose
-from retake.core.variants.textures import Texture, linear, mix, noise
+from retake.core.painter.textures import Texture, linear, mix, noise
 
 N = 256
 Painter = Callable[[np.random.Generator, list[np.ndarray], dict[str, Any], str], np.ndarray]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 
-from retake.core.variants.textures import Texture, linear, noise
+from retake.core.painter.textures import Texture, linear, noise
 
 PX_PER_M = 160
 

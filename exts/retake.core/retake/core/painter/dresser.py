@@ -15,17 +15,17 @@ import numpy as np
 
 from retake.core.array_types import Bool, Float32, UInt8
 from retake.core.geometry import inverse
-from retake.core.variants.base import SourceFrame
+from retake.core.painter.light import Light, Look, robot_gain, source_linear
+from retake.core.painter.materials import make_material
+from retake.core.painter.sets import blocked, build_set, cast_set
+from retake.core.painter.shadows import ShadowField
+from retake.core.painter.silhouettes import add_movers
+from retake.core.painter.subjects import Subject, make_subject
+from retake.core.painter.surface import Surface
+from retake.core.painter.textures import Texture
+from retake.core.variants.base import LUMA, SourceFrame
 from retake.core.variants.edges import instance_border, soften_edges
-from retake.core.variants.light import LUMA, Light, Look, robot_gain, source_linear
-from retake.core.variants.materials import make_material
 from retake.core.variants.roles import BACKGROUND, CONTAINER, FIXTURE, ROBOT, SUBJECT, SURFACE, Roles, find_roles
-from retake.core.variants.sets import blocked, build_set, cast_set
-from retake.core.variants.shadows import ShadowField
-from retake.core.variants.silhouettes import add_movers
-from retake.core.variants.subjects import Subject, make_subject
-from retake.core.variants.surface import Surface
-from retake.core.variants.textures import Texture
 
 EPSILON = 2e-3
 """Shadow below which a pixel counts as untouched, so that the still background stays bit-equal."""

@@ -15,24 +15,14 @@ import numpy as np
 
 from retake.core.array_types import Float32
 from retake.core.errors import VariantError, choose
-from retake.core.variants.foliage import cluster, enter_ellipsoid, surface_of
-from retake.core.variants.materials import make_material
-from retake.core.variants.panels import PANELS
-from retake.core.variants.textures import Texture, linear, lookup, noise
+from retake.core.painter.foliage import cluster, enter_ellipsoid, surface_of
+from retake.core.painter.materials import make_material
+from retake.core.painter.panels import PANELS
+from retake.core.painter.textures import Texture, linear, lookup, noise
+from retake.core.variants.roles import Anchor
 
 FAR_M = 40.0
 """Where the open ground ends in haze."""
-
-
-@dataclass(frozen=True)
-class Anchor:
-    """Where the simulated scene stands, so that the set stays clear of it."""
-
-    center: tuple[float, float]
-    floor_z: float
-    """World height of the floor, m."""
-    eye: tuple[float, float, float]
-    """Camera position of the reference frame; rooms contain it."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from retake.core.array_types import Bool, Float32
-from retake.core.variants.materials import make_material
+from retake.core.painter.materials import make_material
 
 
 class Surface:

@@ -17,13 +17,12 @@ import numpy as np
 from retake.core.array_types import Bool, Float32, UInt8
 from retake.core.errors import TakeError
 from retake.core.geometry import inverse
-from retake.core.variants.base import SourceFrame
+from retake.core.painter.shadows import ShadowField
+from retake.core.painter.silhouettes import add_movers
+from retake.core.painter.textures import lookup
+from retake.core.variants.base import LUMA, SourceFrame
 from retake.core.variants.edges import soften_edges
-from retake.core.variants.light import LUMA
 from retake.core.variants.roles import ROBOT, SUBJECT, find_roles
-from retake.core.variants.shadows import ShadowField
-from retake.core.variants.silhouettes import add_movers
-from retake.core.variants.textures import lookup
 
 SHADE, CONTACT = 0.3, 0.5
 """How dark the assumed overhead light's shadow and the contact shadow are: the first frame's own light is unknown."""

@@ -13,11 +13,10 @@ import cv2
 import numpy as np
 
 from retake.core.array_types import Float32, UInt8
-from retake.core.variants.textures import LINEAR_OF_BYTE, gamma, linear
+from retake.core.painter.textures import LINEAR_OF_BYTE, gamma, linear
+from retake.core.variants.base import LUMA
 
 MIDDLE_GREY = 0.24
-LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
-"""Rec. 709 luminance of linear RGB."""
 
 
 @dataclass(frozen=True, eq=False)

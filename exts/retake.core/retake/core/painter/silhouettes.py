@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from retake.core.array_types import Float32, Float64
+from retake.core.painter.shadows import ShadowField
 from retake.core.variants.base import SourceFrame
-from retake.core.variants.shadows import ShadowField
 
 
 def add_movers(

@@ -15,7 +15,7 @@ import numpy as np
 
 from retake.core.errors import VariantError, choose
 from retake.core.files import canonical_json
-from retake.core.variants.textures import Texture, linear, mix, noise
+from retake.core.painter.textures import Texture, linear, mix, noise
 
 SIZE = 512
 Maker = Callable[[np.random.Generator, np.ndarray, np.ndarray, dict[str, Any]], np.ndarray]
