@@ -9,7 +9,7 @@ and, if asked, `wrist` (moving). Any other scene can be drawn with `Solid` and `
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from retake.core.episode import (
     encode_normals,
 )
 from retake.core.geometry import axis_angle, inverse, pose_from_wxyz, transform
+from retake.core.lens import Lens
 from retake.core.robot import GripperSpec, JointSpec, LinkSpec, RobotSpec
 
 GRAVITY = 9.81
@@ -126,7 +127,7 @@ def _window(solid: Solid, camera: Camera) -> tuple[slice, slice]:
     width, height = camera.size
     radius = _bounding_radius(solid)
     x, y, z = transform(camera.T_camera_world, solid.T_world_solid[:3, 3])
-    if z < 1.5 * radius + 1e-3:
+    if z < 1.5 * radius + 1e-3 or camera.lens is not None:
         return slice(0, height), slice(0, width)
     near = z - radius
     u, v = camera.K[0, 0] * x / z + camera.K[0, 2], camera.K[1, 1] * y / z + camera.K[1, 2]
@@ -139,6 +140,8 @@ def ray_cast(camera: Camera, solids: tuple[Solid, ...], *, shadows: bool = True)
     """Everything a camera sees of the solids: RGB with a sun and its shadows, forward depth, normals, instance ids."""
     width, height = camera.size
     grid = (camera.pixel_grid() - camera.K[:2, 2]) / [camera.K[0, 0], camera.K[1, 1]]
+    if camera.lens is not None:
+        grid = camera.rays()
     # A camera-frame direction with z = 1, so the ray parameter is the forward depth.
     d = np.concatenate([grid, np.ones((height, width, 1))], -1) @ camera.T_camera_world[:3, :3]
     eye = inverse(camera.T_camera_world)[:3, 3]
@@ -171,8 +174,9 @@ def ray_cast(camera: Camera, solids: tuple[Solid, ...], *, shadows: bool = True)
     rgb = np.round(np.clip(colours * shade[..., None], 0, 1) * 255).astype(np.uint8)
     ids = np.array([s.instance for s in solids] + [0], np.uint16)[which]
     return CameraFrame(
-        camera.K.copy(), camera.T_camera_world.copy(), rgb, depth.astype(np.float32), encode_normals(normal), ids
-    )
+        camera.K.copy(), camera.T_camera_world.copy(), rgb, depth.astype(np.float32), encode_normals(normal), ids,
+        camera.lens,
+    )  # fmt: skip
 
 
 def make_robot() -> RobotSpec:
@@ -298,8 +302,10 @@ def make_scene_episode(
     channels: tuple[str, ...] = ("rgb", "depth", "normals", "instances"),
     shadows: bool = True,
     only: range | None = None,
+    lens: Lens | None = None,
 ) -> Episode:
-    """Write the scene as a complete episode. `only` restricts which of the `frames` are captured (a still: range(1))."""
+    """Write the scene as a complete episode. `only` restricts which of the `frames` are captured (a still: range(1));
+    `lens` bends the pictures of every camera."""
     motion = make_motion(frames, fps, seed)
     place = motion.T_world_packet[-1, :3, 3]
     T_tray = translation(float(place[0]), float(place[1]), 0.0)
@@ -307,7 +313,7 @@ def make_scene_episode(
     header = EpisodeHeader(
         task="pick up the packet and drop it into the tray", fps=fps, physics_dt_s=1 / fps / physics,
         robots=(motion.robot,),
-        cameras=tuple(CameraSpec(n, f"/World/{n}", size, n == "front", channels) for n in names),  # type: ignore[arg-type]
+        cameras=tuple(CameraSpec(n, f"/World/{n}", size, n == "front", channels, lens=lens) for n in names),  # type: ignore[arg-type]
         objects=(ObjectSpec("packet", "/World/Packet", "packet", PACKET_SIZE, mass_kg=PACKET_MASS_KG),
                  ObjectSpec("tray", "/World/Tray", "tray", (0.25, 0.25, 0.05), (0, 0, 0.025), movable=False)),
         instances=INSTANCES, simulator="analytic", simulator_version="1", stage_sha256="0" * 64, seed=seed,
@@ -322,10 +328,10 @@ def make_scene_episode(
             poses = np.stack([motion.T_world_packet[i], T_tray])
             views = []
             for name in names:
-                view = ray_cast(scene_camera(name, size, motion, i), solids, shadows=shadows)
+                view = ray_cast(replace(scene_camera(name, size, motion, i), lens=lens), solids, shadows=shadows)
                 keep = {"depth": view.depth_m, "normals": view.normals, "instances": view.instance_ids}
                 kept = [keep[c] if c in channels else None for c in keep]
-                views.append(CameraFrame(view.K, view.T_camera_world, view.rgb, *kept))
+                views.append(CameraFrame(view.K, view.T_camera_world, view.rgb, *kept, view.lens))
             steps = (i - 1 + np.arange(1, physics + 1) / physics) / fps
             before = motion.T_world_packet[max(i - 1, 0)]
             track = np.repeat(poses[None], physics, 0)

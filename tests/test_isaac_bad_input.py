@@ -55,7 +55,7 @@ def broken(stage: Usd.Stage, change: Any) -> Usd.Stage:
         (lambda s: s.RemovePrim("/World/Camera0"), "has no camera"),
         (
             lambda s: s.GetPrimAtPath("/World/Camera0").AddAppliedSchema("OmniLensDistortionFthetaAPI"),
-            "lens distortion",
+            "lens model OmniLensDistortionFthetaAPI is not supported",
         ),
         (
             lambda s: UsdGeom.Camera(s.GetPrimAtPath("/World/Camera0")).GetProjectionAttr().Set("orthographic"),

@@ -434,7 +434,7 @@ class TestPlantedFaults:
         monkeypatch.setattr(
             stage_reader,
             "rendered_camera",
-            lambda params, size, mpu, R, path: original(params, size, mpu, np.eye(3), path),
+            lambda params, size, mpu, R, *more: original(params, size, mpu, np.eye(3), *more),
         )
         capture = run(tmp_path / "e", source)
         with pytest.raises(AssertionError, match="Camera0"):

@@ -121,8 +121,12 @@ def test_demo_camera():
         (lambda c: c.CreateFocalLengthAttr(math.nan), "focalLength is nan"),
         (lambda c: c.CreateProjectionAttr("orthographic"), "projection 'orthographic' is not supported"),
         (
+            lambda c: c.GetPrim().AddAppliedSchema("OmniLensDistortionFthetaAPI"),
+            "lens model OmniLensDistortionFthetaAPI is not supported; expected a pinhole, opencvPinhole or opencvFisheye",
+        ),
+        (
             lambda c: c.GetPrim().AddAppliedSchema("OmniLensDistortionOpenCvFisheyeAPI"),
-            "lens distortion is not supported .OmniLensDistortionOpenCvFisheyeAPI",
+            "opencvFisheye:imageSize is None; expected the .width, height. that fx, fy, cx and cy are pixels of",
         ),
         (
             lambda c: c.GetPrim().CreateAttribute("omni:lensdistortion:model", Sdf.ValueTypeNames.Token).Set("ftheta"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pinhole camera in OpenCV axes (x right, y down, z forward).
+"""Camera in OpenCV axes (x right, y down, z forward): a pinhole, or a calibrated lens before one.
 
 Pixel convention of K: pixel (column i, row j) covers [i, i+1) × [j, j+1), so its centre is (i + 0.5, j + 0.5) and a
 centred camera has cx = W/2. Image-index coordinates (OpenCV drawing, resize) are 0.5 less; the skeleton nevertheless
@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from retake.core.array_types import Float64
+from retake.core.array_types import Bool, Float64
 from retake.core.errors import InputError
 from retake.core.geometry import inverse, is_rigid, transform
+from retake.core.lens import Lens, pixel_rays
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Camera:
     """World to camera, OpenCV axes, metres."""
     size: tuple[int, int]
     """(width, height), px."""
+    lens: Lens | None = None
+    """Distortion of the picture; None = a pinhole."""
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.K).all() and self.K[0, 0] > 0 and self.K[1, 1] > 0):
@@ -44,6 +47,8 @@ class Camera:
         z = p_camera[..., 2]
         with np.errstate(divide="ignore", invalid="ignore"):
             uv = p_camera[..., :2] / np.where(z > 0, z, np.nan)[..., None]
+        if self.lens is not None:
+            uv = self.lens.distort(uv)
         return uv * [self.K[0, 0], self.K[1, 1]] + [self.K[0, 2], self.K[1, 2]], z
 
     def unproject(
@@ -51,6 +56,8 @@ class Camera:
     ) -> Float64[np.ndarray, "*n 3"]:
         """World points (…, 3), metres, of pixel coordinates (…, 2) at forward depths (…)."""
         xy = (np.asarray(uv, np.float64) - [self.K[0, 2], self.K[1, 2]]) / [self.K[0, 0], self.K[1, 1]]
+        if self.lens is not None:
+            xy = self.lens.undistort(xy)
         z = np.asarray(depth_m, np.float64)[..., None]
         return transform(inverse(self.T_camera_world), np.concatenate([xy * z, z], -1))
 
@@ -58,6 +65,21 @@ class Camera:
         """Coordinates (H, W, 2) of every pixel's centre."""
         u, v = np.meshgrid(np.arange(self.size[0]) + 0.5, np.arange(self.size[1]) + 0.5)
         return np.stack([u, v], -1)
+
+    def rays(self) -> Float64[np.ndarray, "H W 2"]:
+        """(x, y) of the ray (x, y, 1) in the camera that each pixel's centre sees: times depth, the point. Read only."""
+        focal, centre = (self.K[0, 0], self.K[1, 1]), (self.K[0, 2], self.K[1, 2])
+        if self.lens is None:
+            return (self.pixel_grid() - centre) / focal
+        return pixel_rays(
+            self.lens, (float(focal[0]), float(focal[1])), (float(centre[0]), float(centre[1])), self.size
+        )
+
+    def covered(self) -> Bool[np.ndarray, "H W"]:
+        """Pixels that the lens's calibration reaches: all of a pinhole's, none beyond the fold of a polynomial."""
+        seen = (self.pixel_grid() - [self.K[0, 2], self.K[1, 2]]) / [self.K[0, 0], self.K[1, 1]]
+        reach = np.inf if self.lens is None else self.lens.reach()
+        return np.hypot(seen[..., 0], seen[..., 1]) < reach
 
     def resized(self, size: tuple[int, int]) -> Camera:
         """The same camera after its image was stretched to `size` (both axes on their own: a squeeze is allowed)."""

@@ -18,6 +18,7 @@ from retake.core.episode import (
 from retake.core.errors import EpisodeError
 from retake.core.files import atomic_path, write_bytes, write_json
 from retake.core.geometry import inverse, is_rigid
+from retake.core.lens import Lens, lens_of
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.skeleton import Arm, ArmTrack, CameraTrack, RobotOverride, arms_of, load_overrides, stream_skeleton
 from retake.core.video import write_video
@@ -29,6 +30,7 @@ RGB, SCENARIO, META, CAPTION, CAPTION_PICKLE = (
     "caption.json",
     "caption.pickle",
 )
+LENS_MODEL, DISTORTION = "camera_lens_model", "camera_distortion"
 _KEYS = ("joint_angles", "ee_pose", "gripper_openness", "camera_intrinsic", "camera_extrinsic", "camera_is_per_frame")
 
 
@@ -46,6 +48,8 @@ class OscarMeta:
     camera_extrinsic: Float64[np.ndarray, "4 4"] | Float64[np.ndarray, "T 4 4"]
     """T_camera_base."""
     camera_is_per_frame: bool
+    lens: Lens | None = None
+    """Distortion of the pictures (an addition of Retake's: `camera_lens_model`, `camera_distortion`); None = a pinhole."""
 
     def __len__(self) -> int:
         return len(self.joint_angles)
@@ -65,11 +69,14 @@ def read_oscar_meta(path: Path | str) -> OscarMeta:
             if missing:
                 raise EpisodeError(f"{path} lacks {', '.join(missing)}; expected the arrays {', '.join(_KEYS)}")
             arrays = {key: data[key] for key in _KEYS}
+            lens = None
+            if LENS_MODEL in data.files:
+                lens = lens_of(str(data[LENS_MODEL]), np.asarray(data[DISTORTION], np.float64).ravel().tolist())
     except FileNotFoundError as error:
         raise EpisodeError(
             f"{path} is missing: without it the episode has no robot state, and a skeleton is never guessed from pixels"
         ) from error
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, KeyError, zipfile.BadZipFile) as error:
         raise EpisodeError(f"{path} is no readable npz of plain arrays: {error}") from error
 
     def refuse(key: str, expected: str) -> EpisodeError:
@@ -97,7 +104,9 @@ def read_oscar_meta(path: Path | str) -> OscarMeta:
             raise refuse(key, f"{' or '.join(map(str, valid))} (T = {frames}, camera_is_per_frame = {bool(flag)})")
     if not is_rigid(arrays["camera_extrinsic"]):
         raise EpisodeError(f"{path}: camera_extrinsic is no rigid transform base → camera (column vectors, metres)")
-    return OscarMeta(**{key: array.astype(np.float64) for key, array in arrays.items()}, camera_is_per_frame=bool(flag))
+    return OscarMeta(
+        **{key: array.astype(np.float64) for key, array in arrays.items()}, camera_is_per_frame=bool(flag), lens=lens
+    )
 
 
 def export_oscar(
@@ -147,6 +156,8 @@ def export_oscar(
         "camera_extrinsic": E[0] if static else E,
         "camera_is_per_frame": np.array(not static),
     }
+    if spec.lens is not None:
+        arrays |= {LENS_MODEL: np.array(spec.lens.model), DISTORTION: np.array(spec.lens.coefficients)}
     pictures = (episode.image(camera, "rgb", i) for i in range(start, start + frames)) if rgb is None else rgb
 
     def counted(images: Iterable[UInt8[np.ndarray, "H W 3"]], done: int) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
@@ -155,7 +166,7 @@ def export_oscar(
             yield image
             progress(done + index + 1, 2 * frames, "export")
 
-    strokes = stream_skeleton([track], CameraTrack(K, T_camera_world, spec.size), reuse=True)
+    strokes = stream_skeleton([track], CameraTrack(K, T_camera_world, spec.size, spec.lens), reuse=True)
     written = write_video(out_dir / RGB, counted(pictures, 0), episode.header.fps)
     if (written.frames, written.size) != (frames, spec.size):
         (out_dir / RGB).unlink()

@@ -28,19 +28,25 @@ WITHOUT: dict[str, str] = {
 of the video model from first frames of your own."""
 
 
-def parse_camera(text: str, size: tuple[int, int], channels: Sequence[Channel]) -> CameraChoice:
-    """A camera from its text; `size` and `channels` where it says none. Raises InputError naming what is wrong."""
+def camera_parts(text: str) -> tuple[str, tuple[int, int] | None, tuple[Channel, ...] | None]:
+    """(prim path, size, channels) of a camera's text, None where it says nothing. Raises InputError naming what is wrong."""
     found = TEXT.fullmatch(text.strip())
     if found is None:
         raise InputError(
             f"camera {text!r} is not understood; expected PRIM_PATH, PRIM_PATH@WIDTHxHEIGHT or "
             "PRIM_PATH@WIDTHxHEIGHT:rgb+depth"
         )
-    own = size if found["width"] is None else (int(found["width"]), int(found["height"]))
-    if min(own) < 1:
-        raise InputError(f"camera {text!r}: size {own[0]}x{own[1]} must be positive")
-    chosen = channels if found["channels"] is None else parse_channels(found["channels"].split("+"))
-    return CameraChoice(found["path"].strip(), own, channels=tuple(chosen))
+    size = None if found["width"] is None else (int(found["width"]), int(found["height"]))
+    if size is not None and min(size) < 1:
+        raise InputError(f"camera {text!r}: size {size[0]}x{size[1]} must be positive")
+    channels = None if found["channels"] is None else parse_channels(found["channels"].split("+"))
+    return found["path"].strip(), size, channels
+
+
+def parse_camera(text: str, size: tuple[int, int], channels: Sequence[Channel]) -> CameraChoice:
+    """A camera from its text; `size` and `channels` where it says none. Raises InputError naming what is wrong."""
+    path, own_size, own_channels = camera_parts(text)
+    return CameraChoice(path, own_size or size, channels=tuple(channels if own_channels is None else own_channels))
 
 
 def parse_channels(names: Sequence[str]) -> tuple[Channel, ...]:

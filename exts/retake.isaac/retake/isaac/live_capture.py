@@ -370,6 +370,7 @@ class LiveCapture:
             seed=self.request.seed,
             simulator_version=self._version,
             settings=self._header_settings,
+            undistort=self.request.undistort,
         )
         self._recorder = Recorder(
             Path(self.request.output),

@@ -65,7 +65,9 @@ def draw(index: int, frame: Frame, header: EpisodeHeader, camera: int, width: in
             chain = list(spec.chain(gripper))
             T_world_ee = state.T_world_link[spec.link_index(gripper.ee_link)] @ gripper.T_link_ee
             openness = float(state.gripper_openness[number])
-            render_into(canvas, state.T_world_link[chain, :3, 3], T_world_ee, openness, view.K, view.T_camera_world)
+            render_into(
+                canvas, state.T_world_link[chain, :3, 3], T_world_ee, openness, view.K, view.T_camera_world, view.lens
+            )
     height = max(1, round(canvas.shape[0] * width / canvas.shape[1]))
     small = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)
     rgba = np.dstack([small, np.full((height, width), 255, np.uint8)])

@@ -23,6 +23,7 @@ from retake.core.array_types import Float64
 from retake.core.camera import Camera
 from retake.core.errors import StageError
 from retake.core.geometry import CV_FROM_USD, column_from_row_matrix, inverse
+from retake.usd.lens import Calibration
 
 AGREE_PX = 0.5
 """Projection matrix and lens attributes must give the same K to half a pixel, or one of the two is not understood."""
@@ -30,16 +31,14 @@ AGREE_PX = 0.5
 
 def rendered_camera(
     params: Mapping[str, Any], size: tuple[int, int], metres_per_unit: float, R_world_stage: Float64[np.ndarray, "3 3"],
-    prim_path: str,
+    prim_path: str, calibration: Calibration | None = None,
 ) -> Camera:  # fmt: skip
-    """The camera of one frame. Raises StageError for a lens that is no pinhole, another image size, a transposed or
-    scaled view transform, non-square pixels, and units that disagree with the stage."""
-    model = str(params.get("cameraModel", "pinhole"))
-    if "pinhole" not in model.lower() or "opencv" in model.lower():
-        raise StageError(
-            f"{prim_path} renders with lens model {model!r}; a pixel of it is no pinhole pixel. Expected 'pinhole': remove "
-            "the lens-distortion schema, or record with a pinhole camera at the same pose"
-        )
+    """The camera of one frame; `calibration` is what the prim says of its lens.
+
+    Raises StageError for a lens that the prim does not describe (or describes and the renderer does not draw), another
+    image size, a transposed or scaled view transform, non-square pixels, and units that disagree with the stage.
+    """
+    check_model(str(params.get("cameraModel", "pinhole")), calibration, prim_path)
     rendered = np.asarray(params["renderProductResolution"]).astype(int).reshape(-1)
     if tuple(rendered) != tuple(size):
         raise StageError(f"{prim_path} was rendered at {tuple(rendered)}, its images are {size}; sizes must agree")
@@ -48,7 +47,10 @@ def rendered_camera(
         raise StageError(
             f"{prim_path}: the renderer counts {float(told)} m per unit, the stage {metres_per_unit}; reload the stage"
         )
-    K = intrinsics(params, size, prim_path)
+    if calibration is None:
+        K = intrinsics(params, size, prim_path)
+    else:
+        K = calibrated_intrinsics(params, size, prim_path, calibration)
     view = _matrix(params["cameraViewTransform"], "cameraViewTransform", prim_path)
     if np.abs(view[:, 3] - [0, 0, 0, 1]).max() > 1e-5:
         raise StageError(
@@ -63,7 +65,49 @@ def rendered_camera(
     T[:3, 3] *= metres_per_unit
     T_stage_world = np.eye(4)
     T_stage_world[:3, :3] = R_world_stage.T
-    return Camera(K, _orthonormal(T @ T_stage_world), size)
+    return Camera(K, _orthonormal(T @ T_stage_world), size, None if calibration is None else calibration.lens)
+
+
+def check_model(model: str, calibration: Calibration | None, prim_path: str) -> None:
+    """Whether the renderer draws the lens that the prim describes. Raises StageError naming both."""
+    drawn = model.lower()
+    if calibration is None:
+        if "pinhole" not in drawn or "opencv" in drawn:
+            raise StageError(
+                f"{prim_path} renders with lens model {model!r}, and the prim has no calibration that says what it does; "
+                "expected 'pinhole', or opencvPinhole or opencvFisheye authored on the prim"
+            )
+        return
+    wanted = "fisheye" if calibration.lens is not None and calibration.lens.model == "opencv-fisheye" else "pinhole"
+    if "opencv" not in drawn or wanted not in drawn:
+        raise StageError(
+            f"{prim_path} has an OpenCV {wanted} calibration, and the renderer draws it with lens model {model!r}; expected "
+            f"'{wanted}OpenCV': use a renderer that knows the lens, or remove its schema from the prim"
+        )
+
+
+def calibrated_intrinsics(
+    params: Mapping[str, Any], size: tuple[int, int], prim_path: str, calibration: Calibration
+) -> Float64[np.ndarray, "3 3"]:
+    """K of a calibrated lens, px: the frame's own where it tells one, which must be the prim's to half a pixel.
+
+    The annotator calls the principal point `cameraFisheyeOpticalCentre` and its picture `cameraFisheyeNominal…` for every
+    model (isaacsim.replicator.writers 6.0.1, `project_pinhole_opencv`); 0 means that it does not tell.
+    """
+    fx, fy = (float(params.get(f"cameraOpenCVF{axis}", 0.0)) for axis in "xy")
+    centre = np.asarray(params.get("cameraFisheyeOpticalCentre", (0.0, 0.0)), np.float64).reshape(-1)
+    nominal = [float(params.get(f"cameraFisheyeNominal{side}", 0.0)) for side in ("Width", "Height")]
+    if not (fx > 0 and fy > 0 and len(centre) == 2 and centre.all()):
+        return calibration.K
+    sx, sy = (size[i] / nominal[i] if nominal[i] > 0 else 1.0 for i in (0, 1))
+    K = np.array([[fx * sx, 0, centre[0] * sx], [0, fy * sy, centre[1] * sy], [0, 0, 1.0]])
+    if np.abs(K - calibration.K).max() > AGREE_PX + 1e-3 * fx * sx:
+        told, prim = K[[0, 1, 0, 1], [0, 1, 2, 2]].round(2), calibration.K[[0, 1, 0, 1], [0, 1, 2, 2]].round(2)
+        raise StageError(
+            f"{prim_path}: the frame says (fx, fy, cx, cy) = {told.tolist()} px, the prim's calibration {prim.tolist()} px; "
+            "they must agree: is imageSize the size that the calibration was made for?"
+        )
+    return K
 
 
 def intrinsics(params: Mapping[str, Any], size: tuple[int, int], prim_path: str) -> Float64[np.ndarray, "3 3"]:

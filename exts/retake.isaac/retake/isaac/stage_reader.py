@@ -7,8 +7,8 @@ arrays are laid out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from retake.core.episode import (
     encode_normals,
 )
 from retake.core.episode.records import JOINT_CHANNELS, Channel
+from retake.core.episode.straight import SETTING, straighten, straightened
 from retake.core.errors import StageError
 from retake.core.files import sha256_bytes
 from retake.core.geometry import pose_from_wxyz, wxyz_from_xyzw
@@ -41,8 +42,9 @@ from retake.isaac.tensors import RawRobot, RawState
 from retake.usd.articulation import Articulation, choose_articulations, find_articulations
 from retake.usd.bodies import StageObject, choose_objects, find_objects
 from retake.usd.camera import camera_prim, read_camera, usable_cameras
+from retake.usd.lens import Calibration, read_calibration
 from retake.usd.names import distinct
-from retake.usd.stage import body_of, stage_sha256
+from retake.usd.stage import body_of, stage_sha256, start_time
 from retake.usd.units import StageUnits
 
 
@@ -68,6 +70,8 @@ class StageContent:
     cameras: tuple[CameraSpec, ...]
     objects: tuple[StageObject, ...]
     notes: tuple[str, ...] = ()
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+    """Camera name -> calibration, of the cameras that have one."""
 
 
 def read_content(
@@ -101,7 +105,11 @@ def read_content(
     names = distinct([stage.GetPrimAtPath(choices[i].prim_path) for i in unnamed], plain=True)
     for i, name in zip(unnamed, names, strict=True):
         specs[i] = replace(specs[i], name=name)
-    return StageContent(units, chosen, tuple(specs), choose_objects(bodies, objects), tuple(notes))
+    lenses = {s.name: read_calibration(stage.GetPrimAtPath(s.prim_path), s.size, start_time(stage)) for s in specs}
+    calibrations = {name: calibration for name, calibration in lenses.items() if calibration is not None}
+    return StageContent(
+        units, chosen, tuple(specs), choose_objects(bodies, objects), tuple(notes), calibrations=calibrations
+    )
 
 
 def _camera_spec(stage: Usd.Stage, choice: CameraChoice) -> CameraSpec:
@@ -110,7 +118,13 @@ def _camera_spec(stage: Usd.Stage, choice: CameraChoice) -> CameraSpec:
     moves = body_of(prim) is not None or _animated(prim)
     channels: tuple[Channel, ...] = tuple(c for c in CHANNELS if c == "rgb" or c in choice.channels)
     return CameraSpec(
-        choice.name or prim.GetName(), choice.prim_path, camera.size, not moves, channels, camera.near_far_m
+        choice.name or prim.GetName(),
+        choice.prim_path,
+        camera.size,
+        not moves,
+        channels,
+        camera.near_far_m,
+        camera.lens,
     )
 
 
@@ -133,8 +147,13 @@ def stage_hash(stage: Usd.Stage) -> str:
 class IsaacStageReader:
     """Implements core's StageReader for Isaac Sim. `decode` is pure: it touches neither the stage nor Kit."""
 
-    def __init__(self, header: EpisodeHeader, units: StageUnits, movable: Sequence[bool], poses: Any) -> None:
-        """`movable`: per object, whether its pose comes with the state; `poses` (O, 4, 4): T_world_object of the others."""
+    def __init__(
+        self, header: EpisodeHeader, units: StageUnits, movable: Sequence[bool], poses: Any,
+        calibrations: Mapping[str, Calibration] | None = None,
+    ) -> None:  # fmt: skip
+        """`movable`: per object, whether its pose comes with the state; `poses` (O, 4, 4): T_world_object of the others.
+        `calibrations` by camera name: what the header says has no lens is recorded without its own."""
+        self._calibrations = dict(calibrations or {})
         self._header, self._units = header, units
         self._movable = np.array(movable, bool)
         self._static = np.asarray(poses, np.float64)
@@ -206,8 +225,9 @@ class IsaacStageReader:
 
     def _camera(self, spec: CameraSpec, view: RawView) -> CameraFrame:
         camera = rendered_camera(
-            view.camera, spec.size, self._units.metres_per_unit, self._units.R_world_stage, spec.prim_path
-        )
+            view.camera, spec.size, self._units.metres_per_unit, self._units.R_world_stage, spec.prim_path,
+            self._calibrations.get(spec.name),
+        )  # fmt: skip
         width, height = spec.size
         images = dict(view.images)
         for channel, image in images.items():
@@ -230,7 +250,8 @@ class IsaacStageReader:
             if depth is not None:
                 ids = np.where(depth > 0, ids, 0).astype(np.uint16)
         rgb = np.ascontiguousarray(np.asarray(images["rgb"], np.uint8)[..., :3])
-        return CameraFrame(camera.K, camera.T_camera_world, rgb, depth, normals, ids)
+        frame = CameraFrame(camera.K, camera.T_camera_world, rgb, depth, normals, ids, camera.lens)
+        return straighten(frame) if spec.lens is None else frame
 
 
 @dataclass(frozen=True)
@@ -249,9 +270,11 @@ class StageIdentity:
 
 def make_reader(
     identity: StageIdentity, content: StageContent, *, task: str, fps: float, physics_dt_s: float, seed: int = 0,
-    efforts: bool = True, simulator_version: str = "", settings: dict[str, Any] | None = None,
+    efforts: bool = True, simulator_version: str = "", settings: dict[str, Any] | None = None, undistort: bool = False,
 ) -> IsaacStageReader:  # fmt: skip
-    """The reader for one recording of a stage. `efforts`: whether the engine measures joint efforts."""
+    """The reader for one recording of a stage. `efforts`: whether the engine measures joint efforts; `undistort` records
+    calibrated lenses as pinholes and says so."""
+    cameras, changed = straightened(content.cameras) if undistort else (content.cameras, {})
     specs = tuple(robot.spec for robot in content.robots)
     objects = tuple(item.spec for item in content.objects)
     header = EpisodeHeader(
@@ -259,7 +282,7 @@ def make_reader(
         fps=fps,
         physics_dt_s=physics_dt_s,
         robots=specs,
-        cameras=content.cameras,
+        cameras=cameras,
         objects=objects,
         instances=identity.instances,
         joint_channels=JOINT_CHANNELS if efforts else tuple(c for c in JOINT_CHANNELS if c != "effort"),
@@ -267,9 +290,13 @@ def make_reader(
         simulator_version=simulator_version,
         stage_sha256=identity.sha256,
         seed=seed,
-        settings=dict(settings or {}),
+        settings={**(settings or {}), **({SETTING: changed} if changed else {})},
     )
     poses = [item.T_world_object for item in content.objects]
     return IsaacStageReader(
-        header, content.units, [o.movable for o in objects], np.array(poses).reshape(len(poses), 4, 4)
+        header,
+        content.units,
+        [o.movable for o in objects],
+        np.array(poses).reshape(len(poses), 4, 4),
+        content.calibrations,
     )

@@ -108,10 +108,9 @@ class Renderer:
     def _view(self, camera: StageCamera) -> tuple[Any, dict[str, Any]]:
         """Rays (in USD camera axes) through pixel centres, and output buffers."""
         width, height = camera.size
-        u, v = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
-        K = camera.K
+        seen = camera.camera().rays()
         rays = np.zeros((height, width, 1, 2, 3), np.float32)
-        direction = np.stack([(u - K[0, 2]) / K[0, 0], -(v - K[1, 2]) / K[1, 1], -np.ones_like(u)], -1)
+        direction = np.stack([seen[..., 0], -seen[..., 1], -np.ones((height, width))], -1)
         rays[:, :, 0, 1] = direction / np.linalg.norm(direction, axis=-1, keepdims=True)
         s, wp = self._sensor, self._wp
         return wp.array(rays, dtype=wp.vec3f, device="cpu"), {
@@ -151,7 +150,7 @@ class Renderer:
         normals = encode_normals(images["normal_image"].numpy()[0])
         depth[nothing] = 0.0
         normals[nothing] = 0
-        return CameraFrame(camera.K, inverse(T_world_camera), rgb, depth, normals, self._instances[shape])
+        return CameraFrame(camera.K, inverse(T_world_camera), rgb, depth, normals, self._instances[shape], camera.lens)
 
 
 def camera_pose(

@@ -81,7 +81,7 @@ def make_header(settings: Preset, scenario: Scenario, instances: InstanceMap, se
         physics_dt_s=settings.dt_s,
         robots=tuple(robot.spec for robot in scenario.robots),
         cameras=tuple(
-            CameraSpec(name, c.prim_path, c.size, c.body_path is None, near_far_m=c.near_far_m)
+            CameraSpec(name, c.prim_path, c.size, c.body_path is None, near_far_m=c.near_far_m, lens=c.lens)
             for name, c in scenario.cameras.items()
         ),
         objects=tuple(obj.spec for obj in scenario.objects),

@@ -4,7 +4,7 @@
 Pixels are square, as Omniverse renders them: fx = fy = W · focalLength / horizontalAperture, and the effective vertical
 aperture is horizontalAperture · H / W whatever the prim says. Aperture offsets move the principal point:
 cx = W/2 − offset_x · W / hAp, cy = H/2 + offset_y · W / hAp (USD's image y points up). Only ratios of the lens
-attributes enter, so their unit (tenths of a stage unit) cancels.
+attributes enter, so their unit (tenths of a stage unit) cancels. A calibrated lens brings its own K (`retake.usd.lens`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from retake.core.array_types import Float64
 from retake.core.camera import Camera
 from retake.core.errors import StageError, choose
 from retake.core.geometry import CV_FROM_USD, inverse
-from retake.usd.stage import applied_schemas, body_of, prims, start_time
+from retake.core.lens import Lens
+from retake.usd.lens import read_calibration
+from retake.usd.stage import body_of, prims, start_time
 from retake.usd.units import StageUnits, world_pose
 
 
@@ -38,11 +40,13 @@ class StageCamera:
     """Prim path of the rigid body that carries the camera; None for a fixed camera."""
     T_body_camera: Float64[np.ndarray, "4 4"]
     """Camera in that body's frame (in the world frame for a fixed camera), OpenCV axes, m."""
+    lens: Lens | None = None
+    """Distortion of its pictures; None = a pinhole."""
 
     def camera(self, T_world_body: Float64[np.ndarray, "4 4"] | None = None) -> Camera:
         """The camera with its carrier at a given pose (the pose it was read at if None)."""
         T = self.T_world_camera if T_world_body is None else T_world_body @ self.T_body_camera
-        return Camera(self.K, inverse(T), self.size)
+        return Camera(self.K, inverse(T), self.size, self.lens)
 
 
 def camera_prims(stage: Usd.Stage) -> tuple[Usd.Prim, ...]:
@@ -78,19 +82,14 @@ def usable_cameras(stage: Usd.Stage) -> tuple[tuple[Usd.Prim, ...], tuple[str, .
 
 
 def intrinsics(camera: UsdGeom.Camera, size: tuple[int, int], time: Usd.TimeCode) -> Float64[np.ndarray, "3 3"]:
-    """K in pixels at an image size. Raises StageError naming the prim for lenses that are no pinhole."""
+    """K in pixels at an image size, by the prim's own lens attributes (square pixels). Raises StageError naming the prim."""
     prim = camera.GetPrim()
-    _refuse_lenses(prim, time)
-    if (projection := camera.GetProjectionAttr().Get(time)) != UsdGeom.Tokens.perspective:
-        raise StageError(f"{prim.GetPath()}: projection {projection!r} is not supported; expected 'perspective'")
     focal = float(camera.GetFocalLengthAttr().Get(time))
     aperture = float(camera.GetHorizontalApertureAttr().Get(time))
     for name, value in (("focalLength", focal), ("horizontalAperture", aperture)):
         if not (np.isfinite(value) and value > 0):
             raise StageError(f"{prim.GetPath()}: {name} is {value}; expected a positive number")
     width, height = size
-    if min(width, height) < 1:
-        raise StageError(f"{prim.GetPath()}: image size {size} must be positive (width, height)")
     per_unit = width / aperture
     offset_x = float(camera.GetHorizontalApertureOffsetAttr().Get(time))
     offset_y = float(camera.GetVerticalApertureOffsetAttr().Get(time))
@@ -107,7 +106,12 @@ def read_camera(prim: Usd.Prim, size: tuple[int, int], time: Usd.TimeCode | None
     camera = UsdGeom.Camera(prim)
     if not camera:
         raise StageError(f"{prim.GetPath()} is a {prim.GetTypeName() or 'typeless prim'}; expected a Camera")
-    K = intrinsics(camera, size, when)
+    if (projection := camera.GetProjectionAttr().Get(when)) != UsdGeom.Tokens.perspective:
+        raise StageError(f"{prim.GetPath()}: projection {projection!r} is not supported; expected 'perspective'")
+    if min(size) < 1:
+        raise StageError(f"{prim.GetPath()}: image size {size} must be positive (width, height)")
+    calibration = read_calibration(prim, size, when)
+    K = intrinsics(camera, size, when) if calibration is None else calibration.K
     units = StageUnits.of(prim.GetStage())
     T_world_camera = world_pose(prim, units, when) @ CV_FROM_USD
     near, far = camera.GetClippingRangeAttr().Get(when)
@@ -121,20 +125,5 @@ def read_camera(prim: Usd.Prim, size: tuple[int, int], time: Usd.TimeCode | None
         near_far_m=(float(near) * units.metres_per_unit, float(far) * units.metres_per_unit),
         body_path=None if body is None else str(body.GetPath()),
         T_body_camera=inverse(T_world_body) @ T_world_camera,
+        lens=None if calibration is None else calibration.lens,
     )
-
-
-def _refuse_lenses(prim: Usd.Prim, time: Usd.TimeCode) -> None:
-    """A distorted image cannot be described by K alone: refuse instead of being wrong by some pixels."""
-    schemas = [name for name in applied_schemas(prim) if name.startswith("OmniLensDistortion")]
-    models = []
-    for name in ("omni:lensdistortion:model", "cameraProjectionType"):
-        attribute = prim.GetAttribute(name)
-        value = attribute.Get(time) if attribute and attribute.HasAuthoredValue() else None
-        if value and str(value).lower() not in ("pinhole", "none"):
-            models.append(f"{name} = {value}")
-    if schemas or models:
-        raise StageError(
-            f"{prim.GetPath()}: lens distortion is not supported ({', '.join(schemas + models)}); expected a plain pinhole: "
-            "remove the lens schema from the prim, or capture with a pinhole camera at the same pose"
-        )

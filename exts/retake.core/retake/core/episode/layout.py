@@ -19,6 +19,7 @@ import numpy as np
 
 from retake.core.camera import Camera
 from retake.core.episode.records import (
+    LENS_SCHEMA,
     SCHEMA,
     CameraFrame,
     CameraSpec,
@@ -28,6 +29,7 @@ from retake.core.episode.records import (
     ObjectSpec,
 )
 from retake.core.errors import EpisodeError
+from retake.core.lens import Lens
 from retake.core.robot import RobotSpec
 
 HEADER, STATE, PHYSICS, LOG, COMPLETE = "episode.json", "state.bin", "physics.bin", "frames.jsonl", "complete.json"
@@ -89,6 +91,7 @@ def header_to_json(header: EpisodeHeader) -> dict[str, Any]:
                 "static": c.static,
                 "channels": list(c.channels),
                 "near_far_m": [c.near_far_m[0], None if np.isinf(c.near_far_m[1]) else c.near_far_m[1]],
+                **({} if c.lens is None else {"lens": c.lens.to_json()}),
             }
             for c in header.cameras
         ],
@@ -117,8 +120,10 @@ def header_from_json(data: Any, where: Path) -> EpisodeHeader:
     """The inverse of `header_to_json`. Raises EpisodeError naming `where` and what is wrong."""
     if not isinstance(data, dict) or "schema" not in data:
         raise EpisodeError(f"{where} is no episode header: expected a JSON object with 'schema': {SCHEMA!r}")
-    if data["schema"] != SCHEMA:
-        raise EpisodeError(f"{where} has schema {data['schema']!r}; this version of Retake reads {SCHEMA!r}")
+    if data["schema"] not in (SCHEMA, LENS_SCHEMA):
+        raise EpisodeError(
+            f"{where} has schema {data['schema']!r}; this version of Retake reads {SCHEMA!r} and {LENS_SCHEMA!r}"
+        )
     try:
         header = EpisodeHeader(
             task=data["task"],
@@ -133,6 +138,7 @@ def header_from_json(data: Any, where: Path) -> EpisodeHeader:
                     bool(c["static"]),
                     tuple(c["channels"]),
                     (c["near_far_m"][0], float("inf") if c["near_far_m"][1] is None else c["near_far_m"][1]),
+                    Lens.from_json(c.get("lens")),
                 )
                 for c in data["cameras"]
             ),
@@ -209,7 +215,6 @@ def contact_from_json(x: list[Any]) -> Contact:
 
 
 def camera_of(record: np.void, spec: CameraSpec) -> Camera:
-    """The camera at one frame from its state record."""
-    return Camera(
-        record[f"camera/{spec.name}/K"].copy(), record[f"camera/{spec.name}/T_camera_world"].copy(), spec.size
-    )
+    """The camera at one frame from its state record and its lens."""
+    K, T = record[f"camera/{spec.name}/K"].copy(), record[f"camera/{spec.name}/T_camera_world"].copy()
+    return Camera(K, T, spec.size, spec.lens)

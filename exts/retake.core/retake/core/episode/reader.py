@@ -72,7 +72,7 @@ class Episode:
         return np.array(self._state[f"camera/{name}/K"]), np.array(self._state[f"camera/{name}/T_camera_world"])
 
     def camera(self, name: str, index: int) -> Camera:
-        """K, pose and size of one camera at one frame."""
+        """K, pose, size and lens of one camera at one frame."""
         return layout.camera_of(self._state[index], self.header.camera(name))
 
     def contacts(self, index: int) -> tuple[Contact, ...]:
@@ -114,6 +114,7 @@ class Episode:
             every.get("depth"),
             every.get("normals"),
             every.get("instances"),
+            spec.lens,
         )
 
     def frame(self, index: int) -> Frame:

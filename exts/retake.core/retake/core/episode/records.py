@@ -17,9 +17,12 @@ from retake.core.array_types import Float32, Float64, Int16, UInt8, UInt16
 from retake.core.camera import Camera
 from retake.core.errors import EpisodeError
 from retake.core.geometry import is_rigid
+from retake.core.lens import Lens
 from retake.core.robot import RobotSpec
 
 SCHEMA = "retake.episode/1"
+LENS_SCHEMA = "retake.episode/2"
+"""Of an episode with a distorted camera: a reader that knows no lens must refuse it, not take it for a pinhole's."""
 MotionSource = Literal["simulated", "recorded"]
 Channel = Literal["rgb", "depth", "normals", "instances"]
 CHANNELS: tuple[Channel, ...] = ("rgb", "depth", "normals", "instances")
@@ -41,6 +44,8 @@ class CameraSpec:
     channels: tuple[Channel, ...] = CHANNELS
     """Which images each frame carries; always includes rgb."""
     near_far_m: tuple[float, float] = (0.0, float("inf"))
+    lens: Lens | None = None
+    """Distortion of the recorded pictures, depth and masks; None = a pinhole."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,8 @@ class EpisodeHeader:
                     f"camera {camera.name!r}: size {camera.size} must be positive and channels {camera.channels} "
                     f"a subset of {CHANNELS} with rgb"
                 )
+        if any(camera.lens is not None for camera in self.cameras):
+            object.__setattr__(self, "schema", LENS_SCHEMA)
         if set(self.joint_channels) - set(JOINT_CHANNELS):
             raise EpisodeError(f"joint channels {self.joint_channels} must be a subset of {JOINT_CHANNELS}")
         ids = [instance.id for instance in self.instances]
@@ -160,11 +167,13 @@ class CameraFrame:
     """World-frame unit normals × 32767; (0, 0, 0) where nothing was hit."""
     instance_ids: UInt16[np.ndarray, "H W"] | None = None
     """Ids of `EpisodeHeader.instances`; 0 where nothing was hit."""
+    lens: Lens | None = None
+    """The camera's lens, as in its CameraSpec."""
 
     @property
     def camera(self) -> Camera:
-        """K, pose and size as a Camera."""
-        return Camera(self.K, self.T_camera_world, (self.rgb.shape[1], self.rgb.shape[0]))
+        """K, pose, size and lens as a Camera."""
+        return Camera(self.K, self.T_camera_world, (self.rgb.shape[1], self.rgb.shape[0]), self.lens)
 
     @property
     def normals_unit(self) -> Float32[np.ndarray, "H W 3"]:
@@ -287,5 +296,7 @@ def _check_camera(image: CameraFrame, camera: CameraSpec, refuse: Any) -> None:
         refuse(f"{where} depth", "non-finite somewhere", "metres, 0 where nothing was hit")
     if image.K.shape != (3, 3) or not np.isfinite(image.K).all() or image.K[0, 0] <= 0 or image.K[1, 1] <= 0:
         refuse(f"{where} K", image.K.tolist(), "finite, fx > 0, fy > 0")
+    if image.lens != camera.lens:
+        refuse(f"{where} lens", image.lens, camera.lens)
     if not is_rigid(image.T_camera_world):
         refuse(f"{where} T_camera_world", image.T_camera_world.tolist(), "a finite rigid transform")

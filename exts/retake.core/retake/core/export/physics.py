@@ -25,6 +25,7 @@ def physics_arrays(episode: Episode, camera: str | None, start: int, length: int
 
     object_names (O,), object_sizes_m (O, 3), object_centers_m (O, 3), object_movable (O,);
     time_s (T,); T_world_object (T, O, 4, 4); T_camera_world (T, 4, 4) and camera_intrinsic (T, 3, 3);
+    camera_lens_model and camera_distortion (D,) OpenCV's coefficients, where the picture is distorted;
     object_masks (T, O, H, ceil(W/8)) uint8, np.packbits along the width (where instance ids were recorded);
     contact_frame (C,), contact_bodies (C, 2) prim paths, contact_position_m / contact_normal / contact_force_n (C, 3),
     contact_penetration_m (C,); grasp_frame, release_frame, settled_frame (O,) int64 counted from the window's start,
@@ -69,6 +70,8 @@ def physics_arrays(episode: Episode, camera: str | None, start: int, length: int
     if camera is not None:
         K, T = episode.camera_matrices(camera)
         out["camera_intrinsic"], out["T_camera_world"] = K[start : start + length], T[start : start + length]
+        if (lens := header.camera(camera).lens) is not None:
+            out["camera_lens_model"], out["camera_distortion"] = np.array(lens.model), np.array(lens.coefficients)
         if "instances" in header.camera(camera).channels:
             out["object_masks"] = _masks(episode, camera, window)
             out["mask_width"] = np.array(header.camera(camera).size[0], np.int64)

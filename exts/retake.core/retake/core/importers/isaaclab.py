@@ -30,6 +30,7 @@ from retake.core.importers.recorded import (
     text_of,
     write,
 )
+from retake.core.lens import Lens
 from retake.core.robot import RobotSpec
 
 
@@ -159,11 +160,12 @@ def _observed_camera(demo: Any, given: tuple[str, Path], frames: int, source: Pa
     try:
         data = read_json(path)
         K, T = np.array(data["K"], np.float64), np.array(data["T_camera_world"], np.float64)
+        lens = Lens.from_json(data.get("lens"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: expected JSON with K (3x3, px) and T_camera_world (4x4, OpenCV axes, m): {error}"
         ) from error
-    camera = Camera(K, T, (int(images.shape[2]), int(images.shape[1])))
+    camera = Camera(K, T, (int(images.shape[2]), int(images.shape[1])), lens)
     return folder_name(name), [camera] * frames, [np.asarray(images[t])[..., :3] for t in range(frames)]
 
 

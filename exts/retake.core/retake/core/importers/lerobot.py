@@ -32,6 +32,7 @@ from retake.core.export.reader import Dataset, Row
 from retake.core.export.records import ACTION, SOURCE_TIME, STATE
 from retake.core.files import atomic_directory, read_json, sha256_json
 from retake.core.geometry import is_rigid
+from retake.core.lens import Lens
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.robot import RobotSpec
 
@@ -45,6 +46,8 @@ class Calibration:
     """World (robot base) → camera, OpenCV axes, m; for a camera on a link: link → camera, with `link` set."""
     link: str = ""
     """Link that carries the camera; empty for a fixed one."""
+    lens: Lens | None = None
+    """Distortion of its pictures; None = a pinhole."""
 
     def __post_init__(self) -> None:
         if self.K.shape != (3, 3) or not is_rigid(self.T_camera_world):
@@ -69,12 +72,15 @@ class ImportOptions:
 
 
 def load_calibration(path: Path | str) -> dict[str, Calibration]:
-    """Cameras of a JSON file: {name: {"K": 3x3, "T_camera_world": 4x4, "link": ""}}. Raises InputError."""
+    """Cameras of a JSON file: {name: {"K": 3x3, "T_camera_world": 4x4, "link": "", "lens": null}}. Raises InputError."""
     try:
         data = read_json(Path(path))
         return {
             name: Calibration(
-                np.array(c["K"], np.float64), np.array(c["T_camera_world"], np.float64), str(c.get("link", ""))
+                np.array(c["K"], np.float64),
+                np.array(c["T_camera_world"], np.float64),
+                str(c.get("link", "")),
+                Lens.from_json(c.get("lens")),
             )
             for name, c in data.items()
         }
@@ -200,7 +206,8 @@ def _import_one(
         physics_dt_s=1 / data.schema.fps,
         robots=(robot,),
         cameras=tuple(
-            CameraSpec(name, "", data.schema.cameras[IMAGE + name], not c.link, ("rgb",)) for name, c in cameras.items()
+            CameraSpec(name, "", data.schema.cameras[IMAGE + name], not c.link, ("rgb",), lens=c.lens)
+            for name, c in cameras.items()
         ),
         simulator="recorded",
         motion_source="recorded",
@@ -234,7 +241,7 @@ def _import_one(
                 T = camera.T_camera_world
                 if camera.link:
                     T = T @ np.linalg.inv(poses[k, robot.link_index(camera.link)])
-                views.append(CameraFrame(camera.K, T, np.ascontiguousarray(next(streams[name]))))
+                views.append(CameraFrame(camera.K, T, np.ascontiguousarray(next(streams[name])), lens=camera.lens))
             joint_target = None if target is None else target[k]
             robots = (RobotState(q[k], poses[k], openness[k], joint_target=joint_target),)
             writer.append(Frame(float(time[k]), robots, np.zeros((0, 4, 4)), tuple(views)))

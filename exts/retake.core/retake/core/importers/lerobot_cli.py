@@ -67,7 +67,7 @@ def load_cameras(
             raise InputError(choose(f"camera of {path}", prim, found))
         camera = _usd("camera").read_camera(found[prim], sizes[name])
         link = Path(camera.body_path).name if camera.body_path else ""
-        out[name] = Calibration(camera.K, inverse(camera.T_body_camera), link)
+        out[name] = Calibration(camera.K, inverse(camera.T_body_camera), link, camera.lens)
     return out, articulation.T_world_link[articulation.spec.root]
 
 

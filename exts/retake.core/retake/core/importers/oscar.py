@@ -80,7 +80,7 @@ def import_oscar(
         fps=info.fps,
         physics_dt_s=1 / info.fps,
         robots=(robot,),
-        cameras=(CameraSpec(camera, "", info.size, not meta.camera_is_per_frame, ("rgb",)),),
+        cameras=(CameraSpec(camera, "", info.size, not meta.camera_is_per_frame, ("rgb",), lens=meta.lens),),
         simulator="recorded",
         motion_source="recorded",
         joint_channels=(),
@@ -103,7 +103,7 @@ def import_oscar(
             cancel()
             K, T_camera_base = meta.camera(index)
             state = RobotState(q[index], poses[index], meta.gripper_openness[index : index + 1])
-            view = CameraFrame(K, T_camera_base, np.ascontiguousarray(rgb))
+            view = CameraFrame(K, T_camera_base, np.ascontiguousarray(rgb), lens=meta.lens)
             writer.append(Frame(index / info.fps, (state,), np.zeros((0, 4, 4)), (view,)))
             progress(index + 1, info.frames, "import")
         writer.finish()

@@ -84,7 +84,7 @@ def write(recorded: Recorded, out: Path, origin: dict[str, Any]) -> Episode:
         physics_dt_s=recorded.physics_dt_s,
         robots=(recorded.robot,),
         cameras=tuple(
-            CameraSpec(name, f"/{name}", views[0].size, is_static(views), ("rgb",))
+            CameraSpec(name, f"/{name}", views[0].size, is_static(views), ("rgb",), lens=views[0].lens)
             for name, views, _ in recorded.cameras
         ),
         objects=tuple(spec for spec, _ in recorded.objects),
@@ -105,7 +105,9 @@ def write(recorded: Recorded, out: Path, origin: dict[str, Any]) -> Episode:
             )
             objects = np.array([poses[t] for _, poses in recorded.objects]).reshape(-1, 4, 4)
             views = tuple(
-                CameraFrame(cameras[t].K, cameras[t].T_camera_world, np.ascontiguousarray(images[t]))
+                CameraFrame(
+                    cameras[t].K, cameras[t].T_camera_world, np.ascontiguousarray(images[t]), lens=cameras[t].lens
+                )
                 for _, cameras, images in recorded.cameras
             )
             writer.append(Frame(t / recorded.fps, (state,), objects, views))

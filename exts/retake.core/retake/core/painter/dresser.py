@@ -283,6 +283,9 @@ class Dresser:
             x = (np.arange(self.size[0], dtype=np.float32) + 0.5 - K[0, 2]) / K[0, 0]
             y = (np.arange(self.size[1], dtype=np.float32) + 0.5 - K[1, 2]) / K[1, 1]
             d = x[None, :, None] * R[0] + y[:, None, None] * R[1] + R[2]
+            if source.camera.lens is not None:
+                rays = source.camera.rays().astype(np.float32)
+                d = rays[..., :1] * R[0] + rays[..., 1:] * R[1] + R[2]
             self._rays = d, inverse(T)[:3, 3].astype(np.float32)
         return self._rays
 

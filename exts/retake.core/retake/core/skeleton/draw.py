@@ -14,6 +14,7 @@ import numpy as np
 
 from retake.core.array_types import UInt8
 from retake.core.errors import SkeletonError
+from retake.core.lens import Lens
 from retake.core.skeleton import convention as c
 from retake.core.skeleton.inputs import ArmTrack, CameraTrack, check_size
 from retake.core.skeleton.strokes import ArmStrokes, plan
@@ -23,19 +24,25 @@ CHUNK = 256
 
 
 def render_skeleton(
-    link_positions: Any, ee_pose: Any, gripper_openness: Any, camera_intrinsic: Any, camera_extrinsic: Any, size: Any
+    link_positions: Any,
+    ee_pose: Any,
+    gripper_openness: Any,
+    camera_intrinsic: Any,
+    camera_extrinsic: Any,
+    size: Any,
+    lens: Lens | None = None,
 ) -> UInt8[np.ndarray, "T H W 3"]:
     """Draw one arm over T frames on black.
 
     link_positions: (T, L, 3) m, world frame, end effector first, base last. ee_pose: (T, 4, 4) T_world_ee.
     gripper_openness: (T,), 1 = open. camera_intrinsic: (3, 3) or (T, 3, 3) px. camera_extrinsic: (4, 4) or (T, 4, 4)
-    T_camera_world, OpenCV axes, m. size: (width, height) px. Returns (T, H, W, 3) uint8 RGB.
+    T_camera_world, OpenCV axes, m. size: (width, height) px. lens: the picture's distortion. Returns (T, H, W, 3) uint8 RGB.
 
     Raises SkeletonError on non-finite numbers, wrong shapes, zero frames or a non-positive size. For long episodes
     use `stream_skeleton`, which keeps one frame in memory.
     """
     arm = ArmTrack(link_positions, ee_pose, gripper_openness)
-    camera = CameraTrack(camera_intrinsic, camera_extrinsic, size)
+    camera = CameraTrack(camera_intrinsic, camera_extrinsic, size, lens)
     camera.check_length(len(arm))
     width, height = camera.size
     try:
@@ -99,6 +106,7 @@ def render_into(
     gripper_openness: float,
     camera_intrinsic: Any,
     camera_extrinsic: Any,
+    lens: Lens | None = None,
 ) -> None:
     """Draw one arm at one instant over what `canvas` (H, W, 3) uint8 RGB already shows, in place.
 
@@ -107,7 +115,7 @@ def render_into(
     """
     check_canvas(canvas)
     arm = ArmTrack(np.asarray(link_positions)[None], np.asarray(ee_pose)[None], np.asarray(gripper_openness)[None])
-    camera = CameraTrack(camera_intrinsic, camera_extrinsic, (canvas.shape[1], canvas.shape[0]))
+    camera = CameraTrack(camera_intrinsic, camera_extrinsic, (canvas.shape[1], canvas.shape[0]), lens)
     camera.check_length(1)
     _paint(canvas, plan(arm, camera, 0, 1)[0])
 

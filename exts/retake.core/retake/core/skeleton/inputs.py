@@ -10,6 +10,7 @@ import numpy as np
 
 from retake.core.array_types import Float64
 from retake.core.errors import SkeletonError
+from retake.core.lens import Lens
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,13 @@ class CameraTrack:
     """The camera over T frames; either matrix may be static (2-D) or per frame (3-D)."""
 
     camera_intrinsic: Float64[np.ndarray, "3 3"] | Float64[np.ndarray, "T 3 3"]
-    """K in px at the drawing size; only fx, fy, cx, cy are used (no skew, no distortion)."""
+    """K in px at the drawing size; only fx, fy, cx, cy are used (no skew)."""
     camera_extrinsic: Float64[np.ndarray, "4 4"] | Float64[np.ndarray, "T 4 4"]
     """T_camera_world, OpenCV axes, m."""
     size: tuple[int, int]
     """(width, height), px."""
+    lens: Lens | None = None
+    """Distortion of the picture; None = a pinhole, as in the public renderer."""
 
     def __post_init__(self) -> None:
         for name, side in (("camera_intrinsic", 3), ("camera_extrinsic", 4)):

@@ -146,6 +146,7 @@ def _inputs_sha256(episode: Episode, camera: str, arms: tuple[Arm, ...], track: 
             "camera": camera,
             "fps": episode.header.fps,
             "squeeze": squeeze.to_json(),
+            **({} if track.lens is None else {"lens": track.lens.to_json()}),
             "arms": [[arm.robot, arm.gripper, *arm.chain] for arm in arms],
             "arrays": sha256_bytes(
                 *(

@@ -15,9 +15,12 @@ import numpy as np
 
 from retake.core.array_types import Bool, Float64, Int
 from retake.core.errors import SkeletonError
+from retake.core.lens import Lens
 from retake.core.skeleton import convention as c
 from retake.core.skeleton.inputs import ArmTrack, CameraTrack
 
+FARTHEST_XY = 1e6
+"""Normalised coordinates of points beside the camera are cut here before a lens bends them."""
 Pixel = Sequence[int]
 """(x, y), image-index coordinates."""
 Segment = tuple[Pixel, Pixel]
@@ -66,11 +69,15 @@ def gripper_points(
 
 
 def project(
-    points: Float64[np.ndarray, "T N 3"], K: Float64[np.ndarray, ...], T_camera_world: Float64[np.ndarray, ...]
+    points: Float64[np.ndarray, "T N 3"],
+    K: Float64[np.ndarray, ...],
+    T_camera_world: Float64[np.ndarray, ...],
+    lens: Lens | None = None,
 ) -> Float64[np.ndarray, "T N 2"]:
     """Image-index coordinates, px, under the convention's depth rule (no point is ever dropped).
 
-    `K` is (3, 3) or (T, 3, 3), `T_camera_world` (4, 4) or (T, 4, 4), OpenCV axes.
+    `K` is (3, 3) or (T, 3, 3), `T_camera_world` (4, 4) or (T, 4, 4), OpenCV axes. A `lens` bends the points, not the
+    lines between them.
     """
     # Sums written out instead of a matrix product: BLAS kernels may differ in the last bit between batch sizes, and
     # then one frame drawn alone could round differently from the same frame inside a batch.
@@ -81,6 +88,10 @@ def project(
             for i in range(3)
         )
         z = np.maximum(z, c.NEAREST_DEPTH_M)
+        if lens is not None:
+            # Beyond the limit of the convention's pixels nothing is drawn: finite numbers for the polynomial.
+            bent = lens.distort(np.clip(np.stack([x / z, y / z], -1), -FARTHEST_XY, FARTHEST_XY))
+            x, y, z = bent[..., 0], bent[..., 1], np.ones_like(z)
         u = K[..., 0, 0] * x / z + K[..., 0, 2]
         v = K[..., 1, 1] * y / z + K[..., 1, 2]
     uv = np.stack([u, v], -1)
@@ -98,7 +109,7 @@ def plan(arm: ArmTrack, camera: CameraTrack, start: int, stop: int) -> list[ArmS
     keep = kept_links(links)
     count = links.shape[1]
     world = np.concatenate([links, gripper_points(arm.ee_pose[start:stop], arm.gripper_openness[start:stop])], 1)
-    uv = project(world, K, E)
+    uv = project(world, K, E, camera.lens)
     pixels = np.rint(np.clip(uv, -c.PIXEL_LIMIT, c.PIXEL_LIMIT)).astype(np.int32)  # rint: halves to even
 
     width, height = camera.size

@@ -62,10 +62,10 @@ def arms_of(episode: Episode, overrides: tuple[RobotOverride, ...] | None = None
 
 
 def camera_track(episode: Episode, camera: str) -> CameraTrack:
-    """K and pose of one camera over the episode, at capture size. Raises EpisodeError for an unknown name."""
+    """K, pose and lens of one camera over the episode, at capture size. Raises EpisodeError for an unknown name."""
     spec = episode.header.camera(camera)
     K, T_camera_world = episode.camera_matrices(camera)
-    return CameraTrack(K, T_camera_world, spec.size)
+    return CameraTrack(K, T_camera_world, spec.size, spec.lens)
 
 
 def _inventory(robots: tuple[RobotSpec, ...]) -> str:

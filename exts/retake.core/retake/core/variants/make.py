@@ -320,6 +320,7 @@ def source_sha256(source: SourceFrame) -> str:
         source.instance_ids,
         source.camera.K,
         source.camera.T_camera_world,
+        *([] if source.camera.lens is None else [np.array(source.camera.lens.coefficients)]),
     )
     return sha256_bytes(*(np.ascontiguousarray(a).tobytes() for a in arrays))
 

@@ -51,7 +51,7 @@ def measure_geometry(
         a, b = tracks[0][seen[-1]], tracks[-1][seen[-1]]
         if len(a) < settings.pair_points:
             continue
-        errors[t] = float(np.median(sampson(a, b, F))) * truth.px
+        errors[t] = float(np.median(sampson(truth.ideal(t, a), truth.ideal(u, b), F))) * truth.px
         if depth_known:
             expected = predicted(truth, episode.image(camera, "depth", truth.start + t), a, t, u)
             shift = np.linalg.norm(expected - a, axis=1)
@@ -76,17 +76,20 @@ def predicted(
     """Where points of the still scenery at frame t are at frame u, by recorded depth; NaN where there is none."""
     at = np.clip(np.round((points + 0.5) / truth.scale - 0.5).astype(int), 0, np.array(depth.shape[::-1]) - 1)
     z = depth[at[:, 1], at[:, 0]].astype(np.float64)
-    ray = np.concatenate([points + 0.5, np.ones((len(points), 1))], 1) @ np.linalg.inv(truth.K[t]).T
+    straight = truth.ideal(t, points)
+    ray = np.concatenate([straight + 0.5, np.ones((len(points), 1))], 1) @ np.linalg.inv(truth.K[t]).T
     T = truth.T_camera_world[u] @ np.linalg.inv(truth.T_camera_world[t])
     uvw = (ray * z[:, None] @ T[:3, :3].T + T[:3, 3]) @ truth.K[u].T
     good = (z > 0) & (uvw[:, 2] > 0.02)
     out = uvw[:, :2] / np.where(good, uvw[:, 2], 1.0)[:, None] - 0.5
+    out = truth.seen(u, out)
     out[~good] = np.nan
     return out
 
 
 def fundamental(truth: Truth, t: int, u: int, baseline_m: float) -> Float64[np.ndarray, "3 3"] | None:
-    """F with x_u' F x_t = 0 in image-index pixels of the working image; None when the camera hardly translated."""
+    """F with x_u' F x_t = 0 in image-index pixels of the working image (of `Truth.ideal` where a lens bends it); None
+    when the camera hardly translated."""
     T = truth.T_camera_world[u] @ np.linalg.inv(truth.T_camera_world[t])
     x, y, z = T[:3, 3]
     if np.hypot(np.hypot(x, y), z) < baseline_m:

@@ -122,7 +122,8 @@ def skeleton(judged: Judged, episode: Episode, t: int) -> tuple[list[Bone], list
         moved = np.array([_link_shift(judged, robot.name, link, t) for link in range(len(robot.links))])
         p = (poses[:, :3, 3] @ T[:3, :3].T) + T[:3, 3]
         uvw = p @ K.T
-        place = uvw[:, :2] / np.maximum(uvw[:, 2:], 1e-6) / truth.scale - 0.5
+        working = truth.seen(t, uvw[:, :2] / np.maximum(uvw[:, 2:], 1e-6) - 0.5) + 0.5
+        place = working / truth.scale - 0.5
         for child, parent in enumerate(robot.parents):
             if parent < 0 or min(p[child, 2], p[parent, 2]) < 0.02 or np.hypot(*(place[child] - place[parent])) < 2:
                 continue

@@ -129,7 +129,8 @@ def _expected(
     at = np.clip(np.round((points + 0.5) / truth.scale - 0.5).astype(int), 0, np.array(depth.shape[::-1]) - 1)
     z = depth[at[:, 1], at[:, 0]].astype(np.float64)
     K = truth.K[begin]
-    ray = np.concatenate([points + 0.5, np.ones((len(points), 1))], 1) @ np.linalg.inv(K).T
+    straight = truth.ideal(begin, points)
+    ray = np.concatenate([straight + 0.5, np.ones((len(points), 1))], 1) @ np.linalg.inv(K).T
     camera = np.concatenate([ray * z[:, None], np.ones((len(points), 1))], 1)
     body = np.linalg.inv(truth.T_camera_world[begin] @ truth.T_world_part[begin])[part] @ camera[..., None]
     expected = np.zeros((end - begin, len(points), 2))
@@ -137,7 +138,7 @@ def _expected(
     for t in range(begin, end):
         p = ((truth.T_camera_world[t] @ truth.T_world_part[t])[part] @ body)[:, :3, 0]
         uvw = p @ truth.K[t].T
-        expected[t - begin] = uvw[:, :2] / np.maximum(uvw[:, 2:], 1e-6) - 0.5
+        expected[t - begin] = truth.seen(t, uvw[:, :2] / np.maximum(uvw[:, 2:], 1e-6) - 0.5)
         column, row = np.round(expected[t - begin]).astype(int).T
         inside = (column >= 0) & (column < width) & (row >= 0) & (row < height) & (p[:, 2] > 0.02) & (z > 0)
         label = truth.labels[t][np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)]

@@ -18,6 +18,7 @@ import numpy as np
 from retake.core.array_types import Bool, Float32, Float64, UInt8
 from retake.core.episode import Episode
 from retake.core.errors import VerdictError
+from retake.core.lens import Lens
 
 BINS = 8
 """Edge directions are quantised to BINS over half a turn; ±11° changes a squared projection by at most 4 %."""
@@ -81,9 +82,26 @@ class Truth:
     openness: Float64[np.ndarray, "T G"]
     start: int
 
+    lens: Lens | None = None
+    """Distortion of recorded and working image alike."""
+
     def __len__(self) -> int:
         """Number of frames."""
         return len(self.labels)
+
+    def ideal(self, t: int, points: Float64[np.ndarray, "N 2"]) -> Float64[np.ndarray, "N 2"]:
+        """Working pixels (index coordinates) of frame t as a pinhole of the same K would show them."""
+        if self.lens is None:
+            return points
+        focal, centre = np.diag(self.K[t])[:2], self.K[t][:2, 2]
+        return self.lens.undistort((points + 0.5 - centre) / focal) * focal + centre - 0.5
+
+    def seen(self, t: int, points: Float64[np.ndarray, "N 2"]) -> Float64[np.ndarray, "N 2"]:
+        """The inverse of `ideal`: where the lens shows a pinhole's pixels; NaN stays NaN."""
+        if self.lens is None:
+            return points
+        focal, centre = np.diag(self.K[t])[:2], self.K[t][:2, 2]
+        return self.lens.distort((points + 0.5 - centre) / focal) * focal + centre - 0.5
 
     @property
     def robot_parts(self) -> list[int]:
@@ -170,7 +188,7 @@ def _read(episode: Episode, camera: str, start: int, frames: int, working_width:
     openness = np.concatenate([np.zeros((frames, 0)), *openings], 1)
     return Truth(
         parts, float(header.fps), _is_static(T_camera_world[span]), size, scale, 1 / seen_scale, labels,
-        tuple(contours), centroid, area, K, T_camera_world[span], poses[span], openness, start,
+        tuple(contours), centroid, area, K, T_camera_world[span], poses[span], openness, start, lens=spec.lens,
     )  # fmt: skip
 
 
