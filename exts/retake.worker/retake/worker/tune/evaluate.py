@@ -171,9 +171,8 @@ def _row(name: str, group: str, pairs: Sequence[Mapping[str, Any]]) -> Row | Non
     higher_is_better = name.endswith("_iou") or name == "probability"
     gains = (values[:, 1] - values[:, 0]) * (1 if higher_is_better else -1)
     low, high = interval(gains)
-    return Row(
-        name, group, len(values), *values.mean(axis=0).tolist(), float(gains.mean()), low, high, sign_flip_p(gains)
-    )
+    base, tuned = (float(mean) for mean in values.mean(axis=0))
+    return Row(name, group, len(values), base, tuned, float(gains.mean()), low, high, sign_flip_p(gains))
 
 
 def interval(gains: np.ndarray, draws: int = 2000) -> tuple[float, float]:
