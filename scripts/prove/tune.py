@@ -9,8 +9,10 @@ that videos of the full-size model get better.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -25,8 +27,10 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests" / "worker")]
 
 import test_tune_step as parity_tests  # noqa: E402
+import test_tune_trainer as trainer_tests  # noqa: E402
 import tune_golden as golden  # noqa: E402
 from oscar_golden import pipeline  # noqa: E402
+from tune_clips import make_trainer  # noqa: E402
 
 from retake.core.export.found import Selection  # noqa: E402
 from retake.core.files import sha256_bytes, write_bytes, write_json  # noqa: E402
@@ -223,12 +227,57 @@ def experiment(quick: bool) -> dict[str, Any]:
             "faster_with_weight": faster, "control_is_not": control, "holds": quick or (faster and control)}  # fmt: skip
 
 
+def processes(quick: bool) -> dict[str, Any]:
+    """Ray Train with two CPU processes (gloo): one is killed with SIGKILL in mid-run, the group resumes; against one process."""
+    if importlib.util.find_spec("ray") is None or importlib.util.find_spec("pandas") is None:
+        command = [sys.executable, "-m", "pip", "install", "-q", "-c", "constraints.txt", "ray[train]"]
+        subprocess.run(command, cwd=ROOT, check=True)
+    from retake.worker.tune.ray_train import train_on_ray
+
+    del quick
+    with tempfile.TemporaryDirectory() as holder:
+        folder = Path(holder) / "run"
+        tests = str(ROOT / "tests" / "worker")
+        train_on_ray(
+            killed_once, {"tests": tests, "folder": str(folder)}, processes=2, storage=Path(holder) / "ray", gpus=False
+        )
+        found = {int(step): loss for step, loss in map(json.loads, (Path(holder) / "losses").read_text().splitlines())}
+        killed = (Path(holder) / "killed").exists()
+        torch.manual_seed(5)
+        expected = trainer_tests._losses_by_two_generators(make_trainer(Path(holder) / "one" / "run", steps=4))
+    worst = max(abs(found[step + 1] - loss) for step, loss in enumerate(expected))
+    return {"steps": 4, "killed": killed, "difference": worst, "holds": killed and worst <= 1e-5}
+
+
+def killed_once(arguments: dict[str, Any]) -> None:
+    """A training process on Ray; rank 1 kills itself once after the second step."""
+    sys.path.insert(0, arguments["tests"])
+    from tune_clips import make_trainer
+
+    from retake.worker.tune.distributed import join_world
+
+    world, folder = join_world(torch.device("cpu")), Path(arguments["folder"])
+    torch.manual_seed(5)
+
+    def progress(done: int, total: int, note: str) -> None:
+        mark = folder.parent / "killed"
+        if world.is_main:
+            with (folder.parent / "losses").open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps([done, trainer.last_loss]) + "\n")
+        if done == 2 and world.rank == 1 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    trainer = make_trainer(folder, world=world, steps=4, save_every=1)
+    trainer.run(progress)
+
+
 def _text(caption: str) -> torch.Tensor:
     return torch.randn(1, 8, SMALL["text_embed_dim"], generator=torch.Generator().manual_seed(sum(caption.encode())))
 
 
 PARTS: dict[str, Callable[[bool], dict[str, Any]]] = {
-    "parity": parity, "controls": controls, "memory": memory, "experiment": experiment, "suite": suite,
+    "parity": parity, "controls": controls, "memory": memory, "experiment": experiment, "suite": suite, "processes": processes,
 }  # fmt: skip
 
 
@@ -299,6 +348,8 @@ def table(result: dict[str, Any]) -> list[str]:
         "",
         "This shows that the supervision reaches the weights, not that videos get better.",
         "",
+        f"- Ray Train, two CPU processes (gloo), one killed with SIGKILL after step 2 and resumed: losses of "
+        f"{result['processes']['steps']} steps against one process differ by at most {result['processes']['difference']:.1e}.",
         f"- Laws ({result['suite']['kills']} kills with SIGKILL among them): {result['suite']['summary']}",
     ]
     return lines

@@ -109,6 +109,8 @@ def _add_run(commands: Any) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", help="default: cuda if there is one")
     parser.add_argument("--shard", action="store_true", help="several processes: split the weights (FSDP2)")
+    parser.add_argument("--ray", metavar="ADDRESS", help="train on a Ray cluster (`local` starts one on this machine)")
+    parser.add_argument("--processes", type=int, default=2, help="of a training on Ray (default 2), one per GPU")
     parser.set_defaults(go=_run)
 
 
@@ -131,12 +133,22 @@ def _run(arguments: argparse.Namespace) -> int:
             (arguments.out / STOP).unlink(missing_ok=True)
         stop.check()
 
-    found = train(
-        arguments.model, arguments.data, arguments.out, settings, device=arguments.device, dtype=arguments.dtype,
-        shard=arguments.shard, include_sim=arguments.include_sim, unverified=arguments.unverified,
-        only_commercial=arguments.only_commercial, progress=bar, cancel=check,
-    )  # fmt: skip
-    print(f"{arguments.out}: step {found.step}; `retake tune save {arguments.out} --out FILE` makes weights to use")
+    told = {
+        "model": arguments.model.absolute(), "data": [path.absolute() for path in arguments.data],
+        "out": arguments.out.absolute(), "settings": settings, "device": arguments.device, "dtype": arguments.dtype,
+        "shard": arguments.shard, "include_sim": arguments.include_sim, "unverified": arguments.unverified,
+        "only_commercial": arguments.only_commercial,
+    }  # fmt: skip
+    if arguments.ray is not None:
+        from ..oscar.planner import usable_device
+        from .ray_train import train_from_folders, train_on_ray
+
+        gpus = usable_device(arguments.device).type == "cuda"
+        train_on_ray(train_from_folders, told, processes=arguments.processes, storage=arguments.out / "ray", gpus=gpus,
+                     address=arguments.ray)  # fmt: skip
+    else:
+        train(**told, progress=bar, cancel=check)
+    print(f"{arguments.out}: step {settings.steps}; `retake tune save {arguments.out} --out FILE` makes weights to use")
     return 0
 
 

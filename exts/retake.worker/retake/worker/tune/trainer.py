@@ -74,6 +74,8 @@ class Trainer:
         self.terms = sorted({c.clip.terms for c in self.sampler.choices})
         self.episodes = sorted({c.clip.episode for c in self.sampler.choices})
         self._text: dict[str, Tensor] = {}
+        self.last_loss = float("nan")
+        """Of the newest step, averaged over all processes."""
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 
@@ -97,7 +99,7 @@ class Trainer:
                         self._save(step)
                     raise
                 result = self._step(step)
-                loss = self.world.mean(result.loss)
+                loss = self.last_loss = self.world.mean(result.loss)
                 losses.append(loss)
                 if writer is not None:
                     writer.add(step, loss=loss, grad_norm=result.grad_norm, lr=result.lr,
