@@ -29,6 +29,7 @@ ELSEWHERE = {
     "export": ("retake.core.export.cli:main", "export", "accepted takes become a training dataset"),
     "mix": ("retake.core.export.cli:mix", "export", "mix datasets for co-training by episode weights"),
     "robustness": ("retake.core.robustness.cli:main", "export", "how much a policy changes when only pixels change"),
+    "robot": ("retake.usd.robot_cli:main", "usd", "robots of a stage: end effectors found, drawn, and written to be edited"),
     "import": ("retake.core.importers.cli:main", "video", "recorded episodes (OSCAR, LeRobot, Isaac Lab …) become Episodes"),
     "oscar": ("retake.worker.oscar.cli:main", "oscar", "convert, plan and run the OSCAR-2B video model"),
     "tune": ("retake.worker.tune.cli:main", "tune", "fine-tune OSCAR-2B on simulated motion and physics"),
@@ -121,10 +122,14 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--camera", help="camera of the episode")
         sub.add_argument("--force", action="store_true", help="go on with an episode that fails its check")
 
+    def declarable(sub: Any) -> None:
+        sub.add_argument("--robot", type=Path, metavar="FILE", help="YAML that declares end effectors (retake robot)")
+
     def scenario(sub: Any) -> None:
         sub.add_argument("--simulator", help="embedded simulator by name (newton)")
         sub.add_argument("--preset", help="capture preset: short (one 81-frame window), long")
         sub.add_argument("--stage", type=Path, help="USD stage instead of the preset's")
+        declarable(sub)
         sub.add_argument("--seed", type=int, help="seed of the scenario's randomisation")
 
     whole = command("run", "the whole arrow, ending with report.html", _run, run_option=True)
@@ -141,7 +146,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("check", "check an Episode's motion: limits, kinematics, contacts, task, cameras", _check)
     configurable(sub)
     sub.add_argument("--json", action="store_true", help="print JSON")
-    configurable(command("skeleton", "draw the control video", _skeleton))
+    sub = command("skeleton", "draw the control video", _skeleton)
+    configurable(sub)
+    declarable(sub)
     sub = command("variants", "dress the first frame into N worlds", _variants)
     configurable(sub)
     sub.add_argument("--worlds", "--preset", dest="worlds", metavar="NAMES|FILE.yaml", help=WORLDS)
@@ -179,7 +186,8 @@ def _config(options: argparse.Namespace, base: RunConfig | None = None) -> RunCo
     short: dict[str, Any] = {}
     for attribute, section, key in (
         ("simulator", "capture", "simulator"), ("preset", "capture", "preset"), ("seed", "capture", "seed"),
-        ("stage", "capture", "stage"), ("count", "variants", "count"), ("variant_seed", "variants", "seed"),
+        ("stage", "capture", "stage"),
+        ("robot", "capture", "robot"), ("count", "variants", "count"), ("variant_seed", "variants", "seed"),
         ("variant_backend", "variants", "backend"), ("rerolls", "variants", "rerolls"),
         ("take_seed", "takes", "seed"), ("take_backend", "takes", "backend"),
     ):  # fmt: skip

@@ -27,6 +27,8 @@ class CaptureConfig:
     seed: int = 0
     stage: str = ""
     """USD stage; empty = the preset's own."""
+    robot: str = ""
+    """YAML that declares end effectors (docs/robots.md); empty = the one beside the stage, else what is found."""
     overrides: dict[str, Any] = field(default_factory=dict)
     """Scenario parameters that replace the preset's random draw."""
 

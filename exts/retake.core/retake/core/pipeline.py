@@ -15,6 +15,7 @@ from pathlib import Path
 
 from retake.core import plugins
 from retake.core.config import RunConfig, config_path
+from retake.core.ends import load_declarations
 from retake.core.episode import Episode, open_episode
 from retake.core.episode.check import EpisodeCheck, check_episode
 from retake.core.episode.layout import COMPLETE
@@ -97,6 +98,8 @@ def capture(
         raise RunError(f"{run.episode}, the episode of {run.path}, is gone; put it back, or make a run of another one")
     if run.episode.exists() and not remembered:
         return open_episode(run.episode)
+    if wanted.robot:
+        load_declarations(Path(wanted.robot))
     inputs = _capture_inputs(config, stage_file)
     if run.episode.exists() and _same(remembered.get("inputs"), inputs) and "episode_sha256" in remembered:
         episode = _as_remembered(run, remembered["episode_sha256"])
@@ -121,7 +124,7 @@ def capture(
         preset=wanted.preset,
         seed=wanted.seed,
         stage=stage_file,
-        overrides=dict(wanted.overrides),
+        overrides={**wanted.overrides, **({"robot_file": wanted.robot} if wanted.robot else {})},
         progress=advance,
     )
     if finished:
@@ -145,8 +148,9 @@ def _capture_inputs(config: RunConfig, stage_file: Path | None) -> str:
     preset = config_path("capture", f"{wanted.preset}.yaml") if NAME_PATTERN.fullmatch(wanted.preset) else None
     settings = sha256_json(
         {
-            **asdict(wanted),
+            **{key: value for key, value in asdict(wanted).items() if key != "robot"},
             "stage": "",
+            **({"robot": sha256_file(Path(wanted.robot))} if wanted.robot else {}),
             "preset_file": sha256_file(preset) if preset is not None and preset.is_file() else "",
         }
     )
@@ -190,8 +194,9 @@ def skeleton(
     """Draw the Skeleton of the configured camera."""
     episode = _checked_episode(run, config)
     return make_skeleton(
-        episode, config.camera, run.skeleton(config.camera), progress, check_cancel, model_size=config.skeleton.size
-    )
+        episode, config.camera, run.skeleton(config.camera), progress, check_cancel, model_size=config.skeleton.size,
+        declared=load_declarations(Path(config.capture.robot)) if config.capture.robot else (),
+    )  # fmt: skip
 
 
 def _worlds(config: RunConfig) -> tuple[World, ...]:

@@ -104,7 +104,9 @@ class LiveCapture:
         channels = parse_channels(self.request.channels)
         choices = self.request.camera_choices() if products is None else camera_choices(stage, products, channels)
         objects = self.request.objects or None
-        self.content = read_content(stage, robots=self.request.robots, cameras=choices, objects=objects)
+        self.content = read_content(
+            stage, robots=self.request.robots, cameras=choices, objects=objects, robot_file=self.request.robot_file
+        )
         self._identity = StageIdentity.of(stage, self.content)
         self._version = kit.versions()["isaac_sim"] or kit.versions()["app"]
         self._choose_clock()

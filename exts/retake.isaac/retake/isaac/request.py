@@ -42,6 +42,8 @@ class CaptureRequest:
     """Cameras, each as PRIM_PATH[@WIDTHxHEIGHT][:rgb+depth+…] (`camera_text`); empty = the first camera."""
     objects: tuple[str, ...] = ()
     """Object prim paths; empty = every rigid body that is no robot."""
+    robot_file: str = ""
+    """YAML that declares end effectors; empty = the one beside the stage, else what is found."""
     task: str = ""
     fps: float = 15.0
     """Frames per second of the episode; must divide the physics rate."""

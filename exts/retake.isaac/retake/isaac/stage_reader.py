@@ -17,6 +17,7 @@ from pxr import Usd
 
 from retake.core.array_types import Float64
 from retake.core.capture import PairedFrame, StateSample
+from retake.core.ends import beside, declare, load_declarations
 from retake.core.episode import (
     CHANNELS,
     CameraFrame,
@@ -80,15 +81,20 @@ def read_content(
     robots: Sequence[str] = (),
     cameras: Sequence[CameraChoice] = (),
     objects: Sequence[str] | None = None,
+    robot_file: str = "",
 ) -> StageContent:
     """Robots, cameras and objects of a stage by prim path; empty = all robots, the first usable camera, all objects.
 
     Raises StageError naming what is missing or unusable among what was asked for, and what the stage has instead; what was
-    not asked for leaves a note.
+    not asked for leaves a note. `robot_file`: a declaration of end effectors; empty = the one beside the stage.
     """
     units = StageUnits.of(stage)
     found, bodies = find_articulations(stage), find_objects(stage)
     chosen = choose_articulations(stage, found, robots)
+    where = stage.GetRootLayer().realPath
+    if declared := Path(robot_file) if robot_file else beside(Path(where)) if where else None:
+        specs = declare([robot.spec for robot in chosen], load_declarations(declared))
+        chosen = tuple(replace(robot, spec=spec) for robot, spec in zip(chosen, specs, strict=True))
     notes = [*found.notes, *bodies.notes]
     if all(choice.prim_path for choice in cameras) and cameras:
         choices = list(cameras)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from retake.core.config import config_path, load_yaml, merge
+from retake.core.ends import beside
 from retake.core.errors import InputError, choose
 from retake.core.files import sha256_file, sha256_json
 from retake.newton.pick_place import PHASES
@@ -53,6 +54,8 @@ class Preset:
     """Name or label of the prim to drop it in."""
     robot: str = ""
     """Name of the robot that works; empty = the first with a gripper."""
+    robot_file: str = ""
+    """YAML that declares end effectors; empty = the one beside the stage, else what is found."""
     fps: int = 15
     frames: int = 81
     steps_per_frame: int = 34
@@ -173,4 +176,6 @@ def fingerprint(preset: str, overrides: Mapping[str, Any], stage: Path | None) -
     file = stage if stage is not None else stage_path(settings)
     open_stage(file)
     motion = Path(settings.motion_file) if settings.motion_file else None
-    return sha256_json([stage_sha256(file), sha256_file(motion) if motion is not None and motion.is_file() else ""])
+    declared = Path(settings.robot_file) if settings.robot_file else beside(file)
+    files = [sha256_file(path) if path is not None and path.is_file() else "" for path in (motion, declared)]
+    return sha256_json([stage_sha256(file), *(files if declared is not None else files[:1])])

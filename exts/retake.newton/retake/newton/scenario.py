@@ -9,6 +9,7 @@ from typing import Any
 
 from pxr import Usd
 
+from retake.core.ends import beside, declare, load_declarations
 from retake.core.errors import InputError, StageError, choose
 from retake.newton import pick_place, variation
 from retake.newton.motion import Motion, hold, replay
@@ -50,6 +51,9 @@ def build(preset: Preset, seed: int, stage_file: Path | None = None) -> Scenario
     notes = ensure_physics_scene(stage)
     found = find_articulations(stage)
     robots, bodies = choose_articulations(stage, found), find_objects(stage)
+    if declared := Path(preset.robot_file) if preset.robot_file else beside(file):
+        specs = declare([robot.spec for robot in robots], load_declarations(declared))
+        robots = tuple(replace(robot, spec=spec) for robot, spec in zip(robots, specs, strict=True))
     objects, notes = bodies.objects, (*notes, *found.notes, *bodies.notes)
     task = preset.scenario == "pick_place"
     drawn = variation.sample(preset.randomise, seed) if task else Variation(friction=_fixed_friction(preset))

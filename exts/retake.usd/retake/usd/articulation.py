@@ -141,9 +141,13 @@ def articulation_bodies(stage: Usd.Stage) -> frozenset[str]:
 
 def _model(stage: Usd.Stage, robot: Articulation, robots: Sequence[Articulation]) -> Usd.Prim:
     """The prim whose name a person knows a robot by: the top of its model where nothing else lives under that."""
-    root = stage.GetPrimAtPath(robot.spec.prim_path)
-    top = root
-    while top.HasAPI(UsdPhysics.RigidBodyAPI) or top.IsA(UsdPhysics.Joint) or top.GetTypeName() == "Scope":
+    root = top = stage.GetPrimAtPath(robot.spec.prim_path)
+    while (
+        top.HasAPI(UsdPhysics.RigidBodyAPI)
+        or top.IsA(UsdPhysics.Joint)
+        or top.GetTypeName() == "Scope"
+        or WORLD_NAMES.fullmatch(top.GetName())
+    ):
         parent = top.GetParent()
         if not parent or parent.IsPseudoRoot():
             break

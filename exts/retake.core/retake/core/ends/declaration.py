@@ -34,7 +34,12 @@ from retake.core.robot import EndKind, GripperSpec, RobotSpec
 
 ROBOT_KEYS = ("robot", "base", "ends")
 END_KEYS = ("link", "name", "frame", "approach", "opening", "translation_m", "joints")
-AXES = {f"{sign}{name}": tuple(s * float(i == k) for k in range(3)) for i, name in enumerate("xyz") for sign, s in (("+", 1), ("-", -1), ("", 1))}  # fmt: skip
+AXES = {
+    f"{sign}{name}": tuple(s * float(i == k) for k in range(3))
+    for i, name in enumerate("xyz")
+    for sign, s in (("+", 1), ("-", -1), ("", 1))
+}
+SUFFIX = ".robot.yaml"
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,12 @@ class RobotDeclaration:
         """Whether it speaks of that robot: by its name (case does not count) or prim path."""
         pattern = self.robot
         return fnmatchcase(robot.name.lower(), pattern.lower()) or fnmatchcase(robot.prim_path, pattern)
+
+
+def beside(stage: Path) -> Path | None:
+    """The declaration that lies beside a stage: scene.robot.yaml for scene.usda; None where there is none."""
+    file = Path(stage).with_suffix(SUFFIX)
+    return file if file.is_file() else None
 
 
 def load_declarations(path: Path) -> tuple[RobotDeclaration, ...]:

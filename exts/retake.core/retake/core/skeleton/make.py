@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 
 from retake.core.array_types import UInt8
+from retake.core.ends import RobotDeclaration
 from retake.core.episode import Episode
 from retake.core.errors import SkeletonError
 from retake.core.files import read_json, sha256_bytes, sha256_json, write_json
@@ -58,14 +59,17 @@ def make_skeleton(
     *,
     model_size: tuple[int, int] = MODEL_SIZE,
     overrides: tuple[RobotOverride, ...] | None = None,
+    declared: tuple[RobotDeclaration, ...] = (),
 ) -> Skeleton:
     """Draw and write one camera's skeleton into `out_dir`; an up-to-date one is returned untouched.
+
+    `declared`: end effectors in the user's own words instead of the episode's.
 
     Resumable: frames already written by an interrupted run are checked and kept. Raises SkeletonError (nothing to
     draw, or `out_dir` holds something else), EpisodeError, and whatever `cancel` raises between two frames.
     """
     out_dir, progress, cancel = Path(out_dir), progress or silent, cancel or never
-    arms, track = arms_of(episode, overrides), camera_track(episode, camera)
+    arms, track = arms_of(episode, overrides, declared), camera_track(episode, camera)
     squeeze = Squeeze(track.size, model_size)
     inputs = _inputs_sha256(episode, camera, arms, track, squeeze)
     partial, old = (out_dir.with_name(f".{out_dir.name}.{kind}") for kind in ("partial", "old"))
@@ -101,7 +105,7 @@ def make_skeleton(
         write_video(partial / OVERLAY, frames, episode.header.fps)
     progress(total, total, "")
 
-    notes = _notes(camera, drawn, len(episode))
+    notes = (*_notes(camera, drawn, len(episode)), *(arm.note for arm in arms if arm.note))
     skeleton = Skeleton(
         path=out_dir,
         camera=camera,
