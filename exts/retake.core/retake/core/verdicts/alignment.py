@@ -33,6 +33,8 @@ class Alignment:
     radius: int
     """Largest shift searched, working px."""
     max_lag: int
+    girth: Float64[np.ndarray, "P"]
+    """How much wider the take's robot is than the simulator's on every side, working px; the contours were moved out by it."""
 
 
 def align(footage: Footage, truth: Truth, radius: int = 12, max_lag: int = 8, step: int = 2) -> Alignment:
@@ -44,8 +46,9 @@ def align(footage: Footage, truth: Truth, radius: int = 12, max_lag: int = 8, st
     wide = width + 2 * pad
     offsets = ((np.arange(span) - radius)[:, None] * wide + (np.arange(span) - radius)[None, :]).ravel()
     plane = (height + 2 * pad) * wide
-    flat = [_flat_index(contour, pad, wide, plane, height, width) for contour in truth.contours]
     still = scenery_tensor(footage)
+    girth = _girth(footage, truth, still)
+    flat = [_flat_index(contour, girth, pad, wide, plane, height, width) for contour in truth.contours]
     shift = np.zeros((frames, parts, span, span), np.float32)
     points = np.zeros((frames, parts))
     lag = np.full((frames, 2 * max_lag + 1, parts), np.nan)
@@ -67,12 +70,56 @@ def align(footage: Footage, truth: Truth, radius: int = 12, max_lag: int = 8, st
                 part = truth.contours[other].part
                 lag[t, k] = np.bincount(part, np.take(field, flat[other]), parts)
                 lag_points[t, k] = np.bincount(part, minlength=parts)
-    return Alignment(step, shift, points, lag, lag_points, radius, max_lag)
+    return Alignment(step, shift, points, lag, lag_points, radius, max_lag, girth)
 
 
-def _flat_index(contour: Contour, pad: int, wide: int, plane: int, height: int, width: int) -> np.ndarray:
-    column = np.clip(np.round(contour.xy[:, 0]).astype(np.int64), 0, width - 1) + pad
-    row = np.clip(np.round(contour.xy[:, 1]).astype(np.int64), 0, height - 1) + pad
+_GIRTHS = (-2.0, -1.0, 0.0, 1.0, 2.0)
+_GIRTH_FRAMES, _GIRTH_REACH, _GIRTH_PRIOR = 8, 4, 0.004
+
+
+def _girth(footage: Footage, truth: Truth, still: Float32[np.ndarray, "3 H W"]) -> Float64[np.ndarray, "P"]:
+    """Width of every part, working px: one figure per robot, 0 for objects.
+
+    A painter whose arms are a little thicker than the simulator's is no arm in another place. Width and shift are searched
+    together, so that a displaced arm is not mistaken for a wide one.
+    """
+    parts = len(truth.parts)
+    out = np.zeros(parts)
+    height, width = truth.labels.shape[1:]
+    pad = _GIRTH_REACH + 2
+    wide = width + 2 * pad
+    plane = (height + 2 * pad) * wide
+    grid = np.arange(2 * _GIRTH_REACH + 1) - _GIRTH_REACH
+    offsets = (grid[:, None] * wide + grid[None, :]).ravel()
+    robots = dict.fromkeys(truth.parts[p].robot for p in truth.robot_parts)
+    member = {name: np.array([part.robot == name for part in truth.parts]) for name in robots}
+    total = {name: np.zeros((len(_GIRTHS), len(offsets))) for name in robots}
+    count = dict.fromkeys(robots, 0)
+    for t in np.unique(np.linspace(0, len(footage) - 1, _GIRTH_FRAMES).astype(int)) if robots else ():
+        contour = truth.contours[t]
+        field = np.pad(edges(footage, t, still), ((0, 0), (pad, pad), (pad, pad))).ravel()
+        for name in robots:
+            mine = member[name][contour.part]
+            if not mine.any():
+                continue
+            count[name] += int(mine.sum())
+            for k, girth in enumerate(_GIRTHS):
+                flat = _flat_index(contour, np.full(parts, girth), pad, wide, plane, height, width)[mine]
+                total[name][k] += np.take(field, flat[:, None] + offsets[None, :]).sum(0)
+    for name in robots:
+        if count[name]:
+            score = (total[name] / count[name]).max(1) - _GIRTH_PRIOR * np.square(_GIRTHS)
+            best = int(np.argmax(score))
+            out[member[name]] = _GIRTHS[best] + vertex(score, best)
+    return out
+
+
+def _flat_index(
+    contour: Contour, girth: Float64[np.ndarray, "P"], pad: int, wide: int, plane: int, height: int, width: int
+) -> np.ndarray:
+    out = girth[contour.part]
+    column = np.clip(np.round(contour.xy[:, 0] + out * contour.normal[:, 0]).astype(np.int64), 0, width - 1) + pad
+    row = np.clip(np.round(contour.xy[:, 1] + out * contour.normal[:, 1]).astype(np.int64), 0, height - 1) + pad
     return contour.bin.astype(np.int64) * plane + row * wide + column
 
 

@@ -7,16 +7,18 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from retake.core.episode import open_episode
 from retake.core.errors import InputError
 from retake.core.files import write_json
 from retake.core.progress import Bar
 from retake.core.verdicts.clip import is_pictures
+from retake.core.verdicts.economics import economics, faulty_share_of
 from retake.core.verdicts.recorded import verify_video
 from retake.core.verdicts.records import EXIT_CODES, Verdict
 from retake.core.verdicts.run import read_picture, summary, verify_run
-from retake.core.verdicts.settings import load_settings
+from retake.core.verdicts.settings import VerdictSettings, load_settings
 
 _EPILOG = """
 examples:
@@ -51,6 +53,7 @@ def main(argv: list[str]) -> int:
     add("--json", type=Path, metavar="OUT", help="write the verdict (of a run: all verdicts) as JSON")
     add("--pictures", type=Path, metavar="DIR", help="write worst frames and the errors over time here")
     add("--config", type=Path, metavar="YAML", help="thresholds and settings instead of config/verdicts.yaml's")
+    add("--operating-point", metavar="NAME", help="strict (fewer faulty takes pass) or balanced (the default)")
     options = parser.parse_args(argv)
     if options.what.is_dir() and not (options.episode and is_pictures(options.what)):
         return _run(options)
@@ -58,12 +61,14 @@ def main(argv: list[str]) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    settings = load_settings(options.config)
+    settings = load_settings(options.config, options.operating_point)
     verdicts = verify_run(options.what, Bar("verdicts"), config=settings)
     for row in verdicts:
         print(f"{row['take']:<32} {row['overall']:<7} p={row['probability']:.3f}  {'; '.join(row['reasons'])}")
     total = summary(verdicts)
     print(f"{total['pass']} of {total['takes']} takes passed, {total['fail']} failed, {total['unsure']} unsure")
+    if told := expected_cost(settings, total):
+        print(told)
     if options.json:
         write_json(options.json, {"summary": total, "verdicts": verdicts})
     if not verdicts:
@@ -71,6 +76,21 @@ def _run(options: argparse.Namespace) -> int:
         return EXIT_CODES["unsure"]
     worst = "fail" if total["fail"] else "unsure" if total["unsure"] else "pass"
     return EXIT_CODES[worst]
+
+
+def expected_cost(settings: VerdictSettings, total: dict[str, Any]) -> str:
+    """What re-rolling until every slot has a pass costs, in attempts; empty where the bench measured no rates."""
+    point = settings.operating_points.get(settings.operating_point)
+    if point is None or point.clean_passed is None or point.faulty_passed is None or not total["takes"]:
+        return ""
+    share = faulty_share_of(point, total["pass"] / total["takes"])
+    found = economics(point, share, 1.0)
+    if not total["pass"]:
+        return f"nothing passed at the operating point {settings.operating_point}; `retake reroll` tries other seeds"
+    return (
+        f"at the operating point {settings.operating_point}: {found.attempts_per_accepted:.1f} attempts per accepted take; "
+        f"about {100 * share:.0f} % of the takes are faulty, and {100 * found.faulty_share:.0f} % of the accepted ones"
+    )
 
 
 def _video(options: argparse.Namespace) -> int:
@@ -84,7 +104,7 @@ def _video(options: argparse.Namespace) -> int:
     cameras = [camera.name for camera in episode.header.cameras]
     if options.camera is None and len(cameras) != 1:
         raise InputError(f"{options.episode} has cameras {', '.join(cameras)}; say which one with --camera NAME")
-    settings = load_settings(options.config)
+    settings = load_settings(options.config, options.operating_point)
     first = None if options.first_frame is None else read_picture(options.first_frame)
     verdict = verify_video(
         options.what, episode, options.camera or cameras[0], first_frame=first, start=options.start, frames=options.frames,

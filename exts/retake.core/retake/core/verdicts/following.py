@@ -30,10 +30,14 @@ def measure_following(alignment: Alignment, truth: Truth, settings: FollowingSet
         why = "robot never visible" if parts else "the episode's camera knows no robot"
         return [Measurement(name, None, why) for name in names]
     to_px = truth.px
-    S, n = alignment.shift_scores[:, parts], alignment.points[:, parts]
     track = arm_track(alignment, truth, settings)
-    whole = weighted(S, n, slice(None), list(range(len(parts))))
-    dx, dy, _ = peak(whole, settings.prior)
+    moves = []
+    for mine in robots(truth):
+        if alignment.points[:, mine].sum() >= settings.min_points:
+            moves.append(
+                peak(weighted(alignment.shift_scores, alignment.points, slice(None), mine), settings.prior)[:2]
+            )
+    dx, dy = max(moves, key=lambda move: np.hypot(*move), default=(0.0, 0.0))
     out = [
         Measurement("arm_offset", float(np.hypot(dx, dy)) * to_px, f"({dx * to_px:+.1f}, "
                     f"{dy * to_px:+.1f}) px over the whole take", _argmax(track), series=track),
@@ -44,17 +48,32 @@ def measure_following(alignment: Alignment, truth: Truth, settings: FollowingSet
     return out
 
 
+def robots(truth: Truth) -> list[list[int]]:
+    """Parts of every robot that moves in these frames; of all of them where none does.
+
+    A shut cabinet that stands beside an arm must not outvote it; `still_objects` judges what stands still.
+    """
+    every = [
+        [p for p in truth.robot_parts if truth.parts[p].robot == name]
+        for name in dict.fromkeys(truth.parts[p].robot for p in truth.robot_parts)
+    ]
+    pose = truth.T_world_part
+    moving = [mine for mine in every if np.abs(pose[:, mine] - pose[:1, mine]).max() > 1e-3]
+    return moving or every
+
+
 def arm_track(alignment: Alignment, truth: Truth, settings: FollowingSettings) -> Float64[np.ndarray, "T"]:
-    """Arm offset over time (px), from a sliding window of frames; NaN where no robot is visible."""
-    parts = truth.robot_parts
-    S, n = alignment.shift_scores[:, parts], alignment.points[:, parts]
+    """Offset over time (px) of the robot that is furthest off, from a sliding window of frames; NaN where none shows."""
     reach = settings.window // 2
-    out = np.full(len(S), np.nan)
-    for t in range(len(S)):
-        window = slice(max(t - reach, 0), t + reach + 1)
-        if n[window].sum() >= settings.min_points:
-            dx, dy, gain = peak(weighted(S, n, window, list(range(len(parts)))), settings.prior)
-            out[t] = np.hypot(dx, dy) * truth.px if gain > 0 or np.hypot(dx, dy) < 1 else 0.0
+    out = np.full(len(truth), np.nan)
+    for mine in robots(truth):
+        for t in range(len(truth)):
+            window = slice(max(t - reach, 0), t + reach + 1)
+            if alignment.points[window][:, mine].sum() < settings.min_points:
+                continue
+            dx, dy, gain = peak(weighted(alignment.shift_scores, alignment.points, window, mine), settings.prior)
+            offset = np.hypot(dx, dy) * truth.px if gain > 0 or np.hypot(dx, dy) < 1 else 0.0
+            out[t] = max(offset, np.nan_to_num(out[t]))
     return out
 
 
@@ -96,12 +115,16 @@ def arm_size(truth: Truth) -> float:
 def groups(truth: Truth) -> list[Group]:
     """Distal parts of each chain (a link and everything behind it) and neighbouring triples.
 
-    A frozen or drifting joint moves all that hangs on it. Single links are not judged: a finger fits its neighbour.
+    A frozen or drifting joint moves all that hangs on it. Single links of a long chain are not judged: a finger fits its
+    neighbour. A drawer, a door or another chain of up to three parts has nothing but its links.
     """
     parts = truth.robot_parts
     out = []
-    for robot in dict.fromkeys(truth.parts[p].robot for p in parts):
-        mine = [i for i, p in enumerate(parts) if truth.parts[p].robot == robot]
+    for robot in robots(truth):
+        mine = [i for i, p in enumerate(parts) if p in robot]
+        if len(mine) <= 3:
+            out += [Group(truth.parts[parts[i]].name, [i]) for i in mine]
+            continue
         for first in range(1, len(mine) - 2):
             out.append(Group(f"{truth.parts[parts[mine[first]]].name} and beyond", mine[first:]))
         for first in range(max(len(mine) - 4, 0)):
@@ -222,20 +245,26 @@ def _camera_motion_px(truth: Truth) -> Float64[np.ndarray, "T"]:
 
 
 def _support(alignment: Alignment, truth: Truth, settings: FollowingSettings) -> Measurement:
-    """How much better the contours explain the pixels in place than anywhere nearby: 1 is chance."""
-    parts = truth.robot_parts
-    S, n = alignment.shift_scores[:, parts], alignment.points[:, parts]
-    everything, centre = list(range(len(parts))), alignment.radius
+    """How much better the contours explain the pixels in place than anywhere nearby: 1 is chance. The worst robot's."""
+    every = robots(truth)
     reach = settings.window // 2
-    series = np.full(len(S), np.nan)
-    for t in range(len(S)):
-        window = slice(max(t - reach, 0), t + reach + 1)
-        if n[window].sum() >= settings.min_points:
-            score = weighted(S, n, window, everything)
-            series[t] = score[centre, centre] / max(float(score.mean()), 1e-6)
-    if np.isnan(series).all():
-        return Measurement("support", None, "robot never visible long enough")
-    return Measurement("support", float(np.nanmin(series)), "1 is chance", int(np.nanargmin(series)), series=series)
+    centre = alignment.radius
+    worst: Measurement | None = None
+    for mine in every:
+        S, n = alignment.shift_scores[:, mine], alignment.points[:, mine]
+        series = np.full(len(S), np.nan)
+        for t in range(len(S)):
+            window = slice(max(t - reach, 0), t + reach + 1)
+            if n[window].sum() >= settings.min_points:
+                score = weighted(S, n, window, list(range(len(mine))))
+                series[t] = score[centre, centre] / max(float(score.mean()), 1e-6)
+        if np.isnan(series).all():
+            continue
+        note = "1 is chance" if len(every) == 1 else f"{truth.parts[mine[0]].robot}; 1 is chance"
+        found = Measurement("support", float(np.nanmin(series)), note, int(np.nanargmin(series)), series=series)
+        if worst is None or (found.value or 0.0) < (worst.value or 0.0):
+            worst = found
+    return worst or Measurement("support", None, "robot never visible long enough")
 
 
 def _argmax(series: Float64[np.ndarray, "T"]) -> int | None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from retake.core.array_types import Float32, Float64
+from retake.core.array_types import Bool, Float32, Float64, UInt8
 from retake.core.episode import Episode
 from retake.core.verdicts.footage import Footage
 from retake.core.verdicts.records import Measurement
@@ -38,6 +38,7 @@ def measure_geometry(
     grow = np.ones((2 * settings.margin_px + 1,) * 2, np.uint8)
     depth_known = "depth" in episode.header.camera(camera).channels
     errors, shares = np.full(len(footage), np.nan), np.full(len(footage), np.nan)
+    doubts: list[float] = []
     for t in range(0, len(footage) - settings.pair_frames, 2):
         u = t + settings.pair_frames
         F = fundamental(truth, t, u, settings.pair_baseline_m)
@@ -47,18 +48,58 @@ def measure_geometry(
         corners = cv2.goodFeaturesToTrack(greys[t], 150, 0.01, 5, mask=scenery.astype(np.uint8))
         if corners is None:
             continue
-        tracks, seen = LucasKanade().track(footage.frames[t : u + 1], corners.reshape(-1, 2).astype(np.float64))
+        start = corners.reshape(-1, 2).astype(np.float64)
+        tracks, seen = LucasKanade().track(footage.frames[t : u + 1], start)
         a, b = tracks[0][seen[-1]], tracks[-1][seen[-1]]
-        if len(a) < settings.pair_points:
-            continue
-        errors[t] = float(np.median(sampson(truth.ideal(t, a), truth.ideal(u, b), F))) * truth.px
         if depth_known:
-            expected = predicted(truth, episode.image(camera, "depth", truth.start + t), a, t, u)
-            shift = np.linalg.norm(expected - a, axis=1)
-            use = np.isfinite(shift) & (shift > 2)
+            expected = predicted(truth, episode.image(camera, "depth", truth.start + t), start, t, u)
+            place, doubt = _nearer(greys[t], greys[u], start, tracks[-1], seen[-1], expected)
+            shift = np.linalg.norm(expected - start, axis=1)
+            use = np.isfinite(place).all(1) & (shift > settings.pair_shift)
             if use.sum() >= settings.pair_points:
-                shares[t] = float(np.median(np.linalg.norm(b - expected, axis=1)[use] / shift[use]))
+                shares[t] = float(np.median(np.linalg.norm(place - expected, axis=1)[use] / shift[use]))
+                doubts.append(float(doubt[use].mean()))
+            good = np.isfinite(place).all(1)
+            a, b = start[good], place[good]
+        if len(a) >= settings.pair_points:
+            errors[t] = float(np.median(sampson(truth.ideal(t, a), truth.ideal(u, b), F))) * truth.px
+    if doubts and np.median(doubts) > settings.pair_doubt:
+        why = f"the scenery's texture repeats: {100 * np.median(doubts):.0f} % of its points fit in more than one place"
+        return [Measurement(name, None, why) for name in NAMES]
     return [_upper(NAMES[0], errors, settings), _upper(NAMES[1], shares, settings)]
+
+
+_LK = {"winSize": (11, 11), "maxLevel": 1}
+_AS_GOOD = 1.25
+_APART = 2.0
+
+
+def _nearer(
+    first: UInt8[np.ndarray, "H W"], second: UInt8[np.ndarray, "H W"], start: Float64[np.ndarray, "N 2"],
+    followed: Float64[np.ndarray, "N 2"], seen: Bool[np.ndarray, "N"], expected: Float64[np.ndarray, "N 2"],
+) -> tuple[Float64[np.ndarray, "N 2"], Bool[np.ndarray, "N"]]:  # fmt: skip
+    """Where every point is in the second picture (NaN: nowhere), and whether two places fit it alike.
+
+    A point is followed from its own place and looked for at the predicted one. Of two places that fit alike (a texture
+    that repeats) the nearer to the prediction is taken; one that fits better is taken in any case.
+    """
+    known = np.asarray(np.isfinite(expected).all(axis=1))
+    guess = np.where(known[:, None], expected, start)
+    ends, errors = [], []
+    for initial, valid in ((followed, seen), (guess, known)):
+        flow = initial.astype(np.float32).reshape(-1, 1, 2).copy()
+        there, found, error = cv2.calcOpticalFlowPyrLK(  # type: ignore[call-overload]
+            first, second, start.astype(np.float32).reshape(-1, 1, 2), flow, flags=cv2.OPTFLOW_USE_INITIAL_FLOW, **_LK
+        )
+        good = valid & (found.ravel() > 0)
+        ends.append(np.where(good[:, None], there.reshape(-1, 2), np.nan))
+        errors.append(np.where(good, error.ravel(), np.inf))
+    apart = np.linalg.norm(ends[0] - ends[1], axis=1) > _APART
+    alike = np.maximum(errors[0], errors[1]) < _AS_GOOD * np.minimum(errors[0], errors[1]) + 1.0
+    first_is_better = (errors[0] < errors[1]) & ~(apart & alike)
+    place = np.where(first_is_better[:, None], ends[0], ends[1])
+    place = np.where(np.isfinite(place), place, ends[0])
+    return place.astype(np.float64), apart & alike
 
 
 def _upper(name: str, series: Float64[np.ndarray, "T"], settings: StabilitySettings) -> Measurement:

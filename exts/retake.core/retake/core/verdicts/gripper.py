@@ -115,6 +115,75 @@ def measure_gripper(
     return Measurement(name, worst, f"judged in {seen} frames", frame, series=series)
 
 
+def measure_events(
+    alignment: Alignment, truth: Truth, fingers: list[Fingers], settings: FollowingSettings
+) -> Measurement:
+    """gripper_event: frames by which the gripper opens or closes too early or late, at its worst event."""
+    name = "gripper_event"
+    worst, frame, note, judged = 0.0, None, "", 0
+    for gripper in fingers:
+        for begin, end in _changes(gripper.openness):
+            early = _early(alignment, truth, gripper, begin, end, settings)
+            if early is None:
+                continue
+            judged += 1
+            if abs(early) > worst:
+                opening = gripper.openness[min(end, len(truth) - 1)] > gripper.openness[begin]
+                when = "early" if early > 0 else "late"
+                worst, frame = abs(early), begin
+                note = f"{'opens' if opening else 'closes'} {abs(early):.1f} frames {when}"
+    if not judged:
+        return Measurement(name, None, "no opening or closing whose fingers are large enough to tell", applies=False)
+    return Measurement(name, worst, note or f"{judged} events", frame)
+
+
+def _changes(openness: Float64[np.ndarray, "T"]) -> list[tuple[int, int]]:
+    """First and last frame of every opening or closing by at least 0.3."""
+    step = np.diff(openness)
+    out, begin = [], None
+    for t in range(len(step) + 1):
+        active = t < len(step) and abs(step[t]) > 0.02
+        if active and begin is not None and np.sign(step[t]) != np.sign(step[begin]):
+            active = False
+        if active and begin is None:
+            begin = t
+        elif not active and begin is not None:
+            if abs(openness[t] - openness[begin]) >= 0.3:
+                out.append((begin, t))
+            begin = t if t < len(step) and abs(step[t]) > 0.02 else None
+    return out
+
+
+def _early(
+    alignment: Alignment, truth: Truth, gripper: Fingers, begin: int, end: int, settings: FollowingSettings
+) -> float | None:
+    """Frames by which one change comes early (negative: late): the moment that explains the fingers' contours best."""
+    reach, radius = settings.gripper_event_reach, alignment.radius
+    shifts = np.linspace(-reach, reach, 4 * reach + 1)
+    total, weight = np.zeros(len(shifts)), 0.0
+    times = np.arange(len(truth), dtype=np.float64)
+    for t in range(max(begin - reach, 0), min(end + reach, len(truth) - 1) + 1):
+        moved = np.interp(t + shifts, times, gripper.openness) - gripper.openness[t]
+        for k, part in enumerate(gripper.parts):
+            travel, n = gripper.travel[t, k], alignment.points[t, part]
+            if truth.area[t, part] < settings.finger_min_area or n < 12 or not np.isfinite(travel).all():
+                continue
+            if np.hypot(*travel) * truth.px < settings.gripper_event_travel_px:
+                continue
+            mine = truth.contours[t].part == part
+            if float(truth.contours[t].silhouette[mine].mean()) < settings.finger_min_outline:
+                continue
+            total += n * _bilinear(alignment.shift_scores[t, part], moved[:, None] * travel[None, :] + radius)
+            weight += n
+    if weight < settings.min_points / 2:
+        return None
+    curve = total / weight
+    index, middle = int(np.argmax(curve)), len(shifts) // 2
+    if curve[index] - curve[middle] < max(settings.gripper_event_gain, settings.gripper_event_share * curve[index]):
+        return 0.0
+    return float(shifts[index])
+
+
 def _scores(
     alignment: Alignment, truth: Truth, gripper: Fingers, settings: FollowingSettings
 ) -> tuple[Float64[np.ndarray, "T E"], Float64[np.ndarray, "T"]]:

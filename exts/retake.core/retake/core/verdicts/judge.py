@@ -15,17 +15,20 @@ from retake.core.errors import VerdictError
 from retake.core.progress import CheckCancel, never
 from retake.core.verdicts.alignment import Alignment, align
 from retake.core.verdicts.assess import check_of, overall_of, probability_of, series_of
+from retake.core.verdicts.bodies import bodies
 from retake.core.verdicts.clip import Clip, open_clip
 from retake.core.verdicts.following import arm_size, link_offsets, measure_following, motion_px
 from retake.core.verdicts.footage import Footage, make_footage
 from retake.core.verdicts.form import Frames, length, rate_of, size_of, take_frames
 from retake.core.verdicts.geometry import measure_geometry
-from retake.core.verdicts.gripper import find_fingers, measure_gripper
+from retake.core.verdicts.gripper import find_fingers, measure_events, measure_gripper
 from retake.core.verdicts.objects import NAMES as OBJECT_NAMES
 from retake.core.verdicts.objects import measure_object, pisa
 from retake.core.verdicts.records import Measurement, Verdict
+from retake.core.verdicts.scene import Scene, open_scene
 from retake.core.verdicts.settings import VerdictSettings, load_settings
 from retake.core.verdicts.stability import first_frame_error, measure_stability
+from retake.core.verdicts.stills import measure_stills
 from retake.core.verdicts.trackers import measure_tracked
 from retake.core.verdicts.tracking import Track, track
 from retake.core.verdicts.truth import Truth, read_truth
@@ -111,12 +114,16 @@ def examine(
     alignment = align(footage, truth, settings.following.radius, settings.following.max_lag, settings.following.step)
     check_cancel()
     measured += measure_following(alignment, truth, settings.following)
-    measured.append(measure_gripper(alignment, truth, find_fingers(episode, truth), settings.following))
+    fingers = find_fingers(episode, truth)
+    measured.append(measure_gripper(alignment, truth, fingers, settings.following))
+    measured.append(measure_events(alignment, truth, fingers, settings.following))
     events = [e for e in object_events(episode) if any(p.name == e.object and not p.robot for p in truth.parts)]
-    tracks, found, metrics = _objects(footage, alignment, truth, events, settings)
+    scene = open_scene(episode, camera, truth) if events else None
+    tracks, found, metrics = _objects(footage, alignment, truth, scene, events, settings)
     measured += found
     check_cancel()
     measured += measure_stability(footage, truth, motion_px(truth), settings.stability)
+    measured.append(measure_stills(footage, truth, settings.stability))
     measured += measure_geometry(footage, truth, episode, camera, settings.stability)
     measured.append(measure_tracked(footage, truth, episode, camera, settings.tracker))
     checks = tuple(check_of(m, settings) for m in measured)
@@ -145,7 +152,12 @@ def examine(
 
 
 def _objects(
-    footage: Footage, alignment: Alignment, truth: Truth, events: list[ObjectEvents], settings: VerdictSettings
+    footage: Footage,
+    alignment: Alignment,
+    truth: Truth,
+    scene: Scene | None,
+    events: list[ObjectEvents],
+    settings: VerdictSettings,
 ) -> tuple[dict[str, Track], list[Measurement], dict[str, float | None]]:
     """Checks of all movable objects; with several, each check reports the worst of them."""
     if not events:
@@ -154,17 +166,24 @@ def _objects(
     tracks, every, metrics = {}, [], {}
     for event in events:
         part = next(i for i, p in enumerate(truth.parts) if not p.robot and p.name == event.object)
+        if truth.static_camera and len(events) > 1 and truth.is_still(part):
+            continue  # a bystander: still_objects judges it
         phases = [event.phase(truth.start + t) for t in range(len(truth))]
         if not truth.area[:, part].any():
             why = f"object {event.object!r} is never visible to this camera"
             every.append([Measurement(name, None, why, applies=False) for name in OBJECT_NAMES])
             continue
-        found = track(footage, truth, part)
-        every.append(measure_object(found, alignment, truth, part, phases, settings.object))
+        found = track(footage, truth, part, scene)
+        # A fall lasts a few frames, and each of them tells.
+        body = bodies(footage, truth, part, [t for t, phase in enumerate(phases) if t % 2 == 0 or phase == "released"])
+        every.append(measure_object(found, body, alignment, truth, phases, settings.object))
         if found is not None:
             tracks[event.object] = found
             values = pisa(found, truth, phases)
             metrics |= values if len(events) == 1 else {f"{event.object}.{k}": v for k, v in values.items()}
+    if not every:
+        why = "no object moves in these frames"
+        return {}, [Measurement(name, None, why, applies=False) for name in OBJECT_NAMES], {}
     worst = []
     for column in zip(*every, strict=True):
         worst.append(max(column, key=lambda m: (m.value is not None, m.value or 0.0, m.applies)))

@@ -13,19 +13,24 @@ import numpy as np
 
 from retake.core.array_types import Bool, Float64
 from retake.core.verdicts.alignment import Alignment, peak
+from retake.core.verdicts.bodies import Body
 from retake.core.verdicts.records import Measurement
 from retake.core.verdicts.settings import ObjectSettings
-from retake.core.verdicts.tracking import Track
+from retake.core.verdicts.tracking import MIN_AREA, Track
 from retake.core.verdicts.truth import Truth
 
 PHASES: tuple[str, ...] = ("before", "held", "released", "settled")
-NAMES = (*(f"object_{phase}" for phase in PHASES), "object_present", "object_unique")
+NAMES = (*(f"object_{phase}" for phase in PHASES), "object_present", "object_unique", "object_shape", "object_colour")
+
+PLACED = 4.0
+"""Working px within which an object is in its place and can be asked about its silhouette and colours."""
 
 
 def measure_object(
-    track: Track | None, alignment: Alignment, truth: Truth, part: int, phases: list[str], settings: ObjectSettings
+    track: Track | None, body: Body, alignment: Alignment, truth: Truth, phases: list[str], settings: ObjectSettings
 ) -> list[Measurement]:
     """All object checks of one object. `phases` names the phase of every frame."""
+    part = body.part
     if track is None:
         why = "the object is not visible in the take's first frame, so its looks cannot be learned"
         return _by_contour(why, alignment, truth, part, phases, settings)
@@ -33,16 +38,70 @@ def measure_object(
         why = f"the object's colours do not tell it from the scene (contrast {track.reference:.2f})"
         return _by_contour(why, alignment, truth, part, phases, settings)
     error = position_error(track, truth, settings)
+    sure = at_home(track, body, settings)
+    near = np.linalg.norm(body.offset, axis=1) * truth.px
+    error = np.where(sure & np.isfinite(near), near, np.where(body.looked, error, np.nan))
+    shown = truth.area[:, part] >= MIN_AREA
     out = []
     for phase in PHASES:
         rows = np.array([p == phase for p in phases])
-        found = _phase(f"object_{phase}", error, rows, settings)
+        found = _phase(f"object_{phase}", error, rows, shown, settings)
         if phase in ("released", "settled") and (found.value or 0.0) > settings.near_px / 2:
             found = replace(found, note=f"{found.note}; {behaviour(track, truth, rows, phases)}")
         out.append(found)
     out.append(_presence(track, settings))
     out.append(_unique(track, settings))
+    placed = sure & (np.nan_to_num(np.linalg.norm(body.offset, axis=1), nan=np.inf) <= PLACED)
+    out.append(_shape(body, placed))
+    out.append(_colour(body, placed))
     return out
+
+
+def at_home(track: Track, body: Body, settings: ObjectSettings) -> Bool[np.ndarray, "T"]:
+    """Frames in which the object's own colours show in its place and differ from what surrounds it."""
+    told = np.nan_to_num(body.contrast) >= settings.told
+    return told & (np.nan_to_num(track.here) >= settings.at_home * track.reference)
+
+
+def _shape(body: Body, sure: Bool[np.ndarray, "T"]) -> Measurement:
+    """Silhouette that is missing or extra, share of the mask, beyond what the first frames have; three frames at least."""
+    name = "object_shape"
+    rows = np.flatnonzero(sure & np.isfinite(body.silhouette))
+    if len(rows) < 4:
+        return Measurement(name, None, f"its silhouette can be told in {len(rows)} frames, 4 needed", applies=False)
+    start = float(np.median(body.silhouette[rows[:3]]))
+    series = np.full(len(sure), np.nan)
+    series[rows] = np.maximum(body.silhouette[rows] - start, 0)
+    k, value = _lasting(series, rows)
+    t = int(rows[k])
+    note = f"missing {body.missing[t]:.2f}, extra {body.extra[t]:.2f} of its area"
+    if np.isfinite(body.turn[t]) and body.turn[t] > 0.26:
+        note += f", turned by {np.degrees(body.turn[t]):.0f}°"
+    return Measurement(name, value, note, t, series=series)
+
+
+def _colour(body: Body, sure: Bool[np.ndarray, "T"]) -> Measurement:
+    """Change of the object's mean chroma in its place against the first frames'; three frames at least."""
+    name = "object_colour"
+    placed = np.isfinite(body.colour).all(1) & (np.nan_to_num(body.contrast) > 0)
+    placed &= np.nan_to_num(body.missing, nan=1.0) < 0.3
+    rows = np.flatnonzero(placed)
+    if len(rows) < 4 or not sure[rows[:3]].any():
+        return Measurement(name, None, f"its colours can be told in {len(rows)} frames, 4 needed", applies=False)
+    mean = body.colour[rows]
+    chroma = mean / np.maximum(mean.sum(1, keepdims=True), 24.0)
+    series = np.full(len(sure), np.nan)
+    series[rows] = np.abs(chroma - np.median(chroma[:3], axis=0)).sum(1)
+    k, value = _lasting(series, rows)
+    return Measurement(name, value, "", int(rows[k]), series=series)
+
+
+def _lasting(series: Float64[np.ndarray, "T"], rows: np.ndarray) -> tuple[int, float]:
+    """Index into `rows` and value of the largest median of three measured frames in a row."""
+    values = series[rows]
+    middle = np.median(np.stack([values[:-2], values[1:-1], values[2:]]), axis=0)
+    k = int(np.argmax(middle))
+    return k + 1, float(middle[k])
 
 
 def _by_contour(
@@ -69,7 +128,7 @@ def _by_contour(
         note = "by contours: " + why
         out.append(Measurement(name, float(np.hypot(dx, dy)) * truth.px, note, int(np.flatnonzero(rows)[0])))
     judged = any(m.value is not None for m in out)
-    return [*out, *(Measurement(n, None, why, applies=not judged) for n in ("object_present", "object_unique"))]
+    return [*out, *(Measurement(n, None, why, applies=not judged) for n in NAMES[len(PHASES) :])]
 
 
 def position_error(track: Track, truth: Truth, settings: ObjectSettings) -> Float64[np.ndarray, "T"]:
@@ -116,13 +175,15 @@ def behaviour(track: Track, truth: Truth, rows: Bool[np.ndarray, "T"], phases: l
     return f"it is {abs(gap[0]):.0f} px {'left' if gap[0] < 0 else 'right'} of its place"
 
 
-def _phase(name: str, error: np.ndarray, rows: np.ndarray, settings: ObjectSettings) -> Measurement:
+def _phase(name: str, error: np.ndarray, rows: np.ndarray, shown: np.ndarray, settings: ObjectSettings) -> Measurement:
     if not rows.any():
         return Measurement(name, None, "the episode has no such phase in these frames", applies=False)
     series = np.where(rows, error, np.nan)
     valid = np.flatnonzero(~np.isnan(series))
     if not len(valid):
-        return Measurement(name, None, "the object is hidden or found nowhere in this phase", applies=False)
+        if (rows & shown).sum() < settings.min_phase_frames:
+            return Measurement(name, None, "the simulation hides the object in this phase", applies=False)
+        return Measurement(name, None, "the object shows in this phase, but nothing tells where it is")
     if len(valid) == 1:
         return Measurement(name, float(series[valid[0]]), "one frame", int(valid[0]), series=series)
     if name == "object_released":

@@ -54,6 +54,14 @@ class FollowingSettings:
     gripper_clear: float = 0.2
     """Only frames in which the gripper is open or shut up to this share are judged."""
     gripper_min_frames: int = 6
+    gripper_event_reach: int = 5
+    """Frames by which the gripper's opening or closing is searched early and late."""
+    gripper_event_gain: float = 0.03
+    """Mean edge response by which another moment must beat the simulator's."""
+    gripper_event_share: float = 0.1
+    """The same as a share of that moment's response."""
+    gripper_event_travel_px: float = 10.0
+    """Image motion of a finger from closed to open that a moment can be told from, px."""
     finger_min_area: float = 12.0
     """Visible working px² of a finger."""
     finger_min_outline: float = 0.4
@@ -85,7 +93,13 @@ class ObjectSettings:
     """Best fit of the contours over their mean fit, 1 is chance."""
     contour_prior: float = 6e-4
     near_px: float = 12.0
-    """Recorded px within which the best place is taken as it is."""
+    """px within which the best place is taken as it is."""
+    min_phase_frames: int = 3
+    """Frames of a phase in which the simulation shows the object; a phase with fewer is not asked about."""
+    told: float = 0.5
+    """Contrast between the colours inside and around the mask from which on a silhouette can be judged."""
+    at_home: float = 0.4
+    """Share of the first frame's colours that an object in its place must show for its silhouette to be judged."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +109,16 @@ class StabilitySettings:
     margin_px: int = 8
     """Working px around robot and objects that do not count as scenery (warps, shadows)."""
     drift_step: int = 3
+    still_step: int = 6
+    """Every so many frames what should stand still is looked for."""
+    still_contrast: float = 4.0
+    """Standard deviation of grey values that a place must have."""
+    still_match: float = 0.6
+    """Correlation from which on another place is the same thing."""
+    still_gain: float = 0.1
+    """Correlation by which it must beat the thing's own place."""
+    still_lost: float = 0.2
+    """Correlation below which it is no longer there."""
     frozen_motion_px: float = 1.5
     frozen_change: float = 0.02
     identity_min_area: float = 40.0
@@ -103,6 +127,10 @@ class StabilitySettings:
     pair_baseline_m: float = 0.008
     """Camera motion between them below which points say nothing."""
     pair_points: int = 12
+    pair_shift: float = 3.0
+    """Working px that a point must shift to be compared with its prediction."""
+    pair_doubt: float = 0.5
+    """Share of points with two places that fit alike from which on the scenery says nothing."""
     pairs: int = 5
 
 
@@ -153,6 +181,8 @@ class Threshold:
     """Which side of the limit fails: `above` or `below`."""
     base: float = 0.0
     """For `below`: the value of a take that has nothing to do with the simulation."""
+    exact: bool = False
+    """A definition: the same at every operating point."""
 
     def fails(self, value: float) -> bool:
         """Whether a value is beyond the limit."""
@@ -163,6 +193,13 @@ class Threshold:
         if self.unsure is None or self.fails(value):
             return False
         return value < self.unsure if self.worse == "below" else value > self.unsure
+
+    def scaled(self, factor: float) -> Threshold:
+        """The same threshold, sharper (factor below 1) or blunter."""
+        if self.exact or factor == 1:
+            return self
+        move = (lambda x: self.base + (x - self.base) / factor) if self.worse == "below" else (lambda x: x * factor)
+        return replace(self, limit=move(self.limit), unsure=None if self.unsure is None else move(self.unsure))
 
     def severity(self, value: float) -> float:
         """How bad a value is: 0 is perfect, 1 is the limit, comparable over checks."""
@@ -186,6 +223,22 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class OperatingPoint:
+    """How sharp a judge is, and what that means on videos whose painter tuned nothing."""
+
+    scale: float = 1.0
+    """Factor of all limits that are no definitions."""
+    clean_passed: float | None = None
+    """Share of faithful takes that pass, measured; None where it was not."""
+    clean_failed: float | None = None
+    """Share of faithful takes that fail (false alarms); the rest is unsure."""
+    faulty_passed: float | None = None
+    """Share of faulty takes that pass."""
+    data: str = ""
+    """What was measured."""
+
+
+@dataclass(frozen=True)
 class VerdictSettings:
     """All settings of a judge."""
 
@@ -200,6 +253,9 @@ class VerdictSettings:
     recorded: RecordedSettings = RecordedSettings()
     calibration: Calibration = Calibration()
     thresholds: dict[str, Threshold] = field(default_factory=dict)
+    operating_points: dict[str, OperatingPoint] = field(default_factory=dict)
+    operating_point: str = "balanced"
+    """The one in use; `at` changes it."""
 
     def threshold(self, name: str) -> Threshold:
         """The threshold of a check. Raises InputError naming the known ones."""
@@ -207,11 +263,24 @@ class VerdictSettings:
             raise InputError(f"config/verdicts.yaml: {choose('threshold', name, self.thresholds)}")
         return self.thresholds[name]
 
+    def at(self, name: str) -> VerdictSettings:
+        """The same settings at another operating point. Raises InputError naming the known ones."""
+        if name not in self.operating_points:
+            raise InputError(choose("operating point", name, self.operating_points))
+        now = self.operating_points.get(self.operating_point, OperatingPoint()).scale
+        factor = self.operating_points[name].scale / now
+        scaled = {check: threshold.scaled(factor) for check, threshold in self.thresholds.items()}
+        return replace(self, thresholds=scaled, operating_point=name)
 
-def load_settings(path: Path | None = None) -> VerdictSettings:
-    """Settings of config/verdicts.yaml, then those of `path`. Raises InputError for unknown or malformed values."""
+
+def load_settings(path: Path | None = None, operating_point: str | None = None) -> VerdictSettings:
+    """Settings of config/verdicts.yaml, then those of `path`, at an operating point (limits in files are `balanced`).
+
+    Raises InputError for unknown or malformed values.
+    """
     settings = _apply(VerdictSettings(), config_path("verdicts.yaml"))
-    return settings if path is None else _apply(settings, path)
+    settings = settings if path is None else _apply(settings, path)
+    return settings if operating_point is None else settings.at(operating_point)
 
 
 def _apply(settings: VerdictSettings, path: Path) -> VerdictSettings:
@@ -229,4 +298,9 @@ def _apply(settings: VerdictSettings, path: Path) -> VerdictSettings:
         base = thresholds.get(name, Threshold(0.0))
         unsure = values.pop("unsure", base.unsure)
         thresholds[name] = replace(merge(base, values, f"{path}: thresholds: {name}"), unsure=unsure)
-    return replace(merge(settings, data, str(path)), thresholds=thresholds)
+    points = dict(settings.operating_points)
+    for name, values in (data.pop("operating_points", None) or {}).items():
+        points[name] = merge(points.get(name, OperatingPoint()), values, f"{path}: operating_points: {name}")
+    chosen = data.pop("operating_point", None)
+    merged = replace(merge(settings, data, str(path)), thresholds=thresholds, operating_points=points)
+    return merged if chosen is None else merged.at(str(chosen))

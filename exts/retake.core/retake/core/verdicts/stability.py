@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from retake.core.array_types import Bool, Float64, UInt8
+from retake.core.array_types import Bool, Float32, Float64, UInt8
 from retake.core.verdicts.footage import Footage
 from retake.core.verdicts.records import Measurement
 from retake.core.verdicts.settings import StabilitySettings
@@ -41,34 +41,63 @@ def _scenery_masks(truth: Truth, settings: StabilitySettings) -> Bool[np.ndarray
     return np.stack([cv2.dilate((label > 0).astype(np.uint8), grow) == 0 for label in truth.labels])
 
 
+_CELL = 16
+"""Side of the cells that vote on drift, half working px."""
+_ALL = 0.3
+"""Quantile of the cells' motion that counts as drift: seven cells in ten must move at least that far. A shadow, a
+highlight, a person or a curtain moves some cells and leaves the others where they are."""
+_CELLS = 12
+"""Cells with texture that are needed for a vote."""
+
+
 def _drift(greys: list, truth: Truth, scenery: np.ndarray, settings: StabilitySettings) -> Measurement:
-    """Largest coherent motion of the scenery against the first frame, px (static camera)."""
+    """How far all scenery moves against the first frame, px (static camera)."""
     name = "background_drift"
     if not truth.static_camera:
         return Measurement(name, None, "the camera moves", applies=False)
     half = (truth.size[0] // 2, truth.size[1] // 2)
-    small = [cv2.resize(_levelled(g), half, interpolation=cv2.INTER_AREA) for g in greys]
+    small = [cv2.resize(_levelled(g), half, interpolation=cv2.INTER_AREA) for g in greys[:: settings.drift_step]]
     gx, gy = cv2.Sobel(small[0], cv2.CV_32F, 1, 0), cv2.Sobel(small[0], cv2.CV_32F, 0, 1)
     strength = cv2.GaussianBlur(np.hypot(gx, gy), (0, 0), 1.5)
     flow_of = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    series = np.full(len(greys), np.nan)
+    series, voters = np.full(len(greys), np.nan), 0
     first = cv2.resize(scenery[0].astype(np.uint8), half, interpolation=cv2.INTER_NEAREST) > 0
     flow = None
-    for t in range(0, len(greys), settings.drift_step):
+    for k, image in enumerate(small):
+        t = k * settings.drift_step
         mask = first & (cv2.resize(scenery[t].astype(np.uint8), half, interpolation=cv2.INTER_NEAREST) > 0)
         if mask.sum() < 400:
             continue
-        mask &= strength > np.quantile(strength[mask], 0.7)
+        mask &= strength > np.quantile(strength[mask], 0.5)
         if not mask.any():  # the same everywhere, a black picture: no motion can be told
             continue
-        flow = flow_of.calc(small[0], small[t], flow)  # type: ignore[arg-type]
-        series[t] = _coherent(flow, mask) * 2 * truth.px
+        flow = flow_of.calc(small[0], image, flow)  # type: ignore[arg-type]
+        place, moved = _votes(flow, mask)
+        voters = max(voters, len(place))
+        if len(place) >= _CELLS:
+            series[t] = _coherent(place, moved) * 2 * truth.px
     if np.isnan(series).all():
-        return Measurement(name, None, "too little scenery in view")
+        few = f"{voters} cells of scenery with texture, {_CELLS} needed" if voters else "too little scenery in view"
+        return Measurement(name, None, few)
     valid = np.flatnonzero(~np.isnan(series))
     smooth = np.minimum(series[valid[1:]], series[valid[:-1]]) if len(valid) > 1 else series[valid]
     k = int(np.argmax(smooth))
-    return Measurement(name, float(smooth[k]), "fitted motion of the scenery", int(valid[k]), series=series)
+    note = f"motion that seven in ten of {voters} cells share"
+    return Measurement(name, float(smooth[k]), note, int(valid[k]), series=series)
+
+
+def _votes(
+    flow: Float32[np.ndarray, "h w 2"], mask: Bool[np.ndarray, "h w"]
+) -> tuple[Float64[np.ndarray, "N 2"], Float64[np.ndarray, "N 2"]]:
+    """Centre and median flow of every cell with texture in the mask, half working px."""
+    places, moved = [], []
+    for y in range(0, mask.shape[0], _CELL):
+        for x in range(0, mask.shape[1], _CELL):
+            inside = mask[y : y + _CELL, x : x + _CELL]
+            if inside.sum() >= 0.2 * _CELL * _CELL:
+                places.append((x + _CELL / 2, y + _CELL / 2))
+                moved.append(np.median(flow[y : y + _CELL, x : x + _CELL][inside], axis=0))
+    return np.array(places).reshape(-1, 2), np.array(moved).reshape(-1, 2)
 
 
 def _levelled(grey: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
@@ -78,27 +107,25 @@ def _levelled(grey: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
     return cv2.convertScaleAbs(grey.astype(np.float32) * scale + (128 - float(mean[0, 0]) * scale))
 
 
-def _coherent(flow: np.ndarray, mask: np.ndarray) -> float:
-    """Median displacement of a zoom + rotation + translation fitted robustly to the flow in the mask, px.
+def _coherent(place: Float64[np.ndarray, "N 2"], moved: Float64[np.ndarray, "N 2"]) -> float:
+    """Motion of the scenery as a whole, px: what a zoom + rotation + translation fitted robustly to the cells moves and
+    what nearly all cells move, whichever is less.
 
-    Local warps average out; a camera that creeps does not.
+    Local warps average out in the fit and stand still somewhere; a camera that creeps does neither.
     """
-    rows, columns = np.nonzero(mask)
-    moved = flow[rows, columns]
-    height, width = mask.shape
-    x, y = (columns - width / 2) / width, (rows - height / 2) / width
+    width = float(place[:, 0].max()) + _CELL
+    x, y = (place[:, 0] / width - 0.5), (place[:, 1] / width - 0.5)
     zero, one = np.zeros_like(x), np.ones_like(x)
     A = np.concatenate([np.stack([one, zero, x, -y], 1), np.stack([zero, one, y, x], 1)])
     b = np.concatenate([moved[:, 0], moved[:, 1]])
     weight = np.ones(len(b))
     solution = np.zeros(4)
-    for _ in range(4):
-        w = weight[:, None]
-        solution = np.linalg.lstsq(A * w, b * weight, rcond=None)[0]
+    for _ in range(6):
+        solution = np.linalg.lstsq(A * weight[:, None], b * weight, rcond=None)[0]
         residual = np.abs(A @ solution - b)
-        weight = 1 / np.sqrt(1 + (residual / (0.3 + np.median(residual))) ** 2)
+        weight = 1 / np.sqrt(1 + (residual / (0.15 + np.median(residual))) ** 2)
     fitted = (A @ solution).reshape(2, -1)
-    return float(np.median(np.hypot(fitted[0], fitted[1])))
+    return min(float(np.median(np.hypot(*fitted))), float(np.quantile(np.hypot(*moved.T), _ALL)))
 
 
 def _appearance(footage: Footage, truth: Truth, scenery: np.ndarray, settings: StabilitySettings) -> list[Measurement]:
@@ -133,7 +160,10 @@ def _level(cells: np.ndarray, weight: np.ndarray) -> float:
 
 
 def _flicker(cells: np.ndarray, weight: np.ndarray, level: float) -> Measurement:
-    """Typical brightness jump that is undone one frame later, share of the scenery's level (90th percentile)."""
+    """Typical brightness jump of the scenery that is undone one frame later, share of its level (80th percentile).
+
+    The median over cells: a band that rolls through the picture or a curtain in the wind is not the light of the scene.
+    """
     if len(cells) < 3:
         return Measurement("flicker", None, "fewer than three frames", applies=False)
     both = (weight[:-2] > 0.7) & (weight[1:-1] > 0.7) & (weight[2:] > 0.7)
@@ -142,7 +172,7 @@ def _flicker(cells: np.ndarray, weight: np.ndarray, level: float) -> Measurement
     series = np.full(len(cells), np.nan)
     for t in range(len(second)):
         if both[t].sum() > 12:
-            series[t + 1] = np.abs(second[t][both[t]]).mean()
+            series[t + 1] = abs(float(np.median(second[t][both[t]])))
     if np.isnan(series).all():
         return Measurement("flicker", None, "too little scenery in view")
     return Measurement("flicker", float(np.nanquantile(series, 0.8)), "", int(np.nanargmax(series)), series=series)
@@ -163,7 +193,7 @@ def _colour(cells: np.ndarray, weight: np.ndarray, level: float) -> Measurement:
 
 
 def _seams(cells: np.ndarray, weight: np.ndarray, level: float) -> Measurement:
-    """Largest lasting step between neighbouring frames: a chained window that begins elsewhere."""
+    """Largest lasting step of brightness or hue that most of the scenery takes: a chained window that begins elsewhere."""
     if len(cells) < 8:
         return Measurement("seams", None, "fewer than eight frames", applies=False)
     series = np.full(len(cells), np.nan)
@@ -171,7 +201,8 @@ def _seams(cells: np.ndarray, weight: np.ndarray, level: float) -> Measurement:
         both = (weight[t - 3 : t + 3] > 0.7).all(0)
         if both.sum() > 12:
             before, after = np.median(cells[t - 3 : t, both], 0), np.median(cells[t : t + 3, both], 0)
-            series[t] = np.quantile(np.abs(after - before).mean(-1), 0.75) / level
+            # Of every colour on its own: a window of another hue is a seam as well.
+            series[t] = float(np.abs(np.median(after - before, 0)).max()) / level
     if np.isnan(series).all():
         return Measurement("seams", None, "too little scenery in view")
     return Measurement("seams", float(np.nanmax(series)), "", int(np.nanargmax(series)), series=series)

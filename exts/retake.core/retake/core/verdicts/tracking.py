@@ -14,6 +14,7 @@ import numpy as np
 
 from retake.core.array_types import Bool, Float32, Float64, UInt8
 from retake.core.verdicts.footage import Footage
+from retake.core.verdicts.scene import Scene
 from retake.core.verdicts.truth import Truth
 
 MIN_AREA = 30.0
@@ -46,8 +47,11 @@ class Track:
     """Probability 0..1 that a pixel shows the object; half working size."""
 
 
-def track(footage: Footage, truth: Truth, part: int) -> Track | None:
-    """Track one object. None when it is not visible in the take's first frame, so nothing can be learned."""
+def track(footage: Footage, truth: Truth, part: int, scene: Scene | None = None) -> Track | None:
+    """Track one object. None when it is not visible in the take's first frame, so nothing can be learned.
+
+    `scene` says for a moving camera which scenery other frames showed at a place.
+    """
     frames, first = len(footage), truth.labels[0] == part + 1
     if truth.area[0, part] < MIN_AREA:
         return None
@@ -66,6 +70,7 @@ def track(footage: Footage, truth: Truth, part: int) -> Track | None:
     lasting = _lasting(codes, table, truth, half)
     scenery = _codes(footage.scenery.astype(np.uint8))
     clutter = _clutter(table, lasting, codes[0], scenery, footage.known, start, half)
+    references = sorted({0, *range(0, frames, max(frames // 4, 1))}) if scene else []
     found, second_at = np.full((frames, 2), np.nan), np.full((frames, 2), np.nan)
     here, best, second = (np.full(frames, np.nan) for _ in range(3))
     for t in range(frames):
@@ -75,9 +80,12 @@ def track(footage: Footage, truth: Truth, part: int) -> Track | None:
             continue
         mask = _half(visible.astype(np.float32), half)
         size = max(6, int(1.3 * np.sqrt(mask.sum())))
+        if not truth.static_camera:
+            clutter = _seen_elsewhere(scene, references, codes, table, truth, t, half)
         novel = np.maximum(likelihood[t] - clutter, 0)
-        # Pixels of the robot cannot be the object, whatever their colour; far away not even close to its outline.
-        robot = _half(truth.robot_mask(t).astype(np.float32), half)
+        # Pixels of the robot and of bystanders cannot be the object, whatever their colour; far away not even close to
+        # their outlines.
+        robot = _half(truth.others(t, part).astype(np.float32), half)
         score, anchor = _search(likelihood[t] * (1 - robot), mask)
         here[t] = score[anchor[1], anchor[0]]
         away, _ = _search(novel * (1 - cv2.dilate(robot, np.ones((5, 5), np.uint8))), mask)
@@ -99,7 +107,8 @@ def track(footage: Footage, truth: Truth, part: int) -> Track | None:
             # The object turns and its shading with it: follow its colours while it is certainly there.
             positive = 0.8 * positive + 0.2 * _histogram(codes[t][_core(visible)])
             table = _posterior(positive, negative)
-            clutter = _clutter(table, lasting, codes[0], scenery, footage.known, start, half)
+            if truth.static_camera:
+                clutter = _clutter(table, lasting, codes[0], scenery, footage.known, start, half)
     return Track(
         part, found, truth.centroid[:, part], here, best, second, second_at, float(here[0]), likelihood
     )  # fmt: skip
@@ -148,6 +157,33 @@ def _clutter(
     behind = _half(np.where(known, table[scenery], 0).astype(np.float32), half)
     behind[start] = 0
     return cv2.dilate(np.maximum(np.maximum(likely, behind), lasting), np.ones((3, 3), np.uint8))
+
+
+def _seen_elsewhere(
+    scene: Scene | None, references: list[int], codes: list[np.ndarray], table: Float32[np.ndarray, "C"], truth: Truth,
+    t: int, half: tuple[int, int],
+) -> Float32[np.ndarray, "h w"]:  # fmt: skip
+    """How much the scenery that frame t of a moving camera shows has the object's colours in the frames `references`.
+
+    A place that none of them shows may be anything, so nothing there is news; nor is anything without recorded depth.
+    """
+    now = _half(table[codes[t]], half)
+    if scene is None:
+        return now
+    values = []
+    for r in references:
+        if r == t:
+            continue
+        x, y, seen = scene.same_place(t, r)
+        then = cv2.remap(_half(table[codes[r]], half), x, y, cv2.INTER_LINEAR)
+        values.append(np.where(seen, then, np.nan))
+    if not values:
+        return now
+    stacked = np.stack(values)
+    count = np.sum(~np.isnan(stacked), axis=0)
+    middle = np.sort(stacked, axis=0)  # NaN last
+    chosen = np.take_along_axis(middle, np.maximum(count - 1, 0)[None] // 2, axis=0)[0]
+    return cv2.dilate(np.where(count > 0, chosen, now).astype(np.float32), np.ones((3, 3), np.uint8))
 
 
 def _around(clutter: Float32[np.ndarray, "h w"], mask: Float32[np.ndarray, "h w"]) -> float:

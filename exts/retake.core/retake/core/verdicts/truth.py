@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from retake.core.array_types import Bool, Float32, Float64, UInt8
-from retake.core.episode import Episode
+from retake.core.episode import Episode, EpisodeHeader
 from retake.core.errors import VerdictError
 from retake.core.lens import Lens
 
@@ -81,6 +81,10 @@ class Truth:
     T_world_part: Float64[np.ndarray, "T P 4 4"]
     openness: Float64[np.ndarray, "T G"]
     start: int
+    stills: tuple[str, ...]
+    """Objects that cannot move (trays, say), when the camera stands still."""
+    still_labels: UInt8[np.ndarray, "H W"]
+    """Working image: 0, or 1 + index into `stills` where any frame shows it."""
 
     lens: Lens | None = None
     """Distortion of recorded and working image alike."""
@@ -112,6 +116,16 @@ class Truth:
     def object_parts(self) -> list[int]:
         """Indices of objects."""
         return [i for i, part in enumerate(self.parts) if not part.robot]
+
+    def is_still(self, part: int) -> bool:
+        """Whether a part keeps its place in all frames: 3 mm and 2°, what settling on a table moves it."""
+        pose = self.T_world_part[:, part]
+        moved = np.abs(pose - pose[:1])
+        return bool(moved[:, :3, 3].max() < 3e-3 and moved[:, :3, :3].max() < 0.03)
+
+    def others(self, t: int, part: int) -> Bool[np.ndarray, "H W"]:
+        """Pixels of every other part at frame t: robots, and objects of whatever looks."""
+        return (self.labels[t] > 0) & (self.labels[t] != part + 1)
 
     def robot_mask(self, t: int) -> Bool[np.ndarray, "H W"]:
         """Pixels of any robot link at frame t."""
@@ -176,8 +190,13 @@ def _read(episode: Episode, camera: str, start: int, frames: int, working_width:
     labels = np.zeros((frames, size[1], size[0]), np.uint8)
     centroid, area = np.full((frames, count, 2), np.nan), np.zeros((frames, count))
     contours = []
+    stills, still_table = _stills(header)
+    still = np.zeros((size[1], size[0]), np.uint8)
     for t in range(frames):
-        full = table[episode.image(camera, "instances", start + t)]
+        ids = episode.image(camera, "instances", start + t)
+        if stills and t % 8 == 0:
+            still = np.maximum(still, cv2.resize(still_table[ids], size, interpolation=cv2.INTER_NEAREST))
+        full = table[ids]
         if seen != spec.size:
             full = cv2.resize(full, seen, interpolation=cv2.INTER_NEAREST_EXACT)
         labels[t] = cv2.resize(full, size, interpolation=cv2.INTER_NEAREST) if seen_scale < 1 else full
@@ -188,7 +207,8 @@ def _read(episode: Episode, camera: str, start: int, frames: int, working_width:
     openness = np.concatenate([np.zeros((frames, 0)), *openings], 1)
     return Truth(
         parts, float(header.fps), _is_static(T_camera_world[span]), size, scale, 1 / seen_scale, labels,
-        tuple(contours), centroid, area, K, T_camera_world[span], poses[span], openness, start, lens=spec.lens,
+        tuple(contours), centroid, area, K, T_camera_world[span], poses[span], openness, start,
+        stills, still, spec.lens,
     )  # fmt: skip
 
 
@@ -222,6 +242,17 @@ def _parts(episode: Episode) -> tuple[tuple[Part, ...], UInt8[np.ndarray, "N"], 
             table[ids] = len(parts)
     stacked = np.stack(poses, 1) if poses else np.zeros((len(episode), 0, 4, 4))
     return tuple(parts), table, stacked
+
+
+def _stills(header: EpisodeHeader) -> tuple[tuple[str, ...], UInt8[np.ndarray, "N"]]:
+    """Objects that cannot move, and the table from instance id to 1 + their index."""
+    names, table = [], np.zeros(65536, np.uint8)
+    for spec in header.objects:
+        ids = [i.id for i in header.instances if i.owner == f"object:{spec.name}"]
+        if ids and not spec.movable:
+            names.append(spec.name)
+            table[ids] = len(names)
+    return tuple(names), table
 
 
 def _owner_link(robot: object, prim_path: str) -> int:

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Objects as bodies: does what shows at an object's place have its silhouette, its place to the pixel, and its colours?
+
+In each frame two colour models are learned afresh, of what the simulator's mask covers and of what surrounds it, and every
+pixel nearby is told one from the other. Light that changes, a face that turns into view or a painter's own material change
+nothing; a mask that covers scenery, or an object that shows beside it, does. Pixels near the robot and other objects and
+scenery of the object's own colours say nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from retake.core.array_types import Bool, Float32, Float64, UInt8
+from retake.core.verdicts.alignment import vertex
+from retake.core.verdicts.footage import Footage
+from retake.core.verdicts.truth import Truth
+
+REACH = 9
+"""Working px within which an object is looked for beside its place."""
+TOLERANCE = 1.5
+"""Working px by which a silhouette may be off: 3 px of a 640 wide picture."""
+_RING, _NEAR = 3, 2
+"""Working px: ring around the mask that must not be object; around the robot that says nothing."""
+_MIN_AREA, _MIN_SHARE = 30.0, 0.3
+_LUMA, _CHROMA = 16, 16
+
+
+@dataclass(frozen=True, eq=False)
+class Body:
+    """One object's silhouettes through a take, working px; NaN where a frame says nothing."""
+
+    part: int
+    looked: Bool[np.ndarray, "T"]
+    """Frames that were looked at."""
+    offset: Float64[np.ndarray, "T 2"]
+    """From the simulator's place to the best one within REACH."""
+    missing: Float64[np.ndarray, "T"]
+    """Share of the mask, further inside than TOLERANCE, that shows something else."""
+    extra: Float64[np.ndarray, "T"]
+    """Pixels further outside than TOLERANCE that look like the object, as a share of its area."""
+    contrast: Float64[np.ndarray, "T"]
+    """How well inside and outside are told apart: 1 entirely, 0 not at all."""
+    colour: Float64[np.ndarray, "T 3"]
+    """Mean RGB well inside the mask."""
+    turn: Float64[np.ndarray, "T"]
+    """Angle between the long axes of the simulated and the shown silhouette, rad; NaN where either is round."""
+
+    @property
+    def silhouette(self) -> Float64[np.ndarray, "T"]:
+        """What is missing and what is extra together."""
+        return self.missing + self.extra
+
+
+def bodies(footage: Footage, truth: Truth, part: int, times: list[int]) -> Body:
+    """Silhouettes of one object in the frames `times`."""
+    nothing = np.full(len(footage), np.nan)
+    looked = np.zeros(len(footage), bool)
+    looked[times] = True
+    out = Body(
+        part, looked, np.full((len(footage), 2), np.nan), nothing, nothing.copy(), nothing.copy(),
+        np.full((len(footage), 3), np.nan), nothing.copy(),
+    )  # fmt: skip
+    for t in times:
+        if truth.area[t, part] >= _MIN_AREA:
+            _look(footage, truth, t, out)
+    return out
+
+
+def _look(footage: Footage, truth: Truth, t: int, out: Body) -> None:
+    whole = truth.labels[t]
+    rows, columns = np.nonzero(whole == out.part + 1)
+    if not len(rows):
+        return
+    pad = REACH + _RING + 1
+    y0, y1 = max(rows.min() - pad, 0), min(rows.max() + pad + 1, whole.shape[0])
+    x0, x1 = max(columns.min() - pad, 0), min(columns.max() + pad + 1, whole.shape[1])
+    box = np.s_[y0:y1, x0:x1]
+    labels, image = whole[box], footage.frames[t][box]
+    mask = labels == out.part + 1
+    other = ((labels > 0) & ~mask).astype(np.uint8)
+    free = cv2.dilate(other, np.ones((2 * _NEAR + 1,) * 2, np.uint8)) == 0
+    depth = _signed_distance(mask)
+    codes = _codes(image)
+    inside, outside = mask & free & (depth >= 1), ~mask & free & (depth <= -1.5)
+    if inside.sum() < max(0.5 * _MIN_AREA, _MIN_SHARE * mask.sum()) or outside.sum() < 2 * _MIN_AREA:
+        return
+    table = _table(codes[inside], codes[outside])
+    likely = table[codes]
+    known = footage.known[box]
+    if known.any():
+        # Scenery that has the object's colours hides an object that stands before it.
+        alike = known & (table[_codes(footage.scenery[box].astype(np.uint8))] > 0.5) & ~mask
+        outside_clear = outside & ~alike
+    else:
+        alike, outside_clear = np.zeros_like(mask), outside
+    contrast = float(likely[inside].mean() - likely[outside].mean())
+    out.contrast[t] = contrast
+    area = float(mask.sum())
+    core = mask & free & (depth >= TOLERANCE)
+    if core.any():
+        out.missing[t] = float((likely[core] < 0.5).sum()) / area
+        out.colour[t] = image[core].mean(0)
+    beside = outside_clear & (depth <= -TOLERANCE) & (depth >= -REACH)
+    out.extra[t] = float((likely[beside] > 0.5).sum()) / area
+    out.offset[t] = _offset((likely - 0.5) * (free & ~alike), mask, depth, free)
+    out.turn[t] = _turn(mask & free, (likely > 0.5) & free & ~alike & (depth >= -REACH))
+
+
+def _signed_distance(mask: Bool[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
+    """Distance to the outline, working px: positive inside; ±0.5 are the pixels on its two sides."""
+    inside = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    outside = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 3)
+    return np.where(mask, inside - 0.5, 0.5 - outside).astype(np.float32)
+
+
+def _codes(image: UInt8[np.ndarray, "h w 3"]) -> np.ndarray:
+    """Colour bin of every pixel: brightness and two opponent chroma axes."""
+    rgb = cv2.GaussianBlur(image, (3, 3), 0).astype(np.int32)
+    r, g, b = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+    luma = (r + g + b) * _LUMA // 766
+    red = np.clip((r - g + 192) * _CHROMA // 384, 0, _CHROMA - 1)
+    blue = np.clip(((r + g) // 2 - b + 192) * _CHROMA // 384, 0, _CHROMA - 1)
+    return (luma * _CHROMA + red) * _CHROMA + blue
+
+
+def _table(inside: np.ndarray, outside: np.ndarray) -> Float32[np.ndarray, "C"]:
+    """Probability of 'inside' per colour bin; colours of neither are undecided."""
+    a, b = _histogram(inside), _histogram(outside)
+    floor = 1e-4
+    return ((a + floor) / (a + b + 2 * floor)).astype(np.float32).ravel()
+
+
+def _histogram(codes: np.ndarray) -> Float32[np.ndarray, "L C C"]:
+    counts = np.bincount(codes, minlength=_LUMA * _CHROMA * _CHROMA).astype(np.float32) / max(len(codes), 1)
+    cube = counts.reshape(_LUMA, _CHROMA, _CHROMA)
+    for axis in range(3):
+        flat = np.ascontiguousarray(np.moveaxis(cube, axis, 0)).reshape(cube.shape[axis], -1)
+        soft = cv2.sepFilter2D(flat, cv2.CV_32F, np.ones(1), np.array([0.25, 0.5, 0.25]), borderType=cv2.BORDER_REFLECT)
+        cube = np.moveaxis(soft.reshape(np.moveaxis(cube, axis, 0).shape), 0, axis)
+    return cube
+
+
+def _offset(
+    likely: Float32[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"], depth: Float32[np.ndarray, "h w"],
+    free: Bool[np.ndarray, "h w"],
+) -> Float64[np.ndarray, "2"]:  # fmt: skip
+    """Shift of the mask that covers most of the object and least of its surroundings, working px; NaN at the border."""
+    signed = np.where(mask, 1.0, np.where(depth > -_RING - 0.6, -1.0, 0.0)) * free
+    rows, columns = np.flatnonzero((signed != 0).any(1)), np.flatnonzero((signed != 0).any(0))
+    kernel = signed[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32)
+    field = cv2.copyMakeBorder(likely.astype(np.float32), REACH, REACH, REACH, REACH, cv2.BORDER_CONSTANT, value=0)
+    top, left = rows[0], columns[0]
+    window = field[top : top + kernel.shape[0] + 2 * REACH, left : left + kernel.shape[1] + 2 * REACH]
+    score = cv2.matchTemplate(window, kernel, cv2.TM_CCORR) / mask.sum()
+    grid = np.arange(2 * REACH + 1) - REACH
+    score = score - 4e-4 * (grid[:, None] ** 2 + grid[None, :] ** 2)
+    row, column = divmod(int(np.argmax(score)), score.shape[1])
+    if not (0 < row < 2 * REACH and 0 < column < 2 * REACH):
+        return np.full(2, np.nan)
+    return np.array([column - REACH + vertex(score[row], column), row - REACH + vertex(score[:, column], row)])
+
+
+def _turn(mask: Bool[np.ndarray, "h w"], shown: Bool[np.ndarray, "h w"]) -> float:
+    """Angle between the long axes of two silhouettes, 0..π/2; NaN where one has none."""
+    angles = []
+    for silhouette in (mask, shown):
+        m = cv2.moments(silhouette.astype(np.uint8), binaryImage=True)
+        if m["m00"] < _MIN_AREA:
+            return float("nan")
+        a, b, c = m["mu20"] / m["m00"], m["mu11"] / m["m00"], m["mu02"] / m["m00"]
+        spread = np.hypot(a - c, 2 * b)
+        if (a + c + spread) < 1.5 * (a + c - spread):
+            return float("nan")
+        angles.append(0.5 * np.arctan2(2 * b, a - c))
+    turn = abs(angles[0] - angles[1]) % np.pi
+    return float(min(turn, np.pi - turn))

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scene coordinates for cameras that move: which pixel of another frame shows the same place of the still scenery."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from retake.core.array_types import Bool, Float32, Float64
+from retake.core.episode import Episode
+from retake.core.verdicts.truth import Truth
+
+_SAME_M, _SAME_SHARE = 0.02, 0.03
+"""Depths that differ by less show the same surface."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Recorded depth at half working size, and the camera's way."""
+
+    depth: dict[int, Float32[np.ndarray, "h w"]]
+    truth: Truth
+
+    def same_place(
+        self, t: int, r: int
+    ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
+        """Column and row in frame r of what every pixel of frame t shows, and whether frame r shows that place too."""
+        truth, here, there = self.truth, self.depth[t], self.depth[r]
+        height, width = here.shape
+        v, u = np.mgrid[0:height, 0:width]
+        K = truth.K[t]
+        whole = truth.ideal(t, np.stack([2 * u + 0.5, 2 * v + 0.5], -1).reshape(-1, 2)).reshape(height, width, 2) + 0.5
+        ray = np.stack(
+            [(whole[..., 0] - K[0, 2]) / K[0, 0], (whole[..., 1] - K[1, 2]) / K[1, 1], np.ones_like(here)], -1
+        )  # fmt: skip
+        T: Float64[np.ndarray, "4 4"] = truth.T_camera_world[r] @ np.linalg.inv(truth.T_camera_world[t])
+        p = (ray * here[..., None]) @ T[:3, :3].T + T[:3, 3]
+        K = truth.K[r]
+        z = np.maximum(p[..., 2], 1e-6)
+        place = np.stack([p[..., 0] * K[0, 0] / z + K[0, 2], p[..., 1] * K[1, 1] / z + K[1, 2]], -1) - 0.5
+        place = (truth.seen(r, place.reshape(-1, 2)).reshape(height, width, 2) + 0.5) / 2 - 0.5
+        x, y = (np.ascontiguousarray(place[..., axis], np.float32) for axis in (0, 1))
+        seen = cv2.remap(there, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+        still = cv2.resize((truth.labels[r] > 0).astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+        free = cv2.remap(cv2.dilate(still, np.ones((5, 5), np.uint8)), x, y, cv2.INTER_NEAREST, borderValue=1) == 0
+        good = (here > 0) & (p[..., 2] > 0.02) & (seen > 0) & free
+        return x, y, good & (np.abs(seen - z) < _SAME_M + _SAME_SHARE * z)
+
+
+def open_scene(episode: Episode, camera: str, truth: Truth) -> Scene | None:
+    """The scene of a moving camera; None for a still one, or where no depth was recorded."""
+    if truth.static_camera or "depth" not in episode.header.camera(camera).channels:
+        return None
+    half = (truth.size[0] // 2, truth.size[1] // 2)
+    depth = {}
+    for t in range(len(truth)):
+        whole = np.asarray(episode.image(camera, "depth", truth.start + t), np.float32)
+        depth[t] = cv2.resize(whole, half, interpolation=cv2.INTER_NEAREST)
+    return Scene(depth, truth)
