@@ -16,6 +16,12 @@ from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+with contextlib.suppress(ImportError):
+    # USD learns schemas only before the first stage of a process is opened, whichever test does that.
+    from retake.usd.stage import register_schemas
+
+    register_schemas()
+
 settings.register_profile("reduced", max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("full", max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("full" if os.environ.get("RETAKE_FULL") == "1" else "reduced")

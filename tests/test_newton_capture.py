@@ -261,7 +261,7 @@ def test_any_stage_in_any_units_moves_the_same(units, tmp_path):
 
 def test_replay_refuses_bad_files(tmp_path):
     file = tmp_path / "m.npz"
-    with pytest.raises(InputError, match=r"expected an .npz with joint_names"):
+    with pytest.raises(InputError, match=r"does not exist; expected a .csv with a header time_s"):
         capture(tmp_path / "a", overrides=brief(scenario="replay", motion_file=str(file)))
     np.savez(file, joint_names=["nobody"], time_s=[0.0], joint_position=[[0.0]])
     with pytest.raises(InputError, match=r"unknown joint in .*'nobody'; valid: panda_finger_joint1"):
@@ -270,7 +270,7 @@ def test_replay_refuses_bad_files(tmp_path):
     with pytest.raises(InputError, match="time_s must increase"):
         capture(tmp_path / "c", overrides=brief(scenario="replay", motion_file=str(file)))
     np.savez(file, joint_names=["panda_joint1"], time_s=[0.0], joint_position=[[np.nan]])
-    with pytest.raises(InputError, match="expected finite"):
+    with pytest.raises(InputError, match="is not a finite number"):
         capture(tmp_path / "d", overrides=brief(scenario="replay", motion_file=str(file)))
     with pytest.raises(InputError, match="needs motion_file"):
         capture(tmp_path / "e", overrides=brief(scenario="replay"))

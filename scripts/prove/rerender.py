@@ -29,10 +29,10 @@ class Rerenderer:
 
     def __init__(self, stage: Usd.Stage, header: EpisodeHeader) -> None:
         newton, self._wp = load()
-        from retake.newton.simulator import import_stage
+        from retake.newton.importing import import_stage
 
         self.header = header
-        builder: Any = import_stage(stage)
+        builder: Any = import_stage(stage)[0]
         self._model = builder.finalize(device="cpu")
         self._state = self._model.state()
         self._bodies = list(builder.body_label)

@@ -129,6 +129,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--simulator", help="embedded simulator by name (newton)")
         sub.add_argument("--preset", help="capture preset: short (one 81-frame window), long")
         sub.add_argument("--stage", type=Path, help="USD stage instead of the preset's")
+        sub.add_argument(
+            "--motion", type=Path, metavar="FILE", help="joint motion to play, .csv or .npz (docs/motion.md)"
+        )
         declarable(sub)
         sub.add_argument("--seed", type=int, help="seed of the scenario's randomisation")
 
@@ -206,6 +209,9 @@ def _config(options: argparse.Namespace, base: RunConfig | None = None) -> RunCo
         short["takes"]["seeds"] = []  # one seed asked: no longer those of an earlier call
     if getattr(options, "only_commercial", False):
         short.setdefault("variants", {})["only_commercial"] = True
+    if getattr(options, "motion", None) is not None:
+        given = {**config.capture.overrides, "motion_file": str(options.motion.resolve())}
+        short.setdefault("capture", {})["overrides"] = given
     if options.camera:
         short["camera"] = options.camera
     return merge(config, short, "command line")
@@ -340,6 +346,8 @@ def _capture(options: argparse.Namespace) -> int:
     stop = Stop()
     with _held(options, create=True, remember=True) as (run, config):
         episode = pipeline.capture(run, config, Bar("Episode"), stop.check)
+    for note in episode.header.settings.get("notes", ()):
+        print(f"note: {note}", file=sys.stderr)
     print(f"episode: {episode.path} ({len(episode)} frames, {episode.content_sha256[:12]})")
     return 0
 

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from retake.core.array_types import Float64
-from retake.core.errors import InputError, choose
+from retake.newton.drives import Drives
+from retake.newton.motion_file import match, read_motion
 from retake.newton.planner import JointPath
 from retake.usd.articulation import Articulation
 
@@ -33,6 +34,8 @@ class Motion:
     phases: tuple[Phase, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     """JSON, recorded in the episode's settings."""
+    named: tuple[frozenset[str] | None, ...] | None = None
+    """Joints that it commands by name, per robot; None = it says where every joint shall be."""
 
     def targets(self, time_s: float) -> tuple[Float64[np.ndarray, "D"], ...]:
         """Drive targets of every robot at a time, rad or m."""
@@ -45,37 +48,30 @@ def hold(robots: tuple[Articulation, ...]) -> Motion:
     return Motion(paths, settings={"scenario": "hold"})
 
 
-def replay(robots: tuple[Articulation, ...], file: Path) -> Motion:
-    """Follow a recorded joint trajectory: an .npz with `joint_names` (J,), `time_s` (K,), `joint_position` (K, J).
+def replay(robots: tuple[Articulation, ...], file: Path, robot: str = "") -> Motion:
+    """Follow a recorded joint trajectory (`motion_file.read_motion`); `robot` is whose joints bare names mean.
 
-    Joints are matched by name (rad or m); those not named keep their start position. Raises InputError for a missing or
-    malformed file and for names no robot has.
+    Joints that it does not name keep their start position. Raises InputError for a missing or malformed file, for names
+    no robot has and for bare names that several robots have.
     """
-    try:
-        with np.load(file, allow_pickle=False) as data:
-            names = [str(n) for n in data["joint_names"]]
-            time_s = np.asarray(data["time_s"], np.float64)
-            position = np.asarray(data["joint_position"], np.float64)
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(
-            f"motion file {file}: {type(error).__name__}: {error}; expected an .npz with joint_names, time_s, joint_position"
-        ) from error
-    if position.shape != (len(time_s), len(names)) or len(time_s) < 1 or not np.isfinite(position).all():
-        raise InputError(
-            f"motion file {file}: joint_position {position.shape} for {len(time_s)} times and {len(names)} joints; "
-            "expected finite (times, joints)"
-        )
-    if np.any(np.diff(time_s) <= 0):
-        raise InputError(f"motion file {file}: time_s must increase")
-    known = [name for robot in robots for name in robot.spec.dof_names]
-    for name in names:
-        if name not in known:
-            raise InputError(choose(f"joint in {file}", name, known))
-    paths = []
-    for robot in robots:
-        q = np.repeat(robot.initial_position[None], len(time_s), 0)
-        for column, name in enumerate(names):
-            if name in robot.spec.dof_names:
-                q[:, robot.spec.dof_index(name)] = position[:, column]
-        paths.append(JointPath(time_s, q))
-    return Motion(tuple(paths), settings={"scenario": "replay", "joints": names})
+    recorded = read_motion(file)
+    where = match(recorded.names, robots, file, robot)
+    paths, named = [], []
+    for index, one in enumerate(robots):
+        q = np.repeat(one.initial_position[None], len(recorded.time_s), 0)
+        mine = [(column, dof) for column, (r, dof) in enumerate(where) if r == index]
+        for column, dof in mine:
+            q[:, dof] = recorded.position[:, column]
+        paths.append(JointPath(recorded.time_s, q))
+        named.append(frozenset(one.spec.dof_names[dof] for _, dof in mine))
+    settings = {"scenario": "replay", "joints": list(recorded.names)}
+    return Motion(tuple(paths), settings=settings, named=tuple(named))
+
+
+def obeyed(motion: Motion, drives: Drives) -> Motion:
+    """The motion as the drives can follow it (`Drives.fit`). Raises InputError by name where it contradicts them."""
+    named = motion.named or (None,) * len(motion.paths)
+    paths = tuple(
+        JointPath(path.time_s, drives.fit(robot, path.q, named[robot])) for robot, path in enumerate(motion.paths)
+    )
+    return replace(motion, paths=paths)

@@ -9,10 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from retake.core.config import config_path, load_yaml, merge
 from retake.core.ends import beside
 from retake.core.errors import InputError, choose
 from retake.core.files import sha256_file, sha256_json
+from retake.newton.drives import POLICIES, DriveRequest
+from retake.newton.motion_file import FORM, read_motion
 from retake.newton.pick_place import PHASES
 from retake.newton.renderer import Lighting
 from retake.usd.stage import open_stage, stage_sha256
@@ -47,7 +51,13 @@ class Preset:
     """Relative to data/stages, or an absolute path."""
     scenario: str = "pick_place"
     motion_file: str = ""
-    """For `replay`: the joint trajectory (.npz)."""
+    """For `replay`: the joint trajectory (.npz or .csv, docs/motion.md)."""
+    drives: str = "auto"
+    """What moves joints that the stage does not drive: `auto`, `authored`, `fill` (docs/embedded_simulator.md)."""
+    stiffness: float = 0.0
+    """Of stated drives, N·m/rad or N/m; 0 = from each joint's inertia."""
+    damping: float = 0.0
+    """N·m·s/rad or N·s/m; 0 = critical."""
     object: str = ""
     """Name or label of the object to move; empty = the stage's first rigid object."""
     target: str = "tray"
@@ -76,6 +86,18 @@ class Preset:
         """Time of the last frame."""
         return (self.frames - 1) / self.fps
 
+    @property
+    def drive_request(self) -> DriveRequest:
+        """What the simulator is asked of drives."""
+        return DriveRequest(self.drives, self.stiffness, self.damping)
+
+    def lasting(self, overrides: Mapping[str, Any]) -> Preset:
+        """The same run as long as the motion it replays, unless the overrides say how many frames. Raises InputError."""
+        if self.scenario != "replay" or "frames" in overrides:
+            return self
+        duration = float(read_motion(Path(self.motion_file)).time_s[-1])
+        return dataclasses.replace(self, frames=int(np.ceil(duration * self.fps - 1e-9)) + 1)
+
     def without_cameras(self) -> Preset:
         """The same run with nothing to render."""
         return dataclasses.replace(self, cameras=())
@@ -96,7 +118,7 @@ def load_preset(name: str, overrides: Mapping[str, Any], *, own_stage: bool = Fa
     file = config_path("capture", f"{name}.yaml")
     data = dict(load_yaml(file) or {})
     changes = dict(overrides)
-    if own_stage and "scenario" not in changes:
+    if "scenario" not in changes and (own_stage or changes.get("motion_file")):
         data["scenario"] = "replay" if changes.get("motion_file") else "hold"
         data["task"] = str(data["task"]) if data["scenario"] == "pick_place" else ""
     for source, values in ((str(file), data), ("overrides", changes)):
@@ -155,7 +177,13 @@ def _validate(preset: Preset) -> None:
         if any(not isinstance(v, int | float) or v <= 0 for v in preset.phases.values()):
             raise InputError(f"preset {preset.name}: phase durations must be positive seconds; found {preset.phases}")
     if preset.scenario == "replay" and not preset.motion_file:
-        raise InputError("scenario 'replay' needs motion_file: an .npz with joint_names, time_s, joint_position")
+        raise InputError(f"scenario 'replay' needs motion_file (--motion): {FORM}")
+    if preset.drives not in POLICIES:
+        raise InputError(choose("drives", preset.drives, POLICIES))
+    if min(preset.stiffness, preset.damping) < 0:
+        raise InputError(
+            f"stiffness {preset.stiffness} and damping {preset.damping} of stated drives must not be negative"
+        )
 
 
 def stage_path(preset: Preset) -> Path:

@@ -11,6 +11,7 @@ import queue
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from retake.core.episode import (
     RobotState,
 )
 from retake.newton import engine
-from retake.newton.motion import Motion
+from retake.newton.motion import Motion, obeyed
 from retake.newton.preset import Preset, load_preset
 from retake.newton.renderer import InstanceMap, Renderer, instance_map, sun_direction
 from retake.newton.scenario import Scenario, build
@@ -57,10 +58,18 @@ def capture(
     Raises InputError for unknown presets and values, StageError for stages that cannot be simulated or lack a camera,
     an articulation or (for the scripted task) a gripper or an object, EpisodeError when `out_dir` is not empty.
     """
-    settings = load_preset(preset, overrides or {}, own_stage=stage is not None)
+    settings = load_preset(preset, overrides or {}, own_stage=stage is not None).lasting(overrides or {})
     with_cameras = settings if render else settings.without_cameras()
     scenario = build(with_cameras, seed, stage)
-    simulator = Simulator(scenario.stage, scenario.robots, settings.dt_s, friction=scenario.variation.friction)
+    simulator = Simulator(
+        scenario.stage,
+        scenario.robots,
+        settings.dt_s,
+        friction=scenario.variation.friction,
+        drives=settings.drive_request,
+        named=scenario.motion.named,
+    )
+    scenario = driven(scenario, simulator)
     instances = instance_map(
         scenario.stage, simulator.shape_paths, scenario.robots, tuple(o.spec for o in scenario.objects)
     )
@@ -71,6 +80,27 @@ def capture(
             if progress is not None:
                 progress(done, settings.frames)
         return writer.finish()
+
+
+def driven(scenario: Scenario, simulator: Simulator) -> Scenario:
+    """The scenario as the simulator's drives can play it: which joints are commanded, followers at their leaders.
+
+    Raises InputError naming joints whose commanded motion cannot be obeyed.
+    """
+    motion = obeyed(scenario.motion, simulator.drives)
+    robots = []
+    for robot, commanded in zip(scenario.robots, simulator.drives.driven, strict=True):
+        by_name = dict(zip(robot.spec.dof_names, commanded, strict=True))
+        joints = tuple(replace(j, driven=by_name.get(j.name, True)) for j in robot.spec.joints)
+        robots.append(replace(robot, spec=replace(robot.spec, joints=joints)))
+    notes = (*scenario.notes, *simulator.notes, *simulator.drives.notes())
+    if scenario.motion.settings.get("scenario") == "hold":
+        notes += (
+            "no motion is given, so the robots hold their pose; give one with --motion FILE.csv (docs/motion.md)",
+        )
+    stated = simulator.drives.settings()
+    settings = {**motion.settings, **({"stated_drives": stated} if stated else {})}
+    return replace(scenario, motion=replace(motion, settings=settings), robots=tuple(robots), notes=notes)
 
 
 def make_header(settings: Preset, scenario: Scenario, instances: InstanceMap, seed: int) -> EpisodeHeader:
@@ -152,6 +182,7 @@ def simulate(
         poses = [fixed[i] if body < 0 else simulator.pose(body) for i, body in enumerate(bodies)]
         return np.stack(poses) if poses else np.zeros((0, 4, 4))
 
+    commanded = [np.array(mask, bool) for mask in simulator.drives.commanded]
     links = [[simulator.body_index(link.prim_path) for link in robot.spec.links] for robot in robots]
     track_time, track_pose = [0.0], [object_poses()]
     command(simulator, motion, 0.0)
@@ -166,7 +197,8 @@ def simulate(
                 gripper_openness=robot.spec.gripper_openness(m.joint_position[r]),
                 joint_velocity=m.joint_velocity[r],
                 joint_effort=m.joint_effort[r],
-                joint_target=np.asarray(targets[r], np.float64).copy(),
+                # What nothing commands has no target: where it is stands for it.
+                joint_target=np.where(commanded[r], targets[r], m.joint_position[r]),
             )
             for r, robot in enumerate(robots)
         )

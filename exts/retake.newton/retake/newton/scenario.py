@@ -83,7 +83,7 @@ def build(preset: Preset, seed: int, stage_file: Path | None = None) -> Scenario
         robots = tuple(replace(r, initial_position=start) if i == robot else r for i, r in enumerate(robots))
         objects = (*objects, target)
     elif preset.scenario == "replay":
-        motion = replay(robots, Path(preset.motion_file))
+        motion = replay(robots, Path(preset.motion_file), preset.robot)
         robots = tuple(replace(r, initial_position=motion.paths[i].q[0]) for i, r in enumerate(robots))
     else:
         motion = hold(robots)

@@ -8,24 +8,22 @@ world frame; poses and forces of a measurement all belong to the same instant.
 
 from __future__ import annotations
 
-import logging
 import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pxr import Usd, UsdPhysics
+from pxr import Usd
 
 from retake.core.array_types import Float32, Float64
 from retake.core.episode import Contact
 from retake.core.errors import InputError, StageError
 from retake.core.geometry import pose_from_wxyz
+from retake.newton.drives import DriveRequest, Drives, placeholders
 from retake.newton.engine import load
+from retake.newton.importing import import_stage
 from retake.usd.articulation import Articulation
 from retake.usd.stage import body_of
-
-DEFAULT_FRICTION = 1.0
-"""For shapes without a physics material; UsdPhysics itself defaults to 0, which lets everything slide off tables."""
 
 CONTACT_TIME_S = 0.005
 """Time constant of contacts. MuJoCo's default of 0.02 s lets light fingers sink up to 11 mm into the packet and the
@@ -52,40 +50,61 @@ class Measurement:
 class Simulator:
     """One simulation run. The stage must be in metres and kilograms (`retake.usd.si.si_stage`).
 
-    `friction` overrides the friction of every shape. Raises StageError when the stage cannot be imported.
+    `friction` overrides the friction of every shape; `drives` says what moves joints that the stage does not drive;
+    `named` which joints a motion commands by name, per robot (None = none in particular).
+    Raises StageError, in one sentence, when the stage cannot be imported or simulated, InputError naming joints that are
+    commanded and that nothing can move.
     """
 
     def __init__(
-        self, stage: Usd.Stage, robots: tuple[Articulation, ...], dt_s: float, *, friction: float | None = None
+        self,
+        stage: Usd.Stage,
+        robots: tuple[Articulation, ...],
+        dt_s: float,
+        *,
+        friction: float | None = None,
+        drives: DriveRequest | None = None,
+        named: tuple[frozenset[str] | None, ...] | None = None,
     ) -> None:
         newton, _ = load()
         import mujoco
 
         self._mujoco, self.stage, self.robots, self.dt_s = mujoco, stage, robots, dt_s
-        self.builder = import_stage(stage, friction)
+        self.builder, self.notes = import_stage(stage, friction)
+        placeholders(newton, self.builder)
         self.body_paths: tuple[str, ...] = tuple(self.builder.body_label)
         self.shape_paths: tuple[str, ...] = tuple(self.builder.shape_label)
-        model = self.builder.finalize(device="cpu")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self._solver = newton.solvers.SolverMuJoCo(
-                model,
-                use_mujoco_cpu=True,
-                # Elliptic cones with a stiff friction constraint: a grasp must not creep (docs/embedded_simulator.md).
-                cone="elliptic",
-                impratio=10,
-                integrator="implicitfast",
-                enable_multiccd=True,
-            )
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                model = self.builder.finalize(device="cpu")
+                self._solver = newton.solvers.SolverMuJoCo(
+                    model,
+                    use_mujoco_cpu=True,
+                    # Elliptic cones with a stiff friction constraint: a grasp must not creep (docs/embedded_simulator.md).
+                    cone="elliptic",
+                    impratio=10,
+                    integrator="implicitfast",
+                    enable_multiccd=True,
+                )
+        except Exception as error:
+            raise StageError(refusal(stage, error, (*self.body_paths, *self.shape_paths))) from error
         self._model, self._data = self._solver.mj_model, self._solver.mj_data
         self._model.opt.timestep = dt_s
         # Below two steps MuJoCo's contacts turn unstable.
         self._model.geom_solref[:] = (max(CONTACT_TIME_S, 2.5 * dt_s), 1.0)
         self._steps = 0
-        self._map(model)
+        joints = self._map(model)
         for robot, articulation in enumerate(robots):
             self.set_joint_position(robot, articulation.initial_position)
-            self.command(robot, articulation.initial_position)
+        mujoco.mj_forward(self._model, self._data)
+        self.drives = Drives(
+            mujoco, self._model, self._data, robots, joints, drives or DriveRequest(), named or (None,) * len(robots)
+        )
+        for robot, articulation in enumerate(robots):
+            start = self.drives.follow(robot, articulation.initial_position)
+            self.set_joint_position(robot, start)
+            self.command(robot, start)
         mujoco.mj_forward(self._model, self._data)
 
     @property
@@ -99,9 +118,8 @@ class Simulator:
         self._data.qvel[self._qvel[robot]] = 0.0
 
     def command(self, robot: int, target: Float64[np.ndarray, "D"]) -> None:
-        """Set drive targets (rad or m). Joints without a drive ignore theirs."""
-        source, actuator = self._ctrl[robot]
-        self._data.ctrl[actuator] = target[source]
+        """Set drive targets (rad or m). Followers go where their leader does; joints that nothing drives ignore theirs."""
+        self.drives.command(self._data, robot, target)
 
     def step(self) -> None:
         """Advance by dt_s. Raises InputError when the simulation has become unstable."""
@@ -175,8 +193,8 @@ class Simulator:
             )
         return tuple(out)
 
-    def _map(self, model: Any) -> None:
-        """Index arrays between prim paths and MuJoCo's bodies, joints, actuators and geoms."""
+    def _map(self, model: Any) -> list[list[int]]:
+        """Index arrays between prim paths and MuJoCo's bodies, joints and geoms; returns each robot's MuJoCo joints."""
         mj, solver = self._model, self._solver
         self._bad_qacc = int(self._mujoco.mjtWarning.mjWARN_BADQACC)
         to_newton = solver.mjc_body_to_newton.numpy().ravel()
@@ -184,16 +202,14 @@ class Simulator:
         self._body_id = np.array([body_id[i] for i in range(len(self.body_paths))])
         joint_of = solver.mjc_jnt_to_newton_jnt.numpy().ravel()
         joint_id = {model.joint_label[int(newton)]: i for i, newton in enumerate(joint_of) if newton >= 0}
-        actuator_of = {int(mj.actuator_trnid[a, 0]): a for a in range(mj.nu)}
-        self._qpos, self._qvel, self._ctrl = [], [], []
+        self._qpos, self._qvel, joints = [], [], []
         for robot in self.robots:
             if missing := [path for path in robot.dof_paths if path not in joint_id]:
                 raise StageError(f"the simulator did not import joints {missing}; it has {sorted(joint_id)}")
             ids = [joint_id[path] for path in robot.dof_paths]
             self._qpos.append(np.array([mj.jnt_qposadr[i] for i in ids], int))
             self._qvel.append(np.array([mj.jnt_dofadr[i] for i in ids], int))
-            driven = [(source, actuator_of[i]) for source, i in enumerate(ids) if i in actuator_of]
-            self._ctrl.append((np.array([s for s, _ in driven], int), np.array([a for _, a in driven], int)))
+            joints.append(ids)
         free = self._mujoco.mjtJoint.mjJNT_FREE
         self._free_qpos = {
             self.body_paths.index(model.body_label[int(to_newton[mj.jnt_bodyid[j]])]): int(mj.jnt_qposadr[j])
@@ -202,6 +218,7 @@ class Simulator:
         }
         shape_of = solver.mjc_geom_to_newton_shape.numpy().ravel()
         self._geom_owner = [self._owner(int(shape_of[g])) for g in range(mj.ngeom)]
+        return joints
 
     def _owner(self, shape: int) -> str:
         """Prim path that stands for a shape in contacts: its rigid body, or the static prim itself."""
@@ -211,35 +228,17 @@ class Simulator:
         return path if body is None else str(body.GetPath())
 
 
-def import_stage(stage: Usd.Stage, friction: float | None = None) -> Any:
-    """A Newton ModelBuilder of the stage (Z up). Raises StageError with Newton's reason when it cannot import."""
-    newton, _ = load()
-    logging.getLogger("newton").setLevel(logging.ERROR)
-    builder = newton.ModelBuilder(up_axis=newton.Axis.Z)
-    builder.default_shape_cfg.mu = DEFAULT_FRICTION
-    # MuJoCo-only attributes (mjc:gravcomp) are read only if declared before the import.
-    newton.solvers.SolverMuJoCo.register_custom_attributes(builder)
-    resolvers = [
-        newton.usd.SchemaResolverNewton(),
-        newton.usd.SchemaResolverPhysx(),
-        newton.usd.SchemaResolverMjc(),
-    ]
-    if not any(prim.IsA(UsdPhysics.Scene) for prim in stage.Traverse()):
-        raise StageError(f"{stage.GetRootLayer().identifier} has no PhysicsScene; define one (gravity is read from it)")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            builder.add_usd(
-                stage, schema_resolvers=resolvers, enable_self_collisions=False, skip_mesh_approximation=True
-            )
-    except Exception as error:
-        raise StageError(
-            f"{stage.GetRootLayer().identifier} cannot be simulated: {type(error).__name__}: {error}"
-        ) from error
-    if friction is not None:
-        # The larger friction of a pair wins in MuJoCo, so an override must reach every shape.
-        builder.shape_material_mu = [float(friction)] * len(builder.shape_material_mu)
-    return builder
+def refusal(stage: Usd.Stage, error: Exception, paths: tuple[str, ...]) -> str:
+    """Why a stage cannot be simulated, in one sentence that names prims instead of the simulator's own names."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    # Newton names MuJoCo's elements after prim paths, with underscores for slashes.
+    by_name = {path.replace("/", "_"): path for path in paths}
+    for name in sorted(by_name, key=len, reverse=True):
+        reason = reason.replace(name, by_name[name])
+    return (
+        f"{stage.GetRootLayer().identifier} cannot be simulated: {reason} "
+        "(correct that prim, or leave it out of the stage that is captured)"
+    )
 
 
 def _triple(v: Float64[np.ndarray, "3"]) -> tuple[float, float, float]:

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A user's own joint motion, read from `.npz` or `.csv` and matched to the joints of a stage's robots (docs/motion.md)."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from retake.core.array_types import Float64
+from retake.core.errors import InputError, choose
+from retake.usd.articulation import Articulation
+
+FORM = (
+    "a .csv with a header time_s,JOINT,… and one row per time, or an .npz with time_s (K,), joint_names (J,) and "
+    "joint_position (K, J); rad or m, JOINT or ROBOT/JOINT (docs/motion.md)"
+)
+
+
+@dataclass(frozen=True)
+class JointMotion:
+    """Joint positions over time, by name."""
+
+    names: tuple[str, ...]
+    time_s: Float64[np.ndarray, "K"]
+    position: Float64[np.ndarray, "K J"]
+    """rad or m."""
+
+
+def read_motion(file: Path) -> JointMotion:
+    """The motion of a file. Raises InputError saying what is wrong with it and what a motion file looks like."""
+    file = Path(file)
+    if not file.is_file():
+        raise InputError(f"motion file {file} does not exist; expected {FORM}")
+    try:
+        names, time_s, position = (_read_csv if file.suffix.lower() == ".csv" else _read_npz)(file)
+    except (OSError, KeyError, ValueError, UnicodeDecodeError) as error:
+        raise InputError(f"motion file {file}: {type(error).__name__}: {error}; expected {FORM}") from error
+    if position.shape != (len(time_s), len(names)) or len(time_s) < 1 or not names:
+        raise InputError(
+            f"motion file {file}: joint_position {position.shape} for {len(time_s)} times and {len(names)} joints; "
+            f"expected {FORM}"
+        )
+    if not (np.isfinite(position).all() and np.isfinite(time_s).all()):
+        raise InputError(f"motion file {file}: a value is not a finite number; expected {FORM}")
+    if np.any(np.diff(time_s) <= 0):
+        raise InputError(f"motion file {file}: time_s must increase")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"motion file {file}: joint {twice[0]!r} has two columns; each joint needs one")
+    return JointMotion(tuple(names), time_s - min(time_s[0], 0.0), position)
+
+
+def _read_npz(file: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
+    with np.load(file, allow_pickle=False) as data:
+        names = [str(n) for n in data["joint_names"]]
+        return names, np.asarray(data["time_s"], np.float64), np.asarray(data["joint_position"], np.float64)
+
+
+def _read_csv(file: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        rows = [row for row in csv.reader(lines) if row and not row[0].lstrip().startswith("#")]
+    if not rows or rows[0][0].strip() not in ("time_s", "time"):
+        found = rows[0][0].strip() if rows else ""
+        raise ValueError(f"the header must begin with time_s, found {found!r}")
+    names = [name.strip() for name in rows[0][1:]]
+    for number, row in enumerate(rows[1:], 2):
+        if len(row) != len(names) + 1:
+            raise ValueError(f"row {number} has {len(row)} values, the header names {len(names) + 1}")
+    values = np.array([[float(x) for x in row] for row in rows[1:]], np.float64).reshape(-1, len(names) + 1)
+    return names, values[:, 0], values[:, 1:]
+
+
+def match(
+    names: tuple[str, ...], robots: tuple[Articulation, ...], file: Path, robot: str = ""
+) -> list[tuple[int, int]]:
+    """(robot, degree of freedom) of every name: JOINT, ROBOT/JOINT or a joint's prim path.
+
+    A bare name means the joint of `robot` where that is given, else of the only robot that has it. Raises InputError
+    for names that no robot has and for names that several have.
+    """
+    out, chosen = [], robot
+    for name in names:
+        found = [(r, robots[r].dof_paths.index(name)) for r in range(len(robots)) if name in robots[r].dof_paths]
+        for r, one in enumerate(robots):
+            head = f"{one.spec.name}/"
+            if not found and name.startswith(head) and name[len(head) :] in one.spec.dof_names:
+                found = [(r, one.spec.dof_index(name[len(head) :]))]
+        if not found:
+            having = [r for r in range(len(robots)) if name in robots[r].spec.dof_names]
+            asked = [r for r in having if chosen in (robots[r].spec.name, robots[r].spec.prim_path)]
+            found = [(r, robots[r].spec.dof_index(name)) for r in (asked if chosen and asked else having)]
+        if not found:
+            known = [n if len(robots) == 1 else f"{r.spec.name}/{n}" for r in robots for n in r.spec.dof_names]
+            raise InputError(choose(f"joint in {file}", name, known))
+        if len(found) > 1:
+            ways = ", ".join(f"{robots[r].spec.name}/{name}" for r, _ in found)
+            raise InputError(f"motion file {file}: {len(found)} robots have a joint {name!r}; write {ways}")
+        if found[0] in out:
+            raise InputError(f"motion file {file}: joint {name!r} has two columns; each joint needs one")
+        out.append(found[0])
+    return out
