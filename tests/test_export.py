@@ -224,7 +224,7 @@ def test_only_commercial_fails_closed(tmp_path):
     assert report.episodes == 1
     assert [r.reason for r in report.rejected] == [
         "--only-commercial: video model: no licence is stated",
-        "--only-commercial: video model: 'CC-BY-NC-SA-4.0' forbids commercial use",
+        "--only-commercial: video model: 'CC-BY-NC-SA-4.0': it forbids commercial use",
         "--only-commercial: video model: 'some terms of ours' is not among the terms known to allow commercial use",
     ]
 

@@ -22,7 +22,6 @@ from retake.core.errors import EpisodeError, ExportError, InputError, MissingDep
 from retake.core.export import ExportOptions, Selection, VideoOptions, cli, encode, export
 from retake.core.export import staging as staging_module
 from retake.core.export.collect import plan
-from retake.core.export.licences import commercial_obstacle
 from retake.core.export.reader import Dataset
 from retake.core.files import write_json
 
@@ -285,18 +284,6 @@ def test_cli(tmp_path, capsys):
     for bad in (["--size", "12"], ["--split", "x"]):
         with pytest.raises(InputError, match="expected"):
             cli.main([str(run), "--out", str(tmp_path / "e"), *bad])
-
-
-@pytest.mark.parametrize(
-    ("licence", "allowed"),
-    [
-        ("Apache-2.0", True), ("MIT AND CC-BY-4.0", True), ("own", True), ("", False), (None, False), ("unknown", False),
-        ("CC-BY-NC-4.0", False), ("Apache-2.0 AND CC-BY-NC-SA-4.0", False), ("Apache-2.0 OR proprietary", False),
-        ("non-commercial", False), ("FLUX.1-dev-Non-Commercial-License", False),
-    ],
-)  # fmt: skip
-def test_licence_terms(licence, allowed):
-    assert (commercial_obstacle(licence) is None) == allowed
 
 
 @pytest.mark.parametrize(

@@ -266,7 +266,7 @@ def test_only_commercial_fails_closed(small, tmp_path):
     class Unknown(ProceduralBackend):
         licence = ""
 
-    with pytest.raises(VariantError, match="unknown terms"):
+    with pytest.raises(VariantError, match="no licence is stated"):
         make_variants(small, "front", tmp_path, worlds=[world("kitchen")], backend=Unknown(), only_commercial=True)
     assert make_variants(small, "front", tmp_path, worlds=[world("kitchen")], only_commercial=True)
 

@@ -134,7 +134,9 @@ def test_convert_by_the_command_line_gives_the_golden_run(tmp_path, capsys):
     text = text_folder(tmp_path / "text", tokenizer=True)
     assert cli.main(command(GOLDEN / "dcp", tmp_path / "out", "--text-encoder", text)) == 0
     printed = capsys.readouterr()
-    assert "states NO licence for the weights" in printed.out
+    assert "carries the tag apache-2.0" in printed.out
+    assert "NVIDIA's Open Model License" in printed.out
+    assert "non-commercial use only" in printed.out
     assert "embeddings 192 wide and the transformer takes 96" in printed.err
     parts = {p.name for p in (tmp_path / "out").iterdir()}
     assert parts == {

@@ -200,8 +200,15 @@ def _model() -> Finding:
 def _licences() -> Finding:
     if os.environ.get("OMNI_KIT_ACCEPT_EULA", "").lower() in ("yes", "y", "1"):
         return Finding("licences", "good", "Isaac Sim's EULA is accepted in this environment (OMNI_KIT_ACCEPT_EULA)")
+    from retake.core.licences import commercial_obstacle, facts_of
+
+    oscar = "LicenseRef-OSCAR-2B"
+    known = "; ".join(fact.partition(": ")[2] for fact in facts_of(oscar))
     return Finding(
-        "licences", "good", "nothing to accept for the defaults; model and Isaac Sim terms: docs/licences.md"
+        "licences",
+        "good",
+        f"nothing to accept for the defaults. OSCAR-2B: {known}. With --only-commercial: "
+        f"{commercial_obstacle(oscar) or 'allowed'}. Table and policy: config/licences.yaml; more in docs/licences.md",
     )
 
 

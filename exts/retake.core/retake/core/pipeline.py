@@ -20,15 +20,16 @@ from retake.core.episode import Episode, open_episode
 from retake.core.episode.check import EpisodeCheck, check_episode
 from retake.core.episode.layout import COMPLETE
 from retake.core.episode.records import NAME_PATTERN
-from retake.core.errors import InputError, MissingDependencyError, RunError, VariantError
+from retake.core.errors import InputError, MissingDependencyError, RunError, TakeError, VariantError
 from retake.core.files import read_json, sha256_file, sha256_json, write_json
+from retake.core.licences import require_commercial
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.report import make_report
 from retake.core.run_layout import take_id
 from retake.core.run_store import RunDirectory, tidy
 from retake.core.skeleton import Skeleton, make_skeleton
 from retake.core.takes import Take, TakeRequest
-from retake.core.takes.fan_out import produce_takes, video_backend
+from retake.core.takes.fan_out import produce_takes, video_backend, video_backend_class
 from retake.core.variants import (
     Catalogue,
     Gated,
@@ -261,6 +262,10 @@ def takes_of(
     """The Takes of several runs: M Episodes × N Variants × K seeds go to `produce` together. Raises as `takes`."""
     batches: dict[tuple[str, bool], list[tuple[Path, TakeRequest]]] = {}
     for run, config in runs:
+        require_commercial(
+            f"video backend {config.takes.backend!r}", video_backend_class(config.takes.backend).licence,
+            config.variants.only_commercial, TakeError,
+        )  # fmt: skip
         requests = take_requests(run, config)
         batches.setdefault((config.takes.backend, check(run, config).passed), []).extend(requests)
     total, made = sum(map(len, batches.values())), []

@@ -16,7 +16,6 @@ from retake.core.export.collect import IMAGE, Item, Plan, Selection, plan
 from retake.core.export.isaaclab import IsaacLabWriter
 from retake.core.export.lerobot_v3 import LeRobotV3Writer, Limits
 from retake.core.export.lerobot_v21 import LeRobotV21Writer
-from retake.core.export.licences import commercial_obstacle
 from retake.core.export.oscar import OscarWriter
 from retake.core.export.reader import dataset_json
 from retake.core.export.records import FORMATS, DatasetEpisode, ExportReport, Rejected, Schema, VideoOptions
@@ -25,6 +24,7 @@ from retake.core.export.split import Split, assign
 from retake.core.export.staging import Staging, recover, staged
 from retake.core.export.writer import DATASET_SCHEMA, PROVENANCE, REJECTED, DatasetWriter
 from retake.core.files import sha256_json, write_json
+from retake.core.licences import commercial_obstacle
 from retake.core.progress import CheckCancel, Progress, never, silent
 
 

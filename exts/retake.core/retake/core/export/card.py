@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from retake.core.export import tables
-from retake.core.export.licences import commercial_obstacle
 from retake.core.export.records import DatasetEpisode, Schema, VideoOptions
 from retake.core.export.staging import Entry, Staging
 from retake.core.export.writer import MARKER, PROVENANCE, REJECTED, picture
 from retake.core.files import read_json, write_bytes
+from retake.core.licences import commercial_obstacle, facts_of
 
 MAX_PICTURES = 24
 NAMES = {
@@ -143,6 +143,8 @@ def _card(
     for what, licence in licences:
         obstacle = commercial_obstacle(licence)
         yield f"| {what} | {_plain(licence or 'not stated')} | {'yes' if obstacle is None else 'no: ' + _plain(obstacle)} |"
+    if facts := list(dict.fromkeys(fact for _, licence in licences for fact in facts_of(licence))):
+        yield from ("", *(f"- {_plain(fact)}" for fact in facts))
     yield from ("", "## What was rejected", "")
     if rejected:
         reasons = Counter(str(r["reason"]) for r in rejected)

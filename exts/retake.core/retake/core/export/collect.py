@@ -27,11 +27,11 @@ from retake.core.export.found import (
     shown_task,
     takes_of,
 )
-from retake.core.export.licences import commercial_obstacle
 from retake.core.export.provenance import record, storable
 from retake.core.export.records import Rejected, Schema
 from retake.core.export.vectors import build_schema
 from retake.core.files import read_json, sha256_bytes, sha256_json
+from retake.core.licences import commercial_obstacle
 from retake.core.run_reader import RunReader
 from retake.core.variants.base import Variant
 

@@ -10,14 +10,15 @@ from typing import Any
 
 from retake.core.episode import Episode, EpisodeHeader
 from retake.core.errors import ExportError, InputError, VariantError
-from retake.core.export.licences import commercial_obstacle
 from retake.core.export.provenance import storable
+from retake.core.licences import commercial_obstacle
 from retake.core.run_reader import RunReader, Standing, StoredVariant
 from retake.core.takes.base import Take
 from retake.core.variants.base import World
 from retake.core.variants.worlds import load_catalogue
 
-DOMAINS = ("generated", "composite", "sim", "recorded")
+DOMAINS = ("generated", "composite")
+"""Of takes that are training data; the simulator's own pictures are `sim`, a recording's `recorded`."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,8 @@ def group_key(found: FoundTake) -> tuple[Any, ...]:
 def obstacle(found: FoundTake, source: dict[str, Any], selection: Selection) -> str | None:
     """Why this take is no training data; None when it is."""
     take, standing = found.take, found.standing
-    if take.backend.startswith("fake") or take.domain not in DOMAINS[:2]:
-        return f"made by a test backend (backend {take.backend!r}, domain {take.domain!r})"
+    if take.domain not in DOMAINS:
+        return f"its domain is {take.domain!r} (backend {take.backend!r}); a dataset takes {' and '.join(DOMAINS)} ones"
     verdict = standing.verdict
     if standing.status in ("damaged", "outdated"):
         return standing.reason

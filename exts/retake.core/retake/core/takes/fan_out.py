@@ -22,9 +22,15 @@ BACKENDS = {
 EXTRAS = {"oscar": "oscar"}
 
 
+def video_backend_class(name: str) -> type[VideoBackend]:
+    """The backend of that name, unmade: no model is loaded. Raises InputError listing the valid names,
+    MissingDependencyError naming the extra."""
+    return plugins.pick("video backend", name, "retake.video_backends", BACKENDS, EXTRAS)
+
+
 def video_backend(name: str) -> VideoBackend:
-    """The backend of that name. Raises InputError listing the valid names, MissingDependencyError naming the extra."""
-    return plugins.pick("video backend", name, "retake.video_backends", BACKENDS, EXTRAS)()
+    """The backend of that name. Raises as `video_backend_class`, and what it raises while it loads its model."""
+    return video_backend_class(name)()
 
 
 def produce_takes(

@@ -25,6 +25,7 @@ from retake.core.files import (
     write_bytes,
     write_json,
 )
+from retake.core.licences import require_commercial
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.run_layout import VARIANT_FRAME, VARIANT_RECORD, name_of, variant_id, view_suffix
 from retake.core.variants.backends import image_backend
@@ -33,9 +34,6 @@ from retake.core.variants.prompts import compose_prompts
 from retake.core.variants.worlds import Catalogue, described_world, load_catalogue, stated_recipe
 
 SCHEMA = "retake.variant/1"
-COMMERCIAL = {"Apache-2.0", "MIT", "BSD-3-Clause", "CC0-1.0", "CC-BY-4.0", "OpenRAIL++", "NVIDIA Open Model License"}
-"""Licences whose terms allow commercial use of outputs; anything else, known or unknown, is refused when asked to."""
-
 Examine = Callable[[UInt8[np.ndarray, "H W 3"]], Mapping[str, Any]]
 """Looks at a finished frame; returns what variant.json shall say about it, or raises."""
 
@@ -304,11 +302,7 @@ def licensed_backend(
 
 def require_licence(name: str, licence: str, only_commercial: bool) -> None:
     """Raises VariantError when commercial use is asked for and a backend's terms are not known to allow it."""
-    if only_commercial and licence not in COMMERCIAL:
-        raise VariantError(
-            f"backend {name!r} is under {licence or 'unknown terms'}; --only-commercial allows: "
-            f"{', '.join(sorted(COMMERCIAL))}"
-        )
+    require_commercial(f"backend {name!r}", licence, only_commercial, VariantError)
 
 
 def source_sha256(source: SourceFrame) -> str:

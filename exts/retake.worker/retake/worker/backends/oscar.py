@@ -42,11 +42,12 @@ class OscarBackend:
     """
 
     name, version, domain = "oscar", "1", "generated"
+    licence = "LicenseRef-OSCAR-2B"
     parallel = False
 
     def __init__(
         self, model: str = "", revision: str = "", steps: int = 35, guidance: float = 6.0, device: str = "", dtype: str = "",
-        prompt_cache: str = "", licence: str = "see docs/licences.md", pipeline: Any = None,
+        prompt_cache: str = "", licence: str = "", pipeline: Any = None,
     ) -> None:  # fmt: skip
         import torch
 
@@ -61,7 +62,7 @@ class OscarBackend:
             pipeline = load_pipeline(folder, self.device, dtype or ("bfloat16" if self.device == "cuda" else "float32"))
         self.pipeline: Any = pipeline
         self.model, self.revision = "OSCAR-2B", revision or str(pipeline.model_revision)
-        self.licence = licence
+        self.licence = licence or type(self).licence
         self._steps, self._guidance = steps, guidance
         self.preview: Callable[[UInt8[np.ndarray, "h w 3"]], None] = lambda image: None
         self.report: dict[str, Any] = {}

@@ -19,6 +19,7 @@ import numpy as np
 
 from retake.core.array_types import UInt8
 from retake.core.errors import Cancelled, InputError, MissingDependencyError, VariantError, choose, install_hint
+from retake.core.licences import joint_licence
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.variants.base import SourceFrame, World
 from retake.core.variants.controls import ControlMaps, control_maps
@@ -29,7 +30,7 @@ from retake.core.variants.worlds import Catalogue
 from retake.worker.first_frame import memory
 from retake.worker.first_frame.canvas import Canvas
 from retake.worker.first_frame.conditioning import Conditioning, relit
-from retake.worker.first_frame.parts import Found, Part, find, joint_licence, weights
+from retake.worker.first_frame.parts import Found, Part, find, weights
 
 EXTRA = "oscar"
 EDGES_KEPT = 0.98
@@ -82,7 +83,7 @@ class DiffusionBackend:
         self._pipeline: Any = pipeline
         self._given = pipeline is not None
         self.found = {} if self._given else self._find(model, revision, control, control_revision, licence)
-        self.licence = licence if self._given else joint_licence(self.found.values())
+        self.licence = licence if self._given else joint_licence(part.licence for part in self.found.values())
         self.model = model if self._given else self._named(lambda found: _short(found.source))
         self.revision = revision if self._given else self._named(lambda found: found.revision)
         self.tier, self.report = "", {}

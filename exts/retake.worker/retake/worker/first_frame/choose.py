@@ -12,16 +12,15 @@ from dataclasses import dataclass
 
 from retake.core import plugins
 from retake.core.errors import InputError, MissingDependencyError
+from retake.core.licences import commercial_obstacle
 from retake.core.painter.procedural import ProceduralBackend
 from retake.core.variants.base import ImageBackend
 from retake.core.variants.worlds import Catalogue
 from retake.worker.first_frame import memory
-from retake.worker.first_frame.parts import PERMISSIVE
 from retake.worker.settings import load_settings
 
 ORDER = ("z-image", "flux2-klein", "qwen-edit", "sdxl")
 """Strongest hold on the geometry first among the openly licensed; the OpenRAIL one, which restricts uses, last."""
-OPEN = (*PERMISSIVE, "OpenRAIL++")
 log = logging.getLogger(__name__)
 
 
@@ -51,8 +50,8 @@ def choose(
         except (MissingDependencyError, InputError) as error:
             passed[name] = str(error)
             continue
-        if made.licence not in OPEN:
-            passed[name] = f"licence {made.licence or 'unknown'} is not among {', '.join(OPEN)}"
+        if reason := commercial_obstacle(made.licence):
+            passed[name] = f"its terms: {reason}"
             continue
         plan = made.plan() or dict(spec.tiers)
         fitting = [tier for tier in memory.TIERS if tier in plan and plan[tier] + margin_bytes <= free_bytes]

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,14 +18,9 @@ import yaml
 
 from retake.core.errors import InputError
 from retake.core.files import sha256_bytes
+from retake.core.licences import load_table
 
 MODELS_VARIABLE = "RETAKE_MODELS"
-PERMISSIVE = ("Apache-2.0", "MIT", "BSD-3-Clause")
-CARD_LICENCES = {
-    "apache-2.0": "Apache-2.0", "mit": "MIT", "bsd-3-clause": "BSD-3-Clause", "openrail++": "OpenRAIL++",
-    "nvidia-open-model-license": "NVIDIA Open Model License",
-}  # fmt: skip
-"""Names that model cards use, and ours. Anything else stays as the card has it, and is not known to be open."""
 SAMPLE_BYTES = 1 << 16
 
 
@@ -100,15 +95,6 @@ def _default_folder(part: Part) -> Path:
     return Path(os.environ.get(MODELS_VARIABLE) or "models").expanduser() / part.name
 
 
-def joint_licence(parts: Iterable[Found]) -> str:
-    """The terms of several parts together: permissive ones give way to stricter ones; unknown if any is unknown."""
-    stated = [part.licence for part in parts]
-    if not all(stated):
-        return ""
-    strict = sorted({name for name in stated if name not in PERMISSIVE})
-    return " AND ".join(strict) if strict else stated[0]
-
-
 def card_licence(folder: Path) -> str:
     """The licence that a model card (README.md) states in its header; empty where there is none."""
     card = folder / "README.md"
@@ -121,7 +107,7 @@ def card_licence(folder: Path) -> str:
     if not isinstance(data, Mapping):
         return ""
     stated = str(data.get("license_name") if data.get("license") == "other" else data.get("license") or "")
-    return CARD_LICENCES.get(stated.lower(), stated)
+    return load_table().name_of(stated)
 
 
 def folder_revision(folder: Path) -> str:

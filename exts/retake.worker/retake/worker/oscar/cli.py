@@ -97,7 +97,7 @@ def _convert(arguments: argparse.Namespace) -> int:
     from . import terms
     from .convert import convert
 
-    print(terms.TERMS + "\n", flush=True)
+    print(terms.terms() + "\n", flush=True)
     result = convert(
         arguments.checkpoint,
         arguments.vae,
