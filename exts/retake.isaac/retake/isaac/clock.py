@@ -17,7 +17,11 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from retake.core.capture import TimeKey, is_before, is_same_time, key_of_seconds, time_key
+from retake.core.errors import InputError
 from retake.isaac.kit import optional
+
+BETWEEN_US = 10
+"""Distance of times that no frame has, µs: more than two clocks may differ, far less than a physics step."""
 
 
 class Clock(Protocol):
@@ -119,6 +123,27 @@ class Held:
         return is_before(shown, self._filed) and not is_same_time(shown, self._filed)
 
 
+class StepKeys:
+    """Keys to file states under, from those that a clock tells.
+
+    A script may step physics between updates. On 5.x these steps carry the time of the update before, whose frame shows the
+    state of before: no frame shows theirs, so they get times beside it that no frame has.
+    """
+
+    def __init__(self) -> None:
+        self._told: TimeKey | None = None
+        self._update = -1
+        self._between = 0
+
+    def key(self, told: TimeKey, update: int) -> TimeKey:
+        """The key of a state that a clock gave `told`, filed in that application update."""
+        if told != self._told or update == self._update:
+            self._told, self._update, self._between = told, update, 0
+            return told
+        self._between += 1
+        return time_key(told[0] * 1_000_000 + BETWEEN_US * self._between * told[1], told[1] * 1_000_000)
+
+
 def find_clock() -> Clock | None:
     """The clock of this Isaac Sim for live capture; None where a frame's state cannot be known while it runs."""
     manager = optional("isaacsim.core.simulation_manager._simulation_manager")
@@ -139,3 +164,15 @@ def find_clock() -> Clock | None:
             if hasattr(interface, "get_sim_time_at_time"):
                 return SimulatedTime(interface)
     return None
+
+
+def choose_clock(mode: str) -> Clock:
+    """The clock of a recording: live where that is exact, else the state is held. Raises InputError for `live` without one."""
+    live = find_clock()
+    if mode != "stepped" and live is not None:
+        return live
+    if mode == "live":
+        raise InputError(
+            "this Isaac Sim cannot tell which state a live frame shows (no frame-time lookup); use mode 'stepped'"
+        )
+    return Held(live)

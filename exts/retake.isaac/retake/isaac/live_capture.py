@@ -7,7 +7,6 @@ decodes and writes. Subscriptions and render products are dropped from an update
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import weakref
@@ -16,32 +15,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from retake.core.capture import (
-    FramePairer,
-    PairedFrame,
-    PairingCounts,
-    Recorder,
-    StateSample,
-    TimeKey,
-    stride_of,
-    time_key,
-)
+from retake.core.capture import FramePairer, PairedFrame, PairingCounts, PairingError, Recorder, StateSample, stride_of
 from retake.core.episode import CameraSpec, Episode, Frame
-from retake.core.errors import InputError, RetakeError, StageError
+from retake.core.errors import RetakeError, StageError
 from retake.isaac import kit, payload, timeline
 from retake.isaac.camera_text import parse_channels
-from retake.isaac.clock import Clock, Held, find_clock
+from retake.isaac.clock import Clock, Held, StepKeys, choose_clock
+from retake.isaac.conditions import Conditions
 from retake.isaac.costs import CallbackCosts
 from retake.isaac.delivery import delivering
 from retake.isaac.hooks import Hooks
 from retake.isaac.products import camera_choices
-from retake.isaac.request import CaptureRequest, CaptureStatus, Phase
+from retake.isaac.request import CaptureRequest, CaptureStatus, Phase, check_writable
 from retake.isaac.stage_reader import IsaacStageReader, StageContent, StageIdentity, make_reader, read_content
 from retake.isaac.stops import SETTLE_UPDATES, STOPS
-from retake.isaac.watch import FRAME_PATIENCE, Watch
 
-BETWEEN_US = 10
-"""Distance of times that no frame has, µs: more than two clocks may differ, far less than a physics step."""
 RUNNING: weakref.WeakSet[LiveCapture] = weakref.WeakSet()
 """Every recording that was started, whoever did: the extension completes them when it is disabled."""
 
@@ -78,10 +66,8 @@ class LiveCapture:
         self._settle = 0
         self._held = False
         self._time_s, self._dt_s = 0.0, 0.0
-        self._watch = Watch()
-        self._updates = 0
-        self._last_key: tuple[TimeKey, int, int] | None = None
-        """Key of the last state as the simulator gave it, the update it came in, and how many steps shared it since."""
+        self._conditions: Conditions | None = None
+        self._keys = StepKeys()
         self.stale = 0
         """Frames that were begun before the held state existed (stepped mode)."""
         self._finisher: threading.Thread | None = None
@@ -100,7 +86,7 @@ class LiveCapture:
         stage = kit.require("omni.usd").get_context().get_stage()
         if stage is None:
             raise StageError("no stage is open; open one with a robot and a camera first")
-        _check_writable(Path(self.request.output))
+        check_writable(Path(self.request.output))
         channels = parse_channels(self.request.channels)
         choices = self.request.camera_choices() if products is None else camera_choices(stage, products, channels)
         objects = self.request.objects or None
@@ -109,9 +95,10 @@ class LiveCapture:
         )
         self._identity = StageIdentity.of(stage, self.content)
         self._version = kit.versions()["isaac_sim"] or kit.versions()["app"]
-        self._choose_clock()
+        self._clock = self._clock or choose_clock(self.request.mode)
         STOPS.install()
         self._hooks = hooks = Hooks(stage, self.content)
+        self._conditions = Conditions(hooks)
         try:
             hooks.prepare_settings(live=not self.stepped, fps=self.request.fps, frames=self.request.frames)
             self._header_settings = {**hooks.prepare_pictures(self.request), **self._header_settings}
@@ -208,6 +195,11 @@ class LiveCapture:
         return "the episode's files" if self._phase is Phase.FINISHING else "nothing"
 
     @property
+    def hint(self) -> str:
+        """What helps when frames miss the grid; empty where updates and frames fit."""
+        return "" if self._conditions is None else self._conditions.hint(self.request.fps)
+
+    @property
     def time_s(self) -> float:
         """Simulated time of the recording so far, s."""
         return self._time_s
@@ -236,8 +228,10 @@ class LiveCapture:
 
     def _on_step(self, dt_s: float) -> None:
         """After a physics step: copy the state, file it under its key."""
-        self._watch.step()
-        if self._phase not in (Phase.WAITING, Phase.RECORDING) or not STOPS.quiet or self._hooks is None:
+        if self._phase not in (Phase.WAITING, Phase.RECORDING) or self._hooks is None or self._conditions is None:
+            return
+        self._conditions.step()
+        if not STOPS.quiet:
             return
         if self._phase is Phase.WAITING and not self._hooks.rendering.ready:
             return  # frames begun beside the simulation may still be on their way
@@ -251,7 +245,7 @@ class LiveCapture:
             told = self._clock.now()
             self.steps += 1
             self._time_s = self.steps * self._dt_s if told is None else told
-            key = self._key_of_step(self._clock.state_key(self._time_s, self.steps))
+            key = self._keys.key(self._clock.state_key(self._time_s, self.steps), self._conditions.updates)
             with self._lock:
                 assert self._pairer is not None
                 self._submit(self._pairer.file(StateSample(key, self._time_s, self.steps, raw)))
@@ -259,16 +253,6 @@ class LiveCapture:
             self._fail(error)
         finally:
             self.costs.steps.append(time.perf_counter_ns() - started - (self._waited_ns() - waited))
-
-    def _key_of_step(self, told: TimeKey) -> TimeKey:
-        """The key to file a state under. A script may step physics between updates, and on 5.x these steps carry the time of
-        the update before, whose frame shows the state of before: no frame shows theirs, so they get times beside it."""
-        last = self._last_key
-        between = last[2] + 1 if last is not None and last[0] == told and last[1] != self._updates else 0
-        self._last_key = (told, last[1] if between and last is not None else self._updates, between)
-        if not between:
-            return told
-        return time_key(told[0] * 1_000_000 + BETWEEN_US * between * told[1], told[1] * 1_000_000)
 
     def deliver(self, data: Mapping[str, Any]) -> None:
         """One Replicator payload: join every camera's view with the state of its time. Called by RetakeWriter."""
@@ -283,7 +267,8 @@ class LiveCapture:
             if isinstance(self._clock, Held) and self._clock.is_stale(*reference):
                 self.stale += 1
                 return
-            self._watch.frame()
+            if self._conditions is not None:
+                self._conditions.frame()
             key = self._clock.frame_key(*reference)
             views = {}
             for product, entries in payload.render_products(data).items():
@@ -312,10 +297,11 @@ class LiveCapture:
 
     def _on_update(self) -> None:
         """Once per update: look whether all is as it must be, end what is ending, outside of any physics callback."""
-        self._updates += 1
-        if self._phase in (Phase.WAITING, Phase.RECORDING) and self._hooks is not None:
+        if self._phase in (Phase.WAITING, Phase.RECORDING) and self._conditions is not None:
             try:
-                self._look(self._hooks)
+                recording = self._phase is Phase.RECORDING
+                if reason := self._conditions.look(recording=recording, stepped=self.stepped, ready=self.ready):
+                    self.stop(reason)
             except RetakeError as error:
                 self._fail(error)
         if self._phase is not Phase.FINISHING or self._finisher is not None:
@@ -323,31 +309,6 @@ class LiveCapture:
         self._settle -= 1
         if self._settle <= 0 or self._error is not None or (self._pairer is not None and not self._pairer.waiting):
             self._finish()
-
-    def _look(self, hooks: Hooks) -> None:
-        """Raises RetakeError when what a recording rests on has gone, or what it waits for will not come."""
-        if gone := hooks.lost():
-            raise StageError(f"{gone}; the recording ends before that")
-        recording = self._phase is Phase.RECORDING
-        hooks.rendering.update(recording=recording)
-        playing = bool(timeline.interface().is_playing())
-        self._watch.update(playing=playing)
-        if slow := self._watch.slow():
-            hooks.notes.append(slow)
-        if recording and not playing and hooks.timeline_ended:
-            self.stop("the timeline reached its end; the episode ends here")
-        elif playing and not recording and self._watch.no_steps and self.ready:
-            if not hooks.next_step_hook():
-                raise StageError(
-                    f"the simulation plays and no physics step was announced ({hooks.step_hook}); is there a physics scene, and "
-                    "does another framework step the simulation by itself? Isaac Lab's environments are recorded by retake.lab"
-                )
-            self._watch.again()
-        elif playing and recording and not self.stepped and self._watch.no_frames:
-            raise StageError(
-                f"no frame arrived in {FRAME_PATIENCE} updates: Replicator may begin to capture only with the next Play (press "
-                "Stop, Record, then Play), or the cameras' render products do not update"
-            )
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
@@ -361,7 +322,8 @@ class LiveCapture:
         self._dt_s, self.stride = dt_s, stride_of(self.request.fps, dt_s)
         self._hooks.tensors.open()
         self._hooks.notes += self._hooks.tensors.notes
-        self._watch.again()
+        if self._conditions is not None:
+            self._conditions.begin()
         self._reader = make_reader(
             self._identity,
             self.content,
@@ -400,6 +362,8 @@ class LiveCapture:
     def _fail(self, error: Exception) -> None:
         """Remember the first error; the next update ends the recording with the frames so far."""
         if self._error is None:
+            if isinstance(error, PairingError) and self._conditions is not None:
+                error = PairingError(f"{error}{self._conditions.hint(self.request.fps)}")
             self._error = error if isinstance(error, RetakeError) else StageError(f"{type(error).__name__}: {error}")
             self._ending = self._ending or str(self._error)
             self._phase = Phase.FINISHING
@@ -443,24 +407,3 @@ class LiveCapture:
             self._phase, self._message = Phase.FAILED, f"{self._error}{kept}"
         else:
             self._phase, self._message = Phase.DONE, reason
-
-    def _choose_clock(self) -> None:
-        if self._clock is not None:
-            return
-        found = None if self.request.mode == "stepped" else find_clock()
-        if found is None and self.request.mode == "live":
-            raise InputError(
-                "this Isaac Sim cannot tell which state a live frame shows (no frame-time lookup); use mode 'stepped'"
-            )
-        self._clock = found or Held(find_clock())
-
-
-def _check_writable(folder: Path) -> None:
-    """Whether an episode can be written there. Raises InputError naming the folder and the reason, before anything starts."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".retake-probe"
-        probe.write_bytes(b"0")
-        os.remove(probe)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written to ({error.strerror}); choose another output folder") from error

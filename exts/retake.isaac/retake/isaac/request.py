@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -106,6 +107,17 @@ def request_from(values: Mapping[str, Any]) -> CaptureRequest:
             raise InputError(choose("capture setting", name, fields))
         out[name] = convert(name, value, getattr(CaptureRequest, name))
     return CaptureRequest(**out)
+
+
+def check_writable(folder: Path) -> None:
+    """Whether an episode can be written there. Raises InputError naming the folder and the reason, before anything starts."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".retake-probe"
+        probe.write_bytes(b"0")
+        os.remove(probe)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written to ({error.strerror}); choose another output folder") from error
 
 
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")

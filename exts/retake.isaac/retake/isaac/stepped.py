@@ -45,7 +45,7 @@ async def drive_stepped(capture: LiveCapture, *, before_update: Callable[[], Non
             capture.stop("physics oversteps the frame grid")
             raise PairingError(
                 f"an update makes {capture.steps - target + 1} or more physics steps, frames are due every {capture.stride}; "
-                "choose a frame rate that is a whole number of updates"
+                f"choose a frame rate that is a whole number of updates{capture.hint}"
             )
         timeline.pause()
         await _frame_of_held_state(capture, app, orchestrator)

@@ -105,6 +105,11 @@ def physics_rate(stage: Any) -> float:
     return 60.0
 
 
+def fitting_codes(fps: float, rate: float) -> float:
+    """Time codes per second that put frames on updates: the first multiple of the frame rate that is no slower than physics."""
+    return next(n * fps for n in range(1, 1 << 20) if n * fps >= rate)
+
+
 def check_steps(stage: Any, fps: float, setting: Callable[[str], Any]) -> None:
     """Whether frames fall on updates of a timeline that steps by the stage's time codes (isaac-sim.sh does).
 
@@ -123,9 +128,9 @@ def check_steps(stage: Any, fps: float, setting: Callable[[str], Any]) -> None:
     if rate / fps % 1:
         return  # the physics rate itself does not fit, which the first step tells
     valid = [f"{codes / n:g}" for n in range(1, 61) if codes / n % 1 == 0 and rate / (codes / n) % 1 == 0][:6]
-    wanted = next(n * fps for n in range(1, 1000) if n * fps >= rate)
     raise InputError(
-        f"the timeline makes {codes:g} updates a second (the stage's timeCodesPerSecond; 24 where none is authored), so frames "
-        f"at {fps:g} per second fall between them: set the stage's Time Codes Per Second to {wanted:g} (Layer > Stage), or "
-        f"record at {' or '.join(valid) or 'another number of'} frames per second"
+        f"the timeline makes {codes:g} updates a second (the stage's timeCodesPerSecond; 24 where none is authored), so "
+        f"frames at {fps:g} per second fall between them: set the stage's Time Codes Per Second to "
+        f"{fitting_codes(fps, rate):g} (Layer > Stage), or record at {' or '.join(valid) or 'another number of'} frames per "
+        "second"
     )
