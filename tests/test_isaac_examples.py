@@ -18,7 +18,7 @@ from pxr import Usd
 
 from retake.core.episode import open_episode
 from retake.core.errors import InputError, StageError
-from retake.isaac import standalone
+from retake.isaac import leaving, standalone
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "exts/retake.isaac/examples"
@@ -152,7 +152,7 @@ def test_before_6_a_failure_leaves_at_once_because_close_would_say_0(
     version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left: list[int] = []
-    monkeypatch.setattr(standalone.os, "_exit", left.append)
+    monkeypatch.setattr(leaving.os, "_exit", left.append)
 
     async def work() -> int:
         return 5
@@ -161,5 +161,5 @@ def test_before_6_a_failure_leaves_at_once_because_close_would_say_0(
         assert standalone.run_in_app(work) == 5
         assert left == [5]
         assert kit.exit_code is None
-        standalone.leave(standalone.simulation_app(), 0)
+        leaving.leave(standalone.simulation_app(), 0)
         assert kit.exit_code == 0

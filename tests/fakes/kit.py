@@ -32,6 +32,7 @@ from fakes.profiles import DEFAULT, profile
 from fakes.stage import Motion, camera_params
 from fakes.strict import ours
 
+ASYNC = ("/app/asyncRendering", "/app/asyncRenderingLowLatency")
 APPLICATION = DEFAULT
 """The application that FakeKit is unless told otherwise; a test runs for one after another (conftest.py)."""
 
@@ -143,6 +144,9 @@ class FakeKit:
         """What the application closed with."""
         self.vetoed = 0
         """How often an unsaved stage kept the application from quitting."""
+        self.watchdogs: list[int] = []
+        """Exit codes that a watchdog was told to end this process with; none does while this is a fake."""
+        self._arm: Any = None
         self.in_step = self.in_update = False
         self.sim_time_of: dict[tuple[int, int], float] = {}
         self.wanted: set[int] = set()
@@ -164,6 +168,9 @@ class FakeKit:
     # -- the application --------------------------------------------------------------------------------------------
 
     def __enter__(self) -> FakeKit:
+        from retake.isaac import leaving
+
+        self._arm, leaving.arm = leaving.arm, lambda code, *unused: self.watchdogs.append(code)
         self._saved = {n: m for n, m in sys.modules.items() if ours(n)}
         for name in self._saved:
             del sys.modules[name]
@@ -171,8 +178,9 @@ class FakeKit:
         return self
 
     def __exit__(self, *unused: object) -> None:
-        from retake.isaac import delivery, stops, writer
+        from retake.isaac import delivery, leaving, stops, writer
 
+        leaving.arm = self._arm
         for loop in self.loops:
             loop.close()
         if self.loops:
@@ -243,8 +251,11 @@ class FakeKit:
         """Settings that are not as the application would have them now; its own switching of asynchronous rendering apart."""
         wanted = dict(self._settings_at_start)
         if self.throttles:
-            wanted |= dict.fromkeys(("/app/asyncRendering", "/app/asyncRenderingLowLatency"), not self.playing)
-        return {k: v for k, v in self.settings.items() if k.startswith("/") and v != wanted.get(k)}
+            wanted |= dict.fromkeys(ASYNC, not self.playing)
+        changed = {k: v for k, v in self.settings.items() if k.startswith("/") and v != wanted.get(k)}
+        if self.playing and self.profile.behaviour("throttling_leaves_async_to_replicator"):
+            return {k: v for k, v in changed.items() if k not in ASYNC}  # Replicator's timer and throttling disagree
+        return changed
 
     # -- the timeline -----------------------------------------------------------------------------------------------
 
@@ -369,9 +380,8 @@ class FakeKit:
             or self.profile.behaviour("throttling_leaves_async_to_replicator") is None
         ):
             return
-        paths = ("/app/asyncRendering", "/app/asyncRenderingLowLatency")
         if owns and not self._replicator_before:
-            self._replicator_before = {path: self.settings.get(path) for path in paths}
+            self._replicator_before = {path: self.settings.get(path) for path in ASYNC}
             self._set_async(False)
         elif not owns and self._replicator_before:
             before, self._replicator_before = self._replicator_before, {}

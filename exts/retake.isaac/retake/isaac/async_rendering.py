@@ -33,16 +33,20 @@ class AsyncRendering:
         self._throttled = False
         self._playing_before = False
 
-    def hold(self, *, playing: bool) -> None:
-        """Switch it off and keep it off. `playing`: whether the simulation runs already."""
+    def remember(self, *, playing: bool) -> None:
+        """Before anything is attached: Replicator may switch it off as soon as a writer is. `playing`: whether the simulation
+        runs already."""
         self._playing_before = playing
         self._throttled = bool(self._guard.get(THROTTLING))
+        self._was_on = bool(self.on())
         for path in PATHS:
             self._guard.remember(path)
+
+    def hold(self) -> None:
+        """Switch it off and keep it off."""
         if self._throttled:
             self._guard.set(THROTTLING, False)
-        self._was_on = bool(self.on())
-        if self._was_on:
+        if self._was_on or self._throttled or self.on():  # where throttling works, it may have been on a moment ago
             self._switch_off()
 
     def on(self) -> list[str]:

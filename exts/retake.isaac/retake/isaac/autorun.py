@@ -5,13 +5,13 @@
 
 Exit codes are those of the command line (docs/cli.md): 0 good, 1 a defect (with its traceback), 2 wrong input, 5 the
 episode's motion fails its check, 6 the system refused to write.
-Progress goes to stdout, one line per step, so a farm's log shows it.
+Progress goes to stdout, one line per step, so a farm's log shows it; the code is also in run.json and in the last line
+(python.sh turns every failure into 1: `leaving`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -24,42 +24,50 @@ import numpy as np
 from retake.core.config import RunConfig
 from retake.core.errors import InputError, RetakeError
 from retake.core.run_store import create_run
-from retake.isaac import kit, processes
+from retake.isaac import kit, processes, timeline
+from retake.isaac.leaving import note_exit, quit_application, say
 from retake.isaac.live_capture import LiveCapture
 from retake.isaac.options import EXTRA, load_autorun, quits
 from retake.isaac.request import CaptureRequest, Phase
+from retake.isaac.stage_open import open_stage
 from retake.isaac.stepped import drive_stepped
-
-
-def say(text: str) -> None:
-    """A line of progress."""
-    sys.stdout.write(f"retake: {text}\n")
-    sys.stdout.flush()
 
 
 async def run_file(path: Path) -> int:
     """Run an autorun YAML; returns the exit code. Never raises: a farm needs a code, not a stack."""
+    folder: list[Path] = []
 
     async def whole() -> int:
         request, options = load_autorun(path)
+        if request.output:
+            folder.append(Path(request.output).absolute())
         return await run(request, options)
 
-    return await guarded(whole())
+    code, message = await _guarded(whole())
+    if folder:
+        note_exit(folder[0], code, message)
+    return code
 
 
 async def guarded(work: Awaitable[int]) -> int:
     """The exit code of some work, whatever it raises; the reason goes to stdout."""
+    return (await _guarded(work))[0]
+
+
+async def _guarded(work: Awaitable[int]) -> tuple[int, str]:
+    """(exit code, reason) of some work; the reason of a failure goes to stdout, too."""
     try:
-        return await work
+        code = await work
+        return code, "" if code == 0 else "see the lines above"
     except RetakeError as error:
         say(f"error: {error}")
-        return error.exit_code
+        return error.exit_code, str(error)
     except OSError as error:
         say(f"error: {error}")
-        return 6
-    except Exception:  # without a code the application would never quit
+        return 6, str(error)
+    except Exception as error:  # without a code the application would never quit
         say(f"defect: {traceback.format_exc()}")
-        return 1
+        return 1, f"{type(error).__name__}: {error}"
 
 
 async def run(request: CaptureRequest, options: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> int:
@@ -72,7 +80,7 @@ async def run(request: CaptureRequest, options: Mapping[str, Any], settings: Map
     request = replace(request, output=str(run_folder / "episode"))
     create_run(run_folder, RunConfig().to_json())
     if options["stage"]:
-        await open_stage(Path(options["stage"]))
+        await open_stage(Path(options["stage"]), float(options["timeout_s"]))
     capture = LiveCapture(request, settings=settings)
     capture.start()
     try:
@@ -89,8 +97,6 @@ async def run(request: CaptureRequest, options: Mapping[str, Any], settings: Map
         f"episode: {len(episode)} frames, dropped 0, callback p50 {status.callback_ms[0]:.2f} ms "
         f"p99 {status.callback_ms[1]:.2f} ms, slowed by the disk for {status.waited_s:.1f} s"
     )
-    for note in status.notes:
-        say(f"note: {note}")
     if not options["generate"]:
         return 0
     return await generate(run_folder, episode.header.cameras[0].name, options)
@@ -98,8 +104,8 @@ async def run(request: CaptureRequest, options: Mapping[str, Any], settings: Map
 
 async def record(capture: LiveCapture, controller: Trajectory | None, timeout_s: float) -> None:
     """Play until the recording ends. Raises what ended it badly, InputError when it never ends."""
-    app, timeline = kit.require("omni.kit.app").get_app(), kit.require("omni.timeline").get_timeline_interface()
-    deadline, told, late = time.monotonic() + timeout_s, 0, False
+    app = kit.require("omni.kit.app").get_app()
+    deadline, told, late, noted = time.monotonic() + timeout_s, 0, "", set[str]()
 
     def before_update() -> None:
         nonlocal told, late
@@ -109,8 +115,12 @@ async def record(capture: LiveCapture, controller: Trajectory | None, timeout_s:
         if written >= told + 15:
             told = written
             say(f"recorded {written}/{capture.request.frames or '?'} frames")
+        for note in capture.notes:  # as they come: an update that takes seconds is told while it does
+            if note not in noted:
+                noted.add(note)
+                say(f"note: {note}")
         if time.monotonic() > deadline and not late:
-            late = True
+            late = capture.waits_for
             capture.stop("time limit")
 
     try:
@@ -125,8 +135,11 @@ async def record(capture: LiveCapture, controller: Trajectory | None, timeout_s:
         timeline.stop()
         if capture.status.active:  # a driver that failed, or an autorun that was cancelled
             capture.close("ended early")
+        before_update()
     if late:
-        raise InputError(f"the recording did not end within {timeout_s:g} s; set `frames`, or raise `timeout_s`")
+        raise InputError(
+            f"the recording did not end within {timeout_s:g} s (waiting for {late}); set `frames`, or raise `timeout_s`"
+        )
     if capture.status.phase is Phase.FAILED:
         raise capture.failure
 
@@ -150,18 +163,6 @@ async def generate(run_folder: Path, camera: str, options: Mapping[str, Any]) ->
     code = process.exit_code or 0
     say(f"report: {run_folder / 'report.html'}" if code == 0 else process.last_words)
     return code
-
-
-async def open_stage(path: Path) -> None:
-    """Open a USD file and wait until it is there. Raises InputError."""
-    if not path.is_file():
-        raise InputError(f"stage {path} does not exist; expected a USD file")
-    context = kit.require("omni.usd").get_context()
-    if not context.open_stage(str(path.absolute())):
-        raise InputError(f"{path} could not be opened; see the log above")
-    app = kit.require("omni.kit.app").get_app()
-    for _ in range(30):
-        await app.next_update_async()
 
 
 class Trajectory:
@@ -207,12 +208,9 @@ def start(path: Path, *, post_quit: Callable[[int], None] | None = None) -> Any:
 
     async def whole() -> None:
         code = await run_file(path)
-        say(f"exit code {code}")
         if quits(path):
-            (post_quit or _quit)(code)
+            (post_quit or quit_application)(code)
+        else:
+            say(f"exit code {code}")
 
     return asyncio.ensure_future(whole())
-
-
-def _quit(code: int) -> None:
-    kit.require("omni.kit.app").get_app().post_quit(code)

@@ -52,12 +52,12 @@ class Hooks:
         }
 
     def prepare_settings(self, *, live: bool, fps: float, frames: int) -> None:
-        """Capture on play as this recording needs it, asynchronous rendering off, a timeline that does not loop.
+        """Capture on play as this recording needs it, a timeline that does not loop; what others may change is remembered.
 
         What is too small for exact frames is noted. Raises InputError where frames would fall between updates.
         """
         timeline.check_steps(self.stage, fps, self.guard.get)
-        self.rendering.hold(playing=_playing())
+        self.rendering.remember(playing=_playing())
         self._end = timeline.TimelineEnd()
         if frames and (warning := self._end.warning((frames - 1) / fps)):
             self.notes.append(warning)

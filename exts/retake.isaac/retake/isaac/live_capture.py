@@ -78,10 +78,11 @@ class LiveCapture:
 
     # -- beginning and end ------------------------------------------------------------------------------------------
 
-    def start(self, products: Sequence[Any] | None = None) -> None:
+    def start(self, products: Sequence[Any] | None = None, attach: Callable[[], None] | None = None) -> None:
         """Read the stage, hook into the simulation and wait for steps. Raises RetakeError, and then nothing is hooked.
 
-        `products`: render products of a Replicator script; None makes one per chosen camera.
+        `products`: render products of a Replicator script; None makes one per chosen camera. `attach`: attaches the script's
+        writer to them, when it is its turn.
         """
         stage = kit.require("omni.usd").get_context().get_stage()
         if stage is None:
@@ -109,6 +110,9 @@ class LiveCapture:
                 hooks.attach(delivering(self, recorded))
             else:
                 hooks.products.adopt(products, self.content.cameras)
+                if attach is not None:
+                    attach()
+            hooks.rendering.hold()
             specs = {camera.name: camera for camera in self.content.cameras}
             self._views = {key: (name, specs[name]) for key, name in hooks.products.camera_of.items()}
             hooks.subscribe(self._on_step, self._on_pause, self._on_stop, self._on_update)

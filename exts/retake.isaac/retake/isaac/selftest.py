@@ -91,7 +91,7 @@ class SelfTest:
     async def open(self) -> tuple[bool | None, str]:
         """The demo stage, or the one that is open."""
         if self.stage is not None:
-            from retake.isaac.autorun import open_stage
+            from retake.isaac.stage_open import open_stage
 
             await open_stage(self.stage)
         stage = kit.require("omni.usd").get_context().get_stage()

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import inspect
-import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 
 from retake.core.errors import MissingDependencyError
 from retake.isaac.kit import WHERE, optional
+from retake.isaac.leaving import leave
 
 
 def simulation_app(*, headless: bool = True, width: int = 1280, height: int = 720) -> Any:
@@ -30,23 +29,6 @@ def simulation_app(*, headless: bool = True, width: int = 1280, height: int = 72
     raise MissingDependencyError(f"SimulationApp cannot be imported here; {WHERE}")
 
 
-def leave(app: Any, code: int) -> None:
-    """Close a SimulationApp so that the process really ends with this exit code.
-
-    `close` may end the process by itself (fast_shutdown), and before 6.x it does so with 0 whatever happened: a farm
-    would take a failed recording for a good one. 6.x takes the code; before it, a failure skips the tidy shutdown.
-    """
-    sys.stdout.write(f"retake: exit code {code}\n")
-    sys.stdout.flush()
-    if "exit_code" in inspect.signature(app.close).parameters:
-        app.close(exit_code=code)
-    elif code:
-        sys.stderr.flush()
-        os._exit(code)
-    else:
-        app.close()
-
-
 def run_in_app(make: Callable[[], Awaitable[int]], *, headless: bool = True) -> int:
     """Start a SimulationApp, run a coroutine that returns an exit code, close. Raises MissingDependencyError elsewhere.
 
@@ -56,9 +38,11 @@ def run_in_app(make: Callable[[], Awaitable[int]], *, headless: bool = True) -> 
     code = 1
     try:
         from retake.isaac import autorun, kit, writer
+        from retake.isaac.tensors import engine
 
-        for extension in ("omni.replicator.core", "omni.physx"):
-            kit.enable_extension(extension)
+        kit.enable_extension("omni.replicator.core")
+        if engine() == "physx":  # another engine's application has it switched off on purpose
+            kit.enable_extension("omni.physx")
         undo = writer.register()
         codes: list[int] = []
 

@@ -76,9 +76,14 @@ def writer_class() -> Any:
             many = list(render_products) if isinstance(render_products, list | tuple) else [render_products]
             if self._request is None:
                 raise InputError(f"{NAME}: call initialize(output_dir=…) before attach(); Replicator's get() does not")
-            self._receiver = LiveCapture(self._request, settings=self._settings)
-            self._receiver.start(many)
-            super().attach([getattr(p, "path", p) if isinstance(p, str) else p for p in many], *args, **kwargs)
+            plain = [getattr(p, "path", p) if isinstance(p, str) else p for p in many]
+            base, capture = super(), LiveCapture(self._request, settings=self._settings)
+            try:
+                capture.start(many, attach=lambda: base.attach(plain, *args, **kwargs))
+            except BaseException:
+                base.detach()  # what is refused leaves no trace
+                raise
+            self._receiver = capture
 
         def on_final_frame(self) -> None:
             """Complete the episode's files."""

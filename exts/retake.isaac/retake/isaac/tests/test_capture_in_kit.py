@@ -211,7 +211,7 @@ class TestCapture(omni.kit.test.AsyncTestCase):
         assert misfit < 16
 
     async def test_a_frame_knows_its_camera_and_its_robot(self) -> None:
-        """rendered_camera.py, payload.py, instances.py, async_rendering.py, timeline.py, watch.py,
+        """rendered_camera.py, payload.py, instances.py, async_rendering.py, timeline.py, watch.py, conditions.py,
         stage_reader.py, costs.py, hooks.py, live_capture.py."""
         episode = await self.record("auto")
         stage = omni.usd.get_context().get_stage()
@@ -232,7 +232,7 @@ class TestCapture(omni.kit.test.AsyncTestCase):
         assert not is_suspicious(picture.misfit_px, episode.header.cameras[0].size)
 
     async def test_an_autorun_records_and_tells_its_exit_code(self) -> None:
-        """autorun.py, stepped.py; standalone.py and selftest.py start an application and are run by hand."""
+        """autorun.py, stage_open.py, stepped.py; standalone.py, selftest.py, leaving.py are run by hand."""
         request = CaptureRequest(
             output=str(Path(tempfile.mkdtemp(), "run")), frames=5, mode="stepped", cameras=("/World/Camera",)
         )

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Headless runs on a farm: an application that is still starting, stages that load or are replaced, exit codes that survive,
+time-outs that say what they waited for, and a shutdown that hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from fakes.kit import FakeKit, Nothing
+from isaac_support import check_exact, motion
+
+from retake.core.episode import open_episode
+from retake.core.errors import InputError
+from retake.isaac import autorun, leaving, stage_open, watch
+
+
+def config(folder: Path, **changes: Any) -> Path:
+    """An autorun file of a small recording with a stage of its own."""
+    (folder / "s.usda").write_text("#usda 1.0\n")
+    values = {
+        "output": str(folder / "run"), "stage": str(folder / "s.usda"), "width": 32, "height": 24, "frames": 4,
+        "generate": False, **changes,
+    }  # fmt: skip
+    path = folder / "autorun.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def run(path: Path) -> int:
+    return asyncio.run(autorun.run_file(path))
+
+
+@pytest.mark.parametrize("mode", ["live", "stepped"])
+@pytest.mark.parametrize("version", ["5.1", "6.x"])
+def test_an_autorun_waits_for_an_application_that_is_starting(version: str, mode: str, tmp_path: Path) -> None:
+    """isaac-sim.sh opens an empty stage one update after its start."""
+    source = motion()
+    with FakeKit(version, Nothing(), starting=True, loading_updates=4, on_open=lambda url: source) as kit:
+        assert run(config(tmp_path, mode=mode)) == 0
+        check_exact(open_episode(tmp_path / "run/episode"), source, 4)
+        kit.update(20)
+        assert kit.changed_settings() == {}
+
+
+@pytest.mark.parametrize(("times", "code"), [(1, 0), (2, 0), (9, 2)])
+def test_a_stage_that_something_replaces_is_opened_again_and_not_for_ever(
+    times: int, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, left = motion(), [times]
+    with FakeKit("6.x", Nothing()) as kit:
+
+        def opened(url: str) -> Any:
+            if left[0]:
+                left[0] -= 1
+                kit.at(3, lambda: kit.show(Nothing(), ""))
+            return source
+
+        kit.options.on_open = opened
+        assert run(config(tmp_path)) == code
+    assert ("something replaced it" in capsys.readouterr().out) is bool(code)
+
+
+def test_a_stage_that_never_loads_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(10**6))
+    monkeypatch.setattr(stage_open.time, "monotonic", lambda: float(next(clock)))
+    with (
+        FakeKit("6.x", Nothing(), loading_updates=10**6, on_open=lambda url: motion()),
+        pytest.raises(InputError, match=r"s\.usda was not loaded within 50 s \(waiting for \d+ files of the stage\)"),
+    ):
+        asyncio.run(stage_open.open_stage(Path(config(tmp_path).parent, "s.usda"), 50))
+
+
+def test_an_application_that_never_gets_ready_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(10**6))
+    monkeypatch.setattr(stage_open.time, "monotonic", lambda: float(next(clock)))
+    with FakeKit("6.x", motion()) as kit:
+        kit.options.starting = True
+        monkeypatch.setattr(FakeKit, "ready", False)
+        with pytest.raises(InputError, match="not ready within 50 s"):
+            asyncio.run(stage_open.application_ready(50))
+
+
+class TestExit:
+    """What a farm learns."""
+
+    @pytest.mark.parametrize(("changes", "code", "text"), [({}, 0, ""), ({"fps": 25}, 2, "do not divide")])
+    def test_code_and_reason_are_in_run_json(
+        self, changes: dict[str, Any], code: int, text: str, tmp_path: Path
+    ) -> None:
+        with FakeKit("6.x", Nothing(), on_open=lambda url: motion()):
+            assert run(config(tmp_path, **changes)) == code
+        told = json.loads((tmp_path / "run/run.json").read_text())["exit"]
+        assert told["code"] == code
+        assert text in told["message"]
+
+    def test_the_last_line_says_the_code_and_an_unsaved_stage_asks_nothing(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with FakeKit(
+            "6.x", Nothing(), application="full", starting=True, unsaved=True, on_open=lambda url: motion()
+        ) as kit:
+
+            async def whole() -> None:
+                await autorun.start(config(tmp_path, fps=25))
+
+            asyncio.run(whole())
+            assert kit.vetoed == 0
+            assert kit.settings["quit"] == 2
+            assert kit.watchdogs == [2]
+        assert capsys.readouterr().out.rstrip().endswith("retake: exit code 2")
+
+    def test_a_time_limit_says_what_it_waited_for(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        source = motion()
+        with FakeKit("6.x", Nothing(), on_open=lambda url: source) as kit:
+            kit.options.silent_steps = ("manager", "core", "physx")
+            assert run(config(tmp_path, mode="live", timeout_s=1e-9)) == 2
+        # nothing is waited for longer than the limit, opening the stage included
+        assert "waiting for" in capsys.readouterr().out
+
+    def test_a_shutdown_that_hangs_ends_with_the_code_all_the_same(self, tmp_path: Path) -> None:
+        """In a process of its own: `close` never returns."""
+        script = (
+            "import time\n"
+            "from retake.isaac import leaving\n"
+            "arm = leaving.arm\n"
+            "leaving.arm = lambda code: arm(code, 0.3)\n"
+            "class App:\n"
+            "    def close(self, exit_code=0): time.sleep(600)\n"
+            "leaving.leave(App(), 5)\n"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
+        assert done.returncode == 5
+        assert done.stdout.rstrip().endswith("retake: exit code 5")
+
+    def test_a_folder_that_was_refused_keeps_no_trace(self, tmp_path: Path) -> None:
+        leaving.note_exit(tmp_path / "nothing here", 2, "refused")
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_updates_that_take_seconds_are_told_with_what_helps_while_they_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Headless 6.0.0 may fall to 10 s a frame."""
+    seconds = iter(range(0, 10**7, 10))
+    plain = watch.Watch.__init__
+    monkeypatch.setattr(watch.Watch, "__init__", lambda self: plain(self, lambda: float(next(seconds))))
+    with FakeKit("6.x", Nothing(), on_open=lambda url: motion()):
+        assert run(config(tmp_path, mode="live")) == 0
+    out = capsys.readouterr().out
+    assert out.count("an update takes 10.0 s") == 1
+    assert "IsaacSim#701" in out
+    assert out.index("an update takes") < out.index("retake: episode:")
+
+
+def test_an_extension_folder_missing_from_the_path_is_said_in_words(tmp_path: Path) -> None:
+    """The packages share the namespace `retake` over several extension folders; one of them alone is not enough."""
+    isaac = Path(leaving.__file__).resolve().parents[2]
+    script = f"import sys; sys.path.insert(0, {str(isaac)!r}); import retake.isaac.kit"
+    done = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True, timeout=100)
+    assert done.returncode != 0
+    assert "retake.core is not on the path" in done.stderr
+    assert "exts" in done.stderr
