@@ -34,7 +34,7 @@ ELSEWHERE = {
     "oscar": ("retake.worker.oscar.cli:main", "oscar", "convert, plan and run the OSCAR-2B video model"),
     "tune": ("retake.worker.tune.cli:main", "tune", "fine-tune OSCAR-2B on simulated motion and physics"),
     "worker": ("retake.worker.cli:main", "worker", "the local GPU service with its queue and page"),
-    "bench": ("retake.core.bench:main", "", "measure: `retake bench oscar|worker|variants|verify|isaac|arrow`"),
+    "bench": ("retake.core.bench:main", "", "measure: `retake bench oscar|worker|variants|verify|isaac`"),
     "config": ("retake.core.config_cli:main", "", "every setting, world, preset, backend and stage by name"),
     "doctor": ("retake.core.doctor:main", "", "what works on this machine, and the one next step"),
     "kit-selftest": ("retake.isaac.selftest:main", "", "inside Isaac Sim: check what only a real Isaac Sim can confirm"),

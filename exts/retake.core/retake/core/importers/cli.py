@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import shutil
 from pathlib import Path
+from typing import Any
 
 from retake.core import plugins
 from retake.core.config import RunConfig
@@ -13,33 +14,39 @@ from retake.core.errors import InputError
 from retake.core.run_store import create_run
 
 FORMATS = {
-    "oscar": ("retake.core.importers.oscar:import_oscar", "episode_meta.npz + rgb.mp4, and the robot's URDF"),
-    "lerobot": ("retake.core.importers.lerobot_cli:import_command", "a LeRobot dataset recorded in simulation"),
-    "isaaclab": ("retake.core.importers.isaaclab:import_isaaclab", "Isaac Lab HDF5 demonstrations"),
+    "oscar": ("oscar:import_oscar", "episode_meta.npz + rgb.mp4, and the robot's URDF", ""),
+    "lerobot": ("lerobot_cli:import_command", "a LeRobot dataset recorded in simulation", "lerobot_cli:parser"),
+    "isaaclab": ("isaaclab:import_isaaclab", "Isaac Lab HDF5 demonstrations", "isaaclab:parser"),
     "episode-recorder": (
-        "retake.core.importers.episode_recorder:import_episode_recorder",
-        "Isaac Sim's episode-recorder files",
+        "episode_recorder:import_episode_recorder", "Isaac Sim's episode-recorder files", "episode_recorder:parser",
     ),
-}
+}  # fmt: skip
+"""Format: its reader in this folder, what it is, and what parses its own arguments ("": it has none)."""
 
 
 def main(argv: list[str]) -> int:
     """Run the command. Raises InputError and EpisodeError in words."""
-    epilog = "\n".join(f"  {name:<18}{text}" for name, (_, text) in FORMATS.items())
+    epilog = "\n".join(f"  {name:<18}{text}" for name, (_, text, _) in FORMATS.items())
     parser = argparse.ArgumentParser(
         prog="retake import",
         description="A recorded episode becomes a run folder that the rest of the arrow accepts.",
-        epilog=f"formats:\n{epilog}",
+        epilog=f"formats:\n{epilog}\n\n`retake import FORMAT --help` shows the options of one format, too.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("format", choices=sorted(FORMATS), metavar="FORMAT", help=", ".join(sorted(FORMATS)))
     parser.add_argument("source", type=Path, help="folder or file to import")
     parser.add_argument("--run", type=Path, required=True, help="new run folder")
     parser.add_argument("--urdf", type=Path, help="robot description, where the format has none")
+    if asked := _help_asked(argv):
+        print(parser.format_help())
+        if own := FORMATS[asked][2]:
+            shown = _part(own)().format_help().partition("\noptions:\n")[2]
+            print(f"options of {asked}:\n{shown}".rstrip())
+        return 0
     options, rest = parser.parse_known_args(argv)
     if options.format == "oscar" and rest:
         parser.error(f"unknown arguments {rest}")
-    read = plugins.load(FORMATS[options.format][0], extra="export" if options.format != "oscar" else "video")
+    read = _part(FORMATS[options.format][0], "video" if options.format == "oscar" else "export")
     if not options.source.exists():
         raise InputError(f"{options.source} does not exist; expected {FORMATS[options.format][1]}")
     new = not options.run.exists()
@@ -61,3 +68,14 @@ def main(argv: list[str]) -> int:
         f"episode: {episode.path} ({len(episode)} frames, cameras: {', '.join(cameras) or 'none'})\nnext: retake check {run.path}"
     )
     return 0
+
+
+def _part(name: str, extra: str = "export") -> Any:
+    """A reader or a parser of this folder."""
+    return plugins.load(f"retake.core.importers.{name}", extra=extra)
+
+
+def _help_asked(argv: list[str]) -> str:
+    """The format whose options are asked for, if any."""
+    named = [word for word in argv if word in FORMATS]
+    return named[0] if named and {"-h", "--help"} & set(argv) else ""

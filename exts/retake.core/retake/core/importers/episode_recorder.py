@@ -43,7 +43,7 @@ def import_episode_recorder(
     --images CAMERA=VIDEO supplies them. `arguments`: --episode, --robot, --fps, --images, --size, --task. Raises EpisodeError
     listing everything that is missing.
     """
-    options = _recorder_options(arguments)
+    options = parser().parse_args(list(arguments))
     with open_hdf5(source) as file:
         missing = Missing(source, "Isaac Sim episode recorder")
         version = int(file.attrs.get("schema_version", 0))
@@ -97,17 +97,18 @@ def import_episode_recorder(
         return write(recorded, out, {"source": source.name, "episode": group.name.rsplit("/", 1)[-1]})
 
 
-def _recorder_options(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="retake import episode-recorder")
-    parser.add_argument("--episode", default="episode_00000", help="which episode of the session")
-    parser.add_argument("--robot", default="", help="prim path of the articulation, where there are several")
-    parser.add_argument("--fps", type=float, default=0.0, help="where the session has no sim_time track")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """Arguments of the episode-recorder import."""
+    out = argparse.ArgumentParser(prog="retake import episode-recorder")
+    out.add_argument("--episode", default="episode_00000", help="which episode of the session")
+    out.add_argument("--robot", default="", help="prim path of the articulation, where there are several")
+    out.add_argument("--fps", type=float, default=0.0, help="where the session has no sim_time track")
+    out.add_argument(
         "--images", action="append", type=name_and_path, default=[], help="camera prim path or group = video file"
     )
-    parser.add_argument("--size", type=_size, default=None, help="WIDTHxHEIGHT, where the manifest has no resolution")
-    parser.add_argument("--task", default="")
-    return parser.parse_args(list(arguments))
+    out.add_argument("--size", type=_size, default=None, help="WIDTHxHEIGHT, where the manifest has no resolution")
+    out.add_argument("--task", default="")
+    return out
 
 
 def _recorder_episode(file: Any, name: str, source: Path) -> Any:

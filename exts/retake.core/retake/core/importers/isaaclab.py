@@ -40,7 +40,7 @@ def import_isaaclab(source: Path, out: Path, *, urdf: Path | None = None, argume
     `arguments`: --demo, --robot, --joints, --fps, --camera NAME=FILE.json, --task, --quaternion. Raises EpisodeError listing
     everything that is missing, MissingDependencyError without h5py.
     """
-    options = _isaaclab_options(arguments)
+    options = parser().parse_args(list(arguments))
     with open_hdf5(source) as file:
         missing = Missing(source, "Isaac Lab demonstrations")
         demo = _isaaclab_demo(file, options.demo, source)
@@ -82,24 +82,25 @@ def import_isaaclab(source: Path, out: Path, *, urdf: Path | None = None, argume
         return write(recorded, out, {"source": source.name, "demo": demo.name.rsplit("/", 1)[-1]})
 
 
-def _isaaclab_options(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="retake import isaaclab")
-    parser.add_argument("--demo", default="demo_0", help="which demonstration")
-    parser.add_argument("--robot", default="", help="name of the articulation, where there are several")
-    parser.add_argument("--joints", type=_names, default=(), help="joint names in file order, comma-separated")
-    parser.add_argument("--fps", type=float, default=0.0, help="recorded steps per second, where the file does not say")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """Arguments of the Isaac Lab import."""
+    out = argparse.ArgumentParser(prog="retake import isaaclab")
+    out.add_argument("--demo", default="demo_0", help="which demonstration")
+    out.add_argument("--robot", default="", help="name of the articulation, where there are several")
+    out.add_argument("--joints", type=_names, default=(), help="joint names in file order, comma-separated")
+    out.add_argument("--fps", type=float, default=0.0, help="recorded steps per second, where the file does not say")
+    out.add_argument(
         "--camera",
         action="append",
         type=name_and_path,
         default=[],
         help="observation=FILE.json with K and T_camera_world",
     )
-    parser.add_argument("--task", default="")
-    parser.add_argument(
+    out.add_argument("--task", default="")
+    out.add_argument(
         "--quaternion", choices=("wxyz", "xyzw"), default="wxyz", help="order in the file (Isaac Lab 3: xyzw)"
     )
-    return parser.parse_args(list(arguments))
+    return out
 
 
 def _isaaclab_demo(file: Any, name: str, source: Path) -> Any:
