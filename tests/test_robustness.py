@@ -331,3 +331,15 @@ def test_a_silent_gr00t_server_does_not_hang():
         open_policy(f"gr00t://127.0.0.1:{port}", timeout_s=0.3)
     socket.close()
     context.term()
+
+
+def test_a_share_that_chance_would_give_has_no_bar():
+    from retake.core.export.robustness.report import _axis_row
+
+    axis = {"axis": "look", "values": 3, "explained": 0.9, "effect": 0.1, "confounded_with": [], "worst_value": "crisp"}
+    chance = _axis_row({**axis, "p_value": 0.98, "weakness": False})
+    assert "90%, as chance would" in chance
+    assert "width:" not in chance
+    found = _axis_row({**axis, "p_value": 0.001, "weakness": True})
+    assert "width:90.0%" in found
+    assert "chance" not in found

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from retake.core.array_types import UInt8
+from retake.core.export.robustness.analysis import SIGNIFICANCE
 from retake.core.files import write_bytes
 
 _STYLE = """
@@ -109,9 +110,13 @@ def _axis_row(axis: dict[str, Any]) -> str:
     if axis["values"] < 2:
         return f"<tr><td>{escape(axis['axis'])}</td><td colspan='5' class='soft'>the same in every world: not tested</td></tr>"
     weak = " class='weak'" if axis["weakness"] else ""
+    # With few worlds a share may be large and mean nothing: no bar then, which would be read as a finding.
+    told = axis["p_value"] < SIGNIFICANCE
+    share = f"{axis['explained']:.0%}" if told else "–"
+    bar = _bar(axis["explained"]) if told else f"<span class='soft'>{axis['explained']:.0%}, as chance would</span>"
     return (
-        f"<tr{weak}><td>{escape(axis['axis'])}{tag}{twins}</td><td class='n'>{axis['explained']:.0%}</td>"
-        f"<td>{_bar(axis['explained'])}</td><td class='n'>{axis['effect']:.3f}</td><td class='n'>{axis['p_value']:.3f}</td>"
+        f"<tr{weak}><td>{escape(axis['axis'])}{tag}{twins}</td><td class='n'>{share}</td>"
+        f"<td>{bar}</td><td class='n'>{axis['effect']:.3f}</td><td class='n'>{axis['p_value']:.3f}</td>"
         f"<td>{escape(axis['worst_value'])}</td></tr>"
     )
 
