@@ -334,7 +334,7 @@ def test_a_silent_gr00t_server_does_not_hang():
 
 
 def test_a_share_that_chance_would_give_has_no_bar():
-    from retake.core.export.robustness.report import _axis_row
+    from retake.core.robustness.report import _axis_row
 
     axis = {"axis": "look", "values": 3, "explained": 0.9, "effect": 0.1, "confounded_with": [], "worst_value": "crisp"}
     chance = _axis_row({**axis, "p_value": 0.98, "weakness": False})

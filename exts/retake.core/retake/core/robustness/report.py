@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 
 from retake.core.array_types import UInt8
-from retake.core.export.robustness.analysis import SIGNIFICANCE
 from retake.core.files import write_bytes
+from retake.core.robustness.analysis import SIGNIFICANCE
 
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1c2024;--soft:#667;--line:#d9dce1;--paper:#fff;--bar:#4c7bd9;--warn:#d2553f;--good:#2f8f5b}
