@@ -25,9 +25,9 @@ from retake.core.export.physics import physics_arrays
 from retake.core.importers.lerobot import load_calibration
 from retake.core.lens import Lens, LensModel, lens_of
 from retake.core.oscar_episode import export_oscar, read_oscar_meta
+from retake.core.painter.dresser import Dresser
 from retake.core.skeleton import arms_of, camera_track, render_skeleton, stream_skeleton
 from retake.core.variants.base import source_frame
-from retake.core.variants.dresser import Dresser
 from retake.core.verdicts.geometry import fundamental, predicted, sampson
 from retake.core.verdicts.truth import read_truth
 
