@@ -40,7 +40,7 @@ def example() -> PanelState:
         robots=(Choice("/World/Panda", "Panda", True),),
         cameras=(
             Choice("/World/Camera", "Camera", True),
-            Choice("/World/Panda/panda_hand/wrist_camera", "wrist_camera"),
+            Choice("/World/Panda/panda_hand/wrist_camera", "wrist", True, size=(320, 240)),
         ),
         objects=(Choice("/World/Packet", "Packet", True),),
         task="pick up the packet and drop it into the tray",
@@ -105,8 +105,10 @@ def _row(
     canvas: Image.Image, pen: ImageDraw.ImageDraw, normal, small, widgets: tuple[Widget, ...], y: int, picture
 ) -> int:
     x, height = PAD + 10, 22
-    share = (WIDTH - 2 * PAD - 20) // max(len(widgets), 1)
+    fixed = sum(widget.width + 6 for widget in widgets if widget.width)
+    free = (WIDTH - 2 * PAD - 20 - fixed) // max(sum(not widget.width for widget in widgets), 1)
     for widget in widgets:
+        share = widget.width + 6 if widget.width else free
         colour = TONES[widget.tone] if widget.enabled else (120, 120, 120)
         if widget.kind == "button":
             fill = (

@@ -674,6 +674,23 @@ def collect(sources: Sources) -> dict[str, list[Fact]]:
             path, line = sources.find(tag, f"ui.{name}(")
             add(version, f"omni.ui.{name}", "function", "(*args, **kwargs)", f"{sim} {tag}", path, line, "usage")
         noted(old, f"omni.ui.{name}", "function", "(*args, **kwargs)", f"{sim} v5.1.0", path, line, "unverified")
+    helper = "omni.kit.menu.utils.MenuHelperExtensionFull"
+    panel_calls = (
+        (f"{helper}.menu_startup", "method",
+         "(create_window_fn, window_name, menu_desc, menu_group, window_attr_name=None, verbose=False)", "menu_startup("),
+        (f"{helper}.menu_shutdown", "method", "(index=-1)", "menu_shutdown("),
+        ("omni.kit.menu.utils.MenuHelperWindow", "function", "(*args, **kwargs)", "MenuHelperWindow)"),
+        ("omni.ui.Window.deferred_dock_in", "method", "(target_window, active_window=None)", "deferred_dock_in("),
+        ("omni.usd.UsdContext.get_selection", "method", "()", "get_context().get_selection()"),
+        ("omni.usd.Selection.get_selected_prim_paths", "method", "()", "get_selection().get_selected_prim_paths()"),
+        ("omni.kit.window.filepicker.FilePickerDialog", "function", "(title, **kwargs)", "FilePickerDialog("),
+        ("omni.kit.window.filepicker.FilePickerDialog.hide", "method", "()", "picker.hide()"),
+    )  # fmt: skip
+    for name, kind, signature, pattern in panel_calls:
+        for version, tag in new.items():
+            path, line = sources.find(tag, pattern)
+            add(version, name, kind, signature, f"{sim} {tag}", path, line, "usage")
+        noted(old, name, kind, signature, f"{sim} v5.1.0", path, 0, "unverified")
     version_path = "source/extensions/isaacsim.core.version/isaacsim/core/version/extension.py"
     python(new, "isaacsim", sim, version_path, "isaacsim.core.version", "get_version")
     noted(

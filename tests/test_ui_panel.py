@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fakes.kit import FakeKit
 from fakes.stage import make_stage, planned_motion, random_motion, session_is_clean
 from fakes.ui import FakeUi
 from isaac_support import products
-from pxr import Usd
+from pxr import Usd, UsdGeom
 
 from retake.core.episode import open_episode
 from retake.ui.state import Phase
@@ -28,7 +29,9 @@ def kit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[tuple[FakeK
     fake_ui = FakeUi()
     with FakeKit("6.x", random_motion(make_stage(cameras=2), 300), lag=2) as fake:
         fake_ui.install()
-        names = ("retake.ui.extension", "retake.ui.panel", "retake.ui.kit_ports", "retake.isaac.extension")
+        names = (
+            "retake.ui.extension", "retake.ui.panel", "retake.ui.kit_ports", "retake.ui.kit_scene", "retake.isaac.extension",
+        )  # fmt: skip
         for name in names:
             sys.modules.pop(name, None)
         yield fake, fake_ui
@@ -45,10 +48,10 @@ def test_the_panel_records_in_a_fake_isaac_sim(kit: tuple[FakeKit, FakeUi], monk
     module = importlib.import_module("retake.ui.extension")
     extension = module.RetakeUiExtension()
     extension.on_startup("retake.ui-0.1.0")
-    assert [item.name for item in fake_ui.menu] == ["Retake"]
-    fake_ui.menu[0].onclick_fn()
+    assert [item.name for item in fake_ui.menu] == ["Tools/Replicator/Retake"]
+    fake_ui.menu[0].toggle()
     window = fake_ui.windows[0]
-    window.frame.rebuild()
+    assert window.docked_in == ("Property", "do nothing")
     assert "Arm0" in texts(window)
     buttons = {b.args[0]: b for b in window.frame.all("Button")}
     assert buttons["Record"].kwargs["enabled"]
@@ -73,6 +76,7 @@ def test_the_panel_records_in_a_fake_isaac_sim(kit: tuple[FakeKit, FakeUi], monk
     assert session_is_clean(fake.motion.stage)
     extension.on_shutdown()
     assert fake_ui.menu == []
+    assert fake_ui.show == {}
     assert fake_ui.windows == []
     assert fake.notifications
 
@@ -81,9 +85,8 @@ def test_typing_and_ticking_reach_the_model(kit: tuple[FakeKit, FakeUi]) -> None
     _, fake_ui = kit
     extension = importlib.import_module("retake.ui.extension").RetakeUiExtension()
     extension.on_startup("x")
-    extension.show()
+    fake_ui.show["Retake"](True)
     window = fake_ui.windows[0]
-    window.frame.rebuild()
     field = window.frame.all("StringField")[0]
     field.model.value = "stack the cups"
     for call in field.model.changed:
@@ -106,8 +109,7 @@ def test_nothing_is_rebuilt_while_nothing_changes(kit: tuple[FakeKit, FakeUi]) -
     fake, fake_ui = kit
     extension = importlib.import_module("retake.ui.extension").RetakeUiExtension()
     extension.on_startup("x")
-    extension.show()
-    fake_ui.windows[0].frame.rebuild()
+    fake_ui.show["Retake"](True)
     fake.update(3)
     before = fake_ui.rebuilds
     fake.update(30)
@@ -142,9 +144,8 @@ def test_the_dataset_section_reaches_the_model(kit: tuple[FakeKit, FakeUi]) -> N
     _, fake_ui = kit
     extension = importlib.import_module("retake.ui.extension").RetakeUiExtension()
     extension.on_startup("x")
-    extension.show()
+    fake_ui.show["Retake"](True)
     window = fake_ui.windows[0]
-    window.frame.rebuild()
     box = next(b for b in window.frame.all("CheckBox") if "--only-commercial" in b.kwargs["tooltip"])
     box.model.value = True
     for call in box.model.changed:
@@ -209,7 +210,7 @@ def test_open_demo_and_record_are_all_it_takes(
     kit: tuple[FakeKit, FakeUi], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two clicks: the demo's robot follows the planned trajectory, is recorded, and its takes are begun."""
-    fake, _ = kit
+    fake, fake_ui = kit
     root = Path(__file__).resolve().parents[1]
 
     def opened(url: str) -> Any:
@@ -227,7 +228,7 @@ def test_open_demo_and_record_are_all_it_takes(
     )
     extension = module.RetakeUiExtension()
     extension.on_startup("x")
-    extension.show()
+    fake_ui.show["Retake"](True)
     model = extension._model
 
     async def clicks() -> None:
@@ -256,3 +257,248 @@ def test_open_demo_and_record_are_all_it_takes(
     assert fake.stopped
     model.act("cancel")
     extension.on_shutdown()
+
+
+class TestAsItsNeighbours:
+    """Menu, docking, layouts, dialogs and what they cost, as NVIDIA's recorders have them."""
+
+    def shown(self, fake_ui: FakeUi) -> Any:
+        extension = importlib.import_module("retake.ui.extension").RetakeUiExtension()
+        extension.on_startup("x")
+        fake_ui.show["Retake"](True)
+        return extension
+
+    def test_a_layout_shows_and_hides_it_and_what_was_typed_is_still_there(self, kit: tuple[FakeKit, FakeUi]) -> None:
+        _, fake_ui = kit
+        extension = self.shown(fake_ui)
+        extension._model.set("task", "fold the towel")
+        fake_ui.show["Retake"](False)
+        assert fake_ui.windows == []
+        fake_ui.show["Retake"](True)
+        assert fake_ui.windows[0].frame.all("StringField")[0].model.value == "fold the towel"
+        extension.on_shutdown()
+
+    def test_open_at_start_is_a_setting(self, kit: tuple[FakeKit, FakeUi]) -> None:
+        fake, fake_ui = kit
+        fake.settings["/exts/retake.ui/open"] = True
+        extension = importlib.import_module("retake.ui.extension").RetakeUiExtension()
+        extension.on_startup("x")
+        assert fake_ui.windows[0].visible
+        extension.on_shutdown()
+
+    def test_settings_are_what_the_fields_start_from(self, kit: tuple[FakeKit, FakeUi], tmp_path: Path) -> None:
+        fake, fake_ui = kit
+        given = {"fps": 30.0, "width": 320, "contacts": "off", "cameras": "/World/Camera1@64x48:rgb+depth"}
+        for name, value in {**given, "output": str(tmp_path / "night")}.items():
+            fake.settings[f"/exts/retake.isaac/{name}"] = value
+        extension = self.shown(fake_ui)
+        state = extension._model.state
+        assert (state.fps, state.width, state.contacts, state.folder) == (30.0, 320, "off", str(tmp_path / "night"))
+        assert [(c.key, c.size) for c in state.cameras if c.chosen] == [("/World/Camera1", (64, 48))]
+        extension.on_shutdown()
+
+    def test_a_wrong_setting_is_said_and_the_panel_opens(self, kit: tuple[FakeKit, FakeUi]) -> None:
+        fake, fake_ui = kit
+        fake.settings["/exts/retake.isaac/fps"] = "often"
+        extension = self.shown(fake_ui)
+        assert "/exts/retake.isaac/fps" in fake.notifications[0][0]
+        assert extension._model.state.fps == 15.0
+        extension.on_shutdown()
+
+    def test_a_changed_stage_is_seen_by_notice_and_nothing_is_traversed_for_an_unchanged_one(
+        self, kit: tuple[FakeKit, FakeUi], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fake, fake_ui = kit
+        scenes = importlib.import_module("retake.ui.kit_scene")
+        read: list[Any] = []
+        original = scenes.scene_content
+        monkeypatch.setattr(scenes, "scene_content", lambda stage: read.append(stage) or original(stage))
+        extension = self.shown(fake_ui)
+        assert len(read) == 1
+        stage, model = fake.motion.stage, extension._model
+
+        def second() -> None:
+            model._looked = -10.0
+            fake.update()
+
+        for _ in range(20):
+            second()
+        stage.GetPrimAtPath("/World/Packet").GetAttribute("xformOp:translate").Set((0.0, 0.0, 1.0))
+        second()
+        assert len(read) == 1, "a value that changes is no new prim"
+        UsdGeom.Camera.Define(stage, "/World/Late")
+        second()
+        assert len(read) == 2
+        assert "Late" in [c.name for c in model.state.cameras]
+        UsdGeom.Xform.Define(stage, "/World/Again")
+        fake_ui.show["Retake"](False)
+        for _ in range(5):
+            second()
+        assert len(read) == 2, "nothing is read for a hidden panel"
+        fake_ui.show["Retake"](True)
+        second()
+        assert len(read) == 3
+        extension.on_shutdown()
+        UsdGeom.Xform.Define(stage, "/World/After")
+        assert len(read) == 3
+
+    def test_a_hidden_panel_does_nothing_but_follow_a_recording(self, kit: tuple[FakeKit, FakeUi]) -> None:
+        fake, fake_ui = kit
+        extension = self.shown(fake_ui)
+        fake_ui.show["Retake"](False)
+        ticks: list[int] = []
+        model = extension._model
+        original = model.tick
+        model.tick = lambda: ticks.append(1) or original()
+        fake.update(10)
+        assert ticks == []
+        assert not extension._link.watched
+        model.act("record")
+        fake.play()
+        fake.update(10)
+        assert len(ticks) == 10
+        assert model.state.phase in (Phase.ARMED, Phase.RECORDING)
+        extension.on_shutdown()
+
+    def test_a_tab_behind_another_one_is_not_seen(self, kit: tuple[FakeKit, FakeUi]) -> None:
+        module = importlib.import_module("retake.ui.extension")
+        from types import SimpleNamespace
+
+        assert module.seen(SimpleNamespace(visible=True))
+        assert module.seen(SimpleNamespace(visible=True, docked=True, selected_in_dock=True))
+        assert not module.seen(SimpleNamespace(visible=True, docked=True, selected_in_dock=False))
+        assert module.seen(SimpleNamespace(visible=True, docked=False, selected_in_dock=False))
+        assert not module.seen(SimpleNamespace(visible=False))
+        assert not module.seen(None)
+
+    def test_a_half_edited_field_survives_a_rebuild(self, kit: tuple[FakeKit, FakeUi]) -> None:
+        fake, fake_ui = kit
+        extension = self.shown(fake_ui)
+        window, model = fake_ui.windows[0], extension._model
+        fake.update()
+        field = window.frame.all("StringField")[0]
+        field.model.type("fold the to")
+        model.set("seconds", 3)  # the same section changes
+        fake.update(3)
+        assert window.frame.all("StringField")[0] is field, "the field that is edited is not replaced"
+        panel = extension._panel
+        panel._frames["2  Record"].rebuild()  # Kit rebuilds it all the same
+        again = window.frame.all("StringField")[0]
+        assert again is not field
+        assert again.model.value == "fold the to"
+        again.model.type("fold the towel")
+        again.model.leave()
+        fake.update()
+        assert model.state.task == "fold the towel"
+        assert window.frame.all("StringField")[0].model.value == "fold the towel"
+        model.set("seconds", 4)
+        before = fake_ui.rebuilds
+        fake.update()
+        assert fake_ui.rebuilds == before + 1, "after the edit the section follows again"
+        extension.on_shutdown()
+
+    def test_sizes_and_channels_are_fields_of_each_camera(self, kit: tuple[FakeKit, FakeUi]) -> None:
+        fake, fake_ui = kit
+        extension = self.shown(fake_ui)
+        window, model = fake_ui.windows[0], extension._model
+        width = window.frame.all("FloatField")[0].model
+        width.type(320.0)
+        width.leave()
+        box = next(b for b in window.frame.all("CheckBox") if "no structure-locked" in b.kwargs["tooltip"])
+        box.model.value = False
+        for call in box.model.changed:
+            call(box.model)
+        camera = next(c for c in model.state.cameras if c.chosen)
+        assert camera.size == (320, 480)
+        assert camera.channels == ("rgb", "normals", "instances")
+        fake.update()
+        assert any("records no depth" in text for text in texts(window))
+        extension.on_shutdown()
+
+    def test_the_selection_is_added(self, kit: tuple[FakeKit, FakeUi]) -> None:
+        fake, fake_ui = kit
+        extension = self.shown(fake_ui)
+        fake.selected = ["/World/Camera1"]
+        next(b for b in fake_ui.windows[0].frame.all("Button") if b.args[0] == "Add selected").clicked()
+        assert {c.key for c in extension._model.state.cameras if c.chosen} == {"/World/Camera0", "/World/Camera1"}
+        extension.on_shutdown()
+
+    def test_the_folder_is_picked_in_kit_s_own_dialog(self, kit: tuple[FakeKit, FakeUi], tmp_path: Path) -> None:
+        _, fake_ui = kit
+        extension = self.shown(fake_ui)
+        next(b for b in fake_ui.windows[0].frame.all("Button") if b.args[0] == "…").clicked()
+        (dialog,) = fake_ui.dialogs
+        assert dialog.kwargs["current_directory"] == str(Path(extension._model.state.folder).parent)
+        dialog.kwargs["click_apply_handler"]("tonight", str(tmp_path))
+        assert dialog.hidden
+        assert extension._model.state.folder == str(tmp_path / "tonight")
+        extension.on_shutdown()
+
+    def test_pause_and_resume_go_on_with_one_episode(self, kit: tuple[FakeKit, FakeUi]) -> None:
+        import time
+
+        fake, fake_ui = kit
+        extension = self.shown(fake_ui)
+        model = extension._model
+        model.act("record")
+        fake.play()
+        fake.update(30)
+        model.act("pause")
+        fake.update(5)
+        assert model.state.phase is Phase.PAUSED
+        assert not fake.playing
+        model.act("resume")
+        fake.update(30)
+        assert model.state.phase is Phase.RECORDING, model.state.notices
+        model.act("stop")
+        deadline = time.monotonic() + 20
+        while model.state.phase is not Phase.RECORDED and time.monotonic() < deadline:
+            fake.update()
+            time.sleep(0.01)
+        episode = open_episode(Path(model.state.folder) / "episode")
+        assert len(episode) > 10
+        assert np.allclose(np.diff(episode.time_s), 1 / 15), "a pause is no gap in simulated time"
+        extension.on_shutdown()
+
+
+class TestPicture:
+    """A live picture costs the main thread 2 ms at most."""
+
+    def panel(self, fake_ui: FakeUi, per_byte_s: float) -> tuple[Any, Any]:
+        from types import SimpleNamespace
+
+        module = importlib.import_module("retake.ui.panel")
+        fake_ui.picture_s = per_byte_s
+        picture = SimpleNamespace(newest=None)
+        panel = module.Panel(None, picture, now=lambda: fake_ui.spent)
+        panel._provider = sys.modules["omni.ui"].ByteImageProvider()
+        return panel, picture
+
+    def show(self, panel: Any, picture: Any, index: int) -> None:
+        from types import SimpleNamespace
+
+        rgba = np.full((360, 480, 4), (1, 2, 3, 255), np.uint8)
+        picture.newest = SimpleNamespace(index=index, rgba=rgba)
+        panel._show_picture()
+
+    def test_a_buffer_is_handed_over_as_it_is(self, kit: tuple[FakeKit, FakeUi]) -> None:
+        _, fake_ui = kit
+        panel, picture = self.panel(fake_ui, 0.0)
+        self.show(panel, picture, 0)
+        assert fake_ui.providers[-1].bytes == (480, [1, 2, 3, 255])
+
+    @pytest.mark.parametrize(("buffers", "per_byte_s"), [(True, 20e-9), (False, 20e-9), (True, 100e-9)])
+    def test_what_costs_more_is_shown_smaller(
+        self, kit: tuple[FakeKit, FakeUi], buffers: bool, per_byte_s: float
+    ) -> None:
+        _, fake_ui = kit
+        fake_ui.takes_buffers = buffers
+        panel, picture = self.panel(fake_ui, per_byte_s)
+        spent = []
+        for index in range(6):
+            before = fake_ui.spent
+            self.show(panel, picture, index)
+            spent.append(fake_ui.spent - before)
+        assert spent[-1] <= 2e-3
+        assert fake_ui.providers[-1].bytes is not None
+        assert (spent[0] <= 2e-3) == (not buffers), "a list of ints starts small"

@@ -48,9 +48,16 @@ class World:
         self.calls: list[str] = []
         self.refuse: Exception | None = None
         self.newest: Any = None
+        self.paused = False
+        self.chosen_prims: tuple[str, ...] = ()
+        self.looked: list[bool] = []
 
-    def look(self) -> SceneContent:
+    def look(self, again: bool = False) -> SceneContent:
+        self.looked.append(again)
         return self.content
+
+    def selected(self) -> tuple[str, ...]:
+        return self.chosen_prims
 
     def open_demo(self) -> None:
         self.calls.append("demo")
@@ -65,6 +72,18 @@ class World:
             @property
             def status(self) -> CaptureStatus:
                 return world.status
+
+            @property
+            def paused(self) -> bool:
+                return world.paused
+
+            def pause(self) -> None:
+                if world.refuse is not None:
+                    raise world.refuse
+                world.paused = True
+
+            def resume(self) -> None:
+                world.paused = False
 
             def stop(self, reason: str) -> None:
                 world.stopped.append(reason)
@@ -101,6 +120,10 @@ class World:
     def open_path(self, path: Path) -> None:
         self.opened.append(path)
 
+    def pick_folder(self, start: Path, picked: Any) -> None:
+        self.opened.append(start)
+        picked("/data/tonight")
+
     def row(self) -> WorkerRow:
         return self.worker_row
 
@@ -116,10 +139,15 @@ class World:
         self.calls.append("free")
 
 
-def model(tmp_path: Path, world: World | None = None) -> tuple[ViewModel, World, list[Any]]:
+def model(
+    tmp_path: Path, world: World | None = None, settings: CaptureRequest | None = None
+) -> tuple[ViewModel, World, list[Any]]:
     world, told = world or World(), []
     worlds = (Choice("bun_warehouse", "bun warehouse", True), Choice("x", "x"))
-    return ViewModel(world, world, world, picture=world, notify=told.append, runs=tmp_path, worlds=worlds), world, told
+    vm = ViewModel(
+        world, world, world, picture=world, notify=told.append, runs=tmp_path, worlds=worlds, settings=settings
+    )
+    return vm, world, told
 
 
 def recorded(tmp_path: Path) -> tuple[ViewModel, World, list[Any]]:
@@ -458,3 +486,167 @@ def test_prompts_become_worlds_and_a_backend_that_reads_them(tmp_path: Path) -> 
     config = load_config(None, world.generated[0][2])
     assert config.variants.prompts == ("A bakery, dawn: 'warm' light", "a snowed-in yard")
     assert config.variants.backend == "z-image"
+
+
+class TestSettings:
+    """The panel starts from the settings, and what has no field reaches the recording all the same."""
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("task", "fold the towel"), ("fps", 30.0), ("width", 320), ("height", 240), ("channels", ("rgb", "depth")),
+            ("frames", 45), ("mode", "stepped"), ("rt_subframes", 4), ("contacts", "off"), ("antialiasing", "dlaa"),
+            ("undistort", True), ("queue_frames", 3), ("when_full", "refuse"), ("seed", 9),
+            ("cameras", ("/World/Wrist@64x48:rgb+depth",)), ("robots", ("/World/Panda",)),
+            ("objects", ("/World/Packet",)),
+        ],
+    )  # fmt: skip
+    def test_a_setting_reaches_the_recording(self, name: str, value: Any, tmp_path: Path) -> None:
+        vm, world, _ = model(tmp_path, settings=CaptureRequest(**{name: value}))
+        vm.act("record")
+        assert getattr(world.requests[0], name) == value
+        untouched, other, _ = model(tmp_path)
+        untouched.act("record")
+        assert name in ("robots", "objects") or getattr(other.requests[0], name) != value
+
+    def test_the_output_setting_is_the_run_folder_and_a_prim_that_is_not_there_changes_nothing(
+        self, tmp_path: Path
+    ) -> None:
+        given = CaptureRequest(output=str(tmp_path / "night"), cameras=("/Elsewhere/Camera",), robots=("/No",))
+        vm, world, _ = model(tmp_path, settings=given)
+        vm.act("record")
+        assert world.requests[0].output == str(tmp_path / "night/episode")
+        assert world.requests[0].cameras == ("/World/Camera",)
+        assert world.requests[0].robots == ("/World/Panda",)
+
+    def test_fields_change_what_the_settings_said(self, tmp_path: Path) -> None:
+        vm, world, _ = model(tmp_path, settings=CaptureRequest(width=320, contacts="off"))
+        vm.set("width", 800.0)
+        vm.set("contacts", "on")
+        vm.set("antialiasing", "dlss-quality")
+        vm.act("record")
+        asked = world.requests[0]
+        assert (asked.width, asked.contacts, asked.antialiasing) == (800, "on", "dlss-quality")
+
+
+class TestCameras:
+    """Size and channels of each."""
+
+    def test_each_camera_has_its_own_and_the_rest_the_recording_s(self, tmp_path: Path) -> None:
+        vm, world, _ = model(tmp_path)
+        vm.choose("cameras", "/World/Wrist")
+        vm.set_camera("/World/Wrist", "width", 320.0)
+        vm.set_camera("/World/Wrist", "height", 240.0)
+        vm.set_camera("/World/Wrist", "instances", False)
+        vm.act("record")
+        assert world.requests[0].cameras == ("/World/Camera", "/World/Wrist@320x240:rgb+depth+normals")
+        first, second = world.requests[0].camera_choices()
+        assert (first.size, second.size) == ((640, 480), (320, 240))
+        with pytest.raises(AttributeError):
+            vm.set_camera("/World/Wrist", "colour", 1)
+
+    def test_what_a_missing_channel_costs_is_on_the_panel(self, tmp_path: Path) -> None:
+        vm, _, _ = model(tmp_path)
+        vm.set_camera("/World/Camera", "instances", False)
+        texts = [w.label for s in build_layout(vm.state) for row in s.rows for w in row.widgets if w.tone == "warning"]
+        assert any("records no instances" in text and "verdicts" in text for text in texts)
+        vm.set_camera("/World/Camera", "instances", True)
+        assert vm.state.cameras[0].channels == ("rgb", "depth", "normals", "instances")
+
+    def test_a_changed_stage_keeps_them(self, tmp_path: Path) -> None:
+        vm, world, _ = model(tmp_path)
+        vm.set_camera("/World/Camera", "width", 99)
+        world.content = replace(FULL, objects=())
+        vm.act("refresh")
+        assert vm.state.cameras[0].size == (99, 480)
+        assert world.looked[-1] is True
+
+
+class TestSelected:
+    """Add selected."""
+
+    @pytest.mark.parametrize(
+        ("selected", "chosen"),
+        [
+            (("/World/Wrist",), {"/World/Wrist"}),
+            (("/World/Packet/mesh",), {"/World/Packet"}),
+            (("/World/Panda/hand", "/World/Wrist"), {"/World/Panda", "/World/Wrist"}),
+        ],
+    )
+    def test_what_is_selected_is_recorded(self, selected: tuple[str, ...], chosen: set[str], tmp_path: Path) -> None:
+        vm, world, told = model(tmp_path)
+        for kind in ("robots", "cameras", "objects"):
+            for choice in getattr(vm.state, kind):
+                vm.choose(kind, choice.key, False)
+        world.chosen_prims = selected
+        vm.act("add_selected")
+        assert {c.key for k in ("robots", "cameras", "objects") for c in getattr(vm.state, k) if c.chosen} == chosen
+        assert told == []
+
+    def test_a_camera_on_a_robot_is_the_camera(self, tmp_path: Path) -> None:
+        world = World()
+        world.content = SceneContent((Choice("/R", "R"),), (Choice("/R/hand/cam", "cam"),))
+        vm, _, _ = model(tmp_path, world)
+        world.chosen_prims = ("/R/hand/cam",)
+        vm.act("add_selected")
+        assert [c.chosen for c in (*vm.state.robots, *vm.state.cameras)] == [False, True]
+
+    def test_nothing_usable_says_what_to_select(self, tmp_path: Path) -> None:
+        vm, world, told = model(tmp_path)
+        world.chosen_prims = ("/World/Light",)
+        vm.act("add_selected")
+        assert "/World/Light" in told[0].text
+        assert "select a robot, a camera or a rigid object" in told[0].text
+
+
+class TestPause:
+    """A pause by the panel or by anybody else, and going on."""
+
+    def test_the_same_episode_goes_on(self, tmp_path: Path) -> None:
+        vm, world, _ = model(tmp_path)
+        vm.act("record")
+        world.status = CaptureStatus(Capture.RECORDING, written=5)
+        vm.tick()
+        vm.act("pause")
+        vm.tick()
+        assert vm.state.phase is Phase.PAUSED
+        assert "Resume" in [
+            w.label for s in build_layout(vm.state) for r in s.rows for w in r.widgets if w.kind == "button"
+        ]
+        vm.act("resume")
+        vm.tick()
+        assert vm.state.phase is Phase.RECORDING
+        assert len(world.requests) == 1
+        world.paused = True  # the user pressed Kit's own Pause
+        vm.tick()
+        assert vm.state.phase is Phase.PAUSED
+        vm.act("stop")
+        assert world.stopped == ["stopped in the panel"]
+
+    def test_a_recording_that_cannot_pause_says_why(self, tmp_path: Path) -> None:
+        vm, world, told = model(tmp_path)
+        vm.act("record")
+        world.status = CaptureStatus(Capture.RECORDING)
+        vm.tick()
+        world.refuse = InputError("a stepped recording drives the timeline itself")
+        vm.act("pause")
+        assert "stepped" in told[0].text
+
+
+def test_a_folder_is_picked_in_a_dialog(tmp_path: Path) -> None:
+    vm, world, _ = model(tmp_path)
+    vm.act("pick_folder")
+    assert world.opened == [tmp_path]
+    assert vm.state.folder == "/data/tonight"
+
+
+def test_an_unchanged_stage_costs_a_comparison(tmp_path: Path) -> None:
+    """tick() takes over nothing, and changes no record, while the scene hands out what it handed out before."""
+    vm, world, _ = model(tmp_path)
+    before = vm.state
+    for second in range(5):
+        vm._looked = -10.0 - second
+        vm.tick()
+    assert vm.state is before
+    assert world.looked.count(True) == 1
+    assert not vm.busy

@@ -137,6 +137,8 @@ class FakeKit:
         self.notifications: list[tuple[str, Any]] = []
         self.extensions: list[str] = []
         self.deleted: set[str] = set()
+        self.selected: list[str] = []
+        """Prim paths that the user selected on the stage."""
         self.events: list[tuple[str, Any]] = []
         """What a script asked of Replicator's randomisers, in order."""
         self.loops: list[asyncio.AbstractEventLoop] = []

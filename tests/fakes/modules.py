@@ -270,6 +270,7 @@ def build_modules(kit: FakeKit) -> dict[str, Any]:
         kit.show(opened, url)
         return True
 
+    selection = strict("omni.usd.Selection", SimpleNamespace(get_selected_prim_paths=lambda: list(kit.selected)))
     context = strict(
         "omni.usd.UsdContext",
         SimpleNamespace(
@@ -278,6 +279,7 @@ def build_modules(kit: FakeKit) -> dict[str, Any]:
             get_stage_url=lambda: kit.stage_url,
             get_stage_loading_status=lambda: ("", 0, kit.loading),
             can_open_stage=lambda: True,
+            get_selection=lambda: selection,
         ),
     )
     module("omni.usd", SimpleNamespace(get_context=lambda name="": context))

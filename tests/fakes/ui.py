@@ -16,6 +16,8 @@ class Model:
     def __init__(self) -> None:
         self.value: Any = None
         self.changed: list[Any] = []
+        self.begun: list[Any] = []
+        self.typing: list[Any] = []
 
     def set_value(self, value: Any) -> None:
         """Store."""
@@ -38,8 +40,25 @@ class Model:
         return SimpleNamespace(as_int=self.value)
 
     def add_value_changed_fn(self, call: Any) -> None:
+        """Remember; a field has an end of its edit as well."""
+        (self.typing if self.begun else self.changed).append(call)
+
+    def add_begin_edit_fn(self, call: Any) -> None:
         """Remember."""
-        self.changed.append(call)
+        self.begun.append(call)
+
+    def type(self, value: Any) -> None:
+        """Type into a field, without leaving it."""
+        for call in self.begun:
+            call(self)
+        self.value = value
+        for call in self.typing:
+            call(self)
+
+    def leave(self) -> None:
+        """End the edit."""
+        for call in self.changed:
+            call(self)
 
     def add_end_edit_fn(self, call: Any) -> None:
         """Remember."""
@@ -61,8 +80,11 @@ class Node:
             self.model.value = args[0]
         self.clicked: Any = None
         self.build: Any = None
-        self.bytes: tuple[int, list[int]] | None = None
-        self.visible = True
+        self.bytes: tuple[int, Any] | None = None
+        self._visible = True
+        self.docked_in: tuple[str, Any] | None = None
+        self.visibility: Any = None
+        self.destroyed = False
         if ui.stack:
             ui.stack[-1].children.append(self)
         if kind == "Window":
@@ -102,14 +124,38 @@ class Node:
         """Remember."""
         self.clicked = call
 
-    def set_bytes_data(self, data: list[int], size: list[int]) -> None:
-        """A picture as a flat list of ints."""
-        assert isinstance(data, list)
+    @property
+    def visible(self) -> bool:
+        """Of a window."""
+        return self._visible
+
+    @visible.setter
+    def visible(self, value: bool) -> None:
+        before, self._visible = self._visible, value
+        if value != before and self.visibility is not None:
+            self.visibility(value)
+        if value:
+            getattr(self, "frame", self).realise()
+
+    def set_visibility_changed_listener(self, call: Any) -> None:
+        """MenuHelperWindow's: who is told."""
+        self.visibility = call
+
+    def deferred_dock_in(self, target: str, policy: Any) -> None:
+        """Where a window belongs."""
+        self.docked_in = (target, policy)
+
+    def set_bytes_data(self, data: Any, size: list[int]) -> None:
+        """A picture: a flat list of ints in every omni.ui, a buffer where it takes one."""
+        if not isinstance(data, list) and not self.ui.takes_buffers:
+            raise TypeError("set_bytes_data(): incompatible function arguments")
         assert len(data) == size[0] * size[1] * 4
-        self.bytes = (size[0], data[:4])
+        self.ui.spent += self.ui.picture_s * len(data)
+        self.bytes = (size[0], list(data[:4]))
 
     def destroy(self) -> None:
         """Gone."""
+        self.destroyed = True
         self.ui.windows.remove(self)
 
     def all(self, kind: str) -> list[Node]:
@@ -130,6 +176,12 @@ class FakeUi:
         self.menu: list[Any] = []
         self.rebuilds = 0
         self.providers: list[Node] = []
+        self.takes_buffers = True
+        self.spent, self.picture_s = 0.0, 0.0
+        """Main-thread time of pictures so far, and per byte, s."""
+        self.dialogs: list[Any] = []
+        self.show: dict[str, Any] = {}
+        """Window name -> what shows it (layouts and the menu call it)."""
 
     def install(self) -> None:
         """Into sys.modules (beside a FakeKit, which removes them again)."""
@@ -146,13 +198,86 @@ class FakeUi:
                     return node
 
                 setattr(ui, kind, make)
+        ui.DockPolicy = SimpleNamespace(DO_NOTHING="do nothing")
+        ui.Workspace = SimpleNamespace(
+            set_show_window_fn=self._set_show, show_window=lambda name, on=True: self.show[name](on)
+        )
         menu = SimpleNamespace(
-            MenuItemDescription=lambda **kwargs: SimpleNamespace(**kwargs),
-            add_menu_items=lambda items, name: self.menu.extend(items),
-            remove_menu_items=lambda items, name: [self.menu.remove(item) for item in items],
+            MenuHelperExtensionFull=menu_helper(self),
+            MenuHelperWindow=lambda title, **kwargs: Node(self, "Window", (title,), kwargs),
         )
         sys.modules["omni.ui"] = ui  # type: ignore[assignment]
         sys.modules["omni.ext"] = SimpleNamespace(IExt=type("IExt", (), {}))  # type: ignore[assignment]
         sys.modules["omni.kit.menu.utils"] = menu  # type: ignore[assignment]
+        fake = self
+
+        class FilePickerDialog:
+            """Kit's file dialog: what it was asked for, and buttons for a test to press."""
+
+            def __init__(self, title: str, **kwargs: Any) -> None:
+                self.title, self.kwargs, self.hidden = title, kwargs, False
+                fake.dialogs.append(self)
+
+            def hide(self) -> None:
+                """Gone."""
+                self.hidden = True
+
+        sys.modules["omni.kit.window.filepicker"] = SimpleNamespace(FilePickerDialog=FilePickerDialog)  # type: ignore[assignment]
         if "omni" in sys.modules:
             sys.modules["omni"].__dict__.update(ui=ui, ext=sys.modules["omni.ext"])
+
+    def _set_show(self, name: str, call: Any) -> None:
+        if call is None:
+            del self.show[name]
+        else:
+            self.show[name] = call
+
+
+def menu_helper(fake: FakeUi) -> type:
+    """Kit's MenuHelperExtensionFull as far as it can be seen from outside (omni.kit.menu.utils, extension_window_helper.py):
+    a menu entry that toggles, a show function for layouts, a new window at each showing, destruction of the hidden one."""
+
+    class MenuHelperExtensionFull:
+        """Mixed into an extension."""
+
+        def menu_startup(
+            self, create_window_fn: Any, window_name: str, menu_desc: str, menu_group: str, window_attr_name: Any = None,
+            verbose: bool = False,
+        ) -> int:  # fmt: skip
+            """Register menu entry and show function."""
+            self._helper = (create_window_fn, window_name)
+            self._helper_window: Any = None
+            self._helper_entry = SimpleNamespace(name=f"{menu_group}/{menu_desc}", toggle=self._toggle)
+            fake.menu.append(self._helper_entry)
+            sys.modules["omni.ui"].Workspace.set_show_window_fn(window_name, self.show_window)
+            return 0
+
+        def _toggle(self) -> None:
+            self.show_window(self._helper_window is None or not self._helper_window.visible)
+
+        def show_window(self, value: bool) -> None:
+            """Show or hide; each showing makes a window."""
+            if value:
+                window = self._helper[0]()
+                window._visible = False
+                window.set_visibility_changed_listener(self._changed)
+                self._helper_window = window
+                window.visible = True
+            elif self._helper_window is not None:
+                self._helper_window.visible = False
+
+        def _changed(self, visible: bool) -> None:
+            if not visible:
+                self._helper_window.destroy()
+                self._helper_window = None
+
+        def menu_shutdown(self) -> bool:
+            """Take it all back."""
+            fake.menu.remove(self._helper_entry)
+            sys.modules["omni.ui"].Workspace.set_show_window_fn(self._helper[1], None)
+            if self._helper_window is not None:
+                self._helper_window.destroy()
+                self._helper_window = None
+            return True
+
+    return MenuHelperExtensionFull

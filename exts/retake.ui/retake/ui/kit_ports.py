@@ -4,112 +4,67 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import logging
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from retake.core.config import RunConfig
-from retake.core.errors import RetakeError, WorkerError
+from retake.core.errors import InputError, RetakeError, WorkerError
 from retake.core.run_reader import RunReader
 from retake.core.run_store import create_run
 from retake.core.worker_client import WorkerClient
 from retake.isaac import autorun, kit, options, processes
 from retake.isaac.live_capture import LiveCapture
 from retake.isaac.preview import Preview
-from retake.isaac.request import CaptureRequest
+from retake.isaac.request import CaptureRequest, CaptureStatus
 from retake.isaac.stepped import drive_stepped
-from retake.ui.ports import SceneContent
-from retake.ui.state import Choice, ExportRow, TakeRow, WorkerRow
-from retake.usd.articulation import read_articulations
-from retake.usd.bodies import read_objects
-from retake.usd.camera import camera_prims, read_camera
+from retake.ui.kit_scene import demo_script, is_demo, quietly
+from retake.ui.state import ExportRow, TakeRow, WorkerRow
 
-log = logging.getLogger(__name__)
-DEMO_SCRIPT = processes.repository() / "exts/retake.isaac/examples/pick_place.py"
 DEMO_TIMEOUT_S = 1800.0
 
 
-class StageScene:
-    """The stage that is open in Kit."""
+class KitRecording:
+    """A recording in this Kit, and the timeline it follows."""
 
-    def __init__(self) -> None:
-        self._known: tuple[Any, SceneContent] = (None, SceneContent())
-        self._demo: Any = None
+    def __init__(self, capture: LiveCapture) -> None:
+        self._capture = capture
 
-    def look(self) -> SceneContent:
-        """Read it again only when the stage or its number of prims changed: Traverse costs milliseconds."""
-        stage = kit.require("omni.usd").get_context().get_stage()
-        if stage is None:
-            return SceneContent(problem="No stage is open.")
-        mark = (stage.GetRootLayer().identifier, sum(1 for _ in stage.Traverse()))
-        if mark != self._known[0]:
-            self._known = (mark, scene_content(stage))
-        return self._known[1]
+    @property
+    def status(self) -> CaptureStatus:
+        """Where it stands."""
+        return self._capture.status
 
-    def open_demo(self) -> None:
-        """Open the pick-and-place stage, with the objects where the planned motion expects them."""
-        self._demo = asyncio.ensure_future(_quietly(demo_script().open_demo()))
+    @property
+    def paused(self) -> bool:
+        """Whether the timeline stands still. A stepped recording stops it for every frame: that is no pause."""
+        return not self._capture.stepped and not _timeline().is_playing()
 
+    def pause(self) -> None:
+        """Press Pause. Raises InputError for a stepped recording."""
+        if self._capture.stepped:
+            raise InputError("a stepped recording drives the timeline itself and cannot be paused; stop it instead")
+        timeline = _timeline()
+        timeline.pause()
+        timeline.commit()
 
-def demo_script() -> Any:
-    """The pick-and-place example as a module: its stage, trajectory and task are the demo's."""
-    spec = importlib.util.spec_from_file_location("retake_demo", DEMO_SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    def resume(self) -> None:
+        """Press Play."""
+        timeline = _timeline()
+        timeline.play()
+        timeline.commit()
 
-
-def is_demo(stage: Any) -> bool:
-    """Whether the open stage is the demo's, whose robot moves by the planned trajectory."""
-    path = stage.GetRootLayer().realPath
-    return bool(path) and Path(path) == demo_script().STAGE
+    def stop(self, reason: str) -> None:
+        """End it."""
+        self._capture.stop(reason)
 
 
-async def _quietly(work: Any) -> None:
-    """Await something whose failure the panel learns otherwise (a recording's status, a stage that stays closed)."""
-    try:
-        await work
-    except (RetakeError, OSError) as error:
-        log.warning("Retake: %s", error)
-
-
-def scene_content(stage: Any) -> SceneContent:
-    """What of a stage can be recorded; every robot and object chosen, and the first camera that stands still."""
-    try:
-        robots = read_articulations(stage)
-    except RetakeError as error:
-        return SceneContent(problem=str(error))
-    try:
-        prims = camera_prims(stage)
-    except RetakeError as error:
-        return SceneContent(problem=str(error))
-    cameras, fixed = [], -1
-    for index, prim in enumerate(prims):
-        try:
-            camera = read_camera(prim, (640, 480))
-            cameras.append(Choice(str(prim.GetPath()), prim.GetName()))
-            fixed = index if fixed < 0 and camera.body_path is None else fixed
-        except RetakeError as error:
-            cameras.append(Choice(str(prim.GetPath()), prim.GetName(), False, str(error)))
-    # A camera that stands still sees the task; one on the robot is chosen where there is no other.
-    first = fixed if fixed >= 0 else next((i for i, c in enumerate(cameras) if not c.detail), -1)
-    cameras = [replace(c, chosen=i == first) for i, c in enumerate(cameras)]
-    try:
-        objects = tuple(Choice(o.spec.prim_path, o.spec.name, True, o.spec.label) for o in read_objects(stage, robots))
-    except RetakeError as error:
-        return SceneContent(problem=str(error))
-    chosen = tuple(Choice(r.spec.prim_path, r.spec.name, True, f"{len(r.spec.dof_names)} joints") for r in robots)
-    demo = is_demo(stage)
-    return SceneContent(chosen, tuple(cameras), objects, demo=demo, task=demo_script().TASK if demo else "")
+def _timeline() -> Any:
+    return kit.require("omni.timeline").get_timeline_interface()
 
 
 class KitStarter:
@@ -118,8 +73,9 @@ class KitStarter:
     def __init__(self, preview: Preview) -> None:
         self._preview = preview
         self._driver: Any = None
+        self._dialog: Any = None
 
-    def record(self, request: CaptureRequest) -> LiveCapture:
+    def record(self, request: CaptureRequest) -> KitRecording:
         """A live recording, or a stepped one where live cannot be exact. The demo's robot is driven and plays at once."""
         create_run(Path(request.output).parent, RunConfig().to_json())
         capture = LiveCapture(request, on_frame=lambda index, frame: self._show(capture, index, frame))
@@ -127,10 +83,10 @@ class KitStarter:
         if is_demo(kit.require("omni.usd").get_context().get_stage()):
             motion = autorun.Trajectory.load(demo_script().TRAJECTORY, capture)
             capture.limit(request.frames or motion.frames(request.fps))
-            self._driver = asyncio.ensure_future(_quietly(autorun.record(capture, motion, DEMO_TIMEOUT_S)))
+            self._driver = asyncio.ensure_future(quietly(autorun.record(capture, motion, DEMO_TIMEOUT_S)))
         elif capture.stepped:
-            self._driver = asyncio.ensure_future(_quietly(drive_stepped(capture)))
-        return capture
+            self._driver = asyncio.ensure_future(quietly(drive_stepped(capture)))
+        return KitRecording(capture)
 
     def _show(self, capture: LiveCapture, index: int, frame: Any) -> None:
         self._preview.header = capture.header
@@ -139,7 +95,10 @@ class KitStarter:
     def generate(self, run: Path, camera: str, settings: Sequence[str]) -> ArrowGeneration:
         """`retake run` on the run folder."""
         python = processes.find_python(str(options.read("python", "")))
-        return ArrowGeneration(processes.Process(processes.arrow_command(python, run, [f"camera={camera}", *settings])))
+        command = processes.arrow_command(python, run, [f"camera={camera}", *settings])
+        if config := str(options.read("config", "")):
+            command += ["--config", str(options.locate(config))]
+        return ArrowGeneration(processes.Process(command))
 
     def export(self, run: Path, out: Path, wanted: ExportRow) -> ArrowGeneration:
         """`retake export` of the run folder."""
@@ -155,6 +114,23 @@ class KitStarter:
         begun = [row.name for row in rows]
         waiting = [v.id for v in reader.variants() if not any(name.startswith(v.id) for name in begun)]
         return (*sorted(rows, key=lambda row: row.name), *(TakeRow(name, "waiting") for name in waiting))
+
+    def pick_folder(self, start: Path, picked: Callable[[str], None]) -> None:
+        """Kit's own file dialog, for folders. Raises MissingDependencyError where this application has none."""
+        dialogs = kit.require("omni.kit.window.filepicker")
+
+        def choose(name: str, folder: str) -> None:
+            self._dialog.hide()
+            picked(str(Path(folder, name)) if name else folder)
+
+        self._dialog = dialogs.FilePickerDialog(
+            "Run folder",
+            allow_multi_selection=False,
+            apply_button_label="Select",
+            click_apply_handler=choose,
+            click_cancel_handler=lambda name, folder: self._dialog.hide(),
+            current_directory=str(start),
+        )
 
     def open_path(self, path: Path) -> None:
         """With the desktop's own program."""
@@ -205,6 +181,8 @@ class WorkerLink:
 
     def __init__(self, runs: Path, period_s: float = 2.0) -> None:
         self._runs, self._period_s = runs, period_s
+        self.watched = True
+        """Whether anybody looks; a worker is not asked for nobody."""
         self._row = WorkerRow()
         self._process: processes.Process | None = None
         self._ended = threading.Event()
@@ -249,6 +227,8 @@ class WorkerLink:
 
     def _watch(self) -> None:
         while not self._ended.wait(self._period_s):
+            if not self.watched:
+                continue
             try:
                 status = WorkerClient.discover(timeout_s=2.0).status()
             except WorkerError:

@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from retake.core.episode import CHANNELS
+from retake.isaac.camera_text import WITHOUT, what_is_lost
+from retake.isaac.request import CHOICES
+from retake.isaac.stage_reader import CameraChoice
+from retake.ui.choices import channels_of, size_of
 from retake.ui.state import FORMATS, Choice, Level, PanelState, Phase, TakeRow, prompts_of
 
 SHOWN = 12
@@ -15,7 +20,7 @@ Kind = Literal["text", "field", "number", "combo", "check", "button", "progress"
 
 @dataclass(frozen=True)
 class Widget:
-    """One widget. `action`: ("act", name), ("set", field) or ("choose", kind, key)."""
+    """One widget. `action`: ("act", name), ("set", field), ("choose", kind, key) or ("camera", key, field)."""
 
     kind: Kind
     label: str
@@ -27,6 +32,8 @@ class Widget:
     """Of a combo."""
     tone: str = "plain"
     """plain, good, warning, error, primary."""
+    width: int = 0
+    """px; 0 = its share of the row."""
 
 
 @dataclass(frozen=True)
@@ -67,20 +74,49 @@ def _scene(state: PanelState) -> Section:
         Row(
             (
                 _button(state, "refresh", "Look again", "Read robots, cameras and objects of the open stage"),
+                _button(state, "add_selected", "Add selected", "Choose the prims that are selected on the stage"),
                 _button(
                     state, "open_demo", "Open demo", "A Panda, a packet and a tray: record and generate with two clicks"
                 ),
             )
         ),
         *_choices("robots", "Robots", state.robots, "No articulation on this stage"),
-        *_choices("cameras", "Cameras", state.cameras, "No camera on this stage"),
+        *_camera_rows(state),
         *_choices("objects", "Objects", state.objects, "No rigid object"),
     ]
     return Section("1  Scene", tuple(rows))
 
 
+def _camera_rows(state: PanelState) -> list[Row]:
+    """Per camera whether it is recorded, and of what is: size and channels; then what is lost without a channel."""
+    idle = state.can("pick_folder")
+    rows = []
+    for camera in state.cameras:
+        help = f"{camera.key} {camera.detail}".strip()
+        widgets = [Widget("check", camera.name, camera.chosen, ("choose", "cameras", camera.key), help=help)]
+        if camera.chosen:
+            (width, height), channels = size_of(state, camera), channels_of(state, camera)
+            widgets += [
+                Widget("number", "W", width, ("camera", camera.key, "width"), idle, "Width, px"),
+                Widget("number", "H", height, ("camera", camera.key, "height"), idle, "Height, px"),
+                *(
+                    Widget("check", c, c in channels, ("camera", camera.key, c), idle, f"Without: no {WITHOUT[c]}")
+                    for c in CHANNELS[1:]
+                ),
+            ]
+        rows.append(Row(tuple(widgets)))
+    chosen = [c for c in state.cameras if c.chosen]
+    lost = what_is_lost([CameraChoice(c.name, size_of(state, c), channels=channels_of(state, c)) for c in chosen])  # type: ignore[arg-type]
+    none = [] if state.cameras else ["No camera on this stage"]
+    return [
+        Row((Widget("text", "Cameras"),)),
+        *rows,
+        *(Row((Widget("text", text, tone="warning"),)) for text in [*none, *lost]),
+    ]
+
+
 def _record(state: PanelState) -> Section:
-    idle = state.can("record") or state.phase.value in ("no stage", "ready")
+    idle = state.can("pick_folder")
     picture_tone = "error" if state.suspicious else "plain"
     caption = (
         "the skeleton misses the robot: wrong camera, robot or units?"
@@ -100,7 +136,12 @@ def _record(state: PanelState) -> Section:
                 ),
             )
         ),
-        Row((Widget("field", "Folder", state.folder, ("set", "folder"), idle, "Run folder: episode, takes, report"),)),
+        Row(
+            (
+                Widget("field", "Folder", state.folder, ("set", "folder"), idle, "Run folder: episode, takes, report"),
+                replace(_button(state, "pick_folder", "…", "Choose a folder"), width=32),
+            )
+        ),
         Row(
             (
                 Widget("number", "Frames/s", state.fps, ("set", "fps"), idle, "Must divide the physics rate"),
@@ -118,7 +159,31 @@ def _record(state: PanelState) -> Section:
         ),
         Row(
             (
+                Widget(
+                    "combo",
+                    "Contacts",
+                    state.contacts,
+                    ("set", "contacts"),
+                    idle,
+                    "auto: objects and gripper links; on: every link; off. Costs video memory on a stage that renders",
+                    CHOICES["contacts"],
+                ),
+                Widget(
+                    "combo",
+                    "Antialiasing",
+                    state.antialiasing,
+                    ("set", "antialiasing"),
+                    idle,
+                    "While recording: DLSS Performance renders small pictures with about half their lines",
+                    CHOICES["antialiasing"],
+                ),
+            )
+        ),
+        Row(
+            (
                 _button(state, "record", "Record", "Begins with the first physics step after Play", "primary"),
+                _button(state, "pause", "Pause", "The simulation stands still; the episode goes on where it was"),
+                _button(state, "resume", "Resume", "The same episode goes on"),
                 _button(state, "stop", "Stop", "Completes the episode"),
             )
         ),

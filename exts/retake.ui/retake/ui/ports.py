@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,8 +29,12 @@ class SceneContent:
 class Scene(Protocol):
     """The open stage."""
 
-    def look(self) -> SceneContent:
-        """Its robots, cameras and objects."""
+    def look(self, again: bool = False) -> SceneContent:
+        """Its robots, cameras and objects; remembered while the stage does not change, unless `again` is asked for."""
+        ...
+
+    def selected(self) -> tuple[str, ...]:
+        """Prim paths that are selected on the stage."""
         ...
 
     def open_demo(self) -> None:
@@ -44,6 +48,19 @@ class Recording(Protocol):
     @property
     def status(self) -> CaptureStatus:
         """Where it stands."""
+        ...
+
+    @property
+    def paused(self) -> bool:
+        """Whether the simulation stands still, by whomever, while this recording waits for more of it."""
+        ...
+
+    def pause(self) -> None:
+        """Let the simulation stand still; the episode goes on where it was. Raises RetakeError where it cannot."""
+        ...
+
+    def resume(self) -> None:
+        """Let it move on."""
         ...
 
     def stop(self, reason: str) -> None:
@@ -92,6 +109,10 @@ class Starter(Protocol):
 
     def open_path(self, path: Path) -> None:
         """Show a file or folder to the user."""
+        ...
+
+    def pick_folder(self, start: Path, picked: Callable[[str], None]) -> None:
+        """Let the user choose a folder; `picked` is called with it, later, or never. Raises RetakeError."""
         ...
 
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from retake.core.episode import CHANNELS
+
 
 class Phase(str, Enum):
     """Where the user is on the way from a stage to takes."""
@@ -14,6 +16,7 @@ class Phase(str, Enum):
     READY = "ready"
     ARMED = "waiting for Play"
     RECORDING = "recording"
+    PAUSED = "paused"
     SAVING = "saving"
     RECORDED = "recorded"
     GENERATING = "generating"
@@ -22,14 +25,29 @@ class Phase(str, Enum):
 
 
 ACTIONS: dict[Phase, frozenset[str]] = {
-    Phase.EMPTY: frozenset({"refresh", "open_demo"}),
-    Phase.READY: frozenset({"refresh", "open_demo", "record"}),
+    Phase.EMPTY: frozenset({"refresh", "open_demo", "pick_folder"}),
+    Phase.READY: frozenset({"refresh", "open_demo", "add_selected", "record", "pick_folder"}),
     Phase.ARMED: frozenset({"stop"}),
-    Phase.RECORDING: frozenset({"stop"}),
+    Phase.RECORDING: frozenset({"pause", "stop"}),
+    Phase.PAUSED: frozenset({"resume", "stop"}),
     Phase.SAVING: frozenset(),
-    Phase.RECORDED: frozenset({"refresh", "open_demo", "record", "generate", "export", "open_folder"}),
+    Phase.RECORDED: frozenset(
+        {"refresh", "open_demo", "add_selected", "record", "pick_folder", "generate", "export", "open_folder"}
+    ),
     Phase.GENERATING: frozenset({"cancel", "open_folder"}),
-    Phase.GENERATED: frozenset({"refresh", "open_demo", "record", "generate", "export", "open_report", "open_folder"}),
+    Phase.GENERATED: frozenset(
+        {
+            "refresh",
+            "open_demo",
+            "add_selected",
+            "record",
+            "pick_folder",
+            "generate",
+            "export",
+            "open_report",
+            "open_folder",
+        }
+    ),
     Phase.EXPORTING: frozenset({"cancel_export", "open_folder"}),
 }
 """Which buttons do something, per phase. The worker's buttons depend on the worker alone, `open_dataset` on a dataset."""
@@ -63,6 +81,10 @@ class Choice:
     name: str
     chosen: bool = False
     detail: str = ""
+    size: tuple[int, int] | None = None
+    """Of a camera: (width, height), px; None = the recording's."""
+    channels: tuple[str, ...] | None = None
+    """Of a camera: what it records; None = the recording's."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +140,13 @@ class PanelState:
     seconds: float = 0.0
     """0 = until stopped."""
     mode: str = "auto"
+    width: int = 640
+    height: int = 480
+    """Of cameras that have no size of their own."""
+    channels: tuple[str, ...] = CHANNELS
+    """Of cameras that have none of their own."""
+    contacts: str = "auto"
+    antialiasing: str = "as-is"
     frames: int = 0
     queued: int = 0
     dropped: int = 0

@@ -16,18 +16,26 @@ from pathlib import Path
 from typing import Any
 
 from retake.core.errors import RetakeError
+from retake.isaac.camera_text import camera_text, parse_channels
 from retake.isaac.checks import is_suspicious
 from retake.isaac.request import CaptureRequest
 from retake.isaac.request import Phase as Capture
-from retake.ui.ports import Generation, Picture, Recording, Scene, Starter, Worker
+from retake.ui.choices import KINDS, as_settings_say, kept, with_camera, with_selected
+from retake.ui.ports import Generation, Picture, Recording, Scene, SceneContent, Starter, Worker
 from retake.ui.state import ACTIONS, Choice, ExportRow, Level, Notice, PanelState, Phase, TakeRow, prompts_of
 
 NOTICES = 4
+FIELDS = (
+    "task", "folder", "fps", "seconds", "mode", "width", "height", "contacts", "antialiasing", "count", "prompts",
+    "frames_by", "seed", "backend",
+)  # fmt: skip
+"""What `ViewModel.set` changes, beside the fields of ExportRow."""
 NEXT = {
     Phase.EMPTY: "Open a stage with a robot and a camera, or press Open demo.",
     Phase.READY: "Press Record, then Play.",
     Phase.ARMED: "Press Play: recording begins with the first physics step.",
     Phase.RECORDING: "Recording. Press Stop when the task is done.",
+    Phase.PAUSED: "Paused: the simulation stands still. Resume goes on with the same episode.",
     Phase.SAVING: "Writing the last frames.",
     Phase.RECORDED: "Recorded. Press Generate to make takes.",
     Phase.GENERATING: "Making takes.",
@@ -55,8 +63,10 @@ class ViewModel:
         worlds: tuple[Choice, ...] = (),
         datasets: Path | None = None,
         now: Callable[[], float] = time.time,
+        settings: CaptureRequest | None = None,
     ) -> None:
-        """`datasets`: where datasets go by default; None = beside the runs."""
+        """`datasets`: where datasets go by default; None = beside the runs. `settings`: what the fields start from, and
+        what has no field."""
         self._scene, self._starter, self._worker, self._picture = scene, starter, worker, picture
         self._notify, self._runs, self._now = notify, runs, now
         self._recording: Recording | None = None
@@ -67,16 +77,24 @@ class ViewModel:
         self._exported_from = Phase.RECORDED
         self._looked = self._counted = -1.0
         self._demo = False
-        self.state = PanelState(worlds=worlds, message=NEXT[Phase.EMPTY], folder=self._new_folder())
+        self._content: SceneContent | None = None
+        self._settings = settings or CaptureRequest()
+        given = self._settings
+        self.state = PanelState(
+            worlds=worlds, message=NEXT[Phase.EMPTY], folder=given.output or self._new_folder(), task=given.task,
+            fps=given.fps, seconds=given.frames / given.fps, mode=given.mode, width=given.width, height=given.height,
+            channels=parse_channels(given.channels), contacts=given.contacts, antialiasing=given.antialiasing,
+            seed=given.seed,
+        )  # fmt: skip
         self._change(export_folder=self._export_folder())
-        self.refresh()
+        self._look(again=True)
 
     # -- actions ------------------------------------------------------------------------------------------------------
 
     def act(self, action: str) -> None:
         """Press a button. A press that means nothing now is a notice, not an error."""
         if not self.state.can(action):
-            self._tell(
+            self.tell(
                 Level.INFO,
                 f"“{action.replace('_', ' ')}” does nothing while {self.state.phase.value}. {self.state.message}",
             )
@@ -84,34 +102,60 @@ class ViewModel:
         try:
             getattr(self, action)()
         except RetakeError as error:
-            self._tell(Level.ERROR, str(error))
+            self.tell(Level.ERROR, str(error))
         except OSError as error:
-            self._tell(Level.ERROR, f"the system refused: {error}")
+            self.tell(Level.ERROR, f"the system refused: {error}")
 
     def refresh(self) -> None:
-        """Look at the open stage again; what was chosen and is still there stays chosen."""
-        content = self._scene.look()
+        """Read the open stage again; what was chosen and is still there stays chosen."""
+        self._look(again=True)
+
+    def _look(self, again: bool = False) -> None:
+        """Take over what the stage has, where it changed."""
+        content = self._scene.look(again)
+        if content is self._content and not again:
+            return
+        first = self._content is None or bool(self._content.problem)
+        self._content = content
         if content.problem:
             self._change(phase=Phase.EMPTY, robots=(), cameras=(), objects=(), message=content.problem)
             return
-        before = {c.key: c.chosen for c in (*self.state.robots, *self.state.cameras, *self.state.objects)}
-
-        def keep(choices: tuple[Choice, ...]) -> tuple[Choice, ...]:
-            known = any(c.key in before for c in choices)
-            return tuple(replace(c, chosen=before.get(c.key, False) if known else c.chosen) for c in choices)
-
         self._demo = content.demo
         phase = self.state.phase if self.state.phase not in (Phase.EMPTY,) else Phase.READY
         self._change(
-            phase=phase, robots=keep(content.robots), cameras=keep(content.cameras), objects=keep(content.objects),
+            phase=phase, **kept(self.state, {kind: getattr(content, kind) for kind in KINDS}),
             message=DEMO if content.demo and phase is Phase.READY else NEXT[phase],
             task=self.state.task or content.task,
         )  # fmt: skip
+        if first:
+            self._change(**as_settings_say(self.state, self._settings))
 
     def open_demo(self) -> None:
         """Open the demo stage; `tick` notices when it is there."""
         self._scene.open_demo()
         self._change(message="Opening the demo stage…")
+
+    def add_selected(self) -> None:
+        """Choose what is selected on the stage: prims that are a robot, camera or object, or lie inside one."""
+        selected = self._scene.selected()
+        lists, added = with_selected(self.state, selected)
+        self._change(**lists)
+        if added:
+            self._change(message=f"Added: {', '.join(added)}.")
+        else:
+            self.tell(
+                Level.INFO,
+                f"Nothing that is selected can be recorded ({', '.join(selected) or 'nothing is selected'}); select a "
+                "robot, a camera or a rigid object on the stage.",
+            )
+
+    def set_camera(self, key: str, name: str, value: Any) -> None:
+        """A camera's own `width`, `height`, or a channel (`depth`, `normals`, `instances`) on or off."""
+        self._change(cameras=with_camera(self.state, key, name, value))
+
+    def pick_folder(self) -> None:
+        """Choose the run folder in a dialog."""
+        self._starter.pick_folder(Path(self.state.folder).expanduser().parent, lambda path: self.set("folder", path))
 
     def choose(self, kind: str, key: str, chosen: bool = True) -> None:
         """Pick or drop one robot, camera, object or world (`kind` = robots, cameras, objects, worlds)."""
@@ -119,12 +163,12 @@ class ViewModel:
         self._change(**{kind: choices})
 
     def set(self, name: str, value: Any) -> None:
-        """Change a field: task, folder, fps, seconds, mode, count, prompts, frames_by, seed, backend, or `export_` and a
-        field of ExportRow. Prompts need a backend that reads them: the panel changes `procedural` to `auto`, and says so."""
+        """Change a field of FIELDS, or `export_` and a field of ExportRow. Prompts need a backend that reads them: the
+        panel changes `procedural` to `auto`, and says so."""
         if name.startswith("export_"):
             self._set_export(name.removeprefix("export_"), value)
             return
-        if name not in ("task", "folder", "fps", "seconds", "mode", "count", "prompts", "frames_by", "seed", "backend"):
+        if name not in FIELDS:
             raise AttributeError(name)
         self._change(**{name: type(getattr(self.state, name))(value)})
         if self.state.prompts.strip(" ;") and self.state.frames_by == "procedural":
@@ -133,20 +177,37 @@ class ViewModel:
 
     def record(self) -> None:
         """Begin recording; it starts with the first physics step after Play."""
-        run = Path(self.state.folder)
-        request = CaptureRequest(
+        run = Path(self.state.folder).expanduser()
+        request = replace(
+            self._settings,
             output=str(run / "episode"),
             robots=tuple(c.key for c in self.state.robots if c.chosen),
-            cameras=tuple(c.key for c in self.state.cameras if c.chosen),
+            cameras=tuple(camera_text(c.key, c.size, c.channels) for c in self.state.cameras if c.chosen),
             objects=tuple(c.key for c in self.state.objects if c.chosen),
             task=self.state.task,
             fps=self.state.fps,
+            width=self.state.width,
+            height=self.state.height,
+            channels=self.state.channels,
             frames=round(self.state.seconds * self.state.fps),
             mode=self.state.mode,  # type: ignore[arg-type]
+            contacts=self.state.contacts,  # type: ignore[arg-type]
+            antialiasing=self.state.antialiasing,  # type: ignore[arg-type]
+            seed=self.state.seed,
         )
         self._recording, self._run = self._starter.record(request), run
         self._change(export_folder=self._export_folder())
         self._change(phase=Phase.ARMED, frames=0, queued=0, picture=-1, takes=(), message=NEXT[Phase.ARMED])
+
+    def pause(self) -> None:
+        """Let the simulation stand still; the episode goes on where it was."""
+        if self._recording is not None:
+            self._recording.pause()
+
+    def resume(self) -> None:
+        """Let it move on."""
+        if self._recording is not None:
+            self._recording.resume()
 
     def stop(self) -> None:
         """End the recording."""
@@ -234,9 +295,15 @@ class ViewModel:
 
     # -- what happened meanwhile ----------------------------------------------------------------------------------------
 
+    @property
+    def busy(self) -> bool:
+        """Whether something is under way that has to be looked at although nobody sees the panel."""
+        return not (self._recording is None and self._generation is None and self._export is None)
+
     def tick(self) -> None:
         """Once per update."""
-        self._change(worker=self._worker.row())
+        if (row := self._worker.row()) != self.state.worker:
+            self._change(worker=row)
         if self._recording is not None:
             self._tick_recording(self._recording)
         if self._generation is not None:
@@ -245,7 +312,7 @@ class ViewModel:
             self._tick_export(self._export)
         if self.state.phase in (Phase.EMPTY, Phase.READY) and self._now() - self._looked > 1.0:
             self._looked = self._now()
-            self.refresh()
+            self._look()
 
     def _tick_recording(self, recording: Recording) -> None:
         status = recording.status
@@ -253,6 +320,8 @@ class ViewModel:
             Capture.IDLE: Phase.ARMED, Capture.WAITING: Phase.ARMED, Capture.RECORDING: Phase.RECORDING,
             Capture.FINISHING: Phase.SAVING, Capture.DONE: Phase.RECORDED, Capture.FAILED: Phase.READY,
         }[status.phase]  # fmt: skip
+        if phase is Phase.RECORDING and recording.paused:
+            phase = Phase.PAUSED
         newest = self._picture.newest if self._picture is not None else None
         changes: dict[str, Any] = {}
         if newest is not None:
@@ -269,14 +338,14 @@ class ViewModel:
             self._change(
                 phase=Phase.RECORDED if kept else Phase.READY, message=NEXT[Phase.RECORDED if kept else Phase.READY]
             )
-            self._tell(Level.ERROR, status.message)
+            self.tell(Level.ERROR, status.message)
             if not kept:
                 self._change(folder=self._new_folder())
         elif status.phase is Capture.DONE:
             self._recording = None
             self._change(message=f"{status.written} frames recorded, none dropped. {NEXT[Phase.RECORDED]}")
             slowed = f" The disk slowed the simulation for {status.waited_s:.1f} s." if status.waited_s > 1 else ""
-            self._tell(Level.INFO, f"Recorded {status.written} frames to {status.output} ({status.message}).{slowed}")
+            self.tell(Level.INFO, f"Recorded {status.written} frames to {status.output} ({status.message}).{slowed}")
             if self._demo:
                 self.act("generate")
 
@@ -295,14 +364,12 @@ class ViewModel:
         self._generation = None
         if code == 0:
             self._change(phase=Phase.GENERATED, share=1.0, message=NEXT[Phase.GENERATED])
-            self._tell(Level.INFO, f"Takes are ready in {self._run}.")
+            self.tell(Level.INFO, f"Takes are ready in {self._run}.")
         elif code == 130:
             self._change(phase=Phase.RECORDED, message="Stopped. Generate goes on from what is finished.")
         else:
             self._change(phase=Phase.RECORDED, message=NEXT[Phase.RECORDED])
-            self._tell(
-                Level.ERROR, f"Generating ended with exit code {code}: {generation.last_words() or 'no message'}"
-            )
+            self.tell(Level.ERROR, f"Generating ended with exit code {code}: {generation.last_words() or 'no message'}")
 
     def _tick_export(self, export: Generation) -> None:
         stage, done, total, _ = export.advance()
@@ -317,18 +384,19 @@ class ViewModel:
         said = "\n".join(line.removeprefix("retake: ") for line in export.last_words().splitlines())
         if code == 0:
             self._change(export_share=1.0, dataset=str(Path(self.state.export_folder).expanduser()))
-            self._tell(Level.INFO, said or f"The dataset is ready in {self.state.dataset}.")
+            self.tell(Level.INFO, said or f"The dataset is ready in {self.state.dataset}.")
         elif code == 130:
             self._change(message="Stopped. Export goes on from what is finished.")
         else:
-            self._tell(Level.ERROR, f"Exporting ended with exit code {code}: {said or 'no message'}")
+            self.tell(Level.ERROR, f"Exporting ended with exit code {code}: {said or 'no message'}")
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _change(self, **changes: Any) -> None:
         self.state = replace(self.state, **changes)
 
-    def _tell(self, level: Level, text: str) -> None:
+    def tell(self, level: Level, text: str) -> None:
+        """A notice: in the panel, and in the corner of the window."""
         notice = Notice(level, text)
         self._change(notices=(notice, *self.state.notices)[:NOTICES])
         self._notify(notice)

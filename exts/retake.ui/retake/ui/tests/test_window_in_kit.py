@@ -9,14 +9,14 @@ import omni.ui as ui  # type: ignore[import-not-found]
 import omni.usd  # type: ignore[import-not-found]
 
 from retake.ui.extension import NAME, RetakeUiExtension
-from retake.ui.kit_ports import StageScene
+from retake.ui.kit_scene import StageScene
 
 
 class TestWindow(omni.kit.test.AsyncTestCase):
     """Opens the window on an empty stage, and on the demo."""
 
     async def test_the_demo_stage_is_found_with_its_defaults(self) -> None:
-        """kit_ports.py, view_model.py: robot, fixed camera and objects of the demo are chosen."""
+        """kit_scene.py, kit_ports.py, view_model.py, choices.py: robot, fixed camera and objects of the demo are chosen."""
         scene = StageScene()
         scene.open_demo()
         for _ in range(120):
@@ -33,11 +33,13 @@ class TestWindow(omni.kit.test.AsyncTestCase):
         before = context.get_stage().GetRootLayer().ExportToString()
         extension = RetakeUiExtension()
         extension.on_startup("retake.ui-test")
-        extension.show()
-        for _ in range(100):
-            await omni.kit.app.get_app().next_update_async()
+        for shown in (True, False, True):  # as a layout does
+            ui.Workspace.show_window(NAME, shown)
+            for _ in range(50):
+                await omni.kit.app.get_app().next_update_async()
         window = ui.Workspace.get_window(NAME)
         assert window is not None
+        assert window.docked
         assert extension._panel is not None
         extension.on_shutdown()
         assert before == context.get_stage().GetRootLayer().ExportToString()
