@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import pytest
 
-from retake.core.config import RunConfig, config_path, load_config, load_yaml, merge
+from retake.core.codec import merged
+from retake.core.config import RunConfig, config_path, load_config, load_yaml
 from retake.core.errors import InputError
 
 
 def test_the_documented_file_states_exactly_the_defaults():
     content = load_yaml(config_path("retake.yaml"))
-    assert merge(RunConfig(), content, "config/retake.yaml") == RunConfig()
+    assert merged(RunConfig(), content, "config/retake.yaml") == RunConfig()
 
     def keys(data, prefix=""):
         return {prefix + k for k in data} | {
@@ -34,10 +35,10 @@ def test_overrides_reach_nested_values(tmp_path):
     ("override", "message"),
     [
         ("takes.sed=1", "unknown setting 'sed'; valid: .*seed"),
-        ("takes.seed=abc", "needs a int"),
+        ("takes.seed=abc", "needs a whole number; found 'abc'"),
         ("takes", "expected section.key=value"),
-        ("takes=3", "expected a mapping"),
-        ("variants.presets=[1]", "needs a list of str"),
+        ("takes=3", "takes needs a mapping of settings"),
+        ("variants.presets=[1]", "presets.0. needs text; found 1"),
     ],
 )
 def test_mistakes_are_explained(override, message):

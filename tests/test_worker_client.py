@@ -81,11 +81,11 @@ def test_records_and_status_survive_the_wire_and_ignore_what_is_newer(data: st.D
     ("change", "says"),
     [
         ({"kind": "film"}, "valid: take, variant"),
-        ({"output": 3}, "path of the result's folder"),
-        ({"output": ""}, "path of the result's folder"),
-        ({"request": []}, "JSON object"),
-        ({"priority": "high"}, "priority needs a int"),
-        ({"priority": True}, "priority needs a int"),
+        ({"output": 3}, "output needs a path; found 3"),
+        ({"output": ""}, "output needs a path; found ''"),
+        ({"request": []}, "request needs a mapping of fields"),
+        ({"priority": "high"}, "priority needs a whole number; found 'high'"),
+        ({"priority": True}, "priority needs a whole number"),
         ({"colour": 1}, "unknown field 'colour'"),
     ],
 )
@@ -146,7 +146,7 @@ def test_every_call_carries_the_token_and_a_time_out() -> None:
         (ConnectionRefusedError("refused"), "no worker answers"),
         ((500, b"<html>"), "not JSON"),
         ((403, b'{"error": "outside the roots"}'), "outside the roots"),
-        ((200, b"[]"), "no status"),
+        ((200, b"[]"), "needs a mapping of fields"),
     ],
 )  # fmt: skip
 def test_whatever_goes_wrong_is_said(answer: Any, says: str) -> None:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from retake.core import plugins
-from retake.core.config import RunConfig, load_config, merge
+from retake.core.codec import merged
+from retake.core.config import RunConfig, load_config
 from retake.core.errors import Cancelled, EpisodeError, InputError, RetakeError, StageError, VariantError
 from retake.core.progress import Bar, Stop
 from retake.core.run_store import RunDirectory, claim_folder, create_run, open_run, tidy
@@ -182,7 +183,7 @@ def _config(options: argparse.Namespace, base: RunConfig | None = None) -> RunCo
     if base is not None and options.config is not None:
         from retake.core.config import load_yaml
 
-        config = merge(config, load_yaml(options.config) or {}, str(options.config))
+        config = merged(config, load_yaml(options.config) or {}, str(options.config))
     if base is not None:
         for item in options.set:
             config = _set(config, item)
@@ -214,7 +215,7 @@ def _config(options: argparse.Namespace, base: RunConfig | None = None) -> RunCo
         short.setdefault("capture", {})["overrides"] = given
     if options.camera:
         short["camera"] = options.camera
-    return merge(config, short, "command line")
+    return merged(config, short, "command line")
 
 
 def _asked_worlds(text: str, catalogue: Sequence[str]) -> dict[str, Any]:
@@ -261,7 +262,7 @@ def _set(config: RunConfig, item: str) -> RunConfig:
         raise InputError(f"--set {item!r}: {key.strip()} is a section; name one setting in it")
     for part in reversed(key.strip().split(".")):
         value = {part: list(value) if isinstance(value, tuple) else value}
-    return merge(config, value, f"--set {item}")
+    return merged(config, value, f"--set {item}")
 
 
 def _where(path: Path) -> tuple[Path, Path | None]:
@@ -277,7 +278,7 @@ def _where(path: Path) -> tuple[Path, Path | None]:
 def _settings(options: argparse.Namespace, path: Path) -> RunConfig:
     base = None
     if (path / "run.json").exists():
-        base = merge(RunConfig(), open_run(path).manifest().get("config", {}), str(path / "run.json"))
+        base = merged(RunConfig(), open_run(path).manifest().get("config", {}), str(path / "run.json"))
     return _config(options, base) if hasattr(options, "config") else base or RunConfig()
 
 
@@ -303,7 +304,7 @@ def _held(
         if remember and run.manifest().get("config") != asked:
             run.update(config=asked)
         if getattr(options, "force", False):
-            config = merge(config, {"check": {"force": True}}, "--force")
+            config = merged(config, {"check": {"force": True}}, "--force")
         try:
             yield run, config
             tidy(run)  # also what the orphans of a killed run left while this one was already at work

@@ -170,8 +170,8 @@ def _build(kind: type, values: dict[str, Any], place: str, how: _Reading) -> Any
 def _require_known(data: Mapping[Any, Any], hints: Mapping[str, Any], place: str, how: _Reading) -> None:
     unknown = [key for key in data if key not in hints]
     if unknown and not how.ignore_unknown:
-        inside = f"{how.noun} of {place}" if place else how.noun
-        raise how.refuse("", unknown_name(inside, str(unknown[0]), hints))
+        text = unknown_name(how.noun, str(unknown[0]), hints)
+        raise how.refuse("", f"{place}: {text}" if place else text)
 
 
 def _value(hint: Any, value: Any, place: str, how: _Reading) -> Any:

@@ -7,15 +7,14 @@ error that lists what is valid.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any
 
 import yaml
 
-from retake.core.errors import InputError, choose
+from retake.core.codec import Within, encode, merged
+from retake.core.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -52,9 +51,9 @@ class CheckConfig:
     """Deepest contact."""
     frame_time_s: float = 1e-4
     """Frame times against k/fps."""
-    coverage_frames: float = 0.9
+    coverage_frames: Annotated[float, Within(0, 1)] = 0.9
     """Share of frames in which a camera must see a robot."""
-    coverage_pixels: int = 50
+    coverage_pixels: Annotated[int, Within(0)] = 50
     """Robot pixels that count as seen."""
 
 
@@ -72,7 +71,7 @@ class VariantsConfig:
 
     backend: str = "procedural"
     presets: tuple[str, ...] = ("bun_warehouse", "chips_conveyor", "vegetable_kitchen")
-    count: int = 0
+    count: Annotated[int, Within(0)] = 0
     """More worlds drawn by the sampler beyond the presets."""
     of_presets: bool = False
     """Sampled worlds stay in the presets' environments."""
@@ -111,7 +110,7 @@ class VerdictsConfig:
     """How takes are judged."""
 
     enabled: bool = True
-    reroll: int = 0
+    reroll: Annotated[int, Within(0)] = 0
     """Further attempts for a take that fails."""
 
 
@@ -129,7 +128,7 @@ class RunConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON of all values."""
-        return dataclasses.asdict(self)
+        return encode(self)
 
 
 def config_path(*parts: str) -> Path:
@@ -156,7 +155,7 @@ def load_config(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Ru
     if path is not None:
         data = load_yaml(path)
         if data is not None:
-            config = merge(config, data, str(path))
+            config = merged(config, data, str(path))
     for item in overrides:
         key, equals, text = item.partition("=")
         if not equals:
@@ -167,38 +166,5 @@ def load_config(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Ru
             raise InputError(f"--set {item!r}: {text!r} is not a YAML value: {error}") from error
         for part in reversed(key.strip().split(".")):
             value = {part: value}
-        config = merge(config, value, f"--set {item}")
+        config = merged(config, value, f"--set {item}")
     return config
-
-
-def merge(config: Any, data: Any, where: str) -> Any:
-    """A copy of a frozen config with the values of a nested mapping. Raises InputError naming `where`."""
-    if not isinstance(data, dict):
-        raise InputError(f"{where}: expected a mapping of settings, found {type(data).__name__}")
-    hints, changes = get_type_hints(type(config)), {}
-    for key, value in data.items():
-        if key not in hints:
-            raise InputError(f"{where}: {choose('setting', str(key), hints)}")
-        current = getattr(config, key)
-        if dataclasses.is_dataclass(current):
-            changes[key] = merge(current, {} if value is None else value, f"{where}: {key}")
-            continue
-        if isinstance(current, tuple) and isinstance(value, list | tuple):
-            value = tuple(value)
-            kinds = {type(x) for x in current}
-            if kinds and any(type(x) not in kinds for x in value):
-                raise InputError(f"{where}: {key} needs a list of {kinds.pop().__name__}, found {list(value)}")
-        if isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if value is None and isinstance(current, str):
-            value = ""
-        if type(value) is not type(current):
-            raise InputError(f"{where}: {key} needs a {type(current).__name__} like {current!r}, found {value!r}")
-        try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"{where}: {key} is {value!r}, which run.json cannot hold ({error}); use finite numbers, text, lists, mappings"
-            ) from error
-        changes[key] = value
-    return dataclasses.replace(config, **changes)

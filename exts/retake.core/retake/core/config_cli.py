@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from retake.core import plugins
-from retake.core.config import RunConfig, config_path, load_config, load_yaml, merge
+from retake.core.codec import merged
+from retake.core.config import RunConfig, config_path, load_config, load_yaml
 from retake.core.errors import RunError
 from retake.core.run_store import open_run
 
@@ -59,9 +60,9 @@ def main(argv: list[str]) -> int:
         remembered = open_run(options.run).manifest().get("config")
         if not isinstance(remembered, dict):
             raise RunError(f"{options.run} remembers no settings yet; `retake run --run {options.run}` makes it")
-        config = merge(RunConfig(), remembered, str(options.run / "run.json"))
+        config = merged(RunConfig(), remembered, str(options.run / "run.json"))
     if options.worlds:
-        config = merge(config, {"variants": {"catalogue": options.worlds}}, "--worlds")
+        config = merged(config, {"variants": {"catalogue": options.worlds}}, "--worlds")
     found = {name: PARTS[name](config) for name in options.what or PARTS}
     if options.json:
         print(json.dumps(found, indent=2))

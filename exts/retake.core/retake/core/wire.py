@@ -7,13 +7,12 @@ its JSON sidecar is written last, so a folder with a sidecar is whole.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from retake.core.errors import InputError, choose
+from retake.core.codec import decode, encode
+from retake.core.errors import InputError, unknown_name
 from retake.core.takes.base import TakeRequest
 
 API = "retake.worker/1"
@@ -54,7 +53,7 @@ class TakeJob:
     priority: int = 0
     """Higher runs first; equal ones in the order of submission."""
     max_attempts: int = 3
-    kind: str = "take"
+    kind: Literal["take"] = "take"
 
 
 @dataclass(frozen=True)
@@ -66,12 +65,12 @@ class VariantJob:
     backend: str = "procedural"
     priority: int = 0
     max_attempts: int = 3
-    kind: str = "variant"
+    kind: Literal["variant"] = "variant"
 
 
 Job = TakeJob | VariantJob
-_REQUESTS: dict[str, type[TakeRequest] | type[VariantRequest]] = {"take": TakeRequest, "variant": VariantRequest}
-_PATHS = ("episode", "skeleton", "variant")
+_JOBS: dict[str, type[TakeJob] | type[VariantJob]] = {"take": TakeJob, "variant": VariantJob}
+_VERSIONS = "the worker's answer (are client and worker of the same version?)"
 
 
 @dataclass(frozen=True)
@@ -162,104 +161,33 @@ class WorkerStatus:
 
 def job_to_json(job: TakeJob | VariantJob) -> dict[str, Any]:
     """A job as plain JSON values."""
-    data, request = _shallow(job), _shallow(job.request)
-    for name in _PATHS:
-        if name in request:
-            request[name] = str(request[name])
-    return {**data, "request": request, "output": str(job.output)}
+    return encode(job)
 
 
 def job_from_json(data: Any) -> TakeJob | VariantJob:
     """A job from JSON. Raises InputError naming the field, what was found and what would be valid."""
     if not isinstance(data, dict):
         raise InputError(f"a job is a JSON object; found {type(data).__name__}")
-    kind = data.get("kind")
-    if kind not in _REQUESTS:
-        raise InputError(choose("kind of job", str(kind), _REQUESTS))
-    request = data.get("request")
-    if not isinstance(request, dict):
-        raise InputError(f"job.request is a JSON object; found {type(request).__name__}")
-    request_type = _REQUESTS[kind]
-    made = _fill(
-        request_type,
-        {k: Path(v) if k in _PATHS and isinstance(v, str) else v for k, v in request.items()},
-        "job.request",
-    )
-    rest = {k: v for k, v in data.items() if k not in ("request", "output")}
-    output = data.get("output")
-    if not isinstance(output, str) or not output:
-        raise InputError(f"job.output is the path of the result's folder; found {output!r}")
-    return _fill(TakeJob if kind == "take" else VariantJob, {**rest, "request": made, "output": Path(output)}, "job")
+    if (kind := data.get("kind")) not in _JOBS:
+        raise InputError(unknown_name("kind of job", str(kind), _JOBS))
+    return decode(_JOBS[kind], data, "job")
 
 
 def record_to_json(record: JobRecord) -> dict[str, Any]:
     """A record as plain JSON values."""
-    return {**_shallow(record), "output": str(record.output)}
+    return encode(record)
 
 
 def record_from_json(data: Any) -> JobRecord:
     """A record from JSON; fields of a newer worker are ignored. Raises InputError for anything that is no record."""
-    if not isinstance(data, dict) or not isinstance(data.get("output"), str):
-        raise InputError("the worker's answer is no job record; are client and worker of the same version?")
-    return _fill(JobRecord, {**data, "output": Path(data["output"])}, "job record", ignore_unknown=True)
+    return decode(JobRecord, data, _VERSIONS, ignore_unknown=True)
 
 
 def status_to_json(status: WorkerStatus) -> dict[str, Any]:
     """A status as plain JSON values."""
-    return asdict(status)
+    return encode(status)
 
 
 def status_from_json(data: Any) -> WorkerStatus:
     """A status from JSON; fields of a newer worker are ignored. Raises InputError for anything that is none."""
-    if not isinstance(data, dict):
-        raise InputError("the worker's answer is no status; are client and worker of the same version?")
-    gpus = tuple(
-        _fill(
-            GpuDevice,
-            {
-                **gpu,
-                "processes": tuple(
-                    _fill(GpuProcess, p, "gpu process", ignore_unknown=True) for p in gpu.get("processes", [])
-                ),
-            },
-            "gpu",
-            ignore_unknown=True,
-        )
-        for gpu in data.get("gpus", [])
-    )
-    values = {**data, "gpus": gpus, "backends": tuple(data.get("backends", [])), "roots": tuple(data.get("roots", []))}
-    return _fill(WorkerStatus, values, "status", ignore_unknown=True)
-
-
-def _shallow(record: Any) -> dict[str, Any]:
-    """Fields by name, values shared (`asdict` copies deeply, which dominates the cost of queueing thousands of jobs)."""
-    return {name: getattr(record, name) for name in record.__dataclass_fields__}
-
-
-_KINDS: dict[str, tuple[type, ...]] = {
-    "int": (int,),
-    "float": (float, int),
-    "str": (str,),
-    "bool": (bool,),
-    "Path": (Path,),
-}
-
-
-def _fill(kind: Any, values: Mapping[str, Any], where: str, *, ignore_unknown: bool = False) -> Any:
-    """A record from a mapping, with names and plain types checked. Raises InputError."""
-    fields = kind.__dataclass_fields__
-    unknown = [name for name in values if name not in fields]
-    if unknown and not ignore_unknown:
-        raise InputError(f"{where}: {choose('field', str(unknown[0]), fields)}")
-    chosen = {name: value for name, value in values.items() if name in fields}
-    for name, value in chosen.items():
-        declared = str(fields[name].type).partition("[")[0]
-        wanted = _KINDS.get(declared)
-        wrong = wanted and (not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted))
-        wrong = wrong or (isinstance(value, float) and not math.isfinite(value))
-        if wrong or (declared == "dict" and not isinstance(value, dict)):
-            raise InputError(f"{where}.{name} needs a {declared}; found {value!r}")
-    try:
-        return kind(**chosen)
-    except TypeError as error:
-        raise InputError(f"{where}: {str(error).partition(') ')[2] or error}") from error
+    return decode(WorkerStatus, data, _VERSIONS, ignore_unknown=True)

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from retake.core.config import config_path, load_yaml, merge
+from retake.core.codec import merged
+from retake.core.config import config_path, load_yaml
 from retake.core.ends import beside
 from retake.core.errors import InputError, choose
 from retake.core.files import sha256_file, sha256_json
@@ -127,7 +128,7 @@ def load_preset(name: str, overrides: Mapping[str, Any], *, own_stage: bool = Fa
     preset = Preset(name)
     for source, values in ((str(file), data), ("overrides", changes)):
         cameras = values.pop("cameras", None)
-        preset = merge(preset, _nested(preset, values), source)
+        preset = merged(preset, _nested(preset, values), source)
         if cameras is not None:
             preset = dataclasses.replace(preset, cameras=_cameras(cameras, source))
     _validate(preset)

@@ -5,12 +5,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from retake.core.config import config_path, load_yaml, merge
-from retake.core.errors import InputError, choose
+from retake.core.codec import Within, merged
+from retake.core.config import config_path, load_yaml
+from retake.core.errors import InputError
 
 GIB = 1 << 30
+
+
+Kind = Literal["take", "variant"]
 
 
 @dataclass(frozen=True)
@@ -18,13 +22,30 @@ class BackendSpec:
     """One named backend."""
 
     name: str
-    kind: str
-    """`take` or `variant`."""
+    kind: Kind
     target: str
     """"module:Class", imported on use in the executor."""
     options: dict[str, Any] = field(default_factory=dict)
     tiers: tuple[tuple[str, int], ...] = ()
     """(name, bytes of GPU memory), best first; empty = needs no GPU."""
+
+
+@dataclass(frozen=True)
+class BackendEntry:
+    """One backend as config/worker.yaml has it."""
+
+    kind: Kind = "take"
+    target: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    tiers: dict[str, Annotated[float, Within(low=1e-9)]] = field(default_factory=dict)
+    """Name → GiB of GPU memory, best first."""
+
+    def spec(self, name: str) -> BackendSpec:
+        """With its name, in bytes. Raises InputError for a target that names no class."""
+        if not all(self.target.partition(":")):
+            raise InputError(f'backend {name!r}: target must be "module:Class"; found {self.target!r}')
+        tiers = tuple((tier, int(gib * GIB)) for tier, gib in self.tiers.items())
+        return BackendSpec(name, self.kind, self.target, self.options, tiers)
 
 
 @dataclass(frozen=True)
@@ -69,7 +90,7 @@ class ServiceSettings:
 class WorkerSettings:
     """Everything of config/worker.yaml."""
 
-    backends: dict[str, Any] = field(default_factory=dict)
+    backends: dict[str, BackendEntry] = field(default_factory=dict)
     queue: QueueSettings = QueueSettings()
     executor: ExecutorSettings = ExecutorSettings()
     waiting: WaitingSettings = WaitingSettings()
@@ -77,43 +98,13 @@ class WorkerSettings:
 
     def backend_specs(self) -> dict[str, BackendSpec]:
         """The configured backends by name. Raises InputError for a malformed entry."""
-        return {name: _backend(name, entry) for name, entry in self.backends.items()}
+        return {name: entry.spec(name) for name, entry in self.backends.items()}
 
 
 def load_settings(path: Path | None = None) -> WorkerSettings:
     """Defaults of config/worker.yaml, then the user's file. Raises InputError naming file, setting and valid values."""
-    default = config_path("worker.yaml")
-    settings = merge(WorkerSettings(), load_yaml(default) or {}, str(default))
-    if path is None:
-        return settings
-    data = load_yaml(path)
-    if data is None:
-        return settings
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: expected a mapping of settings, found {type(data).__name__}")
-    extra = data.get("backends") or {}
-    if not isinstance(extra, dict):
-        raise InputError(f"{path}: backends is a mapping of names, found {type(extra).__name__}")
-    changed = merge(settings, {**data, "backends": {**settings.backends, **extra}}, str(path))
-    changed.backend_specs()
-    return changed
-
-
-def _backend(name: str, entry: Any) -> BackendSpec:
-    where = f"backend {name!r}"
-    if not isinstance(entry, dict):
-        raise InputError(f"{where}: expected kind, target, options, tiers; found {entry!r}")
-    for key in entry:
-        if key not in ("kind", "target", "options", "tiers"):
-            raise InputError(f"{where}: {choose('key', str(key), ('kind', 'target', 'options', 'tiers'))}")
-    kind, target = entry.get("kind", "take"), entry.get("target", "")
-    if kind not in ("take", "variant"):
-        raise InputError(f"{where}: {choose('kind', str(kind), ('take', 'variant'))}")
-    if not isinstance(target, str) or not all(target.partition(":")):
-        raise InputError(f'{where}: target must be "module:Class"; found {target!r}')
-    options, tiers = entry.get("options") or {}, entry.get("tiers") or {}
-    if not isinstance(options, dict) or not isinstance(tiers, dict):
-        raise InputError(f"{where}: options and tiers are mappings")
-    if any(not isinstance(gib, int | float) or gib <= 0 for gib in tiers.values()):
-        raise InputError(f"{where}: tiers map a name to GiB of GPU memory > 0; found {tiers}")
-    return BackendSpec(name, kind, target, options, tuple((str(k), int(v * GIB)) for k, v in tiers.items()))
+    settings = WorkerSettings()
+    for source in (config_path("worker.yaml"), *([] if path is None else [path])):
+        settings = merged(settings, load_yaml(source) or {}, str(source))
+        settings.backend_specs()
+    return settings

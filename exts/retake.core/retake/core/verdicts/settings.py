@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from retake.core.config import config_path, load_yaml, merge
+from retake.core.codec import merged
+from retake.core.config import config_path, load_yaml
 from retake.core.errors import InputError, choose
 
 
@@ -177,7 +178,7 @@ class Threshold:
     source: str = ""
     unsure: float | None = None
     """Between this and the limit the check is unsure."""
-    worse: str = "above"
+    worse: Literal["above", "below"] = "above"
     """Which side of the limit fails: `above` or `below`."""
     base: float = 0.0
     """For `below`: the value of a take that has nothing to do with the simulation."""
@@ -287,20 +288,6 @@ def _apply(settings: VerdictSettings, path: Path) -> VerdictSettings:
     data: Any = load_yaml(path)
     if not isinstance(data, dict):
         raise InputError(f"{path}: expected a mapping of settings, found {type(data).__name__}")
-    data = dict(data)
-    thresholds = dict(settings.thresholds)
-    given = data.pop("thresholds", None) or {}
-    if not isinstance(given, dict):
-        raise InputError(f"{path}: thresholds must be a mapping of check name to limit")
-    for name, values in given.items():
-        if thresholds.get(name) is None and not (isinstance(values, dict) and "limit" in values):
-            raise InputError(f"{path}: threshold {name!r} is new and needs a mapping with a limit")
-        base = thresholds.get(name, Threshold(0.0))
-        unsure = values.pop("unsure", base.unsure)
-        thresholds[name] = replace(merge(base, values, f"{path}: thresholds: {name}"), unsure=unsure)
-    points = dict(settings.operating_points)
-    for name, values in (data.pop("operating_points", None) or {}).items():
-        points[name] = merge(points.get(name, OperatingPoint()), values, f"{path}: operating_points: {name}")
-    chosen = data.pop("operating_point", None)
-    merged = replace(merge(settings, data, str(path)), thresholds=thresholds, operating_points=points)
-    return merged if chosen is None else merged.at(str(chosen))
+    chosen = data.get("operating_point")
+    changed = merged(settings, {key: value for key, value in data.items() if key != "operating_point"}, str(path))
+    return changed if chosen is None else changed.at(str(chosen))

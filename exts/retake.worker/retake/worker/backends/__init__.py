@@ -16,18 +16,22 @@ take.name = "module:Class"` (or `variant.name`).
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
 from retake.core import plugins
+from retake.core.codec import decode, encode
 from retake.core.errors import InputError, choose
 from retake.core.files import sha256_json
-from retake.worker.settings import BackendSpec
+from retake.worker.settings import BackendSpec, Kind
 
-GROUPS = {"retake.video_backends": "take", "retake.image_backends": "variant", "retake.backends": "take"}
+GROUPS: dict[str, Kind] = {
+    "retake.video_backends": "take",
+    "retake.image_backends": "variant",
+    "retake.backends": "take",
+}
 """Entry-point group → what a plain name in it makes. The first two are also those of `retake takes` and `retake variants`."""
 EXTRAS = {"oscar": "oscar"}
 
@@ -38,9 +42,10 @@ def registry(configured: Mapping[str, BackendSpec]) -> dict[str, BackendSpec]:
     for group, usual in GROUPS.items():
         for point in entry_points(group=group):
             kind, dot, name = point.name.partition(".")
-            if not dot or kind not in ("take", "variant"):
-                kind, name = usual, point.name
-            found[name] = BackendSpec(name, kind, point.value)
+            if dot and kind in ("take", "variant"):
+                found[name] = BackendSpec(name, kind, point.value)
+            else:
+                found[point.name] = BackendSpec(point.name, usual, point.value)
     return {**found, **configured}
 
 
@@ -71,9 +76,9 @@ def create(spec: BackendSpec) -> Any:
 
 def spec_to_json(spec: BackendSpec) -> dict[str, Any]:
     """For the executor's command line."""
-    return dataclasses.asdict(spec)
+    return encode(spec)
 
 
 def spec_from_json(data: dict[str, Any]) -> BackendSpec:
     """Reverse of `spec_to_json`."""
-    return BackendSpec(**{**data, "tiers": tuple((name, size) for name, size in data["tiers"])})
+    return decode(BackendSpec, data, "the executor's backend")
