@@ -305,8 +305,8 @@ def _walk(base: str, edges: list[Edge]) -> tuple[list[str], list[tuple[Edge, boo
                     f"{edge.path} closes a loop at {child}; mark loop closures physics:excludeFromArticulation"
                 )
             links.append(child)
-            walked.append((edge, edge.bodies[1] == body))
             # Several hinges or slides between the same two bodies are degrees of freedom of one body, in stage order.
+            group = [edge]
             for more in near[body]:
                 other = edges[more]
                 if more in used or set(other.bodies) != {body, child} or "fixed" in (edge.kind, other.kind):
@@ -315,7 +315,10 @@ def _walk(base: str, edges: list[Edge]) -> tuple[list[str], list[tuple[Edge, boo
                 if _same_hinge(edge, other):
                     notes.append(f"{other.path} lies on the axis of {edge.path}: two hinges of one door are one joint")
                 else:
-                    walked.append((other, other.bodies[1] == body))
+                    group.append(other)
+            # Seen from the other body the last of them comes first.
+            group = group[::-1] if edge.bodies[1] == body else group
+            walked.extend((e, e.bodies[1] == body) for e in group)
             visit(child)
 
     visit(base)

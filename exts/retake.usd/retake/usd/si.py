@@ -19,16 +19,26 @@ LENGTHS = {
     "clippingRange", "focusDistance", "physics:localPos0", "physics:localPos1", "physics:centerOfMass", "physics:velocity",
     "physics:gravityMagnitude", "physics:minDistance", "physics:maxDistance", "state:linear:physics:position",
     "state:linear:physics:velocity", "drive:linear:physics:targetPosition", "drive:linear:physics:targetVelocity",
-    "physxCollision:contactOffset", "physxCollision:restOffset",
+    "physxCollision:contactOffset", "physxCollision:restOffset", "newton:contactMargin", "newton:contactGap",
+    *(f"{kind}:trans{axis}:physics:{value}" for axis in "XYZ" for kind, value in (
+        ("limit", "low"), ("limit", "high"), ("state", "position"), ("state", "velocity"), ("drive", "targetPosition"),
+        ("drive", "targetVelocity"))),
+    "limit:distance:physics:low", "limit:distance:physics:high",
 }  # fmt: skip
 """Attributes that scale with length."""
-SLIDE_LENGTHS = {"physics:lowerLimit", "physics:upperLimit", "physxJoint:maxJointVelocity"}
+SLIDE_LENGTHS = {
+    "physics:lowerLimit", "physics:upperLimit", "physxJoint:maxJointVelocity", "newton:velocityLimit", "newton:mimicCoef0",
+    *(f"physxMimicJoint:{kind}{axis}:offset" for kind in ("rot", "trans") for axis in "XYZ"),
+}  # fmt: skip
 """Attributes that are lengths on prismatic joints and angles on revolute ones."""
 POWERS = {
     "physics:mass": (1, 0), "physics:density": (1, -3), "physics:diagonalInertia": (1, 2),
     "drive:linear:physics:stiffness": (1, 0), "drive:linear:physics:damping": (1, 0), "drive:linear:physics:maxForce": (1, 1),
     "drive:angular:physics:stiffness": (1, 2), "drive:angular:physics:damping": (1, 2),
     "drive:angular:physics:maxForce": (1, 2),
+    **{f"drive:trans{axis}:physics:{value}": (1, 1 if value == "maxForce" else 0)
+       for axis in "XYZ" for value in ("stiffness", "damping", "maxForce")},
+    **{f"drive:rot{axis}:physics:{value}": (1, 2) for axis in "XYZ" for value in ("stiffness", "damping", "maxForce")},
 }  # fmt: skip
 """Attributes that scale with mass^a · length^b."""
 

@@ -53,11 +53,13 @@ def own_axes(tree: Tree, link: int, joint: int | None) -> list[Float64[np.ndarra
     return [sign * axis for axis in out for sign in (1.0, -1.0)]
 
 
-def snapped(v: Float64[np.ndarray, "3"], axes: list[Float64[np.ndarray, "3"]]) -> tuple[Float64[np.ndarray, "3"], bool]:
-    """The own axis nearest to a measured direction where one is near, and whether one was."""
+def snapped(
+    v: Float64[np.ndarray, "3"], axes: list[Float64[np.ndarray, "3"]], least: float = SNAP
+) -> tuple[Float64[np.ndarray, "3"], bool]:
+    """The own axis nearest to a measured direction where one is near (cosine `least`), and whether one was."""
     v = unit(v)
     best = max(axes, key=lambda axis: float(axis @ v), default=v)
-    near = bool(axes) and float(best @ v) >= SNAP
+    near = bool(axes) and float(best @ v) >= least
     return (unit(best), True) if near else (v, False)
 
 
