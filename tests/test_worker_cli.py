@@ -126,14 +126,14 @@ def test_a_file_that_holds_no_jobs(worker: ServiceProcess, tmp_path: Path, text:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("queue: 3", "expected a mapping"),
+        ("queue: 3", "queue needs a mapping of settings; found 3"),
         ("queue: {max_atempts: 3}", "unknown setting 'max_atempts'"),
-        ("queue: {max_attempts: many}", "needs a int"),
+        ("queue: {max_attempts: many}", "queue.max_attempts needs a whole number"),
         ("backends: {x: {kind: take}}", "module:Class"),
         ("backends: {x: {kind: film, target: 'a:B'}}", "valid: take, variant"),
         ("backends: {x: {kind: take, target: 'a:B', tiers: {big: -3}}}", "GiB of GPU memory"),
         ("backends: [1]", "mapping of names"),
-        ("- 1", "expected a mapping"),
+        ("- 1", "needs a mapping of settings"),
         ("{", "not readable YAML"),
     ],
 )

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from retake.core.codec import Within, merged
+from retake.core.codec import merged
 from retake.core.config import config_path, load_yaml
 from retake.core.errors import InputError
 
@@ -37,13 +37,15 @@ class BackendEntry:
     kind: Kind = "take"
     target: str = ""
     options: dict[str, Any] = field(default_factory=dict)
-    tiers: dict[str, Annotated[float, Within(low=1e-9)]] = field(default_factory=dict)
+    tiers: dict[str, float] = field(default_factory=dict)
     """Name → GiB of GPU memory, best first."""
 
     def spec(self, name: str) -> BackendSpec:
-        """With its name, in bytes. Raises InputError for a target that names no class."""
+        """With its name, in bytes. Raises InputError for a target that names no class and for a tier without memory."""
         if not all(self.target.partition(":")):
             raise InputError(f'backend {name!r}: target must be "module:Class"; found {self.target!r}')
+        if any(gib <= 0 for gib in self.tiers.values()):
+            raise InputError(f"backend {name!r}: tiers map a name to GiB of GPU memory > 0; found {self.tiers}")
         tiers = tuple((tier, int(gib * GIB)) for tier, gib in self.tiers.items())
         return BackendSpec(name, self.kind, self.target, self.options, tiers)
 
