@@ -153,11 +153,45 @@ def test_a_tier_follows_the_pipeline_to_another_device_and_tiling_stays_on():
     assert not pipe.vae.use_tiling
 
 
-def test_out_of_memory_twice_is_one_clear_error():
+def test_out_of_memory_goes_down_as_far_as_it_must():
     pipe = pipeline()
+    expected = pipe(**small_call()).frames
     failing_forward(pipe, 2)
-    with pytest.raises(TakeError, match=r"tier resident, and again in staged: CUDA out of memory"):
+    out = pipe(**small_call())
+    assert (out.tier, out.retried) == ("staged-tiled", True)
+    assert out.frames.shape == expected.shape
+
+
+def test_finished_takes_are_kept_when_a_later_one_runs_out_of_memory():
+    """Two takes, three windows: the failing evaluation is in the second take of the second window."""
+    call = small_call(skeleton=np.concatenate([golden_call()["skeleton"]] * 2), seed=[1, 2], num_inference_steps=2)
+    pipe = pipeline()
+    expected = pipe(**call).frames
+    windows = -(-(len(call["skeleton"]) - 1) // (call["num_frames"] - 1))
+    counted, real = [], pipe.transformer.forward
+    per_take = 2 * 3  # guidance branches x (steps + 1)
+
+    def forward(*arguments, **named):
+        counted.append(1)
+        if len(counted) == 3 * per_take + 2:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)")
+        return real(*arguments, **named)
+
+    pipe.transformer.forward = forward
+    out = pipe(**call)
+    assert out.retried
+    assert np.array_equal(out.frames, expected)
+    assert len(counted) == 2 * windows * per_take + 2  # only the failed take's two evaluations were done again
+
+
+def test_an_error_that_is_not_about_memory_is_not_tried_again():
+    pipe = pipeline()
+    pipe.transformer.forward = lambda *_, **__: (_ for _ in ()).throw(
+        RuntimeError("CUDA error: an illegal memory access")
+    )
+    with pytest.raises(RuntimeError, match="illegal memory access"):
         pipe(**small_call())
+    assert pipe.tier.name == "resident"
 
 
 def test_out_of_memory_in_the_smallest_tier_names_it():

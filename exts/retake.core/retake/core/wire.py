@@ -128,6 +128,8 @@ class GpuDevice:
     used_bytes: int
     free_bytes: int
     processes: tuple[GpuProcess, ...] = ()
+    uuid: str = ""
+    """The card's own name, the same in NVML and CUDA; a MIG slice has one, too."""
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from typing import Any, TypeVar
 from retake.core.errors import RetakeError
 from retake.core.wire import JobRecord, record_to_json
 from retake.worker.backends import spec_to_json
+from retake.worker.batching import Batch
 from retake.worker.events import EventHub
-from retake.worker.gpu import GpuProbe, pick_tier
+from retake.worker.gpu import GpuProbe, Placement, pick_tier
 from retake.worker.leftovers import sweep
 from retake.worker.link import ExecutorLink
 from retake.worker.roots import Roots
@@ -70,6 +71,9 @@ class Dispatcher(threading.Thread):
         self.waiting = ""
         self.notice = store.notice
         self.tier = ""
+        self._held: tuple[int, str] = (0, "")
+        """Bytes of GPU memory that the executor says it holds, and the card it last ran on."""
+        self._batch = Batch()
         self.paused = store.meta("paused") == "1"
         for job_id in store.recover_interrupted(settings.queue.max_interruptions):
             record = store.get(job_id)
@@ -218,7 +222,7 @@ class Dispatcher(threading.Thread):
     def _start_next(self, now: float) -> None:
         """Give the executor the first job in turn that nothing stands in the way of."""
         held: dict[str, str] = {}
-        for record in self.store.queued(LOOK_AHEAD):
+        for record in self._batch.order(self.store.queued(LOOK_AHEAD)):
             if self._not_before.get(record.id, 0.0) > now or record.backend in held:
                 continue
             self._not_before.pop(record.id, None)
@@ -227,11 +231,11 @@ class Dispatcher(threading.Thread):
                 valid = ", ".join(sorted(self.backends))
                 self._final(record.id, "failed", f"unknown backend {record.backend!r}; valid: {valid}")
                 continue
-            tier, reason = self._fits(record, backend)
-            if not reason:
+            place = self._fits(record, backend)
+            if not (reason := place.reason):
                 self._held_since.clear()
                 self._set_waiting("")
-                self._start(record, backend, tier, now)
+                self._start(record, backend, place, now)
                 return
             since = self._held_since.setdefault(record.id, now)
             if now - since > self.settings.waiting.memory_wait_s:
@@ -241,24 +245,27 @@ class Dispatcher(threading.Thread):
             held[record.backend] = reason
         self._set_waiting(next(iter(held.values()), ""))
 
-    def _fits(self, record: JobRecord, backend: BackendSpec) -> tuple[str, str]:
-        """(memory tier, "") or ("", what it waits for)."""
+    def _fits(self, record: JobRecord, backend: BackendSpec) -> Placement:
+        """Where the job may run now, or what it waits for."""
         floor = int(self.settings.waiting.disk_floor_gib * GIB)
         place = record.output
         while not place.exists():
             place = place.parent
         if (free := self._free_bytes(place)) < floor:
-            return (
-                "",
-                f"waiting for disk space: {free / GIB:.2f} GiB free where {place} is, {floor / GIB:.2f} GiB wanted",
+            return Placement(
+                reason=f"waiting for disk space: {free / GIB:.2f} GiB free where {place} is, {floor / GIB:.2f} GiB wanted"
             )
         ours = frozenset({self._link.pid}) if self._link is not None else frozenset()
-        return pick_tier(backend, self.gpu.read(ours), self.settings.waiting.memory_margin_gib)
+        margin, (held, card) = self.settings.waiting.memory_margin_gib, self._held
+        return pick_tier(backend, self.gpu.read(ours), margin, held if self._link is not None else 0, card)
 
-    def _start(self, record: JobRecord, backend: BackendSpec, tier: str, now: float) -> None:
+    def _start(self, record: JobRecord, backend: BackendSpec, place: Placement, now: float) -> None:
         job = self.store.job(record.id)
         self.store.start(record.id)
-        self.running = Running(self.store.get(record.id), job, backend, tier, now, heard=now, note="starting")
+        self._batch.started(record)
+        self.running = Running(
+            self.store.get(record.id), job, backend, place.tier, now, card=place.card, heard=now, note="starting"
+        )
         self._tell(record.id)
         if self._link is None:
             self._ready, self._link_began = False, now
@@ -278,7 +285,8 @@ class Dispatcher(threading.Thread):
         current.sent, current.heard = True, self._now()
         self._link.send(
             op="run", id=record.id, job=job_to_json(current.job), backend=spec_to_json(current.backend), content=record.content,
-            tier=current.tier, attempt=record.attempts, reuse=str(reuse or ""), roots=[str(r) for r in self.roots.folders],
+            tier=current.tier, card=current.card, margin_bytes=int(self.settings.waiting.memory_margin_gib * GIB),
+            attempt=record.attempts, reuse=str(reuse or ""), roots=[str(r) for r in self.roots.folders],
             preview=str(self.previews / f"{record.id}.jpg"),
         )  # fmt: skip
 
@@ -291,6 +299,8 @@ class Dispatcher(threading.Thread):
         if link is not self._link:
             return
         event, current, now = message.get("event"), self.running, self._now()
+        if "held" in message:
+            self._held = (int(message["held"]), current.card if current is not None else "")
         if event == "ready":
             self._ready, self._start_failures, self._idle_since = True, 0, now
             if current is not None and not current.sent and not current.ending:
@@ -326,9 +336,9 @@ class Dispatcher(threading.Thread):
         if current.ending == "cancel":
             self._final(record.id, "cancelled", f"cancelled while it ran ({error})")
             return
-        if message.get("out_of_memory"):
-            self._end_executor()  # what a failed allocation leaves behind must not fail the next job, too
-        if message.get("disk_full") and self._fits(record, current.backend)[1].startswith("waiting for disk"):
+        if message.get("out_of_memory") or message.get("broken"):
+            self._end_executor()  # what a failed allocation or a poisoned CUDA context leaves must not fail the next job
+        if message.get("disk_full") and self._fits(record, current.backend).reason.startswith("waiting for disk"):
             self.store.add_log(record.id, f"{error}; it goes on when there is space")
             self.store.back(record.id, error=error, count_attempt=False)
         elif message.get("again") and record.attempts < record.max_attempts:
@@ -346,7 +356,8 @@ class Dispatcher(threading.Thread):
     def _gone(self, link: ExecutorLink, how: str) -> None:
         """The executor process is no more; decide what becomes of its job."""
         current, was_ready = self.running, self._ready
-        self._ready, self.tier = False, ""
+        self._ready, self.tier, self._held = False, "", (0, "")
+        self._batch.unloaded()
         self._tell_status()
         if current is None:
             return

@@ -79,6 +79,10 @@ class Context:
     content: str = ""
     inputs: Mapping[str, str] = field(default_factory=dict)
     tier: str = ""
+    card: str = ""
+    """UUID of the card that was chosen; empty: any."""
+    margin_bytes: int | None = None
+    """What a backend that plans for itself leaves free; None: its own default."""
     attempt: int = 1
     reuse: Path | None = None
     """Folder of a finished job with the same content: copied instead of computed."""
@@ -109,6 +113,10 @@ def execute(
             return read_json(sidecar)
         backend = loaded.get(spec)
         load_s = time.monotonic() - started
+        if context.card and callable(use_card := getattr(backend, "use_card", None)):
+            use_card(context.card)
+        if context.margin_bytes is not None and hasattr(backend, "margin_bytes"):
+            backend.margin_bytes = context.margin_bytes
         if context.tier and callable(use_tier := getattr(backend, "use_tier", None)):
             use_tier(context.tier)
         if isinstance(job, VariantJob) and hasattr(backend, "progress"):

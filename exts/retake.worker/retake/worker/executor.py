@@ -25,6 +25,7 @@ from retake.core.errors import Cancelled
 from retake.core.wire import job_from_json
 from retake.worker.backends import spec_from_json
 from retake.worker.execute import Context, Loaded, describe, execute
+from retake.worker.memory import held_device_bytes, is_broken_context, is_out_of_memory
 from retake.worker.roots import Roots
 
 PROGRESS_EVERY_S = 0.05
@@ -97,14 +98,14 @@ class Executor:
                     roots.inside(path, what)
             roots.inside(job.output, "output")
             context = Context(
-                job_id, message["content"], {}, message["tier"], message["attempt"],
+                job_id, message["content"], {}, message["tier"], message["card"], message["margin_bytes"], message["attempt"],
                 Path(message["reuse"]) if message["reuse"] else None,
             )  # fmt: skip
             result = execute(
                 job, spec_from_json(message["backend"]), self._loaded, context, progress, check_cancel, preview
             )
             tier = getattr(self._loaded.instance, "tier", "") or message["tier"]
-            self.send(event="done", id=job_id, result=result, tier=tier)
+            self.send(event="done", id=job_id, result=result, tier=tier, held=held_device_bytes())
         except Cancelled:
             self.send(event="cancelled", id=job_id)
         except Exception as error:
@@ -112,8 +113,7 @@ class Executor:
             reason, again = describe(error)
             self.send(
                 event="failed", id=job_id, error=reason, again=again, disk_full=getattr(error, "errno", None) == 28,
-                out_of_memory=isinstance(error, MemoryError) or "out of memory" in f"{type(error).__name__} {reason}".lower()
-                or "OutOfMemory" in type(error).__name__,
+                out_of_memory=is_out_of_memory(error), broken=is_broken_context(error),
             )  # fmt: skip
         finally:
             self._cancelled.discard(job_id)

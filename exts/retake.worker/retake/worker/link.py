@@ -42,7 +42,8 @@ class ExecutorLink:
                 stdout=subprocess.PIPE,
                 stderr=stream,
                 encoding="utf-8",
-                env={**os.environ, "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"},
+                # PCI order: a card's number then means the same to CUDA as to NVML
+                env={"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **os.environ, "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"},
             )
         note_process(log.parent.parent / "executor.json", self.process.pid)
         self._on_message = on_message

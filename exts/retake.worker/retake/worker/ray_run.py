@@ -9,6 +9,7 @@ Ray's own actor retries are not used: they wait for the lost node's resources to
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections import deque
@@ -28,7 +29,8 @@ from retake.core.takes.fan_out import BACKENDS, video_backend
 from retake.core.takes.make import kept_take, open_take
 from retake.core.wire import TakeJob, VariantJob, job_from_json, job_to_json
 from retake.worker.backends import find, registry, spec_from_json, spec_to_json
-from retake.worker.settings import GIB, BackendSpec, load_settings
+from retake.worker.memory import GIB, held_device_bytes, is_broken_context
+from retake.worker.settings import BackendSpec, load_settings
 
 MAX_LOSSES = 3
 """A job during which three actors died is not tried a fourth time: it may be what kills them."""
@@ -56,15 +58,23 @@ class _Actor:
 
         spec = spec_from_json(backend)
         try:
-            tier, reason = pick_tier(spec, self._gpu.read(), self._margin_gib)
-            if reason and self._loaded.instance is None:
-                return {"error": reason, "again": True}
-            return {
-                "result": execute(
-                    job_from_json(job), spec, self._loaded, Context("ray", content, tier=tier, attempt=attempt)
-                )
-            }
+            place = pick_tier(spec, self._gpu.read(frozenset({os.getpid()})), self._margin_gib, held_device_bytes())
+            if place.reason and self._loaded.instance is None:
+                return {"error": place.reason, "again": True}
+            context = Context(
+                "ray",
+                content,
+                tier=place.tier,
+                card=place.card,
+                margin_bytes=int(self._margin_gib * GIB),
+                attempt=attempt,
+            )
+            return {"result": execute(job_from_json(job), spec, self._loaded, context)}
         except Exception as error:
+            if is_broken_context(error):
+                os._exit(
+                    3
+                )  # this process's CUDA context is poisoned; Ray sees a lost actor and the job goes to another
             text, again = describe(error)
             return {"error": text, "again": again}
 

@@ -21,6 +21,8 @@ class Running:
     tier: str
     began: float
     """Monotonic s."""
+    card: str = ""
+    """UUID of the card it was placed on; empty: any."""
     sent: bool = False
     """The executor has it."""
     ending: str = ""

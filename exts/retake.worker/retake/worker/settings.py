@@ -10,8 +10,7 @@ from typing import Any, Literal
 from retake.core.codec import merged
 from retake.core.config import config_path, load_yaml
 from retake.core.errors import InputError
-
-GIB = 1 << 30
+from retake.worker.memory import GIB
 
 
 Kind = Literal["take", "variant"]

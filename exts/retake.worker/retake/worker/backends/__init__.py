@@ -6,7 +6,9 @@ may have, beyond that:
 
 - `preview`: an attribute the executor sets to a callable taking uint8 RGB (h, w, 3); call it with pictures of work in
   progress. Backends that yield frames one by one need not: their frames are the preview.
-- `use_tier(name)`: called before each job with the memory tier that fits now; `tier`: the one that really ran.
+- `use_card(uuid)`, `use_tier(name)`: called before each job with the card that was chosen and the memory tier that fits
+  there now ("auto": plan yourself, "cpu": run without a card); `tier`: the one that really ran.
+- `margin_bytes`: set before each job; what a plan of its own must leave free for the renderer.
 - `close()`: called before another backend is loaded.
 - `model`, `revision`: what the sidecar states.
 

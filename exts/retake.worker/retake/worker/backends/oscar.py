@@ -18,6 +18,7 @@ from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.run_layout import VARIANT_FRAME
 from retake.core.skeleton import open_skeleton
 from retake.core.takes.base import TakeRequest
+from retake.worker.memory import AUTO, CPU, MARGIN_BYTES, device_of_card, usable_device
 
 SETTINGS = ("steps", "guidance", "fit", "window", "height", "width", "exact_first_frame", "preview")
 MODEL_VARIABLE = "RETAKE_OSCAR_MODEL"
@@ -49,9 +50,7 @@ class OscarBackend:
         self, model: str = "", revision: str = "", steps: int = 35, guidance: float = 6.0, device: str = "", dtype: str = "",
         prompt_cache: str = "", licence: str = "", pipeline: Any = None,
     ) -> None:  # fmt: skip
-        import torch
-
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = str(usable_device(device or None))
         folder = Path(model or os.environ.get(MODEL_VARIABLE, ""))
         if pipeline is None:
             if not (model or os.environ.get(MODEL_VARIABLE)):
@@ -59,7 +58,9 @@ class OscarBackend:
                     f"no OSCAR-2B model is configured: set backends.oscar.options.model in {config_path('worker.yaml').name} "
                     f"or ${MODEL_VARIABLE} to a folder written by `retake oscar convert`"
                 )
-            pipeline = load_pipeline(folder, self.device, dtype or ("bfloat16" if self.device == "cuda" else "float32"))
+            pipeline = load_pipeline(
+                folder, self.device, dtype or ("bfloat16" if self.device.startswith("cuda") else "float32")
+            )
         self.pipeline: Any = pipeline
         self.model, self.revision = "OSCAR-2B", revision or str(pipeline.model_revision)
         self.licence = licence or type(self).licence
@@ -67,15 +68,44 @@ class OscarBackend:
         self.preview: Callable[[UInt8[np.ndarray, "h w 3"]], None] = lambda image: None
         self.report: dict[str, Any] = {}
         self.tier = ""
+        self.margin_bytes = MARGIN_BYTES
+        """What a plan of its own leaves free for the renderer."""
+        self._wanted = self._placed = ""
         if prompt_cache:
             self.pipeline.enable_prompt_cache(prompt_cache)
         self.pipeline.set_progress_bar_config(disable=True)
 
     def use_tier(self, name: str) -> None:
-        """Run in this memory tier; on a card the pipeline measures again and may go lower."""
-        if self.device == "cpu" or name == "cpu":
+        """Run in exactly this memory tier; "auto": the one that fits when a take starts; "cpu": without the card."""
+        from retake.worker.oscar.tiers import DEFAULT_TIER, find_tier
+
+        if name not in ("", AUTO, CPU):
+            find_tier(name)
+        if name == CPU and self.device != "cpu":
+            self.pipeline.enable_memory_tier(DEFAULT_TIER, "cpu")
+            self.device = "cpu"
+        self._wanted = name if name != CPU else ""
+
+    def use_card(self, card: str) -> None:
+        """Run on the card of this UUID from the next take on."""
+        device = device_of_card(card)
+        if self.device.startswith("cuda") and device != self.device:
+            self.pipeline.release_memory()
+            self.device, self._placed = device, ""
+
+    def _place(self, height: int, width: int, window: int) -> None:
+        """Bring the model to its device before a take: in the wanted tier, or in the one that fits this take's size."""
+        if self.device == "cpu":
             return
-        self.pipeline.enable_planned_memory(self.device)
+        self.pipeline.margin_bytes = self.margin_bytes
+        key = f"{self._wanted or AUTO} {self.device}"
+        if self._wanted in ("", AUTO):
+            key += f" {height} {width} {window}"
+            if key != self._placed:
+                self.pipeline.enable_planned_memory(self.device, height, width, window)
+        elif key != self._placed or self.pipeline.tier.name != self._wanted:
+            self.pipeline.enable_memory_tier(self._wanted, self.device)
+        self._placed = key
 
     def generate(
         self, request: TakeRequest, progress: Progress = silent, check_cancel: CheckCancel = never
@@ -114,6 +144,7 @@ class OscarBackend:
 
         check_cancel()
         progress(0, expected[0], "encoding")
+        self._place(height, width, options["num_frames"])
         try:
             result = self.pipeline(
                 first, control, prompt=request.prompt, negative_prompt=request.negative_prompt or None, height=height,

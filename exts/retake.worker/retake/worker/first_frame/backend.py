@@ -27,6 +27,7 @@ from retake.core.variants.edges import structure_f1
 from retake.core.variants.lock import lock_robot
 from retake.core.variants.prompts import Prompts, compose_prompts
 from retake.core.variants.worlds import Catalogue
+from retake.worker import memory as device_memory
 from retake.worker.first_frame import memory
 from retake.worker.first_frame.canvas import Canvas
 from retake.worker.first_frame.conditioning import Conditioning, relit
@@ -88,6 +89,8 @@ class DiffusionBackend:
         self.revision = revision if self._given else self._named(lambda found: found.revision)
         self.tier, self.report = "", {}
         self.progress: Progress = silent
+        self.margin_bytes = device_memory.MARGIN_BYTES
+        """What a plan of its own leaves free for the renderer."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -146,9 +149,20 @@ class DiffusionBackend:
         return np.asarray(result.images[0])
 
     def use_tier(self, name: str) -> None:
-        """Run in this tier from the next frame on; `cpu` where there is no card."""
-        if name and name != "cpu":
+        """Run in this tier from the next frame on; "auto": the one that fits then; "cpu": without the card."""
+        if name == device_memory.CPU:
+            self._device, self._tier = "cpu", ""
+        elif name in ("", device_memory.AUTO):
+            self._tier = ""
+        else:
             self._tier = memory.check_tier(name)
+
+    def use_card(self, card: str) -> None:
+        """Run on the card of this UUID from the next frame on."""
+        device = device_memory.device_of_card(card)
+        if self.device.startswith("cuda") and device != self.device:
+            self.close()
+            self._device = device
 
     def plan(self) -> dict[str, int]:
         """Expected device bytes per tier, from the model's files; empty for a hub id that is not here yet."""
@@ -207,7 +221,10 @@ class DiffusionBackend:
         if self.device == "cpu" and not self._tier:
             return "cpu"
         if not self._tier:
-            self._tier = memory.choose_tier(self.plan(), memory.free_device_bytes(self.device))
+            plan, free = self.plan(), device_memory.free_device_bytes(self.device)
+            needs = {name: plan[name] for name in memory.TIERS if name in plan}
+            fits = device_memory.fitting_or_smallest(needs, free, self.margin_bytes) if needs else memory.TIERS[0]
+            self._tier = fits
         return self._tier
 
     def _paint_in_memory(
@@ -219,9 +236,11 @@ class DiffusionBackend:
         while True:
             try:
                 return self._paint(self.ready_pipeline(), inputs, prompts, seed, check_cancel)
-            except torch.OutOfMemoryError as error:
-                lower = memory.next_tier(self.tier) if self.tier in memory.TIERS else ""
-                if not lower or self._given:
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not device_memory.is_out_of_memory(error):
+                    raise
+                lower = device_memory.next_lower(memory.TIERS, self.tier)
+                if lower is None or self._given:
                     raise VariantError(f"{self.name} ran out of memory in its smallest tier: {error}") from error
                 log.warning("%s: out of memory in tier %s; going on in %s", self.name, self.tier, lower)
                 self._tier = lower

@@ -16,7 +16,8 @@ from retake.core.licences import commercial_obstacle
 from retake.core.painter.procedural import ProceduralBackend
 from retake.core.variants.base import ImageBackend
 from retake.core.variants.worlds import Catalogue
-from retake.worker.first_frame import memory
+from retake.worker.first_frame.memory import TIERS
+from retake.worker.memory import GIB, MARGIN_BYTES, first_fitting, free_device_bytes
 from retake.worker.settings import load_settings
 
 ORDER = ("z-image", "flux2-klein", "qwen-edit", "sdxl")
@@ -35,7 +36,11 @@ class Choice:
 
 
 def choose(
-    free_bytes: int, *, order: Sequence[str] = ORDER, margin_bytes: int = memory.GIB, catalogue: Catalogue | None = None
+    free_bytes: int,
+    *,
+    order: Sequence[str] = ORDER,
+    margin_bytes: int = MARGIN_BYTES,
+    catalogue: Catalogue | None = None,
 ) -> Choice:
     """The first backend of `order` whose model is here, under open terms, and whose smallest tier fits `free_bytes`.
 
@@ -54,16 +59,16 @@ def choose(
             passed[name] = f"its terms: {reason}"
             continue
         plan = made.plan() or dict(spec.tiers)
-        fitting = [tier for tier in memory.TIERS if tier in plan and plan[tier] + margin_bytes <= free_bytes]
-        if not fitting:
+        fitting = first_fitting({tier: plan[tier] for tier in TIERS if tier in plan}, free_bytes, margin_bytes)
+        if fitting is None:
             least = min(plan.values(), default=0)
             passed[name] = (
-                f"needs {least / memory.GIB:.1f} GiB of GPU memory in its smallest tier (and {margin_bytes / memory.GIB:.0f} "
-                f"GiB to spare), {free_bytes / memory.GIB:.1f} are free"
+                f"needs {least / GIB:.1f} GiB of GPU memory in its smallest tier (and {margin_bytes / GIB:.0f} "
+                f"GiB to spare), {free_bytes / GIB:.1f} are free"
             )
             continue
-        made.use_tier(fitting[0])
-        return Choice(made, fitting[0], passed)
+        made.use_tier(fitting)
+        return Choice(made, fitting, passed)
     return Choice(ProceduralBackend(catalogue), "", passed)
 
 
@@ -85,7 +90,7 @@ def _free_bytes() -> int:
         return 0
     if not torch.cuda.is_available():
         return 0
-    return max(memory.free_device_bytes(f"cuda:{index}") for index in range(torch.cuda.device_count()))
+    return max(free_device_bytes(f"cuda:{index}") for index in range(torch.cuda.device_count()))
 
 
 def report(choice: Choice) -> list[str]:

@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from retake.core.errors import InputError, choose
+from retake.worker.memory import CONTEXT_BYTES, GIB
 
 TIERS = ("resident", "model-offload", "group-offload")
 """All on the device; one component at a time; one layer at a time. The same arithmetic; the last bit may differ."""
-GIB = 1 << 30
-CONTEXT_BYTES = int(0.75 * GIB)
 WORK_BYTES_PER_MEGAPIXEL = 3 * GIB
 """Assumption: activations of one forward or of the decoder at one million pixels in 16 bit."""
 
@@ -39,17 +38,6 @@ def needed(components: Mapping[str, int], pixels: int, bytes_per_parameter: int 
     }
 
 
-def choose_tier(plan: Mapping[str, int], free_bytes: int) -> str:
-    """The first tier that fits; the smallest one if none does (it may still run, and says so if it cannot)."""
-    return next((tier for tier in TIERS if plan.get(tier, 0) <= free_bytes), TIERS[-1])
-
-
-def next_tier(name: str) -> str:
-    """One tier down; empty at the bottom."""
-    index = TIERS.index(name) + 1
-    return TIERS[index] if index < len(TIERS) else ""
-
-
 def apply(pipe: Any, tier: str, device: str) -> None:
     """Put a freshly loaded pipeline (on the CPU) into a tier. On the CPU itself there is nothing to do."""
     import torch
@@ -62,10 +50,3 @@ def apply(pipe: Any, tier: str, device: str) -> None:
         pipe.enable_group_offload(onload_device=torch.device(device), offload_type="leaf_level")
     else:
         check_tier(tier)
-
-
-def free_device_bytes(device: str) -> int:
-    """Free bytes of a CUDA device now; 0 for other devices."""
-    import torch
-
-    return int(torch.cuda.mem_get_info(torch.device(device))[0]) if device.startswith("cuda") else 0

@@ -47,9 +47,9 @@ def bench(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     with dependencies(), _terminable():
         from retake.core.files import write_json
+        from retake.worker.memory import usable_device
 
         from . import bench as work
-        from .planner import usable_device
         from .vae import latent_frames
 
         latent_frames(arguments.frames)
@@ -131,6 +131,8 @@ def _add_plan(commands: Any) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
+    from retake.worker import memory
+
     from . import planner
     from .costs import stage_costs
     from .request import SIZE_STEP
@@ -143,11 +145,11 @@ def _plan(arguments: argparse.Namespace) -> int:
         value = getattr(arguments, name)
         if value < SIZE_STEP or value % SIZE_STEP:
             raise InputError(f"--{name} is {value}; give a positive multiple of {SIZE_STEP}")
-    device = planner.usable_device(arguments.device)
+    device = memory.usable_device(arguments.device)
     if arguments.free_gib is not None:
         free = int(arguments.free_gib * planner.GIB)
     else:
-        free = planner.free_device_bytes(device)
+        free = memory.free_device_bytes(device)
     rate = arguments.tflops * 1e12 if arguments.tflops else None
     if rate is None and device.type == "cuda":
         rate = 0.6 * planner.measured_matmul_flops(device)  # attention and elementwise work run below the matmul rate

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 import torch
@@ -13,8 +14,14 @@ from torch import Tensor
 Result = TypeVar("Result")
 
 
+@lru_cache(maxsize=8)
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """One stream per device for the process: memory that the allocator keeps belongs to the stream that used it."""
+    return torch.cuda.Stream(device)
+
+
 class DecodeQueue(Generic[Result]):
-    """Runs `decode(latents)` for each submitted take; `results()` waits and returns them in order.
+    """Runs `decode(latents)` for each submitted take; `finished()` waits and returns them in order.
 
     With `overlap` a single background thread works (the VAE keeps state between frames, so never two), on a CUDA
     stream of its own. The transformer and the VAE share no state, so results are the same either way.
@@ -24,11 +31,11 @@ class DecodeQueue(Generic[Result]):
         self._decode = decode
         self._device = device
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="retake-decode") if overlap else None
-        self._stream = torch.cuda.Stream(device) if overlap and device.type == "cuda" else None
+        self._stream = _stream(device) if overlap and device.type == "cuda" else None
         self._pending: list[Future[Result]] = []
 
     def submit(self, latents: Tensor) -> None:
-        """Decode these latents (1, 16, t, h, w), now or soon. Errors surface here or in `results`."""
+        """Decode these latents (1, 16, t, h, w), now or soon. Errors surface here or in `finished`."""
         if self._pool is None:
             done: Future[Result] = Future()
             done.set_result(self._decode(latents))
@@ -48,10 +55,15 @@ class DecodeQueue(Generic[Result]):
             self._stream.synchronize()
             return result
 
-    def results(self) -> list[Result]:
-        """Every decode so far, in order; the queue is empty afterwards."""
+    def finished(self) -> tuple[list[Result], BaseException | None]:
+        """Every decode in order up to the first that failed, and that one's error; the queue is empty afterwards."""
         pending, self._pending = self._pending, []
-        return [future.result() for future in pending]
+        done: list[Result] = []
+        for future in pending:
+            if (error := future.exception()) is not None:
+                return done, error
+            done.append(future.result())
+        return done, None
 
     def close(self) -> None:
         """Drop what has not started and wait for what has."""

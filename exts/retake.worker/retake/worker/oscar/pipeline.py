@@ -23,6 +23,7 @@ from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepSchedu
 from torch import Tensor
 
 from retake.core.errors import Cancelled, InputError, TakeError
+from retake.worker import memory
 
 from . import approximate, sampler
 from .approximate import fewer_steps
@@ -90,6 +91,9 @@ class OscarPipeline(PromptStage, CosmosLoraLoaderMixin, DiffusionPipeline):
         self._tier_device: torch.device | None = None
         self._vae_tiling = False
         self.text_device: torch.device | None = None
+        """Where prompts are encoded; None: on the run device where the encoder fits when it is needed, else on the CPU."""
+        self.margin_bytes = 0
+        """What plans leave free on the device for others (a renderer)."""
         self._released: torch.device | None = None
         self._interrupt = False
         self.stats = RunStats()
@@ -138,25 +142,14 @@ class OscarPipeline(PromptStage, CosmosLoraLoaderMixin, DiffusionPipeline):
 
     def enable_planned_memory(self, device: torch.device | str = "cuda", height: int = 480, width: int = 640,
                               num_frames: int = 81, free_bytes: int | None = None) -> Tier:  # fmt: skip
-        """Pick the tier from the device's free memory (measured, unless `free_bytes` is given) and apply it."""
-        from .planner import (
-            CONTEXT_BYTES,
-            FRAGMENTATION,
-            choose_tier,
-            free_device_bytes,
-            plan_for_modules,
-            usable_device,
-        )
+        """Pick the tier from the device's free memory beside `margin_bytes` (measured, unless `free_bytes` is given)."""
+        from .planner import choose_tier, plan_for_modules
 
-        target = usable_device(device)
+        target = memory.usable_device(device)
         self.release_memory()  # what this pipeline holds must not count against itself
-        free = free_device_bytes(target) if free_bytes is None else free_bytes
+        free = memory.free_device_bytes(target) if free_bytes is None else free_bytes
         plans = plan_for_modules(self.transformer, self.vae, num_frames=num_frames, height=height, width=width)
-        encoder = self.text_encoder
-        if encoder is not None:
-            need = sum(p.numel() * p.element_size() for p in encoder.parameters())
-            self.text_device = torch.device("cpu") if need * FRAGMENTATION + CONTEXT_BYTES > free else None
-        return self.enable_memory_tier(choose_tier(plans, free).tier, target)
+        return self.enable_memory_tier(choose_tier(plans, free, self.margin_bytes).tier, target)
 
     def to(self, *args: Any, **kwargs: Any) -> OscarPipeline:
         """diffusers' own `to`; a memory tier chosen before goes along to the new device."""
@@ -315,40 +308,45 @@ class OscarPipeline(PromptStage, CosmosLoraLoaderMixin, DiffusionPipeline):
         return result if return_dict else (result.frames,)
 
     def _run_with_retry(self, request: Request, report: sampler.StepHook) -> OscarPipelineOutput:
-        """Run; after an out-of-memory error once more, one tier down. Raises TakeError if that fails too."""
-        first = self._tier
-        try:
-            return self._run(request, report)
-        except torch.OutOfMemoryError as error:
-            reason = str(error).splitlines()[0]
-        lower = next_tier(first)
-        # outside the handler: the exception's frames would keep the failed run's tensors alive
-        _release(self.run_device)
-        if lower is None:
-            raise TakeError(f"out of memory in the smallest tier ({first.name}): {reason}")
-        self.enable_memory_tier(lower.name)
-        try:
-            result = self._run(request, report)
-        except torch.OutOfMemoryError as error:
-            reason = str(error).splitlines()[0]
-        else:
-            result.retried = True
-            return result
-        _release(self.run_device)
-        raise TakeError(
-            f"out of memory in tier {first.name}, and again in {lower.name}: {reason}. "
-            "Free device memory, or choose a smaller size"
-        )
-
-    def _run(self, request: Request, report: sampler.StepHook) -> OscarPipelineOutput:
+        """One run. Out of memory goes one tier down and on from the takes and windows that are finished."""
         self.stats = RunStats()
+        run: TakeRun | None = None
+        fell: list[str] = []
+        while True:
+            try:
+                if run is None:
+                    run = self._begin(request, report)
+                result = self._finish(run)
+            except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+                if isinstance(error, TakeError) or not memory.is_out_of_memory(error):
+                    raise
+                reason = str(error).splitlines()[0]
+            else:
+                result.retried = bool(fell)
+                return result
+            # outside the handler: the exception's frames would keep the failed run's tensors alive
+            _release(self.run_device)
+            fell.append(self._tier.name)
+            lower = next_tier(self._tier)
+            if lower is None:
+                raise TakeError(
+                    f"out of memory in the smallest tier ({fell[-1]}; tried: {', '.join(fell)}): {reason}. Free device "
+                    "memory, or choose a smaller size"
+                )
+            self.enable_memory_tier(lower.name)
+
+    def _begin(self, request: Request, report: sampler.StepHook) -> TakeRun:
         if self._released is not None:
             self.enable_memory_tier(self._tier.name, self._released)
         if self.run_device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.run_device)
         texts, negative = self.prepare_prompts(request)
+        return TakeRun(self, request, texts, negative, report)
+
+    def _finish(self, run: TakeRun) -> OscarPipelineOutput:
+        request = run.request
         with self.progress_bar(total=request.takes * len(request.windows) * (request.steps + 1)) as bar:
-            run = TakeRun(self, request, texts, negative, report, bar.update)
+            run.tick = bar.update
             frames = run.generate()
         if self.run_device.type == "cuda":
             self.stats.peak_device_bytes = torch.cuda.max_memory_allocated(self.run_device)

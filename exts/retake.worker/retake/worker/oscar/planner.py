@@ -15,14 +15,11 @@ from typing import Any
 
 import torch
 
-from retake.core.errors import InputError
+from retake.worker.memory import CONTEXT_BYTES, FRAGMENTATION, GIB, fitting_or_smallest
 
 from .costs import StageCosts, stage_costs
 from .tiers import TIERS, Tier
 
-GIB = 2**30
-FRAGMENTATION = 1.10
-CONTEXT_BYTES = int(0.75 * GIB)
 PROMPT_CACHE_BYTES = 2**20  # one projected prompt, 512 x 1024 bfloat16
 # The paper's 2.214 frames/s on a GH200 (secondary source)
 PUBLISHED_SECONDS_PER_TAKE = 81 / 2.214
@@ -69,9 +66,10 @@ def _stages(tier: Tier, costs: StageCosts) -> dict[str, int]:
     return {name: int(value * FRAGMENTATION) + CONTEXT_BYTES for name, value in raw.items()}
 
 
-def choose_tier(plans: Sequence[TierPlan], free_bytes: int) -> TierPlan:
-    """The fastest tier that fits; the smallest one if none does (it may still run, and says so if it cannot)."""
-    return next((plan for plan in plans if plan.fits(free_bytes)), plans[-1])
+def choose_tier(plans: Sequence[TierPlan], free_bytes: int, margin_bytes: int = 0) -> TierPlan:
+    """The fastest tier that fits beside the margin; the smallest one if none does (it may run, and says so if it cannot)."""
+    by_name = {plan.tier: plan for plan in plans}
+    return by_name[fitting_or_smallest({name: p.needed for name, p in by_name.items()}, free_bytes, margin_bytes)]
 
 
 def plan_for_modules(transformer: Any, vae: Any, *, num_frames: int, height: int, width: int) -> tuple[TierPlan, ...]:
@@ -90,30 +88,6 @@ _TRANSFORMER_SETTINGS = (
     "in_channels", "control_channels", "out_channels", "num_attention_heads", "attention_head_dim", "num_layers",
     "mlp_ratio", "text_embed_dim", "crossattn_proj_in_channels", "adaln_lora_dim",
 )  # fmt: skip
-
-
-def usable_device(name: str | torch.device | None) -> torch.device:
-    """The named device, or CUDA where there is one, or the CPU. Raises InputError if it is not there."""
-    found = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name or found)
-    except RuntimeError:
-        raise InputError(f"unknown device {str(name)!r}; valid: cpu, cuda, cuda:0, …") from None
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise InputError(f"device {device} is not there; found {torch.cuda.device_count()} CUDA devices")
-    return device
-
-
-def free_device_bytes(device: torch.device) -> int:
-    """Free memory now: the CUDA driver's answer, or the machine's available memory for other devices."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        with open("/proc/meminfo", encoding="ascii") as stream:
-            fields = dict(line.split(":", 1) for line in stream)
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return 8 * GIB  # nothing to measure with; a common workstation's spare memory
 
 
 def measured_matmul_flops(device: torch.device, size: int = 8192, seconds: float = 0.5) -> float:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from retake.core.errors import InputError, TakeError
+from retake.worker import memory
 
 from . import text as text_stage
 from .prompts import ProjectedPrompt, check_embeddings, read_encoder_revision, read_revision
@@ -59,13 +60,32 @@ class PromptStage:
 
     def _embed(self: Any, encoder: Any, ids: Tensor) -> Tensor:
         """Run the text encoder where memory allows; under a planned tier it leaves the device again."""
-        if not hasattr(encoder, "_hf_hook"):  # accelerate's offloading moves it by itself
-            encoder.to(self.text_device or self.run_device)
+        if hasattr(encoder, "_hf_hook"):  # accelerate's offloading moves it by itself
+            return text_stage.embed(encoder, ids)
+        device = self.text_device or self._place_for(encoder)
         try:
+            try:
+                encoder.to(device)
+                return text_stage.embed(encoder, ids)
+            except (RuntimeError, MemoryError) as error:
+                if device.type == "cpu" or not memory.is_out_of_memory(error):
+                    raise
+            # somebody took the memory between the look and the use; the CPU is slow and always there
+            encoder.to("cpu")
             return text_stage.embed(encoder, ids)
         finally:
-            if self._tier_device is not None and not hasattr(encoder, "_hf_hook"):
+            if self._tier_device is not None:
                 encoder.to("cpu")
+
+    def _place_for(self: Any, encoder: Any) -> torch.device:
+        """The run device where the encoder fits now, beside what is there and the margin; else the CPU."""
+        device = self.run_device
+        if device.type != "cuda":
+            return device
+        size = sum(p.numel() * p.element_size() for p in encoder.parameters() if p.device.type != "cuda")
+        need = int(size * memory.FRAGMENTATION) + memory.CONTEXT_BYTES
+        fits = need <= memory.free_device_bytes(device) - self.margin_bytes
+        return device if fits else torch.device("cpu")
 
     def prepare_prompts(self: Any, request: Request) -> tuple[tuple[ProjectedPrompt, ...], ProjectedPrompt | None]:
         """Every distinct prompt of a run once, the negative first (the reference's order); then the text encoder may go."""

@@ -7,7 +7,7 @@ its own last frame, which by then is decoded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from retake.core.errors import TakeError
+from retake.worker.memory import is_out_of_memory
 
 from . import sampler
 from . import vae as vae_stage
@@ -40,11 +41,13 @@ class TakeRun:
         texts: tuple[ProjectedPrompt, ...],
         negative: ProjectedPrompt | None,
         on_step: sampler.StepHook,
-        tick: Callable[[], Any],
     ) -> None:
         self.pipe, self.request = pipe, request
         self.texts, self.negative = texts, negative
-        self.on_step, self.tick = on_step, tick
+        self.on_step = on_step
+        self.tick: Callable[[], Any] = lambda: None
+        # (window, take) -> its frames: what a run that ran out of memory need not do again
+        self._finished: dict[tuple[int, int], _Piece] = {}
         self.seams: list[list[Seam]] = [[] for _ in range(request.takes)]
         # per take: frame index of a chained frame, and what the next window made of it
         self._chained: list[list[tuple[int, np.ndarray]]] = [[] for _ in range(request.takes)]
@@ -59,6 +62,7 @@ class TakeRun:
 
         takes: list[list[_Piece]] = [[] for _ in range(request.takes)]
         tails = list(request.first_frames)
+        self._chained = [[] for _ in range(request.takes)]
         for index, window in enumerate(request.windows):
             for take, piece in enumerate(self._window_pieces(index, window, tails)):
                 if index > 0:
@@ -107,18 +111,34 @@ class TakeRun:
                 unit = ((video + 1) / 2)[0].permute(1, 0, 2, 3).cpu() if self.request.output_type == "pt" else None
                 return _Piece(vae_stage.to_uint8(video), unit)
 
+        todo = [take for take in range(self.request.takes) if (index, take) not in self._finished]
+        needed = vae_stage.covering_latent_frames(window.stop - window.start)  # the VAE is causal
         queue = DecodeQueue(decode, pipe.run_device, overlap)
+        stopped: BaseException | None = None
         try:
-            needed = vae_stage.covering_latent_frames(window.stop - window.start)  # the VAE is causal
-            self._denoise_window(index, window, first_frames, lambda latents: queue.submit(latents[None, :, :needed]))
-            return queue.results()
-        finally:
+            if todo:
+                then = lambda latents: queue.submit(latents[None, :, :needed])  # noqa: E731
+                self._denoise_window(index, window, first_frames, then, todo)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                queue.close()
+                raise
+            stopped = error
+        except BaseException:
             queue.close()
+            raise
+        pieces, failed = queue.finished()
+        queue.close()
+        self._finished.update({(index, take): piece for take, piece in zip(todo, pieces, strict=False)})
+        if (reason := stopped or failed) is not None:
+            raise reason
+        return [self._finished[index, take] for take in range(self.request.takes)]
 
     def _denoise_window(
-        self, index: int, window: Window, first_frames: list[np.ndarray], then: Callable[[Tensor], None] | None
-    ) -> list[Tensor]:
-        """Final latents (16, t, h, w) of one window, one per take; `then` gets each as soon as it is done."""
+        self, index: int, window: Window, first_frames: list[np.ndarray], then: Callable[[Tensor], None] | None,
+        todo: Sequence[int] | None = None,
+    ) -> list[Tensor]:  # fmt: skip
+        """Final latents (16, t, h, w) of one window, one per take (of `todo`); `then` gets each as soon as it is done."""
         pipe, request = self.pipe, self.request
         device = pipe.run_device
         with pipe.stage("encode", pipe.vae):
@@ -134,7 +154,8 @@ class TakeRun:
 
         finished = []
         control: Tensor | None = None
-        for take, seed in enumerate(request.seeds):
+        for take in range(request.takes) if todo is None else todo:
+            seed = request.seeds[take]
             with pipe.stage("denoise", pipe.transformer):
                 if control is None:
                     offloaded = is_group_offloaded(pipe.transformer)

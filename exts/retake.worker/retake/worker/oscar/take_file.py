@@ -34,8 +34,9 @@ def make_take(arguments: argparse.Namespace) -> str:
     """Load the pipeline, run it, write the take and its sidecar; one line about it."""
     import torch
 
+    from retake.worker.memory import usable_device
+
     from .pipeline import OscarPipeline
-    from .planner import usable_device
 
     device = usable_device(arguments.device)
     wanted = arguments.dtype or ("bf16" if device.type == "cuda" else "fp32")

@@ -140,7 +140,7 @@ def _run(arguments: argparse.Namespace) -> int:
         "only_commercial": arguments.only_commercial,
     }  # fmt: skip
     if arguments.ray is not None:
-        from ..oscar.planner import usable_device
+        from ..memory import usable_device
         from .ray_train import train_from_folders, train_on_ray
 
         gpus = usable_device(arguments.device).type == "cuda"

@@ -16,8 +16,8 @@ from retake.core.export.found import Selection
 from retake.core.files import atomic_directory, read_json, sha256_file, write_json
 from retake.core.progress import CheckCancel, Progress
 
+from ..memory import free_device_bytes, usable_device
 from ..oscar.pipeline import OscarPipeline
-from ..oscar.planner import free_device_bytes, usable_device
 from . import checkpoints
 from .clips import Clip, find_clips, split
 from .config import LoraSettings, ObjectSupervision, TuneConfig

@@ -11,9 +11,9 @@ import torch
 
 from retake.core.errors import InputError
 
+from ..memory import CONTEXT_BYTES, FRAGMENTATION, GIB
 from ..oscar.costs import FULL_TRANSFORMER, meta_transformer
 from ..oscar.meter import Meter
-from ..oscar.planner import CONTEXT_BYTES, FRAGMENTATION, GIB
 from ..oscar.text import PROMPT_LENGTH
 from ..oscar.vae import SPACE_STRIDE, latent_frames
 from .config import TuneConfig

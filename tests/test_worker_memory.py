@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a job may run: tiers against free memory, cards that NVML shows or does not, batches by model. Without torch."""
+
+from __future__ import annotations
+
+import itertools
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retake.core.wire import GpuDevice, GpuProcess, JobRecord
+from retake.worker import memory
+from retake.worker.batching import MOST_PASSES, Batch
+from retake.worker.gpu import NvmlProbe, Placement, pick_tier, visible
+from retake.worker.memory import GIB
+from retake.worker.settings import BackendSpec
+
+SPEC = BackendSpec("model", "take", "m:M", {}, (("resident", 10 * GIB), ("staged", 6 * GIB), ("streamed", 2 * GIB)))
+
+
+def card(index: int = 0, total: float = 24, free: float = 20, ours: float = 0, uuid: str = "") -> GpuDevice:
+    held = (GpuProcess(7, "python", int(ours * GIB), True),) if ours else ()
+    return GpuDevice(
+        index, "Card", int(total * GIB), int((total - free) * GIB), int(free * GIB), held, uuid or f"GPU-{index}"
+    )
+
+
+@given(st.floats(0, 48), st.floats(0, 4))
+def test_the_fastest_tier_that_leaves_the_margin(free, margin):
+    place = pick_tier(SPEC, (card(total=48, free=free),), margin)
+    fitting = [name for name, need in SPEC.tiers if need <= int(free * GIB) - int(margin * GIB)]
+    if fitting:
+        assert place == Placement(fitting[0], "GPU-0")
+    else:
+        assert place.tier == ""
+        assert "2.0 GiB" in place.reason
+
+
+def test_the_card_with_most_room_is_named():
+    assert pick_tier(SPEC, (card(0, free=3), card(1, free=12)), 1) == Placement("resident", "GPU-1")
+
+
+def test_without_nvml_the_backend_asks_for_itself():
+    assert pick_tier(SPEC, (), 1) == Placement("auto")
+    assert pick_tier(BackendSpec("plain", "take", "m:M"), (), 1) == Placement()
+
+
+@pytest.mark.parametrize(
+    ("cards", "held", "held_card", "tier"),
+    [
+        ((card(free=4, ours=9),), 0, "", "resident"),  # NVML knows whose memory it is
+        ((card(free=4),), 9, "", "resident"),  # it does not (WDDM, WSL, a container): the executor says so itself
+        ((card(free=4),), 9, "GPU-0", "resident"),
+        ((card(0, free=4), card(1, free=3)), 9, "GPU-1", "resident"),  # on that card alone
+        ((card(0, free=4), card(1, free=3)), 9, "", "streamed"),  # which card is not known: nothing is assumed
+        ((card(free=4),), 0, "", "streamed"),
+    ],
+)
+def test_the_executors_own_memory_counts_as_free(cards, held, held_card, tier):
+    assert pick_tier(SPEC, cards, 1, held * GIB, held_card).tier == tier
+
+
+@pytest.mark.parametrize(
+    ("wish", "left"),
+    [
+        (None, [0, 1, 2]), ("", []), ("2,0", [2, 0]), ("GPU-1", [1]), ("1,7,0", [1]), ("GPU-", [0, 1, 2]), ("-1", []),
+    ],
+)  # fmt: skip
+def test_cuda_visible_devices_is_obeyed(wish, left):
+    assert [d.index for d in visible((card(0), card(1), card(2)), wish)] == left
+
+
+class Nvml:
+    """An NVML of one plain card and one that is cut into two MIG slices."""
+
+    def __init__(self, processes: Any = None) -> None:
+        self.processes = processes
+
+    def nvmlDeviceGetCount(self) -> int:
+        return 2
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:
+        return f"card{index}"
+
+    def nvmlDeviceGetMigMode(self, handle: str) -> list[int]:
+        if handle == "card0":
+            raise RuntimeError("Not Supported")
+        return [1, 1]
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, handle: str) -> int:
+        return 3
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: str, number: int) -> str:
+        if number == 2:
+            raise RuntimeError("Not Found")
+        return f"slice{number}"
+
+    def nvmlDeviceGetMemoryInfo(self, handle: str) -> Any:
+        total = {"card0": 24, "card1": 80}.get(handle, 20) * GIB
+        return SimpleNamespace(total=total, used=total // 4, free=3 * total // 4)
+
+    def nvmlDeviceGetName(self, handle: str) -> bytes:
+        return handle.encode()
+
+    def nvmlDeviceGetUUID(self, handle: str) -> str:
+        return f"{'MIG' if handle.startswith('slice') else 'GPU'}-{handle}"
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[Any]:
+        return [SimpleNamespace(pid=1, usedGpuMemory=None)]
+
+    def nvmlDeviceGetGraphicsRunningProcesses(self, handle: str) -> list[Any]:
+        raise RuntimeError("Not Supported")
+
+
+def test_slices_stand_for_their_card(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    probe = NvmlProbe()
+    probe._nvml = Nvml()
+    assert [(d.uuid, d.total_bytes // GIB) for d in probe.read()] == [
+        ("GPU-card0", 24),
+        ("MIG-slice0", 20),
+        ("MIG-slice1", 20),
+    ]
+    assert probe.read()[0].processes[0].used_bytes == 0
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-slice1")
+    assert [d.uuid for d in probe.read()] == ["MIG-slice1"]
+
+
+@pytest.mark.parametrize(
+    ("error", "exhausted", "broken"),
+    [
+        (MemoryError(), True, False),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), True, False),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True, False),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True, False),
+        (RuntimeError("CUDA error: out of memory"), True, False),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False, True),
+        (RuntimeError("CUDA error: device-side assert triggered"), False, True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), False, True),
+        (RuntimeError("CUDA error: unspecified launch failure"), False, True),
+        (RuntimeError("shapes (3, 4) and (5, 6) cannot be multiplied"), False, False),
+        (ValueError("CUDA is a word"), False, False),
+    ],
+)
+def test_errors_are_told_apart(error, exhausted, broken):
+    assert (memory.is_out_of_memory(error), memory.is_broken_context(error)) == (exhausted, broken)
+
+
+# -- batches by model -------------------------------------------------------------------------------------------------
+
+
+def record(number: int, backend: str, priority: int = 0) -> JobRecord:
+    known = {"id": f"job{number}", "kind": "take", "backend": backend, "state": "queued", "priority": priority}
+    fields = {name: known.get(name, default_of(name)) for name in JobRecord.__dataclass_fields__}
+    return JobRecord(**fields)
+
+
+def default_of(name: str) -> Any:
+    import dataclasses
+
+    field = JobRecord.__dataclass_fields__[name]
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return ""
+
+
+@given(st.lists(st.sampled_from("ab"), min_size=1, max_size=40))
+def test_models_are_not_swapped_for_every_job_and_nobody_waits_for_ever(backends):
+    queue, batch, loaded, loads, waited = [record(i, b) for i, b in enumerate(backends)], Batch(), "", 0, 0
+    order, passes = [], {r.id: 0 for r in queue}
+    while queue:
+        chosen = batch.order(queue)[0]
+        for earlier in queue[: queue.index(chosen)]:
+            passes[earlier.id] += 1
+        batch.started(chosen)
+        loads += chosen.backend != loaded
+        loaded = chosen.backend
+        queue.remove(chosen)
+        order.append(chosen.id)
+    assert sorted(order) == sorted(passes)
+    waited = max(passes.values())
+    assert waited <= MOST_PASSES
+    plain = 1 + sum(a != b for a, b in itertools.pairwise(backends))
+    assert loads <= plain
+    if len(backends) <= MOST_PASSES:
+        assert loads == len(set(backends))
+
+
+def test_a_higher_priority_goes_first_whatever_is_loaded():
+    batch = Batch()
+    batch.started(record(0, "a"))
+    queue = [record(1, "b", priority=5), record(2, "a")]
+    assert batch.order(queue)[0].id == "job1"
+    batch.unloaded()
+    assert [r.id for r in batch.order([record(3, "b"), record(4, "a")])] == ["job3", "job4"]
