@@ -12,7 +12,6 @@ from retake.core.config import config_path, load_yaml
 from retake.core.errors import InputError
 from retake.worker.memory import GIB
 
-
 Kind = Literal["take", "variant"]
 
 
