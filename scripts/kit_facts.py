@@ -509,7 +509,7 @@ def collect(sources: Sources) -> dict[str, list[Fact]]:
         noted(old, f"omni.timeline.ITimeline.{name}", "method", signature, "as 5.1", "", 0, "unverified")
     for module, source, names in (
         ("omni.usd", "typings/omni/usd/_usd.pyi", ("get_stage_url", "get_stage_loading_status", "can_open_stage")),
-        ("omni.kit.app", "typings/omni/kit/app/_app.pyi", ("is_app_ready", "is_running")),
+        ("omni.kit.app", "typings/omni/kit/app/_app.pyi", ("is_app_ready", "is_running", "update")),
     ):
         owner = "UsdContext" if module == "omni.usd" else "IApp"
         python(typings, "typings", "work-r-labs/isaacsim_typings_5", source, module, *(f"{owner}.{n}" for n in names))

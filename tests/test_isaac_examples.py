@@ -163,3 +163,14 @@ def test_before_6_a_failure_leaves_at_once_because_close_would_say_0(
         assert kit.exit_code is None
         leaving.leave(standalone.simulation_app(), 0)
         assert kit.exit_code == 0
+
+
+@pytest.mark.parametrize("version", ["4.2", "5.0", "5.1", "6.x"])
+def test_a_script_with_a_loop_of_its_own_gets_an_episode_per_reset(version: str, tmp_path: Path) -> None:
+    with FakeKit(version, random_motion(make_stage(), 10), on_open=demo) as kit:
+        app = standalone.simulation_app()
+        episodes = example("own_loop")["main"](app, tmp_path / "own", 2, 40, width=64, height=48)
+        assert [len(episode) for episode in episodes] == [10, 10]
+        assert "commanded" in kit.settings
+        leaving.leave(app, 0)
+    assert (tmp_path / "own/001/run.json").is_file()  # `retake run` goes on from here

@@ -227,6 +227,7 @@ def build_modules(kit: FakeKit) -> dict[str, Any]:
             post_quit=kit.post_quit,
             is_app_ready=lambda: kit.ready,
             is_running=lambda: kit.exit_code is None,
+            update=kit.update,
             next_update_async=next_update_async,
             get_post_update_event_stream=lambda runloop_name="main": stream(kit.update_callbacks),
         ),

@@ -51,6 +51,9 @@ class Strict:
             self.__dict__[name] = value  # a binding of Kit costs no look-up either: callbacks are timed on these
         return value
 
+    def __delattr__(self, name: str) -> None:
+        del self.__dict__[name]
+
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.__dict__.get("_may_set", ()):
             self.__dict__[name] = value

@@ -56,15 +56,13 @@ class _World:
 
 def add_worlds(kit: FakeKit, module: Any, strict: Any) -> None:
     """The module that has World, where this version has one."""
-    if kit.version == "5.0":
-        return  # as 5.1; one of them is enough
     name = MODULES.get(kit.version, "isaacsim.core.api")
 
     def world(rendering_dt: float = 1 / 60, **unused: Any) -> Any:
         made = _World(kit, rendering_dt)
         # A script may set attributes on its World, and Retake wraps `reset` on it.
         proxy = strict(f"{name}.World", made)
-        proxy.__dict__["_may_set"] = ("reset",)
+        proxy.__dict__["_may_set"] = ("reset", "step")
         return proxy
 
     module(name, SimpleNamespace(), World=world)

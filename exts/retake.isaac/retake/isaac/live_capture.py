@@ -228,6 +228,11 @@ class LiveCapture:
         """What the pairing saw so far."""
         return self._pairer.counts if self._pairer is not None else PairingCounts()
 
+    @property
+    def in_flight(self) -> int:
+        """Frames that were simulated and have not been delivered yet."""
+        return self._pairer.waiting if self._pairer is not None else 0
+
     # -- what the simulator calls -----------------------------------------------------------------------------------
 
     def _on_step(self, dt_s: float) -> None:

@@ -49,7 +49,7 @@ def run_in_app(make: Callable[[], Awaitable[int]], *, headless: bool = True) -> 
         async def whole() -> None:
             codes.append(await autorun.guarded(make()))
 
-        _run(app, whole())
+        run_coroutine(app, whole())
         undo()
         code = codes[0] if codes else 1
     finally:
@@ -57,7 +57,7 @@ def run_in_app(make: Callable[[], Awaitable[int]], *, headless: bool = True) -> 
     return code
 
 
-def _run(app: Any, work: Coroutine[Any, Any, None]) -> None:
+def run_coroutine(app: Any, work: Coroutine[Any, Any, None]) -> None:
     """Run a coroutine on Kit's loop, which turns once per update."""
     if hasattr(app, "run_coroutine"):
         app.run_coroutine(work)
