@@ -74,7 +74,8 @@ def _legs(tree: Tree) -> set[int]:
         branches = tree.branches(group)
         about = frozenset(w for link in tree.links(group) for w in words(tree.spec.links[link].name))
         fingers = [b for b in branches if tree.names(b) & (HAND_WORDS - {"ee", "tool"}) and tree.depth(b) < 6]
-        carries_fingers = bool(about & HAND_WORDS or fingers)
+        # At the end of an arm there are fingers, however the arm hangs.
+        carries_fingers = bool(about & HAND_WORDS or fingers) or len(tree.above(group)) >= 3
         standing: list[Branch] = []
         for branch in branches:
             named = tree.names(branch)
@@ -86,13 +87,8 @@ def _legs(tree: Tree) -> set[int]:
             low = places[:, 2].min()
             # Stands: its lowest place is the robot's, and well below the joint it hangs from.
             hangs = tree.origin(tree.spec.joints[branch.joint])[2] - low > 0.25 * np.ptp(places[:, 2]) + 0.02
-            if (
-                not hand
-                and not carries_fingers
-                and low - bottom < 0.06 * height + 0.005
-                and hangs
-                and tree.depth(branch) >= 2
-            ):
+            stands = low - bottom < 0.06 * height + 0.005 and hangs and tree.depth(branch) >= 2
+            if stands and not hand and not carries_fingers and not any(_carried(tree, g, set()) for g in branch.groups):
                 standing.append(branch)
         # Legs come in pairs of equal build; what they carry is more than they are.
         builds = Counter(len(b.joints) for b in standing)
@@ -139,25 +135,30 @@ def _hands(tree: Tree, legs: set[int]) -> list[tuple[int, tuple[Branch, ...]]]:
     for group in tree.groups:  # parents first: a finger that branches is no hand of its own
         if group in inside or group in legs:
             continue
-        branches = tree.branches(group)
-        # Pulleys and rotors that turn without end and reach nowhere say nothing.
-        branches = tuple(
-            b for b in branches if not (len(b.joints) == 1 and tree.reach(b) < 0.01 and not _limited(tree, b.joint))
-        )
-        if len(branches) < 2 or not all(_finger_like(tree, b) for b in branches):
-            continue
-        if any(g in legs for b in branches for g in b.groups):
-            continue
-        seen = tuple(b for b in branches if not _empty(tree, b))
-        branches = seen if len(seen) >= 2 else branches
-        named = [tree.names(b) for b in branches]
-        if sum(bool(n & HEAD_WORDS) and not n & HAND_WORDS for n in named):
-            continue
-        if not _work_together(tree, branches):
+        branches = _carried(tree, group, legs)
+        if not branches:
             continue
         out.append((group, branches))
         inside |= {g for b in branches for g in b.groups}
     return out
+
+
+def _carried(tree: Tree, group: int, legs: set[int]) -> tuple[Branch, ...]:
+    """The fingers that a group carries; none where it carries something else, too."""
+    branches = tree.branches(group)
+    # Pulleys and rotors that turn without end and reach nowhere say nothing.
+    branches = tuple(
+        b for b in branches if not (len(b.joints) == 1 and tree.reach(b) < 0.01 and not _limited(tree, b.joint))
+    )
+    if len(branches) < 2 or not all(_finger_like(tree, b) for b in branches):
+        return ()
+    if any(g in legs for b in branches for g in b.groups):
+        return ()
+    seen = tuple(b for b in branches if not _empty(tree, b))
+    branches = seen if len(seen) >= 2 else branches
+    if any(n & HEAD_WORDS and not n & HAND_WORDS for n in map(tree.names, branches)):
+        return ()
+    return branches if _work_together(tree, branches) else ()
 
 
 def _work_together(tree: Tree, branches: tuple[Branch, ...]) -> bool:
@@ -190,9 +191,17 @@ def _jaws(tree: Tree, legs: set[int], inside: set[int]) -> list[tuple[int, Branc
                 len(branch.groups) == 1
                 and branch.groups[0] not in legs | inside
                 and _jaw_evidence(tree, group, branch) >= JAW_EVIDENCE
+                and _is_on_an_arm(tree, branch)
             ):
                 out.append((group, branch))
     return out
+
+
+def _is_on_an_arm(tree: Tree, branch: Branch) -> bool:
+    """Whether a jaw ends a chain of its own; a pan and tilt head beside an arm does not."""
+    alone = sum(not tree.branches(g) for g in tree.groups) == 1
+    chain = _own_chain(tree, branch.groups[0], set()) or []
+    return alone or len(chain) >= 3 or bool(tree.names(branch) & JAW_WORDS)
 
 
 def _jaw_evidence(tree: Tree, group: int, branch: Branch) -> float:
