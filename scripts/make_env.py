@@ -70,7 +70,7 @@ def main() -> None:
     chosen = interpreter(name)
     if len(sys.argv) > 2:
         return
-    python = target / "bin" / "python"
+    python = target / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if not python.exists():
         print(f"creating {name} …", flush=True)
         run(chosen, "-m", "venv", target)

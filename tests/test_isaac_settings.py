@@ -28,6 +28,7 @@ from retake.isaac.request import SETTINGS, CaptureRequest, request_from
 ROOT = Path(__file__).resolve().parents[1]
 CHANGED: dict[str, tuple[Any, Any]] = {
     "robots": ("/World/Arm0", ("/World/Arm0",)),
+    "robot_file": ("arm.yaml", "arm.yaml"),
     "cameras": ("/World/Camera0@64x48:rgb+depth", ("/World/Camera0@64x48:rgb+depth",)),
     "objects": ("/World/Packet", ("/World/Packet",)),
     "task": ("fold the towel", "fold the towel"),

@@ -21,6 +21,7 @@ from importlib import metadata
 from pathlib import Path
 
 from retake.core.errors import RetakeError, install_hint
+from retake.core.host import sync_command
 from retake.core.video import codec_available
 
 MARKS = {"good": "✓", "missing": "–", "bad": "✗"}
@@ -110,7 +111,7 @@ def _python() -> Finding:
 def _core() -> Finding:
     missing = [name for name in ("numpy", "cv2", "yaml") if not _has(name)]
     if missing:
-        return Finding("core", "bad", f"missing: {', '.join(missing)}", "make sync")
+        return Finding("core", "bad", f"missing: {', '.join(missing)}", sync_command(".venv"))
     from retake.core.variants.worlds import load_catalogue
 
     presets = len(load_catalogue().sections["presets"])
@@ -125,7 +126,7 @@ def _kit() -> Finding:
     for variable in ("ISAAC_PATH", "ISAACSIM_PATH"):
         path = os.environ.get(variable)
         if path and (Path(path) / "VERSION").is_file():
-            version = (Path(path) / "VERSION").read_text().strip()
+            version = (Path(path) / "VERSION").read_text("utf-8").strip()
             return Finding("Isaac Sim", "good", f"{version} at {path}; not running", "start it with --enable retake.ui")
     return Finding("Isaac Sim", "missing", "not running here; the embedded simulator makes episodes without it")
 
@@ -141,7 +142,7 @@ def _newton() -> Finding:
         return Finding("embedded simulator", "good", "not needed inside Isaac Sim")
     if _has("newton") and _has("warp"):
         return Finding("embedded simulator", "good", f"newton {_version('newton')}, warp {_version('warp-lang')}")
-    return Finding("embedded simulator", "missing", "newton is not installed", "make sync")
+    return Finding("embedded simulator", "missing", "newton is not installed", sync_command(".venv"))
 
 
 def _video() -> Finding:
@@ -174,7 +175,7 @@ def _worker() -> Finding:
         status = WorkerClient.discover(timeout_s=2.0).status()
     except RetakeError as error:
         environment = Path(__file__).resolve().parents[4] / ".venv-worker"
-        step = "retake worker --root runs" if environment.is_dir() else "make sync-worker"
+        step = "retake worker --root runs" if environment.is_dir() else sync_command(".venv-worker")
         useful = shutil.which("nvidia-smi") is not None
         first = str(error).splitlines()[0]
         return Finding("worker", "missing", f"not running: {first}", f"for the video model: {step}" if useful else "")

@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from retake.core.host import started
+
 _OWNER = re.compile(r"\.([0-9a-f]{6})-(\d+)-(\d+)\.")
 
 
@@ -97,33 +99,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def owner_tag() -> str:
     """Marks a temporary with its writer: machine, process and the process's start, so that only a dead writer's remains
     are cleared away, and a later process with the same number is not taken for it."""
-    return f"{_machine()}-{os.getpid()}-{_started(os.getpid()) or 0}"
+    return f"{_machine()}-{os.getpid()}-{started(os.getpid()) or 0}"
 
 
 def _machine() -> str:
     return sha256_bytes(platform.node().encode())[:6]
-
-
-def _started(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; 0 where the system has no /proc; None when it is gone.
-
-    A zombie is gone: in containers whose first process reaps no orphans, killed workers stay zombies for ever.
-    Source: proc_pid_stat(5), fields 3 (state) and 22 (starttime), counted after the name in brackets.
-    """
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
-        if Path("/proc/self/stat").exists():
-            return None
-    else:
-        return None if fields[0] in (b"Z", b"X") else int(fields[19])
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except OSError:
-        return 0
-    return 0
 
 
 def is_abandoned(name: str) -> bool:
@@ -133,7 +113,7 @@ def is_abandoned(name: str) -> bool:
     tag = _OWNER.search(name)
     if tag is None:
         return True
-    return tag[1] == _machine() and _started(int(tag[2])) != int(tag[3])
+    return tag[1] == _machine() and started(int(tag[2])) != int(tag[3])
 
 
 def _umask() -> int:

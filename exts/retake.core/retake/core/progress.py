@@ -15,6 +15,7 @@ from types import FrameType
 from typing import TextIO
 
 from retake.core.errors import Cancelled
+from retake.core.host import stop_signals
 
 Progress = Callable[[int, int, str], None]
 CheckCancel = Callable[[], None]
@@ -29,12 +30,13 @@ def never() -> None:
 
 
 class Stop:
-    """A command's cancellation: Ctrl-C or SIGTERM asks to stop between frames, a second one stops at once."""
+    """A command's cancellation: Ctrl-C or SIGTERM (Windows: Ctrl-Break) asks to stop between frames, a second one stops
+    at once."""
 
     def __init__(self) -> None:
         self.asked = False
-        signal.signal(signal.SIGINT, self._on_signal)
-        signal.signal(signal.SIGTERM, self._on_signal)
+        for number in stop_signals():
+            signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.asked:

@@ -17,6 +17,7 @@ from typing import Any
 
 from retake.core.errors import RunError
 from retake.core.files import is_abandoned, read_json, write_json
+from retake.core.host import lock
 from retake.core.run_reader import MANIFEST, RunReader
 
 SCHEMA = "retake.run/1"
@@ -79,7 +80,7 @@ class RunDirectory(RunReader):
         handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             try:
-                _lock(handle)
+                lock(handle)
             except OSError as error:
                 raise RunError(
                     f"{self.path} is being written by another process; wait for it, or choose another folder with --run"
@@ -87,18 +88,6 @@ class RunDirectory(RunReader):
             yield
         finally:
             os.close(handle)
-
-
-def _lock(handle: int) -> None:
-    """Exclusive, non-blocking, released by the system when the process ends. Raises OSError when taken."""
-    try:
-        import fcntl
-    except ImportError:
-        import msvcrt  # Isaac Sim also runs on Windows
-
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-    else:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def open_run(path: Path | str) -> RunDirectory:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ import numpy as np
 
 from retake.core.episode.layout import encode_image
 from retake.core.errors import MissingDependencyError
+from retake.core.host import load_average
 from retake.isaac.costs import percentiles
 
 LIMIT_MS = (0.3, 2.0)
@@ -68,7 +68,7 @@ def measure(version: str, seconds: float, folder: Path, size: tuple[int, int] = 
         "version": version, "calls": len(steps) + len(frames), "p50_ms": whole[0], "p99_ms": whole[1],
         "max_ms": max(steps + frames) / 1e6, "step_p50_ms": step[0], "step_p99_ms": step[1], "frame_p50_ms": frame[0],
         "frame_p99_ms": frame[1], "frames": status.written, "dropped": status.dropped, "slowed_s": status.waited_s,
-        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, "baseline_p50_ms": _plain(images),
+        "load_average": load_average(), "baseline_p50_ms": _plain(images),
     }  # fmt: skip
     held = all(p50 <= LIMIT_MS[0] and p99 <= LIMIT_MS[1] for p50, p99 in (whole, step, frame))
     rounded = {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
@@ -96,7 +96,7 @@ def main(argv: list[str]) -> int:
         f"{'held' if all(r['holds'] for r in rows) else 'BROKEN'}"
     )
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+        options.json.write_text(json.dumps(rows, indent=2) + "\n", "utf-8")
     return 0 if all(row["holds"] for row in rows) else 1
 
 

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from retake.core.errors import InputError
+from retake.core.host import ask_to_stop, own_group, python_of, sync_command
 
 LEAKS = (
     "PYTHONPATH",
@@ -41,15 +40,14 @@ def repository() -> Path:
 
 def find_python(setting: str = "", *, worker: bool = False) -> Path:
     """A Python outside Kit that has Retake. Raises InputError saying how to get one."""
-    name = "Scripts/python.exe" if os.name == "nt" else "bin/python"
     environments = [".venv-worker"] if worker else [".venv", ".venv-worker"]
-    candidates = [Path(setting)] if setting else [repository() / env / name for env in environments]
+    candidates = [Path(setting)] if setting else [python_of(repository() / name) for name in environments]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    wanted = "sync-worker" if worker else "sync"
+    command = sync_command(environments[0])
     raise InputError(
-        f"no Python for Retake outside Kit ({', '.join(map(str, candidates))}); run `make {wanted}` in {repository()}, "
+        f"no Python for Retake outside Kit ({', '.join(map(str, candidates))}); run `{command}` in {repository()}, "
         "or set /exts/retake.isaac/python to a Python that has isaac-retake"
     )
 
@@ -82,7 +80,6 @@ class Process:
         self._tail: deque[str] = deque(maxlen=40)
         self._on_exit = on_exit
         # A group of its own: Ctrl-C in Kit's terminal must not end it, cancel() must reach its children.
-        group: dict[str, Any] = {"creationflags": 0x200} if os.name == "nt" else {"start_new_session": True}
         self._process: subprocess.Popen[str] = subprocess.Popen(
             [str(part) for part in command],
             stdin=subprocess.DEVNULL,
@@ -93,7 +90,7 @@ class Process:
             errors="replace",
             env=clean_environment(),
             cwd=cwd,
-            **group,
+            **own_group(),
         )
         self._thread = threading.Thread(target=self._read, name="retake-process", daemon=True)
         self._thread.start()
@@ -115,8 +112,7 @@ class Process:
 
     def cancel(self) -> None:
         """Ask to stop; whatever is finished stays."""
-        if self.exit_code is None:
-            self._process.send_signal(signal.SIGTERM if os.name != "nt" else signal.CTRL_BREAK_EVENT)  # type: ignore[attr-defined]
+        ask_to_stop(self._process)
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Cancel and wait; end it if it does not."""

@@ -27,7 +27,7 @@ from retake.isaac.options import request_from_settings
 from retake.isaac.request import CaptureStatus, Phase
 
 NAME = "RetakeWriter"
-SETTABLE = ("rt_subframes", "antialiasing", "undistort", "queue_frames", "when_full")
+SETTABLE = ("robot_file", "rt_subframes", "antialiasing", "undistort", "queue_frames", "when_full")
 """Settings that the writer takes by name beside those of its signature."""
 
 

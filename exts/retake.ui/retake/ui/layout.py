@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from retake.core.episode import CHANNELS
+from retake.core.host import sync_command
 from retake.isaac.camera_text import WITHOUT, what_is_lost
 from retake.isaac.request import CHOICES
 from retake.isaac.stage_reader import CameraChoice
@@ -386,7 +387,7 @@ def _worker(state: PanelState) -> Section:
         Row((Widget("text", f"GPU worker: {worker.state} {worker.detail}".strip()), Widget("text", worker.vram))),
         Row(
             (
-                _button(state, "start_worker", "Start", "Needs `make sync-worker` once"),
+                _button(state, "start_worker", "Start", f"Needs `{sync_command('.venv-worker')}` once"),
                 _button(state, "stop_worker", "Stop", "Queued takes stay queued"),
                 _button(
                     state,

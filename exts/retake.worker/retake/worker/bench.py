@@ -22,6 +22,7 @@ from retake.core.array_types import UInt8
 from retake.core.episode import CameraFrame, CameraSpec, EpisodeHeader, EpisodeWriter, Frame
 from retake.core.errors import InputError
 from retake.core.files import sha256_file, write_json
+from retake.core.host import load_average
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.takes.base import TakeRequest
 from retake.core.variants.base import Variant, World
@@ -78,7 +79,7 @@ def measure(folder: Path, count: int) -> dict[str, Any]:
     runner.run(_job(folder, 0, "warm"))
     local = _times(count, lambda k: runner.run(_job(folder, 1000 + k, f"local-{k}")))
     (folder / "worker.yaml").write_text(
-        yaml.safe_dump({"backends": {"bench": spec}, "waiting": {"disk_floor_gib": 0.0}})
+        yaml.safe_dump({"backends": {"bench": spec}, "waiting": {"disk_floor_gib": 0.0}}), "utf-8"
     )
     command = [
         sys.executable, "-m", "retake.worker", "--port", "0", "--state", str(folder / "state"), "--root", str(folder / "root"),
@@ -90,8 +91,10 @@ def measure(folder: Path, count: int) -> dict[str, Any]:
         assert process.stdout is not None
         ready = json.loads(process.stdout.readline() or "{}")
         if not ready:
-            raise InputError(f"the service did not start: {(folder / 'service.log').read_text()[-500:]}")
-        client = WorkerClient(ready["url"], Path(ready["token_file"]).read_text().strip(), timeout_s=30)
+            raise InputError(
+                f"the service did not start: {(folder / 'service.log').read_text('utf-8', 'replace')[-500:]}"
+            )
+        client = WorkerClient(ready["url"], Path(ready["token_file"]).read_text("ascii").strip(), timeout_s=30)
         cold = _first_progress(client, _job(folder, 1, "cold"))
         warm = [_first_progress(client, _job(folder, 2 + k, f"first-{k}")) for k in range(min(count, 30))]
         jobs = [_job(folder, 5000 + k, f"service-{k}") for k in range(count)]
@@ -119,7 +122,7 @@ def measure(folder: Path, count: int) -> dict[str, Any]:
         "submit to first progress, warm, ms (median)": round(1000 * statistics.median(warm), 1),
         "submit to first progress, warm, ms (worst)": round(1000 * max(warm), 1),
         "submit to first progress, cold executor, ms": round(1000 * cold, 1),
-        "load average": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+        "load average": None if (load := load_average()) is None else round(load, 1),
         "cores": os.cpu_count(),
     }
 

@@ -6,8 +6,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
-import signal
 import sys
 import time
 import webbrowser
@@ -15,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from retake.core.errors import InputError, WorkerError
+from retake.core.host import ask_pid_to_stop
 from retake.core.wire import FINAL, JobRecord, WorkerStatus, job_from_json, record_to_json, status_to_json
 from retake.core.worker_client import WorkerClient, state_folder
 from retake.worker.settings import GIB, load_settings
@@ -239,7 +238,7 @@ def _stop(options: argparse.Namespace) -> int:
         return 0
     pid = int(json.loads((options.state / "endpoint.json").read_text("utf-8"))["pid"])
     with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
+        ask_pid_to_stop(pid)
     for _ in range(150):
         if not client.alive():
             print("stopped; the queue is kept")

@@ -290,9 +290,9 @@ def code_revision() -> str:
         version = "uninstalled"
     git = Path(__file__).resolve().parents[4] / ".git"
     with contextlib.suppress(OSError):
-        head = (git / "HEAD").read_text().strip()
+        head = (git / "HEAD").read_text("utf-8").strip()
         if head.startswith("ref: "):
-            head = (git / head[5:]).read_text().strip()
+            head = (git / head[5:]).read_text("utf-8").strip()
         return f"{version}+{head[:12]}"
     return version
 

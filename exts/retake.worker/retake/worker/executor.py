@@ -22,6 +22,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from retake.core.errors import Cancelled
+from retake.core.host import stop_signals
 from retake.core.wire import job_from_json
 from retake.worker.backends import spec_from_json
 from retake.worker.execute import Context, Loaded, describe, execute
@@ -149,7 +150,9 @@ def main() -> None:
     import signal
 
     _die_with_parent(int(sys.argv[1]))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a shell reaches the whole group; the service decides
+    for number in stop_signals():  # Ctrl-C and Ctrl-Break in a shell reach the whole group; the service decides
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
     faulthandler.enable()
     out = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
     os.dup2(2, 1)

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from retake.core.errors import InputError, MissingDependencyError, install_hint
+from retake.core.host import is_windows, stop_signals
 from retake.worker.settings import WorkerSettings
 
 
 def bind(port: int) -> socket.socket:
     """A listening socket on 127.0.0.1. Raises InputError when the port is taken."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    if sys.platform != "win32":
+    if not is_windows():
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(("127.0.0.1", port))
@@ -65,7 +66,7 @@ def serve(port: int, state: Path, roots: list[Path], settings: WorkerSettings) -
         timeout_graceful_shutdown=3, timeout_keep_alive=30, limit_concurrency=200, server_header=False, date_header=False,
     )  # fmt: skip
     # uvicorn raises a caught signal again when it has shut down; the queue must be closed before anything else happens.
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop_signals():
         signal.signal(number, lambda *_: None)
     try:
         service.start()

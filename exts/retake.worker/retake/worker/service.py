@@ -17,6 +17,7 @@ import psutil
 
 from retake.core.errors import InputError, WorkerError
 from retake.core.files import write_json
+from retake.core.host import lock
 from retake.core.wire import JobRecord, WorkerStatus, job_from_json
 from retake.worker.backends import find, registry
 from retake.worker.content import Hasher, Inputs, content_hash, prepare
@@ -139,14 +140,7 @@ def _hold(path: Path) -> int:
     """Lock the state folder for this process; the system lets go when it dies. Raises WorkerError when another has it."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        try:
-            import fcntl
-        except ImportError:
-            import msvcrt
-
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        else:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(handle)
     except OSError as error:
         os.close(handle)
         raise WorkerError(

@@ -23,6 +23,7 @@ from typing import Any
 
 from retake.core.errors import ExportError
 from retake.core.files import canonical_json, read_json, sha256_bytes, write_json
+from retake.core.host import is_windows, lock
 
 Entry = dict[str, Any]
 
@@ -161,27 +162,23 @@ def staged(out: Path, identity: Mapping[str, Any], base: Path | None, *, restart
 @contextlib.contextmanager
 def _locked(out: Path) -> Iterator[None]:
     out.parent.mkdir(parents=True, exist_ok=True)
-    lock = out.parent / f".{out.name}.export.lock"
-    handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    path = out.parent / f".{out.name}.export.lock"
+    handle, ours = os.open(path, os.O_RDWR | os.O_CREAT, 0o666), False
     try:
         try:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:
-            import msvcrt
-
-            try:
-                msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-            except OSError as error:
-                raise ExportError(f"another process is exporting to {out}; wait for it") from error
-        except BlockingIOError as error:
+            lock(handle)
+        except OSError as error:
             raise ExportError(f"another process is exporting to {out}; wait for it, or choose another --out") from error
-        if not lock.exists() or os.fstat(handle).st_ino != lock.stat().st_ino:
+        if not path.exists() or os.fstat(handle).st_ino != path.stat().st_ino:
             raise ExportError(f"another process just exported to {out}; run the command again")
+        ours = True
         try:
             yield
         finally:
-            lock.unlink(missing_ok=True)
+            if not is_windows():  # where no file is removed that is open
+                path.unlink(missing_ok=True)
     finally:
         os.close(handle)
+        if ours and is_windows():
+            with contextlib.suppress(OSError):  # the next writer has it open
+                path.unlink(missing_ok=True)

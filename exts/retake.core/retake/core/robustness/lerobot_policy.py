@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import selectors
+import queue
 import struct
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,9 @@ class LeRobotPolicy:
             stderr=self._errors,
             bufsize=0,
         )
+        self._blocks: queue.Queue[bytes] = queue.Queue()
+        self._left = b""
+        threading.Thread(target=self._listen, name="retake-policy", daemon=True).start()
         # Loading weights and importing torch take longer than one inference.
         self._receive(max(timeout_s, 300.0))
 
@@ -62,12 +66,12 @@ class LeRobotPolicy:
 
     def close(self) -> None:
         """End the host."""
+        self._process.terminate()
+        self._process.wait(10)
         for stream in (self._process.stdin, self._process.stdout, self._errors):
             if stream:
                 with contextlib.suppress(OSError):
                     stream.close()
-        self._process.terminate()
-        self._process.wait(10)
 
     def _send(self, arrays: dict[str, Any]) -> None:
         buffer = io.BytesIO()
@@ -92,17 +96,27 @@ class LeRobotPolicy:
     def _read(self, count: int, deadline: float) -> bytes:
         assert self._process.stdout is not None
         data = b""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._process.stdout, selectors.EVENT_READ)
-            while len(data) < count:
-                if not selector.select(max(deadline - time.monotonic(), 0)):
+        while len(data) < count:
+            if not self._left:
+                try:
+                    self._left = self._blocks.get(timeout=max(deadline - time.monotonic(), 0.001))
+                except queue.Empty:
                     self.close()
-                    raise WorkerError(f"policy {self.name} gave no answer in time")
-                block = self._process.stdout.read(count - len(data))
-                if not block:
+                    raise WorkerError(f"policy {self.name} gave no answer in time") from None
+                if not self._left:
                     raise WorkerError(self._failure())
-                data += block
+            data, self._left = data + self._left[: count - len(data)], self._left[count - len(data) :]
         return data
+
+    def _listen(self) -> None:
+        """Blocks of the host's answers, empty at its end. A thread: no system call waits for a pipe on Windows."""
+        assert self._process.stdout is not None
+        try:
+            while block := self._process.stdout.read(1 << 20):
+                self._blocks.put(block)
+        except (OSError, ValueError):  # closed meanwhile
+            pass
+        self._blocks.put(b"")
 
     def _failure(self) -> str:
         self._process.wait(10)

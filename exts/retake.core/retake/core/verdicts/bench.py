@@ -12,6 +12,7 @@ from pathlib import Path
 
 from retake.core.episode import open_episode
 from retake.core.files import write_json
+from retake.core.host import load_average
 from retake.core.verdicts.judge import examine
 from retake.core.verdicts.settings import load_settings
 from retake.core.verdicts.truth import forget
@@ -50,7 +51,7 @@ def main(argv: list[str]) -> int:
         print(
             f"{name:<26} wall {wall:6.2f} s  cpu {cpu:6.2f} s  video {duration:.2f} s  {duration / wall:.2f}× real time"
         )
-    result = {"cpus": os.cpu_count(), "load": os.getloadavg()[0], "frames": judged.verdict.frames,
+    result = {"cpus": os.cpu_count(), "load": load_average(), "frames": judged.verdict.frames,
               "size": list(judged.verdict.size), "rows": rows}  # fmt: skip
     if options.json:
         write_json(options.json, result)

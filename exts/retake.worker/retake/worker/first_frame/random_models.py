@@ -299,11 +299,11 @@ def _write_tiny(name: str, folder: Path, seed: int) -> dict[str, str]:
         index["processor"] = ["transformers", "Qwen2VLProcessor"]
     if name == "cosmos-transfer":
         index.update(controlnet=[None, None], safety_checker=[None, None])
-    (model / "model_index.json").write_text(json.dumps(index, indent=1))
-    (model / "README.md").write_text("---\nlicense: apache-2.0\n---\nrandom weights\n")
+    (model / "model_index.json").write_text(json.dumps(index, indent=1), "utf-8")
+    (model / "README.md").write_text("---\nlicense: apache-2.0\n---\nrandom weights\n", "utf-8")
     options = {"model": str(model)}
     if "controlnet" in sizes_of(name):
-        (control / "README.md").write_text("---\nlicense: apache-2.0\n---\nrandom weights\n")
+        (control / "README.md").write_text("---\nlicense: apache-2.0\n---\nrandom weights\n", "utf-8")
         options["control"] = str(control)
     return options
 

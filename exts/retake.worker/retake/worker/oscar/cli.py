@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from retake.core.errors import Cancelled, InputError, MissingDependencyError, install_hint
+from retake.core.host import stop_signals
 from retake.core.progress import Bar
 
 
@@ -229,7 +230,7 @@ def dependencies() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """A polite SIGTERM becomes Cancelled, so that half-made folders are removed on the way out."""
+    """A polite SIGTERM (Windows: Ctrl-Break) becomes Cancelled, so that half-made folders are removed on the way out."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -237,10 +238,11 @@ def _terminable() -> Iterator[None]:
     def stop(*_: Any) -> None:
         raise Cancelled("stopped; nothing half-made was left behind")
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in stop_signals() if number != signal.SIGINT}
     try:
         yield
     except KeyboardInterrupt:
         raise Cancelled("stopped; nothing half-made was left behind") from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
