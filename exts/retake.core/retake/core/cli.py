@@ -32,6 +32,7 @@ ELSEWHERE = {
     "robustness": ("retake.core.robustness.cli:main", "export", "how much a policy changes when only pixels change"),
     "robot": ("retake.usd.robot_cli:main", "usd", "robots of a stage: end effectors found, drawn, and written to be edited"),
     "import": ("retake.core.importers.cli:main", "video", "recorded episodes (OSCAR, LeRobot, Isaac Lab …) become Episodes"),
+    "masks": ("retake.core.masks.cli:main", "", "masks and depth for a recorded episode, from its robot's meshes"),
     "oscar": ("retake.worker.oscar.cli:main", "oscar", "convert, plan and run the OSCAR-2B video model"),
     "tune": ("retake.worker.tune.cli:main", "tune", "fine-tune OSCAR-2B on simulated motion and physics"),
     "worker": ("retake.worker.cli:main", "worker", "the local GPU service with its queue and page"),

@@ -2,11 +2,13 @@
 """Verdicts on recorded episodes, and on any camera without instance ids: the take's change against the recording.
 
 Without masks a video can be refused (it moves later, elsewhere, mirrored, not at all, otherwise) but never passed: what
-links, gripper and objects do stays unsure, and the verdict says what would settle it.
+links, gripper and objects do stays unsure, and the verdict says what would settle it. With masks (`retake.core.masks`) all
+checks are made, each by its change against the recording.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +21,15 @@ from retake.core.verdicts.assess import check_of, overall_of, probability_of
 from retake.core.verdicts.clip import Clip, open_clip
 from retake.core.verdicts.footage import shrink
 from retake.core.verdicts.form import Frames, length, rate_of, size_of, take_frames
-from retake.core.verdicts.judge import examine
+from retake.core.verdicts.judge import Judged, examine
 from retake.core.verdicts.motion import NAMES, measure_recorded
 from retake.core.verdicts.pictures import save_pictures, save_recording_pictures
 from retake.core.verdicts.records import Measurement, Verdict
-from retake.core.verdicts.settings import VerdictSettings, load_settings
+from retake.core.verdicts.settings import Threshold, VerdictSettings, load_settings
 from retake.core.verdicts.stability import first_frame_error
+
+FORM = ("length", "size", "fps", "first_frame")
+"""Checks of the file itself: the recording has no part in them."""
 
 
 def judge(
@@ -43,15 +48,66 @@ def judge(
 
     Arguments and errors are those of `judge.judge`.
     """
-    if has_masks(episode, camera):
-        return examine(
+    if not has_masks(episode, camera):
+        return judge_recording(
             video, episode, camera, first_frame=first_frame, start=start, frames=frames, config=config, fps=fps,
             check_cancel=check_cancel,
-        ).verdict  # fmt: skip
-    return judge_recording(
+        )  # fmt: skip
+    judged = examine(
         video, episode, camera, first_frame=first_frame, start=start, frames=frames, config=config, fps=fps,
         check_cancel=check_cancel,
     )  # fmt: skip
+    return as_change(judged, episode, config or load_settings(), check_cancel)
+
+
+def as_change(
+    judged: Judged, episode: Episode, settings: VerdictSettings, check_cancel: CheckCancel = never
+) -> Verdict:
+    """The verdict on a masked recording: every check by its change against the recording's own pictures.
+
+    Fitted calibrations and coarse meshes leave a constant error that a faithful take has too. What could not be told on the
+    recording itself is skipped. Verdicts on simulated episodes are returned as they are.
+    """
+    camera, verdict = judged.verdict.camera, judged.verdict
+    if episode.header.motion_source != "recorded" or "rgb" not in episode.header.camera(camera).channels:
+        return verdict
+    size, count = judged.truth.size, len(judged.footage)
+    recording = np.stack([shrink(episode.image(camera, "rgb", verdict.start + t), size) for t in range(count)])
+    known = examine(
+        recording, episode, camera, start=verdict.start, frames=count, config=settings, check_cancel=check_cancel
+    ).verdict  # fmt: skip
+    measured = []
+    for check in verdict.checks:
+        if check.name in FORM:
+            measured.append(
+                Measurement(check.name, check.value, check.note, check.worst_frame, check.status != "skipped")
+            )
+            continue
+        own = known.check(check.name).value
+        if own is None or check.value is None:
+            why = f"not told on the recording itself ({known.check(check.name).note})" if own is None else check.note
+            measured.append(Measurement(check.name, None, why, applies=own is not None and check.status != "skipped"))
+            continue
+        value = _change(check.value, own, settings.threshold(check.name))
+        note = f"{check.value:.3g} here, {own:.3g} on the recording itself" + (f"; {check.note}" if check.note else "")
+        measured.append(Measurement(check.name, value, note, check.worst_frame))
+    measured += measure_recorded(judged.footage.frames, recording, settings.recorded)
+    checks = tuple(check_of(m, settings) for m in measured)
+    severities = [settings.threshold(m.name).severity(m.value) for m in measured if m.value is not None]
+    return replace(
+        verdict, checks=checks, overall=overall_of(checks),
+        probability=probability_of(checks, max(severities, default=1.0), settings),
+    )  # fmt: skip
+
+
+def _change(value: float, own: float, threshold: Threshold) -> float:
+    """A take's value with the recording's own taken off; for what falls with faults, in units of the recording's."""
+    if threshold.worse == "above":
+        return max(value - max(own, 0.0), 0.0)
+    good = 1.25 * (threshold.unsure if threshold.unsure is not None else threshold.limit)
+    return threshold.base + (value - threshold.base) * max(
+        (good - threshold.base) / max(own - threshold.base, 1e-6), 1.0
+    )
 
 
 def has_masks(episode: Episode, camera: str) -> bool:
@@ -126,8 +182,9 @@ def _advice(episode: Episode, camera: str) -> str:
     """Why nothing can pass here, and what would help."""
     if episode.header.motion_source == "recorded":
         return (
-            f"camera {camera!r} has no instance ids: arm, gripper and objects cannot be told apart; with masks of the "
-            "robot's meshes at the recorded states (channel `instances`) a take could pass"
+            f"camera {camera!r} has no instance ids: arm and gripper cannot be told apart; with masks of the "
+            "robot's meshes a take can pass: `retake masks EPISODE --urdf ROBOT.urdf --meshes DIR --out NEW`, then judge "
+            "against NEW"
         )
     return f"camera {camera!r} recorded no instance ids: capture it with the channel `instances`, then a take can pass"
 
@@ -151,7 +208,10 @@ def verify_video(
             video, episode, camera, first_frame=first_frame, start=start, frames=frames, config=settings,
             check_cancel=check_cancel,
         )  # fmt: skip
-        return judged.verdict if pictures is None else save_pictures(judged, video, episode, pictures, settings)
+        verdict = as_change(judged, episode, settings, check_cancel)
+        if pictures is None:
+            return verdict
+        return save_pictures(replace(judged, verdict=verdict), video, episode, pictures, settings)
     verdict = judge_recording(
         video, episode, camera, first_frame=first_frame, start=start, frames=frames, config=settings,
         check_cancel=check_cancel,
