@@ -26,7 +26,8 @@ LOOKS = (
 )  # fmt: skip
 """Every look of a faithful video; `generative` adds six of them at once."""
 _PARTS = {"generative": ("warp", "swim", "shape", "latent", "hue", "grain")}
-_DCT = cv2.dct(np.eye(8, dtype=np.float32))
+_DCT = np.ascontiguousarray(cv2.dct(np.eye(8, dtype=np.float32), flags=cv2.DCT_ROWS).T)
+"""Rows are the eight cosines."""
 
 
 @dataclass(frozen=True)

@@ -191,7 +191,7 @@ def _object(
             pose[t, :3, :3] = R @ pose[t, :3, :3]
             pose[t, :3, 3] = centre - pose[t, :3, :3] @ middle
     elif kind == "sunk":
-        pose[:, 2, 3] -= level / 100 * ramp(count, story.settled - 2, 6)
+        pose[:, 2, 3] -= level / 100 * ramp(count, min(story.settled - 2, count - 8), 6)
     elif kind in ("other_shape", "other_colour"):
         prop = {"other_shape": "prop:shape", "other_colour": "prop:colour"}[kind]
         begin = rng.integers(count // 3, release)
@@ -210,7 +210,7 @@ def _object(
         return {"prop:second": new}
     elif kind == "tray_moved":
         tray = film.poses[film.target].copy()
-        tray[:, :3, 3] += aside * (level / 100 * ramp(count, count // 4, 30))[:, None]
+        tray[:, :3, 3] += aside * (level / 100 * ramp(count, count // 4, count // 2))[:, None]
         return {film.target: tray}
     elif kind == "held_beside":
         robot = story.robot

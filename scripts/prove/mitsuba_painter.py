@@ -26,7 +26,7 @@ SCALE = 2
 class MitsubaPainter:
     """Renders frames of a dressed film in a process of the other environment."""
 
-    def __init__(self, film: Film, samples: int = 24) -> None:
+    def __init__(self, film: Film, samples: int = 20) -> None:
         if not PYTHON.exists():
             raise RuntimeError(
                 f"{PYTHON} is missing; `python scripts/mitsuba_env.py` makes the environment of the path tracer"

@@ -48,7 +48,9 @@ class Split:
     clean: int
     """Clean videos per film; looks are dealt in turn."""
     faulty: int
-    """Videos per film and fault level."""
+    """Videos per film and fault level: one fault, several looks."""
+    first_level: bool = False
+    """Only the smallest level of each fault."""
 
 
 SPLITS = {
@@ -56,30 +58,31 @@ SPLITS = {
         "newton",
         (
             ("panda", 21, "front", "studio"), ("sixaxis", 21, "side", "workshop"), ("panda", 21, "wrist", "workshop"),
-            ("sixaxis", 22, "front", "studio"), ("panda", 22, "moving", "studio"), ("sixaxis", 21, "wrist", "studio"),
-            ("panda", 22, "side", "workshop"), ("sixaxis", 22, "moving", "workshop"),
+            ("panda", 21, "moving", "studio"), ("sixaxis", 21, "wrist", "studio"), ("panda", 21, "side", "workshop"),
+            ("sixaxis", 21, "front", "studio"), ("sixaxis", 21, "moving", "workshop"),
         ),
         16, 1,
     ),
     "newton": Split(
         "newton",
         (
-            ("panda", 31, "front", "kitchen"), ("sixaxis", 31, "side", "hall"), ("panda", 31, "wrist", "hall"),
-            ("sixaxis", 32, "front", "hall"), ("panda", 32, "moving", "kitchen"), ("sixaxis", 32, "wrist", "kitchen"),
+            ("panda", 22, "front", "kitchen"), ("sixaxis", 33, "wrist", "kitchen"), ("panda", 22, "moving", "hall"),
+            ("sixaxis", 33, "front", "hall"), ("panda", 34, "front", "kitchen"),
         ),
         16, 1,
     ),
     "mitsuba": Split(
         "mitsuba",
         (
-            ("panda", 31, "side", "loft"), ("sixaxis", 31, "front", "lab"), ("panda", 32, "front", "lab"),
-            ("sixaxis", 32, "wrist", "loft"), ("panda", 32, "wrist", "lab"), ("sixaxis", 32, "side", "loft"),
+            ("panda", 22, "side", "loft"), ("sixaxis", 33, "front", "lab"), ("panda", 22, "wrist", "lab"),
+            ("sixaxis", 33, "wrist", "loft"), ("panda", 22, "front", "lab"),
         ),
-        32, 3,
+        48, 3, first_level=True,
     ),
 }  # fmt: skip
 """No episode and no family of sets of `tune` is in another split; `mitsuba` tuned nothing."""
-OTHER = {21: 22, 22: 21, 31: 32, 32: 31}
+OTHER = {21: 22, 22: 21, 33: 21, 34: 22}
+"""Episode -> the one whose truth an `other_episode` video is judged against."""
 
 
 @dataclass(frozen=True)
@@ -101,24 +104,37 @@ class Job:
 
     @property
     def seed(self) -> int:
-        """Nothing but the job's own name."""
+        """Of the look: nothing but the job's own name."""
         return zlib.crc32(self.key.encode())
+
+    @property
+    def fault_seed(self) -> int:
+        """Of the fault: the same for all looks of it."""
+        return zlib.crc32(f"{self.film}{self.kind}{self.level}".encode())
 
 
 def jobs(split: str) -> Iterator[Job]:
-    """All videos of a split, film by film: clean ones, then faults; half of the faulty ones look plain."""
+    """All videos of a split, film by film and in rounds: every look once and every fault once, then again."""
     made = SPLITS[split]
     for film in made.films:
-        for number in range(made.clean):
-            yield Job(split, film, "clean", 0, LOOKS[number % len(LOOKS)], number // len(LOOKS))
-        for kind, (_, levels, _) in FAULTS.items():
-            if film[2] == "wrist" and kind in NOT_WRIST:
-                continue
-            for level in levels:
-                for number in range(made.faulty):
-                    turn = zlib.crc32(f"{film}{kind}{level}{number}".encode())
-                    look = "base" if turn % 2 else LOOKS[turn // 2 % len(LOOKS)]
-                    yield Job(split, film, kind, level, look, number)
+        for number in range(max(-(-made.clean // len(LOOKS)), made.faulty)):
+            looks = range(number * len(LOOKS), min((number + 1) * len(LOOKS), made.clean))
+            clean = [Job(split, film, "clean", 0, LOOKS[k % len(LOOKS)], number) for k in looks]
+            yield from clean[:4]
+            yield from _faulty(split, film, number)
+            yield from clean[4:]
+
+
+def _faulty(split: str, film: tuple[str, int, str, str], number: int) -> Iterator[Job]:
+    """One round of faults of a film."""
+    made = SPLITS[split]
+    for kind, (_, levels, _) in FAULTS.items():
+        if number >= made.faulty or (film[2] == "wrist" and kind in NOT_WRIST):
+            continue
+        for level in levels[:1] if made.first_level else levels:
+            turn = zlib.crc32(f"{film}{kind}{level}{number}".encode())
+            look = "base" if turn % 2 else LOOKS[turn // 2 % len(LOOKS)]
+            yield Job(split, film, kind, level, look, number)
 
 
 def painter_of(name: str, film: Film):
@@ -158,7 +174,7 @@ class View:
             self.folder.mkdir(parents=True, exist_ok=True)
             made = self.painter.shoot(self.film)
             for name, array in (("rgb", made.rgb), ("ids", made.ids)):
-                with atomic_path(self.folder / f"{name}.npy") as temporary, open(temporary, "wb") as stream:
+                with atomic_path(self.folder / f"{name}.npy") as temporary, temporary.open("wb") as stream:
                     np.save(stream, array)
         rgb, ids = (np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in ("rgb", "ids"))
         return Shot(rgb, ids, self.film.owners)
@@ -168,7 +184,7 @@ class View:
         clean = self.shot()
         robot = next(r for r in self.episode.header.robots if r.name == self.film.arm)
         positions = self.episode.joint(robot.name, "position")[: len(self.film)]
-        planted = plant(self.film, self.story, job.kind, job.level, job.seed, positions)
+        planted = plant(self.film, self.story, job.kind, job.level, job.fault_seed, positions)
         if planted is None:
             return None
         if job.kind in REORDERED:
@@ -177,10 +193,24 @@ class View:
             return clean, self.film
         if job.kind == "gripper_early" and self.finger_px() < 12:
             return None
-        made = self.painter.reshoot(clean, self.film, planted.film)
+        made = self._reshot(job, clean, planted.film)
         differs = (made.ids != clean.ids).sum((1, 2))
         least = MIN_PIXELS * (self.film.size[0] / 640) ** 2
         return (made, planted.film) if differs.any() and differs[differs > 0].mean() >= least else None
+
+    def _reshot(self, job: Job, clean: Shot, film: Film) -> Shot:
+        """The faulty shot, kept on disk as the frames that differ: other looks use it again."""
+        kept = self.folder / f"{job.kind}_{job.level:g}.npz"
+        if not kept.exists():
+            made = self.painter.reshoot(clean, self.film, film)
+            frames = np.flatnonzero((made.rgb != clean.rgb).any((1, 2, 3)))
+            with atomic_path(kept) as temporary, temporary.open("wb") as stream:
+                np.savez(stream, frames=frames, rgb=made.rgb[frames], ids=made.ids[frames])
+            return made
+        with np.load(kept) as data:
+            rgb, ids = np.array(clean.rgb), np.array(clean.ids)
+            rgb[data["frames"]], ids[data["frames"]] = data["rgb"], data["ids"]
+        return Shot(rgb, ids, clean.owners)
 
     def finger_px(self) -> float:
         """Longest side of the visible fingers around release, px at 640 wide."""
