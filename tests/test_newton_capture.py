@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +26,8 @@ from retake.newton.run import capture
 from retake.newton.scenario import _find_target, build
 from retake.usd.articulation import read_articulations
 from retake.usd.bodies import read_objects
+from retake.usd.camera import read_camera
+from retake.usd.stage import open_stage, time_at
 
 STAGES = {"Panda": "pick_place/scene.usda", "SixAxis": "sixaxis/scene.usda"}
 
@@ -303,6 +306,20 @@ def test_stage_faults(tmp_path):
     (note,) = build(load_preset("short", {}, own_stage=True), 0, exported(tmp_path, without_scene, "e.usda")).notes
     assert "has no PhysicsScene: gravity is 9.81" in note
     assert not (tmp_path / "a").exists()
+
+
+def test_a_camera_with_time_samples_is_recorded_where_it_is(tmp_path):
+    """Pose and lens of every frame are those of the stage at that time."""
+    file = Path(__file__).parent / "stages" / "r16_camera_with_time_samples.usda"
+    episode = capture(tmp_path / "e", stage=file, overrides={"frames": 3, "fps": 2, "steps_per_frame": 250})
+    assert not episode.header.cameras[0].static
+    name, stage = episode.header.cameras[0].name, open_stage(file)
+    for k in range(3):
+        truth = read_camera(stage.GetPrimAtPath("/World/Camera"), (640, 480), time_at(stage, k / 2)).camera()
+        seen = episode.camera(name, k)
+        np.testing.assert_allclose(seen.K, truth.K, rtol=1e-6)
+        np.testing.assert_allclose(seen.T_camera_world, truth.T_camera_world, atol=1e-6)
+    assert episode.camera(name, 0).K[0, 0] < episode.camera(name, 2).K[0, 0]
 
 
 def test_task_faults(tmp_path):

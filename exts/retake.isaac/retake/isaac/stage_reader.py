@@ -42,7 +42,7 @@ from retake.isaac.rendered_camera import rendered_camera
 from retake.isaac.tensors import RawRobot, RawState
 from retake.usd.articulation import Articulation, choose_articulations, find_articulations
 from retake.usd.bodies import StageObject, choose_objects, find_objects
-from retake.usd.camera import camera_prim, read_camera, usable_cameras
+from retake.usd.camera import camera_prim, is_animated, read_camera, usable_cameras
 from retake.usd.lens import Calibration, read_calibration
 from retake.usd.names import distinct
 from retake.usd.stage import body_of, stage_sha256, start_time
@@ -121,7 +121,7 @@ def read_content(
 def _camera_spec(stage: Usd.Stage, choice: CameraChoice) -> CameraSpec:
     prim = camera_prim(stage, choice.prim_path)
     camera = read_camera(prim, choice.size)
-    moves = body_of(prim) is not None or _animated(prim)
+    moves = body_of(prim) is not None or is_animated(prim)
     channels: tuple[Channel, ...] = tuple(c for c in CHANNELS if c == "rgb" or c in choice.channels)
     return CameraSpec(
         choice.name or prim.GetName(),
@@ -132,14 +132,6 @@ def _camera_spec(stage: Usd.Stage, choice: CameraChoice) -> CameraSpec:
         camera.near_far_m,
         camera.lens,
     )
-
-
-def _animated(prim: Usd.Prim) -> bool:
-    while prim and not prim.IsPseudoRoot():
-        if any(a.GetName().startswith("xformOp:") and a.ValueMightBeTimeVarying() for a in prim.GetAttributes()):
-            return True
-        prim = prim.GetParent()
-    return False
 
 
 def stage_hash(stage: Usd.Stage) -> str:

@@ -55,12 +55,13 @@ class Hand:
 
 def find_hand(stage: Usd.Stage, spec: RobotSpec) -> Hand:
     """The first gripper of a robot, measured. Raises StageError when there is none or it is not a parallel gripper."""
-    if not spec.grippers:
+    with_fingers = [gripper for gripper in spec.grippers if gripper.finger_joints]
+    if not with_fingers:
         raise StageError(
             f"robot {spec.name!r} has no gripper: no link carries two finger joints; the pick-and-place task needs one "
             "(other stages: give a motion file, or let the robot hold)"
         )
-    gripper = spec.grippers[0]
+    gripper = with_fingers[0]
     T_ee_link = inverse(gripper.T_link_ee)
     units = StageUnits.of(stage)
     inner, tips, heights = [], [], []

@@ -106,27 +106,35 @@ class Renderer:
         self._views = [self._view(camera) for camera in cameras]
 
     def _view(self, camera: StageCamera) -> tuple[Any, dict[str, Any]]:
-        """Rays (in USD camera axes) through pixel centres, and output buffers."""
+        """Rays and output buffers."""
         width, height = camera.size
-        seen = camera.camera().rays()
-        rays = np.zeros((height, width, 1, 2, 3), np.float32)
-        direction = np.stack([seen[..., 0], -seen[..., 1], -np.ones((height, width))], -1)
-        rays[:, :, 0, 1] = direction / np.linalg.norm(direction, axis=-1, keepdims=True)
-        s, wp = self._sensor, self._wp
-        return wp.array(rays, dtype=wp.vec3f, device="cpu"), {
+        s = self._sensor
+        return self._rays(camera), {
             "color_image": s.allocate_image_color(1, width, height),
             "forward_depth_image": s.allocate_image_depth_forward(1, width, height),
             "shape_index_image": s.allocate_image_shape_index(1, width, height),
             "normal_image": s.allocate_image_normal(1, width, height),
         }
 
-    def render(self, body_q: Float32[np.ndarray, "B 7"]) -> tuple[CameraFrame, ...]:
-        """Images of every camera for body poses x y z qx qy qz qw (m)."""
+    def _rays(self, camera: StageCamera) -> Any:
+        """Rays (in USD camera axes) through pixel centres."""
+        width, height = camera.size
+        seen = camera.camera().rays()
+        rays = np.zeros((height, width, 1, 2, 3), np.float32)
+        direction = np.stack([seen[..., 0], -seen[..., 1], -np.ones((height, width))], -1)
+        rays[:, :, 0, 1] = direction / np.linalg.norm(direction, axis=-1, keepdims=True)
+        return self._wp.array(rays, dtype=self._wp.vec3f, device="cpu")
+
+    def render(self, body_q: Float32[np.ndarray, "B 7"], frame: int = 0) -> tuple[CameraFrame, ...]:
+        """Images of every camera for body poses x y z qx qy qz qw (m), cameras that move by themselves as at a frame."""
         wp = self._wp
         self._state.body_q.assign(body_q)
         self._model.bvh_refit_shapes(self._state)
         frames = []
-        for camera, (rays, images) in zip(self.cameras, self._views, strict=True):
+        for steady, (rays, images) in zip(self.cameras, self._views, strict=True):
+            camera = steady.at(frame)
+            if camera is not steady:
+                rays = self._rays(camera)
             T_world_camera = camera_pose(camera, self._bodies, body_q)
             T_usd = T_world_camera @ CV_FROM_USD
             w, x, y, z = wxyz_from_rotation(T_usd[:3, :3])

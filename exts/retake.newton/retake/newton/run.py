@@ -111,7 +111,9 @@ def make_header(settings: Preset, scenario: Scenario, instances: InstanceMap, se
         physics_dt_s=settings.dt_s,
         robots=tuple(robot.spec for robot in scenario.robots),
         cameras=tuple(
-            CameraSpec(name, c.prim_path, c.size, c.body_path is None, near_far_m=c.near_far_m, lens=c.lens)
+            CameraSpec(
+                name, c.prim_path, c.size, c.body_path is None and not c.frames, near_far_m=c.near_far_m, lens=c.lens
+            )
             for name, c in scenario.cameras.items()
         ),
         objects=tuple(obj.spec for obj in scenario.objects),
@@ -144,10 +146,10 @@ def _frames(simulator: Simulator, scenario: Scenario, settings: Preset, instance
     for _ in range(RENDER_THREADS):
         idle.put(Renderer(simulator.builder, cameras, instances, settings.lighting, sun))
 
-    def render(measurement: Measurement) -> tuple[CameraFrame, ...]:
+    def render(measurement: Measurement, index: int) -> tuple[CameraFrame, ...]:
         renderer = idle.get()
         try:
-            return renderer.render(measurement.body_q)
+            return renderer.render(measurement.body_q, index)
         finally:
             idle.put(renderer)
 
@@ -155,7 +157,7 @@ def _frames(simulator: Simulator, scenario: Scenario, settings: Preset, instance
     with ThreadPoolExecutor(RENDER_THREADS, thread_name_prefix="render") as pool:
         try:
             for index, (measurement, state) in enumerate(measured):
-                job = pool.submit(render, measurement)
+                job = pool.submit(render, measurement, index)
                 if index == 0:
                     # The first frame compiles kernels; two threads would do it twice.
                     job.result()

@@ -17,7 +17,7 @@ from retake.newton.preset import CameraRequest, Preset, stage_path
 from retake.newton.variation import Variation
 from retake.usd.articulation import Articulation, choose_articulations, find_articulations
 from retake.usd.bodies import StageObject, find_objects, read_object
-from retake.usd.camera import StageCamera, camera_prim, read_camera, usable_cameras
+from retake.usd.camera import StageCamera, camera_prim, read_animated_camera, usable_cameras
 from retake.usd.si import si_stage
 from retake.usd.stage import ensure_physics_scene, label_of, open_stage, stage_sha256
 from retake.usd.units import StageUnits
@@ -67,7 +67,7 @@ def build(preset: Preset, seed: int, stage_file: Path | None = None) -> Scenario
         chosen = next(o for o in objects if o.spec.prim_path == chosen.spec.prim_path)
         target = read_object(prim, StageUnits.of(stage), movable=False)
     usable, more = usable_cameras(stage) if any(not r.prim for r in preset.cameras) else ((), ())
-    cameras = {r.name: camera for r in preset.cameras if (camera := _camera(stage, r, usable)) is not None}
+    cameras = {r.name: camera for r in preset.cameras if (camera := _camera(stage, r, usable, preset)) is not None}
     if preset.cameras and not cameras:
         raise StageError(
             f"stage {file} has cameras, but none that the preset asks for: {[c.name for c in preset.cameras]}"
@@ -115,7 +115,7 @@ def _choose_robot(robots: tuple[Articulation, ...], name: str) -> int:
             return i
     if name:
         raise InputError(choose("robot", name, (robot.spec.name for robot in robots)))
-    return next((i for i, robot in enumerate(robots) if robot.spec.grippers), 0)
+    return next((i for i, robot in enumerate(robots) if any(g.finger_joints for g in robot.spec.grippers)), 0)
 
 
 def _find_target(stage: Usd.Stage, name: str, obj: StageObject) -> Usd.Prim:
@@ -132,11 +132,13 @@ def _find_target(stage: Usd.Stage, name: str, obj: StageObject) -> Usd.Prim:
     raise StageError(choose("target prim", name, candidates))
 
 
-def _camera(stage: Usd.Stage, request: CameraRequest, usable: tuple[Usd.Prim, ...]) -> StageCamera | None:
-    if request.prim:
-        return read_camera(camera_prim(stage, request.prim), request.size)
-    for prim in usable:
-        camera = read_camera(prim, request.size)
+def _camera(
+    stage: Usd.Stage, request: CameraRequest, usable: tuple[Usd.Prim, ...], preset: Preset
+) -> StageCamera | None:
+    for prim in (camera_prim(stage, request.prim),) if request.prim else usable:
+        camera = read_animated_camera(prim, request.size, preset.fps, preset.frames)
+        if request.prim:
+            return camera
         if (camera.body_path is not None) == (request.mount == "body"):
             return camera
     if request.optional:

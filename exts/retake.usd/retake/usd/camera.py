@@ -9,7 +9,7 @@ attributes enter, so their unit (tenths of a stage unit) cancels. A calibrated l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pxr import Usd, UsdGeom
@@ -20,7 +20,7 @@ from retake.core.errors import StageError, choose
 from retake.core.geometry import CV_FROM_USD, inverse
 from retake.core.lens import Lens
 from retake.usd.lens import read_calibration
-from retake.usd.stage import body_of, prims, start_time
+from retake.usd.stage import body_of, prims, start_time, time_at
 from retake.usd.units import StageUnits, world_pose
 
 
@@ -42,6 +42,12 @@ class StageCamera:
     """Camera in that body's frame (in the world frame for a fixed camera), OpenCV axes, m."""
     lens: Lens | None = None
     """Distortion of its pictures; None = a pinhole."""
+    frames: tuple[StageCamera, ...] = ()
+    """The camera at each frame, where pose or lens change with time; empty = they never do."""
+
+    def at(self, frame: int) -> StageCamera:
+        """The camera at a frame (the last known one after the end)."""
+        return self.frames[min(frame, len(self.frames) - 1)] if self.frames else self
 
     def camera(self, T_world_body: Float64[np.ndarray, "4 4"] | None = None) -> Camera:
         """The camera with its carrier at a given pose (the pose it was read at if None)."""
@@ -97,6 +103,25 @@ def intrinsics(camera: UsdGeom.Camera, size: tuple[int, int], time: Usd.TimeCode
     return np.array([[f, 0, width / 2 - offset_x * per_unit], [0, f, height / 2 + offset_y * per_unit], [0, 0, 1.0]])
 
 
+def is_animated(prim: Usd.Prim) -> bool:
+    """Whether time samples change a camera's lens or pose (its own, or that of what it hangs on)."""
+    if any(attribute.ValueMightBeTimeVarying() for attribute in prim.GetAttributes()):
+        return True
+    while (prim := prim.GetParent()) and not prim.IsPseudoRoot():
+        if any(a.GetName().startswith("xformOp:") and a.ValueMightBeTimeVarying() for a in prim.GetAttributes()):
+            return True
+    return False
+
+
+def read_animated_camera(prim: Usd.Prim, size: tuple[int, int], fps: float, frames: int) -> StageCamera:
+    """A camera with what it is at every frame, where it changes with time. Raises StageError as `read_camera`."""
+    camera = read_camera(prim, size)
+    if not is_animated(prim):
+        return camera
+    stage = prim.GetStage()
+    return replace(camera, frames=tuple(read_camera(prim, size, time_at(stage, k / fps)) for k in range(frames)))
+
+
 def read_camera(prim: Usd.Prim, size: tuple[int, int], time: Usd.TimeCode | None = None) -> StageCamera:
     """Read a camera prim for images of `size` (width, height) at a USD time (the stage's start if None).
 
@@ -113,7 +138,7 @@ def read_camera(prim: Usd.Prim, size: tuple[int, int], time: Usd.TimeCode | None
     calibration = read_calibration(prim, size, when)
     K = intrinsics(camera, size, when) if calibration is None else calibration.K
     units = StageUnits.of(prim.GetStage())
-    T_world_camera = world_pose(prim, units, when) @ CV_FROM_USD
+    T_world_camera = world_pose(prim, units, when, between=time is not None) @ CV_FROM_USD
     near, far = camera.GetClippingRangeAttr().Get(when)
     body = body_of(prim)
     T_world_body = np.eye(4) if body is None else world_pose(body, units, when)

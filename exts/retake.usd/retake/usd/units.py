@@ -80,12 +80,23 @@ def rigid_and_scale(matrix: Gf.Matrix4d) -> tuple[Float64[np.ndarray, "4 4"], Fl
 
 
 def world_pose(
-    prim: Usd.Prim, units: StageUnits | None = None, time: Usd.TimeCode | None = None
+    prim: Usd.Prim, units: StageUnits | None = None, time: Usd.TimeCode | None = None, *, between: bool = False
 ) -> Float64[np.ndarray, "4 4"]:
-    """T_world_prim of any prim at a USD time (the stage's start if None), metres, Z up. Raises StageError by name."""
+    """T_world_prim of any prim at a USD time (the stage's start if None), metres, Z up. Raises StageError by name.
+
+    `between`: the time may lie between samples of a matrix, which USD interpolates entry by entry: the nearest rotation counts.
+    """
     units = units or StageUnits.of(prim.GetStage())
     cache = UsdGeom.XformCache(start_time(prim.GetStage()) if time is None else time)
+    matrix = cache.GetLocalToWorldTransform(prim)
+    if between and np.linalg.det(np.array(matrix)[:3, :3]) > 1e-9:
+        u, _, vt = np.linalg.svd(np.array(matrix)[:3, :3])
+        matrix = (
+            Gf.Matrix4d()
+            .SetRotate(Gf.Matrix3d(*(u @ vt).reshape(-1).tolist()))
+            .SetTranslateOnly(matrix.ExtractTranslation())
+        )
     try:
-        return units.pose(cache.GetLocalToWorldTransform(prim))
+        return units.pose(matrix)
     except StageError as error:
         raise StageError(f"{prim.GetPath()}: {error}") from error
