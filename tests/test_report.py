@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import shutil
 import threading
 from pathlib import Path
@@ -113,6 +114,85 @@ def test_without_h264_the_page_shows_sprites(run, page, tmp_path, monkeypatch):
     )
     assert all(lit)
     assert page.problems == []
+
+
+def told(run: Path) -> Path:
+    """The page of a run whose takes stand in every way, of two seeds and of two cameras."""
+    text = (run / "report.html").read_text("utf-8")
+    before, rest = text.split('<script type="application/json" id="data">')
+    raw, after = rest.split("</script>", 1)
+    data = json.loads(raw)
+    data["cameras"].append({**data["cameras"][0], "name": "wrist", "skeleton": None})
+    good, failing, other = data["variants"]
+    first = good["takes"][0]
+    good["takes"] = [
+        {**first, "id": "good-1", "seed": 1, "status": "pass", "reason": ""},
+        {**first, "id": "good-2", "seed": 2, "status": "fail", "reason": "arm_offset: 9 px, limit 5"},
+        {**first, "id": "good-3", "seed": 2, "status": "damaged", "reason": "take.mp4 was changed", "clip": None},
+    ]
+    failing["takes"] = [{**failing["takes"][0], "id": "f", "seed": 1, "status": "fail", "reason": "lag: 3 frames"}]
+    for take in other["takes"]:
+        take.update(id="w", seed=1, camera="wrist", status="pass", reason="")
+    page = run / "told.html"
+    page.write_text(f'{before}<script type="application/json" id="data">{json.dumps(data)}</script>{after}', "utf-8")
+    return page
+
+
+def cards(page) -> dict[str, str]:
+    return {c.query_selector("b").inner_text(): c.inner_text() for c in page.query_selector_all(".world")}
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_selectors_worst_verdicts_and_reasons(run, page):
+    page.goto(told(run).as_uri())
+    shown = cards(page)
+    assert len(shown) == 2, "variants of the wrist camera do not stand beside the front simulation"
+    first, second = shown.values()
+    assert "1 of 3 takes: damaged" in first, "the worst of all seeds, not the first take"
+    assert "take.mp4 was changed" in first
+    assert "fail" in second
+    assert "lag: 3 frames" in second
+    page.select_option("#seed", "1")
+    first, second = cards(page).values()
+    assert "pass" in first
+    assert "fail" in second
+    page.check("#failed")
+    assert len(cards(page)) == 1
+    assert page.inner_text("figure[data-take] .why") == "fail: lag: 3 frames"
+    page.select_option("#seed", "")
+    page.select_option("#layout", "all")
+    ids = page.evaluate("[...document.querySelectorAll('figure[data-take]')].map(f => f.dataset.take)")
+    assert ids == ["good-2", "f"], "failed takes that can be played"
+    page.uncheck("#failed")
+    page.wait_for_function("[...document.querySelectorAll('video')].every(v => v.readyState >= 2)")
+    page.click("#play")
+    page.wait_for_function("state.frame > 8")
+    playing = times(page)
+    assert len(playing) == 5  # simulation, skeleton, three takes
+    assert max(playing) - min(playing) < 0.25
+    page.click("#play")
+    page.select_option("#camera", label="wrist")
+    ids = page.evaluate("[...document.querySelectorAll('figure[data-take]')].map(f => f.dataset.take)")
+    assert ids == ["w"]
+    assert "wrist camera" in page.inner_text("#stage")
+    assert "front camera" not in page.inner_text("#stage")
+    page.check("#failed")
+    assert "No take of this camera and seed failed." in page.inner_text("#worlds")
+    assert page.problems == []
+
+
+@pytest.mark.browser
+@needs_chromium
+@pytest.mark.parametrize("layout", ["one", "all"])
+def test_a_narrow_screen_needs_no_sideways_scrolling(run, page, layout):
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(told(run).as_uri())
+    page.select_option("#layout", layout)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for summary in page.query_selector_all("summary"):
+        summary.click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def test_ranges_are_served(run):
