@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs inside the zoo's own environment: one robot description becomes a USD stage and a file of ground truth.
 
-usage: convert.py KIND FILE OUT_DIR [--package NAME=FOLDER …]
+usage: convert.py KIND FILE OUT_DIR
 
 `stage/` holds what the converter wrote, `truth.npz` what another library says about the same description:
 
@@ -16,12 +16,15 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "exts/retake.newton/retake/newton"))
+import converter_host
 
 CONFIGURATIONS = 20
 FREE_RANGE = {"revolute": np.pi, "prismatic": 0.2}
@@ -91,89 +94,16 @@ def mjcf_truth(file: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def mended(file: Path, packages: dict[str, Path]) -> tuple[Path, list[str]]:
-    """The URDF, or a copy beside it without what the converter refuses: meshes the source does not hold, mimics of
-    joints that do not exist. Says what was taken out."""
-    tree, missing = ET.parse(file), []
-    names = {joint.get("name") for joint in tree.getroot().iter("joint")}
-    for joint in tree.getroot().iter("joint"):
-        for mimic in joint.findall("mimic"):
-            if mimic.get("joint") not in names:
-                missing.append(f"mimic of {mimic.get('joint')}")
-                joint.remove(mimic)
-    for link in tree.getroot().iter("link"):
-        for tag in ("visual", "collision"):
-            for element in link.findall(tag):
-                mesh = element.find("geometry/mesh")
-                if mesh is None:
-                    continue
-                name = mesh.get("filename", "")
-                if name.startswith("package://"):
-                    head, _, rest = name.removeprefix("package://").partition("/")
-                    path = packages.get(head, Path("/none")) / rest
-                else:
-                    path = file.parent / name.removeprefix("file://")
-                if not path.is_file():
-                    missing.append(name)
-                    link.remove(element)
-    if not missing:
-        return file, []
-    copy = file.with_name(f"{file.stem}.mended{file.suffix}")
-    tree.write(copy)
-    return copy, sorted(set(missing))
-
-
-def mended_mjcf(file: Path) -> tuple[Path, list[str]]:
-    """The MJCF, or a copy beside it that MuJoCo accepts: a part meant to be included gets a model around it with the
-    `*_dependencies.xml` beside it, and a second mesh of one name goes. Says what was done."""
-    tree, done = ET.parse(file), []
-    copy = file.with_name(f"{file.stem}.mended{file.suffix}")
-    if tree.getroot().tag == "mujocoinclude":
-        model = ET.Element("mujoco", model=file.stem)
-        for part in sorted(file.parent.glob("*_dependencies.xml")):
-            ET.SubElement(model, "include", file=part.name)
-        ET.SubElement(ET.SubElement(model, "worldbody"), "include", file=file.name)
-        ET.ElementTree(model).write(copy)
-        return copy, ["a model put around an include"]
-    for asset in tree.getroot().iter("asset"):
-        names: set[str] = set()
-        for mesh in asset.findall("mesh"):
-            name = mesh.get("name") or Path(mesh.get("file", "")).stem
-            if name in names:
-                asset.remove(mesh)
-                done.append(f"second mesh named {name}")
-            names.add(name)
-    if not done:
-        return file, []
-    tree.write(copy)
-    return copy, done
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kind", choices=("urdf", "mjcf"))
     parser.add_argument("file", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--package", action="append", default=[])
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    file = options.file
-    if options.kind == "urdf":
-        import urdf_usd_converter
-
-        packages = {name: Path(folder) for name, _, folder in (p.partition("=") for p in options.package)}
-        file, mending = mended(file, packages)
-        ros = [{"name": name, "path": str(path)} for name, path in packages.items()]
-        np.savez_compressed(options.out / "truth.npz", **urdf_truth(options.file))
-        asset = urdf_usd_converter.Converter(ros_packages=ros).convert(str(file), str(options.out / "stage"))
-    else:
-        import mujoco_usd_converter
-
-        file, mending = mended_mjcf(file)
-        np.savez_compressed(options.out / "truth.npz", **mjcf_truth(file))
-        asset = mujoco_usd_converter.Converter().convert(str(file), str(options.out / "stage"))
-    report = {"stage": Path(asset.path).name, "mended": mending}
-    (options.out / "converted.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    file = options.file if options.kind == "urdf" else converter_host.mended_mjcf(options.file)[0]
+    np.savez_compressed(options.out / "truth.npz", **(urdf_truth if options.kind == "urdf" else mjcf_truth)(file))
+    converter_host.convert(options.kind, options.file, options.out)
 
 
 if __name__ == "__main__":

@@ -96,18 +96,6 @@ def source(package: str, python: Path, assets: Path | None) -> Path | None:
     return out
 
 
-def packages_of(file: Path) -> list[str]:
-    """`NAME=FOLDER` of every `package://NAME/` in a URDF: a parent folder of that name, or a folder beside one."""
-    text, out = file.read_text("utf-8", errors="replace"), {}
-    for part in text.split("package://")[1:]:
-        name = part.split("/", 1)[0]
-        for parent in file.parents:
-            if name and (parent.name == name or (parent / name).is_dir()):
-                out.setdefault(name, parent if parent.name == name else parent / name)
-                break
-    return [f"{name}={path}" for name, path in out.items()]
-
-
 def convert(robot: Robot, python: Path, assets: Path | None) -> str:
     """Convert one robot unless it is done; says what happened in a word or a sentence."""
     out = folder(robot)
@@ -122,8 +110,6 @@ def convert(robot: Robot, python: Path, assets: Path | None) -> str:
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     command = [str(python), str(Path(__file__).parent / "convert.py"), robot.kind, str(file), str(partial)]
-    for package in packages_of(file) if robot.kind == "urdf" else []:
-        command += ["--package", package]
     partial.mkdir(parents=True)
     with (partial / "log.txt").open("w", encoding="utf-8") as log:
         try:

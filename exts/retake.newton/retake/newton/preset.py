@@ -16,6 +16,7 @@ from retake.core.config import config_path, load_yaml
 from retake.core.ends import beside
 from retake.core.errors import InputError, choose
 from retake.core.files import sha256_file, sha256_json
+from retake.newton.describe import described, is_description
 from retake.newton.drives import POLICIES, DriveRequest
 from retake.newton.motion_file import FORM, read_motion
 from retake.newton.pick_place import PHASES
@@ -203,6 +204,8 @@ def fingerprint(preset: str, overrides: Mapping[str, Any], stage: Path | None) -
     """
     settings = load_preset(preset, overrides, own_stage=stage is not None)
     file = stage if stage is not None else stage_path(settings)
+    if is_description(file):
+        file = described(file)
     open_stage(file)
     motion = Path(settings.motion_file) if settings.motion_file else None
     declared = Path(settings.robot_file) if settings.robot_file else beside(file)

@@ -7,6 +7,7 @@ render different frames in parallel, because Warp's CPU kernels release the GIL.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,7 +92,10 @@ class Renderer:
     ) -> None:
         newton, wp = load()
         self._wp, sensor = wp, newton.sensors.SensorCamera
-        self._model = builder.finalize(device="cpu")
+        with warnings.catch_warnings():
+            # What it has to say the simulator's model has said: both come from one builder.
+            warnings.simplefilter("ignore")
+            self._model = builder.finalize(device="cpu")
         self._state = self._model.state()
         self._sensor = sensor(self._model)
         self._sensor.create_default_light(enable_shadows=True, direction=wp.vec3f(*map(float, sun)), color=lighting.sun)

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pxr import Usd
 
 from retake.core.ends import beside, declare, load_declarations
 from retake.core.errors import InputError, StageError, choose
 from retake.newton import pick_place, variation
+from retake.newton.describe import described, is_description
 from retake.newton.motion import Motion, hold, replay
 from retake.newton.preset import CameraRequest, Preset, stage_path
 from retake.newton.variation import Variation
@@ -47,14 +49,16 @@ class Scenario:
 def build(preset: Preset, seed: int, stage_file: Path | None = None) -> Scenario:
     """Open, vary, read and plan. Raises StageError or InputError naming what is missing or out of reach."""
     file = stage_path(preset) if stage_file is None else Path(stage_file)
-    stage = si_stage(open_stage(file))
+    usd = described(file) if is_description(file) else file
+    stage = si_stage(open_stage(usd))
     notes = ensure_physics_scene(stage)
     found = find_articulations(stage)
     robots, bodies = choose_articulations(stage, found), find_objects(stage)
     if declared := Path(preset.robot_file) if preset.robot_file else beside(file):
         specs = declare([robot.spec for robot in robots], load_declarations(declared))
         robots = tuple(replace(robot, spec=spec) for robot, spec in zip(robots, specs, strict=True))
-    objects, notes = bodies.objects, (*notes, *found.notes, *bodies.notes)
+    robots, moved = _within_limits(robots)
+    objects, notes = bodies.objects, (*notes, *found.notes, *bodies.notes, *moved)
     task = preset.scenario == "pick_place"
     drawn = variation.sample(preset.randomise, seed) if task else Variation(friction=_fixed_friction(preset))
     target: StageObject | None = None
@@ -88,7 +92,23 @@ def build(preset: Preset, seed: int, stage_file: Path | None = None) -> Scenario
     else:
         motion = hold(robots)
     licence = str(stage.GetRootLayer().customLayerData.get("licence", ""))
-    return Scenario(stage, stage_sha256(file), robots, objects, cameras, motion, drawn, goal, licence, (*notes, *more))
+    return Scenario(stage, stage_sha256(usd), robots, objects, cameras, motion, drawn, goal, licence, (*notes, *more))
+
+
+def _within_limits(robots: tuple[Articulation, ...]) -> tuple[tuple[Articulation, ...], tuple[str, ...]]:
+    """Robots whose joints start within their limits; a note on those that the stage starts outside."""
+    out, notes = [], []
+    for robot in robots:
+        joints = robot.spec.dof_joints
+        start = np.clip(robot.initial_position, [j.lower for j in joints], [j.upper for j in joints])
+        moved = [j.name for j, a, b in zip(joints, start, robot.initial_position, strict=True) if abs(a - b) > 1e-4]
+        if moved:
+            names = ", ".join(moved[:6]) + (f" and {len(moved) - 6} more" if len(moved) > 6 else "")
+            notes.append(
+                f"robot {robot.spec.name!r}: {names} start outside their limits; they start at the nearest limit"
+            )
+        out.append(replace(robot, initial_position=start) if moved else robot)
+    return tuple(out), tuple(notes)
 
 
 def _fixed_friction(preset: Preset) -> float | None:

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A robot description (URDF, MJCF) as a USD stage: a script for another interpreter, which retake starts and never imports.
+
+The converters bring a USD library and a MuJoCo of their own, which must not lie beside Retake's; so they live in an
+environment of their own (docs/motion.md), and this file is run there with the standard library and them alone.
+
+usage: converter_host.py urdf|mjcf FILE OUT_DIR
+
+OUT_DIR/stage/ holds what the converter wrote, OUT_DIR/converted.json its root layer's name and what had to be mended.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+
+def packages_of(file: Path) -> dict[str, Path]:
+    """Folder of every `package://NAME/` in a URDF: a parent folder of that name, or a folder beside one."""
+    text, out = file.read_text("utf-8", errors="replace"), {}
+    for part in text.split("package://")[1:]:
+        name = part.split("/", 1)[0]
+        for parent in file.resolve().parents:
+            if name and (parent.name == name or (parent / name).is_dir()):
+                out.setdefault(name, parent if parent.name == name else parent / name)
+                break
+    return out
+
+
+def mended(file: Path, packages: dict[str, Path]) -> tuple[Path, list[str]]:
+    """The URDF, or a copy beside it without what the converter refuses: meshes the source does not hold, mimics of
+    joints that do not exist. Says what was taken out."""
+    tree, missing = ET.parse(file), []
+    names = {joint.get("name") for joint in tree.getroot().iter("joint")}
+    for joint in tree.getroot().iter("joint"):
+        for mimic in joint.findall("mimic"):
+            if mimic.get("joint") not in names:
+                missing.append(f"mimic of {mimic.get('joint')}")
+                joint.remove(mimic)
+    for link in tree.getroot().iter("link"):
+        for tag in ("visual", "collision"):
+            for element in link.findall(tag):
+                mesh = element.find("geometry/mesh")
+                if mesh is None:
+                    continue
+                name = mesh.get("filename", "")
+                if name.startswith("package://"):
+                    head, _, rest = name.removeprefix("package://").partition("/")
+                    path = packages.get(head, Path("/none")) / rest
+                else:
+                    path = file.parent / name.removeprefix("file://")
+                if not path.is_file():
+                    missing.append(name)
+                    link.remove(element)
+    if not missing:
+        return file, []
+    copy = file.with_name(f".{file.stem}.mended{file.suffix}")
+    tree.write(copy)
+    return copy, sorted(set(missing))
+
+
+def mended_mjcf(file: Path) -> tuple[Path, list[str]]:
+    """The MJCF, or a copy beside it that MuJoCo accepts: a part meant to be included gets a model around it with the
+    `*_dependencies.xml` beside it, and a second mesh of one name goes. Says what was done."""
+    tree, done = ET.parse(file), []
+    copy = file.with_name(f".{file.stem}.mended{file.suffix}")
+    if tree.getroot().tag == "mujocoinclude":
+        model = ET.Element("mujoco", model=file.stem)
+        for part in sorted(file.parent.glob("*_dependencies.xml")):
+            ET.SubElement(model, "include", file=part.name)
+        ET.SubElement(ET.SubElement(model, "worldbody"), "include", file=file.name)
+        ET.ElementTree(model).write(copy)
+        return copy, ["a model put around an include"]
+    for asset in tree.getroot().iter("asset"):
+        names: set[str] = set()
+        for mesh in asset.findall("mesh"):
+            name = mesh.get("name") or Path(mesh.get("file", "")).stem
+            if name in names:
+                asset.remove(mesh)
+                done.append(f"second mesh named {name}")
+            names.add(name)
+    if not done:
+        return file, []
+    tree.write(copy)
+    return copy, done
+
+
+def convert(kind: str, file: Path, out: Path) -> None:
+    """Convert one description. A mended copy stands beside it only meanwhile. Errors of the converter are its own."""
+    given = file
+    if kind == "urdf":
+        import urdf_usd_converter
+
+        packages = packages_of(file)
+        file, mending = mended(file, packages)
+        ros = [{"name": name, "path": str(path)} for name, path in packages.items()]
+        converter = urdf_usd_converter.Converter(ros_packages=ros)
+    else:
+        import mujoco_usd_converter
+
+        file, mending = mended_mjcf(file)
+        converter = mujoco_usd_converter.Converter()
+    try:
+        asset = converter.convert(str(file), str(out / "stage"))
+    finally:
+        if file != given:
+            file.unlink(missing_ok=True)
+    report = {"stage": Path(asset.path).name, "mended": mending}
+    (out / "converted.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    convert(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One robot of the zoo, measured: what is read of it against an independent library, and a small sine motion simulated.
+
+usage: measure.py ROBOT_FOLDER OUT_FOLDER      writes OUT_FOLDER/result.json and picture.png
+
+A refusal is a result, with its sentence; a traceback is one, too, and a defect.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from retake.core.episode import Episode
+from retake.core.errors import InputError, RetakeError
+from retake.core.geometry import inverse
+from retake.core.skeleton import skeleton_frames
+from retake.newton.describe import scene_around
+from retake.newton.run import capture
+from retake.usd.articulation import Articulation, find_articulations
+from retake.usd.stage import open_stage
+
+FRAMES, FPS = 16, 15
+SIZE = (320, 240)
+
+
+def original_name(stage: Any, path: str) -> str:
+    """The name that a prim had in its source: its display name where the converter had to change it."""
+    prim = stage.GetPrimAtPath(path)
+    return prim.GetDisplayName() or prim.GetName()
+
+
+def read(folder: Path, _: Path) -> dict[str, Any]:
+    """Links, degrees of freedom, kinematics and limits against truth.npz; end effectors as found."""
+    name = json.loads((folder / "converted.json").read_text("utf-8"))["stage"]
+    stage = open_stage(folder / "stage" / name)
+    found = find_articulations(stage)
+    robots = found.robots
+    truth = np.load(folder / "truth.npz")
+    joints, links, q = [str(x) for x in truth["joints"]], [str(x) for x in truth["links"]], truth["q"]
+    result: dict[str, Any] = {
+        "robots": len(robots), "links": sum(len(r.spec.links) for r in robots), "refused": found.refused,
+        "dofs": sum(len(r.spec.dof_names) for r in robots), "truth_dofs": len(joints),
+        "ends": [{"link": original_name(stage, link_path(r, g.ee_link)), "kind": g.kind, "T": g.T_link_ee.tolist(),
+                  "fingers": len(g.finger_joints)} for r in robots for g in r.spec.grippers],
+    }  # fmt: skip
+    fk, limits, compared, moved = 0.0, 0.0, 0, 0
+    for robot in robots:
+        columns = []
+        for dof, joint in enumerate(robot.spec.dof_joints):
+            source = original_name(stage, robot.dof_paths[dof])
+            columns.append(joints.index(source) if source in joints else -1)
+            if columns[-1] >= 0:
+                moved += 1
+                for mine, theirs in ((joint.lower, truth["lower"]), (joint.upper, truth["upper"])):
+                    other = float(theirs[columns[-1]])
+                    if np.isfinite(mine) and np.isfinite(other):
+                        limits = max(limits, abs(mine - other))
+        mine = np.where(np.array(columns) >= 0, q[:, np.maximum(columns, 0)], 0.0) if columns else np.zeros((len(q), 0))
+        poses = robot.spec.forward_kinematics(mine, np.eye(4))
+        root = original_name(stage, robot.spec.links[robot.spec.root].prim_path)
+        if root not in links:
+            continue
+        base = truth["T_base_link"][:, links.index(root)]
+        for number, link in enumerate(robot.spec.links):
+            source = original_name(stage, link.prim_path)
+            if source in links:
+                relative = inverse(base) @ truth["T_base_link"][:, links.index(source)]
+                fk = max(fk, float(np.abs(relative[:, :3, 3] - poses[:, number, :3, 3]).max()))
+                compared += 1
+    result |= {"fk_m": fk, "limits": limits, "links_compared": compared, "dofs_matched": moved}
+    return result
+
+
+def link_path(robot: Articulation, name: str) -> str:
+    """Prim path of a link by its display name."""
+    return robot.spec.links[robot.spec.link_index(name)].prim_path
+
+
+def sine(folder: Path, out: Path) -> dict[str, Any]:
+    """A small sine on every leading joint, through the capture that users run."""
+    name = json.loads((folder / "converted.json").read_text("utf-8"))["stage"]
+    scene = scene_around(folder / "stage" / name, out / "scene.usda", model=folder.name)
+    robots = find_articulations(open_stage(scene)).robots
+    episode, how = None, "auto"
+    for drives in ("auto", "fill"):
+        write_sine(robots, out / "motion.csv")
+        try:
+            episode = capture(
+                out / f"episode_{drives}",
+                stage=scene,
+                overrides={
+                    "motion_file": str(out / "motion.csv"), "fps": FPS, "drives": drives,
+                    "cameras": [{"name": "front", "size": list(SIZE)}],
+                },
+            )  # fmt: skip
+            how = drives
+            break
+        except InputError as error:
+            if drives == "fill" or "drives=fill" not in str(error):
+                raise
+    assert episode is not None
+    worst, lag = 0.0, 0.0
+    for robot in episode.header.robots:
+        q, poses = episode.joint(robot.name, "position"), episode.link_poses(robot.name)
+        expected = robot.forward_kinematics(q, poses[:, robot.root])
+        worst = max(worst, float(np.abs(expected[..., :3, 3] - poses[..., :3, 3]).max()))
+        target = episode.joint(robot.name, "target")
+        if q.shape[1]:
+            lag = max(lag, float(np.abs(q[1:] - target[:-1]).max()))
+    cv2.imwrite(str(out / "picture.png"), picture(episode)[..., ::-1])
+    driven = sum(sum(robot.driven) for robot in episode.header.robots)
+    notes = episode.header.settings.get("notes", [])
+    return {"fk_simulator_m": worst, "lag": lag, "drives": how, "driven": driven, "notes": notes}
+
+
+def write_sine(robots: tuple[Articulation, ...], file: Path) -> None:
+    """0.1 rad or 1 cm, at most a fifth of the joint's range, about its start, one period a second."""
+    header, amplitude, middle = ["time_s"], [], []
+    for robot in robots:
+        for dof in robot.spec.leading_dofs:
+            joint = robot.spec.dof_joints[dof]
+            span = joint.upper - joint.lower
+            size = min(0.1 if joint.kind == "revolute" else 0.01, span / 5 if np.isfinite(span) else np.inf)
+            low = joint.lower + size if np.isfinite(joint.lower) else -np.inf
+            high = joint.upper - size if np.isfinite(joint.upper) else np.inf
+            header.append(robot.dof_paths[dof])
+            amplitude.append(size)
+            middle.append(float(np.clip(robot.initial_position[dof], low, high)))
+    with file.open("w", newline="", encoding="utf-8") as out:
+        rows = csv.writer(out)
+        rows.writerow(header)
+        for k in range(FRAMES):
+            s = 0.5 - 0.5 * np.cos(2 * np.pi * k / FPS)
+            rows.writerow([k / FPS, *(m + a * (2 * s - 1) for m, a in zip(middle, amplitude, strict=True))])
+
+
+def picture(episode: Episode) -> np.ndarray:
+    """The last frame with its skeleton drawn over it; without one where there is none to draw."""
+    rgb = episode.image("front", "rgb", len(episode) - 1)
+    try:
+        *_, drawn = skeleton_frames(episode, "front")
+    except RetakeError:
+        return rgb
+    drawn = cv2.resize(drawn, SIZE, interpolation=cv2.INTER_AREA)
+    lit = drawn.max(-1, keepdims=True) > 40
+    return np.where(lit, drawn, (rgb * 0.75).astype(np.uint8))
+
+
+def main() -> None:
+    folder, out = Path(sys.argv[1]), Path(sys.argv[2])
+    result: dict[str, Any] = {}
+    for part in (read, sine):
+        try:
+            result[part.__name__] = part(folder, out)
+        except RetakeError as error:
+            result[part.__name__] = {"said": str(error)}
+        except Exception:
+            result[part.__name__] = {"traceback": traceback.format_exc()[-1500:]}
+    (out / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
