@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -364,6 +366,9 @@ def test_a_mended_inertia_is_one_that_a_body_can_have(seed, mass):
     squares = rng.uniform(0.1, 1, 3) ** 2
     box = (R * (mass / 12 * (squares.sum() - squares))) @ R.T
     assert _possible(box, mass) is None
+    flat = (R * (mass / 12 * np.array([squares[0], squares[1], squares[0] + squares[1]]))) @ R.T
+    rounded = _possible(flat.astype(np.float32).astype(np.float64), mass)
+    assert rounded is None or np.abs(rounded - flat).max() < 1e-4 * np.abs(flat).max()
 
 
 @FEW
@@ -401,3 +406,64 @@ def test_a_motion_file_that_is_none_is_said(tmp_path, text, reason):
     (tmp_path / "m.csv").write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=reason):
         read_motion(tmp_path / "m.csv")
+
+
+def test_a_robot_description_becomes_a_stage_to_capture(tmp_path, monkeypatch):
+    """The converter is another interpreter; here one that hands over a stage of ours, or refuses."""
+    from retake.core.errors import MissingDependencyError, StageError
+    from retake.newton import describe
+
+    monkeypatch.setenv("WARP_CACHE_PATH", str(tmp_path / "cache" / "warp"))
+    monkeypatch.setenv("RETAKE_CONVERTERS", sys.executable)
+    host = tmp_path / "host.py"
+    (source,) = STAGES.glob("r32*")
+    host.write_text(
+        "import json, pathlib, shutil, sys\n"
+        "if 'bad' in sys.argv[2]: sys.exit('Element 3: no such mesh')\n"
+        "out = pathlib.Path(sys.argv[3]); (out / 'stage').mkdir()\n"
+        f"shutil.copy({str(source)!r}, out / 'stage' / 'arm.usda')\n"
+        "(out / 'converted.json').write_text(json.dumps({'stage': 'arm.usda', 'mended': []}))\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setattr(describe, "HOST", host)
+    for name in ("arm.urdf", "bad.xml"):
+        (tmp_path / "robot" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "robot" / name).write_text("<robot/>", encoding="utf-8")
+    before = sorted((tmp_path / "robot").iterdir())
+    episode = play(tmp_path, tmp_path / "robot" / "arm.urdf", GOAL)
+    assert end(episode, "joint1") == pytest.approx(0.4, abs=0.02)
+    assert describe.described(tmp_path / "robot" / "arm.urdf") == describe.described(tmp_path / "robot" / "arm.urdf")
+    assert sorted((tmp_path / "robot").iterdir()) == before
+    with pytest.raises(StageError, match=r"bad.xml cannot be converted: Element 3: no such mesh"):
+        play(tmp_path / "bad", tmp_path / "robot" / "bad.xml")
+    assert len(list((tmp_path / "cache" / "robots").iterdir())) == 1
+    monkeypatch.delenv("RETAKE_CONVERTERS")
+    monkeypatch.setattr(describe.Path, "is_file", lambda self: self.name != "python" and os.path.isfile(self))
+    with pytest.raises(MissingDependencyError, match=r"-m pip install urdf-usd-converter==0.3.4"):
+        describe.converter_python()
+
+
+@pytest.mark.parametrize(("up", "metres"), [("Z", 1.0), ("Y", 0.01)])
+def test_the_scene_around_a_robot_holds_and_shows_it_whatever_its_units(tmp_path, up, metres):
+    from retake.newton.describe import scene_around
+
+    def floating(stage: Usd.Stage) -> None:
+        stage.RemovePrim("/World/Robot/base_link/fix_base")
+        stage.RemovePrim("/World/Ground")
+        UsdGeom.SetStageUpAxis(stage, up)
+        UsdGeom.SetStageMetersPerUnit(stage, metres)
+        if metres != 1.0:
+            UsdGeom.Xformable(stage.GetPrimAtPath("/World/Robot")).AddScaleOp().Set(Gf.Vec3f(1 / metres))
+
+    robot = stage_of("r32", tmp_path, floating)
+    scene = scene_around(robot, tmp_path / "scene.usda", model="my robot-1")
+    episode = capture(
+        tmp_path / "episode", stage=scene, overrides={"frames": 3, "cameras": [{"name": "front", "size": [80, 60]}]}
+    )
+    ids = {i.id for i in episode.header.instances if i.owner.startswith("robot:")}
+    mask = np.isin(episode.image("front", "instances", 2), list(ids))
+    assert mask.sum() > 50
+    assert not mask[[0, -1]].any()
+    assert not mask[:, [0, -1]].any()
+    poses = episode.link_poses(episode.header.robots[0].name)
+    assert np.abs(poses[-1, 0] - poses[0, 0]).max() < 1e-6

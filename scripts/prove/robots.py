@@ -180,7 +180,7 @@ def table(rows: list[dict[str, Any]], summary: dict[str, Any]) -> str:
         "# Proof: real robots", "",
         "Written by `make prove` over the robots of `make zoo`; nothing of them is in the repository.",
         "Kinematics and limits against yourdfpy and MuJoCo on the same description, 20 positions each; end effectors against",
-        "scripts/zoo/ends.csv; a second of a small sine on every leading joint, link poses against forward kinematics throughout.",
+        "scripts/zoo/ends.csv; a second of a small sine on every leading joint, link poses against its kinematics throughout.",
         "", "| | |", "|---|---|",
         *(f"| {k.replace('_', ' ')} | {v if not isinstance(v, float) else f'{v:.2e}'} |" for k, v in summary.items()),
         "", "![all robots, last frame of the sine, with skeleton](../images/robots.jpg)", "",

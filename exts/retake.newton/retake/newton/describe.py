@@ -32,6 +32,8 @@ HOST = Path(__file__).with_name("converter_host.py")
 VIEW = np.array([0.75, -0.55, 0.38])
 """From the robot's middle to the camera."""
 FOCAL, APERTURE = 18.0, 20.955
+CLEARANCE = 0.08
+"""Of the robot's size: how far above the floor it hangs where its base is not its lowest part."""
 FLOOR_M = 20.0
 
 
@@ -97,7 +99,7 @@ def _fingerprint(file: Path) -> str:
     """Content of the description, and names, sizes and times of the files beside and below it (its meshes)."""
     around = sorted(p for p in file.parent.rglob("*") if p.is_file())[:5000]
     beside = [[str(p.relative_to(file.parent)), p.stat().st_size, p.stat().st_mtime_ns] for p in around]
-    return sha256_json([sha256_file(file), beside, sha256_file(HOST), sha256_file(Path(__file__))])[:24]
+    return sha256_json([file.name, sha256_file(file), beside, sha256_file(HOST), sha256_file(Path(__file__))])[:24]
 
 
 def scene_around(robot: Path, out: Path, *, model: str, pinned: bool = True) -> Path:
@@ -113,14 +115,19 @@ def scene_around(robot: Path, out: Path, *, model: str, pinned: bool = True) -> 
     world = UsdGeom.Xform.Define(stage, "/World")
     stage.SetDefaultPrim(world.GetPrim())
     UsdPhysics.Scene.Define(stage, "/World/PhysicsScene")
+    # Before the robot, whose own stage may hold cameras: the first camera is the one that is recorded.
+    camera = UsdGeom.Camera.Define(stage, "/World/Camera")
     name = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in model)
     holder = UsdGeom.Xform.Define(stage, f"/World/{name if name[:1].isalpha() else f'robot_{name}'}")
     holder.GetPrim().GetReferences().AddReference(os.path.relpath(robot, out.parent))
     units = StageUnits.of(stage)
     unit = 1.0 / units.metres_per_unit
-    low, high = _extent(stage, units)
+    low, high, base = _extent(stage, units)
     up = units.R_world_stage.T @ np.array([0.0, 0.0, 1.0])
     if np.isfinite(low).all():
+        if low[2] < base - 1e-3:
+            # What hangs lower than the base shall not begin in the floor.
+            low = low - [0, 0, CLEARANCE * float(np.linalg.norm(high - low))]
         lift = holder.AddTranslateOp(opSuffix="onFloor")
         lift.Set(Gf.Vec3d(*(up * (-low[2]) * unit)))
         holder.SetXformOpOrder(
@@ -141,7 +148,6 @@ def scene_around(robot: Path, out: Path, *, model: str, pinned: bool = True) -> 
     sun = UsdLux.DistantLight.Define(stage, "/World/Sun")
     turn = units.R_world_stage.T @ _looking(np.array([-0.5, 0.4, -0.77]))
     sun.AddTransformOp().Set(_matrix(turn, np.zeros(3)))
-    camera = UsdGeom.Camera.Define(stage, "/World/Camera")
     camera.CreateFocalLengthAttr(FOCAL)
     camera.CreateHorizontalApertureAttr(APERTURE)
     camera.CreateClippingRangeAttr(Gf.Vec2f(0.01 * unit, 100 * unit))
@@ -155,9 +161,9 @@ def scene_around(robot: Path, out: Path, *, model: str, pinned: bool = True) -> 
     return out
 
 
-def _extent(stage: Usd.Stage, units: StageUnits) -> tuple[Float64[np.ndarray, "3"], Float64[np.ndarray, "3"]]:
-    """Corners of the box around all links, m, Z up; infinite where nothing has geometry."""
-    low, high = np.full(3, np.inf), np.full(3, -np.inf)
+def _extent(stage: Usd.Stage, units: StageUnits) -> tuple[Float64[np.ndarray, "3"], Float64[np.ndarray, "3"], float]:
+    """Corners of the box around all links, and the lowest point of a base, m, Z up; infinite where nothing has geometry."""
+    low, high, base = np.full(3, np.inf), np.full(3, -np.inf), np.inf
     for robot in find_articulations(stage).robots:
         for link, T in zip(robot.spec.links, robot.T_world_link, strict=True):
             box = link_box(stage, link.prim_path, units)
@@ -165,7 +171,9 @@ def _extent(stage: Usd.Stage, units: StageUnits) -> tuple[Float64[np.ndarray, "3
                 corners = np.array([[x, y, z] for x in box[:, 0] for y in box[:, 1] for z in box[:, 2]])
                 points = corners @ T[:3, :3].T + T[:3, 3]
                 low, high = np.minimum(low, points.min(0)), np.maximum(high, points.max(0))
-    return low, high
+                if link.prim_path == robot.spec.links[robot.spec.root].prim_path:
+                    base = min(base, float(points[:, 2].min()))
+    return low, high, base
 
 
 def _pin(stage: Usd.Stage) -> None:

@@ -29,6 +29,8 @@ SMALL_RADIUS_M = 0.02
 LEAST_MASS_KG = 1e-8
 LEAST_INERTIA = 1e-9
 """kg·m²; MuJoCo refuses moving bodies below about 1e-15, and integrates nothing sensible long before."""
+ROUNDING = 1e-5
+"""Share of an inertia that single precision may have lost."""
 POINT_M = 1e-4
 """Size of a collider that has none."""
 SLAB = (0.001, 0.01, 0.01)
@@ -163,6 +165,7 @@ def mend_masses(newton: Any, builder: Any) -> list[str]:
             mended = _possible(inertia, m)
             if mended is not None:
                 _set_mass(builder, b, m, mended)
+            if mended is not None and not np.abs(mended - inertia).max() < 1e-4 * np.abs(mended).max():
                 notes.append(
                     f"{builder.body_label[b]} has an inertia that no body of {m:.3g} kg can have: the nearest possible one "
                     "is taken (correct physics:diagonalInertia to choose another)"
@@ -183,12 +186,10 @@ def _possible(inertia: Float64[np.ndarray, "3 3"], mass: float) -> Float64[np.nd
     wanted = np.maximum(values, least)
     if values.max() <= least:
         return _ball(mass)
-    if wanted[0] + wanted[1] < wanted[2] * (1 - 1e-6):
-        # MuJoCo's own remedy: as much for every axis as the triangle inequality lacks, spread evenly.
-        wanted = np.full(3, wanted.mean())
-    elif np.array_equal(wanted, values):
-        return None
-    return (axes * wanted) @ axes.T
+    # A flat body has A + B = C; single precision may leave a little less, which MuJoCo refuses.
+    lacking = max(wanted[2] * (1 + ROUNDING) - wanted[0] - wanted[1], 0.0)
+    wanted = wanted + lacking / 2 * np.array([1.0, 1.0, 0.0])
+    return None if np.array_equal(wanted, values) else (axes * wanted) @ axes.T
 
 
 def _set_mass(builder: Any, body: int, mass: float, inertia: Float64[np.ndarray, "3 3"]) -> None:
