@@ -66,6 +66,7 @@ def load_autorun(path: Path) -> tuple[CaptureRequest, dict[str, Any]]:
 
     Raises InputError naming file and key.
     """
+    path = path if path.is_file() else locate(str(path))
     data = load_yaml(path)
     if not isinstance(data, dict):
         raise InputError(f"{path}: expected a mapping of settings like config/autorun.yaml")
