@@ -32,6 +32,7 @@ FULL_TEXT: dict[str, Any] = {
 }  # fmt: skip
 TILE = 256  # AutoencoderKLWan's default tile, stride 192
 TILE_STRIDE = 192
+_FIRST = "transformer_blocks.0."
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class StageCosts:
     width: int
     dtype: str
     transformer_bytes: int
+    streamed_bytes: int
+    """On the device while blocks are streamed: two blocks, and everything outside the blocks."""
     vae_bytes: int
     text_bytes: int
     text: Cost
@@ -91,14 +94,16 @@ def _stage_costs(key: str, frames: int, height: int, width: int, dtype: torch.dt
     video_bytes = 3 * frames * height * width * dtype.itemsize
     tile_video = 3 * frames * tile_h * tile_w * dtype.itemsize
     text_cost, text_bytes = _text_cost(dtype) if with_text else (Cost(0, 0), 0)
-    itemsize = dtype.itemsize
+    itemsize, shapes = dtype.itemsize, transformer_shapes(transformer)
+    outside = sum(_numel(shape) for name, shape in shapes.items() if not name.startswith("transformer_blocks."))
     raw = torch.empty(1, PROMPT_LENGTH, transformer["crossattn_proj_in_channels"], device="meta", dtype=dtype)
     return StageCosts(
         frames=frames,
         height=height,
         width=width,
         dtype=str(dtype).removeprefix("torch."),
-        transformer_bytes=itemsize * sum(_numel(s) for s in transformer_shapes(transformer).values()),
+        transformer_bytes=itemsize * sum(_numel(s) for s in shapes.values()),
+        streamed_bytes=itemsize * (outside + 2 * sum(_numel(s) for n, s in shapes.items() if n.startswith(_FIRST))),
         vae_bytes=itemsize * sum(p.numel() for p in coder.parameters()),
         text_bytes=text_bytes,
         text=text_cost,

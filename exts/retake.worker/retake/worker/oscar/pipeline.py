@@ -33,8 +33,9 @@ from .prompts import ProjectedPrompt, PromptCache
 from .request import Request, make_request
 from .run import TakeRun
 from .schedule import DEFAULT_GUIDANCE, DEFAULT_SEED, DEFAULT_STEPS
+from .streaming import is_streamed, unstream_blocks
 from .text import default_negative_prompt
-from .tiers import DEFAULT_TIER, Tier, apply_tier, find_tier, is_group_offloaded, next_tier
+from .tiers import DEFAULT_TIER, Tier, apply_tier, find_tier, next_tier
 from .transformer import OscarTransformer3DModel
 
 StepCallback = Callable[[Any, int, int, dict[str, Any]], "dict[str, Any] | None"]
@@ -163,8 +164,9 @@ class OscarPipeline(PromptStage, CosmosLoraLoaderMixin, DiffusionPipeline):
     def release_memory(self) -> None:
         """Send every module to the CPU and return the device's memory; the next call brings back what it needs."""
         device = self.run_device
+        unstream_blocks(self.transformer)
         for module in (self.transformer, self.vae, self.text_encoder):
-            if module is not None and not is_group_offloaded(module):
+            if module is not None:
                 module.to("cpu")
         _release(device)
         self._released = device
@@ -204,7 +206,7 @@ class OscarPipeline(PromptStage, CosmosLoraLoaderMixin, DiffusionPipeline):
     @contextmanager
     def stage(self, name: str, *modules: Any) -> Iterator[None]:
         """Time a stage; in staged tiers, bring its modules to the device for it and send them away after."""
-        moving = [m for m in modules if self._tier.staged and not is_group_offloaded(m)]
+        moving = [m for m in modules if self._tier.staged and not is_streamed(m)]
         for module in moving:
             module.to(self.run_device)
         started = time.perf_counter()

@@ -49,9 +49,9 @@ def plan_tiers(costs: StageCosts) -> tuple[TierPlan, ...]:
 
 def _stages(tier: Tier, costs: StageCosts) -> dict[str, int]:
     both = costs.transformer_bytes + costs.vae_bytes
-    # offloaded: the largest of (one block and the next, prefetched) and the parts outside the blocks
-    network = costs.transformer_bytes // 6 if tier.group_offload else costs.transformer_bytes
-    coder_here = costs.vae_bytes if tier.staged else both
+    network = costs.streamed_bytes if tier.group_offload else costs.transformer_bytes
+    # streamed blocks keep their two places, and what is outside the blocks, through every stage
+    coder_here = costs.vae_bytes + (network if tier.group_offload else 0) if tier.staged else both
     network_here = network if tier.staged else both
     skeleton = costs.skeleton_tiled if tier.tiled_decode else costs.skeleton
     decode = costs.decode_tiled if tier.tiled_decode else costs.decode

@@ -24,7 +24,6 @@ from .decoding import DecodeQueue
 from .prompts import ProjectedPrompt
 from .request import Request
 from .schedule import make_noise, window_seed
-from .tiers import is_group_offloaded
 from .windows import Seam, Window, check_seam
 
 if TYPE_CHECKING:
@@ -158,9 +157,8 @@ class TakeRun:
             seed = request.seeds[take]
             with pipe.stage("denoise", pipe.transformer):
                 if control is None:
-                    offloaded = is_group_offloaded(pipe.transformer)
-                    control = skeleton if offloaded else pipe.transformer.embed_control(skeleton)
-                    if objects is not None and not offloaded:
+                    control = pipe.transformer.embed_control(skeleton)
+                    if objects is not None:
                         control = control + pipe.transformer.embed_objects(objects)
                 noise = make_noise(window_seed(seed, index), tuple(skeleton.shape)).to(device)
                 first = given[keys[take]]
@@ -168,7 +166,6 @@ class TakeRun:
                     noise=noise,
                     given=first,
                     control=control,
-                    objects=objects,
                     text=self.texts[take].embeds.to(device),
                     negative=None if self.negative is None else self.negative.embeds.to(device),
                 )

@@ -27,9 +27,7 @@ class Conditions:
     """What one take is denoised from; tensors on the execution device.
 
     noise: float32 (1, 16, T, h, w). given: float32 (1, 16, 1, h, w), latents of the first frame.
-    control: (1, T*h*w/4, C) from `embed_control`, or float32 Skeleton latents (1, 16, T, h, w) to be embedded at every
-    evaluation (where weights come and go, only the network's own forward may touch them).
-    objects: float32 object latents (1, 16, T, h, w); used only beside Skeleton latents (tokens already hold them).
+    control: tokens (1, T*h*w/4, C) from `embed_control` (and `embed_objects`).
     text, negative: projected (1, L, D); negative None = no guidance.
     """
 
@@ -38,7 +36,6 @@ class Conditions:
     control: Tensor
     text: Tensor
     negative: Tensor | None
-    objects: Tensor | None = None
 
 
 def guide(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor:
@@ -53,18 +50,10 @@ def evaluate(
     shown = torch.cat([conditions.given, state[:, :, 1:]], dim=2)
     mask = torch.zeros_like(shown[:, :1])
     mask[:, :, 0] = 1
-    common: dict[str, Any] = {"text_is_projected": True}
-    if conditions.control.ndim == 5:
-        shown = torch.cat([shown, conditions.control], dim=1)
-        if conditions.objects is not None:
-            common["object_latents"] = conditions.objects
-    else:
-        common["control_tokens"] = conditions.control
+    common: dict[str, Any] = {"text_is_projected": True, "control_tokens": conditions.control}
     same_length = conditions.negative is not None and conditions.negative.shape == conditions.text.shape
 
     if batched and conditions.negative is not None and same_length and not transformer.is_cache_enabled:
-        if "object_latents" in common:
-            common["object_latents"] = common["object_latents"].expand(2, -1, -1, -1, -1)
         both = transformer(
             hidden_states=shown.expand(2, -1, -1, -1, -1),
             timestep=timesteps.expand(2, -1),

@@ -10,6 +10,8 @@ import torch
 
 from retake.core.errors import InputError, choose
 
+from .streaming import stream_blocks, unstream_blocks
+
 
 @dataclass(frozen=True)
 class Tier:
@@ -18,7 +20,7 @@ class Tier:
     staged: a stage's modules come to the device for the stage and leave after it (text encoder, VAE, transformer).
     batched_guidance: both guidance branches in one forward. overlap_decode: decode take i while take i + 1 denoises.
     tiled_decode: the VAE works in tiles; overlaps are blended, so pixels differ slightly from the other tiers.
-    group_offload: transformer blocks visit the device one at a time.
+    group_offload: transformer blocks visit the device one after the other (see `streaming`).
     """
 
     name: str
@@ -59,33 +61,16 @@ def next_tier(tier: Tier) -> Tier | None:
     return TIERS[index] if index < len(TIERS) else None
 
 
-def is_group_offloaded(module: Any) -> bool:
-    """Whether diffusers moves this module's blocks in and out by itself."""
-    from diffusers.hooks.group_offloading import _is_group_offload_enabled
-
-    return _is_group_offload_enabled(module)
-
-
 def apply_tier(tier: Tier, transformer: Any, vae: Any, device: torch.device) -> None:
     """Put the two generation modules into the tier's state. The text encoder is staged by the pipeline itself."""
     vae.use_tiling = tier.tiled_decode
-    if is_group_offloaded(transformer) and not tier.group_offload:
-        transformer._diffusers_hook.remove_hook("group_offloading", recurse=True)
-        for hook in ("layer_execution_tracker", "lazy_prefetch_group_offloading"):
-            transformer._diffusers_hook.remove_hook(hook, recurse=True)
-        transformer.to("cpu")
-    if tier.group_offload and not is_group_offloaded(transformer):
-        transformer.to("cpu")
-        transformer.enable_group_offload(
-            onload_device=device,
-            offload_device=torch.device("cpu"),
-            offload_type="block_level",
-            num_blocks_per_group=1,
-            use_stream=False,  # prefetching learns one order of calls, and text is projected outside of it
-        )
+    if not tier.group_offload:
+        unstream_blocks(transformer)
     if tier.staged:
         vae.to("cpu")
-        if not tier.group_offload:
+        if tier.group_offload:
+            stream_blocks(transformer, device)
+        else:
             transformer.to("cpu")
     else:
         vae.to(device)
