@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import psutil
 import yaml
 from worker_fakes import SIZE, frame_of
 
+from retake.core.codec import merged
 from retake.core.episode import CameraFrame, CameraSpec, EpisodeHeader, EpisodeWriter, Frame, RobotState
 from retake.core.files import read_json, sha256_file
 from retake.core.robot import GripperSpec, JointSpec, LinkSpec, RobotSpec
@@ -152,7 +153,7 @@ def settings_for(tmp: Path, **sections: dict[str, Any]) -> tuple[WorkerSettings,
 
 def specs() -> dict[str, BackendSpec]:
     """The test backends' specs."""
-    return {k: v for k, v in replace(WorkerSettings(), backends=FAKES).backend_specs().items()}
+    return merged(WorkerSettings(), {"backends": FAKES}, "fakes").backend_specs()
 
 
 def environment() -> dict[str, str]:

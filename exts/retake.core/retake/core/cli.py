@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import errno
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from retake.core import plugins
 from retake.core.codec import merged
-from retake.core.config import RunConfig, load_config
-from retake.core.errors import Cancelled, EpisodeError, InputError, RetakeError, StageError, VariantError
+from retake.core.config import RunConfig, load_yaml, set_value
+from retake.core.errors import Cancelled, RetakeError
 from retake.core.progress import Bar, Stop
-from retake.core.run_store import RunDirectory, claim_folder, create_run, open_run, tidy
+from retake.core.run_store import RunDirectory, open_run
+from retake.core.session import hold, locate
 
 ELSEWHERE = {
     "verify": ("retake.core.verdicts.cli:main", "", "judge takes: does each video do what the simulation did?"),
@@ -178,16 +178,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _config(options: argparse.Namespace, base: RunConfig | None = None) -> RunConfig:
-    """Defaults or the run's own settings, then --config, then --set, then the short options."""
-    config = load_config(options.config, tuple(options.set)) if base is None else base
-    if base is not None and options.config is not None:
-        from retake.core.config import load_yaml
-
-        config = merged(config, load_yaml(options.config) or {}, str(options.config))
-    if base is not None:
-        for item in options.set:
-            config = _set(config, item)
+def _config(options: argparse.Namespace, base: RunConfig) -> RunConfig:
+    """The run's own settings (or the defaults), then --config, then --set, then the short options."""
+    config = base if options.config is None else merged(base, load_yaml(options.config) or {}, str(options.config))
+    for item in options.set:
+        config = set_value(config, item)
     short: dict[str, Any] = {}
     for attribute, section, key in (
         ("simulator", "capture", "simulator"), ("preset", "capture", "preset"), ("seed", "capture", "seed"),
@@ -251,82 +246,16 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _set(config: RunConfig, item: str) -> RunConfig:
-    key, equals, _ = item.partition("=")
-    if not equals:
-        raise InputError(f"--set {item!r}: expected section.key=value, for example takes.seed=7")
-    changed = load_config(None, (item,))
-    value: Any = changed
-    for part in key.strip().split("."):
-        value = value[part] if isinstance(value, dict) else getattr(value, part)
-    if dataclasses.is_dataclass(value):
-        raise InputError(f"--set {item!r}: {key.strip()} is a section; name one setting in it")
-    for part in reversed(key.strip().split(".")):
-        value = {part: list(value) if isinstance(value, tuple) else value}
-    return merged(config, value, f"--set {item}")
-
-
-def _where(path: Path) -> tuple[Path, Path | None]:
-    """The run folder meant by RUN, and the episode if RUN is one: then the run is around it, or beside it."""
-    if not (path / "episode.json").exists():
-        return path, None
-    episode = path.resolve()
-    if (episode.parent / "run.json").exists() and RunDirectory(episode.parent).episode.resolve() == episode:
-        return episode.parent, None
-    return episode.parent / f"{episode.name}-run", episode
-
-
-def _settings(options: argparse.Namespace, path: Path) -> RunConfig:
-    base = None
-    if (path / "run.json").exists():
-        base = merged(RunConfig(), open_run(path).manifest().get("config", {}), str(path / "run.json"))
-    return _config(options, base) if hasattr(options, "config") else base or RunConfig()
-
-
-@contextlib.contextmanager
 def _held(
     options: argparse.Namespace, where: Path | None = None, *, create: bool = False, remember: bool = False
-) -> Iterator[tuple[RunDirectory, RunConfig]]:
-    """The run folder meant by RUN (or `where`) and its configuration, for this process alone.
+) -> contextlib.AbstractContextManager[tuple[RunDirectory, RunConfig]]:
+    """`session.hold` of the run meant by RUN (or `where`) with the settings of the command line."""
 
-    Nothing in it changes before the lock is held, so a second process neither writes nor alters what the first was
-    asked. With `remember` the configuration becomes the run's; a request that turns out to be wrong is forgotten again.
-    `--force` is never remembered: it is meant for the episode at hand.
-    """
-    path, episode = _where(where or options.run)
-    _settings(options, path)  # a wrong setting is refused before a folder appears
-    run = claim_folder(path) if create or episode is not None else open_run(path)
-    with run.locked():
-        tidy(run)
-        before = run.manifest() if (run.path / "run.json").exists() else None
-        config = _settings(options, path)
-        asked = json.loads(json.dumps(config.to_json()))
-        create_run(path, asked, episode)
-        if remember and run.manifest().get("config") != asked:
-            run.update(config=asked)
-        if getattr(options, "force", False):
-            config = merged(config, {"check": {"force": True}}, "--force")
-        try:
-            yield run, config
-            tidy(run)  # also what the orphans of a killed run left while this one was already at work
-        except (InputError, StageError, EpisodeError, VariantError):
-            if remember:
-                _forget(run, before)
-            raise
+    def configure(base: RunConfig) -> RunConfig:
+        return _config(options, base) if hasattr(options, "config") else base
 
-
-def _forget(run: RunDirectory, before: dict[str, Any] | None) -> None:
-    """Undo the change of the configuration when no stage was finished under it."""
-
-    def finished(manifest: dict[str, Any]) -> dict[str, Any]:
-        return {name: stage for name, stage in manifest.get("stages", {}).items() if "inputs" in stage}
-
-    if finished(run.manifest()) != finished(before or {}):
-        return
-    if before is not None:
-        run.update(config=before.get("config", {}))
-    elif not run.episode.exists():
-        (run.path / "run.json").unlink()
+    force = bool(getattr(options, "force", False))
+    return hold(where or options.run, configure, create=create, remember=remember, force=force)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -404,7 +333,7 @@ def _takes(options: argparse.Namespace) -> int:
     stop = Stop()
     produce = _ray(options.ray) if options.ray else pipeline.produce_takes
     with contextlib.ExitStack() as held:
-        paths = {_where(path)[0].resolve(): path for path in options.run}  # a run that is named twice is one
+        paths = {locate(path)[0].resolve(): path for path in options.run}  # a run that is named twice is one
         runs = [held.enter_context(_held(options, path, remember=True)) for path in paths.values()]
         made = pipeline.takes_of(runs, Bar("Takes"), stop.check, produce)
     print(f"takes: {len(made)} in {', '.join(str(run.takes_folder) for run, _ in runs)}")
@@ -436,7 +365,7 @@ def _report(options: argparse.Namespace) -> int:
 def _open(options: argparse.Namespace) -> int:
     from retake.core.report.serve import serve
 
-    run = open_run(_where(options.run)[0])
+    run = open_run(locate(options.run)[0])
     if not run.report.exists():
         _report(options)
     return serve(run.path, port=options.port, browser=not options.no_browser)

@@ -151,20 +151,21 @@ def load_yaml(path: Path) -> Any:
 
 def load_config(path: Path | None = None, overrides: tuple[str, ...] = ()) -> RunConfig:
     """Defaults, then the user's YAML, then `section.key=value` overrides (values are YAML, too)."""
-    config = RunConfig()
-    if path is not None:
-        data = load_yaml(path)
-        if data is not None:
-            config = merged(config, data, str(path))
+    config = RunConfig() if path is None else merged(RunConfig(), load_yaml(path) or {}, str(path))
     for item in overrides:
-        key, equals, text = item.partition("=")
-        if not equals:
-            raise InputError(f"--set {item!r}: expected section.key=value, for example takes.seed=7")
-        try:
-            value: Any = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise InputError(f"--set {item!r}: {text!r} is not a YAML value: {error}") from error
-        for part in reversed(key.strip().split(".")):
-            value = {part: value}
-        config = merged(config, value, f"--set {item}")
+        config = set_value(config, item)
     return config
+
+
+def set_value(config: RunConfig, item: str) -> RunConfig:
+    """The configuration with one setting changed: `section.key=value`. Raises InputError saying what is wrong with it."""
+    key, equals, text = item.partition("=")
+    if not equals:
+        raise InputError(f"--set {item!r}: expected section.key=value, for example takes.seed=7")
+    try:
+        value: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {item!r}: {text!r} is not a YAML value: {error}") from error
+    for part in reversed(key.strip().split(".")):
+        value = {part: value}
+    return merged(config, value, f"--set {item}")

@@ -29,7 +29,7 @@ from retake.core.run_layout import take_id
 from retake.core.run_store import RunDirectory, tidy
 from retake.core.skeleton import Skeleton, make_skeleton
 from retake.core.takes import Take, TakeRequest
-from retake.core.takes.fan_out import produce_takes, video_backend, video_backend_class
+from retake.core.takes.fan_out import backend_obstacle, produce_takes, video_backend, video_backend_class
 from retake.core.variants import (
     Catalogue,
     Gated,
@@ -67,9 +67,11 @@ def run(
 ) -> Path:
     """The whole arrow. Returns the path of the report. `produce` makes the takes (here, or over a cluster).
 
-    Worlds and first-frame backend are looked at before anything is simulated.
+    Worlds, first-frame and video backend are looked at before anything is simulated.
     """
     chosen = config.variants
+    if produce is produce_takes and (obstacle := backend_obstacle(config.takes.backend)):
+        raise MissingDependencyError(obstacle)
     maker = licensed_backend(chosen.backend, chosen.only_commercial, chosen.settings, _catalogue(config))
     require_reader(maker, _worlds(config))
     capture(run, config, stage("Episode"), check_cancel)

@@ -25,6 +25,15 @@ def load(reference: str, *, extra: str = "") -> Any:
     return getattr(module, attribute)
 
 
+def construct(made: Any, what: str, extra: str, **options: Any) -> Any:
+    """`made(**options)`; a package that is missing only then is told as `load` tells it. Raises MissingDependencyError."""
+    try:
+        return made(**options)
+    except ImportError as error:
+        hint = install_hint(extra) if extra else f"make {error.name} importable"
+        raise MissingDependencyError(f"{what} needs {error.name!r}, which cannot be imported here; {hint}") from error
+
+
 def choices(group: str, builtin: Mapping[str, str]) -> dict[str, str]:
     """Built-in names and those that other packages add through the entry-point group; built-in names win."""
     found = {point.name: point.value for point in entry_points(group=group)}

@@ -112,7 +112,7 @@ def variant_id(world: str, view: str) -> str:
     return world + view
 
 
-def take_id(variant: str, backend: str, seed: int, start: int = 0) -> str:
+def take_id(variant: str, backend: str, seed: int | str, start: int = 0) -> str:
     """Name of a take: what differs between two takes of one variant is in it, so neither overwrites the other."""
     return "-".join(
         [variant, *([] if backend == "composite" else [backend]), *([f"f{start}"] if start else []), f"s{seed}"]

@@ -85,9 +85,21 @@ class RunDirectory(RunReader):
                 raise RunError(
                     f"{self.path} is being written by another process; wait for it, or choose another folder with --run"
                 ) from error
+            if not _is_file(handle, self.path / LOCK):  # its holder failed and removed the folder it had made
+                raise RunError(
+                    f"{self.path} was removed by a request that failed just now; the same call again makes it"
+                )
             yield
         finally:
             os.close(handle)
+
+
+def _is_file(handle: int, path: Path) -> bool:
+    """Whether an open file is the one that lies at a path."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except OSError:
+        return False
 
 
 def open_run(path: Path | str) -> RunDirectory:

@@ -235,6 +235,9 @@ class VariantChoice(BaseModel):
     camera: str
     prompt: str
     negative_prompt: str
+    folder: str
+    outputs: dict[str, str]
+    """Backend → folder of its take, with `{seed}` left open."""
 
 
 class RunAnswer(BaseModel):
@@ -245,6 +248,8 @@ class RunAnswer(BaseModel):
     episode: str
     task: str
     cameras: list[str]
+    skeletons: dict[str, str]
+    """Camera → folder of its skeleton."""
     variants: list[VariantChoice]
 
 
@@ -253,6 +258,9 @@ class RunsAnswer(BaseModel):
 
     runs: list[RunAnswer]
     take_backends: list[str]
+    """Those that work on this machine."""
+    unavailable: dict[str, str]
+    """The others: name → why not, and the remedy."""
 
 
 class Part(str, Enum):

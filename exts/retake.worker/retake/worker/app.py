@@ -22,6 +22,7 @@ from starlette.staticfiles import StaticFiles
 from retake.core.errors import InputError, RetakeError
 from retake.core.wire import API, record_to_json, status_to_json
 from retake.worker import api_models as m
+from retake.worker.backends import obstacle
 from retake.worker.roots import OutsideRootsError
 from retake.worker.security import Guard
 from retake.worker.service import Service
@@ -213,8 +214,12 @@ def _gallery_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/api/runs", response_model=m.RunsAnswer, summary="Runs in the roots that takes can be asked for")
     def runs() -> Response:
-        makers = sorted(b.name for b in service.backends.values() if b.kind == "take")
-        return Answer({"runs": service.gallery.runs(), "take_backends": makers})
+        said = {b.name: obstacle(b) for b in service.backends.values() if b.kind == "take"}
+        usable = sorted(name for name, why in said.items() if not why)
+        return Answer({
+            "runs": service.gallery.runs(usable), "take_backends": usable,
+            "unavailable": {name: why for name, why in sorted(said.items()) if why},
+        })  # fmt: skip
 
     @app.get(
         "/api/takes/{key}/{part}", response_class=FileResponse,

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from retake.core.episode.layout import COMPLETE, HEADER
 from retake.core.errors import RetakeError, TakeError, WorkerError
 from retake.core.files import read_json, sha256_bytes, sha256_json
-from retake.core.run_layout import SKELETON_VIDEO, TAKE_RECORD, VARIANT_FRAME, name_of, subfolders
+from retake.core.run_layout import SKELETON_VIDEO, TAKE_RECORD, VARIANT_FRAME, name_of, subfolders, take_id
 from retake.core.run_reader import RunReader, Standing, StoredVariant
 from retake.core.takes.base import Take
 from retake.worker.roots import Roots
@@ -145,8 +146,8 @@ class Gallery:
                     raise WorkerError(f"the {part} video cannot be shown: {done.stderr.strip()[-300:]}")
         return target
 
-    def runs(self) -> list[dict[str, Any]]:
-        """Runs that takes can be asked for: those with a skeleton and variants."""
+    def runs(self, backends: Iterable[str]) -> list[dict[str, Any]]:
+        """Runs that takes of these backends can be asked for: those with a skeleton and variants."""
         found = []
         for run in self._runs():
             cameras, variants = run.skeleton_cameras(), [v for v in run.variants() if v.frame.is_file()]
@@ -157,7 +158,8 @@ class Gallery:
                 task = str(read_json(run.episode / HEADER).get("task", ""))
                 found.append({
                     "name": run.path.name, "path": str(run.path), "episode": str(run.episode), "task": task,
-                    "cameras": cameras, "variants": [_variant(v) for v in variants],
+                    "cameras": cameras, "skeletons": {camera: str(run.skeleton(camera)) for camera in cameras},
+                    "variants": [_variant(run, v, backends) for v in variants],
                 })  # fmt: skip
         return sorted(found, key=lambda run: run["path"])
 
@@ -189,8 +191,11 @@ def _shown(made_s: float, key: str, run: RunReader, folder: Path) -> Shown:
     return Shown(key, run, folder, made_s, take, run.standing(take))
 
 
-def _variant(found: StoredVariant) -> dict[str, str]:
+def _variant(run: RunReader, found: StoredVariant, backends: Iterable[str]) -> dict[str, Any]:
+    """A first frame that takes can start from; `outputs` are where they go, by backend, with {seed} left open."""
     record = found.record
     return {
         "id": found.id, "camera": found.camera, "prompt": record.prompt, "negative_prompt": record.negative_prompt,
+        "folder": str(found.folder),
+        "outputs": {name: str(run.take_folder(take_id(found.id, name, "{seed}"))) for name in backends},
     }  # fmt: skip

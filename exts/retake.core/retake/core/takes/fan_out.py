@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from retake.core import plugins
-from retake.core.errors import TakeError
+from retake.core.errors import MissingDependencyError, TakeError
 from retake.core.processes import map_in_processes
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.takes.base import Take, TakeRequest, VideoBackend
@@ -28,9 +28,18 @@ def video_backend_class(name: str) -> type[VideoBackend]:
     return plugins.pick("video backend", name, "retake.video_backends", BACKENDS, EXTRAS)
 
 
+def backend_obstacle(name: str) -> str:
+    """Why a video backend cannot work on this machine, with the remedy; empty when nothing is known to be in the way."""
+    try:
+        obstacle = getattr(video_backend_class(name), "obstacle", None)
+    except MissingDependencyError as error:
+        return str(error)
+    return obstacle() if callable(obstacle) else ""
+
+
 def video_backend(name: str) -> VideoBackend:
     """The backend of that name. Raises as `video_backend_class`, and what it raises while it loads its model."""
-    return video_backend_class(name)()
+    return plugins.construct(video_backend_class(name), f"video backend {name!r}", EXTRAS.get(name, ""))
 
 
 def produce_takes(

@@ -18,6 +18,7 @@ take.name = "module:Class"` (or `variant.name`).
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 from collections.abc import Mapping
 from importlib.metadata import entry_points
@@ -25,7 +26,7 @@ from typing import Any
 
 from retake.core import plugins
 from retake.core.codec import decode, encode
-from retake.core.errors import InputError, choose
+from retake.core.errors import InputError, MissingDependencyError, choose
 from retake.core.files import sha256_json
 from retake.worker.settings import BackendSpec, Kind
 
@@ -73,7 +74,22 @@ def create(spec: BackendSpec) -> Any:
         raise InputError(
             f"backend {spec.name!r} ({spec.target}) does not take options {spec.options}: {error}"
         ) from error
-    return made(**spec.options)
+    return plugins.construct(made, f"backend {spec.name!r}", EXTRAS.get(spec.name, ""), **spec.options)
+
+
+def obstacle(spec: BackendSpec) -> str:
+    """Why a backend cannot work on this machine, and the remedy; empty when nothing is known to be in the way.
+
+    Asked by the service, so only Retake's own classes are imported for it; of others the package must be there.
+    """
+    package = spec.target.partition(":")[0].partition(".")[0]
+    if package != "retake":
+        return "" if importlib.util.find_spec(package) else f"its package {package!r} is not installed here"
+    try:
+        check = getattr(plugins.load(spec.target, extra=EXTRAS.get(spec.name, "")), "obstacle", None)
+    except MissingDependencyError as error:
+        return str(error)
+    return check(**spec.options) if callable(check) else ""
 
 
 def spec_to_json(spec: BackendSpec) -> dict[str, Any]:

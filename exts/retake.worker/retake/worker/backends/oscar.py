@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,8 +13,7 @@ import cv2
 import numpy as np
 
 from retake.core.array_types import UInt8
-from retake.core.config import config_path
-from retake.core.errors import Cancelled, InputError, TakeError, choose
+from retake.core.errors import Cancelled, InputError, TakeError, choose, install_hint
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.run_layout import VARIANT_FRAME
 from retake.core.skeleton import open_skeleton
@@ -22,6 +22,10 @@ from retake.worker.memory import AUTO, CPU, MARGIN_BYTES, device_of_card, usable
 
 SETTINGS = ("steps", "guidance", "fit", "window", "height", "width", "exact_first_frame", "preview")
 MODEL_VARIABLE = "RETAKE_OSCAR_MODEL"
+_NO_MODEL = (
+    "no OSCAR-2B model is configured: set backends.oscar.options.model in worker.yaml "
+    f"or ${MODEL_VARIABLE} to a folder written by `retake oscar convert`"
+)
 PREVIEW_STEPS = 2
 """A preview after every second step: the map below costs about a millisecond, the transfer from the card dominates."""
 
@@ -46,6 +50,13 @@ class OscarBackend:
     licence = "LicenseRef-OSCAR-2B"
     parallel = False
 
+    @staticmethod
+    def obstacle(model: str = "", **options: Any) -> str:
+        """Why it cannot work here with these options, and the remedy; empty when nothing is in the way."""
+        if importlib.util.find_spec("torch") is None:
+            return f"video backend 'oscar' needs torch, which is not installed here; {install_hint('oscar')}"
+        return "" if model or os.environ.get(MODEL_VARIABLE) else _NO_MODEL
+
     def __init__(
         self, model: str = "", revision: str = "", steps: int = 35, guidance: float = 6.0, device: str = "", dtype: str = "",
         prompt_cache: str = "", licence: str = "", pipeline: Any = None,
@@ -54,10 +65,7 @@ class OscarBackend:
         folder = Path(model or os.environ.get(MODEL_VARIABLE, ""))
         if pipeline is None:
             if not (model or os.environ.get(MODEL_VARIABLE)):
-                raise InputError(
-                    f"no OSCAR-2B model is configured: set backends.oscar.options.model in {config_path('worker.yaml').name} "
-                    f"or ${MODEL_VARIABLE} to a folder written by `retake oscar convert`"
-                )
+                raise InputError(_NO_MODEL)
             pipeline = load_pipeline(
                 folder, self.device, dtype or ("bfloat16" if self.device.startswith("cuda") else "float32")
             )

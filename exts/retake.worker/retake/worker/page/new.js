@@ -9,6 +9,7 @@ export function start(onQueued) {
   $("new").addEventListener("click", open);
   $("new-cancel").addEventListener("click", () => $("new-dialog").close());
   $("new-run").addEventListener("change", showRun);
+  $("new-camera").addEventListener("change", showVariants);
   $("new-form").addEventListener("submit", async (event) => {
     event.preventDefault();
     $("new-error").textContent = "";
@@ -29,6 +30,7 @@ async function open() {
   fill("new-run", runs.map((run, index) => [String(index), run.name]));
   fill("new-backend", status.backends.filter((name) => data.take_backends.includes(name)).map((name) => [name, name]));
   if (data.take_backends.includes("composite")) $("new-backend").value = "composite";
+  $("new-unavailable").replaceChildren(...Object.entries(data.unavailable).map(([name, why]) => el("li", { textContent: `${name}: ${why}` })));
   showRun();
   $("new-dialog").showModal();
 }
@@ -36,7 +38,12 @@ async function open() {
 function showRun() {
   const run = runs[Number($("new-run").value)] || { cameras: [], variants: [] };
   fill("new-camera", run.cameras.map((name) => [name, name]));
-  fill("new-variants", run.variants.map((v) => [v.id, v.prompt ? `${v.id}: ${v.prompt.slice(0, 80)}` : v.id]));
+  showVariants();
+}
+
+function showVariants() {
+  const run = runs[Number($("new-run").value)] || { variants: [] }, camera = $("new-camera").value;
+  fill("new-variants", run.variants.filter((v) => !v.camera || v.camera === camera).map((v) => [v.id, v.prompt ? `${v.id}: ${v.prompt.slice(0, 80)}` : v.id]));
   for (const option of $("new-variants").options) option.selected = true;
 }
 
@@ -53,11 +60,11 @@ function jobs() {
     for (let k = 0; k < Number($("new-seeds").value); k += 1) {
       const seed = Number($("new-seed").value) + k, backend = $("new-backend").value;
       const request = {
-        episode: run.episode, camera, skeleton: `${run.path}/skeleton/${camera}`, variant: `${run.path}/variants/${variant.id}`,
+        episode: run.episode, camera, skeleton: run.skeletons[camera], variant: variant.folder,
         prompt: $("new-prompt").value.trim() || variant.prompt || run.task, negative_prompt: variant.negative_prompt, seed,
         frames: Number($("new-frames").value), start: 0, settings,
       };
-      made.push({ kind: "take", backend, request, output: `${run.path}/takes/${variant.id}-${backend}-s${seed}` });
+      made.push({ kind: "take", backend, request, output: variant.outputs[backend].replace("{seed}", seed) });
     }
   }
   return made;

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arrow and its stages from Python: a path and keywords in, records out; the same folders as the command line's.
+
+    from retake.core import run
+    result = run("runs/py", preset="short", variants=3)
+
+Every function does only what is missing or changed. `settings` holds any other setting by its name in config/retake.yaml,
+`{"takes.frames": 81}`. Raises RetakeError with a sentence that says what to do; what failed is not remembered by the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retake.core import pipeline
+from retake.core.codec import merged
+from retake.core.config import RunConfig
+from retake.core.episode import Episode, open_episode
+from retake.core.episode.check import EpisodeCheck
+from retake.core.errors import InputError
+from retake.core.progress import CheckCancel, Progress, never, silent
+from retake.core.run_reader import Standing
+from retake.core.run_store import RunDirectory
+from retake.core.session import hold
+from retake.core.skeleton import Skeleton
+from retake.core.takes import Take
+from retake.core.variants import Gated, Variant
+from retake.core.variants.gated import read_missing
+
+Where = Path | str
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run holds after the whole arrow."""
+
+    path: Path
+    episode: Episode
+    variants: tuple[Variant, ...]
+    missing: Mapping[str, tuple[str, ...]]
+    """Worlds that did not pass the gate → why."""
+    takes: tuple[Take, ...]
+    standings: Mapping[str, Standing]
+    """Take id → its verdict in one word, the reason, and the verdict itself."""
+    report: Path
+
+    @property
+    def passed(self) -> tuple[Take, ...]:
+        """The takes that are training data."""
+        return tuple(take for take in self.takes if self.standings[take.id].status == "pass")
+
+
+def run(
+    path: Where,
+    *,
+    preset: str | None = None,
+    stage: Where | None = None,
+    seed: int | None = None,
+    variants: int | Sequence[str] | None = None,
+    prompts: Sequence[str] | None = None,
+    variant_backend: str | None = None,
+    take_backend: str | None = None,
+    seeds: Sequence[int] | None = None,
+    camera: str | None = None,
+    settings: Settings | None = None,
+    force: bool = False,
+    progress: Callable[[str], Progress] = pipeline.quiet,
+    check_cancel: CheckCancel = never,
+) -> RunResult:
+    """The whole arrow: simulate, draw, dress, generate, judge, report.
+
+    `preset`, `stage`, `seed`: the scenario. `variants`: how many worlds, or their preset names; `prompts`: worlds in your own
+    words. `seeds`: takes per variant. `force` goes on with an episode that fails its check. `progress(stage name)`
+    makes the display of a stage.
+    """
+    asked = {
+        **_scenario(preset, stage, seed), **_worlds(variants, prompts), **_takes(seeds, take_backend), **_camera(camera),
+        **({} if variant_backend is None else {"variants.backend": variant_backend}), **(settings or {}),
+    }  # fmt: skip
+    with _held(path, asked, create=True, remember=True, force=force) as (folder, config):
+        page = pipeline.run(folder, config, progress, check_cancel)
+        return _result(folder, page)
+
+
+def capture(
+    path: Where, *, preset: str | None = None, stage: Where | None = None, seed: int | None = None,
+    settings: Settings | None = None, progress: Progress = silent, check_cancel: CheckCancel = never,
+) -> Episode:  # fmt: skip
+    """Simulate one Episode into a run folder, new or existing."""
+    asked = {**_scenario(preset, stage, seed), **(settings or {})}
+    with _held(path, asked, create=True, remember=True) as (folder, config):
+        return pipeline.capture(folder, config, progress, check_cancel)
+
+
+def check(path: Where, *, settings: Settings | None = None) -> EpisodeCheck:
+    """Check the Episode's motion; `passed` and `items` say the result, nothing is raised for a failure."""
+    with _held(path, settings or {}) as (folder, config):
+        return pipeline.check(folder, config)
+
+
+def skeleton(
+    path: Where, *, camera: str | None = None, settings: Settings | None = None, force: bool = False,
+    progress: Progress = silent, check_cancel: CheckCancel = never,
+) -> Skeleton:  # fmt: skip
+    """Draw the control video of one camera."""
+    with _held(path, {**_camera(camera), **(settings or {})}, force=force) as (folder, config):
+        return pipeline.skeleton(folder, config, progress, check_cancel)
+
+
+def variants(
+    path: Where, count: int | Sequence[str] | None = None, *, prompts: Sequence[str] | None = None,
+    backend: str | None = None, seed: int | None = None, camera: str | None = None, settings: Settings | None = None,
+    force: bool = False, progress: Progress = silent, check_cancel: CheckCancel = never,
+) -> Gated:  # fmt: skip
+    """Dress the first frame into worlds: `count` many, or the presets it names; what did not pass is in `missing`."""
+    named = {"variants.backend": backend, "variants.seed": seed}
+    asked = {**_worlds(count, prompts), **_given(named), **_camera(camera), **(settings or {})}
+    with _held(path, asked, remember=True, force=force) as (folder, config):
+        return pipeline.variants(folder, config, progress, check_cancel)
+
+
+def takes(
+    path: Where, *, backend: str | None = None, seeds: Sequence[int] | None = None, camera: str | None = None,
+    settings: Settings | None = None, force: bool = False, progress: Progress = silent, check_cancel: CheckCancel = never,
+) -> tuple[Take, ...]:  # fmt: skip
+    """One Take per Variant and seed."""
+    asked = {**_takes(seeds, backend), **_camera(camera), **(settings or {})}
+    with _held(path, asked, remember=True, force=force) as (folder, config):
+        return tuple(pipeline.takes(folder, config, progress, check_cancel))
+
+
+def verify(
+    path: Where, *, settings: Settings | None = None, progress: Progress = silent, check_cancel: CheckCancel = never
+) -> dict[str, Standing]:
+    """Judge every take; take id → what is to be said of it."""
+    with _held(path, settings or {}) as (folder, config):
+        pipeline.verify(folder, config, progress, check_cancel)
+        return _standings(folder)
+
+
+def report(path: Where, *, progress: Progress = silent, check_cancel: CheckCancel = never) -> Path:
+    """Write report.html; returns its path."""
+    with _held(path, {}) as (folder, _):
+        return pipeline.report(folder, progress, check_cancel)
+
+
+def export(runs: Where | Sequence[Where], out: Where, **options: Any) -> Any:
+    """Accepted takes as a dataset: `retake.core.export.export`, with its keywords (extra `export`)."""
+    from retake.core.export import export as write
+
+    return write([runs] if isinstance(runs, str | Path) else list(runs), out, **options)
+
+
+def _held(
+    path: Where, asked: Settings, *, create: bool = False, remember: bool = False, force: bool = False
+) -> contextlib.AbstractContextManager[tuple[RunDirectory, RunConfig]]:
+    def configure(base: RunConfig) -> RunConfig:
+        for key, value in asked.items():
+            nested: Any = value
+            for part in reversed(key.split(".")):
+                nested = {part: nested}
+            base = merged(base, nested, "the call")
+        return base
+
+    return hold(path, configure, create=create, remember=remember, force=force)
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _scenario(preset: str | None, stage: Where | None, seed: int | None) -> dict[str, Any]:
+    file = None if stage is None else str(Path(stage).resolve())
+    return _given({"capture.preset": preset, "capture.stage": file, "capture.seed": seed})
+
+
+def _worlds(wanted: int | Sequence[str] | None, prompts: Sequence[str] | None) -> dict[str, Any]:
+    """A number is filled with the run's presets first, then with sampled worlds; names are presets."""
+    if isinstance(wanted, str):
+        raise InputError(f"variants is {wanted!r}; expected a number, or a list of preset names")
+    if isinstance(wanted, int):
+        if isinstance(wanted, bool) or wanted < 1:
+            raise InputError(
+                f"variants is {wanted!r}; expected a number of worlds, 1 or more, or a list of preset names"
+            )
+        fixed = RunConfig().variants.presets if prompts is None else ()
+        chosen = {"variants.presets": fixed[:wanted], "variants.count": max(wanted - len(fixed), 0)}
+    elif wanted is not None:
+        chosen = {"variants.presets": list(wanted), "variants.count": 0}
+    else:
+        chosen = {} if prompts is None else {"variants.presets": [], "variants.count": 0}
+    return {**chosen, **({} if prompts is None else {"variants.prompts": list(prompts)})}
+
+
+def _takes(seeds: Sequence[int] | None, backend: str | None) -> dict[str, Any]:
+    return _given({"takes.seeds": None if seeds is None else list(seeds), "takes.backend": backend})
+
+
+def _camera(name: str | None) -> dict[str, Any]:
+    return _given({"camera": name})
+
+
+def _standings(folder: RunDirectory) -> dict[str, Standing]:
+    return {take.id: folder.standing(take) for take in folder.takes()}
+
+
+def _result(folder: RunDirectory, page: Path) -> RunResult:
+    return RunResult(
+        path=folder.path,
+        episode=open_episode(folder.episode),
+        variants=tuple(found.record for found in folder.variants()),
+        missing=read_missing(folder.variants_folder),
+        takes=folder.takes(),
+        standings=_standings(folder),
+        report=page,
+    )
