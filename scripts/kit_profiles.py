@@ -145,7 +145,7 @@ def profile(sources: Sources, version: str, application: str) -> dict[str, Any]:
         for name, (value, line) in sources.settings(tag, path).items():
             if name in SETTINGS:
                 settings[name] = {"value": value, "source": f"{tag} {path}:{line}{note}"}
-    defaults = [(f"{THROTTLING}/config/extension.toml", SETTINGS)]
+    defaults: list[tuple[str, tuple[str, ...]]] = [(f"{THROTTLING}/config/extension.toml", SETTINGS)]
     if application in ("full", "newton"):
         defaults.append((f"{SETUP}/config/extension.toml", ("/isaac/startup/create_new_stage",)))
     for path, wanted in defaults:

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Proves capture in Isaac Sim as far as that is possible without one: 500 randomised schedules on signature-enforcing
-fakes of four API generations, planted faults, the callback benchmark, and the panel's and writer's tests.
+"""Proves capture in Isaac Sim as far as that is possible without one: 500 randomised schedules for each application profile of
+the signature-enforcing fakes, planted faults, the assumptions turned over, the callback benchmark, panel and writer.
 
     python scripts/prove.py isaac                       writes docs/proof/isaac.{json,md}
+    python scripts/prove/isaac.py --schedules           the schedules alone, resumable; --parts 3 stops after so many
 
 What only a real Isaac Sim can confirm is in docs/isaac_sim_checklist.md and is measured there by `retake kit-selftest`.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -23,22 +25,34 @@ from typing import Any
 from retake.core.files import sha256_file, sha256_json, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
-CHUNKS, SCHEDULES = 25, 500
-"""The randomised schedules run in chunks with seeds of their own, each remembered: an interrupted proof goes on."""
+PARTS, SCHEDULES = 25, 500
+"""Schedules of each profile run in parts with seeds of their own, each remembered: an interrupted proof goes on. Part by part
+over all profiles, so that an unfinished proof has looked at each of them equally often."""
 LAWS = "captured_episode_is or faulty_renderer"
 TESTS = {
     "planted faults, modes": ["tests/test_isaac_capture.py"],
     "pairing": ["tests/test_capture_pairing.py", "tests/test_capture_recorder.py"],
+    "assumptions turned over": ["tests/test_isaac_assumptions.py"],
     "bad input": ["tests/test_isaac_bad_input.py"],
-    "writer, headless, packaging": ["tests/test_isaac_writer.py", "tests/test_isaac_processes.py"],
+    "settings": ["tests/test_isaac_settings.py"],
+    "writer, packaging": ["tests/test_isaac_writer.py", "tests/test_isaac_processes.py"],
+    "headless": ["tests/test_isaac_headless.py"],
+    "loops of a script": ["tests/test_isaac_stepping.py"],
     "examples, start to report": ["tests/test_isaac_examples.py"],
     "self-test and doctor": ["tests/test_isaac_selftest.py"],
     "panel": ["tests/test_ui_view_model.py", "tests/test_ui_panel.py"],
-    "interchange": ["tests/test_import_recordings.py"],
+    "interchange": ["tests/test_interchange.py"],
 }
 
-
-ADAPTERS = ["exts/retake.isaac/retake/isaac/*.py", "exts/retake.core/retake/core/capture/*.py"]
+BESIDE = ("assumptions", "autorun", "bench", "extension", "leaving", "options", "preview", "processes", "selftest",
+          "selftest_items", "stage_open", "standalone", "stepping", "writer", "__init__")  # fmt: skip
+"""Adapters that a schedule does not run."""
+CAPTURE = sorted(
+    str(path.relative_to(ROOT))
+    for path in (ROOT / "exts/retake.isaac/retake/isaac").glob("*.py")
+    if path.stem not in BESIDE
+)
+ADAPTERS = [*CAPTURE, "exts/retake.core/retake/core/capture/*.py"]
 FAKES = ["tests/fakes/*", "tests/isaac_support.py"]
 
 
@@ -58,27 +72,44 @@ def run_tests(paths: list[str], quick: bool, *options: str, **variables: str) ->
     }
 
 
-def run_chunk(chunk: int) -> dict[str, Any]:
-    """One chunk of the randomised schedules (and half as many with a faulty renderer)."""
+def profiles() -> list[str]:
+    """Every application profile that records live ("6.x full", …)."""
+    facts = json.loads((ROOT / "tests/fakes/profile_facts.json").read_text())["profiles"]
+    return [name for name in facts if not name.startswith("5.0 ")]
+
+
+def run_part(profile: str, part: int) -> dict[str, Any]:
+    """One part of a profile's randomised schedules (and half as many with a faulty renderer)."""
     return run_tests(
-        ["tests/test_isaac_capture.py"], True, "-k", LAWS, f"--hypothesis-seed={chunk}",
-        RETAKE_SCHEDULES=str(SCHEDULES // CHUNKS),
+        ["tests/test_isaac_capture.py"], True, "-k", LAWS, f"--hypothesis-seed={part}",
+        RETAKE_SCHEDULES=str(SCHEDULES // PARTS), RETAKE_PROFILE=profile,
     )  # fmt: skip
 
 
-def run_schedules(path: Path, quick: bool, only: int | None = None) -> dict[str, Any]:
-    """Every chunk that is not proved yet for these sources (`only`: that one); returns what is known so far."""
+def run_schedules(path: Path, quick: bool, parts: int = PARTS) -> dict[str, Any]:
+    """Every part that is not proved yet for these sources, at most `parts` of each profile; returns what is known so far."""
     mark = sources(["tests/test_isaac_capture.py"])
     data: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     known = data.get("randomised schedules", {})
-    chunks = dict(known.get("chunks", {})) if known.get("sources") == mark else {}
-    for chunk in range(2 if quick else CHUNKS):
-        if only in (None, chunk) and not chunks.get(str(chunk), {}).get("ok"):
-            chunks[str(chunk)] = run_chunk(chunk)
-            print(f"chunk {chunk} of {CHUNKS}: {chunks[str(chunk)]['summary']}", flush=True)
+    done = dict(known.get("parts", {})) if known.get("sources") == mark else {}
+    for part in range(1 if quick else min(parts, PARTS)):
+        for profile in profiles():
+            name = f"{profile} {part}"
+            if done.get(name, {}).get("ok"):
+                continue
+            done[name] = run_part(profile, part)
+            print(f"{name}: {done[name]['summary']}", flush=True)
             data = json.loads(path.read_text()) if path.exists() else {}
-            write_json(path, {**data, "randomised schedules": {"sources": mark, "chunks": chunks}})
-    return {"sources": mark, "chunks": chunks}
+            write_json(path, {**data, "randomised schedules": {"sources": mark, "parts": done}})
+    return {"sources": mark, "parts": done}
+
+
+def held_schedules(parts: dict[str, Any]) -> dict[str, int]:
+    """Profile -> schedules that hold."""
+    held = {
+        profile: sum(v["ok"] for k, v in parts.items() if k.rpartition(" ")[0] == profile) for profile in profiles()
+    }
+    return {profile: count * SCHEDULES // PARTS for profile, count in held.items()}
 
 
 def bench(seconds: float) -> list[dict[str, object]]:
@@ -113,16 +144,18 @@ def sources(paths: list[str]) -> str:
     return sha256_json({str(path.relative_to(ROOT)): sha256_file(path) for path in found})
 
 
-def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
-    """Run everything; a group that holds for the same sources is not run again, the benchmark always is."""
+def prove(out_dir: Path, quick: bool, parts: int = PARTS) -> dict[str, Any]:
+    """Run everything (`parts`: at most so many of each profile's schedules); a group that holds for the same sources is not
+    run again, the benchmark always is."""
     path = out_dir / "isaac.json"
-    schedules = run_schedules(path, quick)
-    held = sum(chunk["ok"] for chunk in schedules["chunks"].values())
+    schedules = run_schedules(path, quick, parts)
+    held = held_schedules(schedules["parts"])
     known: dict[str, Any] = json.loads(path.read_text()).get("tests", {}) if path.exists() else {}
     result: dict[str, Any] = {
         "machine": platform.platform(),
         "cores": os.cpu_count(),
-        "schedules": held * SCHEDULES // CHUNKS,
+        "schedules": sum(held.values()),
+        "schedules of each profile": held,
         "randomised schedules": schedules,
     }
     outcomes = {}
@@ -137,7 +170,7 @@ def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
     write_json(path, result)
     (out_dir / "isaac.md").write_text(page(result))
     if (
-        held < len(schedules["chunks"])
+        not all(part["ok"] for part in schedules["parts"].values())
         or not all(o["ok"] for o in outcomes.values())
         or not all(row["holds"] for row in result["callback"])
     ):
@@ -147,7 +180,7 @@ def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
 
 def page(result: dict[str, Any]) -> str:
     """The result as Markdown."""
-    chunks = result["randomised schedules"]["chunks"]
+    profiles_held = " | ".join(f"{name}: {count}" for name, count in result["schedules of each profile"].items())
     rows = [
         f"| {n} | {'holds' if o['ok'] else 'FAILS'} | {o['passed']} tests, {o['seconds']} s |"
         for n, o in result["tests"].items()
@@ -178,9 +211,12 @@ def page(result: dict[str, Any]) -> str:
         [
             "# Capture in Isaac Sim, on signature-enforcing fakes",
             "",
-            f"{result['schedules']} randomised schedules hold (in {len(chunks)} chunks with seeds "
-            f"of their own), and half as many with a renderer that drops, repeats and shifts frames; {result['machine']}, "
-            f"{result['cores']} cores.",
+            f"{result['schedules']} randomised schedules over {len(result['schedules of each profile'])} application profiles "
+            f"hold (full count: {SCHEDULES} of each), and half as many with a renderer that drops, repeats and shifts frames: 0 "
+            f"frames paired with another state; {result['machine']}, {result['cores']} cores.",
+            "",
+            f"Schedules of each profile: {profiles_held}.",
+            "",
             "Not run in a real Isaac Sim.",
             "",
             "| proof | | |",
@@ -197,3 +233,17 @@ def page(result: dict[str, Any]) -> str:
             "",
         ]
     )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--schedules", action="store_true", help="the schedules alone")
+    parser.add_argument(
+        "--parts", type=int, default=PARTS, help=f"of each profile, {SCHEDULES // PARTS} schedules each"
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/proof")
+    chosen = parser.parse_args()
+    if chosen.schedules:
+        run_schedules(chosen.out / "isaac.json", False, chosen.parts)
+    else:
+        prove(chosen.out, False, chosen.parts)

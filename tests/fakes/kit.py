@@ -86,6 +86,8 @@ class Options:
     """Faults: which row `step` renders while the simulation stands still."""
     refuses_detach_in_update: bool = False
     """Faults: a writer cannot be detached inside an update."""
+    capture_needs_play: bool = False
+    """Faults: capture on play is looked at when Play is pressed, not at every frame."""
     thread_per_frame: bool = False
     """Faults: `write` is called on another thread."""
     silent_steps: tuple[str, ...] = ()
@@ -156,6 +158,7 @@ class FakeKit:
         self._saved: dict[str, Any] = {}
         self._requests: list[Callable[[], None]] = []
         self._steps_due = 0.0
+        self._captures = False
         self._async_now = False
         """Whether the renderer runs asynchronously; it follows the settings an update later."""
         self._later: list[tuple[int, Callable[[], None]]] = []
@@ -281,6 +284,7 @@ class FakeKit:
         if self.stopped:
             self.generation += 1
         self.playing, self.stopped = True, False
+        self._captures = bool(self.settings["/omni/replicator/captureOnPlay"])
         if self.throttles:
             off = lambda: self._set_async(False) if self.playing and self.throttles else None  # noqa: E731
             if self.profile.behaviour("throttling") == "at once":
@@ -422,7 +426,10 @@ class FakeKit:
     def _deliver(self) -> None:
         while self.pipeline and self.pipeline[0].due <= self.update_number:
             frame = self.pipeline.popleft()
-            live = bool(self.settings["/omni/replicator/captureOnPlay"]) and not self.stopped
+            on_play = (
+                self._captures if self.options.capture_needs_play else self.settings["/omni/replicator/captureOnPlay"]
+            )
+            live = bool(on_play) and not self.stopped
             asked = frame.update in self.wanted
             if not frame.cameras or not (live or asked):
                 continue

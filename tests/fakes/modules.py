@@ -33,9 +33,10 @@ def build_modules(kit: FakeKit) -> dict[str, Any]:
             raise RuntimeError("Subscription cannot be changed in the onUpdate callback")
         table.pop(uid, None)
 
-    def add_step(callback: Any, order: int) -> int:
+    def add_step(callback: Any, order: int, by: str) -> int:
         uid = kit.new_id()
-        kit.post_step[uid] = (order, callback)
+        if by not in kit.options.silent_steps:
+            kit.post_step[uid] = (order, callback)
         return uid
 
     def subscription(release: Callable[[], None]) -> Any:
@@ -69,7 +70,7 @@ def build_modules(kit: FakeKit) -> dict[str, Any]:
 
         def register(callback: Any, event: Any, order: int = 0, *unused: Any, **ignored: Any) -> int:
             assert "STEP" in str(event)
-            return add_step(callback, order)
+            return add_step(callback, order, "manager")
 
         manager = SimpleNamespace(
             register_callback=register,
@@ -127,13 +128,13 @@ def build_modules(kit: FakeKit) -> dict[str, Any]:
 
     module("omni.physics.tensors", SimpleNamespace(create_simulation_view=create_simulation_view))
 
-    def on_step(fn: Any, pre_step: bool = False, order: int = 0) -> Any:
+    def on_step(fn: Any, pre_step: bool = False, order: int = 0, by: str = "physx") -> Any:
         assert pre_step is False
-        uid = add_step(fn, order)
+        uid = add_step(fn, order, by)
         return subscription(lambda: drop(kit.post_step, uid))
 
     def any_engine(pre_step: bool, order: int, on_update: Any) -> Any:
-        return on_step(lambda dt, context=None: on_update(dt, context), pre_step, order)
+        return on_step(lambda dt, context=None: on_update(dt, context), pre_step, order, "core")
 
     physx = strict(
         "omni.physx.PhysX",

@@ -27,7 +27,8 @@ class Conditions:
         self.updates = 0
         """Application updates so far."""
         self._steps = 0
-        self._steps_per_update: set[int] = set()
+        self.steps_per_update: set[int] = set()
+        """Numbers of physics steps that updates made, those without any apart."""
 
     def step(self) -> None:
         """A physics step was announced."""
@@ -41,14 +42,14 @@ class Conditions:
     def begin(self) -> None:
         """The recording begins: wait for its first frame anew."""
         self._watch.again()
-        self._steps_per_update.clear()
+        self.steps_per_update.clear()
 
     def look(self, *, recording: bool, stepped: bool, ready: bool) -> str:
         """Why the recording is at its end; empty while it is not. Raises RetakeError when something it rests on has gone, or
         what it waits for will not come."""
         self.updates += 1
         if self._steps:
-            self._steps_per_update.add(self._steps)
+            self.steps_per_update.add(self._steps)
         self._steps = 0
         hooks = self._hooks
         if gone := hooks.lost():
@@ -70,7 +71,7 @@ class Conditions:
 
     def hint(self, fps: float) -> str:
         """What helps when frames miss the grid because of how many physics steps an update makes; empty where that fits."""
-        counts = sorted(self._steps_per_update | ({self._steps} if self._steps else set()))
+        counts = sorted(self.steps_per_update | ({self._steps} if self._steps else set()))
         rate = timeline.physics_rate(self._hooks.stage)
         if len(counts) < 2 and (not counts or rate / fps % counts[0] == 0):
             return ""

@@ -199,6 +199,11 @@ class LiveCapture:
         return "the episode's files" if self._phase is Phase.FINISHING else "nothing"
 
     @property
+    def steps_per_update(self) -> set[int]:
+        """Numbers of physics steps that the application's updates made."""
+        return set() if self._conditions is None else set(self._conditions.steps_per_update)
+
+    @property
     def hint(self) -> str:
         """What helps when frames miss the grid; empty where updates and frames fit."""
         return "" if self._conditions is None else self._conditions.hint(self.request.fps)

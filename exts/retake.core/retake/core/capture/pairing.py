@@ -119,6 +119,8 @@ class PairingCounts:
     """The same camera at the same time again."""
     lag_steps: int = 0
     """Largest number of physics steps by which a frame arrived after its state."""
+    beside_ns: int = 0
+    """Largest difference of a frame's time from its state's, ns: two clocks that round differently."""
 
 
 class FramePairer:
@@ -240,7 +242,11 @@ class FramePairer:
                 f"a frame of t={seconds(key):.7f} s may show the states of {', '.join(f'{seconds(k):.7f}' for k in near)} s, "
                 f"which are within {SAME_TIME_US} µs of it; record with a longer physics step, or in stepped mode"
             )
-        return self._states[near[0]] if near else None
+        if not near:
+            return None
+        apart = abs(near[0][0] * key[1] - key[0] * near[0][1]) * 1_000_000_000 // (near[0][1] * key[1])
+        self._counts["beside_ns"] = max(self._counts["beside_ns"], apart)
+        return self._states[near[0]]
 
     def _pending_or_emitted(self) -> set[TimeKey]:
         keys = set(self._pending)

@@ -232,7 +232,8 @@ class TestCapture(omni.kit.test.AsyncTestCase):
         assert not is_suspicious(picture.misfit_px, episode.header.cameras[0].size)
 
     async def test_an_autorun_records_and_tells_its_exit_code(self) -> None:
-        """autorun.py, stage_open.py, stepped.py; standalone.py, selftest.py, leaving.py, stepping.py by hand."""
+        """autorun.py, stage_open.py, stepped.py; by hand: standalone.py, selftest.py,
+        selftest_items.py, leaving.py, stepping.py."""
         request = CaptureRequest(
             output=str(Path(tempfile.mkdtemp(), "run")), frames=5, mode="stepped", cameras=("/World/Camera",)
         )
