@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from fakes import profiles
 from fakes.kit import FakeKit, row_in
-from fakes.stage import Motion, session_is_clean
+from fakes.stage import Motion, make_stage, random_motion, session_is_clean
 from hypothesis import Phase as Stage
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -186,6 +186,24 @@ def test_a_faulty_renderer_is_exact_or_an_error_never_a_wrong_pair(
             check_exact(capture._episode, source, 2)
         assert kit.post_step == {}
         assert kit.products == []
+
+
+def test_joints_are_found_in_physics_by_prim_and_not_by_display_name(tmp_path: Path) -> None:
+    import asyncio
+
+    from retake.isaac.stepped import drive_stepped
+
+    stage = make_stage()
+    for name in ("shoulder", "finger_left"):
+        stage.GetPrimAtPath(f"/World/Arm0/joints/{name}").SetDisplayName(f"arm/{name}")
+    source = random_motion(stage, 60)
+    assert "arm/shoulder" in source.robots[0].spec.dof_names
+    with FakeKit("6.x", source, lag=4, physics_dt_s=1 / 60) as kit:
+        capture = LiveCapture(request(tmp_path / "e", fps=15, mode="stepped", frames=4))
+        capture.start()
+        asyncio.run(drive_stepped(capture))
+        assert len(finished(capture, kit)) == 4
+        check_exact(capture.episode, source, 4)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

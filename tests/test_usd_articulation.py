@@ -212,6 +212,28 @@ def test_two_robots():
     assert [r.name for r in read_robots(stage)] == ["Arm", "Other"]
 
 
+def test_copies_of_one_environment_are_told_apart():
+    """Clones with the articulation root on the fixed joint: named after their models and environments."""
+    stage, source = usd_stages.empty(), usd_stages.pendulum(name="Robot")
+    for i in range(3):
+        UsdGeom.Xform.Define(stage, f"/World/envs/env_{i}")
+        Sdf.CopySpec(source.GetRootLayer(), "/World/Robot", stage.GetRootLayer(), f"/World/envs/env_{i}/Robot")
+        stage.GetPrimAtPath(f"/World/envs/env_{i}/Robot").RemoveAPI(UsdPhysics.ArticulationRootAPI)
+        UsdPhysics.ArticulationRootAPI.Apply(stage.GetPrimAtPath(f"/World/envs/env_{i}/Robot/joints/fix"))
+        usd_stages.add_body(stage, f"/World/envs/env_{i}/Cube", (1, 0, 0), 0.1, 0.1)
+    assert [r.name for r in read_robots(stage)] == ["env_0_Robot", "env_1_Robot", "env_2_Robot"]
+    assert [o.spec.name for o in read_objects(stage)] == ["env_0_Cube", "env_1_Cube", "env_2_Cube"]
+    (only,) = read_articulations(stage, ["/World/envs/env_1"])
+    assert only.spec.prim_path == "/World/envs/env_1/Robot/joints/fix"
+
+
+def test_names_in_any_script_are_usable():
+    assert read_robots(usd_stages.pendulum(name="Ärm"))[0].name == "Arm"
+    stage = usd_stages.pendulum(name="Arm")
+    stage.GetPrimAtPath("/World/Arm").SetDisplayName("左 / left")
+    assert read_robots(stage)[0].name == "left"
+
+
 def test_refusals(tmp_path):
     with pytest.raises(StageError, match=r"does not exist; expected a .usd"):
         open_stage(tmp_path / "none.usda")

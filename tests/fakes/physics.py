@@ -54,8 +54,9 @@ class _Articulation:
             kit.version,
             "omni.physics.tensors.ArticulationMetatype",
             SimpleNamespace(
-                link_names=[spec.links[i].name for i in self.link_order],
-                dof_names=[spec.dof_names[i] for i in self.dof_order],
+                # The prims' own names, whatever a specification shows to people.
+                link_names=[spec.links[i].prim_path.rsplit("/", 1)[-1] for i in self.link_order],
+                dof_names=[spec.dof_joints[i].prim_path.rsplit("/", 1)[-1] for i in self.dof_order],
             ),
         )
         self.prim_paths = [kit.motion.robots[i].spec.prim_path for i in indices]

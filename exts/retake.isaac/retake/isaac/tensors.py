@@ -258,14 +258,21 @@ def _articulations(simulation: Any, pattern: str | list[str]) -> Any | None:
 
 
 def _rows(robot: RobotSpec, view: Any, index: int, row: int) -> _RobotRows:
-    """Order of a robot's links and joints inside a view, by prim path where the view knows paths, else by name."""
+    """Order of a robot's links and joints inside a view, by prim path where the view knows paths, else by prim name.
+
+    A specification's names are for people; physics has the prims' own.
+    """
     meta = view.shared_metatype
-    links = _order(
-        robot, "link", [link.prim_path for link in robot.links], [link.name for link in robot.links],
-        _paths(view.link_paths, row), list(meta.link_names),
-    )  # fmt: skip
-    dofs = _order(robot, "joint", list(robot.dof_names), list(robot.dof_names), [], list(meta.dof_names))
+    links = [link.prim_path for link in robot.links]
+    joints = [joint.prim_path or joint.name for joint in robot.dof_joints]
+    links = _order(robot, "link", links, _names(links), _paths(view.link_paths, row), list(meta.link_names))
+    dof_paths = _paths(getattr(view, "dof_paths", None), row)
+    dofs = _order(robot, "joint", joints, _names(joints), dof_paths, list(meta.dof_names))
     return _RobotRows(index, row, dofs, links)
+
+
+def _names(paths: list[str]) -> list[str]:
+    return [path.rsplit("/", 1)[-1] for path in paths]
 
 
 def _paths(table: Any, row: int) -> list[str]:
@@ -281,5 +288,10 @@ def _order(
     if missing := [name for name in wanted if name not in found]:
         raise StageError(
             f"robot {robot.name!r}: physics knows no {kind} {', '.join(missing)}; it has {', '.join(found) or 'none'}"
+        )
+    if len(set(wanted)) != len(wanted):
+        twice = sorted({name for name in wanted if wanted.count(name) > 1})
+        raise StageError(
+            f"robot {robot.name!r}: physics tells {kind}s by name, and two are named {', '.join(twice)}; rename one of the prims"
         )
     return np.array([found.index(name) for name in wanted], int)

@@ -22,8 +22,8 @@ from retake.core.errors import InputError, StageError, choose
 from retake.core.geometry import transform
 from retake.core.robot import WORLD, JointSpec, LinkSpec, Mimic, RobotSpec
 from retake.usd.joints import AXES, Edge, JointValues, actuated_joints, follows, joint_values, read_edges
+from retake.usd.names import CONTAINER, distinct, model_prim
 from retake.usd.names import WORLD as WORLD_NAMES
-from retake.usd.names import distinct, model_prim
 from retake.usd.shapes import link_points
 from retake.usd.stage import prims, prims_under
 from retake.usd.units import StageUnits, world_pose
@@ -147,6 +147,7 @@ def _model(stage: Usd.Stage, robot: Articulation, robots: Sequence[Articulation]
         or top.IsA(UsdPhysics.Joint)
         or top.GetTypeName() == "Scope"
         or WORLD_NAMES.fullmatch(top.GetName())
+        or CONTAINER.fullmatch(top.GetName())
     ):
         parent = top.GetParent()
         if not parent or parent.IsPseudoRoot():

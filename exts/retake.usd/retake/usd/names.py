@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from pxr import Usd
@@ -16,6 +17,8 @@ GENERIC = re.compile(
 """Names that say what kind of prim it is and not whose."""
 WORLD = re.compile(r"world|root|scene|stage|environment|envs", re.IGNORECASE)
 """Names of what holds a whole scene."""
+CONTAINER = re.compile(r"joints?|links|bodies|physics|geometry|geometries|articulation", re.IGNORECASE)
+"""Names of what holds the parts of a model."""
 
 
 def shown(prim: Usd.Prim) -> str:
@@ -84,5 +87,6 @@ def _holds_a_scene(default: Usd.Prim, prim: Usd.Prim) -> bool:
 
 
 def _plain(name: str) -> str:
-    text = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).lstrip("_.-")[:64]
-    return text or "unnamed"
+    """Letters lose their accents; what is in no Latin script becomes '_'."""
+    plain = "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", plain).strip("_.-")[:64] or "unnamed"

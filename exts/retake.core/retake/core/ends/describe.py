@@ -222,11 +222,11 @@ def describe_tool(tree: Tree, group: int) -> GripperSpec:
         # A body that lies around its joint reaches nowhere.
         far = len(points) and np.linalg.norm(middle) > 0.15 * np.linalg.norm(np.ptp(points, axis=0))
         ahead = middle if far else ahead * 0.0
-    rolls = joint.kind == "revolute" and joint.upper - joint.lower > FLANGE_RAD
+    along = max(abs(float(axis @ unit(way))) for way in (ahead, before))
+    rolls = joint.kind == "revolute" and joint.upper - joint.lower > FLANGE_RAD and along > 0.5
     if rolls or (joint.kind == "revolute" and abs(axis @ unit(ahead)) > 0.7):
         # A flange turns about its approach, away from the arm.
-        along = float(axis @ (before + ahead)) or 1.0
-        Z = axis * np.sign(along)
+        Z = axis * np.sign(float(axis @ (before + ahead)) or 1.0)
     else:
         way = unit(ahead) if np.linalg.norm(ahead) > 1e-3 else unit(before)
         # Where a body without fingers points is vague: one of its own axes is meant.

@@ -81,7 +81,10 @@ def ends_of(tree: Tree, joint: int) -> tuple[float, float]:
     """Ends of a joint's travel, rad or m; a joint without limits is tried half a turn, or 5 cm, each way."""
     spec = tree.spec.joints[joint]
     most = np.pi if spec.kind == "revolute" else 0.05
-    return max(spec.lower, -most), min(spec.upper, most)
+    return (
+        spec.lower if np.isfinite(spec.lower) else -most,
+        spec.upper if np.isfinite(spec.upper) else most,
+    )
 
 
 def tips(tree: Tree, branches: tuple[Branch, ...], q: Float64[np.ndarray, "D"]) -> Float64[np.ndarray, "F 3"]:

@@ -87,7 +87,8 @@ class OscarWriter:
         caption = str(item.provenance.get("prompt") or item.task)
         export_oscar(source, camera, part, caption=caption, start=start, length=length, rgb=frames)
         write_physics(part / "physics.npz", physics_arrays(source, camera, start, length))
-        robot = source.header.robots[0]
+        # The export above holds one arm: that of the robot with an end effector.
+        robot = next(r for r in source.header.robots if r.grippers)
         write_bytes(part / "robot.urdf", robot_urdf(robot).encode())
         window = {"window_start": start, "window_length": length, "camera": camera, "task": item.task}
         window["ee_link"] = robot.grippers[0].ee_link

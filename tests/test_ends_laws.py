@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Laws of the search for end effectors: found whatever the links are called, however big and however turned the robot is."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import seeds
+
+from retake.core.ends import find_ends
+from retake.core.geometry import axis_angle, inverse, transform
+from retake.core.robot import GripperSpec, JointSpec, LinkSpec, RobotSpec
+
+Three, Two = tuple[float, float, float], tuple[float, float]
+KINDS = st.sampled_from(["slides", "hinges", "jaw", "hand", "flange"])
+
+
+def pose(at: tuple[float, float, float], R: np.ndarray | None = None) -> np.ndarray:
+    T = np.eye(4)
+    T[:3, :3] = np.eye(3) if R is None else R
+    T[:3, 3] = at
+    return T
+
+
+def box(centre: tuple[float, float, float], size: tuple[float, float, float]) -> np.ndarray:
+    corners = np.stack(np.meshgrid(*([-0.5, 0.5],) * 3, indexing="ij"), -1).reshape(-1, 3)
+    return corners * size + centre
+
+
+def build(kind: str, scale: float, turns: list[np.ndarray]) -> tuple[RobotSpec, list[np.ndarray]]:
+    """An arm of six joints along +Z of its last link, with an end effector that opens along that link's Y.
+
+    `turns`: a rotation of each link's own frame, so that no axis of a link is where a designer would put it.
+    """
+    links: list[str] = ["a0"]
+    shapes = [box((0, 0, 0.03), (0.12, 0.12, 0.06))]
+    joints: list[JointSpec] = []
+
+    def add(parent: int, at: Three, axis: Three, kind: str, limits: Two, shape: np.ndarray) -> int:
+        links.append(f"a{len(links)}")
+        shapes.append(shape)
+        child = len(links) - 1
+        # Frames of the joint in both links, each link turned by its own rotation.
+        P = inverse(pose((0, 0, 0), turns[parent])) @ pose(tuple(scale * x for x in at))
+        C = inverse(pose((0, 0, 0), turns[child]))
+        joints.append(JointSpec(f"b{child}", kind, parent, child, axis, P, C, *limits))  # type: ignore[arg-type]
+        return child
+
+    hand = 0
+    for number, axis in enumerate([(0, 0, 1), (0, 1, 0), (0, 1, 0), (0, 0, 1), (0, 1, 0), (0, 0, 1)]):
+        hand = add(hand, (0, 0, 0.12), axis, "revolute", (-2.9, 2.9), box((0, 0, 0.06), (0.07, 0.06, 0.12)))
+        assert number < 6
+    if kind == "slides":
+        for side in (1, -1):
+            limits = (0.0, 0.04 * scale) if side > 0 else (-0.04 * scale, 0.0)
+            add(
+                hand,
+                (0, 0.01 * side, 0.13),
+                (0, 1, 0),
+                "prismatic",
+                limits,
+                box((0, 0.005 * side, 0.03), (0.02, 0.01, 0.06)),
+            )
+    if kind == "hinges":
+        for side in (1, -1):
+            limits = (-0.8, 0.0) if side > 0 else (0.0, 0.8)
+            add(hand, (0, 0.03 * side, 0.13), (1, 0, 0), "revolute", limits, box((0, 0, 0.04), (0.02, 0.012, 0.08)))
+    if kind == "jaw":
+        add(hand, (0, 0.02, 0.13), (1, 0, 0), "revolute", (-1.6, 0.1), box((0, 0, 0.04), (0.02, 0.012, 0.08)))
+    if kind == "hand":
+        for k in range(3):
+            at = (0.03 * (k - 1), 0.03, 0.13)
+            first = add(hand, at, (1, 0, 0), "revolute", (0.0, 1.5), box((0, 0, 0.02), (0.015, 0.015, 0.04)))
+            add(first, (0, 0, 0.04), (1, 0, 0), "revolute", (0.0, 1.5), box((0, 0, 0.015), (0.015, 0.015, 0.03)))
+        thumb = add(
+            hand, (0, -0.04, 0.1), (0, 0.3, 0.954), "revolute", (0.0, 1.2), box((0, 0, 0.02), (0.015, 0.015, 0.04))
+        )
+        add(thumb, (0, 0, 0.04), (1, 0, 0), "revolute", (-1.2, 0.0), box((0, 0, 0.015), (0.015, 0.015, 0.03)))
+    spec = RobotSpec("a", "/a", tuple(LinkSpec(n, f"/a/{n}") for n in links), tuple(joints))
+    clouds = [
+        transform(inverse(pose((0, 0, 0), turn)), scale * shape) for turn, shape in zip(turns, shapes, strict=False)
+    ]
+    return spec, clouds
+
+
+def found(
+    kind: str, scale: float, turns: list[np.ndarray], base: np.ndarray
+) -> tuple[GripperSpec, np.ndarray, RobotSpec]:
+    """The only end effector, its frame in the unturned hand's axes, and the robot."""
+    spec, clouds = build(kind, scale, turns)
+    (end,), _ = find_ends(spec, lambda link: clouds[link], base)
+    R = turns[spec.link_index(end.ee_link)] @ end.T_link_ee[:3, :3]
+    return end, R, spec
+
+
+@given(KINDS, seeds)
+def test_found_whatever_it_is_called_and_however_it_stands(kind, seed):
+    """Axes within 2° of the fingers' plane and approach; the same joints, open and closed, for every size and place."""
+    rng = np.random.default_rng(seed)
+    turns = [np.eye(3)] * 20
+    scale = float(rng.uniform(0.7, 1.3))
+    base = pose((0, 0, 0), axis_angle(np.array([0.0, 0, 1]), float(rng.uniform(-3, 3))))
+    end, R, spec = found(kind, scale, turns, base)
+    assert end.ee_link == "a6"
+    assert end.kind == {"slides": "gripper", "hinges": "gripper", "jaw": "jaw", "hand": "hand", "flange": "tool"}[kind]
+    assert R[2, 2] > np.cos(np.radians(2))
+    if kind != "flange":
+        assert abs(R[1, 1]) > np.cos(np.radians(2))
+    if kind in ("slides", "hinges"):
+        np.testing.assert_allclose(end.closed_position, 0, atol=1e-9)
+    if kind == "jaw":
+        assert (end.closed_position, end.open_position) == ((0.1,), (-1.6,))
+    if kind == "hand":
+        assert set(end.finger_joints) == {"b7", "b8", "b9", "b10", "b11", "b12", "b14"}
+        assert all(abs(c) > abs(o) for c, o in zip(end.closed_position, end.open_position, strict=True))
+    assert len(spec.dof_names) >= 6
+
+
+@given(st.sampled_from(["hinges", "jaw"]), seeds)
+def test_axes_do_not_depend_on_the_links_own_frames(kind, seed):
+    """Turn every link's frame by a rotation of its own: joints say where the fingers' plane is, and the axes stay within 2°."""
+    rng = np.random.default_rng(seed)
+    turns = []
+    for _ in range(20):
+        axis = rng.normal(size=3)
+        turns.append(axis_angle(axis / np.linalg.norm(axis), float(rng.uniform(-3, 3))))
+    _, R, _ = found(kind, 1.0, turns, pose((0, 0, 0), turns[0]))
+    assert R[2, 2] > np.cos(np.radians(2))
+    assert abs(R[1, 1]) > np.cos(np.radians(2))
+
+
+@given(seeds)
+def test_the_search_never_raises(seed):
+    """Random trees with random limits and shapes: ends or none, never an exception, and always a valid robot."""
+    rng = np.random.default_rng(seed)
+    size = int(rng.integers(1, 14))
+    joints = []
+    for child in range(1, size):
+        R = axis_angle(np.array([0.0, 1, 0]), float(rng.uniform(-3, 3)))
+        limits = sorted(rng.uniform(-2, 2, 2)) if rng.random() < 0.7 else (-np.inf, np.inf)
+        kind = str(rng.choice(["revolute", "prismatic", "fixed"]))
+        place = tuple(rng.uniform(-0.2, 0.2, 3)) if rng.random() < 0.8 else (0.0, 0.0, 0.0)
+        axis = tuple(np.eye(3)[rng.integers(3)])
+        joints.append(
+            JointSpec(f"j{child}", kind, int(rng.integers(child)), child, axis, pose(place, R), np.eye(4), *limits)
+        )  # type: ignore[arg-type]
+    spec = RobotSpec("r", "/r", tuple(LinkSpec(f"l{i}", f"/r/l{i}") for i in range(size)), tuple(joints))
+    clouds = [rng.uniform(-0.1, 0.1, (int(rng.integers(0, 9)), 3)) for _ in range(size)]
+    ends, notes = find_ends(spec, lambda link: clouds[link])
+    assert ends or notes
+    again = dataclasses.replace(spec, grippers=ends)
+    q = rng.uniform(-1, 1, len(spec.dof_names))
+    assert np.isfinite(again.gripper_openness(q)).all()
