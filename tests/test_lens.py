@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -24,9 +25,11 @@ from retake.core.errors import EpisodeError, InputError
 from retake.core.export.physics import physics_arrays
 from retake.core.importers.lerobot import load_calibration
 from retake.core.lens import Lens, LensModel, lens_of
+from retake.core.masks.raster import paint
 from retake.core.oscar_episode import export_oscar, read_oscar_meta
 from retake.core.painter.dresser import Dresser
 from retake.core.skeleton import arms_of, camera_track, render_skeleton, stream_skeleton
+from retake.core.skeleton.objects import ObjectTrack, glyph_points
 from retake.core.variants.base import source_frame
 from retake.core.verdicts.geometry import fundamental, predicted, sampson
 from retake.core.verdicts.truth import read_truth
@@ -257,7 +260,48 @@ class TestSkeleton:
 
 
 class TestArrow:
-    """First frames, verdict geometry, exports."""
+    """First frames, verdict geometry, masks, exports."""
+
+    def test_drawn_meshes_and_object_glyphs_lie_where_the_lens_shows_them(self, bent: Episode) -> None:
+        view = bent.camera("front", 0)
+        assert view.lens is not None
+        half = np.array(bent.header.objects[0].size_m) / 2
+        corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) * half
+        faces = np.array([[a, b, c] for a in range(8) for b in range(a) for c in range(b)])
+        box = SimpleNamespace(vertices=corners, faces=faces)
+        T = bent.object_poses[0, 0]
+        arguments = ([box], T[None], [7], view.K, view.T_camera_world, view.size)
+        packet = next(i.id for i in bent.header.instances if i.owner == "object:packet")
+        seen = bent.image("front", "instances", 0) == packet
+        ids, depth = paint(*arguments, view.lens)  # type: ignore[arg-type]
+        plain, _ = paint(*arguments)  # type: ignore[arg-type]
+        both = seen & (ids == 7)
+        assert both.sum() / (seen | (ids == 7)).sum() > 0.75
+        assert both.sum() / (seen | (ids == 7)).sum() >= (seen & (plain == 7)).sum() / (seen | (plain == 7)).sum()
+        far = np.eye(4)
+        far[:3, 3] = (
+            np.linalg.inv(view.T_camera_world)[:3, :3] @ [0.5, 0.3, 1.2] + np.linalg.inv(view.T_camera_world)[:3, 3]
+        )
+        shown, _ = view.project(far[None, :3, 3])
+        off = []
+        for lens in (view.lens, None):
+            image = paint([box], far[None], [7], view.K, view.T_camera_world, view.size, lens)[0]  # type: ignore[list-item]
+            off.append(float(np.linalg.norm(np.argwhere(image == 7).mean(0)[::-1] + 0.5 - shown[0])))
+        assert off[0] < 1.5 < off[1], "near the rim the lens moves a mesh by pixels"
+        assert np.abs(depth[both] - bent.image("front", "depth", 0)[both]).max() < 0.2
+        track = ObjectTrack(T[None], np.array(bent.header.objects[0].size_m), np.zeros(3))
+        glyph = glyph_points(track, view.K[None], view.T_camera_world[None], view.lens)[0, :8]
+        expected, _ = view.project(corners @ T[:3, :3].T + T[:3, 3])
+        order = np.lexsort(expected.T), np.lexsort(glyph.T)
+        assert np.abs(expected[order[0]] - glyph[order[1]]).max() < 1e-6
+
+    def test_what_lies_beside_the_camera_is_bent_to_nowhere(self) -> None:
+        for lens in CALIBRATIONS.values():
+            uv = np.array([[np.inf, 1.0], [np.nan, np.nan], [1e12, 3.0], [100.0, 80.0]])
+            found = lens.bend(camera(lens).K, uv)
+            assert not np.isfinite(found[:2]).all(-1).any()
+            assert found[2, 0] > 1e9
+            assert np.isfinite(found[3]).all()
 
     def test_first_frames_see_the_lens_s_rays(self, bent: Episode) -> None:
         source = source_frame(bent, "front", 0)

@@ -33,6 +33,8 @@ FARTHEST = 20.0
 """Radius (tangent of the angle from the axis, 87°) up to which a pinhole lens is looked at."""
 WIDEST_RAD = np.pi / 2 - 1e-3
 """Angle from the axis up to which a fisheye is looked at: forward depth has no meaning at 90°."""
+FARTHEST_BENT = 1e6
+"""Normalised coordinates beyond which a point is as good as beside the camera."""
 SAMPLES = 4096
 ROUNDS = 20
 
@@ -82,6 +84,16 @@ class Lens:
         beyond = np.maximum(seen - after[-1], 0.0)
         found = xy * _ratio(np.interp(seen, after, before) + beyond, seen)[..., None]
         return self._refine(found, xy)
+
+    def bend(self, K: Float64[np.ndarray, "3 3"], uv: Float64[np.ndarray, "*n 2"]) -> Float64[np.ndarray, "*n 2"]:
+        """Pixels (…, 2) of a pinhole camera K to those that the lens shows; what is not finite (beside or behind the
+        camera) stays so."""
+        focal, centre = np.array([K[0, 0], K[1, 1]]), np.array([K[0, 2], K[1, 2]])
+        with np.errstate(invalid="ignore", over="ignore"):
+            xy = (np.asarray(uv, np.float64) - centre) / focal
+            far = ~np.isfinite(xy).all(-1) | (np.abs(xy).max(-1) > FARTHEST_BENT)
+            bent = self.distort(np.where(far[..., None], 0.0, xy))
+        return np.where(far[..., None], xy, bent) * focal + centre
 
     def reach(self) -> float:
         """Radius in the picture (normalised, with the lens) up to which the calibration holds; beyond it nothing is seen."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from retake.core.array_types import Float32, Float64, UInt8
 from retake.core.geometry import axis_angle
+from retake.core.lens import Lens
 from retake.core.progress import CheckCancel, never
 
 _STEPS = np.array([0.03, 0.03, 0.05, 0.04, 0.04, 0.04, 2.0])
@@ -65,8 +66,10 @@ def foreground(frames: UInt8[np.ndarray, "T H W 3"]) -> Float32[np.ndarray, "T H
 class _Fit:
     """Score of a correction."""
 
-    def __init__(self, seen: np.ndarray, points: np.ndarray, K: np.ndarray, T: np.ndarray) -> None:
-        self.seen, self.points, self.K, self.T = seen, points, K, T
+    def __init__(
+        self, seen: np.ndarray, points: np.ndarray, K: np.ndarray, T: np.ndarray, lens: Lens | None = None
+    ) -> None:
+        self.seen, self.points, self.K, self.T, self.lens = seen, points, K, T, lens
         self.height, self.width = seen.shape[1:]
         every = points[:: max(len(points) // 20, 1)].reshape(-1, 3) @ T[:3, :3].T + T[:3, 3]
         self.centre = every[every[:, 2] > 0.05].mean(0) if (every[:, 2] > 0.05).any() else np.array([0, 0, 1.0])
@@ -91,7 +94,8 @@ class _Fit:
         T = self.pose(x)
         p = world @ T[:3, :3].T + T[:3, 3]
         uv = p @ self.K.T
-        return uv[..., :2] / np.maximum(uv[..., 2:], 1e-6), p[..., 2] > 0.05
+        pixels = uv[..., :2] / np.maximum(uv[..., 2:], 1e-6)
+        return pixels if self.lens is None else self.lens.bend(self.K, pixels), p[..., 2] > 0.05
 
     def score(self, x: np.ndarray, t: np.ndarray) -> float:
         """Agreement of the mesh's cover with the foreground over place and time."""
@@ -138,12 +142,13 @@ def fit_calibration(
     T_camera_world: Float64[np.ndarray, "4 4"],
     size: tuple[int, int],
     check_cancel: CheckCancel = never,
+    lens: Lens | None = None,
 ) -> Calibrated:
     """Fit to a recording's frames (small: 160 px wide is enough), points on the robot's surface per frame (world, m), and
-    the recorded calibration (K for the camera's own `size`)."""
+    the recorded calibration (K for the camera's own `size`, and its lens)."""
     height, width = frames.shape[1:3]
     small = np.diag([width / size[0], height / size[1], 1.0]) @ K
-    fit = _Fit(foreground(frames), points, small, T_camera_world)
+    fit = _Fit(foreground(frames), points, small, T_camera_world, lens)
     t = np.arange(0, len(frames), max(len(frames) // 45, 1))
     zero = np.zeros(7)
     x, agreement = fit.climb(zero, t, 1.0, check_cancel)

@@ -80,8 +80,8 @@ def mask_episode(
         for t in range(len(episode)):
             cancel()
             pose = found.T_camera_world if found else T[t]
-            ids, depth = paint(shapes, poses[t, links], [i.id for i in instances], K[t], pose, spec.size)
-            view = CameraFrame(K[t], pose, episode.image(name, "rgb", t), depth, None, ids)
+            ids, depth = paint(shapes, poses[t, links], [i.id for i in instances], K[t], pose, spec.size, spec.lens)
+            view = CameraFrame(K[t], pose, episode.image(name, "rgb", t), depth, None, ids, spec.lens)
             state = RobotState(q[t], poses[t], robot.gripper_openness(q[t]))
             writer.append(Frame(float(episode.time_s[t]), (state,), episode.object_poses[t], (view,)))
             progress(t + 1, len(episode), "masks")
@@ -155,4 +155,4 @@ def _fit(
             T = poses[:, index]
             clouds.append(surface.points(_POINTS, rng) @ T[:, :3, :3].transpose(0, 2, 1) + T[:, None, :3, 3])
     K, T = episode.camera_matrices(camera)
-    return fit_calibration(np.stack(frames), np.concatenate(clouds, 1), K[0], T[0], spec.size, cancel)
+    return fit_calibration(np.stack(frames), np.concatenate(clouds, 1), K[0], T[0], spec.size, cancel, spec.lens)

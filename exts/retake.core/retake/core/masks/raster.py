@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from retake.core.array_types import Float32, Float64, UInt16
+from retake.core.lens import Lens
 from retake.core.masks.meshes import Surface
 
 _NEAR_M = 0.02
@@ -23,10 +24,11 @@ def paint(
     K: Float64[np.ndarray, "3 3"],
     T_camera_world: Float64[np.ndarray, "4 4"],
     size: tuple[int, int],
+    lens: Lens | None = None,
 ) -> tuple[UInt16[np.ndarray, "H W"], Float32[np.ndarray, "H W"]]:
     """(instance ids, forward depth in m; 0 = nothing) of surfaces at world poses, seen by a camera (OpenCV axes).
 
-    A triangle gets one depth, its mean. A triangle that reaches behind the camera is left out.
+    A triangle gets one depth, its mean. A triangle that reaches behind the camera is left out. A `lens` bends corners.
     """
     corners, depths, labels = [], [], []
     for surface, T, label in zip(surfaces, T_world, ids, strict=True):
@@ -35,6 +37,8 @@ def paint(
         uv = p @ K.T
         with np.errstate(divide="ignore", invalid="ignore"):
             uv = uv[:, :2] / uv[:, 2:]
+        if lens is not None:
+            uv = lens.bend(K, uv)
         z = p[surface.faces][:, :, 2]
         seen = z.min(1) > _NEAR_M
         triangle = uv[surface.faces[seen]]

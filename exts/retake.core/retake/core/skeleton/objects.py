@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from retake.core.array_types import Float64, UInt8
+from retake.core.lens import Lens
 from retake.core.skeleton import convention as c
 from retake.core.skeleton.strokes import project
 
@@ -38,14 +39,17 @@ class ObjectTrack:
 
 
 def glyph_points(
-    track: ObjectTrack, K: Float64[np.ndarray, "T 3 3"], T_camera_world: Float64[np.ndarray, "T 4 4"]
+    track: ObjectTrack,
+    K: Float64[np.ndarray, "T 3 3"],
+    T_camera_world: Float64[np.ndarray, "T 4 4"],
+    lens: Lens | None = None,
 ) -> Float64[np.ndarray, "T 10 2"]:
     """Image-index pixels of the box's eight corners, its centre, and the middle of its +Z face; NaN behind the camera."""
     signs = np.array(list(product((-0.5, 0.5), repeat=3)))
     local = np.vstack([signs, np.zeros((1, 3)), [[0, 0, 0.5]]]) * track.size_m + track.center_m
     world = np.einsum("tij,nj->tni", track.T_world_object[:, :3, :3], local) + track.T_world_object[:, None, :3, 3]
     depth = np.einsum("tj,tnj->tn", T_camera_world[:, 2, :3], world) + T_camera_world[:, 2, 3][:, None]
-    points = project(world, K, T_camera_world)
+    points = project(world, K, T_camera_world, lens)
     return np.where((depth > c.NEAREST_DEPTH_M)[..., None], points, np.nan)
 
 
@@ -54,9 +58,10 @@ def draw_objects(
     tracks: list[ObjectTrack],
     K: Float64[np.ndarray, "T 3 3"],
     T_camera_world: Float64[np.ndarray, "T 4 4"],
+    lens: Lens | None = None,
 ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
     """The frames (RGB) with every object's glyph on top; frames are copied. An object partly behind the camera is left out."""
-    points = [glyph_points(track, K, T_camera_world) for track in tracks]
+    points = [glyph_points(track, K, T_camera_world, lens) for track in tracks]
     for index, frame in enumerate(frames):
         canvas = np.ascontiguousarray(frame).copy()
         for number, pixels in enumerate(points):

@@ -104,8 +104,7 @@ class Truth:
         """The inverse of `ideal`: where the lens shows a pinhole's pixels; NaN stays NaN."""
         if self.lens is None:
             return points
-        focal, centre = np.diag(self.K[t])[:2], self.K[t][:2, 2]
-        return self.lens.distort((points + 0.5 - centre) / focal) * focal + centre - 0.5
+        return self.lens.bend(self.K[t], points + 0.5) - 0.5
 
     @property
     def robot_parts(self) -> list[int]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from retake.core.errors import InputError
 from retake.core.export.physics import NEVER, unpack_masks
+from retake.core.lens import Lens, lens_of
 from retake.core.skeleton.objects import ObjectTrack, draw_objects
 
 from ..oscar.vae import SPACE_STRIDE, TIME_STRIDE, latent_frames
@@ -38,6 +39,7 @@ class ObjectTruth:
     tracks: tuple[ObjectTrack, ...]
     K: np.ndarray
     T_camera_world: np.ndarray
+    lens: Lens | None = None
 
 
 def read_truth(arrays: Any, frames: int, size: tuple[int, int]) -> ObjectTruth:
@@ -79,6 +81,9 @@ def read_truth(arrays: Any, frames: int, size: tuple[int, int]) -> ObjectTruth:
         tracks,
         np.asarray(arrays["camera_intrinsic"]),
         np.asarray(arrays["T_camera_world"]),
+        lens_of(str(arrays["camera_lens_model"]), arrays["camera_distortion"])
+        if "camera_lens_model" in arrays
+        else None,
     )
 
 
@@ -124,7 +129,7 @@ def object_video(truth: ObjectTruth, skeleton: np.ndarray | None) -> np.ndarray:
     """The objects' glyphs on the Skeleton video, or on black without one: uint8 RGB (T, H, W, 3)."""
     height, width = truth.masks.shape[2:]
     canvas = np.zeros((len(truth.masks), height, width, 3), np.uint8) if skeleton is None else skeleton
-    return np.stack(list(draw_objects(canvas, list(truth.tracks), truth.K, truth.T_camera_world)))
+    return np.stack(list(draw_objects(canvas, list(truth.tracks), truth.K, truth.T_camera_world, truth.lens)))
 
 
 def shuffled(cells: Tensor, generator: torch.Generator) -> Tensor:
