@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import pickle
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -26,7 +27,7 @@ SCALE = 2
 class MitsubaPainter:
     """Renders frames of a dressed film in a process of the other environment."""
 
-    def __init__(self, film: Film, samples: int = 20) -> None:
+    def __init__(self, film: Film, samples: int = 10) -> None:
         if not PYTHON.exists():
             raise RuntimeError(
                 f"{PYTHON} is missing; `python scripts/mitsuba_env.py` makes the environment of the path tracer"
@@ -76,28 +77,32 @@ class MitsubaPainter:
         small = np.clip(
             np.where(linear < 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-6) ** (1 / 2.4) - 0.055), 0, 1
         )
-        small = cv2.bilateralFilter((small * 255).astype(np.float32), 5, 14, 1.6)
+        # A few paths per pixel are noisy; like patches are averaged.
+        small = cv2.fastNlMeansDenoisingColored((small * 255).astype(np.uint8), None, 9, 9, 5, 13).astype(np.float32)
         large = cv2.resize(small, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_CUBIC)
         rgb = np.clip(large[y0 - b0 * SCALE : y1 - b0 * SCALE, x0 - a0 * SCALE : x1 - a0 * SCALE], 0, 255)
         return rgb.astype(np.uint8), got["ids"]
 
     def shoot(self, film: Film) -> Shot:
-        """All frames; of a fixed camera only what differs from the first (traced with four times the samples)."""
+        """All frames; of a fixed camera only what ever differs from the first (traced with four times the samples)."""
         still = np.abs(film.T_camera_world - film.T_camera_world[:1]).max() < 1e-6
-        frames = [self.render(film, 0, samples=4 * self.samples if still else None)]
+        rgb, ids = (
+            np.stack([part] * len(film)) for part in self.render(film, 0, samples=4 * self.samples if still else None)
+        )
+        windows = [changed_window(film, film, t, 0) if still else (0, 0, *film.size) for t in range(len(film))]
+        window = around(windows[1:])
         for t in range(1, len(film)):
-            rgb, ids = (part.copy() for part in frames[0])
-            window = changed_window(film, film, t, 0) if still else (0, 0, *film.size)
-            if window:
-                self._put(film, t, window, rgb, ids)
-            frames.append((rgb, ids))
-        return Shot(np.stack([f[0] for f in frames]), np.stack([f[1] for f in frames]), self.owners)
+            if windows[t] and window:
+                self._put(film, t, window, rgb[t], ids[t])
+        return Shot(rgb, ids, self.owners)
 
     def reshoot(self, shot: Shot, old: Film, new: Film) -> Shot:
-        """A shot with the windows rendered anew in which `new` looks other than `old`."""
+        """A shot with the window rendered anew, in every frame in which `new` looks other than `old`."""
         rgb, ids = shot.rgb.copy(), shot.ids.copy()
+        windows = [changed_window(old, new, t) for t in range(len(new))]
+        window = around(windows)
         for t in range(len(new)):
-            if window := changed_window(old, new, t):
+            if windows[t] and window:
                 self._put(new, t, window, rgb[t], ids[t])
         return Shot(rgb, ids, self.owners)
 
@@ -122,3 +127,12 @@ class MitsubaPainter:
         place = rgb[y0:y1, x0:x1].astype(np.float32)
         rgb[y0:y1, x0:x1] = (place + (new - place) * rim[..., None]).astype(np.uint8)
         ids[y0:y1, x0:x1] = seen
+
+
+def around(windows: Sequence[tuple[int, int, int, int] | None]) -> tuple[int, int, int, int] | None:
+    """One window around all: the path tracer compiles its kernel anew for every other crop."""
+    found = np.array([w for w in windows if w])
+    if not len(found):
+        return None
+    x0, y0, x1, y1 = *found[:, :2].min(0), *found[:, 2:].max(0)
+    return int(x0), int(y0), int(x1), int(y1)

@@ -23,7 +23,7 @@ class Stage:
 
     def __init__(self, request: dict) -> None:
         self.owners = request["owners"]
-        scene = {"type": "scene", "integrator": {"type": "path", "max_depth": 5}, "air": self._air(request["sky"])}
+        scene = {"type": "scene", "integrator": {"type": "path", "max_depth": 4}, "air": self._air(request["sky"])}
         self.names, self.local = [], []
         for k, item in enumerate(request["items"]):
             mesh = mi.Mesh(
@@ -125,6 +125,8 @@ class Stage:
         way = np.linalg.inv(T_camera_world)[:3, :3] @ (way / np.linalg.norm(way, axis=0))
         eye = np.linalg.inv(T_camera_world)[:3, 3]
         ray = mi.Ray3f(mi.Point3f(*map(float, eye)), mi.Vector3f(*(w.astype(np.float32) for w in way)))
+        # What is no literal is not compiled in: the next frame uses the same kernel.
+        dr.make_opaque(ray)
         hit = self.scene.ray_intersect_preliminary(ray, coherent=True)
         pointer = np.array(dr.reinterpret_array(mi.UInt32, hit.shape))
         pointer = np.where(np.array(hit.is_valid()), pointer, 0)

@@ -228,11 +228,10 @@ def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
                     str(cache),
                 ]
                 subprocess.run([*command, "--minutes", f"{max(left, 0):.1f}"], check=True)
-        left = max((deadline - time.monotonic()) / 60, 0)
-        subprocess.run(
-            [sys.executable, str(folder / "composite_takes.py"), "--cache", str(cache), "--minutes", f"{left:.1f}"],
-            check=True,
-        )
+        for what in ("make", "judge"):
+            left = max((deadline - time.monotonic()) / 60, 0)
+            command = [sys.executable, str(folder / "composite_takes.py"), what, "--cache", str(cache)]
+            subprocess.run([*command, "--minutes", f"{left:.1f}"], check=True)
     settings, rows = load_settings(), list(read_rows(cache / "rows.jsonl").values())
     result: dict[str, Any] = {"calibration": settings.calibration.data, "splits": {}}
     lines = [HEAD, *disclosed(rows), ""]
