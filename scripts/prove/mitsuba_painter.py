@@ -94,7 +94,7 @@ class MitsubaPainter:
         for t in range(1, len(film)):
             if windows[t] and window:
                 self._put(film, t, window, rgb[t], ids[t])
-        return Shot(rgb, ids, self.owners)
+        return quiet(Shot(rgb, ids, self.owners), film)
 
     def reshoot(self, shot: Shot, old: Film, new: Film) -> Shot:
         """A shot with the window rendered anew, in every frame in which `new` looks other than `old`."""
@@ -104,7 +104,11 @@ class MitsubaPainter:
         for t in range(len(new)):
             if windows[t] and window:
                 self._put(new, t, window, rgb[t], ids[t])
-        return Shot(rgb, ids, self.owners)
+        made = quiet(Shot(rgb, ids, self.owners), new)
+        for t in range(len(new)):
+            if not windows[t]:
+                made.rgb[t] = shot.rgb[t]
+        return made
 
     def _put(self, film: Film, t: int, window: tuple[int, int, int, int], rgb: np.ndarray, ids: np.ndarray) -> None:
         """Render a window, grown for soft shadows, into a frame with a soft rim."""
@@ -136,3 +140,23 @@ def around(windows: Sequence[tuple[int, int, int, int] | None]) -> tuple[int, in
         return None
     x0, y0, x1, y1 = *found[:, :2].min(0), *found[:, 2:].max(0)
     return int(x0), int(y0), int(x1), int(y1)
+
+
+def quiet(shot: Shot, film: Film, reach: int = 2) -> Shot:
+    """A shot with its sampling noise averaged: a small median everywhere, and where nothing that moves passes within
+    `reach` frames the mean over those frames (soft shadows blur a little; contours of what moves do not)."""
+    moves = [
+        o
+        for o in film.owners
+        if np.abs(film.pose(o, 0) - np.stack([film.pose(o, t) for t in range(len(film))])).max() > 1e-7
+    ]
+    table = shot.mask(tuple(moves))
+    still = np.abs(film.T_camera_world - film.T_camera_world[:1]).max() < 1e-6
+    soft = np.stack([cv2.medianBlur(frame, 5) for frame in shot.rgb])
+    out = soft.copy()
+    for t in range(len(film) if still else 0):
+        span = range(max(t - reach, 0), min(t + reach + 1, len(film)))
+        steady = ~np.any([table[shot.ids[s]] for s in span], axis=0)
+        mean = np.mean([soft[s].astype(np.float32) for s in span], axis=0)
+        out[t][steady] = np.rint(mean[steady]).astype(np.uint8)
+    return Shot(out, shot.ids, shot.owners)

@@ -75,6 +75,34 @@ def deciders(rows: list[dict], most: int = 3) -> str:
     return ", ".join(f"{name} {count}" for name, count in found.most_common(most))
 
 
+def word(row: dict, settings: VerdictSettings) -> str:
+    """pass, fail or unsure of a row at the limits of `settings` (another operating point than it was judged at)."""
+    known = {n: v for n, v in row["values"].items() if v is not None and n in settings.thresholds}
+    if any(settings.thresholds[n].fails(v) for n, v in known.items()):
+        return "fail"
+    untold = any(row["status"][n] == "unsure" for n, v in row["values"].items() if v is None)
+    return "unsure" if untold or any(settings.thresholds[n].doubtful(v) for n, v in known.items()) else "pass"
+
+
+def at_points(rows: list[dict], settings: VerdictSettings) -> list[dict[str, Any]]:
+    """Shares of clean and faulty videos at every operating point."""
+    out = []
+    for name in settings.operating_points:
+        sharp = settings.at(name)
+        told = {
+            kind: Counter(word(r, sharp) for r in rows if (r["kind"] == "clean") == (kind == "clean"))
+            for kind in ("clean", "faulty")
+        }
+        n = {kind: sum(c.values()) for kind, c in told.items()}
+        if all(n.values()):
+            out.append({
+                "point": name, "clean": n["clean"], "faulty": n["faulty"],
+                "clean_passed": told["clean"]["pass"] / n["clean"], "clean_failed": told["clean"]["fail"] / n["clean"],
+                "faulty_passed": told["faulty"]["pass"] / n["faulty"], "faulty_failed": told["faulty"]["fail"] / n["faulty"],
+            })  # fmt: skip
+    return out
+
+
 def evaluate(rows: list[dict], settings: VerdictSettings) -> dict[str, Any]:
     """Everything the tables of one split say."""
     clean = [r for r in rows if r["kind"] == "clean"]
@@ -103,6 +131,7 @@ def evaluate(rows: list[dict], settings: VerdictSettings) -> dict[str, Any]:
     for scale in SCALES:
         failed = [np.mean([severity(r, settings) > scale for r in part]) if part else None for part in (clean, faulty)]
         out["curve"].append({"scale": scale, "false_alarms": failed[0], "found": failed[1]})
+    out["points"] = at_points(rows, settings)
     if rows:
         out["speed_s"] = float(np.median([r["cpu_s"] for r in rows]))
     out["films"] = sorted(

@@ -16,8 +16,8 @@ import numpy as np
 
 from retake.core.episode import Episode, open_episode
 from retake.core.files import read_json, write_json
+from retake.core.importers.oscar import import_oscar
 from retake.core.masks import mask_episode
-from retake.core.oscar_episode import import_oscar
 from retake.core.verdicts import judge, load_settings
 from retake.core.video import read_video
 
