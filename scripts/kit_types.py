@@ -57,10 +57,12 @@ settings.get_nothing("/a")  # canary settings
 app = omni.kit.app.get_app()
 app.get_app_version(); app.get_kit_version(); app.get_app_name(); app.get_update_number(); app.post_quit(3)
 app.get_extension_manager().set_extension_enabled_immediate("x", True)
+app.is_app_ready(); app.is_running(); app.update()
 app.get_nothing()  # canary app
 # section: usd
 context = omni.usd.get_context()
-context.get_stage(); context.open_stage("x")
+context.get_stage(); context.open_stage("x"); context.get_stage_url(); context.can_open_stage()
+context.get_stage_loading_status()[2]
 context.get_nothing()  # canary usd
 # section: notices
 notices.post_notification("x", hide_after_timeout=True, duration=5, status=notices.NotificationStatus.INFO)
