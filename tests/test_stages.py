@@ -179,3 +179,29 @@ def test_oscar_without_torch_is_one_sentence_with_the_remedy(finished: Path, mon
     assert "Traceback" not in said
     assert read_json(finished / "run.json") == before
     assert not [p for p in (finished / "takes").iterdir() if "oscar" in p.name]
+
+
+def test_an_untouched_rerun_opens_and_verifies_the_episode_once(finished: Path, monkeypatch) -> None:
+    """Its stages share one reading; a file that changed meanwhile is read again."""
+    import os
+    import time
+
+    from retake.core.episode import open_episode, reader
+
+    def age() -> None:
+        for path in (finished / "episode").iterdir():
+            if path.is_file():
+                os.utime(path, (time.time() - 60, time.time() - 60))
+
+    age()
+    reads, verified = [], []
+    real, check = reader._read, reader.Episode.verify
+    monkeypatch.setattr(reader, "_read", lambda *a: (reads.append(a), real(*a))[1])
+    monkeypatch.setattr(reader.Episode, "verify", lambda self: (verified.append(self), check(self))[1])
+    assert arrow_driver.main(["run", "--run", str(finished)]) == 0
+    assert (len(reads), len(verified)) == (1, 1)
+    held = open_episode(finished / "episode")
+    assert open_episode(finished / "episode") is held
+    (finished / "episode/complete.json").touch()
+    assert open_episode(finished / "episode") is not held
+    age()

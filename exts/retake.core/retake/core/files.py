@@ -52,9 +52,15 @@ def sha256_file(path: Path) -> str:
 
 
 Loaded = TypeVar("Loaded")
-_remembered: dict[tuple[str, str, int, int, int], Any] = {}
+_remembered: dict[tuple[str, str, tuple[int, int, int] | None], Any] = {}
 SETTLED_S = 2.0
 """A file changed more recently than this may change again within one tick of the clock that file times have."""
+
+
+def mark_of(path: Path) -> tuple[int, int, int] | None:
+    """Size, time and inode of a file: equal while it stays as it is. None when it changed a moment ago. Raises OSError."""
+    stat = path.stat()
+    return (stat.st_size, stat.st_mtime_ns, stat.st_ino) if time.time() - stat.st_mtime > SETTLED_S else None
 
 
 def remembered(path: Path, load: Callable[[Path], Loaded]) -> Loaded:
@@ -62,12 +68,12 @@ def remembered(path: Path, load: Callable[[Path], Loaded]) -> Loaded:
 
     What is remembered is shared: `load` is a module's function that returns something frozen and small.
     """
-    stat = path.stat()
-    key = (f"{load.__module__}.{load.__qualname__}", os.fspath(path), stat.st_size, stat.st_mtime_ns, stat.st_ino)
-    if key in _remembered:
+    mark = mark_of(path)
+    key = (f"{load.__module__}.{load.__qualname__}", os.fspath(path), mark)
+    if mark is not None and key in _remembered:
         return _remembered[key]
     found = load(path)
-    if time.time() - stat.st_mtime > SETTLED_S:
+    if mark is not None:
         if len(_remembered) > 50_000:
             _remembered.clear()
         _remembered[key] = found

@@ -74,14 +74,16 @@ def run(
         raise MissingDependencyError(obstacle)
     maker = licensed_backend(chosen.backend, chosen.only_commercial, chosen.settings, _catalogue(config))
     require_reader(maker, _worlds(config))
-    capture(run, config, stage("Episode"), check_cancel)
+    episode = capture(run, config, stage("Episode"), check_cancel)  # held: the stages below share what it read
     check(run, config, check_cancel).require(force=config.check.force)
     skeleton(run, config, stage("Skeleton"), check_cancel)
     variants(run, config, stage("Variants"), check_cancel)
     takes(run, config, stage("Takes"), check_cancel, produce)
     if config.verdicts.enabled:
         verify(run, config, stage("Verdicts"), check_cancel)
-    return report(run, stage("Report"), check_cancel)
+    page = report(run, stage("Report"), check_cancel)
+    del episode
+    return page
 
 
 def capture(

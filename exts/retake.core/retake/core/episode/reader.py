@@ -6,6 +6,8 @@ record; images are checked against their hashes when they are read, or all at on
 from __future__ import annotations
 
 import json
+import os
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ from retake.core.camera import Camera
 from retake.core.episode import layout
 from retake.core.episode.records import CameraFrame, Contact, EpisodeHeader, Frame, PhysicsSamples, RobotState
 from retake.core.errors import EpisodeError, choose
-from retake.core.files import canonical_json, read_json, sha256_bytes, sha256_json
+from retake.core.files import canonical_json, mark_of, read_json, sha256_bytes, sha256_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,6 +187,30 @@ def open_episode(path: Path | str, *, allow_incomplete: bool = False) -> Episode
     folder and for another schema version.
     """
     path = Path(path)
+    key = _unchanged_since(path)
+    if key is not None and (known := _open.get(key)) is not None:
+        return known
+    episode = _read(path, allow_incomplete)
+    if key is not None and key == _unchanged_since(path):
+        _open[key] = episode
+    return episode
+
+
+_open: weakref.WeakValueDictionary[tuple[Any, ...], Episode] = weakref.WeakValueDictionary()
+"""Whole episodes that somebody in this process holds: the stages of one run share what was read and checked once."""
+
+
+def _unchanged_since(path: Path) -> tuple[Any, ...] | None:
+    """Equal as long as an episode's files are; None for one that is not whole, or changed a moment ago."""
+    names = (layout.COMPLETE, layout.HEADER, layout.LOG, layout.STATE, layout.PHYSICS)
+    try:
+        marks = [mark_of(path / name) for name in names]
+    except OSError:
+        return None
+    return None if None in marks else (os.fspath(path), *marks)
+
+
+def _read(path: Path, allow_incomplete: bool) -> Episode:
     if not path.is_dir():
         raise EpisodeError(
             f"{path} is not a folder; an episode is a folder with {layout.HEADER}, {layout.LOG} and cameras/"
