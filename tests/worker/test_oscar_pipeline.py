@@ -612,3 +612,13 @@ def test_object_video_reaches_a_model_with_an_object_embedding():
     assert difference(trained, before) > 1e-3
     with pytest.raises(InputError, match="they must agree"):
         plain(**golden_call(object_video=video[:3]))
+
+
+def test_takes_of_their_own_share_the_skeleton_encode():
+    pipe = pipeline()
+    first, second = pipe(**small_call(seed=1)), pipe(**small_call(seed=2))
+    assert (first.stats.skeleton_frames, second.stats.skeleton_frames) == (5, 0)
+    other = small_call(seed=2, skeleton=golden_call()["skeleton"][::-1].copy())
+    assert pipe(**other).stats.skeleton_frames > 0
+    fresh = pipeline()
+    assert np.array_equal(fresh(**small_call(seed=2)).frames, second.frames)

@@ -99,6 +99,10 @@ def _plan(request: TakeRequest, backend: VideoBackend) -> _Plan:
         # The composite re-dresses the variant's world; other backends see the first frame alone.
         "world": [variant.world.identity(), variant.seed, variant.backend] if backend.domain == "composite" else 0,
     }  # fmt: skip
+    if arithmetic := getattr(
+        backend, "arithmetic", ""
+    ):  # kernels and tiers that the user pinned: they decide last bits
+        identity["arithmetic"] = arithmetic
     return _Plan(episode, indices, variant, inputs, sha256_json(identity))
 
 

@@ -40,7 +40,10 @@ def load_pipeline(folder: Path, device: str, dtype: str) -> Any:
 
 
 class OscarBackend:
-    """A VideoBackend around `OscarPipeline`. Deterministic for a seed; frame 0 is the given first frame itself.
+    """A VideoBackend around `OscarPipeline`; frame 0 is the given first frame itself.
+
+    The same seed gives the same bytes on the same card in the same tier with the same kernels. `tier`, `attention` and
+    `deterministic` pin these; what is pinned is part of a take's identity, what ran is in its report.
 
     `model`: folder written by `retake oscar convert` (empty: $RETAKE_OSCAR_MODEL). `settings` of a request: steps,
     guidance, fit, window, height, width.
@@ -59,8 +62,12 @@ class OscarBackend:
 
     def __init__(
         self, model: str = "", revision: str = "", steps: int = 35, guidance: float = 6.0, device: str = "", dtype: str = "",
-        prompt_cache: str = "", licence: str = "", pipeline: Any = None,
+        prompt_cache: str = "", tier: str = "", attention: str = "auto", compile: bool = False, deterministic: bool = False,
+        licence: str = "", pipeline: Any = None,
     ) -> None:  # fmt: skip
+        from retake.worker.oscar.backends import EXACT_BACKENDS
+        from retake.worker.oscar.tiers import find_tier
+
         self.device = str(usable_device(device or None))
         folder = Path(model or os.environ.get(MODEL_VARIABLE, ""))
         if pipeline is None:
@@ -78,7 +85,15 @@ class OscarBackend:
         self.tier = ""
         self.margin_bytes = MARGIN_BYTES
         """What a plan of its own leaves free for the renderer."""
-        self._wanted = self._placed = ""
+        if tier and tier not in (AUTO, CPU):
+            find_tier(tier)
+        if attention not in ("auto", *EXACT_BACKENDS):
+            raise InputError(choose("attention", attention, ("auto", *EXACT_BACKENDS)))
+        self._pinned_tier, self._attention, self._compile, self._deterministic = tier, attention, compile, deterministic
+        self._wanted, self._placed = tier, ""
+        self._compiled = False
+        self.arithmetic = self._pins()
+        """What was pinned of tier, attention kernel and determinism: part of a take's identity. Empty: nothing was."""
         if prompt_cache:
             self.pipeline.enable_prompt_cache(prompt_cache)
         self.pipeline.set_progress_bar_config(disable=True)
@@ -87,6 +102,8 @@ class OscarBackend:
         """Run in exactly this memory tier; "auto": the one that fits when a take starts; "cpu": without the card."""
         from retake.worker.oscar.tiers import DEFAULT_TIER, find_tier
 
+        if self._pinned_tier:
+            return
         if name not in ("", AUTO, CPU):
             find_tier(name)
         if name == CPU and self.device != "cpu":
@@ -103,8 +120,13 @@ class OscarBackend:
 
     def _place(self, height: int, width: int, window: int) -> None:
         """Bring the model to its device before a take: in the wanted tier, or in the one that fits this take's size."""
+        import torch
+
+        if self._deterministic:
+            torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
         if self.device == "cpu":
             return
+        before = self._placed
         self.pipeline.margin_bytes = self.margin_bytes
         key = f"{self._wanted or AUTO} {self.device}"
         if self._wanted in ("", AUTO):
@@ -114,6 +136,30 @@ class OscarBackend:
         elif key != self._placed or self.pipeline.tier.name != self._wanted:
             self.pipeline.enable_memory_tier(self._wanted, self.device)
         self._placed = key
+        if key != before:
+            self._use_kernels(height, width, window)
+
+    def _use_kernels(self, height: int, width: int, window: int) -> None:
+        """What `retake bench oscar` measures is what runs: the fastest exact attention at this size, compiled if asked."""
+        import torch
+
+        from retake.worker.oscar.backends import select_backend, set_backend
+        from retake.worker.oscar.vae import latent_frames
+        from retake.worker.oscar.windows import window_length
+
+        tokens = latent_frames(window_length(window)) * (height // 16) * (width // 16)
+        if self._attention != "auto":
+            set_backend(self.pipeline.transformer, self._attention)
+        elif not self._deterministic:  # a choice by timing may differ from run to run
+            select_backend(self.pipeline.transformer, tokens, torch.device(self.device))
+        if self._compile and not self._compiled and not self.pipeline.tier.group_offload:
+            self.pipeline.enable_compile()
+            self._compiled = True
+
+    def _pins(self) -> str:
+        told = {"tier": self._pinned_tier, "attention": "" if self._attention == "auto" else self._attention,
+                "compiled": "yes" if self._compile else "", "deterministic": "yes" if self._deterministic else ""}  # fmt: skip
+        return ", ".join(f"{name} {value}" for name, value in told.items() if value)
 
     def generate(
         self, request: TakeRequest, progress: Progress = silent, check_cancel: CheckCancel = never

@@ -86,6 +86,8 @@ class OscarPipeline(PromptStage, CosmosLoraLoaderMixin, DiffusionPipeline):
         )
         self.approximations: tuple[str, ...] = ()
         self.prompt_cache = PromptCache(None)
+        self.control_latents: dict[Any, Tensor] = {}
+        """Latents of the last control windows, on the CPU (see `TakeRun`)."""
         self._folder: Path | None = None
         self._revision: str | None = None
         self._tier = find_tier(DEFAULT_TIER)

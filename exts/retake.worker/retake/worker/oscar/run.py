@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from retake.core.errors import TakeError
+from retake.core.files import sha256_bytes
 from retake.worker.memory import is_out_of_memory
 
 from . import sampler
@@ -28,6 +29,10 @@ from .windows import Seam, Window, check_seam
 
 if TYPE_CHECKING:
     from .pipeline import OscarPipeline
+
+
+KEPT_WINDOWS = 8
+"""Windows of control latents in host memory, 6.5 MB each at full size."""
 
 
 class TakeRun:
@@ -141,11 +146,10 @@ class TakeRun:
         pipe, request = self.pipe, self.request
         device = pipe.run_device
         with pipe.stage("encode", pipe.vae):
-            skeleton = vae_stage.encode(pipe.vae, window.take(request.skeleton)).to(device)
-            pipe.stats.skeleton_frames += window.length
+            skeleton = self._encoded(window, request.skeleton).to(device)
             objects = None
             if request.objects is not None:
-                objects = vae_stage.encode(pipe.vae, window.take(request.objects)).to(device)
+                objects = self._encoded(window, request.objects).to(device)
             keys = [frame.tobytes() for frame in first_frames]
             unique = dict(zip(keys, first_frames, strict=True))
             given = {key: vae_stage.encode(pipe.vae, frame[None]).to(device) for key, frame in unique.items()}
@@ -189,6 +193,18 @@ class TakeRun:
             if then is not None:
                 then(latents[0])
         return finished
+
+    def _encoded(self, window: Window, video: np.ndarray) -> Tensor:
+        """Latents of a control video's window, in host memory; those of the last few windows are kept between runs, so
+        that the takes of one episode share them also when each is a job of its own."""
+        pipe, frames = self.pipe, window.take(video)
+        key = (sha256_bytes(np.ascontiguousarray(frames).data), frames.shape, pipe.vae.use_tiling, pipe.vae.dtype)
+        if key not in pipe.control_latents:
+            while len(pipe.control_latents) >= KEPT_WINDOWS:
+                pipe.control_latents.pop(next(iter(pipe.control_latents)))
+            pipe.control_latents[key] = vae_stage.encode(pipe.vae, frames).cpu()
+            pipe.stats.skeleton_frames += window.length
+        return pipe.control_latents[key]
 
     def _step(self, index: int, timestep: int, tensors: dict[str, Tensor]) -> Tensor | None:
         branches = 1 if self.negative is None else 2
