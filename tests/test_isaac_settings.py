@@ -200,6 +200,8 @@ class TestCameras:
         assert (first.prim_path, first.size, first.channels) == ("/A", (64, 48), ("rgb", "depth"))
         assert (second.size, len(second.channels)) == ((640, 480), 4)
         assert third.size == (8, 9)
+        assert request_from({"cameras": {"path": "/A", "channels": ["depth"]}}).cameras == ("/A:rgb+depth",)
+        assert request_from({"cameras": "/A@4x5, /B:depth"}).cameras == ("/A@4x5", "/B:depth")
 
     @pytest.mark.parametrize("text", ["/A@640", "/A@0x480", "/A:rgb+radar", "/A@1x2x3", "/A@-1x2"])
     def test_what_is_not_understood_is_refused(self, text: str, tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ def lens_of(model: str, coefficients: Any) -> Lens | None:
     return None if lens.model == "opencv-pinhole" and not any(lens.coefficients) else lens
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)
 def pixel_rays(
     lens: Lens, focal: tuple[float, float], centre: tuple[float, float], size: tuple[int, int]
 ) -> Float64[np.ndarray, "H W 2"]:
@@ -224,10 +224,19 @@ def straight_maps(
     lens: Lens, K: Float64[np.ndarray, "3 3"], size: tuple[int, int]
 ) -> tuple[Float32[np.ndarray, "H W"], Float32[np.ndarray, "H W"]]:
     """Where each pixel of the undistorted picture (same K and size) lies in the distorted one: maps for cv2.remap."""
+    return _straight_maps(lens, tuple(map(tuple, np.asarray(K, np.float64).tolist())), size)
+
+
+@lru_cache(maxsize=4)
+def _straight_maps(
+    lens: Lens, K: tuple[tuple[float, ...], ...], size: tuple[int, int]
+) -> tuple[Float32[np.ndarray, "H W"], Float32[np.ndarray, "H W"]]:
     u, v = np.meshgrid(np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5)
-    focal, centre = np.array([K[0, 0], K[1, 1]]), np.array([K[0, 2], K[1, 2]])
-    at = lens.distort((np.stack([u, v], -1) - centre) / focal) * focal + centre - 0.5
-    return at[..., 0].astype(np.float32), at[..., 1].astype(np.float32)
+    at = (lens.bend(np.array(K), np.stack([u, v], -1)) - 0.5).astype(np.float32)
+    maps = np.ascontiguousarray(at[..., 0]), np.ascontiguousarray(at[..., 1])
+    for one in maps:
+        one.setflags(write=False)  # shared: a recording asks for them at every frame
+    return maps
 
 
 def _ratio(radius: Float64[np.ndarray, "*n"], over: Float64[np.ndarray, "*n"]) -> Float64[np.ndarray, "*n"]:

@@ -127,7 +127,7 @@ def convert(name: str, value: Any, default: Any) -> Any:
     """A loose value as the kind of its default. Raises InputError naming the setting."""
     try:
         if isinstance(default, tuple):
-            items = value.split(",") if isinstance(value, str) else value
+            items = value.split(",") if isinstance(value, str) else [value] if isinstance(value, Mapping) else value
             texts = [camera_from_mapping(item) if isinstance(item, Mapping) else str(item).strip() for item in items]
             return tuple(text for text in texts if text)
         if isinstance(default, bool):
