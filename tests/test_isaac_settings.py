@@ -243,6 +243,21 @@ class TestCameras:
             script = writer.writer_class()(output_dir=str(tmp_path / "f"), channels="depth")
             assert [str(a) for a in script.annotators] == ["rgb", "distance_to_image_plane", "camera_params"]
 
+    @pytest.mark.any_application
+    @pytest.mark.parametrize(("version", "name"), [("6.x", "_fast"), ("5.1", "_fast"), ("4.5", ""), ("4.2", "")])
+    def test_instance_ids_come_from_the_annotator_that_this_replicator_supports(
+        self, version: str, name: str, tmp_path: Path
+    ) -> None:
+        source = motion()
+        with FakeKit(version, source) as kit:
+            capture = LiveCapture(request(tmp_path / "e", frames=3))
+            capture.start()
+            ((attached, _),) = kit.writers
+            assert f"instance_id_segmentation{name}" in attached.annotators
+            kit.play()
+            kit.update(40)
+            assert finished(capture, kit).image("Camera0", "instances", 0).any()
+
     def test_a_script_s_channels_reach_the_episode(self, tmp_path: Path) -> None:
         source = motion(cameras=2)
         with FakeKit("6.x", source) as kit:

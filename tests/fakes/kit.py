@@ -435,6 +435,10 @@ class FakeKit:
                 continue
             for writer, products in list(self.writers):
                 data: dict[str, Any] | None = self.payload(frame, products)
+                fast = "instance_id_segmentation_fast"
+                if fast in writer.annotators:  # an annotator's data comes under its own name
+                    for entries in data["renderProducts"].values() if data is not None else ():
+                        entries[fast] = entries.pop("instance_id_segmentation")
                 if self.options.payload_filter is not None and data is not None:
                     data = self.options.payload_filter(data, frame)
                 if data is not None:

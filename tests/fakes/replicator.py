@@ -140,9 +140,19 @@ def add_replicator(kit: FakeKit, module: Any, strict: Any) -> None:
             ("utils", "send_og_event"),
         )
     }  # fmt: skip
-    annotators = SimpleNamespace(
-        get_annotator=lambda name, init_params=None, render_product_idxs=None, device=None, do_array_copy=True: name
-    )
+
+    def get_annotator(
+        name: str,
+        init_params: Any = None,
+        render_product_idxs: Any = None,
+        device: Any = None,
+        do_array_copy: bool = True,
+    ) -> str:
+        if name.endswith("_fast") and kit.version not in ("5.1", "6.x"):
+            raise RuntimeError(f"annotator {name} is not registered")
+        return name
+
+    annotators = SimpleNamespace(get_annotator=get_annotator)
     registry = SimpleNamespace(register=register, unregister=unregister, get=get)
     module(
         "omni.replicator.core",

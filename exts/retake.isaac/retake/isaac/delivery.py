@@ -7,7 +7,7 @@ base class exists only inside Kit, so the class is built on first use.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Any, Protocol
 
@@ -39,7 +39,7 @@ def delivery_class() -> Any:
             self.version = VERSION
             self.data_structure = "renderProduct"
             wanted = [ANNOTATORS[c] for c in CHANNELS if c == "rgb" or c in channels]
-            self.annotators = [*map(replicator.AnnotatorRegistry.get_annotator, wanted), CAMERA]
+            self.annotators = [*map(_annotator, wanted), CAMERA]
             self._receiver = receiver
 
         def write(self, data: dict[str, Any]) -> None:
@@ -51,6 +51,17 @@ def delivery_class() -> Any:
             """The episode's header is the metadata."""
 
     return RetakeDelivery
+
+
+def _annotator(names: Sequence[str]) -> Any:
+    """The first of some annotators that this Replicator knows; it raises what it likes for the others."""
+    get = require("omni.replicator.core").AnnotatorRegistry.get_annotator
+    for name in names[:-1]:
+        try:
+            return get(name)
+        except Exception:
+            continue
+    return get(names[-1])
 
 
 def delivering(receiver: Receiver, channels: Collection[str] = CHANNELS) -> Any:

@@ -15,13 +15,14 @@ import numpy as np
 from retake.core.episode.records import Channel
 from retake.core.errors import StageError
 
-ANNOTATORS: dict[str, str] = {
-    "rgb": "rgb",
-    "depth": "distance_to_image_plane",
-    "normals": "normals",
-    "instances": "instance_id_segmentation",
+ANNOTATORS: dict[str, tuple[str, ...]] = {
+    "rgb": ("rgb",),
+    "depth": ("distance_to_image_plane",),
+    "normals": ("normals",),
+    "instances": ("instance_id_segmentation_fast", "instance_id_segmentation"),
 }
-"""Episode channel -> annotator. instance_id_segmentation needs no labels on the stage (omni.replicator 1.11.32+)."""
+"""Episode channel -> annotators, the first that this Replicator knows. Ids of prims need no labels on the stage; NVIDIA calls
+the plain one a hidden legacy node and supports the fast one (isaacsim.replicator.experimental.mobility_gen 6.0.1)."""
 CAMERA = "camera_params"
 
 
@@ -67,11 +68,11 @@ def raw_view(entries: Mapping[str, Any], channels: tuple[Channel, ...], product:
     images: dict[str, np.ndarray] = {}
     id_to_path: dict[int, str] = {}
     for channel in channels:
-        entry = entries.get(ANNOTATORS[channel])
-        array, info = _data(entry)
+        names = ANNOTATORS[channel]
+        array, info = _data(next((entries[name] for name in names if name in entries), None))
         if array is None or array.size == 0:
             raise StageError(
-                f"render product {product!r} delivered no {ANNOTATORS[channel]} ({channel}); it has "
+                f"render product {product!r} delivered no {names[-1]} ({channel}); it has "
                 f"{', '.join(sorted(map(str, entries))) or 'nothing'}"
             )
         images[channel] = array
