@@ -21,11 +21,13 @@ from retake.core.verdicts.truth import Truth
 
 REACH = 9
 """Working px within which an object is looked for beside its place."""
-TOLERANCE = 1.5
-"""Working px by which a silhouette may be off: 3 px of a 640 wide picture."""
+TOLERANCE = 1.0
+"""Working px by which a silhouette may be off, once it lies where it fits best: 2 px of a 640 wide picture."""
 _RING, _NEAR = 3, 2
 """Working px: ring around the mask that must not be object; around the robot that says nothing."""
 _MIN_AREA, _MIN_SHARE = 30.0, 0.3
+_OPEN = 0.9
+"""Share of mask and ring that must be free of robot and other objects for the area to be compared."""
 _LUMA, _CHROMA = 16, 16
 
 
@@ -34,6 +36,8 @@ class Body:
     """One object's silhouettes through a take, working px; NaN where a frame says nothing."""
 
     part: int
+    area: Float64[np.ndarray, "T"]
+    """Of the simulated mask, working px²."""
     looked: Bool[np.ndarray, "T"]
     """Frames that were looked at."""
     offset: Float64[np.ndarray, "T 2"]
@@ -42,6 +46,8 @@ class Body:
     """Share of the mask, further inside than TOLERANCE, that shows something else."""
     extra: Float64[np.ndarray, "T"]
     """Pixels further outside than TOLERANCE that look like the object, as a share of its area."""
+    size: Float64[np.ndarray, "T"]
+    """Area that looks like the object as a share of the mask's; NaN where something touches it."""
     contrast: Float64[np.ndarray, "T"]
     """How well inside and outside are told apart: 1 entirely, 0 not at all."""
     colour: Float64[np.ndarray, "T 3"]
@@ -61,7 +67,8 @@ def bodies(footage: Footage, truth: Truth, part: int, times: list[int]) -> Body:
     looked = np.zeros(len(footage), bool)
     looked[times] = True
     out = Body(
-        part, looked, np.full((len(footage), 2), np.nan), nothing, nothing.copy(), nothing.copy(),
+        part, truth.area[:, part], looked, np.full((len(footage), 2), np.nan), nothing, nothing.copy(), nothing.copy(),
+        nothing.copy(),
         np.full((len(footage), 3), np.nan), nothing.copy(),
     )  # fmt: skip
     for t in times:
@@ -94,20 +101,33 @@ def _look(footage: Footage, truth: Truth, t: int, out: Body) -> None:
     if known.any():
         # Scenery that has the object's colours hides an object that stands before it.
         alike = known & (table[_codes(footage.scenery[box].astype(np.uint8))] > 0.5) & ~mask
-        outside_clear = outside & ~alike
     else:
-        alike, outside_clear = np.zeros_like(mask), outside
+        alike = np.zeros_like(mask)
     contrast = float(likely[inside].mean() - likely[outside].mean())
     out.contrast[t] = contrast
-    area = float(mask.sum())
     core = mask & free & (depth >= TOLERANCE)
     if core.any():
-        out.missing[t] = float((likely[core] < 0.5).sum()) / area
         out.colour[t] = image[core].mean(0)
-    beside = outside_clear & (depth <= -TOLERANCE) & (depth >= -REACH)
-    out.extra[t] = float((likely[beside] > 0.5).sum()) / area
-    out.offset[t] = _offset((likely - 0.5) * (free & ~alike), mask, depth, free)
+    out.offset[t] = offset = _offset((likely - 0.5) * (free & ~alike), mask, depth, free)
+    if np.isfinite(offset).all():
+        # A small shift is no other shape: the silhouette is judged where it fits best.
+        fitted, clear = _moved(mask, offset) > 0.5, free & (_moved(free, offset) > 0.99)
+        depth = _signed_distance(fitted)
+        near = free & ~alike & (depth >= -REACH)
+        around = mask | (depth > -_RING)
+        if (free & around).sum() >= _OPEN * around.sum():
+            out.size[t] = float(max(((likely > 0.5) & near).sum(), 1) / max((fitted & near).sum(), 1))
+        missing = (likely < 0.5) & fitted & clear & (depth >= TOLERANCE)
+        extra = (likely > 0.5) & ~fitted & clear & ~alike & (depth <= -TOLERANCE) & (depth >= -REACH)
+        out.missing[t], out.extra[t] = float(missing.sum() / mask.sum()), float(extra.sum() / mask.sum())
     out.turn[t] = _turn(mask & free, (likely > 0.5) & free & ~alike & (depth >= -REACH))
+
+
+def _moved(image: Bool[np.ndarray, "h w"], offset: Float64[np.ndarray, "2"]) -> Float32[np.ndarray, "h w"]:
+    """A mask moved by a fraction of pixels, 0..1; what comes in from outside is the border's."""
+    M = np.array([[1, 0, offset[0]], [0, 1, offset[1]]], np.float32)
+    size = (image.shape[1], image.shape[0])
+    return cv2.warpAffine(image.astype(np.float32), M, size, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _signed_distance(mask: Bool[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:

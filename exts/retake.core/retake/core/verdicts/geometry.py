@@ -27,7 +27,7 @@ NAMES = ("temporal_geometry", "camera_motion")
 def measure_geometry(
     footage: Footage, truth: Truth, episode: Episode, camera: str, settings: StabilitySettings
 ) -> list[Measurement]:
-    """temporal_geometry (px) and camera_motion (share of the predicted shift): upper quartiles of the pairs.
+    """temporal_geometry (px) and camera_motion (share of the predicted shift): medians of the pairs.
 
     A pair's value is the median over the scenery's points. Depth is read only for camera_motion, and may be missing.
     """
@@ -45,7 +45,7 @@ def measure_geometry(
         if F is None:
             continue
         scenery = cv2.dilate((truth.labels[t] > 0).astype(np.uint8), grow) == 0
-        corners = cv2.goodFeaturesToTrack(greys[t], 150, 0.01, 5, mask=scenery.astype(np.uint8))
+        corners = cv2.goodFeaturesToTrack(greys[t], 150, 0.03, 5, mask=scenery.astype(np.uint8))
         if corners is None:
             continue
         start = corners.reshape(-1, 2).astype(np.float64)
@@ -107,7 +107,7 @@ def _upper(name: str, series: Float64[np.ndarray, "T"], settings: StabilitySetti
     if pairs < settings.pairs:
         why = f"{pairs} pairs of frames show camera motion and scenery with texture, {settings.pairs} needed"
         return Measurement(name, None, why, applies=False)
-    value = float(np.nanquantile(series, 0.75))
+    value = float(np.nanmedian(series))
     return Measurement(name, value, f"{pairs} pairs of frames", int(np.nanargmax(series)), series=series)
 
 

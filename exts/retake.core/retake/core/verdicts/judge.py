@@ -13,6 +13,7 @@ from retake.core.episode import Episode
 from retake.core.episode.events import ObjectEvents, object_events
 from retake.core.errors import VerdictError
 from retake.core.progress import CheckCancel, never
+from retake.core.verdicts.additions import measure_additions
 from retake.core.verdicts.alignment import Alignment, align
 from retake.core.verdicts.assess import check_of, overall_of, probability_of, series_of
 from retake.core.verdicts.bodies import bodies
@@ -123,6 +124,7 @@ def examine(
     measured += found
     check_cancel()
     measured += measure_stability(footage, truth, motion_px(truth), settings.stability)
+    measured += measure_additions(footage, truth, settings.stability)
     measured.append(measure_stills(footage, truth, settings.stability))
     measured += measure_geometry(footage, truth, episode, camera, settings.stability)
     measured.append(measure_tracked(footage, truth, episode, camera, settings.tracker))
@@ -166,8 +168,8 @@ def _objects(
     tracks, every, metrics = {}, [], {}
     for event in events:
         part = next(i for i, p in enumerate(truth.parts) if not p.robot and p.name == event.object)
-        if truth.static_camera and len(events) > 1 and truth.is_still(part):
-            continue  # a bystander: still_objects judges it
+        if len(events) > 1 and truth.is_still(part):
+            continue  # a bystander: still_objects judges it where the camera stands still
         phases = [event.phase(truth.start + t) for t in range(len(truth))]
         if not truth.area[:, part].any():
             why = f"object {event.object!r} is never visible to this camera"

@@ -39,7 +39,7 @@ def measure_object(
         return _by_contour(why, alignment, truth, part, phases, settings)
     error = position_error(track, truth, settings)
     sure = at_home(track, body, settings)
-    near = np.linalg.norm(body.offset, axis=1) * truth.px
+    near = np.linalg.norm(body.offset - _start(body, sure), axis=1) * truth.px
     error = np.where(sure & np.isfinite(near), near, np.where(body.looked, error, np.nan))
     shown = truth.area[:, part] >= MIN_AREA
     out = []
@@ -52,7 +52,7 @@ def measure_object(
     out.append(_presence(track, settings))
     out.append(_unique(track, settings))
     placed = sure & (np.nan_to_num(np.linalg.norm(body.offset, axis=1), nan=np.inf) <= PLACED)
-    out.append(_shape(body, placed))
+    out.append(_shape(body, truth, placed & (np.nan_to_num(body.contrast) >= settings.told_shape)))
     out.append(_colour(body, placed))
     return out
 
@@ -63,18 +63,46 @@ def at_home(track: Track, body: Body, settings: ObjectSettings) -> Bool[np.ndarr
     return told & (np.nan_to_num(track.here) >= settings.at_home * track.reference)
 
 
-def _shape(body: Body, sure: Bool[np.ndarray, "T"]) -> Measurement:
-    """Silhouette that is missing or extra, share of the mask, beyond what the first frames have; three frames at least."""
+SIDE = 20.0
+"""Working px."""
+START = 2.0
+"""Working px by which the take's own first frames may show an object beside its place: a painter that draws it wider on one
+side is no motion."""
+
+
+def _start(body: Body, sure: Bool[np.ndarray, "T"]) -> Float64[np.ndarray, "2"]:
+    """Offset of the first three frames that tell one, at most START long."""
+    rows = np.flatnonzero(sure & np.isfinite(body.offset).all(1))[:3]
+    if len(rows) < 3 or rows[-1] > len(sure) // 3:
+        return np.zeros(2)
+    offset = np.median(body.offset[rows], axis=0)
+    return offset * min(1.0, START / max(float(np.hypot(*offset)), 1e-9))
+
+
+def _shape(body: Body, truth: Truth, sure: Bool[np.ndarray, "T"]) -> Measurement:
+    """Change of the silhouette against the first frames', share of the mask; three frames in a row at least.
+
+    Whichever is larger: what is missing and extra where the mask fits best, or the change of the whole area where nothing
+    touches the object (one that sinks into the table loses area and keeps its outline's shape).
+    """
     name = "object_shape"
     rows = np.flatnonzero(sure & np.isfinite(body.silhouette))
     if len(rows) < 4:
         return Measurement(name, None, f"its silhouette can be told in {len(rows)} frames, 4 needed", applies=False)
     start = float(np.median(body.silhouette[rows[:3]]))
+    whole = rows[np.isfinite(body.size[rows])]
+    size = float(np.median(body.size[whole[:3]])) if len(whole) >= 3 else 1.0
+    grown = np.abs(np.log(np.nan_to_num(body.size, nan=size) / size))
     series = np.full(len(sure), np.nan)
-    series[rows] = np.maximum(body.silhouette[rows] - start, 0)
+    # A pixel more on every side is a larger share of a small object: shares are those of one SIDE px wide and high.
+    # Video stores colour at half resolution: in a recording no wider than the working image, an outline is twice as vague.
+    small = np.minimum(np.sqrt(body.area) / SIDE, 1.0) * min(truth.px / 2, 1.0)
+    series[rows] = (np.maximum(body.silhouette - start, grown) * small)[rows].clip(0)
     k, value = _lasting(series, rows)
     t = int(rows[k])
     note = f"missing {body.missing[t]:.2f}, extra {body.extra[t]:.2f} of its area"
+    if np.isfinite(body.size[t]):
+        note += f", size {body.size[t] / size:.2f} of the first frames'"
     if np.isfinite(body.turn[t]) and body.turn[t] > 0.26:
         note += f", turned by {np.degrees(body.turn[t]):.0f}°"
     return Measurement(name, value, note, t, series=series)

@@ -20,14 +20,24 @@ _SAME_M, _SAME_SHARE = 0.02, 0.03
 class Scene:
     """Recorded depth at half working size, and the camera's way."""
 
-    depth: dict[int, Float32[np.ndarray, "h w"]]
+    episode: Episode
+    camera: str
     truth: Truth
+    known: dict[int, Float32[np.ndarray, "h w"]]
+
+    def depth(self, t: int) -> Float32[np.ndarray, "h w"]:
+        """Depth of frame t, m, read on first use."""
+        if t not in self.known:
+            half = (self.truth.size[0] // 2, self.truth.size[1] // 2)
+            whole = np.asarray(self.episode.image(self.camera, "depth", self.truth.start + t), np.float32)
+            self.known[t] = cv2.resize(whole, half, interpolation=cv2.INTER_NEAREST)
+        return self.known[t]
 
     def same_place(
         self, t: int, r: int
     ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
         """Column and row in frame r of what every pixel of frame t shows, and whether frame r shows that place too."""
-        truth, here, there = self.truth, self.depth[t], self.depth[r]
+        truth, here, there = self.truth, self.depth(t), self.depth(r)
         height, width = here.shape
         v, u = np.mgrid[0:height, 0:width]
         K = truth.K[t]
@@ -53,9 +63,4 @@ def open_scene(episode: Episode, camera: str, truth: Truth) -> Scene | None:
     """The scene of a moving camera; None for a still one, or where no depth was recorded."""
     if truth.static_camera or "depth" not in episode.header.camera(camera).channels:
         return None
-    half = (truth.size[0] // 2, truth.size[1] // 2)
-    depth = {}
-    for t in range(len(truth)):
-        whole = np.asarray(episode.image(camera, "depth", truth.start + t), np.float32)
-        depth[t] = cv2.resize(whole, half, interpolation=cv2.INTER_NEAREST)
-    return Scene(depth, truth)
+    return Scene(episode, camera, truth, {})

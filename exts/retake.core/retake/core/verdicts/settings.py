@@ -99,6 +99,8 @@ class ObjectSettings:
     """Frames of a phase in which the simulation shows the object; a phase with fewer is not asked about."""
     told: float = 0.5
     """Contrast between the colours inside and around the mask from which on a silhouette can be judged."""
+    told_shape: float = 0.75
+    """The same for its shape, which needs every pixel."""
     at_home: float = 0.4
     """Share of the first frame's colours that an object in its place must show for its silhouette to be judged."""
 
@@ -112,14 +114,27 @@ class StabilitySettings:
     drift_step: int = 3
     still_step: int = 6
     """Every so many frames what should stand still is looked for."""
-    still_contrast: float = 4.0
-    """Standard deviation of grey values that a place must have."""
+    still_contrast: float = 2.0
+    """Standard deviation of the detail that a place must have, grey values."""
     still_match: float = 0.6
     """Correlation from which on another place is the same thing."""
-    still_gain: float = 0.1
+    still_gain: float = 0.03
     """Correlation by which it must beat the thing's own place."""
+    still_share: float = 0.15
+    """The same as a share of what its own place lacks: shadows that cross it cost correlation everywhere."""
     still_lost: float = 0.2
     """Correlation below which it is no longer there."""
+    new_tone: float = 0.3
+    """Log ratio of colours by which a place must differ from its first views, beyond what the scenery differs anyway."""
+    near_robot_px: int = 4
+    """Working px around robot and objects in which nothing counts as added."""
+    work_pixels: int = 300
+    """Half-size pixels of ground that must be seen."""
+    texture_frames: int = 4
+    """Frames over which a link's surface is compared with itself."""
+    texture_area: float = 150.0
+    """Working px² of a link that can be asked."""
+    texture_points: int = 30
     frozen_motion_px: float = 1.5
     frozen_change: float = 0.02
     identity_min_area: float = 40.0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from retake.core.array_types import Bool
+from retake.core.array_types import Bool, Float32, UInt8
 from retake.core.verdicts.alignment import vertex
 from retake.core.verdicts.footage import Footage
 from retake.core.verdicts.records import Measurement
@@ -32,13 +32,10 @@ def measure_stills(footage: Footage, truth: Truth, settings: StabilitySettings) 
     if not places:
         return Measurement(NAME, None, "nothing that stands still is recorded as an object", applies=False)
     moving = _moving(truth, [name for name, _ in places])
-    greys = [
-        cv2.GaussianBlur(cv2.cvtColor(footage.frames[t], cv2.COLOR_RGB2GRAY), (0, 0), 0.8).astype(np.float32)
-        for t in range(len(footage))
-    ]
-    template = np.mean(greys[:3], axis=0).astype(np.float32)
-    times = list(range(settings.still_step, len(greys), settings.still_step))
-    series, worst, where, frame, judged = np.full(len(greys), np.nan), 0.0, "", None, 0
+    template = np.mean([_detail(frame) for frame in footage.frames[:3]], axis=0).astype(np.float32)
+    times = list(range(settings.still_step, len(footage), settings.still_step))
+    greys = {t: _detail(footage.frames[t]) for t in times}
+    series, worst, where, frame, judged = np.full(len(footage), np.nan), 0.0, "", None, 0
     for name, mask in places:
         found = {t: _displacement(template, greys[t], mask, moving[0] | moving[t], settings) for t in times}
         seen = [t for t in times if found[t] is not None]
@@ -52,6 +49,12 @@ def measure_stills(footage: Footage, truth: Truth, settings: StabilitySettings) 
         why = f"{', '.join(name for name, _ in places)}: hidden or without contrast"
         return Measurement(NAME, None, why, applies=False)
     return Measurement(NAME, worst, where or f"{judged} still", frame, series=series)
+
+
+def _detail(frame: UInt8[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "H W"]:
+    """Brightness without what varies slowly (shading, soft shadows), which correlates with itself far away."""
+    grey = cv2.GaussianBlur(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), (0, 0), 0.8).astype(np.float32)
+    return grey - cv2.GaussianBlur(grey, (0, 0), 4.0)
 
 
 def _places(truth: Truth) -> list[tuple[str, Bool[np.ndarray, "H W"]]]:
@@ -93,7 +96,7 @@ def _displacement(
     here = float(score[REACH - 1 : REACH + 2, REACH - 1 : REACH + 2].max())
     row, column = divmod(int(np.argmax(score)), score.shape[1])
     best = float(score[row, column])
-    if best > settings.still_match and best - here > settings.still_gain:
+    if best > settings.still_match and best - here > max(settings.still_gain, settings.still_share * (1 - here)):
         return float(
             np.hypot(column - REACH + vertex(score[row], column), row - REACH + vertex(score[:, column], row))
         )  # fmt: skip

@@ -50,7 +50,7 @@ class Track:
 def track(footage: Footage, truth: Truth, part: int, scene: Scene | None = None) -> Track | None:
     """Track one object. None when it is not visible in the take's first frame, so nothing can be learned.
 
-    `scene` says for a moving camera which scenery other frames showed at a place.
+    `scene` says for a moving camera which scenery other frames showed at a place; there every second frame is searched.
     """
     frames, first = len(footage), truth.labels[0] == part + 1
     if truth.area[0, part] < MIN_AREA:
@@ -76,7 +76,7 @@ def track(footage: Footage, truth: Truth, part: int, scene: Scene | None = None)
     for t in range(frames):
         likelihood[t] = _half(table[codes[t]], half)
         visible = truth.labels[t] == part + 1
-        if truth.area[t, part] < MIN_AREA:
+        if truth.area[t, part] < MIN_AREA or (t % 2 and not truth.static_camera):
             continue
         mask = _half(visible.astype(np.float32), half)
         size = max(6, int(1.3 * np.sqrt(mask.sum())))
