@@ -16,6 +16,7 @@ from verdict_scenes import FRAMES
 
 from retake.core.errors import InputError
 from retake.core.verdicts import examine, judge, load_settings
+from retake.core.verdicts.additions import measure_additions, workspace
 from retake.core.verdicts.bodies import bodies
 from retake.core.verdicts.economics import economics, faulty_share_of
 from retake.core.verdicts.following import groups
@@ -182,3 +183,25 @@ def test_economics_refuses_in_words() -> None:
         economics(OperatingPoint(1), 0.5, 10)
     with pytest.raises(InputError, match="more faithful"):
         faulty_share_of(OperatingPoint(1, 0.1, 0, 0.1), 0.5)
+
+
+def test_nothing_is_added_to_a_faithful_take_and_a_new_thing_is(clean: Judged) -> None:
+    settings = load_settings().stability
+    truth, footage = clean.truth, clean.footage
+    none, texture = measure_additions(footage, truth, settings)
+    assert (none.value or 0.0) == 0.0
+    assert texture.value is None or texture.value < 0.3
+    ground = workspace(truth, truth.size)
+    assert ground is not None
+    free = ground & (cv2.dilate((truth.labels > 0).any(0).astype(np.uint8), np.ones((13, 13), np.uint8)) == 0)
+    inner = cv2.erode(free.astype(np.uint8), np.ones((17, 17), np.uint8))
+    assert inner.any(), "the scene has free ground"
+    y, x = np.argwhere(inner)[0]
+    frames = footage.frames.copy()
+    frames[FRAMES // 3 :, y - 8 : y + 9, x - 8 : x + 9] = (230, 40, 200)
+    found = measure_additions(replace(footage, frames=frames), truth, settings)[0]
+    assert found.value == pytest.approx(16 * truth.px, rel=0.35)
+    darker = footage.frames.copy()
+    darker[FRAMES // 3 :, y - 8 : y + 9, x - 8 : x + 9] //= 2
+    shadow = measure_additions(replace(footage, frames=darker), truth, settings)[0]
+    assert (shadow.value or 0.0) < 8

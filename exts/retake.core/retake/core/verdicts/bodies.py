@@ -90,25 +90,30 @@ def _look(footage: Footage, truth: Truth, t: int, out: Body) -> None:
     mask = labels == out.part + 1
     other = ((labels > 0) & ~mask).astype(np.uint8)
     free = cv2.dilate(other, np.ones((2 * _NEAR + 1,) * 2, np.uint8)) == 0
-    depth = _signed_distance(mask)
-    codes = _codes(image)
-    inside, outside = mask & free & (depth >= 1), ~mask & free & (depth <= -1.5)
-    if inside.sum() < max(0.5 * _MIN_AREA, _MIN_SHARE * mask.sum()) or outside.sum() < 2 * _MIN_AREA:
-        return
-    table = _table(codes[inside], codes[outside])
-    likely = table[codes]
-    known = footage.known[box]
-    if known.any():
+    codes, known = _codes(image), footage.known[box]
+    scenery = _codes(footage.scenery[box].astype(np.uint8)) if known.any() else None
+    fitted, offset, alike = mask, np.zeros(2), np.zeros_like(mask)
+    for _ in range(2):
+        # Models of a mask beside the object would take some scenery for it: they are learned again where it fits.
+        depth = _signed_distance(fitted)
+        inside, outside = fitted & free & (depth >= 1), ~fitted & free & (depth <= -1.5)
+        if inside.sum() < max(0.5 * _MIN_AREA, _MIN_SHARE * mask.sum()) or outside.sum() < 2 * _MIN_AREA:
+            return
+        table = _table(codes[inside], codes[outside])
+        likely = table[codes]
         # Scenery that has the object's colours hides an object that stands before it.
-        alike = known & (table[_codes(footage.scenery[box].astype(np.uint8))] > 0.5) & ~mask
-    else:
-        alike = np.zeros_like(mask)
+        if scenery is not None:
+            alike = known & (table[scenery] > 0.5) & ~fitted
+        offset = _offset((likely - 0.5) * (free & ~alike), mask, _signed_distance(mask), free)
+        if not np.isfinite(offset).all() or np.hypot(*offset) < 0.5:
+            break
+        fitted = _moved(mask, offset) > 0.5
     contrast = float(likely[inside].mean() - likely[outside].mean())
     out.contrast[t] = contrast
-    core = mask & free & (depth >= TOLERANCE)
+    core = mask & free & (_signed_distance(mask) >= TOLERANCE)
     if core.any():
         out.colour[t] = image[core].mean(0)
-    out.offset[t] = offset = _offset((likely - 0.5) * (free & ~alike), mask, depth, free)
+    out.offset[t] = offset
     if np.isfinite(offset).all():
         # A small shift is no other shape: the silhouette is judged where it fits best.
         fitted, clear = _moved(mask, offset) > 0.5, free & (_moved(free, offset) > 0.99)
@@ -169,13 +174,16 @@ def _offset(
     free: Bool[np.ndarray, "h w"],
 ) -> Float64[np.ndarray, "2"]:  # fmt: skip
     """Shift of the mask that covers most of the object and least of its surroundings, working px; NaN at the border."""
-    signed = np.where(mask, 1.0, np.where(depth > -_RING - 0.6, -1.0, 0.0)) * free
+    # Pixels count by their distance to the outline: what is drawn a little wider or narrower all round lies in the middle.
+    signed = np.where(depth > -_RING - 0.6, np.clip(depth, -_RING, _RING), 0.0) * free
+    if not (signed > 0).any():
+        return np.full(2, np.nan)
     rows, columns = np.flatnonzero((signed != 0).any(1)), np.flatnonzero((signed != 0).any(0))
     kernel = signed[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32)
     field = cv2.copyMakeBorder(likely.astype(np.float32), REACH, REACH, REACH, REACH, cv2.BORDER_CONSTANT, value=0)
     top, left = rows[0], columns[0]
     window = field[top : top + kernel.shape[0] + 2 * REACH, left : left + kernel.shape[1] + 2 * REACH]
-    score = cv2.matchTemplate(window, kernel, cv2.TM_CCORR) / mask.sum()
+    score = cv2.matchTemplate(window, kernel, cv2.TM_CCORR) / float(signed[signed > 0].sum())
     grid = np.arange(2 * REACH + 1) - REACH
     score = score - 4e-4 * (grid[:, None] ** 2 + grid[None, :] ** 2)
     row, column = divmod(int(np.argmax(score)), score.shape[1])

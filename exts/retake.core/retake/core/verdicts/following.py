@@ -155,7 +155,9 @@ def _link_offset(alignment: Alignment, truth: Truth, settings: FollowingSettings
     return Measurement("link_offset", worst, where, frame)
 
 
-FAR = 3.0
+_HERE = 3
+"""Working px: a peak this near is the links' own, moved by a warp or a widening."""
+FAR = 4.0
 """Working px; a nearer best place is the peak of the links themselves."""
 
 
@@ -166,10 +168,10 @@ def _stands(score: Float64[np.ndarray, "S S"], rival: float) -> bool:
     belt or the posts of a shelf make peaks as high elsewhere. A displaced hand leaves no peak where it should be.
     """
     radius = score.shape[0] // 2
-    near = score[radius - 2 : radius + 3, radius - 2 : radius + 3]
+    near = score[radius - _HERE : radius + _HERE + 1, radius - _HERE : radius + _HERE + 1]
     row, column = np.unravel_index(int(np.argmax(near)), near.shape)
     floor = float(np.median(score))
-    inside = 0 < row < 4 and 0 < column < 4
+    inside = 0 < row < 2 * _HERE and 0 < column < 2 * _HERE
     return bool(inside and near[row, column] - floor >= rival * (float(score.max()) - floor))
 
 

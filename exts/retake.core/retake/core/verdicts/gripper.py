@@ -170,9 +170,6 @@ def _early(
                 continue
             if np.hypot(*travel) * truth.px < settings.gripper_event_travel_px:
                 continue
-            mine = truth.contours[t].part == part
-            if float(truth.contours[t].silhouette[mine].mean()) < settings.finger_min_outline:
-                continue
             total += n * _bilinear(alignment.shift_scores[t, part], moved[:, None] * travel[None, :] + radius)
             weight += n
     if weight < settings.min_points / 2:

@@ -34,9 +34,9 @@ class FollowingSettings:
     """Score a hypothesis must gain per squared working px of shift."""
     link_prior: float = 6e-4
     """The same for a few links: fewer contours, more ways to fit something else."""
-    link_gain: float = 0.9
+    link_gain: float = 1.1
     """Gain another place must have, in standard deviations of the score over all shifts. Camouflaged links of faithful
-    takes reached 0.7, the misplaced ones of the tuning split 1.1 to 4."""
+    takes reached 0.7 and widened ones 1.05, the misplaced ones of the tuning split 1.1 to 4."""
     link_share: float = 0.13
     """The same as a share of that place's score (0.12, and 0.15 to 0.5)."""
     link_rival: float = 0.5
@@ -59,7 +59,7 @@ class FollowingSettings:
     """Frames by which the gripper's opening or closing is searched early and late."""
     gripper_event_gain: float = 0.03
     """Mean edge response by which another moment must beat the simulator's."""
-    gripper_event_share: float = 0.1
+    gripper_event_share: float = 0.05
     """The same as a share of that moment's response."""
     gripper_event_travel_px: float = 10.0
     """Image motion of a finger from closed to open that a moment can be told from, px."""
@@ -269,15 +269,18 @@ class VerdictSettings:
     recorded: RecordedSettings = RecordedSettings()
     calibration: Calibration = Calibration()
     thresholds: dict[str, Threshold] = field(default_factory=dict)
+    recording_thresholds: dict[str, Threshold] = field(default_factory=dict)
+    """Of takes of recorded episodes."""
     operating_points: dict[str, OperatingPoint] = field(default_factory=dict)
     operating_point: str = "balanced"
     """The one in use; `at` changes it."""
 
     def threshold(self, name: str) -> Threshold:
         """The threshold of a check. Raises InputError naming the known ones."""
-        if name not in self.thresholds:
-            raise InputError(f"config/verdicts.yaml: {choose('threshold', name, self.thresholds)}")
-        return self.thresholds[name]
+        known = {**self.thresholds, **self.recording_thresholds}
+        if name not in known:
+            raise InputError(f"config/verdicts.yaml: {choose('threshold', name, known)}")
+        return known[name]
 
     def at(self, name: str) -> VerdictSettings:
         """The same settings at another operating point. Raises InputError naming the known ones."""
@@ -285,8 +288,11 @@ class VerdictSettings:
             raise InputError(choose("operating point", name, self.operating_points))
         now = self.operating_points.get(self.operating_point, OperatingPoint()).scale
         factor = self.operating_points[name].scale / now
-        scaled = {check: threshold.scaled(factor) for check, threshold in self.thresholds.items()}
-        return replace(self, thresholds=scaled, operating_point=name)
+        every, recorded = (
+            {check: threshold.scaled(factor) for check, threshold in thresholds.items()}
+            for thresholds in (self.thresholds, self.recording_thresholds)
+        )
+        return replace(self, thresholds=every, recording_thresholds=recorded, operating_point=name)
 
 
 def load_settings(path: Path | None = None, operating_point: str | None = None) -> VerdictSettings:
