@@ -502,3 +502,33 @@ class TestPicture:
         assert spent[-1] <= 2e-3
         assert fake_ui.providers[-1].bytes is not None
         assert (spent[0] <= 2e-3) == (not buffers), "a list of ints starts small"
+
+
+def test_the_self_test_is_a_button_and_leaves_two_files_to_attach(
+    kit: tuple[FakeKit, FakeUi], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from retake.isaac import selftest
+
+    monkeypatch.setattr(selftest, "FRAMES", 4)
+    fake, fake_ui = kit
+    extension = importlib.import_module("retake.ui.extension").RetakeUiExtension()
+    extension.on_startup("x")
+    fake_ui.menu[0].toggle()
+    model = extension._model
+    model.set("folder", str(tmp_path / "runs/mine"))
+    seen: list[str] = []
+
+    async def click() -> None:
+        model.act("self_test")
+        for _ in range(3000):
+            await asyncio.sleep(0.001)
+            seen.append(model.state.message)
+            if "to attach" in model.state.message:
+                return
+
+    asyncio.run(click())
+    assert "is the page to attach" in seen[-1]
+    assert (tmp_path / "runs/retake-selftest" / selftest.JSON).is_file()
+    assert (tmp_path / "runs/retake-selftest" / selftest.REPORT).read_text().startswith("# Retake self-test")
+    extension.on_shutdown()
+    assert fake.writers == []

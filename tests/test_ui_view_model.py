@@ -62,6 +62,10 @@ class World:
     def open_demo(self) -> None:
         self.calls.append("demo")
 
+    def self_test(self, out: Path, told: Any) -> None:
+        self.calls.append(f"self-test to {out.name}")
+        told("PASS  something: measured")
+
     def record(self, request: CaptureRequest) -> Any:
         if self.refuse is not None:
             raise self.refuse

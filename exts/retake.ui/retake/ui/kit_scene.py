@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from retake.core.errors import RetakeError
-from retake.isaac import kit, processes
+from retake.isaac import kit, processes, selftest
 from retake.ui.ports import SceneContent
 from retake.ui.state import Choice
 from retake.usd.articulation import choose_articulations, find_articulations
@@ -39,6 +39,7 @@ class StageScene:
         self._changed = True
         self._notice: Any = None
         self._demo: Any = None
+        self._test: Any = None
 
     def look(self, again: bool = False) -> SceneContent:
         """What can be recorded; the same object as before while no prim came or went."""
@@ -58,6 +59,16 @@ class StageScene:
     def open_demo(self) -> None:
         """Open the pick-and-place stage, with the objects where the planned motion expects them."""
         self._demo = asyncio.ensure_future(quietly(demo_script().open_demo()))
+
+    def self_test(self, out: Path, told: Callable[[str], None]) -> None:
+        """Measure what Retake assumes about Isaac Sim on the open stage."""
+
+        async def whole() -> None:
+            code = await selftest.whole(None, out, lambda item: told(selftest.line(item)))
+            found = "no item failed" if code == 0 else "an item failed"
+            told(f"Self-test: {found}; {out / selftest.REPORT} is the page to attach.")
+
+        self._test = asyncio.ensure_future(quietly(whole()))
 
     def close(self) -> None:
         """Stop listening."""

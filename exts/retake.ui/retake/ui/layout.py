@@ -79,6 +79,7 @@ def _scene(state: PanelState) -> Section:
                 _button(
                     state, "open_demo", "Open demo", "A Panda, a packet and a tray: record and generate with two clicks"
                 ),
+                _button(state, "self_test", "Self-test", "Measure on this stage what Retake assumes about Isaac Sim"),
             )
         ),
         *_choices("robots", "Robots", state.robots, "No articulation on this stage"),

@@ -41,6 +41,10 @@ class Scene(Protocol):
         """Begin opening the demo stage (returns at once)."""
         ...
 
+    def self_test(self, out: Path, told: Callable[[str], None]) -> None:
+        """Begin the self-test on the open stage (returns at once); `told` hears each line, the files go to `out`."""
+        ...
+
 
 class Recording(Protocol):
     """A recording under way."""

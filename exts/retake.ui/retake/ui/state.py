@@ -26,13 +26,23 @@ class Phase(str, Enum):
 
 ACTIONS: dict[Phase, frozenset[str]] = {
     Phase.EMPTY: frozenset({"refresh", "open_demo", "pick_folder"}),
-    Phase.READY: frozenset({"refresh", "open_demo", "add_selected", "record", "pick_folder"}),
+    Phase.READY: frozenset({"refresh", "open_demo", "add_selected", "self_test", "record", "pick_folder"}),
     Phase.ARMED: frozenset({"stop"}),
     Phase.RECORDING: frozenset({"pause", "stop"}),
     Phase.PAUSED: frozenset({"resume", "stop"}),
     Phase.SAVING: frozenset(),
     Phase.RECORDED: frozenset(
-        {"refresh", "open_demo", "add_selected", "record", "pick_folder", "generate", "export", "open_folder"}
+        {
+            "refresh",
+            "open_demo",
+            "add_selected",
+            "self_test",
+            "record",
+            "pick_folder",
+            "generate",
+            "export",
+            "open_folder",
+        }
     ),
     Phase.GENERATING: frozenset({"cancel", "open_folder"}),
     Phase.GENERATED: frozenset(
@@ -40,6 +50,7 @@ ACTIONS: dict[Phase, frozenset[str]] = {
             "refresh",
             "open_demo",
             "add_selected",
+            "self_test",
             "record",
             "pick_folder",
             "generate",

@@ -149,6 +149,12 @@ class ViewModel:
                 "robot, a camera or a rigid object on the stage.",
             )
 
+    def self_test(self) -> None:
+        """Measure on the open stage what Retake assumes about Isaac Sim; two files to attach lie beside the runs."""
+        out = Path(self.state.folder).expanduser().parent / "retake-selftest"
+        self._scene.self_test(out, lambda text: self._change(message=text))
+        self._change(message="Self-test: it plays the stage twice and takes about a minute…")
+
     def set_camera(self, key: str, name: str, value: Any) -> None:
         """A camera's own `width`, `height`, or a channel (`depth`, `normals`, `instances`) on or off."""
         self._change(cameras=with_camera(self.state, key, name, value))
