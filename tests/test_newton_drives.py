@@ -21,6 +21,7 @@ from retake.core.geometry import axis_angle
 from retake.newton.actuators import read_actuators, stated_gains
 from retake.newton.importing import _possible, flat_slab
 from retake.newton.motion_file import read_motion
+from retake.newton.planner import JointPath
 from retake.newton.run import capture
 
 mujoco = pytest.importorskip("mujoco")
@@ -467,3 +468,40 @@ def test_the_scene_around_a_robot_holds_and_shows_it_whatever_its_units(tmp_path
     assert not mask[:, [0, -1]].any()
     poses = episode.link_poses(episode.header.robots[0].name)
     assert np.abs(poses[-1, 0] - poses[0, 0]).max() < 1e-6
+
+
+def test_meshes_the_converter_does_not_read_give_way_to_collision_shapes(tmp_path):
+    import xml.etree.ElementTree as ET
+
+    from retake.newton.converter_host import mended, packages_of
+
+    (tmp_path / "pkg" / "urdf").mkdir(parents=True)
+    (tmp_path / "pkg" / "arm.obj").write_text("o", encoding="utf-8")
+    (tmp_path / "pkg" / "arm.glb").write_text("g", encoding="utf-8")
+    file = tmp_path / "pkg" / "urdf" / "arm.urdf"
+    file.write_text(
+        '<robot name="a"><link name="l"><visual><geometry><mesh filename="package://pkg/arm.glb"/></geometry></visual>'
+        '<collision><geometry><mesh filename="../arm.obj"/></geometry></collision></link>'
+        '<link name="m"><visual><geometry><box size="1 1 1"/></geometry></visual>'
+        '<visual><geometry><mesh filename="package://pkg/gone.stl"/></geometry></visual></link>'
+        '<joint name="j" type="fixed"><parent link="l"/><child link="m"/><mimic joint="nobody"/></joint></robot>',
+        encoding="utf-8",
+    )
+    copy, done = mended(file, packages_of(file))
+    assert done == ["mimic of nobody", "package://pkg/arm.glb", "package://pkg/gone.stl"]
+    first, second = ET.parse(copy).getroot().findall("link")
+    assert [m.get("filename") for m in first.findall("visual/geometry/mesh")] == ["../arm.obj"]
+    assert len(second.findall("visual")) == 1
+    file.write_text('<robot name="a"><link name="l"/></robot>', encoding="utf-8")
+    assert mended(file, {}) == (file, [])
+
+
+@FEW
+@given(st.lists(st.floats(-3, 3), min_size=2, max_size=6), st.integers(0, 2**32 - 1))
+def test_a_replayed_path_stays_between_its_rows(values, seed):
+    gaps = np.random.default_rng(seed).uniform(0.05, 2, len(values))
+    path = JointPath(np.cumsum(gaps), np.array(values)[:, None], monotone=True)
+    for i, (low, high) in enumerate(zip(path.q[:-1, 0], path.q[1:, 0], strict=True)):
+        for s in np.linspace(0, 1, 9):
+            at = path.at(path.time_s[i] + s * (path.time_s[i + 1] - path.time_s[i]))[0]
+            assert min(low, high) - 1e-9 <= at <= max(low, high) + 1e-9

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import sys
 import xml.etree.ElementTree as ET
+from copy import deepcopy as copy_of
 from pathlib import Path
 
 
@@ -29,8 +30,21 @@ def packages_of(file: Path) -> dict[str, Path]:
     return out
 
 
+READABLE = (".stl", ".obj", ".dae")
+"""Meshes that the converter reads."""
+
+
+def _file_of(name: str, file: Path, packages: dict[str, Path]) -> Path:
+    """The file that a mesh of a URDF names."""
+    if name.startswith("package://"):
+        head, _, rest = name.removeprefix("package://").partition("/")
+        return packages.get(head, Path("/none")) / rest
+    return file.parent / name.removeprefix("file://")
+
+
 def mended(file: Path, packages: dict[str, Path]) -> tuple[Path, list[str]]:
-    """The URDF, or a copy beside it without what the converter refuses: meshes the source does not hold, mimics of
+    """The URDF, or a copy beside it without what the converter refuses: meshes that are not there or of another
+    format (the link's collision shapes are shown instead), mimics of
     joints that do not exist. Says what was taken out."""
     tree, missing = ET.parse(file), []
     names = {joint.get("name") for joint in tree.getroot().iter("joint")}
@@ -40,20 +54,20 @@ def mended(file: Path, packages: dict[str, Path]) -> tuple[Path, list[str]]:
                 missing.append(f"mimic of {mimic.get('joint')}")
                 joint.remove(mimic)
     for link in tree.getroot().iter("link"):
-        for tag in ("visual", "collision"):
+        for tag in ("collision", "visual"):
             for element in link.findall(tag):
                 mesh = element.find("geometry/mesh")
-                if mesh is None:
+                name = "" if mesh is None else mesh.get("filename", "")
+                if mesh is None or (_file_of(name, file, packages).is_file() and name.lower().endswith(READABLE)):
                     continue
-                name = mesh.get("filename", "")
-                if name.startswith("package://"):
-                    head, _, rest = name.removeprefix("package://").partition("/")
-                    path = packages.get(head, Path("/none")) / rest
-                else:
-                    path = file.parent / name.removeprefix("file://")
-                if not path.is_file():
-                    missing.append(name)
-                    link.remove(element)
+                missing.append(name)
+                link.remove(element)
+                if tag == "visual" and link.find("visual") is None:
+                    # What is left of the link is its collision shapes; a robot that nobody sees is none.
+                    for shape in link.findall("collision"):
+                        shown = copy_of(shape)
+                        shown.tag = "visual"
+                        link.append(shown)
     if not missing:
         return file, []
     copy = file.with_name(f".{file.stem}.mended{file.suffix}")

@@ -62,7 +62,7 @@ def replay(robots: tuple[Articulation, ...], file: Path, robot: str = "") -> Mot
         mine = [(column, dof) for column, (r, dof) in enumerate(where) if r == index]
         for column, dof in mine:
             q[:, dof] = recorded.position[:, column]
-        paths.append(JointPath(recorded.time_s, q))
+        paths.append(JointPath(recorded.time_s, q, monotone=True))
         named.append(frozenset(one.spec.dof_names[dof] for _, dof in mine))
     settings = {"scenario": "replay", "joints": list(recorded.names)}
     return Motion(tuple(paths), settings=settings, named=tuple(named))
@@ -71,7 +71,5 @@ def replay(robots: tuple[Articulation, ...], file: Path, robot: str = "") -> Mot
 def obeyed(motion: Motion, drives: Drives) -> Motion:
     """The motion as the drives can follow it (`Drives.fit`). Raises InputError by name where it contradicts them."""
     named = motion.named or (None,) * len(motion.paths)
-    paths = tuple(
-        JointPath(path.time_s, drives.fit(robot, path.q, named[robot])) for robot, path in enumerate(motion.paths)
-    )
+    paths = tuple(replace(path, q=drives.fit(robot, path.q, named[robot])) for robot, path in enumerate(motion.paths))
     return replace(motion, paths=paths)

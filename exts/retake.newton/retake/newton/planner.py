@@ -118,6 +118,8 @@ class JointPath:
     time_s: Float64[np.ndarray, "K"]
     q: Float64[np.ndarray, "K D"]
     """rad or m."""
+    monotone: bool = False
+    """Between two knots never beyond them, as a path of few knots must be whose ends are a joint's limits."""
 
     def at(self, t: float) -> Float64[np.ndarray, "D"]:
         """Joint targets at a time, rad or m."""
@@ -139,7 +141,14 @@ class JointPath:
     def _slope(self, i: int) -> Float64[np.ndarray, "D"]:
         if i in (0, len(self.time_s) - 1):
             return np.zeros(self.q.shape[1])
-        return (self.q[i + 1] - self.q[i - 1]) / (self.time_s[i + 1] - self.time_s[i - 1])
+        middle = (self.q[i + 1] - self.q[i - 1]) / (self.time_s[i + 1] - self.time_s[i - 1])
+        if not self.monotone:
+            return middle
+        # Fritsch and Carlson (1980): at rest where the path turns, at most three times the gentler side elsewhere.
+        before = (self.q[i] - self.q[i - 1]) / (self.time_s[i] - self.time_s[i - 1])
+        after = (self.q[i + 1] - self.q[i]) / (self.time_s[i + 1] - self.time_s[i])
+        most = 3.0 * np.minimum(np.abs(before), np.abs(after))
+        return np.where(before * after > 0, np.clip(middle, -most, most), 0.0)
 
     def peak_velocity(self) -> Float64[np.ndarray, "D"]:
         """Largest speed of each joint between knots, rad/s or m/s."""
