@@ -30,8 +30,18 @@ FLANGE_RAD = 4.5
 
 
 def _palm(tree: Tree, branches: tuple[Branch, ...]) -> int:
-    """The link that carries most fingers."""
-    return Counter(tree.spec.joints[b.joint].parent_link for b in branches).most_common(1)[0][0]
+    """The link that carries most fingers; where each sits on a link of its own, the one that carries all of these."""
+    parents = Counter(tree.spec.joints[b.joint].parent_link for b in branches)
+    link, count = parents.most_common(1)[0]
+    if count > 1 or len(branches) < 3:
+        return link
+    ways = []
+    for parent in parents:
+        way = [parent]
+        while (above := tree.spec.parents[way[-1]]) >= 0 and tree.group_of[above] == tree.group_of[parent]:
+            way.append(above)
+        ways.append(way)
+    return next((link for link in ways[0] if all(link in way for way in ways)), link)
 
 
 def _reach(tree: Tree, group: int, palm: int, places: Float64[np.ndarray, "F 3"]) -> Float64[np.ndarray, "3"]:
