@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import usd_stages
 from newton_support import SMALL, TINY, brief
-from pxr import Usd, UsdPhysics
+from pxr import Sdf, Usd, UsdPhysics
 
 from retake.core.episode import open_episode
 from retake.core.episode.check import check_episode
@@ -320,6 +320,30 @@ def test_a_camera_with_time_samples_is_recorded_where_it_is(tmp_path):
         np.testing.assert_allclose(seen.K, truth.K, rtol=1e-6)
         np.testing.assert_allclose(seen.T_camera_world, truth.T_camera_world, atol=1e-6)
     assert episode.camera(name, 0).K[0, 0] < episode.camera(name, 2).K[0, 0]
+
+
+def test_two_hinges_of_one_body_move_as_they_are_told(tmp_path):
+    """Several joints between two bodies are one joint to the importer; each is a degree of freedom, in its own place."""
+    stage = usd_stages.pendulum()
+    layer = stage.GetRootLayer()
+    Sdf.CopySpec(layer, "/World/Arm/joints/hinge", layer, "/World/Arm/joints/hinge_across")
+    UsdPhysics.RevoluteJoint.Get(stage, "/World/Arm/joints/hinge_across").GetAxisAttr().Set("Y")
+    names, at = np.array(["hinge", "hinge_across", "slide"]), np.array([[0.3, 0.1, 0.0], [0.5, 0.4, 0.05]])
+    np.savez(tmp_path / "motion.npz", joint_names=names, time_s=np.array([0, 0.3]), joint_position=at)
+    motion = {"frames": 8, "motion_file": str(tmp_path / "motion.npz")}
+    episode = capture(tmp_path / "e", stage=exported(tmp_path, stage, "two.usda"), overrides=motion, render=False)
+    position = episode.joint("Arm", "position")
+    np.testing.assert_allclose(position[0], at[0], atol=1e-6)
+    assert (np.abs(position[-1] - at[0]) > 0.3 * np.abs(at[1] - at[0])).all()
+    (robot,) = episode.header.robots
+    poses = robot.forward_kinematics(position, episode.link_poses("Arm")[:, robot.root])
+    np.testing.assert_allclose(episode.link_poses("Arm"), poses, atol=1e-6)
+    Sdf.CopySpec(layer, "/World/Arm/joints/hinge_across", layer, "/World/Arm/joints/across")
+    stage.RemovePrim("/World/Arm/joints/hinge_across")
+    with pytest.raises(
+        StageError, match=r"/World/Arm/joints/across move one body, and .* in another order than the stage's"
+    ):
+        capture(tmp_path / "f", stage=exported(tmp_path, stage, "f.usda"), overrides={"frames": 2}, render=False)
 
 
 def test_task_faults(tmp_path):

@@ -19,6 +19,7 @@ from retake.core.array_types import Float32, Float64
 from retake.core.episode import Contact
 from retake.core.errors import InputError, StageError
 from retake.core.geometry import pose_from_wxyz
+from retake.core.robot import JointSpec
 from retake.newton.drives import DriveRequest, Drives, placeholders
 from retake.newton.engine import load
 from retake.newton.importing import import_stage
@@ -201,11 +202,15 @@ class Simulator:
         body_id = {int(newton): i for i, newton in enumerate(to_newton) if i > 0 and newton >= 0}
         self._body_id = np.array([body_id[i] for i in range(len(self.body_paths))])
         joint_of = solver.mjc_jnt_to_newton_jnt.numpy().ravel()
-        joint_id = {model.joint_label[int(newton)]: i for i, newton in enumerate(joint_of) if newton >= 0}
+        by_label: dict[str, list[int]] = {}
+        for i, newton in enumerate(joint_of):
+            if newton >= 0:
+                by_label.setdefault(model.joint_label[int(newton)], []).append(i)
         self._qpos, self._qvel, joints = [], [], []
         for robot in self.robots:
+            joint_id = _joints_of(robot, by_label, mj.jnt_axis)
             if missing := [path for path in robot.dof_paths if path not in joint_id]:
-                raise StageError(f"the simulator did not import joints {missing}; it has {sorted(joint_id)}")
+                raise StageError(f"the simulator did not import joints {missing}; it has {sorted(by_label)}")
             ids = [joint_id[path] for path in robot.dof_paths]
             self._qpos.append(np.array([mj.jnt_qposadr[i] for i in ids], int))
             self._qvel.append(np.array([mj.jnt_dofadr[i] for i in ids], int))
@@ -226,6 +231,35 @@ class Simulator:
         prim = self.stage.GetPrimAtPath(path)
         body = body_of(prim) if prim else None
         return path if body is None else str(body.GetPath())
+
+
+def _joints_of(robot: Articulation, by_label: dict[str, list[int]], axes: Any) -> dict[str, int]:
+    """Joint prim path -> MuJoCo joint. Of several joints of one body the importer makes one, labelled as the first of them,
+    with an axis each: they are told apart by their axes in the body's frame. It turns the body in the order of their paths;
+    where that is another order than the stage's, rotations come out differently: StageError."""
+    out: dict[str, int] = {}
+    groups: dict[int, list[JointSpec]] = {}
+    for joint in robot.spec.dof_joints:
+        groups.setdefault(joint.child_link, []).append(joint)
+    for group in groups.values():
+        ids = next((by_label[joint.prim_path] for joint in group if joint.prim_path in by_label), [])
+        if len(group) == 1 or len(ids) != len(group):
+            out |= {joint.prim_path: by_label[joint.prim_path][0] for joint in group if joint.prim_path in by_label}
+            continue
+        left = list(ids)
+        for joint in group:
+            axis = joint.T_child_joint[:3, :3] @ np.array(joint.axis)
+            best = max(left, key=lambda i: abs(float(axes[i] @ axis)))
+            out[joint.prim_path] = best
+            left.remove(best)
+        order = [out[joint.prim_path] for joint in group]
+        if order != sorted(order) and any(joint.kind == "revolute" for joint in group):
+            paths = ", ".join(joint.prim_path for joint in group)
+            raise StageError(
+                f"{paths} move one body, and the simulator would turn it in another order than the stage's; "
+                "rename them so that their paths sort in that order, slides first"
+            )
+    return out
 
 
 def refusal(stage: Usd.Stage, error: Exception, paths: tuple[str, ...]) -> str:
