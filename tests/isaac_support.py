@@ -79,6 +79,8 @@ def check_exact(episode: Episode, source: Motion, stride: int, *, contacts: bool
         assert samples is not None
         assert len(samples.time_s) == (1 if k == 0 else stride)
         assert samples.time_s[-1] == episode.time_s[k]
+        assert np.all(np.diff(samples.time_s) > 0)
+        assert np.array_equal(samples.T_world_object[-1], episode.object_poses[k]), f"physics track at frame {k}"
         for camera in cameras[1:]:
             assert row_in(episode.image(camera, "rgb", k)) == row, f"{camera} at frame {k}"
         depth = episode.image(cameras[0], "depth", k)

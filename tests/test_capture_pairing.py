@@ -218,3 +218,25 @@ def test_no_camera_and_two_cameras_of_one_name_are_refused() -> None:
     for cameras in ([], ["a", "a"]):
         with pytest.raises(InputError, match="distinct names"):
             FramePairer(cameras, 15, DT)
+
+
+@given(ahead=st.integers(1, 12), lag=st.integers(1, 6), stride=st.integers(1, 4))
+def test_a_camera_that_is_ahead_waits_for_the_other_and_its_earlier_frames_are_left_out(ahead, lag, stride) -> None:
+    """One camera delivers `ahead` frames before the other begins: the first frame is the first that both show."""
+    pairer = FramePairer(["early", "late"], 60 / stride, DT)
+    out: list[PairedFrame] = []
+    total = ahead + lag + 4 * stride + 2
+    for step in range(1, total + 1):
+        out += pairer.file(state(step))
+        out += pairer.offer(time_key(step, 60), {"early": ("early", step)})
+    for step in range(ahead + 1, total + 1):
+        out += pairer.offer(time_key(step, 60), {"late": ("late", step)})
+    out += pairer.finish()
+    steps = [frame.state.step for frame in out]
+    assert steps == list(range(ahead + 1, total + 1, stride))
+    for frame in out:
+        assert frame.views == {name: (name, frame.state.step) for name in ("early", "late")}
+        assert frame.state.step > ahead
+    counts = pairer.counts
+    assert counts.frames == len(out)
+    assert counts.early + counts.between >= ahead

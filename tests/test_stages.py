@@ -13,7 +13,7 @@ import pytest
 from retake.core import pipeline, stages
 from retake.core.episode import Episode
 from retake.core.errors import Cancelled, InputError, MissingDependencyError, RunError, VariantError
-from retake.core.files import read_json
+from retake.core.files import read_json, write_json
 from retake.core.run_store import open_run
 from retake.core.session import hold
 from retake.core.takes import Take
@@ -205,3 +205,21 @@ def test_an_untouched_rerun_opens_and_verifies_the_episode_once(finished: Path, 
     (finished / "episode/complete.json").touch()
     assert open_episode(finished / "episode") is not held
     age()
+
+
+def test_takes_made_again_over_other_frames_are_not_judged_by_the_old_verdicts(tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    stages.run(path, variants=["kitchen"], seeds=[1], settings=SMALL)
+    run = open_run(path)
+    [take] = run.takes()
+    verdict = {"schema": "retake.verdict/1", "status": "pass", "probability": 0.9, "video_sha256": take.video_sha256}
+    write_json(run.verdict_folder(take.id) / "verdict.json", verdict)
+    assert run.standing(take).status == "pass"
+    assert arrow_driver.main(["variants", str(path), "--seed", "5"]) == 0
+    assert run.standing(run.takes()[0]).status == "outdated"
+    assert arrow_driver.main(["takes", str(path)]) == 0
+    [again] = run.takes()
+    assert again.id == take.id
+    assert (run.standing(again).status, run.verdict_of(again)) == ("not judged", None)
+    assert arrow_driver.main(["report", str(path)]) == 0
+    assert '"status": "not judged", "reason": "its verdict is of another video"' in run.report.read_text("utf-8")

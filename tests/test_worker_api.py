@@ -281,6 +281,26 @@ def test_the_state_of_a_job_is_told_from_submission_to_result(api: Api) -> None:
     assert api.ask("GET", "/api/takes?verdict=pass").json()["total"] == 0
 
 
+def test_every_event_says_its_kind_and_what_happened(api: Api) -> None:
+    job_id = api.submit(api.place.job(1)).json()["jobs"][0]["id"]
+    wait_for(lambda: api.state(job_id) == "done")
+    api.ask("POST", "/api/queue/pause")
+    hub = api.service.hub
+    missed, events = hub.since(0, hub.epoch)
+    assert not missed
+    assert [number for number, _, _ in events] == list(range(1, len(events) + 1))
+    by_kind = {kind: [data for _, k, data in events if k == kind] for _, kind, _ in events}
+    assert {"job", "progress", "queue", "status"} <= set(by_kind) <= {"job", "progress", "preview", "queue", "status"}
+    assert [data["job"]["id"] for data in by_kind["job"]].count(job_id) >= 2
+    assert by_kind["job"][-1]["job"]["state"] == "done"
+    for data in by_kind["progress"]:
+        assert data["id"] == job_id
+        assert 0 <= data["done"] <= data["total"] == api.place.frames
+    done = [data["done"] for data in by_kind["progress"]]
+    assert done == sorted(done)
+    assert sum(by_kind["job"][-1]["counts"].values()) == 1
+
+
 def test_the_gallery_knows_verdicts(api: Api) -> None:
     job_id = api.submit(api.place.job(1)).json()["jobs"][0]["id"]
     wait_for(lambda: api.state(job_id) == "done")

@@ -36,6 +36,31 @@ def test_the_order_is_priority_then_submission(tmp_path_factory: pytest.TempPath
     store.close()
 
 
+@given(
+    states=st.lists(st.sampled_from(["queued", "running", "done", "failed", "cancelled"]), min_size=1, max_size=20),
+    size=st.integers(1, 7), wanted=st.sampled_from([(), ("queued",), ("done", "failed"), ("running", "queued", "done")]),
+)  # fmt: skip
+@settings(max_examples=15)
+def test_pages_of_any_size_put_together_are_the_whole_list(tmp_path_factory, states, size, wanted) -> None:
+    """Running, then queued in the order of their turn, then the rest, newest first: at every offset, across the groups."""
+    store = Store(tmp_path_factory.mktemp("s"))
+    ids = [store.submit([prepared(k, k % 3)])[0][0] for k in range(len(states))]
+    for job_id, state in zip(ids, states, strict=True):
+        if state != "queued":
+            store.start(job_id)
+        if state not in ("queued", "running"):
+            store.finish(job_id, state)
+    chosen = [k for k in range(len(ids)) if not wanted or states[k] in wanted]
+    running = [k for k in reversed(chosen) if states[k] == "running"]
+    queued = sorted((k for k in chosen if states[k] == "queued"), key=lambda k: (-(k % 3), k))
+    rest = [k for k in reversed(chosen) if states[k] not in ("running", "queued")]
+    expected = [ids[k] for k in (*running, *queued, *rest)]
+    assert [r.id for r in store.page(wanted, 100)] == expected
+    for offset in range(len(expected) + 2):
+        assert [r.id for r in store.page(wanted, size, offset)] == expected[offset : offset + size]
+    store.close()
+
+
 def test_a_clock_that_jumps_reorders_nothing(tmp_path: Path) -> None:
     times = iter([1e9, 5e9, 10.0, -3.0, 2e9, *[7.0] * 50])
     store = Store(tmp_path, lambda: next(times))
