@@ -51,11 +51,7 @@ def compose(run: RunDirectory) -> tuple[list[np.ndarray], float]:
     """Pictures of the whole arrow and how many of them a second has."""
     episode = open_episode(run.episode)
     camera = episode.header.cameras[0].name
-    takes = [
-        (read_video(folder / "take.mp4"), folder.name)
-        for folder in sorted(run.takes.iterdir())
-        if (folder / "take.json").is_file()
-    ][:3]
+    takes = [(list(read_video(take.video)), take.variant) for take in run.takes() if take.camera in (camera, "")][:3]
     if len(takes) < 3:
         sys.exit(f"{run.path} has {len(takes)} takes; three are shown. `make demo` makes them")
     skeleton = open_skeleton(run.skeleton(camera))
@@ -65,15 +61,10 @@ def compose(run: RunDirectory) -> tuple[list[np.ndarray], float]:
         tiles = [
             (episode.image(camera, "rgb", index), "simulation"),
             (skeleton.frame(index), "skeleton"),
-            *((frames[index], words(name)) for frames, name in takes),
+            *((frames[index], f"take: {name.replace('_', ' ')}") for frames, name in takes),
         ]
         pictures.append(sheet(tiles))
     return pictures, episode.header.fps / STEP
-
-
-def words(take: str) -> str:
-    """`bun_warehouse-s42` as a caption."""
-    return "take: " + take.rpartition("-s")[0].replace("_", " ")
 
 
 def sheet(tiles: Sequence[tuple[np.ndarray, str]]) -> np.ndarray:

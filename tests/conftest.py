@@ -7,10 +7,12 @@ import contextlib
 import ctypes
 import os
 import sys
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -22,9 +24,21 @@ with contextlib.suppress(ImportError):
 
     register_schemas()
 
-settings.register_profile("reduced", max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("full", max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "reduced", max_examples=20, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile(
+    "full", max_examples=300, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("full" if os.environ.get("RETAKE_FULL") == "1" else "reduced")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A generator whose seed is new in every run and printed with a failure; RETAKE_TEST_SEED repeats one."""
+    seed = int(os.environ.get("RETAKE_TEST_SEED") or time.time_ns() % 2**32)
+    print(f"RETAKE_TEST_SEED={seed}")
+    return np.random.default_rng(seed)
 
 
 @pytest.fixture

@@ -11,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scenes import make_scene_episode
 
-from retake.core import cli
+from retake.core import cli, cli_notes
 from retake.core.config import RunConfig, config_path
 from retake.core.config_cli import explanations
 from retake.core.episode import open_episode
 from retake.core.errors import InputError
 from retake.core.export.found import shown_task
-from retake.core.files import read_json
+from retake.core.files import read_json, write_json
 from retake.core.progress import Bar, clock
+from retake.core.run_store import RunDirectory
 from retake.core.variants import load_catalogue
 from retake.core.variants.worlds import presets_in
 
@@ -212,3 +213,34 @@ def test_clock_names_every_time(seconds):
     back = parts[0] * size + (parts[1] * size // 60 if len(parts) > 1 else 0)
     assert abs(back - seconds) <= (0.5 if unit != "h" else 60)
     assert len(parts) == 1 or 0 <= parts[1] < 60
+
+
+# -- takes: seeds that mean nothing, failures with their reason, an episode folder for a run ------------------------------
+
+
+def test_a_backend_that_reads_no_seed_makes_one_take_and_says_so(tmp_path, capsys):
+    make_scene_episode(tmp_path / "e", frames=30, size=(80, 60))
+    assert retake("skeleton", tmp_path / "e", *SMALL) == 0
+    assert retake("variants", tmp_path / "e", "--worlds", "kitchen") == 0
+    capsys.readouterr()
+    assert retake("takes", tmp_path / "e", "--seeds", "1,2,3") == 0
+    out = capsys.readouterr()
+    assert "takes: 1 in" in out.out
+    assert "backend 'composite' draws nothing from a seed; one take per variant (seed 1) instead of 3" in out.err
+    run = tmp_path / "e-run"
+    assert [p.parent.name for p in run.glob("takes/*/take.json")] == ["kitchen-s1"]
+    assert retake("takes", run, "--seed", "4") == 0
+    assert "note" not in capsys.readouterr().err
+
+    # `verify` and `export` take the episode folder for its run, as the other commands do.
+    code = retake("verify", tmp_path / "e")
+    assert code in (0, 3, 4)
+    assert "of 2 takes passed" in capsys.readouterr().out
+    for path in run.glob("verdicts/*/verdict.json"):
+        write_json(
+            path, {**read_json(path), "status": "fail", "overall": "fail", "reasons": ["lag: 3 frames, limit 1"]}
+        )
+    assert retake("export", tmp_path / "e", "--out", tmp_path / "d") == 2
+    assert "2 takes were rejected" in capsys.readouterr().err
+    cli_notes.note_failed(RunDirectory(run))
+    assert "take kitchen-s1: fail: lag: 3 frames, limit 1" in capsys.readouterr().err

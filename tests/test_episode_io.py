@@ -107,13 +107,13 @@ with EpisodeWriter(Path(sys.argv[1]), header) as writer:
 """
 
 
-def test_killed_at_any_instant_it_opens_up_to_the_last_complete_frame(tmp_path):
-    rng = np.random.default_rng(11)
-    header = random_header(rng, cameras=2)
-    made = [random_frame(rng, header, i) for i in range(40)]
+def test_killed_at_any_instant_it_opens_up_to_the_last_complete_frame(tmp_path, rng):
+    written = np.random.default_rng(11)
+    header = random_header(written, cameras=2)
+    made = [random_frame(written, header, i) for i in range(40)]
     script = tmp_path / "writer.py"
     script.write_text(WRITER.format(tests=str(Path(__file__).parent)))
-    delays = np.random.default_rng(int(time.time())).uniform(0.0, 0.12, 30 if FULL else 5)
+    delays = rng.uniform(0.0, 0.12, 30 if FULL else 5)
     counts = []
     for k, delay in enumerate(delays):
         path = tmp_path / f"run{k}"
@@ -140,10 +140,9 @@ def test_killed_at_any_instant_it_opens_up_to_the_last_complete_frame(tmp_path):
     assert len(counts) == len(delays)
 
 
-def test_every_corrupted_byte_is_noticed_or_harmless(tmp_path):
+def test_every_corrupted_byte_is_noticed_or_harmless(tmp_path, rng):
     episode, made = write(tmp_path / "e", 7, frames=3, cameras=2, objects=2)
     files = sorted(p for p in (tmp_path / "e").rglob("*") if p.is_file())
-    rng = np.random.default_rng(int(time.time()))
     noticed = 0
     for _ in range(2000 if FULL else 250):
         path = files[rng.integers(len(files))]

@@ -23,6 +23,7 @@ from retake.core.export import ExportOptions, Selection, VideoOptions, cli, enco
 from retake.core.export import staging as staging_module
 from retake.core.export.collect import plan
 from retake.core.export.reader import Dataset
+from retake.core.export.split import parse_split
 from retake.core.files import write_json
 
 pytest.importorskip("pyarrow")
@@ -416,3 +417,35 @@ def test_sigterm_stops_between_frames_and_the_same_command_goes_on(tmp_path):
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     assert len(Dataset(tmp_path / "d")) == 2
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_split_of_one_trajectory_is_refused_before_anything_is_encoded(tmp_path, monkeypatch):
+    from export_runs import make_run
+
+    from retake.core.export import api
+
+    make_run(tmp_path / "one", takes=3)
+    monkeypatch.setattr(api, "write_dataset", lambda *a, **k: pytest.fail("it was encoded"))
+    for text in ("val=0.1", "val=0.9", "val=@one"):
+        with pytest.raises(InputError, match="needs two trajectories at least"):
+            api.export([tmp_path / "one"], tmp_path / "d", api.ExportOptions(split=parse_split(text)))
+    make_run(tmp_path / "two", takes=1, seed=1)
+    with pytest.raises(ExportError, match=r"the split leaves (train|val) empty"):
+        api.export(
+            [tmp_path / "one", tmp_path / "two"], tmp_path / "d", api.ExportOptions(split=parse_split("val=0.000001"))
+        )
+    assert not (tmp_path / "d").exists()
+
+
+def test_one_trajectory_may_join_a_split_that_is_there(tmp_path):
+    from export_runs import make_run
+
+    from retake.core.export import api
+
+    for seed, name in enumerate(("one", "two", "three")):
+        make_run(tmp_path / name, takes=1, seed=seed, frames=4)
+    held = api.ExportOptions(split=parse_split("val=@two"))
+    api.export([tmp_path / "one", tmp_path / "two"], tmp_path / "d", held)
+    more = api.ExportOptions(split=parse_split("val=@three"), append=True)
+    (report,) = api.export([tmp_path / "three"], tmp_path / "d", more)
+    assert (report.out.name, report.added) == ("val", 1)

@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import arrow_driver
-import numpy as np
 import pytest
 
 from retake.core.episode import open_episode
@@ -110,11 +109,10 @@ def test_two_undisturbed_runs_are_equal(finished, tmp_path):
     assert one == two
 
 
-def test_killed_at_any_moment_and_run_again_gives_the_same_artefacts(finished, tmp_path, nobody_reaps):
+def test_killed_at_any_moment_and_run_again_gives_the_same_artefacts(finished, tmp_path, nobody_reaps, rng):
     reference = artefacts(finished)
     run = tmp_path / finished.name
     command = [sys.executable, str(HERE / "arrow_driver.py"), "run", "--run", str(run), *arrow_driver.SMALL]
-    rng = np.random.default_rng(int(time.time()))
     kills = 30 if FULL else 4
     for _ in range(kills):
         process = subprocess.Popen(
@@ -138,30 +136,30 @@ def test_killed_at_any_moment_and_run_again_gives_the_same_artefacts(finished, t
 
 
 @pytest.mark.parametrize("stage", ["skeleton", "variants", "takes", "report"])
-def test_each_stage_killed_and_run_again_gives_the_same_artefacts(finished, tmp_path, stage):
+def test_each_stage_killed_and_run_again_gives_the_same_artefacts(finished, tmp_path, stage, rng):
     import shutil
 
     reference, run = artefacts(finished), tmp_path / finished.name
     shutil.copytree(finished, run)
     command = [sys.executable, str(HERE / "arrow_driver.py"), stage, str(run)]
-    seed = int(time.time())
-    rng = np.random.default_rng(seed)
     owned = {"report": ["report", "report.html"]}.get(stage, [stage])
-    interrupted = 0
-    for attempt in range(30 if FULL else 1):
+    interrupted, wanted, longest = 0, 10 if FULL else 1, 2.5
+    for attempt in range(30):
+        if interrupted == wanted:
+            break
         if attempt % 3 == 0:
             for name in owned:
                 subprocess.run(["rm", "-rf", str(run / name)], check=True)
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            # The first is killed before Python can have done anything; the others anywhere.
-            process.wait(timeout=0.05 if attempt == 0 else float(rng.uniform(0.5, 2.5)))
+            process.wait(timeout=float(rng.uniform(0.1, longest)))
+            longest = max(0.2, longest * 0.8)  # it was done before the kill: sooner next time
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
             interrupted += 1
     time.sleep(0.5)
-    assert interrupted, f"no attempt of seed {seed} was interrupted"
+    assert interrupted == wanted
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert artefacts(run) == reference

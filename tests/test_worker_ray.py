@@ -27,6 +27,14 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def takes_of_every_seed(monkeypatch):
+    """The composite reads no seed, so that a run asks it for one take; here it stands for a backend that does."""
+    from retake.core.painter.composite import CompositeBackend
+
+    monkeypatch.setattr(CompositeBackend, "reads_seed", True)
+
+
 def test_a_lost_node_loses_nothing_and_two_are_twice_as_fast(tmp_path: Path, nobody_reaps: None) -> None:
     pytest.importorskip("ray", reason="Ray is not installed; pip install '.[ray]'")
     found = scenarios.ray_lost_node(tmp_path, 60 if FULL else 8)

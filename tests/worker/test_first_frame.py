@@ -107,7 +107,7 @@ def check_call(name: str, backend: Any, seen: Seen) -> None:
         picture = np.asarray(call["image"])
     else:
         picture = want["picture"]
-    if name != "qwen-edit":
+    if name != "qwen-edit":  # its text, looked at above, also says what the further pictures are
         assert call["prompt"] == (prompts.image if name == "flux2-klein" else prompts.scene)
     assert picture.shape == (height, width, 3)
     assert np.array_equal(picture, want["picture"])

@@ -13,17 +13,17 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from retake.core import plugins
+from retake.core import cli_notes, plugins
 from retake.core.codec import merged
 from retake.core.config import RunConfig, load_yaml, set_value
 from retake.core.errors import Cancelled, RetakeError
 from retake.core.progress import Bar, Stop
-from retake.core.run_store import RunDirectory, open_run
-from retake.core.session import hold, locate
+from retake.core.run_store import RunDirectory, locate, open_run
+from retake.core.session import hold
 
 ELSEWHERE = {
     "verify": ("retake.core.verdicts.cli:main", "", "judge takes: does each video do what the simulation did?"),
@@ -266,7 +266,9 @@ def _run(options: argparse.Namespace) -> int:
     with _held(options, create=True, remember=True) as (run, config):
         produce = _ray(options.ray) if options.ray else pipeline.produce_takes
         page = pipeline.run(run, config, Bar, stop.check, produce)
-        _tell_missing(read_missing(run.variants_folder))
+        cli_notes.note_seeds(config)
+        cli_notes.note_failed(run)
+        cli_notes.note_missing(read_missing(run.variants_folder))
     print(f"report: {page}\nlook at it with: retake open {run.path}")
     return 0
 
@@ -317,14 +319,7 @@ def _variants(options: argparse.Namespace) -> int:
         made = pipeline.variants(run, config, Bar("Variants"), stop.check)
     asked = len(made.variants) + len(made.missing)
     print(f"variants: {len(made.variants)} of {asked} in {run.variants_folder} (contact_sheet.png, gate.md)")
-    return 3 if _tell_missing(made.missing) else 0
-
-
-def _tell_missing(missing: Mapping[str, tuple[str, ...]]) -> bool:
-    """Name the worlds that did not pass the gate; whether there are any."""
-    for name, reasons in missing.items():
-        print(f"retake: missing {name}: {'; '.join(reasons)}", file=sys.stderr)
-    return bool(missing)
+    return 3 if cli_notes.note_missing(made.missing) else 0
 
 
 def _takes(options: argparse.Namespace) -> int:
@@ -336,6 +331,8 @@ def _takes(options: argparse.Namespace) -> int:
         paths = {locate(path)[0].resolve(): path for path in options.run}  # a run that is named twice is one
         runs = [held.enter_context(_held(options, path, remember=True)) for path in paths.values()]
         made = pipeline.takes_of(runs, Bar("Takes"), stop.check, produce)
+        for config in {config.takes.backend: config for _, config in runs}.values():
+            cli_notes.note_seeds(config)
     print(f"takes: {len(made)} in {', '.join(str(run.takes_folder) for run, _ in runs)}")
     return 0
 

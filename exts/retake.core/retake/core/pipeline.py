@@ -323,8 +323,15 @@ def take_requests(run: RunDirectory, config: RunConfig) -> list[tuple[Path, Take
             ),
         )
         for variant in usable
-        for seed in _seeds(config)
+        for seed in used_seeds(config)
     ]
+
+
+def used_seeds(config: RunConfig) -> tuple[int, ...]:
+    """The seeds of which a variant gets a take: all that were asked for, or the first where the backend reads none.
+    Raises as `takes`."""
+    seeds = _seeds(config)
+    return seeds if getattr(video_backend_class(config.takes.backend), "reads_seed", True) else seeds[:1]
 
 
 def _seeds(config: RunConfig) -> tuple[int, ...]:

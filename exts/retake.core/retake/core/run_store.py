@@ -159,3 +159,14 @@ def remove_leftovers(folder: Path) -> None:
         for entry in folder.iterdir():
             if is_abandoned(entry.name):
                 shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+
+
+def locate(path: Path | str) -> tuple[Path, Path | None]:
+    """The run folder meant by a path, and the episode if the path is one: then the run is around it, or beside it."""
+    path = Path(path)
+    if not (path / "episode.json").exists():
+        return path, None
+    episode = path.resolve()
+    if (episode.parent / MANIFEST).exists() and RunDirectory(episode.parent).episode.resolve() == episode:
+        return episode.parent, None
+    return episode.parent / f"{episode.name}-run", episode

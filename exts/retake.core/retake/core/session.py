@@ -18,21 +18,10 @@ from retake.core.config import RunConfig
 from retake.core.episode.layout import COMPLETE
 from retake.core.errors import Cancelled, RunError
 from retake.core.run_reader import MANIFEST
-from retake.core.run_store import LOCK, RunDirectory, claim_folder, create_run, open_run, tidy
+from retake.core.run_store import LOCK, RunDirectory, claim_folder, create_run, locate, open_run, tidy
 
 Configure = Callable[[RunConfig], RunConfig]
 """From the run's own settings (or the defaults) to those of this request."""
-
-
-def locate(path: Path | str) -> tuple[Path, Path | None]:
-    """The run folder meant by a path, and the episode if the path is one: then the run is around it, or beside it."""
-    path = Path(path)
-    if not (path / "episode.json").exists():
-        return path, None
-    episode = path.resolve()
-    if (episode.parent / MANIFEST).exists() and RunDirectory(episode.parent).episode.resolve() == episode:
-        return episode.parent, None
-    return episode.parent / f"{episode.name}-run", episode
 
 
 def settings_of(path: Path) -> RunConfig:

@@ -70,15 +70,23 @@ def export(
     if unknown := set(options.split.val_runs) - known:
         raise InputError(choose("run in --split", sorted(unknown)[0], known))
     where = assign(((i.trajectory, i.run.name) for i in made.items), options.split)
+    parts = {n: tuple(i for i in made.items if where[i.trajectory] == n) for n in ("train", "val")}
+    for name, items in parts.items():
+        if items or (options.append and (out / name).is_dir()):
+            continue
+        if len(where) < 2:
+            raise InputError(
+                "--split needs two trajectories at least, one to train on and one to hold out; all that was given shows one "
+                "and the same motion. Export without --split, or give more runs"
+            )
+        hint = f"of {len(where)} trajectories none fell to {name!r}; take another --seed or name runs: --split val=@RUN"
+        raise ExportError(f"the split leaves {name} empty: {hint}")
     reports = []
-    for name in ("train", "val"):
-        items = tuple(
-            replace(i, provenance={**i.provenance, "split": name}) for i in made.items if where[i.trajectory] == name
-        )
+    for name, items in parts.items():
         if not items:
-            hint = f"of {len(where)} trajectories none fell to {name!r}; take another --seed or name runs: --split val=@RUN"
-            raise ExportError(f"the split leaves {name} empty: {hint}")
-        part = replace(made, items=items, rejected=made.rejected if name == "train" else ())
+            continue  # appended to the other part alone
+        marked = tuple(replace(i, provenance={**i.provenance, "split": name}) for i in items)
+        part = replace(made, items=marked, rejected=made.rejected if name == "train" else ())
         reports.append(_export_plan(part, out / name, options, selection, name, progress, check_cancel))
     return tuple(reports)
 

@@ -15,6 +15,7 @@ from retake.core.export.records import CODEC_NAMES, FORMATS, ExportReport, Video
 from retake.core.export.split import parse_split
 from retake.core.export.vectors import ACTIONS, EXTRAS
 from retake.core.progress import Bar, Stop, silent
+from retake.core.run_store import locate
 
 _EXAMPLES = """examples:
   retake export runs/demo --format lerobot-v3 --out datasets/demo
@@ -38,7 +39,7 @@ def export_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("runs", nargs="+", metavar="RUN", type=Path, help="run folders (runs/<name>)")
+    add("runs", nargs="+", metavar="RUN", type=Path, help="run folders (runs/<name>), or their episode folders")
     add("--out", required=True, type=Path, help="folder of the dataset")
     add("--format", choices=FORMATS, default="lerobot-v3", help="default: lerobot-v3")
     add("--append", action="store_true", help="add to the dataset that is there; episodes it has are not added twice")
@@ -108,7 +109,14 @@ def main(argv: list[str]) -> int:
         window=args.window,
     )
     bar = silent if args.quiet else Bar("Export")
-    for report in export(args.runs, args.out, options, selection, progress=bar, check_cancel=Stop().check):
+    for report in export(
+        [locate(run)[0] for run in args.runs],
+        args.out,
+        options,
+        selection,
+        progress=bar,
+        check_cancel=Stop().check,
+    ):
         print_report(report)
     return 0
 

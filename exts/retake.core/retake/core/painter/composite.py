@@ -43,6 +43,8 @@ class CompositeBackend:
     model = ""
     revision = ""
     parallel = True
+    reads_seed = False
+    """The world is drawn from the variant's own seed: takes of several seeds would be one video several times."""
 
     def generate(
         self, request: TakeRequest, progress: Progress = silent, check_cancel: CheckCancel = never

@@ -13,6 +13,7 @@ from retake.core.episode import open_episode
 from retake.core.errors import InputError
 from retake.core.files import write_json
 from retake.core.progress import Bar
+from retake.core.run_store import locate
 from retake.core.verdicts.clip import is_pictures
 from retake.core.verdicts.economics import economics, faulty_share_of
 from retake.core.verdicts.recorded import verify_video
@@ -39,7 +40,12 @@ def main(argv: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("what", type=Path, metavar="RUN|VIDEO", help="a run folder, a video file, or a folder of numbered pictures")
+    add(
+        "what",
+        type=Path,
+        metavar="RUN|VIDEO",
+        help="a run folder (or its episode folder), a video file, or a folder of numbered pictures",
+    )
     add("--episode", type=Path, metavar="DIR", help="the episode a video is judged against")
     add("--camera", metavar="NAME", help="which of its cameras the video shows (default: its only one)")
     add("--first-frame", type=Path, metavar="PNG", help="the picture the video was made from")
@@ -62,7 +68,7 @@ def main(argv: list[str]) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     settings = load_settings(options.config, options.operating_point)
-    verdicts = verify_run(options.what, Bar("verdicts"), config=settings)
+    verdicts = verify_run(locate(options.what)[0], Bar("verdicts"), config=settings)
     for row in verdicts:
         print(f"{row['take']:<32} {row['overall']:<7} p={row['probability']:.3f}  {'; '.join(row['reasons'])}")
     total = summary(verdicts)
