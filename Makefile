@@ -1,7 +1,7 @@
 # Retake: `make demo` shows the whole arrow, `make test` proves it. Everything else is one word, too.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help sync sync-test sync-worker lerobot-env zoo demo test test-core test-worker check format bench matrix prove clean
+.PHONY: help sync sync-test sync-worker lerobot-env zoo demo test test-core test-worker check format bench matrix mutants prove clean
 
 VENV := .venv
 WORKER := .venv-worker
@@ -60,6 +60,9 @@ bench: sync-test      ## measure, print a table, write docs/proof/bench.json
 
 matrix: ## the demo and the tests of core and usd under every supported Python found here; docs/proof/matrix.md
 	@$(PYTHON) scripts/matrix.py
+
+mutants: sync-test sync-worker   ## do the tests notice small faults? a sample per package; docs/proof/mutants.md
+	@nice -n 10 $(PY) scripts/mutants.py
 
 prove: sync-test sync-worker   ## every proof at full counts; resumable; writes docs/proof
 	@$(PY) scripts/prove.py
