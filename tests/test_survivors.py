@@ -5,10 +5,15 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scenes import make_scene_episode
 
+from retake.core.capture import FramePairer, StateSample, time_key
 from retake.core.files import sha256_json
+from retake.core.verdicts.truth import read_truth
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.text(max_size=6),
@@ -41,3 +46,38 @@ def test_a_known_hash_of_json():
     """Hashes in run folders stay valid: this one was stated before."""
     assert sha256_json({"b": 1, "a": [1.5, None, "ü"]}) == sha256_json({"a": [1.5, None, "ü"], "b": 1})
     assert len(sha256_json({})) == 64
+
+
+@given(ahead=st.integers(1, 5), behind=st.integers(0, 4), stride=st.integers(1, 4))
+def test_a_camera_that_is_ahead_when_the_other_starts_loses_only_what_lies_before(ahead, behind, stride):
+    """The recording starts at the first time both show; what one of them showed later already is kept, earlier is not."""
+    pairer, out = FramePairer(["a", "b"], 60 / stride, 1 / 60), []
+    begin = behind * stride
+    last = begin + ahead * stride
+    for step in range(last + 2):
+        out += pairer.file(StateSample(time_key(step, 60), step / 60, step, f"state {step}"))
+    for step in range(0, last + 1, stride):
+        out += pairer.offer(time_key(step, 60), {"a": step})
+    for step in range(begin, last + 1, stride):
+        out += pairer.offer(time_key(step, 60), {"b": step})
+    out += pairer.finish()
+    wanted = list(range(begin, last + 1, stride))
+    assert [frame.state.step for frame in out] == wanted
+    assert [frame.views for frame in out] == [{"a": step, "b": step} for step in wanted]
+    assert pairer.counts.early == behind
+
+
+@pytest.mark.parametrize("working", [80, 53, 40])
+def test_truth_is_the_same_place_at_every_working_width(tmp_path, working):
+    """Figures come back to pixels of the recording by `scale`: a camera wider than the working width shows its sense."""
+    episode = make_scene_episode(tmp_path / "e", frames=3, size=(160, 120))
+    whole, small = (read_truth(episode, "front", 0, 3, width) for width in (160, working))
+    assert whole.scale == 1
+    assert small.scale == working / 160
+    assert small.size[0] == working
+    big = np.nan_to_num(whole.area) >= 150
+    assert big.any()
+    back = (small.centroid + 0.5) / small.scale - 0.5
+    assert np.abs(back - whole.centroid)[big].max() < 1.5
+    assert np.abs(np.sqrt(small.area[big]) / small.scale / np.sqrt(whole.area[big]) - 1).max() < 0.15
+    assert np.allclose(small.K[:, 0, 0] / small.scale, whole.K[:, 0, 0])
