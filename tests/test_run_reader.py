@@ -223,3 +223,15 @@ def test_what_is_being_made_is_no_take_yet(base, tmp_path):
     assert reader.unfinished_takes() == ("v002-front",)
     with pytest.raises(TakeError, match="no finished take 'v002-front'"):
         reader.take("v002-front")
+
+
+def test_a_take_that_lies_on_another_disk_is_read_through_its_link(base, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(base, run)
+    (run / "takes" / "v000-front").rename(tmp_path / "elsewhere")
+    (run / "takes" / "v000-front").symlink_to(tmp_path / "elsewhere")
+    reader = RunReader(run)
+    assert reader.standing(reader.take("v000-front")).status == "pass"
+    assert "v000-front" in of_report(run)
+    assert "v000-front" not in of_gallery(run, tmp_path), "outside the worker's roots"
+    assert "v000-front" in of_gallery(tmp_path, tmp_path)

@@ -120,10 +120,10 @@ def take_id(variant: str, backend: str, seed: int | str, start: int = 0) -> str:
 
 
 def subfolders(path: Path) -> list[Path]:
-    """Folders of ours in a folder, sorted; hidden ones (temporaries) and links are left out."""
+    """Folders of ours in a folder, sorted, also behind links (to another disk); hidden ones (temporaries) are left out."""
     try:
         with os.scandir(path) as entries:
-            names = [e.name for e in entries if not e.name.startswith(".") and e.is_dir(follow_symlinks=False)]
+            names = [e.name for e in entries if not e.name.startswith(".") and e.is_dir()]
     except OSError:
         return []
     return [path / name for name in sorted(names)]
