@@ -312,6 +312,7 @@ class TestAsItsNeighbours:
         scenes = importlib.import_module("retake.ui.kit_scene")
         read: list[Any] = []
         original = scenes.scene_content
+        monkeypatch.setattr(scenes, "PAUSE", 0)
         monkeypatch.setattr(scenes, "scene_content", lambda stage: read.append(stage) or original(stage))
         extension = self.shown(fake_ui)
         assert len(read) == 1
@@ -341,6 +342,35 @@ class TestAsItsNeighbours:
         extension.on_shutdown()
         UsdGeom.Xform.Define(stage, "/World/After")
         assert len(read) == 3
+
+    def test_a_stage_that_keeps_changing_is_read_for_a_tenth_of_the_time(
+        self, kit: tuple[FakeKit, FakeUi], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fake, _ = kit
+        scenes = importlib.import_module("retake.ui.kit_scene")
+        clock, read = [0.0], []
+        original = scenes.scene_content
+
+        def slow(stage: Any) -> Any:
+            clock[0] += 2.0
+            read.append(clock[0])
+            return original(stage)
+
+        monkeypatch.setattr(scenes, "scene_content", slow)
+        scene = scenes.StageScene(now=lambda: clock[0])
+        scene.look()
+        for number in range(100):
+            UsdGeom.Xform.Define(fake.motion.stage, f"/World/Spawned{number}")
+            clock[0] += 1.0
+            scene.look()
+        assert 4 <= len(read) <= 6, read
+        scene.look(again=True)
+        assert "Spawned99" in [p.GetName() for p in fake.motion.stage.GetPrimAtPath("/World").GetChildren()]
+        before = len(read)
+        clock[0] += 30.0
+        scene.look()
+        assert len(read) == before, "nothing changed since it was asked for"
+        scene.close()
 
     def test_a_hidden_panel_does_nothing_but_follow_a_recording(self, kit: tuple[FakeKit, FakeUi]) -> None:
         fake, fake_ui = kit

@@ -20,8 +20,8 @@ from retake.isaac.request import CaptureRequest, CaptureStatus
 from retake.isaac.request import Phase as Capture
 from retake.ui.layout import build_layout
 from retake.ui.ports import SceneContent
-from retake.ui.state import ACTIONS, FORMATS, Choice, ExportRow, Level, PanelState, Phase, TakeRow, WorkerRow
-from retake.ui.view_model import NEXT, ViewModel
+from retake.ui.state import ACTIONS, FORMATS, NEXT, Choice, ExportRow, Level, PanelState, Phase, TakeRow, WorkerRow
+from retake.ui.view_model import ViewModel
 
 FULL = SceneContent(
     (Choice("/World/Panda", "Panda", True),), (Choice("/World/Camera", "Camera", True), Choice("/World/Wrist", "Wrist")),

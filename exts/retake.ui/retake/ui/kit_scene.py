@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,8 @@ from retake.usd.camera import camera_prims, read_camera
 log = logging.getLogger(__name__)
 DEMO_SCRIPT = processes.repository() / "exts/retake.isaac/examples/pick_place.py"
 DEFAULT_SIZE = (640, 480)
+PAUSE = 10
+"""Times as long as reading took, before a changed stage is read again unasked."""
 ALL_CHOSEN = 4
 """So many robots are all chosen; of more only the first is."""
 
@@ -33,7 +36,8 @@ ALL_CHOSEN = 4
 class StageScene:
     """The open stage. Lives on Kit's main thread, where USD sends its notices."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now, self._not_before = now, 0.0
         self._stage: Any = None
         self._content: SceneContent | None = None
         self._changed = True
@@ -42,13 +46,18 @@ class StageScene:
         self._test: Any = None
 
     def look(self, again: bool = False) -> SceneContent:
-        """What can be recorded; the same object as before while no prim came or went."""
+        """What can be recorded; the same object as before while no prim came or went.
+
+        While prims keep coming (a stage that loads, a script that spawns) it is read for a tenth of the time at most.
+        """
         stage = kit.require("omni.usd").get_context().get_stage()
         if stage is not self._stage and stage != self._stage:
             self._watch(stage)
-        if again or self._changed or self._content is None:
-            self._changed = False
+            again = True
+        if again or self._content is None or (self._changed and self._now() >= self._not_before):
+            self._changed, began = False, self._now()
             self._content = SceneContent(problem="No stage is open.") if stage is None else scene_content(stage)
+            self._not_before = self._now() + PAUSE * (self._now() - began)
         return self._content
 
     def selected(self) -> tuple[str, ...]:

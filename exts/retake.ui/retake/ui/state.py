@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from retake.core.episode import CHANNELS
@@ -62,6 +62,20 @@ ACTIONS: dict[Phase, frozenset[str]] = {
     Phase.EXPORTING: frozenset({"cancel_export", "open_folder"}),
 }
 """Which buttons do something, per phase. The worker's buttons depend on the worker alone, `open_dataset` on a dataset."""
+
+NEXT = {
+    Phase.EMPTY: "Open a stage with a robot and a camera, or press Open demo.",
+    Phase.READY: "Press Record, then Play.",
+    Phase.ARMED: "Press Play: recording begins with the first physics step.",
+    Phase.RECORDING: "Recording. Press Stop when the task is done.",
+    Phase.PAUSED: "Paused: the simulation stands still. Resume goes on with the same episode.",
+    Phase.SAVING: "Writing the last frames.",
+    Phase.RECORDED: "Recorded. Press Generate to make takes.",
+    Phase.GENERATING: "Making takes.",
+    Phase.GENERATED: "Done. Open the report to compare the takes, or export them.",
+    Phase.EXPORTING: "Writing the dataset.",
+}
+"""What happens now, or what to do next."""
 
 FORMATS = ("lerobot-v3", "lerobot-v2.1", "oscar", "hdf5-isaaclab")
 """Dataset formats, as `retake export --format` names them."""
@@ -210,3 +224,12 @@ class PanelState:
 def prompts_of(state: PanelState) -> list[str]:
     """The worlds in the user's own words, one each."""
     return [text.strip() for text in state.prompts.split(";") if text.strip()]
+
+
+def with_share(rows: tuple[TakeRow, ...], stage: str, done: int, total: int) -> tuple[TakeRow, ...]:
+    """The rows with how much of its frames the running take has: the stage counts the frames of all takes in turn."""
+    if stage != "Takes" or not rows or not total:
+        return rows
+    finished, each = sum(row.state == "done" for row in rows), total / len(rows)
+    share = min(1.0, max(0.0, done / each - finished))
+    return tuple(replace(row, share=share) if row.state == "running" else row for row in rows)

@@ -22,7 +22,18 @@ from retake.isaac.request import CaptureRequest
 from retake.isaac.request import Phase as Capture
 from retake.ui.choices import KINDS, as_settings_say, kept, with_camera, with_selected
 from retake.ui.ports import Generation, Picture, Recording, Scene, SceneContent, Starter, Worker
-from retake.ui.state import ACTIONS, Choice, ExportRow, Level, Notice, PanelState, Phase, TakeRow, prompts_of
+from retake.ui.state import (
+    ACTIONS,
+    NEXT,
+    Choice,
+    ExportRow,
+    Level,
+    Notice,
+    PanelState,
+    Phase,
+    prompts_of,
+    with_share,
+)
 
 NOTICES = 4
 FIELDS = (
@@ -30,19 +41,6 @@ FIELDS = (
     "frames_by", "seed", "backend",
 )  # fmt: skip
 """What `ViewModel.set` changes, beside the fields of ExportRow."""
-NEXT = {
-    Phase.EMPTY: "Open a stage with a robot and a camera, or press Open demo.",
-    Phase.READY: "Press Record, then Play.",
-    Phase.ARMED: "Press Play: recording begins with the first physics step.",
-    Phase.RECORDING: "Recording. Press Stop when the task is done.",
-    Phase.PAUSED: "Paused: the simulation stands still. Resume goes on with the same episode.",
-    Phase.SAVING: "Writing the last frames.",
-    Phase.RECORDED: "Recorded. Press Generate to make takes.",
-    Phase.GENERATING: "Making takes.",
-    Phase.GENERATED: "Done. Open the report to compare the takes, or export them.",
-    Phase.EXPORTING: "Writing the dataset.",
-}
-"""What happens now, or what to do next."""
 DEMO = "Press Record: the demo plays by itself and its takes are made at once."
 TAKES_PERIOD_S = 0.5
 """Reading the run folder costs file accesses; not at every update."""
@@ -364,7 +362,7 @@ class ViewModel:
         code = generation.exit_code()
         if code is not None or self._now() - self._counted > TAKES_PERIOD_S:
             self._counted = self._now()
-            self._change(takes=_with_share(self._starter.takes(self._run), stage, done, total))
+            self._change(takes=with_share(self._starter.takes(self._run), stage, done, total))
         if code is None:
             return
         self._generation = None
@@ -417,15 +415,6 @@ class ViewModel:
             folder = folder.parent
         free = shutil.disk_usage(folder).free
         return f"{used / 1e6:.0f} MB of pictures taken, {free / 1e9:.0f} GB free"
-
-
-def _with_share(rows: tuple[TakeRow, ...], stage: str, done: int, total: int) -> tuple[TakeRow, ...]:
-    """The rows with how much of its frames the running take has: the stage counts the frames of all takes in turn."""
-    if stage != "Takes" or not rows or not total:
-        return rows
-    finished, each = sum(row.state == "done" for row in rows), total / len(rows)
-    share = min(1.0, max(0.0, done / each - finished))
-    return tuple(replace(row, share=share) if row.state == "running" else row for row in rows)
 
 
 def phases() -> tuple[Phase, ...]:

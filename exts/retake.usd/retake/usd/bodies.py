@@ -47,8 +47,10 @@ def find_objects(stage: Usd.Stage) -> StageObjects:
     out: list[StageObject] = []
     refused: dict[str, str] = {}
     for prim in prims(stage):
+        if not prim.HasAPI(UsdPhysics.RigidBodyAPI):  # before its path is a text: most prims are no bodies
+            continue
         path = str(prim.GetPath())
-        if not prim.HasAPI(UsdPhysics.RigidBodyAPI) or path in links:
+        if path in links:
             continue
         if path in held:
             refused[path] = f"{path} hangs on joint {held[path]} and counts as scenery"
