@@ -59,7 +59,7 @@ def distinct(prims: Sequence[Usd.Prim], *, plain: bool = False) -> tuple[str, ..
     for name in names:
         candidate, number = name, 2
         while candidate in used:
-            candidate, number = f"{name}_{number}", number + 1
+            candidate, number = f"{name[:60] if plain else name}_{number}", number + 1
         used.add(candidate)
         out.append(candidate)
     return tuple(out)
