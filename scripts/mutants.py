@@ -192,7 +192,7 @@ def judge(module: Path, number: int, package: str, copy: Path) -> dict[str, Any]
     target = copy / module.relative_to(ROOT)
     started, killed, by = time.monotonic(), False, ""
     command: list[str] = []
-    chosen: list[str] = []
+    used: list[str] = []
     environment: dict[str, str] = {}
     target.write_text(mutated, "utf-8")
     try:
@@ -203,10 +203,16 @@ def judge(module: Path, number: int, package: str, copy: Path) -> dict[str, Any]
             python = ROOT / (".venv-worker" if worker else ".venv") / "bin/python"
             paths = os.pathsep.join(str(copy / f"exts/retake.{name}") for name in (*PACKAGES, "ui", "newton", "lab"))
             environment = {**os.environ, "PYTHONPATH": paths, "HYPOTHESIS_DATABASE_FILE": ""}
-            command = [str(python), "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *chosen]
+            command, used = [str(python), "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"], chosen
             try:
                 done = subprocess.run(
-                    command, cwd=copy, env=environment, timeout=LIMIT_S, capture_output=True, text=True, check=False
+                    [*command, *used],
+                    cwd=copy,
+                    env=environment,
+                    timeout=LIMIT_S,
+                    capture_output=True,
+                    text=True,
+                    check=False,
                 )
                 killed = done.returncode != 0
                 by = (re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.M) or [""])[0] if killed else ""
@@ -217,7 +223,7 @@ def judge(module: Path, number: int, package: str, copy: Path) -> dict[str, Any]
     if killed:
         # A test that fails without the fault as well says nothing about it.
         again = subprocess.run(
-            [*command[: -len(chosen)], *([by] if by else chosen)],
+            [*command, *([by] if by else used)],
             cwd=copy,
             env=environment,
             capture_output=True,
