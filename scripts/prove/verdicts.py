@@ -5,7 +5,7 @@
     python scripts/prove/verdicts.py --report-only   # tables from the videos judged so far
     python scripts/prove/verdicts.py --report-only --calibrate   # also rewrite the limits in config/verdicts.yaml
 
-Writes docs/proof/verdicts.md and docs/proof/verdicts.json. Counts in the tables are videos that were judged.
+Writes docs/proof/verdicts_rematerialised.md and .json. Counts in the tables are videos that were judged.
 """
 
 from __future__ import annotations
@@ -416,9 +416,9 @@ def main() -> None:
     result["monotone"] = monotone(rows, settings)
     result["reroll"] = reroll_proof(rows, settings, floors)
     result["laws"] = law_summary(options.cache / "laws.jsonl")
-    write_json(ROOT / "docs" / "proof" / "verdicts.json", result)
+    write_json(ROOT / "docs" / "proof" / "verdicts_rematerialised.json", result)
     text = markdown(result)
-    write_bytes(ROOT / "docs" / "proof" / "verdicts.md", text.encode())
+    write_bytes(ROOT / "docs" / "proof" / "verdicts_rematerialised.md", text.encode())
     print(text)
     print(json.dumps({k: result[k] for k in ("clean", "false_alarms", "false_alarm_bound_95", "unsure")}))
 
