@@ -20,6 +20,10 @@ _STEPS = np.linspace(-1.0, 1.0, 21)
 """Openness errors tried."""
 
 
+_AROUND = 5
+"""Frames before and after a change that tell its moment."""
+
+
 @dataclass(frozen=True, eq=False)
 class Fingers:
     """The moving parts of one gripper."""
@@ -162,11 +166,11 @@ def _early(
     shifts = np.linspace(-reach, reach, 4 * reach + 1)
     total, weight = np.zeros(len(shifts)), 0.0
     times = np.arange(len(truth), dtype=np.float64)
-    for t in range(max(begin - reach, 0), min(end + reach, len(truth) - 1) + 1):
+    for t in range(max(begin - _AROUND, 0), min(end + _AROUND, len(truth) - 1) + 1):
         moved = np.interp(t + shifts, times, gripper.openness) - gripper.openness[t]
         for k, part in enumerate(gripper.parts):
             travel, n = gripper.travel[t, k], alignment.points[t, part]
-            if truth.area[t, part] < settings.finger_min_area or n < 12 or not np.isfinite(travel).all():
+            if truth.area[t, part] < settings.gripper_event_area or n < 12 or not np.isfinite(travel).all():
                 continue
             if np.hypot(*travel) * truth.px < settings.gripper_event_travel_px:
                 continue
@@ -178,6 +182,9 @@ def _early(
     index, middle = int(np.argmax(curve)), len(shifts) // 2
     if curve[index] - curve[middle] < max(settings.gripper_event_gain, settings.gripper_event_share * curve[index]):
         return 0.0
+    # Fingers that fit ever better the further away show no moment: something else lies in their way.
+    if min(index, len(shifts) - 1 - index) < 2:
+        return None
     return float(shifts[index])
 
 

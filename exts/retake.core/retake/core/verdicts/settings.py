@@ -55,12 +55,14 @@ class FollowingSettings:
     gripper_clear: float = 0.2
     """Only frames in which the gripper is open or shut up to this share are judged."""
     gripper_min_frames: int = 6
-    gripper_event_reach: int = 5
+    gripper_event_reach: int = 7
     """Frames by which the gripper's opening or closing is searched early and late."""
     gripper_event_gain: float = 0.03
     """Mean edge response by which another moment must beat the simulator's."""
     gripper_event_share: float = 0.05
     """The same as a share of that moment's response."""
+    gripper_event_area: float = 18.0
+    """Visible working px² of a finger: one 12 px long and 6 px wide in a 640 px wide picture."""
     gripper_event_travel_px: float = 10.0
     """Image motion of a finger from closed to open that a moment can be told from, px."""
     finger_min_area: float = 12.0
