@@ -178,6 +178,26 @@ def prove(out_dir: Path, quick: bool, parts: int = PARTS) -> dict[str, Any]:
     return result
 
 
+def partial(out_dir: Path) -> None:
+    """Write the page of an unfinished proof: the schedules that hold, and the groups that were proved for these very sources."""
+    path = out_dir / "isaac.json"
+    known: dict[str, Any] = json.loads(path.read_text())
+    schedules = known["randomised schedules"]
+    if schedules["sources"] != sources(["tests/test_isaac_capture.py"]):
+        raise SystemExit("the schedules were run for other sources; run them again")
+    held = held_schedules(schedules["parts"])
+    proved = {
+        name: old for name, old in known.get("tests", {}).items() if old.get("sources") == sources(TESTS.get(name, []))
+    }
+    result = {
+        "machine": platform.platform(), "cores": os.cpu_count(), "schedules": sum(held.values()),
+        "schedules of each profile": held, "randomised schedules": schedules, "tests": proved,
+        "callback": known.get("callback", []),
+    }  # fmt: skip
+    write_json(path, result)
+    (out_dir / "isaac.md").write_text(page(result))
+
+
 def page(result: dict[str, Any]) -> str:
     """The result as Markdown."""
     profiles_held = " | ".join(f"{name}: {count}" for name, count in result["schedules of each profile"].items())
@@ -221,7 +241,7 @@ def page(result: dict[str, Any]) -> str:
             "",
             "| proof | | |",
             "|---|---|---|",
-            *rows,
+            *(rows or ["| groups of tests at full counts | not run for these sources yet | |"]),
             "",
             "Cost in the simulation's callbacks, one Panda, one 640x480 camera (limits p50 0.3 ms, p99 2 ms, over all calls",
             "and over each kind; waiting for a full queue is a column of its own and at most 1 % of the time):",
@@ -243,7 +263,9 @@ if __name__ == "__main__":
     )
     parser.add_argument("--out", type=Path, default=ROOT / "docs/proof")
     chosen = parser.parse_args()
-    if chosen.schedules:
+    if chosen.page:
+        partial(chosen.out)
+    elif chosen.schedules:
         run_schedules(chosen.out / "isaac.json", False, chosen.parts)
     else:
         prove(chosen.out, False, chosen.parts)
