@@ -220,8 +220,11 @@ def test_a_failing_episode_stops_the_arrow_unless_forced_and_takes_say_so(tmp_pa
         (["run", "--run", "{run}", "--set", "capture.simulator=unreal"], "unknown simulator 'unreal'; valid: .*newton"),
         (["run", "--run", "{run}", "--set", "capture.nope=1"], "unknown setting 'nope'"),
         (["run", "--run", "{run}", "--set", "takes.seed=["], "'\\[' is not a YAML value"),
-        (["run", "--run", "{run}", "--set", "check.penetration_m=.inf"], "penetration_m is inf"),
-        (["run", "--run", "{run}", "--set", "capture.overrides={day: 2020-01-01}"], "run.json cannot hold"),
+        (
+            ["run", "--run", "{run}", "--set", "check.penetration_m=.inf"],
+            "penetration_m needs a finite number; found inf",
+        ),
+        (["run", "--run", "{run}", "--set", "capture.overrides={day: 2020-01-01}"], "which JSON cannot hold"),
         (["run", "--run", __file__], "is a file; a run is a folder"),
         (["run", "--run", "{run}", "--stage", "none.usda", *arrow_driver.SMALL], "none.usda does not exist"),
         (["skeleton", "{run}"], "no run folder"),
@@ -354,9 +357,9 @@ def test_a_recording_that_is_gone_is_never_replaced_by_a_simulation(finished, tm
 
 
 def test_only_commercial_reaches_the_backend(finished, monkeypatch, capsys):
-    monkeypatch.setattr("retake.core.variants.make.COMMERCIAL", {"none"})
+    monkeypatch.setattr("retake.core.painter.procedural.ProceduralBackend.licence", "CC-BY-NC-4.0")
     assert arrow("variants", finished, "--only-commercial") == 2
-    assert "--only-commercial allows" in capsys.readouterr().err
+    assert "'CC-BY-NC-4.0': it forbids commercial use" in capsys.readouterr().err
 
 
 def test_force_is_not_remembered(tmp_path):
