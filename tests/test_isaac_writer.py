@@ -89,6 +89,23 @@ def test_a_second_episode_with_the_same_writer(tmp_path: Path) -> None:
         forget(source)
 
 
+def test_the_synthetic_data_recorder_s_backend_is_accepted(tmp_path: Path) -> None:
+    """6.0.1 passes `backend=` to every writer (synthetic_recorder.py init_recorder), and later ones may pass more."""
+    source = motion(cameras=2)
+    with FakeKit("6.x", source) as kit:
+        writer.register()
+        script = sys.modules["omni.replicator.core"].WriterRegistry.get("RetakeWriter")
+        script.initialize(
+            **{"backend": object(), "of_a_later_recorder": 1, "output_dir": str(tmp_path / "e"), "fps": 15}
+        )
+        script.attach(products(kit, 1))
+        kit.play()
+        kit.update(30)
+        script.detach()
+        forget(source)
+    check_exact(open_episode(tmp_path / "e"), source, 4)
+
+
 def test_attach_without_initialize_says_what_is_missing() -> None:
     source = motion(cameras=2)
     with FakeKit("6.x", source) as kit:
