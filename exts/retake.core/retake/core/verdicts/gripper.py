@@ -20,6 +20,8 @@ _STEPS = np.linspace(-1.0, 1.0, 21)
 """Openness errors tried."""
 
 
+_BELIEVED = 4.0
+"""Frames; a moment further away is no evidence, what lies beside the hand fits as well."""
 _AROUND = 5
 """Frames before and after a change that tell its moment."""
 
@@ -124,20 +126,25 @@ def measure_events(
 ) -> Measurement:
     """gripper_event: frames by which the gripper opens or closes too early or late, at its worst event."""
     name = "gripper_event"
-    worst, frame, note, judged = 0.0, None, "", 0
+    worst, frame, note, judged, doubtful = 0.0, None, "", 0, None
     for gripper in fingers:
         for begin, end in _changes(gripper.openness):
             early = _early(alignment, truth, gripper, begin, end, settings)
             if early is None:
                 continue
             judged += 1
-            if abs(early) > worst:
+            if np.isnan(early):
+                doubtful = begin
+            elif abs(early) > worst:
                 opening = gripper.openness[min(end, len(truth) - 1)] > gripper.openness[begin]
                 when = "early" if early > 0 else "late"
                 worst, frame = abs(early), begin
                 note = f"{'opens' if opening else 'closes'} {abs(early):.1f} frames {when}"
     if not judged:
         return Measurement(name, None, "no opening or closing whose fingers are large enough to tell", applies=False)
+    if doubtful is not None and worst == 0.0:
+        why = f"around frame {doubtful} the fingers fit something more than {_BELIEVED:g} frames away"
+        return Measurement(name, None, why, doubtful)
     return Measurement(name, worst, note or f"{judged} events", frame)
 
 
@@ -183,8 +190,8 @@ def _early(
     if curve[index] - curve[middle] < max(settings.gripper_event_gain, settings.gripper_event_share * curve[index]):
         return 0.0
     # Fingers that fit ever better the further away show no moment: something else lies in their way.
-    if min(index, len(shifts) - 1 - index) < 2:
-        return None
+    if abs(shifts[index]) > _BELIEVED:
+        return float("nan")
     return float(shifts[index])
 
 
