@@ -210,7 +210,9 @@ class Simulator:
         for robot in self.robots:
             joint_id = _joints_of(robot, by_label, mj.jnt_axis)
             if missing := [path for path in robot.dof_paths if path not in joint_id]:
-                raise StageError(f"the simulator did not import joints {missing}; it has {sorted(by_label)}")
+                raise StageError(
+                    f"the simulator did not import {', '.join(missing)}; put a link of its own behind each joint"
+                )
             ids = [joint_id[path] for path in robot.dof_paths]
             self._qpos.append(np.array([mj.jnt_qposadr[i] for i in ids], int))
             self._qvel.append(np.array([mj.jnt_dofadr[i] for i in ids], int))
