@@ -32,6 +32,7 @@ from newton_painter import NewtonPainter, Shot
 from retake.core.episode import Episode, open_episode
 from retake.core.files import atomic_path, write_json
 from retake.core.verdicts.judge import examine
+from retake.core.verdicts.records import VERSION
 from retake.core.verdicts.run import read_picture
 from retake.core.verdicts.settings import VerdictSettings, load_settings
 
@@ -267,7 +268,7 @@ def judge_job(cache: Path, card: dict, folder: Path, settings: VerdictSettings) 
     )  # fmt: skip
     verdict = judged.verdict
     return {
-        **card, "overall": verdict.overall, "probability": round(verdict.probability, 5),
+        **card, "version": VERSION, "overall": verdict.overall, "probability": round(verdict.probability, 5),
         "values": {c.name: None if c.value is None else round(c.value, 5) for c in verdict.checks},
         "status": {c.name: c.status for c in verdict.checks},
         "limits": {c.name: c.threshold for c in verdict.checks},
