@@ -90,7 +90,7 @@ def test_what_fails_the_gate_is_named_and_never_delivered(episode, tmp_path, cap
     # Terms nobody stated are refused, also for pictures that are there already.
     unstated = [*ask[:-1], f"variants.settings={{folder: '{tmp_path / 'mine'}'}}"]
     assert retake(*unstated, "--only-commercial") == 2
-    assert "unknown terms; --only-commercial allows: Apache-2.0" in capsys.readouterr().err
+    assert "no licence is stated; config/licences.yaml lists" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_what_fails_the_gate_is_named_and_never_delivered(episode, tmp_path, cap
         (["--preset", "mars"], r"unknown preset 'mars'; valid: .*bun_warehouse.*kitchen"),
         (["--preset", ","], r"no worlds were asked for: no presets, no prompts, and the count is 0"),
         (["--preset", ""], r"no presets, no prompts"),
-        (["--count", "-1"], r"must not be negative"),
+        (["--count", "-1"], r"needs a number 0 or more"),
         (["--rerolls", "-1"], r"rerolls is -1; expected"),
         (["--backend", "crayons"], r"unknown image backend 'crayons'; valid: .*procedural"),
         (["--set", "variants.settings={colour: red}"], r"unexpected keyword argument 'colour'; it has: catalogue"),
