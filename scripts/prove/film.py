@@ -192,9 +192,11 @@ def _colour(prim: Usd.Prim) -> tuple[float, float, float]:
     material, _ = UsdShade.MaterialBindingAPI(prim).ComputeBoundMaterial()
     surface = material.ComputeSurfaceSource()[0] if material else None
     if surface and (value := surface.GetInput("diffuseColor")) and value.Get() is not None:
-        return tuple(float(x) for x in value.Get())
+        red, green, blue = (float(x) for x in value.Get())
+        return red, green, blue
     shown = UsdGeom.Gprim(prim).GetDisplayColorAttr().Get()
-    return tuple(float(x) for x in shown[0]) if shown else (0.5, 0.5, 0.5)
+    red, green, blue = (float(x) for x in shown[0]) if shown else (0.5, 0.5, 0.5)
+    return red, green, blue
 
 
 def film_of(episode: Episode, stage: Usd.Stage, camera: str, frames: int | None = None) -> Film:

@@ -64,12 +64,9 @@ def warped(frames: np.ndarray, pixels: float) -> np.ndarray:
 
 def jpeg(frames: np.ndarray, quality: int) -> np.ndarray:
     """Every frame through a JPEG encoder."""
-    return np.stack(
-        [
-            cv2.imdecode(cv2.imencode(".jpg", f, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
-            for f in frames
-        ]
-    )
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    encoded = (cv2.imencode(".jpg", frame, options)[1] for frame in frames)
+    return np.stack([np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)) for data in encoded])
 
 
 TRUE = {

@@ -27,6 +27,7 @@ from retake.worker.first_frame.canvas import ENLARGE, Canvas
 from retake.worker.first_frame.choose import ORDER, auto_backend, choose, report
 from retake.worker.first_frame.conditioning import Conditioning
 from retake.worker.first_frame.random_models import FULL, TINY, parameters, random_backend
+from retake.worker.memory import fitting_or_smallest
 from retake.worker.settings import BackendSpec, load_settings
 
 GIB = 1 << 30
@@ -206,9 +207,9 @@ def test_tiers_follow_free_memory_and_the_configured_sizes_the_counts() -> None:
     plan = memory.needed({"transformer": 6 * 10**9, "controlnet": 3 * 10**9, "text_encoder": 4 * 10**9}, 1_000_000)
     assert plan["resident"] > plan["model-offload"] > plan["group-offload"]
     assert plan["model-offload"] > 18 * 10**9, "a control network is on the device together with its transformer"
-    assert memory.choose_tier(plan, 80 * GIB) == "resident"
-    assert memory.choose_tier(plan, 25 * GIB) == "model-offload"
-    assert memory.choose_tier(plan, 1) == "group-offload"
+    assert fitting_or_smallest(plan, 80 * GIB) == "resident"
+    assert fitting_or_smallest(plan, 25 * GIB) == "model-offload"
+    assert fitting_or_smallest(plan, 1) == "group-offload"
     specs = load_settings().backend_specs()
     counts = parameters("z-image")
     assert 6.0e9 < counts["transformer"] < 6.3e9, "the published size"

@@ -34,7 +34,7 @@ def backend_obstacle(name: str) -> str:
         obstacle = getattr(video_backend_class(name), "obstacle", None)
     except MissingDependencyError as error:
         return str(error)
-    return obstacle() if callable(obstacle) else ""
+    return str(obstacle()) if callable(obstacle) else ""
 
 
 def video_backend(name: str) -> VideoBackend:

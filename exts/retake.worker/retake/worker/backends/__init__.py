@@ -89,7 +89,7 @@ def obstacle(spec: BackendSpec) -> str:
         check = getattr(plugins.load(spec.target, extra=EXTRAS.get(spec.name, "")), "obstacle", None)
     except MissingDependencyError as error:
         return str(error)
-    return check(**spec.options) if callable(check) else ""
+    return str(check(**spec.options)) if callable(check) else ""
 
 
 def spec_to_json(spec: BackendSpec) -> dict[str, Any]:

@@ -21,10 +21,12 @@ from retake.core.episode.events import object_events
 from retake.core.errors import InputError
 from retake.core.files import read_json, write_bytes, write_json
 from retake.core.progress import CheckCancel, Progress, never, silent
+from retake.core.run_layout import VARIANT_FRAME, VERDICT_RECORD, RunLayout
 from retake.core.run_store import RunDirectory
-from retake.core.takes.base import TakeRequest, VideoBackend
+from retake.core.takes.base import Take, TakeRequest, VideoBackend
 from retake.core.takes.make import make_take
-from retake.core.verdicts.run import verify_take
+from retake.core.verdicts.records import VERSION
+from retake.core.verdicts.run import read_picture, verify_video
 
 ARMS = ("base", "tuned")
 FOLLOWING = ("arm_offset", "link_offset", "lag", "local_lag")
@@ -78,11 +80,10 @@ def evaluate(
         pair: dict[str, Any] = {"run": run.path.name, "variant": variant, "seed": request.seed, **_kind(episode, known)}
         for arm in ARMS:
             cancel()
-            folder = out / arm / run.path.name
-            take = folder / "takes" / f"{variant}-s{request.seed}"
-            make_take(request, backends[arm], take, check_cancel=cancel)
-            verdict = verify_take(take, run.variants, episode, folder / "verdicts" / take.name, check_cancel=cancel)
-            pair[arm] = {"video": str((take / "take.mp4").relative_to(out)), **_figures(verdict)}
+            place, name = RunLayout(out / arm / run.path.name), f"{variant}-s{request.seed}"
+            take = make_take(request, backends[arm], place.take_folder(name), check_cancel=cancel)
+            verdict = _judged(take, request, episode, place.verdict_folder(name), cancel)
+            pair[arm] = {"video": str(take.video.relative_to(out)), **_figures(verdict)}
         pairs.append(pair)
         progress(number + 1, len(jobs), "evaluate")
     summary = summarise(pairs)
@@ -91,26 +92,40 @@ def evaluate(
     return summary
 
 
+def _judged(take: Take, request: TakeRequest, episode: Episode, folder: Path, cancel: CheckCancel) -> dict[str, Any]:
+    """The verdict on a take, kept while video and estimators stay the same."""
+    record = folder / VERDICT_RECORD
+    if record.is_file():
+        kept = read_json(record)
+        if (kept.get("video_sha256"), kept.get("version")) == (take.video_sha256, VERSION):
+            return kept
+    found = verify_video(
+        take.video, episode, request.camera, first_frame=read_picture(request.variant / VARIANT_FRAME),
+        start=request.start, frames=take.frames, pictures=folder, check_cancel=cancel,
+    )  # fmt: skip
+    write_json(record, found.to_json())
+    return found.to_json()
+
+
 def _jobs(
     path: Path, seeds: Sequence[int], frames: int, settings: dict[str, Any]
 ) -> list[tuple[RunDirectory, str, TakeRequest]]:
     run = RunDirectory(path)
-    found = sorted(run.variants.glob("*/variant.json"))
+    found = run.variants()
     if not found:
         raise InputError(f"{path} has no variants; `retake variants {path}` makes first frames")
     out = []
-    for record in found:
-        told = read_json(record)
-        camera = str(told.get("camera") or open_episode(run.episode).header.cameras[0].name)
-        if not run.skeleton(camera).is_dir():
+    for variant in found:
+        camera = variant.camera or open_episode(run.episode).header.cameras[0].name
+        if not run.has_skeleton(camera):
             raise InputError(f"{path} has no skeleton of camera {camera!r}; `retake skeleton {path}` draws it")
         for seed in seeds:
             request = TakeRequest(
-                episode=run.episode, camera=camera, skeleton=run.skeleton(camera), variant=record.parent,
-                prompt=str(told.get("prompt", "")), negative_prompt=str(told.get("negative_prompt", "")), seed=seed,
+                episode=run.episode, camera=camera, skeleton=run.skeleton(camera), variant=variant.folder,
+                prompt=variant.record.prompt, negative_prompt=variant.record.negative_prompt, seed=seed,
                 frames=frames, settings=settings,
             )  # fmt: skip
-            out.append((run, record.parent.name, request))
+            out.append((run, variant.id, request))
     return out
 
 

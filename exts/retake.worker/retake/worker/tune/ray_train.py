@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def train_on_ray(
         raise MissingDependencyError(f"Ray Train needs {error.name}: {install_hint('ray-train')}") from error
     own = not ray.is_initialized()
     if own:
-        ray.init(address=None if address == "local" else address, include_dashboard=False, logging_level="ERROR",
+        ray.init(address=None if address == "local" else address, include_dashboard=False, logging_level=logging.ERROR,
                  log_to_driver=False, configure_logging=False)  # fmt: skip
     try:
         trainer = TorchTrainer(
