@@ -152,12 +152,12 @@ def test_before_6_a_failure_leaves_at_once_because_close_would_say_0(
     version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left: list[int] = []
-    monkeypatch.setattr(leaving.os, "_exit", left.append)
 
     async def work() -> int:
         return 5
 
     with FakeKit(version, random_motion(make_stage(), 10)) as kit:
+        monkeypatch.setattr(leaving, "end_process", left.append)
         assert standalone.run_in_app(work) == 5
         assert left == [5]
         assert kit.exit_code is None

@@ -151,6 +151,7 @@ class FakeKit:
         self.watchdogs: list[int] = []
         """Exit codes that a watchdog was told to end this process with; none does while this is a fake."""
         self._arm: Any = None
+        self._end: Any = None
         self.in_step = self.in_update = False
         self.sim_time_of: dict[tuple[int, int], float] = {}
         self.wanted: set[int] = set()
@@ -176,6 +177,7 @@ class FakeKit:
         from retake.isaac import leaving
 
         self._arm, leaving.arm = leaving.arm, lambda code, *unused: self.watchdogs.append(code)
+        self._end, leaving.end_process = leaving.end_process, self._would_end
         self._saved = {n: m for n, m in sys.modules.items() if ours(n)}
         for name in self._saved:
             del sys.modules[name]
@@ -185,7 +187,7 @@ class FakeKit:
     def __exit__(self, *unused: object) -> None:
         from retake.isaac import delivery, leaving, stops, writer
 
-        leaving.arm = self._arm
+        leaving.arm, leaving.end_process = self._arm, self._end
         for loop in self.loops:
             loop.close()
         if self.loops:
@@ -196,6 +198,10 @@ class FakeKit:
         for name in [n for n in sys.modules if ours(n)]:
             del sys.modules[name]
         sys.modules.update(self._saved)
+
+    @staticmethod
+    def _would_end(code: int) -> None:
+        raise AssertionError(f"the process would have been ended with exit code {code}; its last lines say why")
 
     def update(self, times: int = 1) -> None:
         """Application updates: the timeline's requests, physics, rendering, delivery, callbacks."""

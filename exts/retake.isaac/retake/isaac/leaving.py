@@ -29,6 +29,10 @@ CLOSE_TIMEOUT_S = 120.0
 SAVE_QUESTIONS = ("/app/file/ignoreUnsavedStage", "/app/file/ignoreUnsavedOnExit")
 
 
+end_process: Callable[[int], None] = os._exit
+"""Ends this process at once; tests put something gentler here."""
+
+
 def say(text: str) -> None:
     """A line of progress."""
     sys.stdout.write(f"retake: {text}\n")
@@ -86,6 +90,6 @@ def leave(app: Any, code: int) -> None:
         app.close(exit_code=code)
     elif code:
         sys.stderr.flush()
-        os._exit(code)
+        end_process(code)
     else:
         app.close()
