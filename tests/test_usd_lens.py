@@ -29,6 +29,15 @@ COEFFICIENT = {"opencvPinhole": {"k1": -0.2, "k2": 0.05, "p1": 0.001}, "opencvFi
 NAMES = {"opencvPinhole": "OpenCvPinhole", "opencvFisheye": "OpenCvFisheye"}
 
 
+@pytest.fixture(autouse=True)
+def stages_as_on_disk() -> Any:
+    """A lens put on a stage in memory must not be there for the next test: layers of files are shared by a process."""
+    yield
+    for layer in Sdf.Layer.GetLoadedLayers():
+        if layer.dirty and layer.realPath:
+            layer.Reload(True)
+
+
 def author(prim: Usd.Prim, model: str, *, schema: bool = True, selector: bool = True, leave_out: str = "") -> None:
     """As isaacsim.sensors.camera's set_opencv_…_properties and Isaac Lab's spawners do."""
     if schema:
