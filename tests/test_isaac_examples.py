@@ -14,7 +14,7 @@ import pytest
 import yaml
 from fakes.kit import FakeKit, row_in
 from fakes.stage import Motion, make_stage, planned_motion, random_motion
-from pxr import Usd
+from pxr import Sdf, Usd
 
 from retake.core.episode import open_episode
 from retake.core.errors import InputError, StageError
@@ -49,6 +49,11 @@ def config(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def importable() -> Any:
+    for (
+        layer
+    ) in Sdf.Layer.GetLoadedLayers():  # the demo's stage as it is on disk, whatever an earlier test did to it in memory
+        if layer.dirty and layer.realPath:
+            layer.Reload(True)
     yield
     sys.modules.pop("pick_place", None)
     sys.path[:] = [p for p in sys.path if p != str(EXAMPLES)]
