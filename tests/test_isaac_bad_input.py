@@ -8,6 +8,7 @@ import errno
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,11 @@ from retake.isaac.stepped import drive_stepped
 
 def end(capture: LiveCapture, kit: FakeKit) -> LiveCapture:
     kit.update(14)
+    for _ in range(2000):  # a fault in the pictures is found by the recorder's thread, which a busy machine may hold up
+        if capture._finisher is not None:
+            break
+        kit.update()
+        time.sleep(0.001)
     assert capture._finisher is not None, capture.status
     capture._finisher.join(30)
     return capture
