@@ -89,16 +89,16 @@ def at_points(rows: list[dict], settings: VerdictSettings) -> list[dict[str, Any
     out = []
     for name in settings.operating_points:
         sharp = settings.at(name)
-        told = {
+        tally = {
             kind: Counter(word(r, sharp) for r in rows if (r["kind"] == "clean") == (kind == "clean"))
             for kind in ("clean", "faulty")
         }
-        n = {kind: sum(c.values()) for kind, c in told.items()}
+        n = {kind: sum(c.values()) for kind, c in tally.items()}
         if all(n.values()):
             out.append({
                 "point": name, "clean": n["clean"], "faulty": n["faulty"],
-                "clean_passed": told["clean"]["pass"] / n["clean"], "clean_failed": told["clean"]["fail"] / n["clean"],
-                "faulty_passed": told["faulty"]["pass"] / n["faulty"], "faulty_failed": told["faulty"]["fail"] / n["faulty"],
+                "clean_passed": tally["clean"]["pass"] / n["clean"], "clean_failed": tally["clean"]["fail"] / n["clean"],
+                "faulty_passed": tally["faulty"]["pass"] / n["faulty"], "faulty_failed": tally["faulty"]["fail"] / n["faulty"],
             })  # fmt: skip
     return out
 
@@ -110,8 +110,12 @@ def evaluate(rows: list[dict], settings: VerdictSettings) -> dict[str, Any]:
     for group in ("fixed", "wrist", "moving"):
         mine = [r for r in clean if GROUPS[r["camera"]] == group]
         if mine:
-            told = counts(mine)
-            out["clean"][group] = {**told, "bound_95": upper_bound(told["fail"], told["n"]), "checks": deciders(mine)}
+            tally = counts(mine)
+            out["clean"][group] = {
+                **tally,
+                "bound_95": upper_bound(tally["fail"], tally["n"]),
+                "checks": deciders(mine),
+            }
     for look in dict.fromkeys(r["look"] for r in clean):
         mine = [r for r in clean if r["look"] == look]
         out["looks"].append({"look": look, **counts(mine), "checks": deciders(mine)})
@@ -143,20 +147,20 @@ def percent(part: int, of: int) -> str:
     return f"{part} of {of}"
 
 
-def split_lines(name: str, told: dict[str, Any]) -> list[str]:
+def split_lines(name: str, tally: dict[str, Any]) -> list[str]:
     """The tables of one split."""
     role = "limits come from here" if name == "tune" else "held out"
     lines = [
         f"## {PAINTER[SPLITS[name].painter]}, split `{name}` ({role})",
         "",
-        f"Independent renders of a clean film: {len(told['films'])} ({'; '.join(told['films'])}). "
+        f"Independent renders of a clean film: {len(tally['films'])} ({'; '.join(tally['films'])}). "
         "Every clean video is one of them under another look and seed; every fault is rendered once per film and shown under "
         "one or several looks. So n counts videos, not scenes, and the bounds hold for these scenes.",
         "",
         "| view | clean videos | failed | 95 % bound | unsure | checks that failed |",
         "|---|---|---|---|---|---|",
     ]
-    for group, row in told["clean"].items():
+    for group, row in tally["clean"].items():
         lines.append(
             f"| {group} | {row['n']} | {row['fail']} | {100 * row['bound_95']:.1f} % | {row['unsure']} | {row['checks']} |"
         )
@@ -165,10 +169,10 @@ def split_lines(name: str, told: dict[str, Any]) -> list[str]:
         "| look of a faithful video | videos | failed | unsure | checks that failed |",
         "|---|---|---|---|---|",
     ]
-    lines += [f"| {r['look']} | {r['n']} | {r['fail']} | {r['unsure']} | {r['checks']} |" for r in told["looks"]]
+    lines += [f"| {r['look']} | {r['n']} | {r['fail']} | {r['unsure']} | {r['checks']} |" for r in tally["looks"]]
     lines += ["", "| fault | level | view | videos | renders | failed | unsure | passed | AUC | to reach | checks that decide |",
               "|---|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
-    for r in told["faults"]:
+    for r in tally["faults"]:
         value = "" if r["auc"] is None else f"{r['auc']:.3f}"
         reached = "" if r["auc"] is None else "" if r["n"] < 20 else " ✓" if r["auc"] >= r["target"] else " ✗"
         lines.append(
@@ -177,13 +181,13 @@ def split_lines(name: str, told: dict[str, Any]) -> list[str]:
         )
     lines += ["", "All limits multiplied by a factor (a fail is a severity beyond it; unsure is not counted as found):", "",
               "| factor | clean videos failed | faulty videos failed |", "|---|---|---|"]  # fmt: skip
-    for row in told["curve"]:
+    for row in tally["curve"]:
         shares = ["" if row[k] is None else f"{100 * row[k]:.1f} %" for k in ("false_alarms", "found")]
         lines.append(f"| {row['scale']:g} | {shares[0]} | {shares[1]} |")
-    if told["speed_s"] is not None:
+    if tally["speed_s"] is not None:
         lines += [
             "",
-            f"Median CPU time of a verdict (81 frames of 640x480, file to verdict): {told['speed_s']:.2f} s.",
+            f"Median CPU time of a verdict (81 frames of 640x480, file to verdict): {tally['speed_s']:.2f} s.",
         ]
     return [*lines, ""]
 
@@ -211,18 +215,18 @@ def composite_lines(rows: list[dict]) -> list[str]:
     lines = ["## Composite takes (right by construction)", ""]
     if not rows:
         return [*lines, "Not measured.", ""]
-    told = counts(rows)
+    tally = counts(rows)
     lines += [
-        f"{told['n']} takes of {len({r['world'] for r in rows})} presets: {told['fail']} failed (95 % bound "
-        f"{100 * upper_bound(told['fail'], told['n']):.1f} %), {told['unsure']} unsure.", "",
+        f"{tally['n']} takes of {len({r['world'] for r in rows})} presets: {tally['fail']} failed (95 % bound "
+        f"{100 * upper_bound(tally['fail'], tally['n']):.1f} %), {tally['unsure']} unsure.", "",
         "| robot | camera | takes | failed | unsure | checks that failed |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for robot, camera in sorted({(r["robot"], r["camera"]) for r in rows}):
         mine = [r for r in rows if (r["robot"], r["camera"]) == (robot, camera)]
         found = Counter(n for r in mine for n in r["failed"])
         checks = ", ".join(f"{n} {c}" for n, c in found.most_common(3))
-        told = counts(mine)
-        lines.append(f"| {robot} | {camera} | {told['n']} | {told['fail']} | {told['unsure']} | {checks} |")
+        tally = counts(mine)
+        lines.append(f"| {robot} | {camera} | {tally['n']} | {tally['fail']} | {tally['unsure']} | {checks} |")
     return [*lines, ""]
 
 
@@ -300,11 +304,11 @@ def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
 
 def disclosed(rows: list[dict]) -> list[str]:
     """Which splits exist, what was looked at, and how many rows there are."""
-    told = Counter((r["split"], "clean" if r["kind"] == "clean" else "faulty") for r in rows)
+    tally = Counter((r["split"], "clean" if r["kind"] == "clean" else "faulty") for r in rows)
     lines = ["| split | painter | episodes and sets | clean | faulty |", "|---|---|---|---|---|"]
     for name, split in SPLITS.items():
         films = "; ".join(f"{r} {s} {c} ({f})" for r, s, c, f in split.films)
         lines.append(
-            f"| `{name}` | {PAINTER[split.painter]} | {films} | {told[name, 'clean']} | {told[name, 'faulty']} |"
+            f"| `{name}` | {PAINTER[split.painter]} | {films} | {tally[name, 'clean']} | {tally[name, 'faulty']} |"
         )
     return lines

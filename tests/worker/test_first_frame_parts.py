@@ -137,7 +137,7 @@ def test_revisions_and_licences_come_from_the_files(tmp_path: Path) -> None:
     folder = tmp_path / "some-model"
     folder.mkdir()
     (folder / "weights.safetensors").write_bytes(bytes(400_000))
-    part = parts.Part("org/some-model", "Apache-2.0")
+    part = parts.ModelPart("org/some-model", "Apache-2.0")
     plain = parts.find(part, str(folder), "", "", "model")
     assert plain.licence == "", "a folder without a card states nothing"
     assert plain.revision.startswith("files:")

@@ -195,7 +195,7 @@ def _config(options: argparse.Namespace, base: RunConfig) -> RunConfig:
         if value is not None:
             short.setdefault(section, {})[key] = str(value.resolve()) if isinstance(value, Path) else value
     if getattr(options, "worlds", None) is not None:
-        short.setdefault("variants", {}).update(_asked_worlds(options.worlds, config.variants.catalogue))
+        short.setdefault("variants", {}).update(_parse_worlds(options.worlds, config.variants.catalogue))
     if getattr(options, "prompts", None) is not None:
         variants = short.setdefault("variants", {})
         variants["prompts"] = [text for text in options.prompts if text.strip()]
@@ -214,7 +214,7 @@ def _config(options: argparse.Namespace, base: RunConfig) -> RunConfig:
     return merged(config, short, "command line")
 
 
-def _asked_worlds(text: str, catalogue: Sequence[str]) -> dict[str, Any]:
+def _parse_worlds(text: str, catalogue: Sequence[str]) -> dict[str, Any]:
     """The settings that `--worlds` stands for. Files come to those known already; without a name all their presets are
     meant. Raises InputError for a file that holds no world."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
@@ -246,7 +246,7 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _held(
+def _hold_run(
     options: argparse.Namespace, where: Path | None = None, *, create: bool = False, remember: bool = False
 ) -> contextlib.AbstractContextManager[tuple[RunDirectory, RunConfig]]:
     """`session.hold` of the run meant by RUN (or `where`) with the settings of the command line."""
@@ -263,7 +263,7 @@ def _run(options: argparse.Namespace) -> int:
     from retake.core.variants.gated import read_missing
 
     stop = Stop()
-    with _held(options, create=True, remember=True) as (run, config):
+    with _hold_run(options, create=True, remember=True) as (run, config):
         produce = _ray(options.ray) if options.ray else pipeline.produce_takes
         page = pipeline.run(run, config, Bar, stop.check, produce)
         cli_notes.note_seeds(config)
@@ -277,7 +277,7 @@ def _capture(options: argparse.Namespace) -> int:
     from retake.core import pipeline
 
     stop = Stop()
-    with _held(options, create=True, remember=True) as (run, config):
+    with _hold_run(options, create=True, remember=True) as (run, config):
         episode = pipeline.capture(run, config, Bar("Episode"), stop.check)
     for note in episode.header.settings.get("notes", ()):
         print(f"note: {note}", file=sys.stderr)
@@ -288,7 +288,7 @@ def _capture(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from retake.core import pipeline
 
-    with _held(options) as (run, config):
+    with _hold_run(options) as (run, config):
         result = pipeline.check(run, config)
     if options.json:
         print(json.dumps(result.to_json(), indent=2))
@@ -305,7 +305,7 @@ def _skeleton(options: argparse.Namespace) -> int:
     from retake.core import pipeline
 
     stop = Stop()
-    with _held(options) as (run, config):
+    with _hold_run(options) as (run, config):
         pipeline.skeleton(run, config, Bar("Skeleton"), stop.check)
     print(f"skeleton: {run.skeleton(config.camera)}")
     return 0
@@ -315,7 +315,7 @@ def _variants(options: argparse.Namespace) -> int:
     from retake.core import pipeline
 
     stop = Stop()
-    with _held(options, remember=True) as (run, config):
+    with _hold_run(options, remember=True) as (run, config):
         made = pipeline.variants(run, config, Bar("Variants"), stop.check)
     asked = len(made.variants) + len(made.missing)
     print(f"variants: {len(made.variants)} of {asked} in {run.variants_folder} (contact_sheet.png, gate.md)")
@@ -329,7 +329,7 @@ def _takes(options: argparse.Namespace) -> int:
     produce = _ray(options.ray) if options.ray else pipeline.produce_takes
     with contextlib.ExitStack() as held:
         paths = {locate(path)[0].resolve(): path for path in options.run}  # a run that is named twice is one
-        runs = [held.enter_context(_held(options, path, remember=True)) for path in paths.values()]
+        runs = [held.enter_context(_hold_run(options, path, remember=True)) for path in paths.values()]
         made = pipeline.takes_of(runs, Bar("Takes"), stop.check, produce)
         for config in {config.takes.backend: config for _, config in runs}.values():
             cli_notes.note_seeds(config)
@@ -353,7 +353,7 @@ def _numbers(text: str) -> list[int]:
 def _report(options: argparse.Namespace) -> int:
     from retake.core import pipeline
 
-    with _held(options) as (run, _):
+    with _hold_run(options) as (run, _):
         page = pipeline.report(run, Bar("Report"))
     print(f"report: {page}")
     return 0

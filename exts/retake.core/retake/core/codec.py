@@ -80,7 +80,7 @@ def merged(record: Record, data: Any, where: str, *, error: type[RetakeError] = 
 
     Raises `error` as `decode` does; a setting that is left empty (null) keeps its value.
     """
-    return _merged(record, data, "", _Reading(where, error, "setting", False))
+    return _merge(record, data, "", _Reading(where, error, "setting", False))
 
 
 def encode(value: Any) -> Any:
@@ -112,13 +112,13 @@ def _notes(hint: Any) -> tuple[Any, ...]:
     return getattr(hint, "__metadata__", ())
 
 
-def _bare(hint: Any) -> Any:
+def _strip_annotation(hint: Any) -> Any:
     return typing.get_args(hint)[0] if _notes(hint) else hint
 
 
 def _record(kind: type, data: Any, place: str, how: _Reading) -> Any:
     if not isinstance(data, Mapping):
-        raise how.refuse(place, f"needs a mapping of {how.noun}s; found {_shown(data)}")
+        raise how.refuse(place, f"needs a mapping of {how.noun}s; found {_short_repr(data)}")
     hints = fields_of(kind)
     _require_known(data, hints, place, how)
     values = {name: _value(hints[name], data[name], _join(place, name), how) for name in hints if name in data}
@@ -128,16 +128,16 @@ def _record(kind: type, data: Any, place: str, how: _Reading) -> Any:
     return _build(kind, values, place, how)
 
 
-def _merged(record: Any, data: Any, place: str, how: _Reading) -> Any:
+def _merge(record: Any, data: Any, place: str, how: _Reading) -> Any:
     if not isinstance(data, Mapping):
-        raise how.refuse(place, f"needs a mapping of {how.noun}s; found {_shown(data)}")
+        raise how.refuse(place, f"needs a mapping of {how.noun}s; found {_short_repr(data)}")
     hints, changes = fields_of(type(record)), {}
     _require_known(data, hints, place, how)
     for name, value in data.items():
-        hint, current, inner = _bare(hints[name]), getattr(record, name), _join(place, name)
+        hint, current, inner = _strip_annotation(hints[name]), getattr(record, name), _join(place, name)
         item = typing.get_args(hint)[1:] if typing.get_origin(hint) is dict else ()
         if dataclasses.is_dataclass(current):
-            changes[name] = current if value is None else _merged(current, value, inner, how)
+            changes[name] = current if value is None else _merge(current, value, inner, how)
         elif item and dataclasses.is_dataclass(item[0]):
             changes[name] = {**current, **_entries(item[0], current, {} if value is None else value, inner, how)}
         elif value is None and isinstance(current, str | dict):
@@ -150,9 +150,9 @@ def _merged(record: Any, data: Any, place: str, how: _Reading) -> Any:
 def _entries(kind: Any, current: Mapping[str, Any], data: Any, place: str, how: _Reading) -> dict[str, Any]:
     """Named records: known ones are merged, new ones must be whole."""
     if not isinstance(data, Mapping):
-        raise how.refuse(place, f"needs a mapping of names; found {_shown(data)}")
+        raise how.refuse(place, f"needs a mapping of names; found {_short_repr(data)}")
     return {
-        str(name): _merged(current[name], entry, _join(place, name), how)
+        str(name): _merge(current[name], entry, _join(place, name), how)
         if name in current
         else _record(kind, entry, _join(place, name), how)
         for name, entry in data.items()
@@ -178,10 +178,10 @@ def _value(hint: Any, value: Any, place: str, how: _Reading) -> Any:
     for note in _notes(hint):
         if isinstance(note, NullIs) and value is None:
             return note.value
-    found = _plain(_bare(hint), value, place, how)
+    found = _plain(_strip_annotation(hint), value, place, how)
     for note in _notes(hint):
         if isinstance(note, Within) and not note.low <= found <= note.high:
-            raise how.refuse(place, f"needs a number {note}; found {_shown(value)}")
+            raise how.refuse(place, f"needs a number {note}; found {_short_repr(value)}")
     return found
 
 
@@ -189,7 +189,7 @@ def _plain(hint: Any, value: Any, place: str, how: _Reading) -> Any:
     if hint in _SCALARS:
         accepts, make, words = _SCALARS[hint]
         if not accepts(value):
-            raise how.refuse(place, f"needs {words}; found {_shown(value)}")
+            raise how.refuse(place, f"needs {words}; found {_short_repr(value)}")
         return make(value)
     if hint is Any:
         return _json(value, place, how)
@@ -207,7 +207,7 @@ def _plain(hint: Any, value: Any, place: str, how: _Reading) -> Any:
         return _sequence(origin, inner, value, place, how)
     if origin is dict or hint is dict:
         if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-            raise how.refuse(place, f"needs a mapping of names; found {_shown(value)}")
+            raise how.refuse(place, f"needs a mapping of names; found {_short_repr(value)}")
         kind = inner[1] if inner else Any
         return {key: _value(kind, item, _join(place, key), how) for key, item in value.items()}
     if hint is np.ndarray or getattr(hint, "array_type", None) is np.ndarray:
@@ -231,10 +231,10 @@ def _either(kinds: tuple[Any, ...], value: Any, place: str, how: _Reading) -> An
 
 def _sequence(origin: Any, kinds: tuple[Any, ...], value: Any, place: str, how: _Reading) -> Any:
     if not isinstance(value, list | tuple):
-        raise how.refuse(place, f"needs a list; found {_shown(value)}")
+        raise how.refuse(place, f"needs a list; found {_short_repr(value)}")
     if origin is tuple and not (len(kinds) == 2 and kinds[1] is Ellipsis):
         if len(value) != len(kinds):
-            raise how.refuse(place, f"needs a list of {len(kinds)}; found {_shown(value)}")
+            raise how.refuse(place, f"needs a list of {len(kinds)}; found {_short_repr(value)}")
     else:
         kinds = (kinds[0] if kinds else Any,) * len(value)
     return origin(
@@ -248,7 +248,7 @@ def _array(value: Any, place: str, how: _Reading) -> np.ndarray:
     except (TypeError, ValueError):
         found = np.array(np.nan)
     if not np.isfinite(found).all():
-        raise how.refuse(place, f"needs an array of numbers; found {_shown(value)}")
+        raise how.refuse(place, f"needs an array of numbers; found {_short_repr(value)}")
     return found
 
 
@@ -257,7 +257,8 @@ def _json(value: Any, place: str, how: _Reading) -> Any:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise how.refuse(
-            place, f"is {_shown(value)}, which JSON cannot hold ({error}); use finite numbers, text, lists, mappings"
+            place,
+            f"is {_short_repr(value)}, which JSON cannot hold ({error}); use finite numbers, text, lists, mappings",
         ) from error
     return value
 
@@ -283,6 +284,6 @@ def _join(place: str, name: object) -> str:
     return f"{place}.{name}" if place else str(name)
 
 
-def _shown(value: Any) -> str:
+def _short_repr(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 120 else f"{text[:117]}…"

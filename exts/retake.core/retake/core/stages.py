@@ -82,7 +82,7 @@ def run(
         **_scenario(preset, stage, seed), **_worlds(variants, prompts), **_takes(seeds, take_backend), **_camera(camera),
         **({} if variant_backend is None else {"variants.backend": variant_backend}), **(settings or {}),
     }  # fmt: skip
-    with _held(path, asked, create=True, remember=True, force=force) as (folder, config):
+    with _hold_run(path, asked, create=True, remember=True, force=force) as (folder, config):
         page = pipeline.run(folder, config, progress, check_cancel)
         return _result(folder, page)
 
@@ -93,13 +93,13 @@ def capture(
 ) -> Episode:  # fmt: skip
     """Simulate one Episode into a run folder, new or existing."""
     asked = {**_scenario(preset, stage, seed), **(settings or {})}
-    with _held(path, asked, create=True, remember=True) as (folder, config):
+    with _hold_run(path, asked, create=True, remember=True) as (folder, config):
         return pipeline.capture(folder, config, progress, check_cancel)
 
 
 def check(path: Where, *, settings: Settings | None = None) -> EpisodeCheck:
     """Check the Episode's motion; `passed` and `items` say the result, nothing is raised for a failure."""
-    with _held(path, settings or {}) as (folder, config):
+    with _hold_run(path, settings or {}) as (folder, config):
         return pipeline.check(folder, config)
 
 
@@ -108,7 +108,7 @@ def skeleton(
     progress: Progress = silent, check_cancel: CheckCancel = never,
 ) -> Skeleton:  # fmt: skip
     """Draw the control video of one camera."""
-    with _held(path, {**_camera(camera), **(settings or {})}, force=force) as (folder, config):
+    with _hold_run(path, {**_camera(camera), **(settings or {})}, force=force) as (folder, config):
         return pipeline.skeleton(folder, config, progress, check_cancel)
 
 
@@ -119,8 +119,8 @@ def variants(
 ) -> Gated:  # fmt: skip
     """Dress the first frame into worlds: `count` many, or the presets it names; what did not pass is in `missing`."""
     named = {"variants.backend": backend, "variants.seed": seed}
-    asked = {**_worlds(count, prompts), **_given(named), **_camera(camera), **(settings or {})}
-    with _held(path, asked, remember=True, force=force) as (folder, config):
+    asked = {**_worlds(count, prompts), **_without_none(named), **_camera(camera), **(settings or {})}
+    with _hold_run(path, asked, remember=True, force=force) as (folder, config):
         return pipeline.variants(folder, config, progress, check_cancel)
 
 
@@ -130,7 +130,7 @@ def takes(
 ) -> tuple[Take, ...]:  # fmt: skip
     """One Take per Variant and seed."""
     asked = {**_takes(seeds, backend), **_camera(camera), **(settings or {})}
-    with _held(path, asked, remember=True, force=force) as (folder, config):
+    with _hold_run(path, asked, remember=True, force=force) as (folder, config):
         return tuple(pipeline.takes(folder, config, progress, check_cancel))
 
 
@@ -138,14 +138,14 @@ def verify(
     path: Where, *, settings: Settings | None = None, progress: Progress = silent, check_cancel: CheckCancel = never
 ) -> dict[str, Standing]:
     """Judge every take; take id → what is to be said of it."""
-    with _held(path, settings or {}) as (folder, config):
+    with _hold_run(path, settings or {}) as (folder, config):
         pipeline.verify(folder, config, progress, check_cancel)
         return _standings(folder)
 
 
 def report(path: Where, *, progress: Progress = silent, check_cancel: CheckCancel = never) -> Path:
     """Write report.html; returns its path."""
-    with _held(path, {}) as (folder, _):
+    with _hold_run(path, {}) as (folder, _):
         return pipeline.report(folder, progress, check_cancel)
 
 
@@ -156,7 +156,7 @@ def export(runs: Where | Sequence[Where], out: Where, **options: Any) -> Any:
     return write([runs] if isinstance(runs, str | Path) else list(runs), out, **options)
 
 
-def _held(
+def _hold_run(
     path: Where, asked: Settings, *, create: bool = False, remember: bool = False, force: bool = False
 ) -> contextlib.AbstractContextManager[tuple[RunDirectory, RunConfig]]:
     def configure(base: RunConfig) -> RunConfig:
@@ -170,13 +170,13 @@ def _held(
     return hold(path, configure, create=create, remember=remember, force=force)
 
 
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
 def _scenario(preset: str | None, stage: Where | None, seed: int | None) -> dict[str, Any]:
     file = None if stage is None else str(Path(stage).resolve())
-    return _given({"capture.preset": preset, "capture.stage": file, "capture.seed": seed})
+    return _without_none({"capture.preset": preset, "capture.stage": file, "capture.seed": seed})
 
 
 def _worlds(wanted: int | Sequence[str] | None, prompts: Sequence[str] | None) -> dict[str, Any]:
@@ -198,11 +198,11 @@ def _worlds(wanted: int | Sequence[str] | None, prompts: Sequence[str] | None) -
 
 
 def _takes(seeds: Sequence[int] | None, backend: str | None) -> dict[str, Any]:
-    return _given({"takes.seeds": None if seeds is None else list(seeds), "takes.backend": backend})
+    return _without_none({"takes.seeds": None if seeds is None else list(seeds), "takes.backend": backend})
 
 
 def _camera(name: str | None) -> dict[str, Any]:
-    return _given({"camera": name})
+    return _without_none({"camera": name})
 
 
 def _standings(folder: RunDirectory) -> dict[str, Standing]:

@@ -43,18 +43,18 @@ async def run_file(path: Path) -> int:
             folder.append(Path(request.output).absolute())
         return await run(request, options)
 
-    code, message = await _guarded(whole())
+    code, message = await _run_and_explain(whole())
     if folder:
         note_exit(folder[0], code, message)
     return code
 
 
-async def guarded(work: Awaitable[int]) -> int:
+async def exit_code_of(work: Awaitable[int]) -> int:
     """The exit code of some work, whatever it raises; the reason goes to stdout."""
-    return (await _guarded(work))[0]
+    return (await _run_and_explain(work))[0]
 
 
-async def _guarded(work: Awaitable[int]) -> tuple[int, str]:
+async def _run_and_explain(work: Awaitable[int]) -> tuple[int, str]:
     """(exit code, reason) of some work; the reason of a failure goes to stdout, too."""
     try:
         code = await work
@@ -105,15 +105,15 @@ async def run(request: CaptureRequest, options: Mapping[str, Any], settings: Map
 async def record(capture: LiveCapture, controller: Trajectory | None, timeout_s: float) -> None:
     """Play until the recording ends. Raises what ended it badly, InputError when it never ends."""
     app = kit.require("omni.kit.app").get_app()
-    deadline, told, late, noted = time.monotonic() + timeout_s, 0, "", set[str]()
+    deadline, reported, late, noted = time.monotonic() + timeout_s, 0, "", set[str]()
 
     def before_update() -> None:
-        nonlocal told, late
+        nonlocal reported, late
         if controller is not None and capture.status.phase in (Phase.WAITING, Phase.RECORDING):
             controller.command()
         written = capture.status.written
-        if written >= told + 15:
-            told = written
+        if written >= reported + 15:
+            reported = written
             say(f"recorded {written}/{capture.request.frames or '?'} frames")
         for note in capture.notes:  # as they come: an update that takes seconds is told while it does
             if note not in noted:
@@ -151,14 +151,14 @@ async def generate(run_folder: Path, camera: str, options: Mapping[str, Any]) ->
     command = processes.arrow_command(processes.find_python(options["python"]), run_folder, settings)
     if options["config"]:
         command += ["--config", str(Path(options["config"]).absolute())]
-    process, told = processes.Process(command), ""
+    process, reported = processes.Process(command), ""
     while process.exit_code is None:
         await app.next_update_async()
         await asyncio.sleep(0.05)
         now = process.advance
         line = f"{now.stage} {now.done}/{now.total} {now.note}".strip()
-        if now.stage and line != told:
-            told = line
+        if now.stage and line != reported:
+            reported = line
             say(line)
     code = process.exit_code or 0
     say(f"report: {run_folder / 'report.html'}" if code == 0 else process.last_words)

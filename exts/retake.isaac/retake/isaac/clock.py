@@ -107,8 +107,8 @@ class Held:
         """The step number as a time of its own."""
         self._step = step
         if self._witness is not None:
-            told = self._witness.now()
-            self._filed = self._witness.state_key(time_s if told is None else told, step)
+            reading = self._witness.now()
+            self._filed = self._witness.state_key(time_s if reading is None else reading, step)
         return (step, 1)
 
     def frame_key(self, numerator: int, denominator: int) -> TimeKey:
@@ -131,17 +131,17 @@ class StepKeys:
     """
 
     def __init__(self) -> None:
-        self._told: TimeKey | None = None
+        self._last_reading: TimeKey | None = None
         self._update = -1
         self._between = 0
 
-    def key(self, told: TimeKey, update: int) -> TimeKey:
+    def key(self, reading: TimeKey, update: int) -> TimeKey:
         """The key of a state that a clock gave `told`, filed in that application update."""
-        if told != self._told or update == self._update:
-            self._told, self._update, self._between = told, update, 0
-            return told
+        if reading != self._last_reading or update == self._update:
+            self._last_reading, self._update, self._between = reading, update, 0
+            return reading
         self._between += 1
-        return time_key(told[0] * 1_000_000 + BETWEEN_US * self._between * told[1], told[1] * 1_000_000)
+        return time_key(reading[0] * 1_000_000 + BETWEEN_US * self._between * reading[1], reading[1] * 1_000_000)
 
 
 def find_clock() -> Clock | None:

@@ -52,7 +52,7 @@ class Conditions:
             self.steps_per_update.add(self._steps)
         self._steps = 0
         hooks = self._hooks
-        if gone := hooks.lost():
+        if gone := hooks.missing_from_stage():
             raise StageError(f"{gone}; the recording ends before that")
         hooks.rendering.update(recording=recording)
         playing = bool(timeline.interface().is_playing())

@@ -126,7 +126,7 @@ class Hooks:
         self._writer = writer
         writer.attach(list(self.products.paths))
 
-    def lost(self) -> str:
+    def missing_from_stage(self) -> str:
         """What of the stage has gone since the recording began, as a sentence; empty while all is there."""
         if kit.require("omni.usd").get_context().get_stage() != self.stage:
             return "the stage was closed or replaced while recording"

@@ -256,9 +256,9 @@ class LiveCapture:
                 self._begin(dt_s)
             contacts = self._hooks.contacts
             raw = self._hooks.tensors.read(() if contacts is None else contacts.read())
-            told = self._clock.now()
+            clock_time_s = self._clock.now()
             self.steps += 1
-            self._time_s = self.steps * self._dt_s if told is None else told
+            self._time_s = self.steps * self._dt_s if clock_time_s is None else clock_time_s
             key = self._keys.key(self._clock.state_key(self._time_s, self.steps), self._conditions.updates)
             with self._lock:
                 assert self._pairer is not None

@@ -37,7 +37,7 @@ def read(name: str, default: Any = None) -> Any:
     return default if value is None else value
 
 
-def given() -> dict[str, Any]:
+def changed_settings() -> dict[str, Any]:
     """Settings that differ from their defaults, converted; names as in CaptureRequest and EXTRA. Raises InputError."""
     out: dict[str, Any] = {}
     for item in dataclasses.fields(CaptureRequest):
@@ -58,7 +58,7 @@ def given() -> dict[str, Any]:
 def request_from_settings(**changes: Any) -> CaptureRequest:
     """The capture request that the settings describe; `changes` win. Raises InputError naming a wrong setting."""
     names = {item.name for item in dataclasses.fields(CaptureRequest)}
-    return request_from({**{name: value for name, value in given().items() if name in names}, **changes})
+    return request_from({**{name: value for name, value in changed_settings().items() if name in names}, **changes})
 
 
 def load_autorun(path: Path) -> tuple[CaptureRequest, dict[str, Any]]:
@@ -76,8 +76,8 @@ def load_autorun(path: Path) -> tuple[CaptureRequest, dict[str, Any]]:
         raise InputError(
             f"{path}: unknown setting {sorted(unknown)[0]!r}; valid: {', '.join(sorted(names | set(EXTRA)))}"
         )
-    told = given() if optional("carb.settings") is not None else {}
-    asked = {**data, **told}
+    from_settings = changed_settings() if optional("carb.settings") is not None else {}
+    asked = {**data, **from_settings}
     request = request_from({key: value for key, value in asked.items() if key in names})
     others = {key: convert(key, value, EXTRA[key]) for key, value in asked.items() if key in EXTRA}
     for name in ("stage", "trajectory", "config"):

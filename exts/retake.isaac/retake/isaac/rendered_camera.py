@@ -42,10 +42,10 @@ def rendered_camera(
     rendered = np.asarray(params["renderProductResolution"]).astype(int).reshape(-1)
     if tuple(rendered) != tuple(size):
         raise StageError(f"{prim_path} was rendered at {tuple(rendered)}, its images are {size}; sizes must agree")
-    told = params.get("metersPerSceneUnit")
-    if told is not None and abs(float(told) - metres_per_unit) > 1e-6 * metres_per_unit:
+    reported = params.get("metersPerSceneUnit")
+    if reported is not None and abs(float(reported) - metres_per_unit) > 1e-6 * metres_per_unit:
         raise StageError(
-            f"{prim_path}: the renderer counts {float(told)} m per unit, the stage {metres_per_unit}; reload the stage"
+            f"{prim_path}: the renderer counts {float(reported)} m per unit, the stage {metres_per_unit}; reload the stage"
         )
     if calibration is None:
         K = intrinsics(params, size, prim_path)
@@ -102,9 +102,9 @@ def calibrated_intrinsics(
     sx, sy = (size[i] / nominal[i] if nominal[i] > 0 else 1.0 for i in (0, 1))
     K = np.array([[fx * sx, 0, centre[0] * sx], [0, fy * sy, centre[1] * sy], [0, 0, 1.0]])
     if np.abs(K - calibration.K).max() > AGREE_PX + 1e-3 * fx * sx:
-        told, prim = K[[0, 1, 0, 1], [0, 1, 2, 2]].round(2), calibration.K[[0, 1, 0, 1], [0, 1, 2, 2]].round(2)
+        reported, prim = K[[0, 1, 0, 1], [0, 1, 2, 2]].round(2), calibration.K[[0, 1, 0, 1], [0, 1, 2, 2]].round(2)
         raise StageError(
-            f"{prim_path}: the frame says (fx, fy, cx, cy) = {told.tolist()} px, the prim's calibration {prim.tolist()} px; "
+            f"{prim_path}: the frame says (fx, fy, cx, cy) = {reported.tolist()} px, the prim's calibration {prim.tolist()} px; "
             "they must agree: is imageSize the size that the calibration was made for?"
         )
     return K

@@ -49,9 +49,16 @@ def report(versions: dict[str, str], items: Sequence[Item]) -> str:
         f"| {item.status} | {item.name} | {item.detail} | {if_false.get(item.key, '')} |".replace("\n", " ")
         for item in sorted(items, key=lambda item: order.get(item.status, 0))
     ]
-    told = ", ".join(f"{name} {value}" for name, value in versions.items() if value) or "unknown application"
+    application = ", ".join(f"{name} {value}" for name, value in versions.items() if value) or "unknown application"
     summary = f"{counts['pass']} pass, {counts['fail']} fail, {counts['unknown']} cannot be told here."
-    head = ["# Retake self-test", "", f"{told}; {sys.platform}, Python {sys.version.split()[0]}.", "", summary, ""]
+    head = [
+        "# Retake self-test",
+        "",
+        f"{application}; {sys.platform}, Python {sys.version.split()[0]}.",
+        "",
+        summary,
+        "",
+    ]
     table = ["| | item | measured | what Retake does when it does not hold |", "|---|---|---|---|", *rows]
     return "\n".join([*head, *table]) + "\n"
 

@@ -289,8 +289,8 @@ class SelfTest:
         episode, settings = self._episode(), kit.require("carb.settings").get_settings()
         count = sum(len(episode.contacts(i)) for i in range(len(episode)))
         against = [path for path in (NOT_PROCESSED, NO_READBACK) if settings.get(path)]
-        told = f"; against it: {', '.join(against)}" if against else ""
-        return (True if count else None), f"{count} contacts in {len(episode)} frames ({engine()}){told}", count
+        against_text = f"; against it: {', '.join(against)}" if against else ""
+        return (True if count else None), f"{count} contacts in {len(episode)} frames ({engine()}){against_text}", count
 
     async def exit_code_arrives(self) -> Answer:
         """Seen from outside only."""

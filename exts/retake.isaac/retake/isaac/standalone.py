@@ -47,7 +47,7 @@ def run_in_app(make: Callable[[], Awaitable[int]], *, headless: bool = True) -> 
         codes: list[int] = []
 
         async def whole() -> None:
-            codes.append(await autorun.guarded(make()))
+            codes.append(await autorun.exit_code_of(make()))
 
         run_coroutine(app, whole())
         undo()

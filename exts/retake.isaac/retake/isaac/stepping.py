@@ -47,9 +47,9 @@ def record(
     settings (every robot, the first camera, every movable body). `settings`: those of /exts/retake.isaac by name (`task`, `fps`,
     `frames`, `width`, `mode`, …). Raises InputError for a thing that has no prim path, or an unknown setting.
     """
-    told = {"robots": _paths(robots), "cameras": _cameras(cameras), "objects": _paths(objects), **settings}
+    options = {"robots": _paths(robots), "cameras": _cameras(cameras), "objects": _paths(objects), **settings}
     return Recording(
-        world, Path(output).absolute(), {name: value for name, value in told.items() if value not in ((), None)}
+        world, Path(output).absolute(), {name: value for name, value in options.items() if value not in ((), None)}
     )
 
 
@@ -124,10 +124,10 @@ class Recording:
     def _begin(self) -> None:
         folder = self._output / f"{len(self.episodes):03d}"
         create_run(folder, RunConfig().to_json())
-        told = dict(self._settings)
+        options = dict(self._settings)
         if self._world is not None and self._world.get_rendering_dt() == 0:
-            told.setdefault("mode", "stepped")  # renders come after physics, in updates of their own
-        capture = LiveCapture(request_from_settings(output=str(folder / "episode"), **told).checked())
+            options.setdefault("mode", "stepped")  # renders come after physics, in updates of their own
+        capture = LiveCapture(request_from_settings(output=str(folder / "episode"), **options).checked())
         capture.start()
         self._capture, self._target, self._stopped = capture, 1, False
         for _ in range(SETTLE_UPDATES + 1):

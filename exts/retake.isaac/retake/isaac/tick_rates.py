@@ -42,8 +42,8 @@ class TickRates:
         """What was changed, as a sentence; empty where nothing was."""
         if not self.changed:
             return ""
-        told = ", ".join(f"{path} ({rate:g} Hz)" for path, rate in self.changed.items())
-        return f"tick rates are 0 (every frame) while recording: {told}"
+        rates = ", ".join(f"{path} ({rate:g} Hz)" for path, rate in self.changed.items())
+        return f"tick rates are 0 (every frame) while recording: {rates}"
 
     def close(self) -> None:
         """The rates are the stage's again."""

@@ -25,20 +25,20 @@ def interface() -> Any:
 
 def play() -> None:
     """Play, now."""
-    _committed(interface(), "play")
+    _change_and_commit(interface(), "play")
 
 
 def pause() -> None:
     """Pause, now."""
-    _committed(interface(), "pause")
+    _change_and_commit(interface(), "pause")
 
 
 def stop() -> None:
     """Stop, now."""
-    _committed(interface(), "stop")
+    _change_and_commit(interface(), "stop")
 
 
-def _committed(timeline: Any, change: str) -> None:
+def _change_and_commit(timeline: Any, change: str) -> None:
     getattr(timeline, change)()
     commit = getattr(timeline, "commit", None)
     if commit is not None:

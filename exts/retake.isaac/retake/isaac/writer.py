@@ -60,14 +60,14 @@ def writer_class() -> Any:
             self._settings = settings
             self._request = None
             if output_dir:
-                told = {
+                values = {
                     "robots": robot or None, "objects": objects or None, "task": task, "fps": fps, "frames": frames,
                     "contacts": contacts, "channels": channels, "seed": seed,
                     **{name: value for name, value in others.items() if name in SETTABLE},
                 }  # fmt: skip
                 self._request = request_from_settings(
                     output=str(Path(output_dir).absolute()), mode="live", cameras=(),
-                    **{name: value for name, value in told.items() if value is not None},
+                    **{name: value for name, value in values.items() if value is not None},
                 ).checked()  # fmt: skip
             super().__init__(channels=CHANNELS if self._request is None else self._request.channels)
 

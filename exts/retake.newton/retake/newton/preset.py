@@ -129,14 +129,14 @@ def load_preset(name: str, overrides: Mapping[str, Any], *, own_stage: bool = Fa
     preset = Preset(name)
     for source, values in ((str(file), data), ("overrides", changes)):
         cameras = values.pop("cameras", None)
-        preset = merged(preset, _nested(preset, values), source)
+        preset = merged(preset, _merge_nested(preset, values), source)
         if cameras is not None:
             preset = dataclasses.replace(preset, cameras=_cameras(cameras, source))
     _validate(preset)
     return preset
 
 
-def _nested(preset: Preset, values: Mapping[str, Any]) -> dict[str, Any]:
+def _merge_nested(preset: Preset, values: Mapping[str, Any]) -> dict[str, Any]:
     """Mappings (`phases`, `randomise`) are merged key by key, so an override names only what it changes."""
     out = dict(values)
     for key in ("phases", "randomise"):

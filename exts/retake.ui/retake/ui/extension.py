@@ -79,7 +79,7 @@ class RetakeUiExtension(omni.ext.IExt, MenuHelperExtensionFull):
 
     def _start(self) -> None:
         """The model and what it talks to, at the first showing."""
-        settings, problem = asked()
+        settings, problem = request_and_problem()
         runs = Path(settings.output).expanduser().parent if settings.output else Path.home() / "retake_runs"
         self._scene, self._link = StageScene(), WorkerLink(runs)
         self._model = ViewModel(
@@ -92,7 +92,7 @@ class RetakeUiExtension(omni.ext.IExt, MenuHelperExtensionFull):
 
     def _tick(self) -> None:
         """Nothing while the window is hidden, but for what is under way."""
-        visible = seen(self._shown)
+        visible = is_on_screen(self._shown)
         if self._link is not None:
             self._link.watched = visible
         try:
@@ -105,7 +105,7 @@ class RetakeUiExtension(omni.ext.IExt, MenuHelperExtensionFull):
             self._panel = None
 
 
-def asked() -> tuple[CaptureRequest, str]:
+def request_and_problem() -> tuple[CaptureRequest, str]:
     """(what the panel starts from, what is wrong with the settings)."""
     try:
         given = options.request_from_settings()
@@ -115,7 +115,7 @@ def asked() -> tuple[CaptureRequest, str]:
         return CaptureRequest(), f"{error}; the panel starts from the defaults"
 
 
-def seen(window: Any) -> bool:
+def is_on_screen(window: Any) -> bool:
     """Whether a window is on the screen: not hidden, and not a tab behind another one."""
     if not getattr(window, "visible", False):
         return False

@@ -69,13 +69,13 @@ class StageScene:
         """Open the pick-and-place stage, with the objects where the planned motion expects them."""
         self._demo = asyncio.ensure_future(quietly(demo_script().open_demo()))
 
-    def self_test(self, out: Path, told: Callable[[str], None]) -> None:
+    def self_test(self, out: Path, on_line: Callable[[str], None]) -> None:
         """Measure what Retake assumes about Isaac Sim on the open stage."""
 
         async def whole() -> None:
-            code = await selftest.whole(None, out, lambda item: told(selftest.line(item)))
+            code = await selftest.whole(None, out, lambda item: on_line(selftest.line(item)))
             found = "no item failed" if code == 0 else "an item failed"
-            told(f"Self-test: {found}; {out / selftest.REPORT} is the page to attach.")
+            on_line(f"Self-test: {found}; {out / selftest.REPORT} is the page to attach.")
 
         self._test = asyncio.ensure_future(quietly(whole()))
 

@@ -169,11 +169,11 @@ class Panel:
             return
         self._picture_index = newest.index
         began = self._now()
-        self._put(np.ascontiguousarray(newest.rgba[:: self._step, :: self._step]))
+        self._set_picture(np.ascontiguousarray(newest.rgba[:: self._step, :: self._step]))
         if 1e3 * (self._now() - began) > PICTURE_MS:
             self._step = min(2 * self._step, COARSEST)
 
-    def _put(self, rgba: np.ndarray[Any, Any]) -> None:
+    def _set_picture(self, rgba: np.ndarray[Any, Any]) -> None:
         size = [rgba.shape[1], rgba.shape[0]]
         if hasattr(self._provider, "set_data_array"):
             self._provider.set_data_array(rgba, size)

@@ -41,8 +41,8 @@ class Scene(Protocol):
         """Begin opening the demo stage (returns at once)."""
         ...
 
-    def self_test(self, out: Path, told: Callable[[str], None]) -> None:
-        """Begin the self-test on the open stage (returns at once); `told` hears each line, the files go to `out`."""
+    def self_test(self, out: Path, on_line: Callable[[str], None]) -> None:
+        """Begin the self-test on the open stage (returns at once); `on_line` hears each line, the files go to `out`."""
         ...
 
 

@@ -43,7 +43,7 @@ def find_objects(stage: Usd.Stage) -> StageObjects:
     """Every free rigid body that is no part of an articulation, in stage order. Never raises because of one body."""
     units = StageUnits.of(stage)
     edges = read_edges(stage, units)
-    links, held = articulation_bodies(stage), _held(edges)
+    links, held = articulation_bodies(stage), _fixed_to_world(edges)
     out: list[StageObject] = []
     refused: dict[str, str] = {}
     for prim in prims(stage):
@@ -86,7 +86,7 @@ def choose_objects(found: StageObjects, chosen: Sequence[str] | None) -> tuple[S
     return tuple(by_path[path] for path in chosen)
 
 
-def _held(edges: Sequence[Edge]) -> dict[str, str]:
+def _fixed_to_world(edges: Sequence[Edge]) -> dict[str, str]:
     """Bodies that joints tie to the world, directly or through others -> the joint."""
     held: dict[str, str] = {}
     grown = True

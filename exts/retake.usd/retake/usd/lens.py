@@ -77,13 +77,13 @@ def _model(prim: Usd.Prim, time: Usd.TimeCode) -> str | None:
     schemas = [name for name in applied_schemas(prim) if name.startswith("OmniLensDistortion")]
     old = _value(prim, "cameraProjectionType", time, prefix="")
     if old is not None and str(old).lower() not in PLAIN:
-        raise _unsupported(prim, f"cameraProjectionType = {old}")
+        raise _unsupported_lens(prim, f"cameraProjectionType = {old}")
     chosen = _value(prim, "model", time)
     if chosen is not None:
         if str(chosen).lower() in PLAIN:
             return None
         if str(chosen) not in MODELS:
-            raise _unsupported(prim, f"{PREFIX}model = {chosen}")
+            raise _unsupported_lens(prim, f"{PREFIX}model = {chosen}")
         return str(chosen)
     if len(schemas) > 1:
         raise StageError(
@@ -91,11 +91,11 @@ def _model(prim: Usd.Prim, time: Usd.TimeCode) -> str | None:
             "set it, or remove the others"
         )
     if schemas and schemas[0] not in SCHEMAS:
-        raise _unsupported(prim, schemas[0])
+        raise _unsupported_lens(prim, schemas[0])
     return SCHEMAS[schemas[0]] if schemas else None
 
 
-def _unsupported(prim: Usd.Prim, what: str) -> StageError:
+def _unsupported_lens(prim: Usd.Prim, what: str) -> StageError:
     return StageError(
         f"{prim.GetPath()}: lens model {what} is not supported; expected a pinhole, {' or '.join(MODELS)} "
         "(OmniLensDistortionOpenCvPinholeAPI, OmniLensDistortionOpenCvFisheyeAPI)"

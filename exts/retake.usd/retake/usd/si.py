@@ -59,9 +59,9 @@ def si_stage(stage: Usd.Stage) -> Usd.Stage:
         if factor == 1.0:
             return
         if spec.HasDefaultValue():
-            spec.default = _scaled(spec.default, factor, spec.name)
+            spec.default = _scale_value(spec.default, factor, spec.name)
         for time in layer.ListTimeSamplesForPath(path):
-            layer.SetTimeSample(path, time, _scaled(layer.QueryTimeSample(path, time), factor, spec.name))
+            layer.SetTimeSample(path, time, _scale_value(layer.QueryTimeSample(path, time), factor, spec.name))
 
     layer.Traverse(Sdf.Path.absoluteRootPath, visit)
     converted = Usd.Stage.Open(layer)
@@ -82,7 +82,7 @@ def _factor(spec: Sdf.AttributeSpec, metres: float, kilograms: float) -> float:
     return 1.0
 
 
-def _scaled(value: Any, factor: float, name: str) -> Any:
+def _scale_value(value: Any, factor: float, name: str) -> Any:
     """A USD value times a factor; of a 4x4 transform, only the translation."""
     if name.startswith("xformOp:transform"):
         out = Gf.Matrix4d(value)

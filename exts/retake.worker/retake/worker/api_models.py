@@ -263,7 +263,7 @@ class RunsAnswer(BaseModel):
     """The others: name → why not, and the remedy."""
 
 
-class Part(str, Enum):
+class TakeView(str, Enum):
     """What of a take can be looked at."""
 
     take = "take"

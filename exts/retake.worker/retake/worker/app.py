@@ -229,7 +229,7 @@ def _gallery_routes(app: FastAPI, service: Service) -> None:
             206: {"description": "A range"}, 416: {"description": "No such range"},
         },
     )  # fmt: skip
-    def part(key: JobId, part: m.Part) -> Response:
+    def part(key: JobId, part: m.TakeView) -> Response:
         shown = service.gallery.find(key)
         media = service.gallery.media(shown, part.value) if shown is not None else None
         if media is None:

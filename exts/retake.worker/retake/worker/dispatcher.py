@@ -122,7 +122,7 @@ class Dispatcher(threading.Thread):
         record = self.store.get(job_id)
         if record.state == "queued":
             self.store.finish(job_id, "cancelled", error="cancelled before it started")
-            self._tell(job_id)
+            self._publish_job(job_id)
         elif record.state == "running" and self.running is not None and self.running.record.id == job_id:
             current = self.running
             if not current.ending:
@@ -136,7 +136,7 @@ class Dispatcher(threading.Thread):
         self.store.retry(job_id)
         self._not_before.pop(job_id, None)
         self.store.add_log(job_id, "queued again on request")
-        self._tell(job_id)
+        self._publish_job(job_id)
 
     def set_paused(self, paused: bool) -> None:
         """Start no further job, or go on; survives a restart."""
@@ -144,7 +144,7 @@ class Dispatcher(threading.Thread):
         self.paused = paused
         if not paused:
             self._start_failures = 0
-        self._tell_status()
+        self._publish_status()
 
     def release(self) -> None:
         """End the executor now; a running job goes back to the queue and the queue pauses."""
@@ -191,7 +191,7 @@ class Dispatcher(threading.Thread):
             self.store.recover_interrupted(
                 self.settings.queue.max_interruptions, self.running.record.id if self.running else ""
             )
-            self._tell_status()
+            self._publish_status()
         current = self.running
         if current is not None:
             if current.kill_at is not None and now >= current.kill_at:
@@ -229,9 +229,9 @@ class Dispatcher(threading.Thread):
             backend = self.backends.get(record.backend)
             if backend is None:
                 valid = ", ".join(sorted(self.backends))
-                self._final(record.id, "failed", f"unknown backend {record.backend!r}; valid: {valid}")
+                self._finish_job(record.id, "failed", f"unknown backend {record.backend!r}; valid: {valid}")
                 continue
-            place = self._fits(record, backend)
+            place = self._placement(record, backend)
             if not (reason := place.reason):
                 self._held_since.clear()
                 self._set_waiting("")
@@ -240,12 +240,12 @@ class Dispatcher(threading.Thread):
             since = self._held_since.setdefault(record.id, now)
             if now - since > self.settings.waiting.memory_wait_s:
                 self._held_since.pop(record.id)
-                self._final(record.id, "failed", f"gave up after {now - since:.0f} s: {reason}")
+                self._finish_job(record.id, "failed", f"gave up after {now - since:.0f} s: {reason}")
                 continue
             held[record.backend] = reason
         self._set_waiting(next(iter(held.values()), ""))
 
-    def _fits(self, record: JobRecord, backend: BackendSpec) -> Placement:
+    def _placement(self, record: JobRecord, backend: BackendSpec) -> Placement:
         """Where the job may run now, or what it waits for."""
         floor = int(self.settings.waiting.disk_floor_gib * GIB)
         place = record.output
@@ -266,11 +266,11 @@ class Dispatcher(threading.Thread):
         self.running = Running(
             self.store.get(record.id), job, backend, place.tier, now, card=place.card, heard=now, note="starting"
         )
-        self._tell(record.id)
+        self._publish_job(record.id)
         if self._link is None:
             self._ready, self._link_began = False, now
             self._link = ExecutorLink(self.store.folder / "logs" / "executor.log", self._on_message)
-            self._tell_status()
+            self._publish_status()
         elif self._ready:
             self._send_job()
 
@@ -293,9 +293,9 @@ class Dispatcher(threading.Thread):
     # -- what the executor says ---------------------------------------------------------------------------------------
 
     def _on_message(self, link: ExecutorLink, message: dict[str, Any]) -> None:
-        self._inbox.put(lambda: self._hear(link, message))
+        self._inbox.put(lambda: self._handle(link, message))
 
-    def _hear(self, link: ExecutorLink, message: dict[str, Any]) -> None:
+    def _handle(self, link: ExecutorLink, message: dict[str, Any]) -> None:
         if link is not self._link:
             return
         event, current, now = message.get("event"), self.running, self._now()
@@ -305,10 +305,10 @@ class Dispatcher(threading.Thread):
             self._ready, self._start_failures, self._idle_since = True, 0, now
             if current is not None and not current.sent and not current.ending:
                 self._send_job()
-            self._tell_status()
+            self._publish_status()
         elif event == "exit":
             self._link = None
-            self._gone(link, link.how_it_ended())
+            self._after_executor_end(link, link.how_it_ended())
         elif current is None or message.get("id") != current.record.id:
             return
         elif event == "progress":
@@ -322,23 +322,23 @@ class Dispatcher(threading.Thread):
             self.hub.publish("preview", {"id": current.record.id, "preview": current.preview})
         elif event == "done":
             self.tier = str(message.get("tier", ""))
-            self._leave(now)
-            self._final(current.record.id, "done", result=message["result"])
+            self._clear_running(now)
+            self._finish_job(current.record.id, "done", result=message["result"])
         elif event == "cancelled":
-            self._leave(now)
-            self._final(current.record.id, "cancelled", "cancelled while it ran")
+            self._clear_running(now)
+            self._finish_job(current.record.id, "cancelled", "cancelled while it ran")
         elif event == "failed":
-            self._failed(current, message, now)
+            self._after_failure(current, message, now)
 
-    def _failed(self, current: Running, message: dict[str, Any], now: float) -> None:
+    def _after_failure(self, current: Running, message: dict[str, Any], now: float) -> None:
         record, error = self.store.get(current.record.id), str(message.get("error", "unknown"))
-        self._leave(now)
+        self._clear_running(now)
         if current.ending == "cancel":
-            self._final(record.id, "cancelled", f"cancelled while it ran ({error})")
+            self._finish_job(record.id, "cancelled", f"cancelled while it ran ({error})")
             return
         if message.get("out_of_memory") or message.get("broken"):
             self._end_executor()  # what a failed allocation or a poisoned CUDA context leaves must not fail the next job
-        if message.get("disk_full") and self._fits(record, current.backend).reason.startswith("waiting for disk"):
+        if message.get("disk_full") and self._placement(record, current.backend).reason.startswith("waiting for disk"):
             self.store.add_log(record.id, f"{error}; it goes on when there is space")
             self.store.back(record.id, error=error, count_attempt=False)
         elif message.get("again") and record.attempts < record.max_attempts:
@@ -349,39 +349,39 @@ class Dispatcher(threading.Thread):
             )
             self.store.back(record.id, error=error)
         else:
-            self._final(record.id, "failed", error)
+            self._finish_job(record.id, "failed", error)
             return
-        self._tell(record.id)
+        self._publish_job(record.id)
 
-    def _gone(self, link: ExecutorLink, how: str) -> None:
+    def _after_executor_end(self, link: ExecutorLink, how: str) -> None:
         """The executor process is no more; decide what becomes of its job."""
         current, was_ready = self.running, self._ready
         self._ready, self.tier, self._held = False, "", (0, "")
         self._batch.unloaded()
-        self._tell_status()
+        self._publish_status()
         if current is None:
             return
-        self._leave(self._now())
+        self._clear_running(self._now())
         self._sweep(current.record.output)
         record = self.store.get(current.record.id)
         if current.ending == "cancel":
-            self._final(record.id, "cancelled", "cancelled while it ran")
+            self._finish_job(record.id, "cancelled", "cancelled while it ran")
         elif current.ending:
             self.store.add_log(record.id, f"interrupted ({current.ending}); back in the queue")
             self.store.back(record.id, count_attempt=False)
-            self._tell(record.id)
+            self._publish_job(record.id)
         elif not was_ready:
             self._start_failures += 1
             self.store.back(record.id, count_attempt=False)
             if self._start_failures >= START_FAILURES:
                 self.set_paused(True)
                 self.notice = f"The executor cannot start ({how}), so the queue is paused. {link.log_tail(4)}"
-                self._tell_status()
-            self._tell(record.id)
+                self._publish_status()
+            self._publish_job(record.id)
         else:
-            self._crashed(link, record, how)
+            self._after_crash(link, record, how)
 
-    def _crashed(self, link: ExecutorLink, record: JobRecord, how: str) -> None:
+    def _after_crash(self, link: ExecutorLink, record: JobRecord, how: str) -> None:
         crashes = self.store.crashed(record.id)
         tail = link.log_tail()
         self.store.add_log(
@@ -389,15 +389,15 @@ class Dispatcher(threading.Thread):
             f"the executor {how} during attempt {record.attempts}" + (f"; it last said:\n{tail}" if tail else ""),
         )
         if crashes >= self.settings.queue.max_crashes:
-            self._final(
+            self._finish_job(
                 record.id, "quarantined",
                 f"the executor {how}, {crashes} times during this job; it will not run again by itself. See its log, then retry",
             )  # fmt: skip
         elif record.attempts >= record.max_attempts:
-            self._final(record.id, "failed", f"the executor {how}")
+            self._finish_job(record.id, "failed", f"the executor {how}")
         else:
             self.store.back(record.id, error=f"the executor {how}")
-            self._tell(record.id)
+            self._publish_job(record.id)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -406,14 +406,14 @@ class Dispatcher(threading.Thread):
             return
         link.kill()
         self._link = None
-        self._gone(link, link.how_it_ended())
+        self._after_executor_end(link, link.how_it_ended())
 
-    def _leave(self, now: float) -> None:
+    def _clear_running(self, now: float) -> None:
         if self.running is not None:
             (self.previews / f"{self.running.record.id}.jpg").unlink(missing_ok=True)
         self.running, self._idle_since = None, now
 
-    def _final(self, job_id: str, state: str, error: str = "", result: dict[str, Any] | None = None) -> None:
+    def _finish_job(self, job_id: str, state: str, error: str = "", result: dict[str, Any] | None = None) -> None:
         for last_try in (False, True):
             try:
                 self.store.finish(job_id, state, error=error, result=result)
@@ -422,7 +422,7 @@ class Dispatcher(threading.Thread):
             except ConflictError:  # the database was damaged and has just been replaced
                 if last_try:
                     raise
-        self._tell(job_id)
+        self._publish_job(job_id)
 
     def _sweep(self, output: Path) -> None:
         """Remove what a killed process left unfinished."""
@@ -435,17 +435,17 @@ class Dispatcher(threading.Thread):
     def _set_waiting(self, reason: str) -> None:
         if reason.partition(":")[0] != self.waiting.partition(":")[0]:
             self.waiting = reason
-            self._tell_status()
+            self._publish_status()
         self.waiting = reason
 
-    def _tell(self, job_id: str) -> None:
+    def _publish_job(self, job_id: str) -> None:
         try:
             record = self.live(self.store.get(job_id))
         except RetakeError:
             return
         self.hub.publish("job", {"job": record_to_json(record), "counts": self.store.counts()})
 
-    def _tell_status(self) -> None:
+    def _publish_status(self) -> None:
         self.hub.publish(
             "status",
             {

@@ -38,7 +38,7 @@ class EventHub:
             listeners = list(self._listeners.items())
         for listener, loop in listeners:
             try:
-                loop.call_soon_threadsafe(_put, listener, event)
+                loop.call_soon_threadsafe(_put_or_drop, listener, event)
             except RuntimeError:  # its loop has ended
                 self._listeners.pop(listener, None)
 
@@ -69,12 +69,12 @@ class EventHub:
             self._listeners.clear()
         for listener, loop in listeners:
             try:
-                loop.call_soon_threadsafe(_put, listener, None)
+                loop.call_soon_threadsafe(_put_or_drop, listener, None)
             except RuntimeError:
                 continue
 
 
-def _put(listener: asyncio.Queue[Any], event: Any) -> None:
+def _put_or_drop(listener: asyncio.Queue[Any], event: Any) -> None:
     if listener.full():
         while not listener.empty():  # too slow: it must reconnect and read anew
             listener.get_nowait()

@@ -106,7 +106,7 @@ def execute(
     started = time.monotonic()
     existed = output.is_dir()
     try:
-        if (done := _finished(job, context)) is not None:
+        if (done := _existing_result(job, context)) is not None:
             return done
         remove_leftovers(output)
         if context.reuse is not None and _copy(context.reuse, job, context):
@@ -145,7 +145,7 @@ def execute(
         sweep(output, remove_empty=not existed)
 
 
-def _finished(job: TakeJob | VariantJob, context: Context) -> dict[str, Any] | None:
+def _existing_result(job: TakeJob | VariantJob, context: Context) -> dict[str, Any] | None:
     """The sidecar when the folder holds this very result. Raises TakeError when it holds another one."""
     sidecar = job.output / RECORD[job.kind]
     if not sidecar.exists():

@@ -90,7 +90,7 @@ class Gallery:
                     made = self._roots.inside(folder / TAKE_RECORD, "take").stat().st_mtime
                     found.append((made, _key(folder), run, folder))
         found.sort(key=lambda item: (-item[0], item[1]))
-        return [_shown(*item) for item in found[: self._limit]]
+        return [_gallery_entry(*item) for item in found[: self._limit]]
 
     def find(self, key: str) -> Shown | None:
         """The take of a key."""
@@ -99,7 +99,7 @@ class Gallery:
                 if _key(folder) == key:
                     with contextlib.suppress(OSError, RetakeError):
                         made = self._roots.inside(folder / TAKE_RECORD, "take").stat().st_mtime
-                        return _shown(made, key, run, folder)
+                        return _gallery_entry(made, key, run, folder)
         return None
 
     def media(self, shown: Shown, part: str) -> tuple[Path, str] | None:
@@ -183,7 +183,7 @@ def _key(folder: Path) -> str:
     return sha256_bytes(os.fsencode(folder))[:20]
 
 
-def _shown(made_s: float, key: str, run: RunReader, folder: Path) -> Shown:
+def _gallery_entry(made_s: float, key: str, run: RunReader, folder: Path) -> Shown:
     try:
         take = run.take(name_of(folder))
     except TakeError as error:

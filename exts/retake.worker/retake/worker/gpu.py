@@ -127,8 +127,8 @@ def pick_tier(
         return Placement(AUTO)
 
     def available(gpu: GpuDevice) -> int:
-        told = held_bytes if held_card in ("", gpu.uuid) and (held_card or len(gpus) == 1) else 0
-        return gpu.free_bytes + max(told, sum(p.used_bytes for p in gpu.processes if p.ours))
+        reported = held_bytes if held_card in ("", gpu.uuid) and (held_card or len(gpus) == 1) else 0
+        return gpu.free_bytes + max(reported, sum(p.used_bytes for p in gpu.processes if p.ours))
 
     best = max(gpus, key=available)
     tier = first_fitting(dict(spec.tiers), available(best), int(margin_gib * GIB))

@@ -187,14 +187,14 @@ class Recorder:
             return
         if isinstance(self._error, EpisodeError):
             raise self._error
-        kept = _kept(self.path)
+        kept = _frames_on_disk(self.path)
         raise EpisodeError(
             f"{self.path}: writing stopped: {_text(self._error)}. {kept} complete frames are kept "
             "(open_episode(path, allow_incomplete=True)); free space or choose another folder and record again"
         ) from self._error
 
 
-def _kept(path: Path) -> int:
+def _frames_on_disk(path: Path) -> int:
     try:
         return len(open_episode(path, allow_incomplete=True))
     except EpisodeError:

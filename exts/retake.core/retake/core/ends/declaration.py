@@ -287,12 +287,12 @@ def declaration_text(robots: Sequence[RobotSpec], stage: str) -> str:
     lines += ["robots:"]
     for robot in robots:
         lines += [
-            f"  - robot: {_quoted(robot.name)}  # {robot.prim_path}",
-            f"    base: {_quoted(robot.links[robot.root].name)}",
+            f"  - robot: {_yaml_name(robot.name)}  # {robot.prim_path}",
+            f"    base: {_yaml_name(robot.links[robot.root].name)}",
         ]
         lines += ["    ends:" if robot.grippers else "    ends: []"]
         for end in robot.grippers:
-            lines += [f"      - link: {_quoted(end.ee_link)}  # {end.kind}: {end.note}"]
+            lines += [f"      - link: {_yaml_name(end.ee_link)}  # {end.kind}: {end.note}"]
             lines += [
                 f"        approach: {_axis(end.T_link_ee[:3, 2])}",
                 f"        opening: {_axis(end.T_link_ee[:3, 1])}",
@@ -301,11 +301,11 @@ def declaration_text(robots: Sequence[RobotSpec], stage: str) -> str:
                 lines += [f"        translation_m: {[round(float(x), 6) for x in end.T_link_ee[:3, 3]]}"]
             lines += ["        joints:" if end.finger_joints else "        joints: {}"]
             for name, opened, closed in zip(end.finger_joints, end.open_position, end.closed_position, strict=True):
-                lines += [f"          {_quoted(name)}: {{open: {opened:.6g}, closed: {closed:.6g}}}"]
+                lines += [f"          {_yaml_name(name)}: {{open: {opened:.6g}, closed: {closed:.6g}}}"]
     return "\n".join([*lines, ""])
 
 
-def _quoted(name: str) -> str:
+def _yaml_name(name: str) -> str:
     plain = name.replace("_", "").replace("-", "").replace(".", "").isalnum() and not name[0].isdigit()
     return (
         name

@@ -88,7 +88,12 @@ def _legs(tree: Tree) -> set[int]:
             # Stands: its lowest place is the robot's, and well below the joint it hangs from.
             hangs = tree.origin(tree.spec.joints[branch.joint])[2] - low > 0.25 * np.ptp(places[:, 2]) + 0.02
             stands = low - bottom < 0.06 * height + 0.005 and hangs and tree.depth(branch) >= 2
-            if stands and not hand and not carries_fingers and not any(_carried(tree, g, set()) for g in branch.groups):
+            if (
+                stands
+                and not hand
+                and not carries_fingers
+                and not any(_fingers_of(tree, g, set()) for g in branch.groups)
+            ):
                 standing.append(branch)
         # Legs come in pairs of equal build; what they carry is more than they are.
         builds = Counter(len(b.joints) for b in standing)
@@ -101,7 +106,7 @@ def _legs(tree: Tree) -> set[int]:
 # -- hands with two fingers or more -------------------------------------------------------------------------------------
 
 
-def _limited(tree: Tree, index: int) -> bool:
+def _has_limits(tree: Tree, index: int) -> bool:
     joint = tree.spec.joints[index]
     if joint.mimic is not None:
         return True
@@ -117,7 +122,7 @@ def _short_slide(joint: JointSpec) -> bool:
 
 def _finger_like(tree: Tree, branch: Branch) -> bool:
     return (
-        all(_limited(tree, i) for i in branch.joints)
+        all(_has_limits(tree, i) for i in branch.joints)
         and tree.depth(branch) <= FINGER_JOINTS
         and tree.reach(branch) <= FINGER_REACH_M
     )
@@ -135,7 +140,7 @@ def _hands(tree: Tree, legs: set[int]) -> list[tuple[int, tuple[Branch, ...]]]:
     for group in tree.groups:  # parents first: a finger that branches is no hand of its own
         if group in inside or group in legs:
             continue
-        branches = _carried(tree, group, legs)
+        branches = _fingers_of(tree, group, legs)
         if not branches:
             continue
         out.append((group, branches))
@@ -143,12 +148,12 @@ def _hands(tree: Tree, legs: set[int]) -> list[tuple[int, tuple[Branch, ...]]]:
     return out
 
 
-def _carried(tree: Tree, group: int, legs: set[int]) -> tuple[Branch, ...]:
+def _fingers_of(tree: Tree, group: int, legs: set[int]) -> tuple[Branch, ...]:
     """The fingers that a group carries; none where it carries something else, too."""
     branches = tree.branches(group)
     # Pulleys and rotors that turn without end and reach nowhere say nothing.
     branches = tuple(
-        b for b in branches if not (len(b.joints) == 1 and tree.reach(b) < 0.01 and not _limited(tree, b.joint))
+        b for b in branches if not (len(b.joints) == 1 and tree.reach(b) < 0.01 and not _has_limits(tree, b.joint))
     )
     if len(branches) < 2 or not all(_finger_like(tree, b) for b in branches):
         return ()
@@ -206,7 +211,7 @@ def _is_on_an_arm(tree: Tree, branch: Branch) -> bool:
 
 def _jaw_evidence(tree: Tree, group: int, branch: Branch) -> float:
     joint = tree.spec.joints[branch.joint]
-    if not _limited(tree, branch.joint) or tree.reach(branch) > JAW_REACH_M or len(branch.joints) > 1:
+    if not _has_limits(tree, branch.joint) or tree.reach(branch) > JAW_REACH_M or len(branch.joints) > 1:
         return 0.0
     low, high = ends_of(tree, branch.joint)
     if joint.kind == "revolute" and high - low > np.radians(200):

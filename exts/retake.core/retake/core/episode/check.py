@@ -100,7 +100,7 @@ def _item(
     )
 
 
-def _skipped(name: str, why: str) -> CheckItem:
+def _not_applicable(name: str, why: str) -> CheckItem:
     return CheckItem(name, "not applicable", None, None, "", None, why)
 
 
@@ -123,7 +123,7 @@ def _joint_limits(episode: Episode, limits: CheckConfig) -> list[CheckItem]:
             continue
         lower, upper = np.array([j.lower for j in joints]), np.array([j.upper for j in joints])
         if not (np.isfinite(lower).any() or np.isfinite(upper).any()):
-            items.append(_skipped(f"joint position limits ({robot.name})", "no limits stated"))
+            items.append(_not_applicable(f"joint position limits ({robot.name})", "no limits stated"))
             continue
         for channel in ("position", "target"):
             if channel == "target" and "target" not in episode.header.joint_channels:
@@ -165,7 +165,7 @@ def _rates(episode: Episode, limits: CheckConfig) -> list[CheckItem]:
         for channel, values in table.items():
             bound = np.array([getattr(j, f"{channel}_limit") for j in joints])
             if not np.isfinite(bound).any():
-                items.append(_skipped(f"joint {channel} ({robot.name})", "no limits stated"))
+                items.append(_not_applicable(f"joint {channel} ({robot.name})", "no limits stated"))
                 continue
             slack = limits.velocity_slack if channel == "velocity" else limits.effort_slack
             # A limit of zero allows rest only; the smallest divisor keeps 0/0 from becoming NaN, 1/0 infinite.
@@ -243,7 +243,7 @@ def _task(episode: Episode, limits: CheckConfig) -> list[CheckItem]:
     which the object's centre must be at the end."""
     goal = episode.header.settings.get("goal")
     if not isinstance(goal, dict):
-        return [_skipped("task outcome", "the episode states no goal")]
+        return [_not_applicable("task outcome", "the episode states no goal")]
     names = [o.name for o in episode.header.objects]
     if goal.get("object") not in names:
         return [
@@ -278,7 +278,7 @@ def _coverage(episode: Episode, limits: CheckConfig) -> list[CheckItem]:
     for camera in episode.header.cameras:
         name = f"camera {camera.name} sees the robot"
         if not episode.header.robots:
-            items.append(_skipped(name, "the episode has no robot"))
+            items.append(_not_applicable(name, "the episode has no robot"))
             continue
         if "instances" in camera.channels and ids:
             count = np.array(
@@ -286,7 +286,7 @@ def _coverage(episode: Episode, limits: CheckConfig) -> list[CheckItem]:
             )
             seen = count >= limits.coverage_pixels
         else:
-            seen = _projected(episode, camera.name)
+            seen = _frames_with_robot(episode, camera.name)
         share = float(seen.mean())
         detail = (
             f"the robot is visible in {share:.0%} of the frames" if seen.any() else "this camera never sees the robot"
@@ -297,7 +297,7 @@ def _coverage(episode: Episode, limits: CheckConfig) -> list[CheckItem]:
     return items
 
 
-def _projected(episode: Episode, camera: str) -> np.ndarray:
+def _frames_with_robot(episode: Episode, camera: str) -> np.ndarray:
     """Frames in which at least one link origin falls into the image (episodes without instance images)."""
     seen = np.zeros(len(episode), bool)
     links = [episode.link_poses(robot.name)[..., :3, 3] for robot in episode.header.robots]

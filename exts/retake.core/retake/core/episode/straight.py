@@ -26,15 +26,15 @@ def straighten(frame: CameraFrame) -> CameraFrame:
         return frame
     at = straight_maps(frame.lens, frame.K, (frame.rgb.shape[1], frame.rgb.shape[0]))
 
-    def moved(image: np.ndarray | None, how: int) -> Any:
+    def remap(image: np.ndarray | None, how: int) -> Any:
         return None if image is None else cv2.remap(image, *at, how, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
 
     return replace(
         frame,
-        rgb=moved(frame.rgb, cv2.INTER_LINEAR),
-        depth_m=moved(frame.depth_m, cv2.INTER_NEAREST),
-        normals=moved(frame.normals, cv2.INTER_NEAREST),
-        instance_ids=moved(frame.instance_ids, cv2.INTER_NEAREST),
+        rgb=remap(frame.rgb, cv2.INTER_LINEAR),
+        depth_m=remap(frame.depth_m, cv2.INTER_NEAREST),
+        normals=remap(frame.normals, cv2.INTER_NEAREST),
+        instance_ids=remap(frame.instance_ids, cv2.INTER_NEAREST),
         lens=None,
     )
 

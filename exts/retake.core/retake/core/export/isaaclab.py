@@ -57,7 +57,9 @@ class IsaacLabWriter:
             obs = demo.create_group("obs")
             for part_of in self.schema.slices:
                 obs.create_dataset(part_of.name, data=columns[STATE][:, part_of.start : part_of.end])
-            obs.create_dataset("actions", data=_last_action(columns[ACTION], _commanded(self.schema, columns)))
+            obs.create_dataset(
+                "actions", data=_last_action(columns[ACTION], _state_of_action_joints(self.schema, columns))
+            )
             if "episode" in episode.extra:
                 source = open_episode(episode.extra["episode"])
                 window = slice(episode.extra["start"], episode.extra["start"] + episode.length)
@@ -124,7 +126,7 @@ class IsaacLabWriter:
             yield self.staging.parts / entry["part"], "demo"
 
 
-def _commanded(schema: Schema, columns: Columns) -> np.ndarray:
+def _state_of_action_joints(schema: Schema, columns: Columns) -> np.ndarray:
     """(T, n): the state's entries that an action has, in the action's order."""
     state = schema.vectors[STATE].names
     return columns[STATE][:, [state.index(name) for name in schema.vectors[ACTION].names]]

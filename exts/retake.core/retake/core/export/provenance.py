@@ -87,13 +87,13 @@ def record(values: Mapping[str, Any], verdict_checks: Mapping[str, float | None]
     unknown = set(values) - set(KINDS)
     if unknown:
         raise KeyError(f"not provenance keys: {sorted(unknown)}")
-    out: dict[str, Any] = {key: _typed(values.get(key), kind) for key, kind in KINDS.items()}
+    out: dict[str, Any] = {key: _cast_or_none(values.get(key), kind) for key, kind in KINDS.items()}
     for name, value in sorted((verdict_checks or {}).items()):
         out[VERDICT + name] = None if value is None else float(value)
     return out
 
 
-def _typed(value: Any, kind: str) -> Any:
+def _cast_or_none(value: Any, kind: str) -> Any:
     """The value in its column's type; None where it does not fit (a backend's odd setting loses nothing: see settings)."""
     if value is None:
         return None

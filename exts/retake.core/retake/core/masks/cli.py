@@ -42,8 +42,8 @@ def main(argv: list[str]) -> int:
         open_episode(options.episode), options.out, options.urdf, options.meshes, camera=options.camera,
         fit=not options.no_fit, progress=Bar("masks"),
     )  # fmt: skip
-    told = masked.header.settings["masks"]
-    found = told["calibration"]
+    mask_record = masked.header.settings["masks"]
+    found = mask_record["calibration"]
     if isinstance(found, dict):
         print(
             f"calibration: the robot moves by {found['moved_px']:.1f} ± {found['spread_px']:.1f} px in the image, "
@@ -52,6 +52,6 @@ def main(argv: list[str]) -> int:
         )
     else:
         print(f"calibration: {found}")
-    if told["links_without_surface"]:
-        print(f"without a readable mesh: {', '.join(told['links_without_surface'])}")
+    if mask_record["links_without_surface"]:
+        print(f"without a readable mesh: {', '.join(mask_record['links_without_surface'])}")
     return 0

@@ -68,13 +68,13 @@ def mask_episode(
         Instance(k + 1, robot.links[i].prim_path, robot.links[i].name, f"robot:{robot.name}")
         for k, i in enumerate(links)
     )
-    told = {
+    mask_record = {
         "urdf_sha256": sha256_file(urdf), "links_without_surface": list(surfaces.missing),
         "calibration": found.to_json() if found else "as recorded: the camera moves" if fit else "as recorded",
     }  # fmt: skip
     header = replace(
         episode.header, robots=(robot,), cameras=(replace(spec, channels=("rgb", "depth", "instances")),),
-        instances=instances, joint_channels=(), settings={**episode.header.settings, "masks": told},
+        instances=instances, joint_channels=(), settings={**episode.header.settings, "masks": mask_record},
     )  # fmt: skip
     with atomic_directory(out) as temporary, EpisodeWriter(temporary, header) as writer:
         for t in range(len(episode)):

@@ -111,9 +111,13 @@ def _axis_row(axis: dict[str, Any]) -> str:
         return f"<tr><td>{escape(axis['axis'])}</td><td colspan='5' class='soft'>the same in every world: not tested</td></tr>"
     weak = " class='weak'" if axis["weakness"] else ""
     # With few worlds a share may be large and mean nothing: no bar then, which would be read as a finding.
-    told = axis["p_value"] < SIGNIFICANCE
-    share = f"{axis['explained']:.0%}" if told else "–"
-    bar = _bar(axis["explained"]) if told else f"<span class='soft'>{axis['explained']:.0%}, as chance would</span>"
+    significant = axis["p_value"] < SIGNIFICANCE
+    share = f"{axis['explained']:.0%}" if significant else "–"
+    bar = (
+        _bar(axis["explained"])
+        if significant
+        else f"<span class='soft'>{axis['explained']:.0%}, as chance would</span>"
+    )
     return (
         f"<tr{weak}><td>{escape(axis['axis'])}{tag}{twins}</td><td class='n'>{share}</td>"
         f"<td>{bar}</td><td class='n'>{axis['effect']:.3f}</td><td class='n'>{axis['p_value']:.3f}</td>"

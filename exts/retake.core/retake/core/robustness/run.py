@@ -88,7 +88,7 @@ def robustness(
     total, done = sum(len(items) + 1 for items in groups.values()), 0
     windows: list[tuple[_Window, list[tuple[Item, np.ndarray]]]] = []
     for items in groups.values():
-        window = _simulated(made, items[0], policy, frames, check_cancel)
+        window = _ask_about_simulation(made, items[0], policy, frames, check_cancel)
         done += 1
         progress(done, total, f"{items[0].run.name}: simulation")
         results = []
@@ -130,7 +130,7 @@ def robustness(
     return RobustnessReport(out / "report.html", out / "report.json", analysis, tuple(worlds))
 
 
-def _simulated(made: Plan, item: Item, policy: Policy, count: int, check_cancel: CheckCancel) -> _Window:
+def _ask_about_simulation(made: Plan, item: Item, policy: Policy, count: int, check_cancel: CheckCancel) -> _Window:
     """Ask about the simulator's own frames, twice (the second time shows the policy's own noise)."""
     episode = open_episode(item.episode)
     found = columns(episode, item.start, item.length, item.provenance["action_source"])

@@ -42,7 +42,7 @@ def make_take(
     out_dir = Path(out_dir)
     plan = _plan(request, backend)
     episode, indices, variant = plan.episode, plan.indices, plan.variant
-    if (kept := _unchanged(out_dir, plan.digest, extra)) is not None:
+    if (kept := _existing_take(out_dir, plan.digest, extra)) is not None:
         progress(len(indices), len(indices), "unchanged")
         return kept
     video = out_dir / TAKE_VIDEO
@@ -69,7 +69,7 @@ def kept_take(
     request: TakeRequest, backend: VideoBackend, out_dir: Path, extra: Mapping[str, Any] | None = None
 ) -> Take | None:
     """The take that the folder already holds for these inputs; None when `make_take` would have to make it."""
-    return _unchanged(Path(out_dir), _plan(request, backend).digest, extra)
+    return _existing_take(Path(out_dir), _plan(request, backend).digest, extra)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +169,7 @@ def skeleton_sha256(folder: Path) -> str:
         raise TakeError(f"{path} states no skeleton hash ({type(error).__name__}); draw the skeleton first") from error
 
 
-def _unchanged(folder: Path, digest: str, extra: Mapping[str, Any] | None) -> Take | None:
+def _existing_take(folder: Path, digest: str, extra: Mapping[str, Any] | None) -> Take | None:
     try:
         take = open_take(folder)
     except TakeError:

@@ -123,9 +123,9 @@ class Attempts:
     def done(self, world: World, folder: Path) -> Tried | None:
         """The result that lies in the folder, if it is what `run` would give."""
         record = _record(folder)
-        if record is None or self._measured(record) != self.rules.identity:
+        if record is None or self._rules_identity(record) != self.rules.identity:
             return None
-        failed = _failed(record)
+        failed = _failed_attempts(record)
         if len(failed) > self.rules.rerolls or any(a.seed != self.seed_of(k) for k, a in enumerate(failed)):
             return None
         kept = unchanged(folder, self.inputs(world, len(failed)))
@@ -167,7 +167,7 @@ class Attempts:
             "gate": {"identity": self.rules.identity, "checks": checks, "failed": [_to_json(a) for a in failed]},
         }
 
-    def _measured(self, record: dict[str, Any]) -> str:
+    def _rules_identity(self, record: dict[str, Any]) -> str:
         gate = record.get("gate")
         return str(gate.get("identity", "")) if isinstance(gate, dict) else ""
 
@@ -192,7 +192,7 @@ def attempts_to_json(attempts: tuple[Attempt, ...]) -> list[dict[str, Any]]:
     return [_to_json(attempt) for attempt in attempts]
 
 
-def _failed(record: dict[str, Any]) -> tuple[Attempt, ...]:
+def _failed_attempts(record: dict[str, Any]) -> tuple[Attempt, ...]:
     try:
         return attempts_from_json(record.get("gate", {}).get("failed", []))
     except (KeyError, TypeError, ValueError, AttributeError):

@@ -95,7 +95,7 @@ def make_gated_variants(
         source, maker, seed, rules,
         episode_sha256=episode.content_sha256, catalogue=catalogue, only_commercial=only_commercial,
     )  # fmt: skip
-    before = _remembered(_beside(out_dir, RECORD, view), rules)
+    before = _earlier_record(_beside(out_dir, RECORD, view), rules)
     results: dict[str, Tried] = {}
     for world in worlds:
         check_cancel()
@@ -125,12 +125,12 @@ def make_gated_variants(
     if before.get("state") != _state(results, worlds):
         results = _settle(attempts, worlds, results, folders, check_cancel)
     elif all(_beside(out_dir, name, view).is_file() for name in (SHEET, TABLE)):
-        return _gated(worlds, results, progress)
+        return _collect(worlds, results, progress)
     for world in worlds:
         if results[world.name].variant is None and (folders[world.name] / VARIANT_RECORD).exists():
             shutil.rmtree(folders[world.name])
     _write(attempts, worlds, results, out_dir, view, catalogue)
-    return _gated(worlds, results, progress)
+    return _collect(worlds, results, progress)
 
 
 def make_checked_variant(attempts: Attempts, world: World, folder: Path, check_cancel: CheckCancel = never) -> Variant:
@@ -229,7 +229,7 @@ def _state(results: dict[str, Tried], worlds: Sequence[World]) -> str:
     return sha256_json(rows)
 
 
-def _remembered(path: Path, rules: Rules) -> dict[str, Any]:
+def _earlier_record(path: Path, rules: Rules) -> dict[str, Any]:
     """gate.json of an earlier run by the same rules; empty otherwise."""
     try:
         record = read_json(path)
@@ -249,7 +249,7 @@ def _known_missing(before: dict[str, Any], attempts: Attempts, world: World) -> 
         return None
 
 
-def _gated(worlds: Sequence[World], results: dict[str, Tried], progress: Progress) -> Gated:
+def _collect(worlds: Sequence[World], results: dict[str, Tried], progress: Progress) -> Gated:
     made = tuple(v for world in worlds if (v := results[world.name].variant) is not None)
     missing = {
         w.name: results[w.name].failed[-1].reasons if results[w.name].failed else ()

@@ -273,9 +273,9 @@ def require_reader(backend: ImageBackend, worlds: Sequence[World]) -> None:
     """Raises VariantError when a world is described in words and the backend paints from recipes."""
     if getattr(backend, "reads_prompts", True):
         return
-    if told := [world for world in worlds if world.prompt]:
+    if prompted := [world for world in worlds if world.prompt]:
         raise VariantError(
-            f"backend {backend.name!r} paints from recipes and cannot read {told[0].prompt!r}; choose one that reads prompts "
+            f"backend {backend.name!r} paints from recipes and cannot read {prompted[0].prompt!r}; choose one that reads prompts "
             "(variants.backend: auto, z-image, flux2-klein, …), bring your own picture (folder), or name presets"
         )
 

@@ -52,7 +52,7 @@ def compose_prompts(
         return text
 
     if world.prompt:
-        return _told(header, world, rewrite)
+        return _prompts_from_wish(header, world, rewrite)
     environment = words("environment")
     if world.background:
         backgrounds = known.value("environment", world.environment).get("backgrounds", {})
@@ -73,25 +73,25 @@ def compose_prompts(
         f"A photograph of a robot arm at {surface} in {environment}{around}, working with {subject}. "
         f"{words('lighting').capitalize()}. {style}"
     )
-    return _rewritten(Prompts(take, image, scene=seen), world, rewrite)
+    return _rewrite_checked(Prompts(take, image, scene=seen), world, rewrite)
 
 
-def _told(header: EpisodeHeader, world: World, rewrite: Rewrite | None) -> Prompts:
+def _prompts_from_wish(header: EpisodeHeader, world: World, rewrite: Rewrite | None) -> Prompts:
     """The prompts of a world in the user's own words: these, and what stays."""
-    told = world.prompt.rstrip(".")
-    told = told[0].upper() + told[1:]
+    wish = world.prompt.rstrip(".")
+    wish = wish[0].upper() + wish[1:]
     style = "Photorealistic, static camera."
     image = (
-        f"A photograph of a robot arm. {told}. Keep the robot arm and its gripper exactly as they are: same pose, same "
+        f"A photograph of a robot arm. {wish}. Keep the robot arm and its gripper exactly as they are: same pose, same "
         f"shape, same colours. Keep the camera view, the table's edges and the place and outline of every object. {style}"
     )
     task = task_text(header, next((o.label for o in header.objects if o.movable and o.label), ""))
-    return _rewritten(
-        Prompts(f"{task} {told}. {style}", image, scene=f"A photograph of a robot arm. {told}. {style}"), world, rewrite
+    return _rewrite_checked(
+        Prompts(f"{task} {wish}. {style}", image, scene=f"A photograph of a robot arm. {wish}. {style}"), world, rewrite
     )
 
 
-def _rewritten(prompts: Prompts, world: World, rewrite: Rewrite | None) -> Prompts:
+def _rewrite_checked(prompts: Prompts, world: World, rewrite: Rewrite | None) -> Prompts:
     if rewrite is None:
         return prompts
     take, image, seen = (rewrite(text).strip() for text in (prompts.take, prompts.image, prompts.scene))

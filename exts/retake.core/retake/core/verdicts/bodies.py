@@ -107,7 +107,7 @@ def _look(footage: Footage, truth: Truth, t: int, out: Body) -> None:
         offset = _offset((likely - 0.5) * (free & ~alike), mask, _signed_distance(mask), free)
         if not np.isfinite(offset).all() or np.hypot(*offset) < 0.5:
             break
-        fitted = _moved(mask, offset) > 0.5
+        fitted = _shift_mask(mask, offset) > 0.5
     contrast = float(likely[inside].mean() - likely[outside].mean())
     out.contrast[t] = contrast
     core = mask & free & (_signed_distance(mask) >= TOLERANCE)
@@ -116,7 +116,7 @@ def _look(footage: Footage, truth: Truth, t: int, out: Body) -> None:
     out.offset[t] = offset
     if np.isfinite(offset).all():
         # A small shift is no other shape: the silhouette is judged where it fits best.
-        fitted, clear = _moved(mask, offset) > 0.5, free & (_moved(free, offset) > 0.99)
+        fitted, clear = _shift_mask(mask, offset) > 0.5, free & (_shift_mask(free, offset) > 0.99)
         depth = _signed_distance(fitted)
         near = free & ~alike & (depth >= -REACH)
         around = mask | (depth > -_RING)
@@ -128,7 +128,7 @@ def _look(footage: Footage, truth: Truth, t: int, out: Body) -> None:
     out.turn[t] = _turn(mask & free, (likely > 0.5) & free & ~alike & (depth >= -REACH))
 
 
-def _moved(image: Bool[np.ndarray, "h w"], offset: Float64[np.ndarray, "2"]) -> Float32[np.ndarray, "h w"]:
+def _shift_mask(image: Bool[np.ndarray, "h w"], offset: Float64[np.ndarray, "2"]) -> Float32[np.ndarray, "h w"]:
     """A mask moved by a fraction of pixels, 0..1; what comes in from outside is the border's."""
     M = np.array([[1, 0, offset[0]], [0, 1, offset[1]]], np.float32)
     size = (image.shape[1], image.shape[0])

@@ -73,8 +73,8 @@ def _run(options: argparse.Namespace) -> int:
         print(f"{row['take']:<32} {row['overall']:<7} p={row['probability']:.3f}  {'; '.join(row['reasons'])}")
     total = summary(verdicts)
     print(f"{total['pass']} of {total['takes']} takes passed, {total['fail']} failed, {total['unsure']} unsure")
-    if told := expected_cost(settings, total):
-        print(told)
+    if estimate := expected_cost(settings, total):
+        print(estimate)
     if options.json:
         write_json(options.json, {"summary": total, "verdicts": verdicts})
     if not verdicts:

@@ -54,7 +54,7 @@ class Clip:
 
     def pictures(self) -> Iterator[Image]:
         """Every presented picture, in order."""
-        return (timed.image for timed in _presented(self.path))
+        return (timed.image for timed in _timed_pictures(self.path))
 
     def shown(self, fps: float) -> list[int]:
         """For every episode frame that the clip plays through, the picture whose time is nearest."""
@@ -89,7 +89,7 @@ def open_clip(path: Path, fps: float) -> Clip:
         return Clip(path, 0.0, False, sha256_bytes(*(sha256_file(file).encode() for file in files)))
     if not path.is_file():
         raise InputError(f"{path} does not exist; expected a video file or a folder of numbered pictures")
-    stated = 0.0 if _animated(path) else video_fps(path)
+    stated = 0.0 if _is_animation(path) else video_fps(path)
     times = _times(path)
     if len(times) < 2:
         return Clip(path, stated, False, sha256_file(path))
@@ -123,13 +123,13 @@ def is_pictures(folder: Path) -> bool:
     return any(file.suffix.lower() in PICTURES and re.search(r"\d", file.stem) for file in folder.iterdir())
 
 
-def _animated(path: Path) -> bool:
+def _is_animation(path: Path) -> bool:
     with path.open("rb") as stream:
         head = stream.read(16)
     return any(head[at : at + len(mark)] == mark for mark, at in _SIGNATURES)
 
 
-def _presented(path: Path) -> Iterator[Timed]:
+def _timed_pictures(path: Path) -> Iterator[Timed]:
     if path.is_dir():
         for number, file in enumerate(numbered(path)):
             image = cv2.imread(str(file), cv2.IMREAD_COLOR)
@@ -137,7 +137,7 @@ def _presented(path: Path) -> Iterator[Timed]:
                 raise InputError(f"{file} is not a readable picture")
             yield Timed(float(number), np.ascontiguousarray(image[..., ::-1]))
         return
-    if _animated(path):
+    if _is_animation(path):
         yield from _animation(path)
         return
     av = open_av()
@@ -154,12 +154,12 @@ def _presented(path: Path) -> Iterator[Timed]:
                 time = picture.time
                 first = time if first is None else first
                 image = picture.to_ndarray(format="rgb24")[:height, :width]
-                yield Timed(0.0 if time is None else float(time - first), _turned(image, picture.rotation))
+                yield Timed(0.0 if time is None else float(time - first), _turn_to_display(image, picture.rotation))
     except av.FFmpegError as error:
         raise InputError(f"{path} is not a readable video: {error}") from error
 
 
-def _turned(image: Image, degrees: float) -> Image:
+def _turn_to_display(image: Image, degrees: float) -> Image:
     """As a player shows it: turned by the display matrix's angle (counter-clockwise), in quarter turns."""
     quarters = round((degrees or 0.0) / 90) % 4
     return np.ascontiguousarray(np.rot90(image, quarters)) if quarters else image
@@ -183,7 +183,7 @@ def _animation(path: Path) -> Iterator[Timed]:
 
 def _times(path: Path) -> list[float]:
     """Presentation times of all frames, s; empty where the file states none."""
-    if _animated(path):
+    if _is_animation(path):
         return [timed.time_s for timed in _animation(path)]
     av = open_av()
     if av is None:

@@ -95,14 +95,14 @@ def measure_recorded(
     scale = 640 / take.shape[2]
     # A late video is displaced along its motion, a displaced one seems late: each is measured with the other undone.
     first, _ = _lag(mine.maps, theirs.maps, settings)
-    shift = _shift(*_paired(mine.fine, theirs.fine, round(first)), settings)
-    moved = _moved(mine, shift)
+    shift = _shift(*_align_by_lag(mine.fine, theirs.fine, round(first)), settings)
+    moved = _undo_shift(mine, shift)
     lag, at_lag = _lag(moved, theirs.maps, settings)
-    shift = _shift(*_paired(mine.fine, theirs.fine, round(lag)), settings)
+    shift = _shift(*_align_by_lag(mine.fine, theirs.fine, round(lag)), settings)
     worst, where = _worst_window(mine.maps, theirs.maps, moving, settings)
     direct, mirrored = (overlap(mine.maps, m) for m in (theirs.maps, theirs.maps[:, :, ::-1]))
     known = not np.isnan([direct, mirrored]).any()
-    run, end = _frozen(mine.amount, amount, moving, settings)
+    run, end = _longest_freeze(mine.amount, amount, moving, settings)
     place = f"({shift[0] * scale:+.1f}, {shift[1] * scale:+.1f}) px at 640 wide"
     return [
         Measurement("recording_motion", worst, "agreement of the worst window with the recording", where),
@@ -114,12 +114,12 @@ def measure_recorded(
     ]  # fmt: skip
 
 
-def _paired(a: np.ndarray, b: np.ndarray, lag: int) -> tuple[np.ndarray, np.ndarray]:
+def _align_by_lag(a: np.ndarray, b: np.ndarray, lag: int) -> tuple[np.ndarray, np.ndarray]:
     """Frames of a and the ones of b that they show at a lag."""
     return (a[lag:], b[: len(b) - lag]) if lag >= 0 else (a[:lag], b[-lag:])
 
 
-def _moved(mine: MotionMaps, shift: Float64[np.ndarray, "2"]) -> Float32[np.ndarray, "N h w"]:
+def _undo_shift(mine: MotionMaps, shift: Float64[np.ndarray, "2"]) -> Float32[np.ndarray, "N h w"]:
     """The coarse maps with a displacement (working px) undone."""
     M = np.array([[1, 0, -shift[0] / 2], [0, 1, -shift[1] / 2]], np.float32)
     size = (mine.fine.shape[2], mine.fine.shape[1])
@@ -132,7 +132,7 @@ def _lag(a: np.ndarray, b: np.ndarray, settings: RecordedSettings) -> tuple[floa
     reach = min(settings.max_lag, len(a) // 3)
     scores = []
     for lag in range(-reach, reach + 1):
-        value = agreement(*_paired(a, b, lag))
+        value = agreement(*_align_by_lag(a, b, lag))
         scores.append(-1.0 if np.isnan(value) else value)
     best = int(np.argmax(scores))
     fraction = 0.0
@@ -183,7 +183,7 @@ def _worst_window(
     return (float(worst), where) if where is not None else (agreement(a, b), None)
 
 
-def _frozen(
+def _longest_freeze(
     mine: np.ndarray, theirs: np.ndarray, moving: np.ndarray, settings: RecordedSettings
 ) -> tuple[int, int | None]:
     """Longest run of frames without motion while the recording moves, and the frame in which it ends."""

@@ -45,7 +45,7 @@ def verify_run(
     takes = run.takes()
     episode = open_episode(run.episode) if takes else None
     progress(0, len(takes), "")
-    new = [] if episode is None else [take for take in takes if _kept(run, take, episode, settings) is None]
+    new = [] if episode is None else [take for take in takes if _valid_verdict(run, take, episode, settings) is None]
     if len(new) > 1:
         map_in_processes(
             _judge_apart, [(run.path, take, settings) for take in new], [1] * len(new),
@@ -67,7 +67,7 @@ def verify_take(
 ) -> dict[str, Any]:  # fmt: skip
     """Judge one take of a run against its episode, unless its verdict is there; returns the verdict's JSON."""
     settings = config or load_settings()
-    if (kept := _kept(run, take, episode, settings)) is not None:
+    if (kept := _valid_verdict(run, take, episode, settings)) is not None:
         return kept
     out, frame = run.verdict_folder(take.id), run.variant_folder(take.variant) / VARIANT_FRAME
     inputs = _inputs(run, take, episode, settings)
@@ -104,7 +104,7 @@ def _inputs(run: RunReader, take: Take, episode: Episode, settings: VerdictSetti
     )  # fmt: skip
 
 
-def _kept(run: RunReader, take: Take, episode: Episode, settings: VerdictSettings) -> dict[str, Any] | None:
+def _valid_verdict(run: RunReader, take: Take, episode: Episode, settings: VerdictSettings) -> dict[str, Any] | None:
     """The verdict on disk, when it is of the same inputs and can be read."""
     if (verdict := run.verdict_of(take)) is None:
         return None

@@ -30,7 +30,7 @@ def measure_stability(
         _drift(greys, truth, scenery, settings),
         *_appearance(footage, truth, scenery, settings),
         _darkness(greys),
-        _frozen(greys, truth, motion_px, settings),
+        _measure_frozen(greys, truth, motion_px, settings),
         _identity(footage, truth, settings),
     ]
 
@@ -226,7 +226,9 @@ def _darkness(greys: list) -> Measurement:
     return Measurement("darkness", float(dark.mean()), f"darkest frame {means.min():.0f} of 255", frame)
 
 
-def _frozen(greys: list, truth: Truth, motion_px: Float64[np.ndarray, "T"], settings: StabilitySettings) -> Measurement:
+def _measure_frozen(
+    greys: list, truth: Truth, motion_px: Float64[np.ndarray, "T"], settings: StabilitySettings
+) -> Measurement:
     """Longest run of frames in which the picture does not change although the robot should move."""
     grow = np.ones((7, 7), np.uint8)
     longest, frame, run = 0, None, 0

@@ -29,7 +29,7 @@ _POINTS_PER_PART = 90
 
 
 @dataclass(frozen=True)
-class Part:
+class RigidPart:
     """A rigid thing that moves: a robot link or an object."""
 
     name: str
@@ -58,7 +58,7 @@ class Contour:
 class Truth:
     """The simulator's geometry for the frames of one take."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[RigidPart, ...]
     fps: float
     static_camera: bool
     size: tuple[int, int]
@@ -217,7 +217,7 @@ def _is_static(T: Float64[np.ndarray, "T 4 4"]) -> bool:
     return bool(np.abs(T - T[:1]).max() < 1e-4)
 
 
-def _parts(episode: Episode) -> tuple[tuple[Part, ...], UInt8[np.ndarray, "N"], Float64[np.ndarray, "T P 4 4"]]:
+def _parts(episode: Episode) -> tuple[tuple[RigidPart, ...], UInt8[np.ndarray, "N"], Float64[np.ndarray, "T P 4 4"]]:
     """Parts, instance id -> label table, poses. An instance that belongs to no link is scenery."""
     header, parts, poses = episode.header, [], []
     table = np.zeros(65536, np.uint8)
@@ -230,14 +230,14 @@ def _parts(episode: Episode) -> tuple[tuple[Part, ...], UInt8[np.ndarray, "N"], 
                 if i.owner == f"robot:{robot.name}" and _owner_link(robot, i.prim_path) == index
             ]
             if ids:
-                parts.append(Part(link.name, robot.name, index))
+                parts.append(RigidPart(link.name, robot.name, index))
                 poses.append(every[:, index])
                 table[ids] = len(parts)
     objects = episode.object_poses
     for index, spec in enumerate(header.objects):
         ids = [i.id for i in header.instances if i.owner == f"object:{spec.name}"]
         if ids and spec.movable:
-            parts.append(Part(spec.name, "", index))
+            parts.append(RigidPart(spec.name, "", index))
             poses.append(objects[:, index])
             table[ids] = len(parts)
     stacked = np.stack(poses, 1) if poses else np.zeros((len(episode), 0, 4, 4))

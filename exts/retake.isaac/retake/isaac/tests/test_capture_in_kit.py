@@ -239,7 +239,7 @@ class TestCapture(omni.kit.test.AsyncTestCase):
         )
         trajectory = repository() / "data/trajectories/pick_place.npz"
         extra = {"stage": str(STAGE), "trajectory": str(trajectory), "generate": False}
-        assert await autorun.guarded(autorun.run(request, extra)) == 0
+        assert await autorun.exit_code_of(autorun.run(request, extra)) == 0
 
     async def test_disabling_the_extension_completes_a_recording(self) -> None:
         """extension.py, processes.py is plain Python and tested outside Kit."""

@@ -31,7 +31,7 @@ from retake.worker import memory as device_memory
 from retake.worker.first_frame import memory
 from retake.worker.first_frame.canvas import Canvas
 from retake.worker.first_frame.conditioning import Conditioning, relit
-from retake.worker.first_frame.parts import Found, Part, find, weights
+from retake.worker.first_frame.parts import Found, ModelPart, find, weights
 
 EXTRA = "oscar"
 EDGES_KEPT = 0.98
@@ -55,8 +55,8 @@ class DiffusionBackend:
 
     name: ClassVar[str]
     version = "1"
-    part: ClassVar[Part]
-    control_part: ClassVar[Part | None] = None
+    part: ClassVar[ModelPart]
+    control_part: ClassVar[ModelPart | None] = None
     multiple: ClassVar[int] = 16
     default_steps: ClassVar[int]
     default_guidance: ClassVar[float]
@@ -85,8 +85,8 @@ class DiffusionBackend:
         self._given = pipeline is not None
         self.found = {} if self._given else self._find(model, revision, control, control_revision, licence)
         self.licence = licence if self._given else joint_licence(part.licence for part in self.found.values())
-        self.model = model if self._given else self._named(lambda found: _short(found.source))
-        self.revision = revision if self._given else self._named(lambda found: found.revision)
+        self.model = model if self._given else self._join_parts(lambda found: _short(found.source))
+        self.revision = revision if self._given else self._join_parts(lambda found: found.revision)
         self.tier, self.report = "", {}
         self.progress: Progress = silent
         self.margin_bytes = device_memory.MARGIN_BYTES
@@ -287,7 +287,7 @@ class DiffusionBackend:
             found["controlnet"] = find(self.control_part, control, control_revision, licence, option)
         return found
 
-    def _named(self, what: Callable[[Found], str]) -> str:
+    def _join_parts(self, what: Callable[[Found], str]) -> str:
         return " + ".join(what(found) for found in self.found.values())
 
     def _check_options(self) -> None:

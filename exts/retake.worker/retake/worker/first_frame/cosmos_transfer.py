@@ -22,7 +22,7 @@ from retake.core.errors import InputError, MissingDependencyError, choose
 from retake.core.variants.prompts import Prompts
 from retake.worker.first_frame.backend import DiffusionBackend
 from retake.worker.first_frame.conditioning import Conditioning
-from retake.worker.first_frame.parts import Part
+from retake.worker.first_frame.parts import ModelPart
 
 STILL_FRAMES = 5
 
@@ -34,8 +34,8 @@ class CosmosTransferBackend(DiffusionBackend):
     """
 
     name = "cosmos-transfer"
-    part = Part("nvidia/Cosmos-Transfer2.5-2B", "NVIDIA Open Model License", "commit of branch diffusers/general")
-    control_part = Part(
+    part = ModelPart("nvidia/Cosmos-Transfer2.5-2B", "NVIDIA Open Model License", "commit of branch diffusers/general")
+    control_part = ModelPart(
         "nvidia/Cosmos-Transfer2.5-2B", "NVIDIA Open Model License",
         "commit of branch diffusers/controlnet/general/edge; depth and seg have branches of their own",
         "Cosmos-Transfer2.5-2B-edge",

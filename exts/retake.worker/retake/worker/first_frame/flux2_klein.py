@@ -13,7 +13,7 @@ from PIL import Image
 from retake.core.variants.prompts import Prompts
 from retake.worker.first_frame.backend import DiffusionBackend
 from retake.worker.first_frame.conditioning import Conditioning
-from retake.worker.first_frame.parts import Part
+from retake.worker.first_frame.parts import ModelPart
 
 LATENT_CELL = 16
 
@@ -22,7 +22,7 @@ class Flux2KleinBackend(DiffusionBackend):
     """Instruction edit with a mask; four steps, distilled (guidance has no effect)."""
 
     name = "flux2-klein"
-    part = Part("black-forest-labs/FLUX.2-klein-4B", "Apache-2.0", "not the 9B models: those are non-commercial")
+    part = ModelPart("black-forest-labs/FLUX.2-klein-4B", "Apache-2.0", "not the 9B models: those are non-commercial")
     multiple = 16
     default_steps = 4
     default_guidance = 1.0

@@ -25,7 +25,7 @@ SAMPLE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
-class Part:
+class ModelPart:
     """One downloadable piece of a backend, as it is published."""
 
     repo: str
@@ -61,7 +61,7 @@ class Found:
         return Path(self.source)
 
 
-def find(part: Part, given: str, revision: str, licence: str, option: str) -> Found:
+def find(part: ModelPart, given: str, revision: str, licence: str, option: str) -> Found:
     """The part's files. `option` is the setting's name, for messages.
 
     Raises InputError when nothing is there (how to get it, what works without), and for a hub id without a pinned
@@ -81,7 +81,7 @@ def find(part: Part, given: str, revision: str, licence: str, option: str) -> Fo
     raise InputError(absent_text(part, folder, option))
 
 
-def absent_text(part: Part, folder: Path, option: str) -> str:
+def absent_text(part: ModelPart, folder: Path, option: str) -> str:
     """What to do about a model that is not there."""
     return (
         f"no model folder {folder.absolute()} (setting {option!r}). Get it once: "
@@ -91,7 +91,7 @@ def absent_text(part: Part, folder: Path, option: str) -> str:
     )
 
 
-def _default_folder(part: Part) -> Path:
+def _default_folder(part: ModelPart) -> Path:
     return Path(os.environ.get(MODELS_VARIABLE) or "models").expanduser() / part.name
 
 

@@ -22,7 +22,7 @@ from retake.core.variants.prompts import Prompts
 from retake.worker.first_frame.backend import DiffusionBackend
 from retake.worker.first_frame.canvas import Canvas
 from retake.worker.first_frame.conditioning import Conditioning
-from retake.worker.first_frame.parts import Part
+from retake.worker.first_frame.parts import ModelPart
 
 IMAGE_TOKEN = "<|image_pad|>"
 EXPLAIN = {
@@ -36,7 +36,7 @@ class QwenEditBackend(DiffusionBackend):
     """Instruction edit of the whole picture; up to two control maps as further pictures (strengths are not used)."""
 
     name = "qwen-edit"
-    part = Part("Qwen/Qwen-Image-Edit-2509", "Apache-2.0")
+    part = ModelPart("Qwen/Qwen-Image-Edit-2509", "Apache-2.0")
     multiple = 32
     default_steps = 40
     default_guidance = 4.0
@@ -67,10 +67,10 @@ class QwenEditBackend(DiffusionBackend):
     def arguments(self, pipe: Any, inputs: Conditioning, prompts: Prompts) -> dict[str, Any]:
         """The picture first, then each control map with a sentence that says what it is."""
         names = list(self.controls)
-        told = " ".join(EXPLAIN[name].format(k) for k, name in enumerate(names, start=2))
+        explanations = " ".join(EXPLAIN[name].format(k) for k, name in enumerate(names, start=2))
         return {
             "image": [Image.fromarray(inputs.picture), *(Image.fromarray(inputs.control(name)) for name in names)],
-            "prompt": f"{prompts.image} {told}".strip(),
+            "prompt": f"{prompts.image} {explanations}".strip(),
             "negative_prompt": prompts.negative,
             "true_cfg_scale": self.guidance,
         }

@@ -10,7 +10,7 @@ from PIL import Image
 from retake.core.variants.prompts import Prompts
 from retake.worker.first_frame.backend import DiffusionBackend
 from retake.worker.first_frame.conditioning import Conditioning
-from retake.worker.first_frame.parts import Part
+from retake.worker.first_frame.parts import ModelPart
 
 MODES = {"depth": 1, "edge": 3, "normal": 4, "seg": 5}
 """Index of each kind of map in the union network's control types."""
@@ -21,8 +21,8 @@ class SdxlBackend(DiffusionBackend):
     """Structure-locked inpainting; the pipeline blends latents, so masks are whole latent cells."""
 
     name = "sdxl"
-    part = Part("stabilityai/stable-diffusion-xl-base-1.0", "OpenRAIL++")
-    control_part = Part("xinsir/controlnet-union-sdxl-1.0", "Apache-2.0")
+    part = ModelPart("stabilityai/stable-diffusion-xl-base-1.0", "OpenRAIL++")
+    control_part = ModelPart("xinsir/controlnet-union-sdxl-1.0", "Apache-2.0")
     multiple = 16
     default_steps = 30
     default_guidance = 6.0

@@ -18,15 +18,15 @@ from retake.core.errors import InputError
 from retake.core.variants.prompts import Prompts
 from retake.worker.first_frame.backend import DiffusionBackend
 from retake.worker.first_frame.conditioning import Conditioning
-from retake.worker.first_frame.parts import Part
+from retake.worker.first_frame.parts import ModelPart
 
 
 class ZImageBackend(DiffusionBackend):
     """Structure-locked inpainting; the robot's pixels are masked out and the rest follows depth and edges."""
 
     name = "z-image"
-    part = Part("Tongyi-MAI/Z-Image-Turbo", "Apache-2.0")
-    control_part = Part(
+    part = ModelPart("Tongyi-MAI/Z-Image-Turbo", "Apache-2.0")
+    control_part = ModelPart(
         "alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union-2.1", "Apache-2.0",
         "keep one .safetensors file of full size, for instance the newest 8-steps one: --include",
     )  # fmt: skip

@@ -28,7 +28,7 @@ from retake.core.progress import CheckCancel, Progress, never, silent
 
 from . import terms
 from .schedule import make_scheduler
-from .sources import Part, text_part, transformer_part, vae_part
+from .sources import ComponentWeights, text_part, transformer_part, vae_part
 
 CONVERSION_VERSION = 1
 DTYPES: dict[str, torch.dtype | None] = {"keep": None, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -105,15 +105,15 @@ def convert(
     return Conversion(out, revision, record["parameters"], written, _notes(parts, text_encoder, tokenizer))
 
 
-def _is_large(part: Part) -> bool:
+def _is_large(part: ComponentWeights) -> bool:
     return terms.needs_acceptance(part.parameters)
 
 
-def _bytes_written(part: Part, dtype: torch.dtype | None) -> int:
+def _bytes_written(part: ComponentWeights, dtype: torch.dtype | None) -> int:
     return part.nbytes if dtype is None else part.parameters * dtype.itemsize
 
 
-def _notes(parts: dict[str, Part], text_encoder: Path | None, tokenizer: str | None) -> tuple[str, ...]:
+def _notes(parts: dict[str, ComponentWeights], text_encoder: Path | None, tokenizer: str | None) -> tuple[str, ...]:
     notes = []
     if "text_encoder" in parts:
         config = parts["text_encoder"].config
@@ -144,7 +144,7 @@ class _Counter:
 
 
 def _write_part(
-    folder: Path, name: str, part: Part, dtype: torch.dtype | None, done: _Counter
+    folder: Path, name: str, part: ComponentWeights, dtype: torch.dtype | None, done: _Counter
 ) -> dict[str, str]:  # fmt: skip
     """Write one component's settings and weights; SHA-256 by file path inside the folder."""
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
@@ -187,7 +187,7 @@ def _write_part(
     return hashes
 
 
-def _shards(part: Part, dtype: torch.dtype | None) -> list[list[str]]:
+def _shards(part: ComponentWeights, dtype: torch.dtype | None) -> list[list[str]]:
     shards: list[list[str]] = [[]]
     size = 0
     for key, entry in part.tensors.items():

@@ -146,10 +146,10 @@ class TakeRun:
         pipe, request = self.pipe, self.request
         device = pipe.run_device
         with pipe.stage("encode", pipe.vae):
-            skeleton = self._encoded(window, request.skeleton).to(device)
+            skeleton = self._control_latents(window, request.skeleton).to(device)
             objects = None
             if request.objects is not None:
-                objects = self._encoded(window, request.objects).to(device)
+                objects = self._control_latents(window, request.objects).to(device)
             keys = [frame.tobytes() for frame in first_frames]
             unique = dict(zip(keys, first_frames, strict=True))
             given = {key: vae_stage.encode(pipe.vae, frame[None]).to(device) for key, frame in unique.items()}
@@ -194,7 +194,7 @@ class TakeRun:
                 then(latents[0])
         return finished
 
-    def _encoded(self, window: Window, video: np.ndarray) -> Tensor:
+    def _control_latents(self, window: Window, video: np.ndarray) -> Tensor:
         """Latents of a control video's window, in host memory; those of the last few windows are kept between runs, so
         that the takes of one episode share them also when each is a job of its own."""
         pipe, frames = self.pipe, window.take(video)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The three things a model is made of, found on disk, identified by shape and renamed; nothing is read before it is needed.
 
-Each function returns a `Part`: settings plus target name -> tensor entry, already strict (all there, nothing unknown,
+Each function returns a `ComponentWeights`: settings plus target name -> tensor entry, already strict (all there, nothing unknown,
 every shape right).
 """
 
@@ -29,7 +29,7 @@ _TEXT_LEFT_OUT = ("lm_head.", "model.lm_head.", "visual.", "model.visual.", "vis
 
 
 @dataclass(frozen=True)
-class Part:
+class ComponentWeights:
     """One component: its settings, its tensors by target name, the source names left out on purpose."""
 
     config: Any
@@ -78,15 +78,15 @@ def read_weights(path: Path) -> dict[str, TensorEntry]:
     return read_safetensors(path)
 
 
-def transformer_part(folder: Path) -> Part:
+def transformer_part(folder: Path) -> ComponentWeights:
     """The diffusion transformer of a released checkpoint folder. Raises InputError."""
     entries = read_dcp(folder)
     mapping = key_map({name: entry.shape for name, entry in entries.items()})
     tensors = {target: entries[source] for target, source in mapping.source_of.items()}
-    return Part(mapping.config, _floats(tensors, folder), mapping.dropped)
+    return ComponentWeights(mapping.config, _floats(tensors, folder), mapping.dropped)
 
 
-def vae_part(path: Path) -> Part:
+def vae_part(path: Path) -> ComponentWeights:
     """The Wan 2.1 VAE, in its original naming (or diffusers' own). Raises InputError."""
     from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
@@ -117,10 +117,10 @@ def vae_part(path: Path) -> Part:
     with torch.device("meta"):
         expected = {name: tuple(t.shape) for name, t in AutoencoderKLWan(**config).state_dict().items()}
     _strict(expected, tensors, str(path), "the Wan 2.1 VAE")
-    return Part(config, _floats(tensors, path))
+    return ComponentWeights(config, _floats(tensors, path))
 
 
-def text_part(folder: Path) -> Part:
+def text_part(folder: Path) -> ComponentWeights:
     """The Qwen2.5-VL language model of a transformers folder; vision tower and lm_head are left out. Raises InputError."""
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLTextConfig, Qwen2_5_VLTextModel
 
@@ -157,7 +157,7 @@ def text_part(folder: Path) -> Part:
         else:
             tensors[target] = entry
     _strict(expected, tensors, str(folder), "the Qwen2.5-VL language model")
-    return Part(config, _floats(tensors, folder), tuple(left_out))
+    return ComponentWeights(config, _floats(tensors, folder), tuple(left_out))
 
 
 def _folder_weights(folder: Path) -> dict[str, TensorEntry]:

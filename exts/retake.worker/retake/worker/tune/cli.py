@@ -133,7 +133,7 @@ def _run(arguments: argparse.Namespace) -> int:
             (arguments.out / STOP).unlink(missing_ok=True)
         stop.check()
 
-    told = {
+    training = {
         "model": arguments.model.absolute(), "data": [path.absolute() for path in arguments.data],
         "out": arguments.out.absolute(), "settings": settings, "device": arguments.device, "dtype": arguments.dtype,
         "shard": arguments.shard, "include_sim": arguments.include_sim, "unverified": arguments.unverified,
@@ -144,10 +144,10 @@ def _run(arguments: argparse.Namespace) -> int:
         from .ray_train import train_from_folders, train_on_ray
 
         gpus = usable_device(arguments.device).type == "cuda"
-        train_on_ray(train_from_folders, told, processes=arguments.processes, storage=arguments.out / "ray", gpus=gpus,
+        train_on_ray(train_from_folders, training, processes=arguments.processes, storage=arguments.out / "ray", gpus=gpus,
                      address=arguments.ray)  # fmt: skip
     else:
-        train(**told, progress=bar, cancel=check)
+        train(**training, progress=bar, cancel=check)
     print(f"{arguments.out}: step {settings.steps}; `retake tune save {arguments.out} --out FILE` makes weights to use")
     return 0
 
@@ -228,30 +228,30 @@ def _settings(arguments: argparse.Namespace, shares: dict[str, float] | None = N
     from .config import LinearSchedule, LoraSettings, ObjectSupervision, TuneConfig
     from .settings import RunSettings
 
-    def told(name: str, default: Any) -> Any:
+    def option(name: str, default: Any) -> Any:
         return getattr(arguments, name, default)
 
     width, _, height = arguments.size.partition("x")
     if not (width.isdigit() and height.isdigit()):
         raise InputError(f"--size {arguments.size!r}: expected WIDTHxHEIGHT, for instance 640x480")
-    steps = told("steps", 1000)
+    steps = option("steps", 1000)
     step = TuneConfig(
-        lr=told("lr", 3e-5),
-        schedule=LinearSchedule(warm_up=told("warm_up", 100), cycle=told("cycle", 400_000)),
+        lr=option("lr", 3e-5),
+        schedule=LinearSchedule(warm_up=option("warm_up", 100), cycle=option("cycle", 400_000)),
         ema_rate=None if arguments.no_average else 0.1,
-        time_weight=told("time_weight", "uniform"),
-        text_dropout=told("text_dropout", 0.0),
-        skeleton_dropout=told("skeleton_dropout", 0.0),
+        time_weight=option("time_weight", "uniform"),
+        text_dropout=option("text_dropout", 0.0),
+        skeleton_dropout=option("skeleton_dropout", 0.0),
         lora=LoraSettings(arguments.rank, arguments.alpha) if arguments.lora else None,
-        objects=ObjectSupervision(told("object_weight", 0.0), told("release_boost", 1.0), arguments.object_control),
+        objects=ObjectSupervision(option("object_weight", 0.0), option("release_boost", 1.0), arguments.object_control),
         gradient_checkpointing=not arguments.no_checkpointing,
-        seed=told("seed", 0),
+        seed=option("seed", 0),
     )
     return RunSettings(
-        step=step, steps=steps, batch=arguments.batch, accumulate=told("accumulate", 1), frames=arguments.frames,
-        size=(int(width), int(height)), domains=shares or {}, balance=told("balance", False),
-        validation=told("validation", 0.0), validate_every=told("validate_every", 100),
-        save_every=told("save_every", 100), data_seed=told("seed", 0),
+        step=step, steps=steps, batch=arguments.batch, accumulate=option("accumulate", 1), frames=arguments.frames,
+        size=(int(width), int(height)), domains=shares or {}, balance=option("balance", False),
+        validation=option("validation", 0.0), validate_every=option("validate_every", 100),
+        save_every=option("save_every", 100), data_seed=option("seed", 0),
     )  # fmt: skip
 
 

@@ -82,7 +82,7 @@ def evaluate(
             cancel()
             place, name = RunLayout(out / arm / run.path.name), f"{variant}-s{request.seed}"
             take = make_take(request, backends[arm], place.take_folder(name), check_cancel=cancel)
-            verdict = _judged(take, request, episode, place.verdict_folder(name), cancel)
+            verdict = _verdict_document(take, request, episode, place.verdict_folder(name), cancel)
             pair[arm] = {"video": str(take.video.relative_to(out)), **_figures(verdict)}
         pairs.append(pair)
         progress(number + 1, len(jobs), "evaluate")
@@ -92,7 +92,9 @@ def evaluate(
     return summary
 
 
-def _judged(take: Take, request: TakeRequest, episode: Episode, folder: Path, cancel: CheckCancel) -> dict[str, Any]:
+def _verdict_document(
+    take: Take, request: TakeRequest, episode: Episode, folder: Path, cancel: CheckCancel
+) -> dict[str, Any]:
     """The verdict on a take, kept while video and estimators stay the same."""
     record = folder / VERDICT_RECORD
     if record.is_file():
@@ -148,12 +150,12 @@ def _kind(episode: Episode, trained_on: set[str]) -> dict[str, Any]:
 def _figures(verdict: Mapping[str, Any]) -> dict[str, float | None]:
     """What of a verdict is compared. Lower is better for all but `*_iou` and `probability`."""
     checks = {check["name"]: check for check in verdict["checks"]}
-    told = {name: checks[name]["value"] for name in FOLLOWING if name in checks}
-    told |= {name: value for name, value in verdict["metrics"].items() if name.startswith("object_")}
+    figures = {name: checks[name]["value"] for name in FOLLOWING if name in checks}
+    figures |= {name: value for name, value in verdict["metrics"].items() if name.startswith("object_")}
     for name, check in checks.items():
-        if name.startswith(("object_", "free_fall")) and name not in told:
-            told[name] = check["value"]
-    return {**told, "probability": verdict["probability"], "failed": float(verdict["overall"] == "fail")}
+        if name.startswith(("object_", "free_fall")) and name not in figures:
+            figures[name] = check["value"]
+    return {**figures, "probability": verdict["probability"], "failed": float(verdict["overall"] == "fail")}
 
 
 def summarise(pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -237,7 +239,7 @@ def page(summary: Mapping[str, Any]) -> str:
         seen = "seen in training" if pair["seen"] else "new motion"
         shown = "".join(
             f"<figure><video src='{escape(pair[arm]['video'])}' controls muted loop></video>"
-            f"<figcaption>{arm}: {_told(pair[arm])}</figcaption></figure>"
+            f"<figcaption>{arm}: {_figures_line(pair[arm])}</figcaption></figure>"
             for arm in ARMS
         )
         title = f"{pair['run']} · {pair['variant']} · seed {pair['seed']} · {pair['object']}, {pair['band']}, {seen}"
@@ -254,7 +256,7 @@ def page(summary: Mapping[str, Any]) -> str:
     )
 
 
-def _told(figures: Mapping[str, Any]) -> str:
+def _figures_line(figures: Mapping[str, Any]) -> str:
     offset = figures.get("arm_offset")
     arm = "" if offset is None else f"arm {offset:.2f} px, "
     return f"{arm}p = {figures['probability']:.2f}" + (", failed" if figures["failed"] else "")

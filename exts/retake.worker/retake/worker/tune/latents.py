@@ -95,7 +95,7 @@ class LatentCache:
             clip = group[0].clip
             rgb, skeleton = self._video(clip, clip.rgb, "the video"), self._video(clip, clip.skeleton, "the skeleton")
             truth = self._truth(clip)
-            drawn = None if self.supervision.control == "none" else self._drawn(clip, truth, skeleton)
+            drawn = None if self.supervision.control == "none" else self._object_control_video(clip, truth, skeleton)
             for choice in group:
                 cancel()
                 self._store(choice, rgb, skeleton, truth, drawn)
@@ -133,7 +133,7 @@ class LatentCache:
         size = (int(arrays["mask_width"]), int(arrays["object_masks"].shape[2])) if "object_masks" in arrays else (0, 0)
         return read_truth(arrays, clip.frames, size)
 
-    def _drawn(self, clip: Clip, truth: Any, skeleton: np.ndarray) -> np.ndarray:
+    def _object_control_video(self, clip: Clip, truth: Any, skeleton: np.ndarray) -> np.ndarray:
         """The object control video at the model's size."""
         width, height = truth.masks.shape[3], truth.masks.shape[2]
         record = plan_fit((width, height), self.size, self.fit, "the object video")

@@ -57,9 +57,9 @@ def train(
         _need_physics([*train_clips, *held])
     config = read_json(model / "transformer" / "config.json") if (model / "transformer").is_dir() else None
     if config is not None and target.type == "cuda":
-        told = {key: value for key, value in config.items() if not key.startswith("_")}
+        architecture = {key: value for key, value in config.items() if not key.startswith("_")}
         plan = plan_training(
-            settings.step, transformer=told, dtype=torch.bfloat16 if wanted == "bf16" else torch.float32,
+            settings.step, transformer=architecture, dtype=torch.bfloat16 if wanted == "bf16" else torch.float32,
             frames=settings.frames, size=settings.size, batch=settings.batch,
         )  # fmt: skip
         if not shard:  # a sharded run needs less on each card, by a share that depends on the number of cards
@@ -133,18 +133,23 @@ def save_weights(folder: Path, model: Path, out: Path, step: int | None = None, 
         raise InputError(
             f"{chosen.path} was trained from base {chosen.state['base']}, {model} is {pipe.model_revision}; give the same base"
         )
-    told = chosen.state["settings"]["step"]
-    lora = None if told["lora"] is None else LoraSettings(**{**told["lora"], "targets": tuple(told["lora"]["targets"])})
-    if told["objects"]["control"] == "embed" and not pipe.transformer.config["object_channels"]:
+    trained = chosen.state["settings"]["step"]
+    lora = (
+        None
+        if trained["lora"] is None
+        else LoraSettings(**{**trained["lora"], "targets": tuple(trained["lora"]["targets"])})
+    )
+    if trained["objects"]["control"] == "embed" and not pipe.transformer.config["object_channels"]:
         pipe.transformer.add_object_embed(pipe.transformer.config["in_channels"])
     tuner = Tuner(
-        pipe.transformer, TuneConfig(lora=lora, objects=ObjectSupervision(**told["objects"]), ema_rate=told["ema_rate"])
+        pipe.transformer,
+        TuneConfig(lora=lora, objects=ObjectSupervision(**trained["objects"]), ema_rate=trained["ema_rate"]),
     )
     checkpoints.restore(tuner, chosen)
     weights: dict[str, Tensor] = tuner.optimizer.ema if average and tuner.optimizer.ema else tuner.optimizer.masters  # pyright: ignore
     provenance = {key: chosen.state[key] for key in ("base", "data_sha256", "terms", "settings", "step", "episodes")}
     with atomic_directory(out) as temporary:
-        if lora is not None and told["objects"]["control"] != "embed":
+        if lora is not None and trained["objects"]["control"] != "embed":
             save_adapter(pipe.transformer, temporary, dict(weights))
         else:
             _save_model(pipe, model, temporary, weights, fuse=lora is not None)
@@ -164,9 +169,9 @@ def _save_model(pipe: OscarPipeline, model: Path, folder: Path, weights: dict[st
     shutil.copytree(model, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("transformer"))
     pipe.transformer.save_pretrained(folder / "transformer")
     record = folder / "conversion.json"
-    told = read_json(record) if record.is_file() else {}
+    document = read_json(record) if record.is_file() else {}
     digest = sha256_file(next((folder / "transformer").glob("*.safetensors")))[:16]
-    write_json(record, {**told, "revision": digest, "tuned_from": told.get("revision")})
+    write_json(record, {**document, "revision": digest, "tuned_from": document.get("revision")})
 
 
 def eval_backends(base: Path, tuned: Path, device: str = "") -> dict[str, Any]:
@@ -182,10 +187,10 @@ def eval_backends(base: Path, tuned: Path, device: str = "") -> dict[str, Any]:
     record = tuned / "tuned.json"
     if not record.is_file():
         raise InputError(f"{tuned} is neither a model folder nor a LoRA folder written by `retake tune save`")
-    told = read_json(record)
-    if told["base"] != first.revision:
+    document = read_json(record)
+    if document["base"] != first.revision:
         raise InputError(
-            f"{tuned} was trained from base {told['base']}, {base} is {first.revision}; give the same base"
+            f"{tuned} was trained from base {document['base']}, {base} is {first.revision}; give the same base"
         )
     weights = next(tuned.glob("*.safetensors"))
     second = OscarBackend(model=str(base), device=device, revision=f"{first.revision}+{sha256_file(weights)[:16]}")

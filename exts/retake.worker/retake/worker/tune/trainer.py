@@ -178,12 +178,12 @@ class Trainer:
 
     def _identity(self) -> dict[str, Any]:
         """What two parts of one run must share."""
-        told = self.settings.to_json()
+        document = self.settings.to_json()
         changeable = ("steps", "keep", "save_every", "validate_every")
         return {
             "base": self.base,
             "data_sha256": self.data_sha256,
-            "settings": json.loads(json.dumps({k: v for k, v in told.items() if k not in changeable})),
+            "settings": json.loads(json.dumps({k: v for k, v in document.items() if k not in changeable})),
         }
 
     def _resume(self) -> int:
@@ -230,10 +230,10 @@ class _Curves:
             self._board = SummaryWriter(str(folder))
 
     def add(self, step: int, **values: float | None) -> None:
-        told = {name: value for name, value in values.items() if value is not None}
-        self._lines.write(json.dumps({"step": step, **told}) + "\n")
+        document = {name: value for name, value in values.items() if value is not None}
+        self._lines.write(json.dumps({"step": step, **document}) + "\n")
         if self._board is not None:
-            for name, value in told.items():
+            for name, value in document.items():
                 self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
