@@ -77,6 +77,7 @@ def unknown_name(what: str, asked: str, valid: Iterable[str]) -> str:
 
 
 choose = unknown_name
+"""The older name."""
 
 
 def install_hint(extra: str) -> str:

@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from retake.core.array_types import Float32, Float64
-from retake.core.errors import InputError, choose
+from retake.core.errors import InputError, unknown_name
 
 LensModel = Literal["opencv-pinhole", "opencv-fisheye"]
 COEFFICIENTS: dict[str, tuple[str, ...]] = {
@@ -49,7 +49,7 @@ class Lens:
 
     def __post_init__(self) -> None:
         if self.model not in get_args(LensModel):
-            raise InputError(choose("lens model", str(self.model), COEFFICIENTS))
+            raise InputError(unknown_name("lens model", str(self.model), COEFFICIENTS))
         names, given = COEFFICIENTS[self.model], tuple(float(c) for c in self.coefficients)
         if any(given[len(names) :]):
             raise InputError(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
-from retake.core.errors import InputError, MissingDependencyError, choose, install_hint
+from retake.core.errors import InputError, MissingDependencyError, install_hint, unknown_name
 
 
 def load(reference: str, *, extra: str = "") -> Any:
@@ -44,5 +44,5 @@ def pick(what: str, name: str, group: str, builtin: Mapping[str, str], extras: M
     """The object registered under a name. Raises InputError listing the valid names."""
     table = choices(group, builtin)
     if name not in table:
-        raise InputError(choose(what, name, table))
+        raise InputError(unknown_name(what, name, table))
     return load(table[name], extra=extras.get(name, ""))

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from retake.core.array_types import Float64
-from retake.core.errors import InputError, choose
+from retake.core.errors import InputError, unknown_name
 from retake.core.geometry import axis_angle, inverse, is_rigid
 
 JointType = Literal["revolute", "prismatic", "fixed"]
@@ -167,12 +167,12 @@ class RobotSpec:
         for index, link in enumerate(self.links):
             if link.name == name:
                 return index
-        raise InputError(choose(f"link of robot {self.name!r}", name, (link.name for link in self.links)))
+        raise InputError(unknown_name(f"link of robot {self.name!r}", name, (link.name for link in self.links)))
 
     def dof_index(self, name: str) -> int:
         """Index of a movable joint in joint arrays. Raises InputError naming the valid joints."""
         if name not in self.dof_names:
-            raise InputError(choose(f"joint of robot {self.name!r}", name, self.dof_names))
+            raise InputError(unknown_name(f"joint of robot {self.name!r}", name, self.dof_names))
         return self.dof_names.index(name)
 
     @cached_property

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from retake.core.array_types import Float64
-from retake.core.errors import InputError, choose
+from retake.core.errors import InputError, unknown_name
 from retake.core.geometry import axis_angle
 from retake.core.robot import GripperSpec, JointSpec, JointType, LinkSpec, RobotSpec
 
@@ -109,13 +109,13 @@ def _joint(element: ElementTree.Element, index: dict[str, int], path: Path) -> J
     name = _attribute(element, "name", path)
     kind = element.get("type", "")
     if kind not in _KINDS:
-        raise InputError(f"{path}: joint {name!r}: " + choose("type", kind, _KINDS))
+        raise InputError(f"{path}: joint {name!r}: " + unknown_name("type", kind, _KINDS))
     ends = []
     for tag in ("parent", "child"):
         end = element.find(tag)
         link = "" if end is None else end.get("link", "")
         if link not in index:
-            raise InputError(f"{path}: joint {name!r}: " + choose(f"{tag} link", link, index))
+            raise InputError(f"{path}: joint {name!r}: " + unknown_name(f"{tag} link", link, index))
         ends.append(index[link])
     origin, axis, limit = element.find("origin"), element.find("axis"), element.find("limit")
     T = np.eye(4)

@@ -14,7 +14,7 @@ from typing import Any
 
 from retake.core.episode import CHANNELS
 from retake.core.episode.records import Channel
-from retake.core.errors import InputError, choose
+from retake.core.errors import InputError, unknown_name
 from retake.isaac.stage_reader import CameraChoice
 
 TEXT = re.compile(r"(?P<path>[^@:]*)(?:@(?P<width>\d+)x(?P<height>\d+))?(?::(?P<channels>[a-z+ ]*))?")
@@ -54,7 +54,7 @@ def parse_channels(names: Sequence[str]) -> tuple[Channel, ...]:
     asked = [name.strip() for name in names if name.strip()]
     for name in asked:
         if name not in CHANNELS:
-            raise InputError(choose("channel", name, CHANNELS))
+            raise InputError(unknown_name("channel", name, CHANNELS))
     return tuple(c for c in CHANNELS if c == "rgb" or c in asked)
 
 
@@ -67,7 +67,7 @@ def camera_text(path: str, size: tuple[int, int] | None = None, channels: Sequen
 def camera_from_mapping(data: Mapping[str, Any]) -> str:
     """The text of a YAML mapping {path, size: [W, H], channels: […]}. Raises InputError naming an unknown key."""
     if unknown := set(data) - {"path", "size", "channels"}:
-        raise InputError(choose("camera key", sorted(map(str, unknown))[0], ("path", "size", "channels")))
+        raise InputError(unknown_name("camera key", sorted(map(str, unknown))[0], ("path", "size", "channels")))
     try:
         size = None if data.get("size") is None else (int(data["size"][0]), int(data["size"][1]))
         channels = None if data.get("channels") is None else parse_channels([str(c) for c in data["channels"]])

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from retake.core.capture import WhenFull
 from retake.core.episode import CHANNELS
-from retake.core.errors import InputError, choose
+from retake.core.errors import InputError, unknown_name
 from retake.isaac.camera_text import camera_from_mapping, parse_camera, parse_channels
 from retake.isaac.stage_reader import CameraChoice
 
@@ -87,7 +87,7 @@ class CaptureRequest:
             raise InputError(f"{SETTINGS}/rt_subframes is {self.rt_subframes}; at least one render per frame is needed")
         for name, valid in CHOICES.items():
             if getattr(self, name) not in valid:
-                raise InputError(choose(f"{SETTINGS}/{name}", str(getattr(self, name)), valid))
+                raise InputError(unknown_name(f"{SETTINGS}/{name}", str(getattr(self, name)), valid))
         self.camera_choices()
         folder = Path(self.output)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -104,7 +104,7 @@ def request_from(values: Mapping[str, Any]) -> CaptureRequest:
     out: dict[str, Any] = {}
     for name, value in values.items():
         if name not in fields:
-            raise InputError(choose("capture setting", name, fields))
+            raise InputError(unknown_name("capture setting", name, fields))
         out[name] = convert(name, value, getattr(CaptureRequest, name))
     return CaptureRequest(**out)
 

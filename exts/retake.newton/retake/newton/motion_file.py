@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from retake.core.array_types import Float64
-from retake.core.errors import InputError, choose
+from retake.core.errors import InputError, unknown_name
 from retake.usd.articulation import Articulation
 
 FORM = (
@@ -93,7 +93,7 @@ def match(
             found = [(r, robots[r].spec.dof_index(name)) for r in (asked if chosen and asked else having)]
         if not found:
             known = [n if len(robots) == 1 else f"{r.spec.name}/{n}" for r in robots for n in r.spec.dof_names]
-            raise InputError(choose(f"joint in {file}", name, known))
+            raise InputError(unknown_name(f"joint in {file}", name, known))
         if len(found) > 1:
             ways = ", ".join(f"{robots[r].spec.name}/{name}" for r, _ in found)
             raise InputError(f"motion file {file}: {len(found)} robots have a joint {name!r}; write {ways}")

@@ -14,7 +14,7 @@ import numpy as np
 from retake.core.codec import merged
 from retake.core.config import config_path, load_yaml
 from retake.core.ends import beside
-from retake.core.errors import InputError, choose
+from retake.core.errors import InputError, unknown_name
 from retake.core.files import sha256_file, sha256_json
 from retake.newton.describe import described, is_description
 from retake.newton.drives import POLICIES, DriveRequest
@@ -116,7 +116,7 @@ def load_preset(name: str, overrides: Mapping[str, Any], *, own_stage: bool = Fa
     With `own_stage` the scenario becomes `hold` unless an override names one: a scripted task fits its own stage only.
     """
     if name not in preset_names():
-        raise InputError(choose("capture preset", name, preset_names()))
+        raise InputError(unknown_name("capture preset", name, preset_names()))
     file = config_path("capture", f"{name}.yaml")
     data = dict(load_yaml(file) or {})
     changes = dict(overrides)
@@ -152,7 +152,7 @@ def _cameras(values: Any, source: str) -> tuple[CameraRequest, ...]:
         if not isinstance(entry, Mapping) or not {"name", "size"} <= set(entry):
             raise InputError(f"{source}: a camera needs at least name and size [width, height]; found {entry!r}")
         if unknown := set(entry) - fields:
-            raise InputError(f"{source}: {choose('camera setting', sorted(unknown)[0], fields)}")
+            raise InputError(f"{source}: {unknown_name('camera setting', sorted(unknown)[0], fields)}")
         size = entry["size"]
         if not (isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(x, int) and x > 0 for x in size)):
             raise InputError(f"{source}: camera size is {size!r}; expected [width, height] in whole pixels")
@@ -162,7 +162,7 @@ def _cameras(values: Any, source: str) -> tuple[CameraRequest, ...]:
 
 def _validate(preset: Preset) -> None:
     if preset.scenario not in SCENARIOS:
-        raise InputError(choose("scenario", preset.scenario, SCENARIOS))
+        raise InputError(unknown_name("scenario", preset.scenario, SCENARIOS))
     for name in ("fps", "frames", "steps_per_frame"):
         if getattr(preset, name) < 1:
             raise InputError(
@@ -170,10 +170,10 @@ def _validate(preset: Preset) -> None:
             )
     for camera in preset.cameras:
         if camera.mount not in ("fixed", "body"):
-            raise InputError(choose(f"mount of camera {camera.name!r}", camera.mount, ("fixed", "body")))
+            raise InputError(unknown_name(f"mount of camera {camera.name!r}", camera.mount, ("fixed", "body")))
     if preset.scenario == "pick_place":
         if unknown := set(preset.phases) - set(PHASES):
-            raise InputError(choose("phase", sorted(unknown)[0], PHASES))
+            raise InputError(unknown_name("phase", sorted(unknown)[0], PHASES))
         if missing := set(PHASES) - set(preset.phases):
             raise InputError(f"preset {preset.name} gives no duration for phases {sorted(missing)}")
         if any(not isinstance(v, int | float) or v <= 0 for v in preset.phases.values()):
@@ -181,7 +181,7 @@ def _validate(preset: Preset) -> None:
     if preset.scenario == "replay" and not preset.motion_file:
         raise InputError(f"scenario 'replay' needs motion_file (--motion): {FORM}")
     if preset.drives not in POLICIES:
-        raise InputError(choose("drives", preset.drives, POLICIES))
+        raise InputError(unknown_name("drives", preset.drives, POLICIES))
     if min(preset.stiffness, preset.damping) < 0:
         raise InputError(
             f"stiffness {preset.stiffness} and damping {preset.damping} of stated drives must not be negative"

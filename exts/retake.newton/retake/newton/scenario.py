@@ -11,7 +11,7 @@ import numpy as np
 from pxr import Usd
 
 from retake.core.ends import beside, declare, load_declarations
-from retake.core.errors import InputError, StageError, choose
+from retake.core.errors import InputError, StageError, unknown_name
 from retake.newton import pick_place, variation
 from retake.newton.describe import described, is_description
 from retake.newton.motion import Motion, hold, replay
@@ -126,7 +126,7 @@ def _choose_object(objects: tuple[StageObject, ...], name: str) -> StageObject:
     for obj in objects:
         if name in (obj.spec.name, obj.spec.label, obj.spec.prim_path):
             return obj
-    raise InputError(choose("object", name, (o.spec.name for o in objects)))
+    raise InputError(unknown_name("object", name, (o.spec.name for o in objects)))
 
 
 def _choose_robot(robots: tuple[Articulation, ...], name: str) -> int:
@@ -134,7 +134,7 @@ def _choose_robot(robots: tuple[Articulation, ...], name: str) -> int:
         if name and name in (robot.spec.name, robot.spec.prim_path):
             return i
     if name:
-        raise InputError(choose("robot", name, (robot.spec.name for robot in robots)))
+        raise InputError(unknown_name("robot", name, (robot.spec.name for robot in robots)))
     return next((i for i, robot in enumerate(robots) if any(g.finger_joints for g in robot.spec.grippers)), 0)
 
 
@@ -149,7 +149,7 @@ def _find_target(stage: Usd.Stage, name: str, obj: StageObject) -> Usd.Prim:
             return prim
         if prim.GetParent() == stage.GetDefaultPrim():
             candidates.append(prim.GetName())
-    raise StageError(choose("target prim", name, candidates))
+    raise StageError(unknown_name("target prim", name, candidates))
 
 
 def _camera(

@@ -14,7 +14,7 @@ import numpy as np
 from pxr import Gf, Usd, UsdGeom, UsdPhysics
 
 from retake.core.array_types import Float64
-from retake.core.errors import InputError, StageError, choose
+from retake.core.errors import InputError, StageError, unknown_name
 from retake.core.geometry import axis_angle
 from retake.usd.bodies import StageObject
 from retake.usd.units import StageUnits
@@ -51,7 +51,7 @@ def sample(ranges: Mapping[str, Any], seed: int) -> Variation:
     fields = tuple(Variation.__dataclass_fields__)
     for name in ranges:
         if name not in fields:
-            raise InputError(choose("randomised quantity", name, fields))
+            raise InputError(unknown_name("randomised quantity", name, fields))
     rng = np.random.default_rng(seed)
     values: dict[str, Any] = {}
     for name in fields:

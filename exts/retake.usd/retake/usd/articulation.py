@@ -18,7 +18,7 @@ from pxr import Usd, UsdPhysics
 
 from retake.core.array_types import Float64
 from retake.core.ends import find_ends
-from retake.core.errors import InputError, StageError, choose
+from retake.core.errors import InputError, StageError, unknown_name
 from retake.core.geometry import transform
 from retake.core.robot import WORLD, JointSpec, LinkSpec, Mimic, RobotSpec
 from retake.usd.joints import AXES, Edge, JointValues, actuated_joints, follows, joint_values, read_edges
@@ -122,7 +122,7 @@ def choose_articulations(stage: Usd.Stage, found: StageRobots, chosen: Sequence[
             raise StageError("; ".join(broken))
         if not match:
             known = [r.spec.prim_path for r in found.robots]
-            raise StageError(choose("robot prim", path, known))
+            raise StageError(unknown_name("robot prim", path, known))
         out |= {r.spec.prim_path: r for r in match}
     return tuple(r for r in found.robots if r.spec.prim_path in out)
 

@@ -11,7 +11,7 @@ from pxr import Usd, UsdGeom, UsdPhysics
 
 from retake.core.array_types import Float64
 from retake.core.episode import ObjectSpec
-from retake.core.errors import StageError, choose
+from retake.core.errors import StageError, unknown_name
 from retake.usd.articulation import Articulation, articulation_bodies
 from retake.usd.joints import Edge, read_edges
 from retake.usd.names import distinct, model_prim, shown
@@ -82,7 +82,7 @@ def choose_objects(found: StageObjects, chosen: Sequence[str] | None) -> tuple[S
         if path in found.refused:
             raise StageError(found.refused[path])
         if path not in by_path:
-            raise StageError(choose("object prim", path, by_path))
+            raise StageError(unknown_name("object prim", path, by_path))
     return tuple(by_path[path] for path in chosen)
 
 

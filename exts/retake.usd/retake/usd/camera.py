@@ -16,7 +16,7 @@ from pxr import Usd, UsdGeom
 
 from retake.core.array_types import Float64
 from retake.core.camera import Camera
-from retake.core.errors import StageError, choose
+from retake.core.errors import StageError, unknown_name
 from retake.core.geometry import CV_FROM_USD, inverse
 from retake.core.lens import Lens
 from retake.usd.lens import read_calibration
@@ -69,7 +69,7 @@ def camera_prim(stage: Usd.Stage, path: str) -> Usd.Prim:
     """The camera at a prim path. Raises StageError naming the stage's cameras."""
     found = {str(prim.GetPath()): prim for prim in camera_prims(stage)}
     if path not in found:
-        raise StageError(choose("camera prim", path, found))
+        raise StageError(unknown_name("camera prim", path, found))
     return found[path]
 
 

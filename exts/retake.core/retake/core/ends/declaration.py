@@ -28,7 +28,7 @@ import numpy as np
 
 from retake.core.array_types import Float64
 from retake.core.config import load_yaml
-from retake.core.errors import InputError, choose
+from retake.core.errors import InputError, unknown_name
 from retake.core.geometry import inverse
 from retake.core.robot import EndKind, GripperSpec, RobotSpec
 
@@ -104,7 +104,7 @@ def declare(robots: Sequence[RobotSpec], declarations: Iterable[RobotDeclaration
         named = [i for i, robot in enumerate(out) if declaration.matches(robot)]
         if not named:
             known = [f"{robot.name} ({robot.prim_path})" for robot in out]
-            raise InputError(f"{declaration.source}: " + choose("robot", declaration.robot, known))
+            raise InputError(f"{declaration.source}: " + unknown_name("robot", declaration.robot, known))
         for i in named:
             out[i] = declared(out[i], declaration)
     return tuple(out)
@@ -132,7 +132,7 @@ def _chain(robot: RobotSpec, end: GripperSpec, base: str) -> tuple[str, ...]:
     robot.link_index(base)
     if base not in whole:
         raise InputError(
-            choose(f"base of end effector {end.name!r} (a link between it and the robot's base)", base, whole)
+            unknown_name(f"base of end effector {end.name!r} (a link between it and the robot's base)", base, whole)
         )
     return whole[: whole.index(base) + 1]
 
@@ -277,7 +277,7 @@ def _mapping(value: Any, path: Path, what: str, keys: tuple[str, ...]) -> dict[s
         raise InputError(f"{path}: {what} must be a mapping with the keys {', '.join(keys)}; found {value!r}")
     for key in value:
         if key not in keys:
-            raise InputError(f"{path}: {what}: " + choose("key", str(key), keys))
+            raise InputError(f"{path}: {what}: " + unknown_name("key", str(key), keys))
     return value
 
 

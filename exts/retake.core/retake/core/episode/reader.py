@@ -19,7 +19,7 @@ from retake.core.array_types import Float64
 from retake.core.camera import Camera
 from retake.core.episode import layout
 from retake.core.episode.records import CameraFrame, Contact, EpisodeHeader, Frame, PhysicsSamples, RobotState
-from retake.core.errors import EpisodeError, choose
+from retake.core.errors import EpisodeError, unknown_name
 from retake.core.files import canonical_json, mark_of, read_json, sha256_bytes, sha256_json
 
 
@@ -51,7 +51,7 @@ class Episode:
         """Joint `position`, `velocity`, `effort` or `target` of every frame, rad or m."""
         if channel != "position" and channel not in self.header.joint_channels:
             raise EpisodeError(
-                choose(f"joint channel of {self.path}", channel, ("position", *self.header.joint_channels))
+                unknown_name(f"joint channel of {self.path}", channel, ("position", *self.header.joint_channels))
             )
         return np.array(self._state[f"robot/{self._robot(robot)}/joint_{channel}"])
 
@@ -93,7 +93,7 @@ class Episode:
         """One image, checked against its hash. Raises EpisodeError when it is missing, changed or not recorded."""
         spec = self.header.camera(camera)
         if channel not in spec.channels:
-            raise EpisodeError(choose(f"image of camera {camera!r}", channel, spec.channels))
+            raise EpisodeError(unknown_name(f"image of camera {camera!r}", channel, spec.channels))
         relative = layout.image_path(camera, channel, range(len(self))[index])
         image = layout.decode_image(
             channel, self._checked_bytes(relative, range(len(self))[index]), self.path / relative
@@ -161,7 +161,7 @@ class Episode:
     def _robot(self, name: str) -> str:
         names = [robot.name for robot in self.header.robots]
         if name not in names:
-            raise EpisodeError(choose(f"robot of {self.path}", name, names))
+            raise EpisodeError(unknown_name(f"robot of {self.path}", name, names))
         return name
 
     def _checked_bytes(self, relative: str, index: int) -> bytes:

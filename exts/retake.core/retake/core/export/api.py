@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from retake.core.errors import Cancelled, ExportError, InputError, choose
+from retake.core.errors import Cancelled, ExportError, InputError, unknown_name
 from retake.core.export import card, encode, tables
 from retake.core.export.collect import IMAGE, Item, Plan, Selection, plan
 from retake.core.export.isaaclab import IsaacLabWriter
@@ -42,7 +42,7 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
-            raise InputError(choose("dataset format", self.format, FORMATS))
+            raise InputError(unknown_name("dataset format", self.format, FORMATS))
 
 
 def export(
@@ -68,7 +68,7 @@ def export(
         return (_export_plan(made, out, options, selection, "train", progress, check_cancel),)
     known = {item.run.name for item in made.items}
     if unknown := set(options.split.val_runs) - known:
-        raise InputError(choose("run in --split", sorted(unknown)[0], known))
+        raise InputError(unknown_name("run in --split", sorted(unknown)[0], known))
     where = assign(((i.trajectory, i.run.name) for i in made.items), options.split)
     parts = {n: tuple(i for i in made.items if where[i.trajectory] == n) for n in ("train", "val")}
     for name, items in parts.items():

@@ -17,7 +17,7 @@ import numpy as np
 
 import retake.core.episode as episodes
 from retake.core.episode import Episode
-from retake.core.errors import ExportError, InputError, choose
+from retake.core.errors import ExportError, InputError, unknown_name
 from retake.core.export.found import (
     FoundTake,
     Selection,
@@ -89,7 +89,7 @@ def plan(runs: Sequence[Path | str], selection: Selection | None = None) -> Plan
             headers.append((run, episode.header))
         items += found
     if unknown := [name for name in selection.cameras if name not in wanted]:
-        raise InputError(choose("camera of these runs", unknown[0], wanted))
+        raise InputError(unknown_name("camera of these runs", unknown[0], wanted))
     if not items:
         reasons = "; ".join(f"{r.take}: {r.reason}" for r in rejected[:3])
         raise ExportError(

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from retake.core.array_types import UInt8
-from retake.core.errors import InputError, choose
+from retake.core.errors import InputError, unknown_name
 
 FORMATS = ("lerobot-v3", "lerobot-v2.1", "oscar", "hdf5-isaaclab")
 STATE, ACTION = "observation.state", "action"
@@ -37,7 +37,7 @@ class VideoOptions:
 
     def __post_init__(self) -> None:
         if self.codec not in CODECS:
-            raise InputError(choose("video codec", self.codec, CODECS))
+            raise InputError(unknown_name("video codec", self.codec, CODECS))
         if not 0 <= self.crf <= 63 or self.gop < 1:
             raise InputError(f"crf {self.crf} must be within 0..63 and gop {self.gop} at least 1")
         if (self.codec == "libx264rgb") != (self.pix_fmt == "rgb24"):
@@ -47,7 +47,7 @@ class VideoOptions:
     def of(codec: str, crf: int | None = None, gop: int = 2) -> VideoOptions:
         """The options of a codec's short or full name. Raises InputError listing the valid names."""
         if codec not in CODEC_NAMES:
-            raise InputError(choose("video codec", codec, CODEC_NAMES))
+            raise InputError(unknown_name("video codec", codec, CODEC_NAMES))
         name = CODEC_NAMES[codec]
         preset, default_crf, pix_fmt = CODECS[name]
         return VideoOptions(name, default_crf if crf is None else crf, gop, preset, pix_fmt)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from retake.core.episode import Episode, EpisodeHeader
-from retake.core.errors import ExportError, choose
+from retake.core.errors import ExportError, unknown_name
 from retake.core.export.records import ACTION, SOURCE_FRAME, SOURCE_TIME, STATE, Columns, Schema, Slice, Vector
 from retake.core.geometry import wxyz_from_rotation
 from retake.core.robot import RobotSpec
@@ -44,7 +44,7 @@ def build_schema(
         )
     for extra in extras:
         if extra not in EXTRAS:
-            raise ExportError(choose("extra feature", extra, EXTRAS))
+            raise ExportError(unknown_name("extra feature", extra, EXTRAS))
     single = len(header.robots) == 1
     slices: list[Slice] = []
     commanded: list[Slice] = []
@@ -121,7 +121,7 @@ def actions(episode: Episode, source: str = "commanded") -> np.ndarray:
     Raises ExportError when the episode recorded no targets and `commanded` was asked.
     """
     if source not in ACTIONS:
-        raise ExportError(choose("source of actions", source, ACTIONS))
+        raise ExportError(unknown_name("source of actions", source, ACTIONS))
     following = np.minimum(np.arange(len(episode)) + 1, len(episode) - 1)
     if source == "next-state":
         return states(episode, commanded=True)[following]

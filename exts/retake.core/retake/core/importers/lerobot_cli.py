@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from retake.core.episode import Episode, open_episode
-from retake.core.errors import InputError, MissingDependencyError, choose, install_hint
+from retake.core.errors import InputError, MissingDependencyError, install_hint, unknown_name
 from retake.core.export.collect import IMAGE
 from retake.core.export.reader import Dataset
 from retake.core.files import read_json
@@ -62,9 +62,9 @@ def load_cameras(
     out = {}
     for name, prim in chosen.items():
         if name not in sizes:
-            raise InputError(choose("camera of the dataset", name, sizes))
+            raise InputError(unknown_name("camera of the dataset", name, sizes))
         if prim not in found:
-            raise InputError(choose(f"camera of {path}", prim, found))
+            raise InputError(unknown_name(f"camera of {path}", prim, found))
         camera = _usd("camera").read_camera(found[prim], sizes[name])
         link = Path(camera.body_path).name if camera.body_path else ""
         out[name] = Calibration(camera.K, inverse(camera.T_body_camera), link, camera.lens)

@@ -24,7 +24,7 @@ from retake.core.episode import (
     open_episode,
 )
 from retake.core.episode.layout import header_to_json
-from retake.core.errors import EpisodeError, choose
+from retake.core.errors import EpisodeError, unknown_name
 from retake.core.files import atomic_directory, sha256_file
 from retake.core.oscar_episode import CAPTION, META, RGB, OscarMeta, read_oscar_meta
 from retake.core.progress import CheckCancel, Progress, never, silent
@@ -131,7 +131,7 @@ def _arm(urdf: Path, ee_link: str | None, base_link: str | None, angles: int) ->
         base = robot.link_index(base_link)
         if base not in chain:
             raise EpisodeError(
-                f"{urdf}: " + choose("base link on the chain", base_link, (robot.links[i].name for i in chain))
+                f"{urdf}: " + unknown_name("base link on the chain", base_link, (robot.links[i].name for i in chain))
             )
         chain = chain[: chain.index(base) + 1]
     arm = keep_links(robot, [robot.links[i].name for i in chain], root=base_link)

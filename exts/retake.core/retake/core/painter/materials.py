@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from retake.core.errors import VariantError, choose
+from retake.core.errors import VariantError, unknown_name
 from retake.core.files import canonical_json
 from retake.core.painter.textures import Texture, linear, mix, noise
 
@@ -154,7 +154,7 @@ def make_material(spec: dict[str, Any], seed: int) -> Texture:
     Raises VariantError for an unknown kind (listing the valid ones) or unreadable colours.
     """
     if spec.get("kind") not in KINDS:
-        raise VariantError(choose("material kind", str(spec.get("kind")), KINDS))
+        raise VariantError(unknown_name("material kind", str(spec.get("kind")), KINDS))
     return _cached(canonical_json(spec), seed)
 
 

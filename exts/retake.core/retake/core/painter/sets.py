@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from retake.core.array_types import Float32
-from retake.core.errors import VariantError, choose
+from retake.core.errors import VariantError, unknown_name
 from retake.core.painter.foliage import cluster, enter_ellipsoid, surface_of
 from retake.core.painter.materials import make_material
 from retake.core.painter.panels import PANELS
@@ -91,7 +91,7 @@ def _surface(
     seed = int(rng.integers(2**31))
     if "panel" in spec:
         if spec["panel"] not in PANELS:
-            raise VariantError(choose("panel", str(spec["panel"]), PANELS))
+            raise VariantError(unknown_name("panel", str(spec["panel"]), PANELS))
         return PANELS[spec["panel"]](np.random.default_rng(seed), *size, spec.get("colours", ()))
     return make_material(spec, seed if material_seed is None else material_seed)
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from retake.core.array_types import Float32
-from retake.core.errors import VariantError, choose
+from retake.core.errors import VariantError, unknown_name
 from retake.core.painter.textures import Texture, linear, mix, noise
 
 N = 256
@@ -219,7 +219,7 @@ def make_subject(
 ) -> Subject:
     """The look of an object with box `size_m` around `center_m` (object frame, m). Raises VariantError on bad kinds."""
     if spec.get("kind") not in KINDS:
-        raise VariantError(choose("subject kind", str(spec.get("kind")), KINDS))
+        raise VariantError(unknown_name("subject kind", str(spec.get("kind")), KINDS))
     painter, roundness = KINDS[spec["kind"]]
     colours = [linear(c) for c in spec.get("colours", ["#c07030", "#8a4a1c", "#f0e0c0", "#f7ead0"])]
     while len(colours) < 4:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from retake.core.errors import InputError, WorkerError, choose
+from retake.core.errors import InputError, WorkerError, unknown_name
 from retake.core.export.encode import require
 from retake.core.robustness.policy import KeyMap, Observation, Policy, as_actions
 
@@ -26,7 +26,7 @@ SCHEMES = ("openpi", "gr00t", "gr00t-n1.5")
 def connect(scheme: str, address: str, mapping: KeyMap, timeout_s: float) -> Policy:
     """A client of the server at `host:port`. Raises InputError, MissingDependencyError, WorkerError."""
     if scheme not in SCHEMES:
-        raise InputError(choose("policy server", scheme, SCHEMES))
+        raise InputError(unknown_name("policy server", scheme, SCHEMES))
     host, _, port = address.rstrip("/").rpartition(":")
     if not host or not port.isdigit():
         raise InputError(f"{scheme}://{address}: expected {scheme}://host:port")

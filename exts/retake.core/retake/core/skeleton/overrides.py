@@ -15,7 +15,7 @@ import numpy as np
 
 from retake.core.array_types import Float64
 from retake.core.config import config_path, load_yaml
-from retake.core.errors import InputError, choose
+from retake.core.errors import InputError, unknown_name
 from retake.core.geometry import axis_angle, is_rigid
 from retake.core.robot import GripperSpec, RobotSpec
 
@@ -65,7 +65,7 @@ def apply_overrides(robot: RobotSpec, overrides: tuple[RobotOverride, ...]) -> R
     names = {gripper.name for gripper in robot.grippers}
     for name in found.grippers:
         if name != "*" and name not in names:
-            raise InputError(f"{found.source}: " + choose(f"gripper of robot {robot.name!r}", name, names))
+            raise InputError(f"{found.source}: " + unknown_name(f"gripper of robot {robot.name!r}", name, names))
     links = {link.name for link in robot.links}
     grippers: list[GripperSpec] = []
     changes: list[GripperOverride] = []
@@ -73,7 +73,7 @@ def apply_overrides(robot: RobotSpec, overrides: tuple[RobotOverride, ...]) -> R
         change = found.grippers.get(gripper.name, found.grippers.get("*", GripperOverride()))
         for link in (*(change.chain or ()), *((change.ee_link,) if change.ee_link else ())):
             if link not in links:
-                raise InputError(f"{found.source}: " + choose(f"link of robot {robot.name!r}", link, links))
+                raise InputError(f"{found.source}: " + unknown_name(f"link of robot {robot.name!r}", link, links))
         grippers.append(
             replace(
                 gripper,
@@ -139,7 +139,7 @@ def _mapping(value: Any, path: Path, what: str, keys: tuple[str, ...]) -> dict[s
         raise InputError(f"{path}: {what} must be a mapping with the keys {', '.join(keys)}; found {value!r}")
     for key in value:
         if key not in keys:
-            raise InputError(f"{path}: {what}: " + choose("key", str(key), keys))
+            raise InputError(f"{path}: {what}: " + unknown_name("key", str(key), keys))
     return value
 
 

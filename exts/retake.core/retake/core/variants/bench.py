@@ -21,7 +21,7 @@ import cv2
 
 from retake.core import plugins
 from retake.core.episode import open_episode
-from retake.core.errors import EpisodeError, InputError, MissingDependencyError, choose
+from retake.core.errors import EpisodeError, InputError, MissingDependencyError, unknown_name
 from retake.core.files import write_json
 from retake.core.variants.backends import BACKENDS, EXTRAS, image_backend
 from retake.core.variants.base import ImageBackend, SourceFrame, World, source_frame
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
     known = plugins.choices("retake.image_backends", BACKENDS)
     for name in names:
         if name not in known:
-            raise InputError(choose("image backend", name, known))
+            raise InputError(unknown_name("image backend", name, known))
     source = _source(options.episode, options.camera)
     world = load_catalogue().preset(options.preset)
     rows = measure(source, world, names, options.frames, options.random)

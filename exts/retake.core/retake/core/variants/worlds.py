@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from retake.core.config import config_path, load_yaml
-from retake.core.errors import InputError, VariantError, choose
+from retake.core.errors import InputError, VariantError, unknown_name
 from retake.core.variants.base import World
 
 AXES = {
@@ -40,14 +40,14 @@ class Catalogue:
         """The mapping of one axis value. Raises VariantError listing the valid names."""
         section = self.sections[AXES[axis]]
         if name not in section:
-            raise VariantError(choose(axis, name, section))
+            raise VariantError(unknown_name(axis, name, section))
         return section[name] or {}
 
     def preset(self, name: str) -> World:
         """A named world. Raises VariantError listing the valid names."""
         presets = self.sections["presets"]
         if name not in presets:
-            raise VariantError(choose("preset", name, presets))
+            raise VariantError(unknown_name("preset", name, presets))
         world = World(name=name, **{**{"look": "neutral"}, **presets[name]})
         self.check(world)
         return world
@@ -61,7 +61,7 @@ class Catalogue:
             return
         backgrounds = self.value("environment", world.environment).get("backgrounds", {})
         if world.background and world.background not in backgrounds:
-            raise VariantError(choose(f"background of {world.environment!r}", world.background, backgrounds))
+            raise VariantError(unknown_name(f"background of {world.environment!r}", world.background, backgrounds))
 
 
 def load_catalogue(extra: Iterable[Path | str] = ()) -> Catalogue:
@@ -94,7 +94,7 @@ def _load(extra: tuple[Path, ...]) -> Catalogue:
                 exclusions += content
                 continue
             if section not in sections:
-                raise InputError(f"{path}: {choose('section', str(section), SECTIONS)}")
+                raise InputError(f"{path}: {unknown_name('section', str(section), SECTIONS)}")
             if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
                 raise InputError(f"{path}: section {section!r} must map names to mappings")
             sections[section].update(content)
@@ -103,7 +103,7 @@ def _load(extra: tuple[Path, ...]) -> Catalogue:
     known = {f.name for f in fields(World)} - {"name", "prompt"}
     for name, preset in sections["presets"].items():
         if unknown := set(preset) - known:
-            raise InputError(f"preset {name!r}: {choose('axis', sorted(map(str, unknown))[0], known)}")
+            raise InputError(f"preset {name!r}: {unknown_name('axis', sorted(map(str, unknown))[0], known)}")
         if missing := {"environment", "surface", "subject", "lighting"} - set(preset):
             raise InputError(f"preset {name!r} lacks {', '.join(sorted(missing))}")
     return Catalogue(sections, tuple(exclusions), extra)
@@ -160,7 +160,7 @@ def recipe_of(world: World, catalogue: Catalogue | None = None) -> dict[str, Any
     }
     for key, change in world.parameters.items():
         if key not in recipe:
-            raise VariantError(choose(f"parameter of world {world.name!r}", key, recipe))
+            raise VariantError(unknown_name(f"parameter of world {world.name!r}", key, recipe))
         if not isinstance(change, dict):
             raise VariantError(f"parameter {key!r} of world {world.name!r} must be a mapping; found {change!r}")
         recipe[key] = {**recipe[key], **change}

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from retake.core.codec import merged
 from retake.core.config import config_path, load_yaml
-from retake.core.errors import InputError, choose
+from retake.core.errors import InputError, unknown_name
 
 
 @dataclass(frozen=True)
@@ -281,13 +281,13 @@ class VerdictSettings:
         """The threshold of a check. Raises InputError naming the known ones."""
         known = {**self.thresholds, **self.recording_thresholds}
         if name not in known:
-            raise InputError(f"config/verdicts.yaml: {choose('threshold', name, known)}")
+            raise InputError(f"config/verdicts.yaml: {unknown_name('threshold', name, known)}")
         return known[name]
 
     def at(self, name: str) -> VerdictSettings:
         """The same settings at another operating point. Raises InputError naming the known ones."""
         if name not in self.operating_points:
-            raise InputError(choose("operating point", name, self.operating_points))
+            raise InputError(unknown_name("operating point", name, self.operating_points))
         now = self.operating_points.get(self.operating_point, OperatingPoint()).scale
         factor = self.operating_points[name].scale / now
         every, recorded = (

@@ -26,7 +26,7 @@ from typing import Any
 
 from retake.core import plugins
 from retake.core.codec import decode, encode
-from retake.core.errors import InputError, MissingDependencyError, choose
+from retake.core.errors import InputError, MissingDependencyError, unknown_name
 from retake.core.files import sha256_json
 from retake.worker.settings import BackendSpec, Kind
 
@@ -56,7 +56,7 @@ def find(table: Mapping[str, BackendSpec], name: str, kind: str) -> BackendSpec:
     """The backend of that name and kind. Raises InputError listing the valid names."""
     spec = table.get(name)
     if spec is None or spec.kind != kind:
-        raise InputError(choose(f"{kind} backend", name, (s.name for s in table.values() if s.kind == kind)))
+        raise InputError(unknown_name(f"{kind} backend", name, (s.name for s in table.values() if s.kind == kind)))
     return spec
 
 

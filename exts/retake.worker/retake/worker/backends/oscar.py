@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from retake.core.array_types import UInt8
-from retake.core.errors import Cancelled, InputError, TakeError, choose, install_hint
+from retake.core.errors import Cancelled, InputError, TakeError, install_hint, unknown_name
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.run_layout import VARIANT_FRAME
 from retake.core.skeleton import open_skeleton
@@ -88,7 +88,7 @@ class OscarBackend:
         if tier and tier not in (AUTO, CPU):
             find_tier(tier)
         if attention not in ("auto", *EXACT_BACKENDS):
-            raise InputError(choose("attention", attention, ("auto", *EXACT_BACKENDS)))
+            raise InputError(unknown_name("attention", attention, ("auto", *EXACT_BACKENDS)))
         self._pinned_tier, self._attention, self._compile, self._deterministic = tier, attention, compile, deterministic
         self._wanted, self._placed = tier, ""
         self._compiled = False
@@ -231,7 +231,7 @@ class OscarBackend:
     def _options(self, request: TakeRequest) -> dict[str, Any]:
         for key in request.settings:
             if key not in SETTINGS:
-                raise InputError(choose("setting of the oscar backend", key, SETTINGS))
+                raise InputError(unknown_name("setting of the oscar backend", key, SETTINGS))
         given = dict(request.settings)
         return {
             "num_inference_steps": given.pop("steps", self._steps),

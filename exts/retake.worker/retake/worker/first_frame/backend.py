@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from retake.core.array_types import UInt8
-from retake.core.errors import Cancelled, InputError, MissingDependencyError, VariantError, choose, install_hint
+from retake.core.errors import Cancelled, InputError, MissingDependencyError, VariantError, install_hint, unknown_name
 from retake.core.licences import joint_licence
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.variants.base import SourceFrame, World
@@ -293,7 +293,7 @@ class DiffusionBackend:
     def _check_options(self) -> None:
         for name in self.controls:
             if name not in self.known_controls:
-                raise InputError(choose(f"control of backend {self.name!r}", name, self.known_controls))
+                raise InputError(unknown_name(f"control of backend {self.name!r}", name, self.known_controls))
         if not 1 <= self.steps <= 1000 or not 64 * 64 <= self.pixels <= 4_200_000:
             raise InputError(
                 f"backend {self.name!r}: steps {self.steps} (1 … 1000) or pixels {self.pixels} (4096 … 4200000)"

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from retake.core.errors import InputError, MissingDependencyError, choose
+from retake.core.errors import InputError, MissingDependencyError, unknown_name
 from retake.core.variants.prompts import Prompts
 from retake.worker.first_frame.backend import DiffusionBackend
 from retake.worker.first_frame.conditioning import Conditioning
@@ -51,7 +51,9 @@ class CosmosTransferBackend(DiffusionBackend):
     def __init__(self, safety_checker: Any = None, **options: Any) -> None:
         known = inspect.signature(DiffusionBackend.__init__).parameters
         if unknown := sorted(set(options) - set(known)):
-            raise InputError(choose(f"option of backend {self.name!r}", unknown[0], (n for n in known if n != "self")))
+            raise InputError(
+                unknown_name(f"option of backend {self.name!r}", unknown[0], (n for n in known if n != "self"))
+            )
         wanted = ("to", "check_text_safety", "check_video_safety")
         if safety_checker is not None and not all(callable(getattr(safety_checker, name, None)) for name in wanted):
             raise InputError(f"safety_checker is an object with {', '.join(wanted)}; found {safety_checker!r}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from retake.core.errors import InputError, choose
+from retake.core.errors import InputError, unknown_name
 from retake.worker.memory import CONTEXT_BYTES, GIB
 
 TIERS = ("resident", "model-offload", "group-offload")
@@ -22,7 +22,7 @@ WORK_BYTES_PER_MEGAPIXEL = 3 * GIB
 def check_tier(name: str) -> str:
     """The name itself. Raises InputError listing the tiers."""
     if name not in TIERS:
-        raise InputError(choose("memory tier", name, TIERS))
+        raise InputError(unknown_name("memory tier", name, TIERS))
     return name
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from retake.core.errors import InputError, choose
+from retake.core.errors import InputError, unknown_name
 from retake.worker.first_frame.backend import quiet
 
 CHAT = (
@@ -235,7 +235,7 @@ SCHEDULERS: dict[str, tuple[str, Config]] = {
 def sizes_of(name: str, table: Mapping[str, Any] = TINY) -> Mapping[str, tuple[str, Config]]:
     """Component → (class, configuration). Raises InputError listing the backends."""
     if name not in table:
-        raise InputError(choose("diffusion backend", name, table))
+        raise InputError(unknown_name("diffusion backend", name, table))
     return table[name]
 
 
@@ -328,9 +328,9 @@ def random_backend(name: str, size: str = "tiny", device: str = "", **options: A
 
     tables = {"tiny": TINY, "full": FULL}
     if size not in tables:
-        raise InputError(choose("size of random models", size, tables))
+        raise InputError(unknown_name("size of random models", size, tables))
     if name not in PIPELINES:
-        raise InputError(choose("backend with random weights", name, PIPELINES))
+        raise InputError(unknown_name("backend with random weights", name, PIPELINES))
     if size == "full" and not torch.cuda.is_available():
         raise InputError("full-size random models are for measuring on a CUDA device; there is none here")
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from retake.core.errors import InputError, choose
+from retake.core.errors import InputError, unknown_name
 
 from .schedule import DEFAULT_STEPS
 from .transformer import OscarTransformer3DModel
@@ -26,7 +26,7 @@ def enable(transformer: OscarTransformer3DModel, name: str, threshold: float = D
     "fp8": block weights are kept in float8 (e4m3) and widened for each product: half the weight memory.
     """
     if name not in MODES:
-        raise InputError(choose("approximate mode", name, MODES))
+        raise InputError(unknown_name("approximate mode", name, MODES))
     if name == "first-block-cache":
         from diffusers.hooks import FirstBlockCacheConfig
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retake.core.errors import InputError, choose
+from retake.core.errors import InputError, unknown_name
 
 from .fit import FitRecord, plan_fit
 from .frames import first_frame_list, fit_first_frame, read_skeleton
@@ -78,7 +78,7 @@ def make_request(
 ) -> Request:
     """Check everything a call was given. Raises InputError; touches no model."""
     if output_type not in OUTPUT_TYPES:
-        raise InputError(choose("output_type", str(output_type), OUTPUT_TYPES))
+        raise InputError(unknown_name("output_type", str(output_type), OUTPUT_TYPES))
     for name, value in (("height", height), ("width", width)):
         if (
             isinstance(value, bool)

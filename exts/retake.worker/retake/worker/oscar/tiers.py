@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from retake.core.errors import InputError, choose
+from retake.core.errors import InputError, unknown_name
 
 from .streaming import stream_blocks, unstream_blocks
 
@@ -52,7 +52,7 @@ def find_tier(name: str) -> Tier:
     for tier in TIERS:
         if tier.name == name:
             return tier
-    raise InputError(choose("memory tier", name, (tier.name for tier in TIERS)))
+    raise InputError(unknown_name("memory tier", name, (tier.name for tier in TIERS)))
 
 
 def next_tier(tier: Tier) -> Tier | None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from retake.core.errors import InputError, choose
+from retake.core.errors import InputError, unknown_name
 
 from .flow import TIME_WEIGHTS
 
@@ -59,7 +59,7 @@ class LoraSettings:
             raise InputError(f"LoRA rank is {self.rank} and alpha {self.alpha}; valid: rank >= 1, alpha > 0")
         unknown = set(self.targets) - set(LORA_TARGETS)
         if unknown or not self.targets:
-            raise InputError(choose("LoRA target", ", ".join(sorted(unknown)) or "(none)", LORA_TARGETS))
+            raise InputError(unknown_name("LoRA target", ", ".join(sorted(unknown)) or "(none)", LORA_TARGETS))
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class ObjectSupervision:
         if not (self.weight >= 0 and self.release_boost >= 0):
             raise InputError(f"object weight is {self.weight} and release boost {self.release_boost}; valid: 0 or more")
         if self.control not in ("none", "drawn", "embed"):
-            raise InputError(choose("object control", self.control, ("none", "drawn", "embed")))
+            raise InputError(unknown_name("object control", self.control, ("none", "drawn", "embed")))
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class TuneConfig:
             if not (math.isfinite(value) and value > 0):
                 raise InputError(f"{name} is {value}; valid: above 0")
         if self.time_weight not in TIME_WEIGHTS:
-            raise InputError(choose("time weight", self.time_weight, TIME_WEIGHTS))
+            raise InputError(unknown_name("time weight", self.time_weight, TIME_WEIGHTS))
         for name in ("text_dropout", "skeleton_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; valid: 0 (off) to below 1")
@@ -145,7 +145,7 @@ def golden_config(config: Mapping[str, Any], **changes: Any) -> TuneConfig:
         names = [name.strip() for name in stated["targets"].split(",")]
         unknown = [name for name in names if name not in _REFERENCE_TARGETS]
         if unknown:
-            raise InputError(choose("LoRA target", unknown[0], _REFERENCE_TARGETS))
+            raise InputError(unknown_name("LoRA target", unknown[0], _REFERENCE_TARGETS))
         settings = LoraSettings(stated["rank"], stated["alpha"], tuple(_REFERENCE_TARGETS[name] for name in names))
     made = TuneConfig(
         lr=need("lr"),

@@ -14,7 +14,7 @@ import torch
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from retake.core.errors import InputError, choose
+from retake.core.errors import InputError, unknown_name
 
 LEVELS = 1000  # noise levels of the training schedule
 TIME_WEIGHTS = ("uniform", "reweighting")
@@ -53,7 +53,7 @@ def _time_weights(shift: float) -> Tensor:
 def time_weight(timestep: Tensor, kind: str, shift: float) -> Tensor:
     """How much the loss of each sample counts: timestep (B, 1) -> float32 (B,). Raises InputError for unknown kinds."""
     if kind not in TIME_WEIGHTS:
-        raise InputError(choose("time weight", kind, TIME_WEIGHTS))
+        raise InputError(unknown_name("time weight", kind, TIME_WEIGHTS))
     if kind == "uniform":
         return torch.ones(timestep.shape[0], device=timestep.device)
     timesteps, _ = _schedule(float(shift))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retake.core.errors import InputError, choose
+from retake.core.errors import InputError, unknown_name
 
 from ..oscar.windows import Window, window_length
 from .clips import Clip
@@ -70,7 +70,7 @@ class Sampler:
         present = sorted({clip.domain for clip in clips})
         for name, value in (weights or {}).items():
             if name not in present:
-                raise InputError(choose("domain of these clips", name, present))
+                raise InputError(unknown_name("domain of these clips", name, present))
             if not value >= 0:
                 raise InputError(f"the weight of domain {name!r} is {value}; valid: 0 or more")
         frames = {name: sum(c.frames for c in clips if c.domain == name) for name in present}
