@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from pxr import Usd, UsdGeom
+from pxr import Usd, UsdGeom, UsdPhysics
 
 from retake.core.array_types import UInt16
 from retake.core.episode import Instance, ObjectSpec
@@ -32,12 +32,19 @@ def instance_table(
             owners[link.prim_path] = (link.name, f"robot:{robot.name}")
     for item in objects:
         owners[item.prim_path] = (item.label, f"object:{item.name}")
+    shared: dict[Usd.Prim, Usd.Prim | None] = {}
+    """Parent -> what its shapes belong to, where they belong to more than themselves: thousands of shapes, few parents."""
     for prim in prims(stage):
         if not UsdGeom.Gprim(prim):
             continue
-        body = body_of(prim)
-        group = scenery_group(prim) if body is None else body
-        owners.setdefault(str(group.GetPath()), (label_of(group), ""))
+        parent = prim.GetParent()
+        group = prim if prim.HasAPI(UsdPhysics.RigidBodyAPI) else shared.get(parent)
+        if group is None:
+            group = body_of(prim) or scenery_group(prim)
+            shared[parent] = None if group == prim else group
+        path = str(group.GetPath())
+        if path not in owners:
+            owners[path] = (label_of(group), "")
     owners[OTHER] = ("other", "")
     return tuple(
         Instance(number, path, label, owner) for number, (path, (label, owner)) in enumerate(owners.items(), start=1)

@@ -45,7 +45,7 @@ from retake.usd.bodies import StageObject, choose_objects, find_objects
 from retake.usd.camera import camera_prim, is_animated, read_camera, usable_cameras
 from retake.usd.lens import Calibration, read_calibration
 from retake.usd.names import distinct
-from retake.usd.stage import body_of, stage_sha256, start_time
+from retake.usd.stage import body_of, one_pass, stage_sha256, start_time
 from retake.usd.units import StageUnits
 
 
@@ -88,6 +88,17 @@ def read_content(
     Raises StageError naming what is missing or unusable among what was asked for, and what the stage has instead; what was
     not asked for leaves a note. `robot_file`: a declaration of end effectors; empty = the one beside the stage.
     """
+    with one_pass(stage):
+        return _read_content(stage, robots, cameras, objects, robot_file)
+
+
+def _read_content(
+    stage: Usd.Stage,
+    robots: Sequence[str],
+    cameras: Sequence[CameraChoice],
+    objects: Sequence[str] | None,
+    robot_file: str,
+) -> StageContent:
     units = StageUnits.of(stage)
     found, bodies = find_articulations(stage), find_objects(stage)
     chosen = choose_articulations(stage, found, robots)

@@ -23,6 +23,7 @@ from retake.ui.state import Choice
 from retake.usd.articulation import choose_articulations, find_articulations
 from retake.usd.bodies import find_objects
 from retake.usd.camera import camera_prims, read_camera
+from retake.usd.stage import one_pass
 
 log = logging.getLogger(__name__)
 DEMO_SCRIPT = processes.repository() / "exts/retake.isaac/examples/pick_place.py"
@@ -129,6 +130,11 @@ def scene_content(stage: Any) -> SceneContent:
 
     What cannot be read is shown with the reason and not chosen: one odd prim must not hide the others.
     """
+    with one_pass(stage):
+        return _scene_content(stage)
+
+
+def _scene_content(stage: Any) -> SceneContent:
     try:
         robots = find_articulations(stage)
         choose_articulations(stage, robots)  # says what is missing where there is none

@@ -25,7 +25,7 @@ from retake.usd.joints import AXES, Edge, JointValues, actuated_joints, follows,
 from retake.usd.names import CONTAINER, distinct, model_prim
 from retake.usd.names import WORLD as WORLD_NAMES
 from retake.usd.shapes import link_points
-from retake.usd.stage import prims, prims_under
+from retake.usd.stage import notable_prims, one_pass, prims_under
 from retake.usd.units import StageUnits, world_pose
 
 
@@ -60,13 +60,18 @@ class StageRobots:
 
 def find_articulations(stage: Usd.Stage) -> StageRobots:
     """Every articulation of a stage, in stage order. Never raises because of one robot; raises as `StageUnits.of`."""
+    with one_pass(stage):
+        return _find_articulations(stage)
+
+
+def _find_articulations(stage: Usd.Stage) -> StageRobots:
     units = StageUnits.of(stage)
     edges, actuated = read_edges(stage, units), actuated_joints(stage)
     read: list[Articulation] = []
     refused: dict[str, str] = {}
     notes: list[str] = []
     taken: dict[str, str] = {}
-    for root in [prim for prim in prims(stage) if prim.HasAPI(UsdPhysics.ArticulationRootAPI)]:
+    for root in [prim for prim in notable_prims(stage) if prim.HasAPI(UsdPhysics.ArticulationRootAPI)]:
         path = str(root.GetPath())
         try:
             members = _members(root, edges)
@@ -101,7 +106,7 @@ def choose_articulations(stage: Usd.Stage, found: StageRobots, chosen: Sequence[
     """Of what was found the robots at, above or under the chosen prim paths. Raises as `read_articulations`."""
     where = stage.GetRootLayer().identifier
     if not found.robots and not found.refused:
-        bodies = sum(prim.HasAPI(UsdPhysics.RigidBodyAPI) for prim in prims(stage))
+        bodies = sum(prim.HasAPI(UsdPhysics.RigidBodyAPI) for prim in notable_prims(stage))
         raise StageError(
             f"{where} has no articulation ({bodies} rigid bodies, none under a PhysicsArticulationRootAPI); "
             "apply UsdPhysics.ArticulationRootAPI to the robot's root prim"
@@ -135,7 +140,7 @@ def read_robots(stage: Usd.Stage) -> tuple[RobotSpec, ...]:
 def articulation_bodies(stage: Usd.Stage) -> frozenset[str]:
     """Prim paths of all bodies that belong to an articulation, whether or not it can be read as a robot."""
     edges = read_edges(stage, StageUnits.of(stage))
-    roots = [prim for prim in prims(stage) if prim.HasAPI(UsdPhysics.ArticulationRootAPI)]
+    roots = [prim for prim in notable_prims(stage) if prim.HasAPI(UsdPhysics.ArticulationRootAPI)]
     return frozenset(body for root in roots for body in _component(_seeds(root, edges), edges))
 
 
@@ -282,7 +287,7 @@ def _base(root: Usd.Prim, members: set[str], edges: list[Edge]) -> tuple[str, bo
     if str(root.GetPath()) in members:
         return str(root.GetPath()), False, [], []
     children = {edge.bodies[1] for edge in edges if all(edge.bodies)}
-    order = [str(p.GetPath()) for p in prims(root.GetStage()) if str(p.GetPath()) in members]
+    order = [str(p.GetPath()) for p in notable_prims(root.GetStage()) if str(p.GetPath()) in members]
     return next((path for path in order if path not in children), order[0]), False, [], []
 
 

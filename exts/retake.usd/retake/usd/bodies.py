@@ -16,7 +16,7 @@ from retake.usd.articulation import Articulation, articulation_bodies
 from retake.usd.joints import Edge, read_edges
 from retake.usd.names import distinct, model_prim, shown
 from retake.usd.shapes import link_box
-from retake.usd.stage import body_of, has_label, label_of, prims, start_time
+from retake.usd.stage import body_of, has_label, label_of, notable_prims, one_pass, start_time
 from retake.usd.units import StageUnits, rigid_and_scale, world_pose
 
 
@@ -41,13 +41,18 @@ class StageObjects:
 
 def find_objects(stage: Usd.Stage) -> StageObjects:
     """Every free rigid body that is no part of an articulation, in stage order. Never raises because of one body."""
+    with one_pass(stage):
+        return _find_objects(stage)
+
+
+def _find_objects(stage: Usd.Stage) -> StageObjects:
     units = StageUnits.of(stage)
     edges = read_edges(stage, units)
     links, held = articulation_bodies(stage), _fixed_to_world(edges)
     out: list[StageObject] = []
     refused: dict[str, str] = {}
-    for prim in prims(stage):
-        if not prim.HasAPI(UsdPhysics.RigidBodyAPI):  # before its path is a text: most prims are no bodies
+    for prim in notable_prims(stage):
+        if not prim.HasAPI(UsdPhysics.RigidBodyAPI):
             continue
         path = str(prim.GetPath())
         if path in links:

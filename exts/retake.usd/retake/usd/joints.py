@@ -16,7 +16,7 @@ from retake.core.array_types import Float64
 from retake.core.errors import StageError
 from retake.core.geometry import inverse
 from retake.core.robot import JointType
-from retake.usd.stage import applied_schemas, body_of, prims, start_time
+from retake.usd.stage import ACTUATORS, applied_schemas, body_of, notable_prims, remembered, start_time
 from retake.usd.units import StageUnits, rigid_and_scale, world_pose
 
 AXES = {"X": (1.0, 0.0, 0.0), "Y": (0.0, 1.0, 0.0), "Z": (0.0, 0.0, 1.0)}
@@ -69,8 +69,12 @@ class Follows:
 
 def read_edges(stage: Usd.Stage, units: StageUnits) -> list[Edge]:
     """Every enabled joint of a stage that may be part of an articulation, in stage order. Never raises for a joint."""
+    return remembered(stage, "joints", lambda: _read_edges(stage, units))
+
+
+def _read_edges(stage: Usd.Stage, units: StageUnits) -> list[Edge]:
     edges = []
-    for prim in prims(stage):
+    for prim in notable_prims(stage):
         if not prim.IsA(UsdPhysics.Joint):
             continue
         joint = UsdPhysics.Joint(prim)
@@ -230,8 +234,8 @@ def follows(edge: Edge, units: StageUnits) -> Follows | None:
 def actuated_joints(stage: Usd.Stage) -> frozenset[str]:
     """Prim paths of the joints that an actuator prim acts on (`MjcActuator`, `NewtonActuator`), tendons followed."""
     found: set[str] = set()
-    for prim in prims(stage):
-        if prim.GetTypeName() not in ("MjcActuator", "NewtonActuator"):
+    for prim in notable_prims(stage):
+        if prim.GetTypeName() not in ACTUATORS:
             continue
         for name in ("mjc:target", "newton:targets"):
             relation = prim.GetRelationship(name)

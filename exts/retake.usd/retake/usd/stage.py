@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Any, TypeVar
 
 from pxr import Gf, Tf, Usd, UsdGeom, UsdPhysics, UsdUtils
 
@@ -13,6 +15,7 @@ from retake.core.errors import StageError
 from retake.core.files import sha256_file, sha256_json
 
 GRAVITY_M_S2 = 9.81
+Found = TypeVar("Found")
 
 
 def open_stage(path: Path) -> Usd.Stage:
@@ -49,6 +52,60 @@ def prims_under(prim: Usd.Prim) -> Iterator[Usd.Prim]:
     return iter(Usd.PrimRange(prim, Usd.TraverseInstanceProxies()))
 
 
+NOTABLE_APIS = frozenset({"PhysicsRigidBodyAPI", "PhysicsArticulationRootAPI"})
+NOTABLE_TYPES = (UsdPhysics.Joint, UsdPhysics.Scene, UsdGeom.Camera)
+ACTUATORS = frozenset({"MjcActuator", "NewtonActuator"})
+_ONE_PASS: ContextVar[tuple[Usd.Stage, dict[str, Any]] | None] = ContextVar("one_pass", default=None)
+
+
+def notable_prims(stage: Usd.Stage) -> tuple[Usd.Prim, ...]:
+    """The bodies, articulation roots, joints, physics scenes, actuators and cameras of a stage, in stage order.
+
+    Of a large stage they are few, and every reader looks for some of them: within `one_pass` all share one traversal.
+    """
+    return remembered(stage, "notable prims", lambda: _notable_prims(stage))
+
+
+def _notable_prims(stage: Usd.Stage) -> tuple[Usd.Prim, ...]:
+    kinds: dict[tuple[str, tuple[str, ...]], bool] = {}
+    found = []
+    for prim in prims(stage):
+        kind = (prim.GetTypeName(), tuple(prim.GetAppliedSchemas()))
+        if kind not in kinds:
+            kinds[kind] = (
+                not NOTABLE_APIS.isdisjoint(kind[1])
+                or kind[0] in ACTUATORS
+                or any(prim.IsA(schema) for schema in NOTABLE_TYPES)
+            )
+        if kinds[kind]:
+            found.append(prim)
+    return tuple(found)
+
+
+@contextlib.contextmanager
+def one_pass(stage: Usd.Stage) -> Iterator[None]:
+    """Readers of a stage that does not change meanwhile share what they find out about it."""
+    known = _ONE_PASS.get()
+    if known is not None and known[0] == stage:
+        yield
+        return
+    before = _ONE_PASS.set((stage, {}))
+    try:
+        yield
+    finally:
+        _ONE_PASS.reset(before)
+
+
+def remembered(stage: Usd.Stage, what: str, find: Callable[[], Found]) -> Found:
+    """What `find` returns; within `one_pass` of this stage it is called once."""
+    known = _ONE_PASS.get()
+    if known is None or known[0] != stage:
+        return find()
+    if what not in known[1]:
+        known[1][what] = find()
+    return known[1][what]
+
+
 def start_time(stage: Usd.Stage) -> Usd.TimeCode:
     """The time a stage starts at. Values that have time samples only are invisible at USD's default time."""
     return Usd.TimeCode(stage.GetStartTimeCode())
@@ -67,7 +124,7 @@ def applied_schemas(prim: Usd.Prim) -> tuple[str, ...]:
 
 def ensure_physics_scene(stage: Usd.Stage) -> tuple[str, ...]:
     """Give a stage without a PhysicsScene one with earth's gravity, in its session layer; a note where that was needed."""
-    if any(prim.IsA(UsdPhysics.Scene) for prim in prims(stage)):
+    if any(prim.IsA(UsdPhysics.Scene) for prim in notable_prims(stage)):
         return ()
     with Usd.EditContext(stage, stage.GetSessionLayer()):
         scene = UsdPhysics.Scene.Define(stage, "/RetakePhysicsScene")
