@@ -4,6 +4,7 @@
 from retake.core.episode.reader import Episode, open_episode
 from retake.core.episode.records import (
     CHANNELS,
+    MISSING_GRIPPERS,
     SCHEMA,
     CameraFrame,
     CameraSpec,
@@ -20,6 +21,7 @@ from retake.core.episode.writer import EpisodeWriter
 
 __all__ = [
     "CHANNELS",
+    "MISSING_GRIPPERS",
     "SCHEMA",
     "CameraFrame",
     "CameraSpec",

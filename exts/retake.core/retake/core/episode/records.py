@@ -28,6 +28,8 @@ Channel = Literal["rgb", "depth", "normals", "instances"]
 CHANNELS: tuple[Channel, ...] = ("rgb", "depth", "normals", "instances")
 JOINT_CHANNELS = ("velocity", "effort", "target")
 NORMAL_SCALE = 32767
+MISSING_GRIPPERS = "missing_grippers"
+"""Of `settings`: grippers ("robot/gripper") of which a recording says nothing. Drawn open, in no dataset."""
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 """Camera and robot names become folder and field names: letters, digits, '_', '-', '.'."""
 
@@ -126,6 +128,11 @@ class EpisodeHeader:
         ids = [instance.id for instance in self.instances]
         if len(set(ids)) != len(ids) or any(not 0 < i < 65536 for i in ids):
             raise EpisodeError("instance ids must be distinct and within 1..65535 (0 means nothing)")
+
+    def recorded_grippers(self, robot: RobotSpec) -> tuple[int, ...]:
+        """Indices of the robot's grippers whose openness was measured."""
+        missing = self.settings.get(MISSING_GRIPPERS, ())
+        return tuple(i for i, gripper in enumerate(robot.grippers) if f"{robot.name}/{gripper.name}" not in missing)
 
     def camera(self, name: str) -> CameraSpec:
         """The camera of that name. Raises EpisodeError naming the valid ones."""

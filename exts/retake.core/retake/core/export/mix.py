@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from retake.core.errors import ExportError, InputError
-from retake.core.export import encode
 from retake.core.export.api import ExportOptions, write_dataset
 from retake.core.export.provenance import KINDS, VERDICT, record
 from retake.core.export.reader import Dataset, Row
@@ -223,7 +222,7 @@ def as_episode(data: Dataset, row: Row, schema: Schema, uid: str, name: str) -> 
         return {key: found[key].astype(vector.dtype) for key, vector in schema.vectors.items()}
 
     def frames(key: str) -> Iterator[Any]:
-        return (resized(frame, schema.cameras[key]) for frame in encode.read_segment(row.videos[key]))
+        return (resized(frame, schema.cameras[key]) for frame in data.frames(row, key))
 
     def segment(key: str) -> Segment | None:
         return row.videos.get(key)

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
+from retake.core.array_types import UInt8
 from retake.core.errors import ExportError
 from retake.core.export import encode, tables
 from retake.core.export.provenance import KINDS, VERDICT
@@ -32,6 +34,7 @@ class Row:
     first_row: int
     """Its first row in the data file (v3.0); 0 in v2.x."""
     videos: dict[str, Segment]
+    """Camera key → its encoded frames; a camera whose pictures lie in the parquet has none."""
     provenance: dict[str, Any]
     stats: dict[str, Any] | None
 
@@ -55,6 +58,10 @@ class Dataset:
             raise ExportError(f"{self.root} has codebase_version {self.version!r}; Retake reads {', '.join(VERSIONS)}")
         marker = self.root / "meta/retake.json"
         self.marker: dict[str, Any] = read_json(marker) if marker.exists() else {}
+        self.embedded: frozenset[str] = frozenset(
+            key for key, feature in self.info.get("features", {}).items() if feature.get("dtype") == "image"
+        )
+        """Cameras whose pictures lie in the parquet as PNG or JPEG, as openpi's converters write them."""
         self.schema = self._schema()
 
     def __len__(self) -> int:
@@ -132,7 +139,7 @@ class Dataset:
             first = starts.setdefault(place, 0)
             starts[place] += row["length"]
             videos = {}
-            for key in self.schema.cameras:
+            for key in self._video_keys:
                 file = self.info["video_path"].format(
                     video_key=key,
                     chunk_index=row[f"videos/{key}/chunk_index"],
@@ -158,14 +165,33 @@ class Dataset:
             where = {"episode_chunk": index // self.info["chunks_size"], "episode_index": index}
             videos = {
                 key: Segment(self.root / self.info["video_path"].format(video_key=key, **where), 0, length)
-                for key in self.schema.cameras
+                for key in self._video_keys
             }
             found = {k: v for k, v in provenance.get(index, {}).items() if k != "episode_index"}
             data = self.root / self.info["data_path"].format(**where)
             yield Row(index, length, (row.get("tasks") or [""])[0], data, 0, videos, found, None)
 
-    def columns(self, row: Row) -> Columns:
-        """Numeric features of one episode by feature name, as the schema's dtypes; defaults included."""
+    @property
+    def _video_keys(self) -> list[str]:
+        return [key for key in self.schema.cameras if key not in self.embedded]
+
+    def frames(self, row: Row, key: str) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+        """RGB pictures of one camera of an episode. Raises ExportError when they end early or cannot be decoded."""
+        if key not in self.embedded:
+            yield from encode.read_segment(row.videos[key])
+            return
+        for number, cell in enumerate(self._table(row).column(key).to_pylist()):
+            data = (cell or {}).get("bytes") if isinstance(cell, dict) else cell
+            picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+            if picture is None:
+                raise ExportError(
+                    f"{row.data}: {key} of episode {row.index} has no readable picture in row {number}; "
+                    "expected PNG or JPEG bytes"
+                )
+            yield cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+    def _table(self, row: Row) -> Any:
+        """The rows of one episode. Raises ExportError when there are fewer than the metadata says."""
         pq = encode.require("pyarrow.parquet")
         table = None
         with pq.ParquetFile(row.data) as file:
@@ -180,21 +206,37 @@ class Dataset:
                 table = file.read().slice(row.first_row, row.length)
         if len(table) != row.length:
             raise ExportError(f"{row.data}: episode {row.index} has {len(table)} rows; expected {row.length}")
+        return table
+
+    def columns(self, row: Row) -> Columns:
+        """Numeric features of one episode by feature name, as the schema's dtypes; defaults included.
+
+        Raises ExportError for missing rows, and for a vector that is shorter or longer than info.json says.
+        """
+        table = self._table(row)
         out: Columns = {}
         for name in table.column_names:
             dtype = self.schema.vectors[name].dtype if name in self.schema.vectors else tables.DEFAULTS.get(name)
             if dtype is None:
                 continue
             column = table.column(name)
-            values = np.asarray(
-                column.to_pylist()
-                if str(column.type).endswith("]") or "list" in str(column.type)
-                else column.to_numpy()
-            )
+            listed = str(column.type).endswith("]") or "list" in str(column.type)
+            values = self._rectangular(row, name, column.to_pylist()) if listed else column.to_numpy()
             out[name] = values.astype(dtype)
             if name in self.schema.vectors and not self.schema.vectors[name].names and out[name].ndim == 2:
                 out[name] = out[name][:, 0]
         return out
+
+    def _rectangular(self, row: Row, name: str, cells: list[Any]) -> np.ndarray:
+        """A column of lists as (T, n). Raises ExportError for a cell of another length, or an empty one."""
+        width = self.schema.vectors[name].width if name in self.schema.vectors else 1
+        for number, cell in enumerate(cells):
+            flat = np.ravel(cell) if cell is not None else np.zeros(0)
+            if len(flat) != width or any(x is None for x in flat):
+                raise ExportError(
+                    f"{row.data}: row {number} of {name} in episode {row.index} has {len(flat)} numbers; info.json says {width}"
+                )
+        return np.asarray(cells).reshape(len(cells), width)
 
     def _schema(self) -> Schema:
         """The schema, from the marker where Retake wrote it, else from info.json."""
@@ -205,10 +247,8 @@ class Dataset:
             raise ExportError(f"{self.root}: fps is {fps!r}; expected a positive integer")
         for key, feature in self.info.get("features", {}).items():
             shape = feature.get("shape") or []
-            if feature["dtype"] == "video":
+            if feature["dtype"] in ("video", "image"):
                 cameras[key] = (int(shape[1]), int(shape[0])) if shape[-1] in (1, 3) else (int(shape[2]), int(shape[1]))
-            elif feature["dtype"] == "image":
-                raise ExportError(f"{self.root}: feature {key} holds pictures in parquet; only video features are read")
             elif key not in tables.DEFAULTS and feature["dtype"] != "string":
                 names = _flat_names(feature.get("names"), shape)
                 vectors[key] = Vector(feature["dtype"], names)
@@ -216,12 +256,19 @@ class Dataset:
 
 
 def _flat_names(names: Any, shape: list[int]) -> tuple[str, ...]:
-    """Names of vector entries: a list, a dict of lists (older datasets), or numbers where there are none."""
-    if isinstance(names, dict):
-        names = [str(x) for part in names.values() for x in (part if isinstance(part, list) else [part])]
+    """Names of vector entries: a list, lists within lists or dicts as converters write them, or numbers without any."""
+
+    def flat(part: Any) -> list[str]:
+        if isinstance(part, dict) and part and all(isinstance(value, int) for value in part.values()):
+            part = sorted(part, key=part.__getitem__)  # entry → its place
+        elif isinstance(part, dict):
+            part = list(part.values())
+        return [x for one in part for x in flat(one)] if isinstance(part, list) else [str(part)]
+
     width = int(np.prod(shape)) if shape else 1
-    if isinstance(names, list) and len(names) == width:
-        return tuple(map(str, names))
+    found = flat(names) if isinstance(names, dict | list) else []
+    if len(found) == width and len(set(found)) == width:
+        return tuple(found)
     return () if width == 1 else tuple(str(i) for i in range(width))
 
 

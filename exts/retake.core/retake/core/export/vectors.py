@@ -22,10 +22,12 @@ EXTRAS = ("velocity", "effort", "ee_pose", "object_pose")
 ACTIONS = ("commanded", "next-state")
 
 
-def _groups(robot: RobotSpec) -> tuple[list[int], list[int]]:
-    """Indices of arm joints and of finger joints in joint arrays."""
-    fingers = [robot.dof_index(name) for gripper in robot.grippers for name in gripper.finger_joints]
-    return [i for i in range(len(robot.dof_names)) if i not in fingers], fingers
+def _groups(robot: RobotSpec, header: EpisodeHeader) -> tuple[list[int], list[int], list[int]]:
+    """Indices of arm joints and of finger joints in joint arrays, and of grippers; those not recorded are in none."""
+    kept = list(header.recorded_grippers(robot))
+    every = [robot.dof_index(name) for gripper in robot.grippers for name in gripper.finger_joints]
+    fingers = [robot.dof_index(name) for i in kept for name in robot.grippers[i].finger_joints]
+    return [i for i in range(len(robot.dof_names)) if i not in every], fingers, kept
 
 
 def build_schema(
@@ -53,11 +55,11 @@ def build_schema(
     for robot in header.robots:
         prefix = "" if single else f"{robot.name}."
         label = "" if single else f"{robot.name}_"
-        arm, fingers = _groups(robot)
+        arm, fingers, grippers = _groups(robot, header)
         parts = (
             ("arm", [(f"{prefix}{robot.dof_names[i]}.pos", robot.driven[i]) for i in arm], "rad or m"),
             ("fingers", [(f"{prefix}{robot.dof_names[i]}.pos", robot.driven[i]) for i in fingers], "rad or m"),
-            ("gripper", [(f"{prefix}{gripper.name}.open", True) for gripper in robot.grippers], "0..1, 1 = open"),
+            ("gripper", [(f"{prefix}{robot.grippers[i].name}.open", True) for i in grippers], "0..1, 1 = open"),
         )
         for kind, part, unit in parts:
             for out, all_names, chosen in (
@@ -94,10 +96,13 @@ def _pose_names(bodies: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{body}.{part}" for body in bodies for part in ("x", "y", "z", "qw", "qx", "qy", "qz"))
 
 
-def _vector(robot: RobotSpec, q: np.ndarray, openness: np.ndarray, *, commanded: bool = False) -> np.ndarray:
+def _vector(
+    robot: RobotSpec, header: EpisodeHeader, q: np.ndarray, openness: np.ndarray, *, commanded: bool = False
+) -> np.ndarray:
     """(T, n) arm joints, finger joints, openness of one robot; with `commanded`, of its driven joints only."""
-    arm, fingers = ([i for i in part if robot.driven[i] or not commanded] for part in _groups(robot))
-    return np.concatenate([q[:, arm], q[:, fingers], openness], axis=1)
+    arm, fingers, grippers = _groups(robot, header)
+    joints = [i for i in (*arm, *fingers) if robot.driven[i] or not commanded]
+    return np.concatenate([q[:, joints], openness[:, grippers]], axis=1)
 
 
 def states(episode: Episode, *, commanded: bool = False) -> np.ndarray:
@@ -105,6 +110,7 @@ def states(episode: Episode, *, commanded: bool = False) -> np.ndarray:
     parts = [
         _vector(
             robot,
+            episode.header,
             episode.joint(robot.name, "position"),
             episode.gripper_openness(robot.name),
             commanded=commanded,
@@ -137,7 +143,7 @@ def actions(episode: Episode, source: str = "commanded") -> np.ndarray:
         for g, gripper in enumerate(robot.grippers):
             if not gripper.finger_joints:
                 openness[:, g] = episode.gripper_openness(robot.name)[following, g]
-        parts.append(_vector(robot, target, openness, commanded=True))
+        parts.append(_vector(robot, episode.header, target, openness, commanded=True))
     return np.concatenate(parts, axis=1) if parts else np.zeros((len(episode), 0))
 
 

@@ -15,7 +15,7 @@ from retake.core.run_store import create_run
 
 FORMATS = {
     "oscar": ("oscar:import_oscar", "episode_meta.npz + rgb.mp4, and the robot's URDF", ""),
-    "lerobot": ("lerobot_cli:import_command", "a LeRobot dataset recorded in simulation", "lerobot_cli:parser"),
+    "lerobot": ("lerobot_cli:import_command", "a LeRobot dataset, real or simulated", "lerobot_cli:parser"),
     "isaaclab": ("isaaclab:import_isaaclab", "Isaac Lab HDF5 demonstrations", "isaaclab:parser"),
     "episode-recorder": (
         "episode_recorder:import_episode_recorder", "Isaac Sim's episode-recorder files", "episode_recorder:parser",
@@ -32,6 +32,7 @@ def main(argv: list[str]) -> int:
         description="A recorded episode becomes a run folder that the rest of the arrow accepts.",
         epilog=f"formats:\n{epilog}\n\n`retake import FORMAT --help` shows the options of one format, too.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("format", choices=sorted(FORMATS), metavar="FORMAT", help=", ".join(sorted(FORMATS)))
     parser.add_argument("source", type=Path, help="folder or file to import")

@@ -14,11 +14,14 @@ import numpy as np
 
 from retake.core.episode import Episode, open_episode
 from retake.core.errors import InputError, MissingDependencyError, install_hint, unknown_name
-from retake.core.export.collect import IMAGE
 from retake.core.export.reader import Dataset
 from retake.core.files import read_json
 from retake.core.geometry import inverse
-from retake.core.importers.lerobot import Calibration, ImportOptions, import_lerobot, load_calibration
+from retake.core.importers.entries import MISSING
+from retake.core.importers.lerobot import camera_name, import_lerobot
+from retake.core.importers.lerobot_records import Calibration, ImportOptions, load_calibration
+from retake.core.importers.lerobot_vectors import NO_ACTION
+from retake.core.importers.units import UNITS
 from retake.core.progress import Bar, Stop, silent
 from retake.core.robot import RobotSpec
 from retake.core.urdf import read_urdf
@@ -94,6 +97,7 @@ def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(
         prog="retake import",
         description="Demonstrations of a LeRobot dataset become Episodes (motion_source 'recorded'), one folder each.",
+        allow_abbrev=False,
         epilog='cameras.json: {"front": {"K": 3x3, "T_camera_world": 4x4, "link": ""}}, world = the robot\'s base frame; '
         "of a USD stage the cameras themselves are read",
     )
@@ -105,13 +109,33 @@ def parser() -> argparse.ArgumentParser:
     add("--cameras", type=Path, required=True, help="calibration (.json), or the .usd stage with the cameras")
     add("--camera", nargs="+", default=(), metavar="NAME=PRIM", help="camera of the dataset = its prim on the stage")
     add("--episodes", type=int, nargs="+", help="default: all")
-    add("--joint", nargs="+", default=(), metavar="JOINT=ENTRY", help="entry of observation.state for a joint")
-    add("--gripper", nargs="+", default=(), metavar="GRIPPER=ENTRY", help="entry that holds a gripper's openness")
-    add("--gripper-range", nargs=2, type=float, default=(0.0, 1.0), metavar=("CLOSED", "OPEN"))
-    add("--degrees", action="store_true", help="revolute joints are in degrees")
+    add("--state-key", nargs="+", default=(), metavar="FEATURE", help="the state, joined in order (observation.state)")
+    add("--action-key", default="", metavar="FEATURE", help=f"the action (default: action); '{NO_ACTION}' = no targets")
+    add("--image-key", nargs="+", default=(), metavar="CAMERA=FEATURE", help="pictures of a camera of the calibration")
+    add("--entries", default="", metavar="A,B,…", help="names of the state's entries in order, '-' for none")
+    add("--joint", nargs="+", default=(), metavar="JOINT=ENTRY", help="entry of the state for a joint")
+    add("--unit", nargs="+", default=(), metavar="JOINT=UNIT", help=f"{_UNIT_HELP} {', '.join(UNITS)}")
+    add("--action-unit", nargs="+", default=(), metavar="JOINT=UNIT", help="where the action's units are others")
+    add("--degrees", action="store_true", help="the same as --unit revolute=deg")
+    add("--flip", nargs="+", default=(), metavar="JOINT", help="joints that count the other way round")
+    add(
+        "--offset",
+        nargs="+",
+        default=(),
+        metavar="JOINT=X",
+        help="another zero: added in the entry's unit, after --flip",
+    )
+    add("--gripper", nargs="+", default=(), metavar="GRIPPER=ENTRY", help=f"entry of its openness, or '{MISSING}'")
+    add("--gripper-range", nargs=2, type=float, metavar=("CLOSED", "OPEN"), help="numbers of that entry")
+    add("--resample", action="store_true", help="bring an episode whose clock drifts to the frame rate")
+    add("--beyond-limits", action="store_true", help="take positions outside the robot's limits as they are")
     add("--licence", default="", help="terms of the recording")
     add("--quiet", action="store_true")
     return out
+
+
+_PAIRS = ("joint", "gripper", "unit", "action_unit", "offset", "image_key")
+_UNIT_HELP = "unit of a joint, an entry, or of all that are 'revolute', 'prismatic' or 'all':"
 
 
 def _pairs(texts: list[str], option: str) -> dict[str, str]:
@@ -123,17 +147,36 @@ def _pairs(texts: list[str], option: str) -> dict[str, str]:
 
 def _inputs(args: argparse.Namespace) -> tuple[RobotSpec, dict[str, Calibration], ImportOptions]:
     robot = load_robot(args.robot, args.ee_link)
-    sizes = {key.removeprefix(IMAGE): size for key, size in Dataset(args.dataset).schema.cameras.items()}
+    sizes = {camera_name(key): size for key, size in Dataset(args.dataset).schema.cameras.items()}
     cameras, T_world_base = load_cameras(args.cameras, sizes, _pairs(list(args.camera), "--camera"))
+    given = {name: _pairs(list(getattr(args, name)), f"--{name.replace('_', '-')}") for name in _PAIRS}
+    try:
+        offset = {name: float(text) for name, text in given["offset"].items()}
+    except ValueError as error:
+        raise InputError(f"--offset: expected JOINT=NUMBER; {error}") from error
     options = ImportOptions(
-        _pairs(list(args.joint), "--joint"),
-        _pairs(list(args.gripper), "--gripper"),
-        (args.gripper_range[0], args.gripper_range[1]),
-        args.degrees,
-        T_world_base,
+        joints=given["joint"],
+        gripper=given["gripper"],
+        gripper_range=None if args.gripper_range is None else (args.gripper_range[0], args.gripper_range[1]),
+        degrees=args.degrees,
+        T_world_base=T_world_base,
         licence=args.licence,
+        units=given["unit"],
+        action_units=given["action_unit"],
+        flip=tuple(args.flip),
+        offset=offset,
+        entries=tuple(part.strip() for part in args.entries.split(",")) if args.entries else (),
+        state_keys=tuple(args.state_key),
+        action_key=args.action_key,
+        image_keys=given["image_key"],
+        resample=args.resample,
+        beyond_limits=args.beyond_limits,
     )
     return robot, cameras, options
+
+
+def _note(text: str) -> None:
+    print(f"note: {text}")
 
 
 def main(argv: list[str]) -> int:
@@ -141,7 +184,7 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     made = import_lerobot(
         args.dataset, args.out, *_inputs(args), episodes=args.episodes,
-        progress=silent if args.quiet else Bar("Import"), check_cancel=Stop().check,
+        progress=silent if args.quiet else Bar("Import"), check_cancel=Stop().check, say=_note,
     )  # fmt: skip
     for episode in made:
         print(f"{episode.path}: {len(episode)} frames, {episode.header.task!r}")
@@ -158,7 +201,7 @@ def import_command(source: Path, out: Path, *, urdf: Path | None = None, argumen
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".import.") as folder:
         (made,) = import_lerobot(
             source, folder, *_inputs(args), episodes=chosen,
-            progress=silent if args.quiet else Bar("Import"), check_cancel=Stop().check,
+            progress=silent if args.quiet else Bar("Import"), check_cancel=Stop().check, say=_note,
         )  # fmt: skip
         if out.exists():
             raise InputError(f"{out} exists; choose another folder (nothing was changed)")
