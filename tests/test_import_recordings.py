@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import random_poses, random_robot
 
+from retake.core.episode.extra import extra_of, success_of
 from retake.core.errors import EpisodeError, InputError
 from retake.core.geometry import wxyz_from_rotation
 from retake.core.importers.episode_recorder import import_episode_recorder
@@ -36,6 +37,7 @@ URDF = """<robot name="arm">
 <limit lower="0" upper="0.04" effort="10" velocity="1"/></joint>
 </robot>"""
 T = 7
+CASE = Path(__file__).parent / "recordings/isaaclab"
 
 
 @pytest.fixture
@@ -58,19 +60,40 @@ def rows(poses: np.ndarray) -> np.ndarray:
     return np.concatenate([poses[..., :3, 3], wxyz_from_rotation(poses[..., :3, :3])], -1)
 
 
-def lab(path: Path, urdf: Path, *, env: dict[str, Any] | None = None, states: bool = True) -> Path:
+def lab(
+    path: Path,
+    urdf: Path,
+    *,
+    env: dict[str, Any] | None = None,
+    states: bool = True,
+    initial: bool = True,
+    success: tuple[bool | None, ...] = (None,),
+    xyzw: bool = False,
+) -> Path:
+    """As Isaac Lab lays it out: obs and actions before each of T - 1 steps, states after them."""
     _, q, base, _ = motion(urdf)
+    cube = random_poses(np.random.default_rng(1), T)
+    turned = rows(base)[:, [0, 1, 2, 4, 5, 6, 3]] if xyzw else rows(base)
     with h5py.File(path, "w") as file:
+        if xyzw:
+            file.attrs["format_version"] = 1
         data = file.create_group("data")
         data.attrs["env_args"] = json.dumps({"env_name": "Isaac-Lift", "type": 2, **(env or {})})
-        demo = data.create_group("demo_0")
-        demo["actions"] = np.zeros((T, 5))
-        if states:
-            state = demo.create_group("states/articulation/robot")
-            state["joint_position"], state["joint_velocity"] = q[:, ::-1], q[:, ::-1] * 2
-            state["root_pose"], state["root_velocity"] = rows(base), np.zeros((T, 6))
-            demo["states/rigid_object/cube/root_pose"] = rows(random_poses(np.random.default_rng(1), T))
-        demo["obs/table_cam"] = np.full((T, 8, 10, 3), 7, np.uint8)
+        for number, done in enumerate(success):
+            demo = data.create_group(f"demo_{number}")
+            if done is not None:
+                demo.attrs["success"] = done
+            demo["actions"] = np.arange((T - 1) * 5, dtype=np.float32).reshape(T - 1, 5)
+            for group, part in (("initial_state", slice(0, 1)), ("states", slice(1, T))):
+                if not states or (group == "initial_state" and not initial):
+                    continue
+                state = demo.create_group(f"{group}/articulation/robot")
+                state["joint_position"], state["joint_velocity"] = q[part, ::-1], q[part, ::-1] * 2
+                state["root_pose"], state["root_velocity"] = turned[part], np.zeros((T, 6))[part]
+                demo[f"{group}/rigid_object/cube/root_pose"] = rows(cube)[part]
+            demo["obs/table_cam"] = np.arange(T - 1, dtype=np.uint8)[:, None, None, None] * np.ones(
+                (8, 10, 3), np.uint8
+            )
     return path
 
 
@@ -84,14 +107,82 @@ def test_an_isaac_lab_demonstration_becomes_an_episode(tmp_path: Path, urdf: Pat
     arguments = ["--joints", NAMES, "--camera", f"table_cam={camera}"]
     episode = import_isaaclab(source, tmp_path / "e", urdf=urdf, arguments=arguments)
     robot, q, _, links = motion(urdf)
-    assert np.array_equal(episode.joint("arm", "position"), q)
-    assert np.array_equal(episode.joint("arm", "velocity"), q * 2)
-    assert np.abs(episode.link_poses("arm") - links).max() < 1e-9
+    assert np.array_equal(episode.joint("arm", "position"), q[:-1])
+    assert np.array_equal(episode.joint("arm", "velocity"), q[:-1] * 2)
+    assert np.abs(episode.link_poses("arm") - links[:-1]).max() < 1e-9
+    assert [int(episode.image("table_cam", "rgb", k)[0, 0, 0]) for k in range(T - 1)] == list(range(T - 1))
+    assert np.array_equal(extra_of(episode)["action"][1], np.arange((T - 1) * 5, dtype=np.float32).reshape(T - 1, 5))
     assert episode.header.fps == pytest.approx(50)
     assert episode.header.motion_source == "recorded"
     assert [o.name for o in episode.header.objects] == ["cube"]
     assert episode.image("table_cam", "rgb", 3).shape == (8, 10, 3)
     assert robot.dof_names == ("shoulder", "elbow", "finger_left", "finger_right")
+
+
+def test_a_picture_of_isaac_labs_has_the_state_before_the_step(tmp_path: Path) -> None:
+    """obs[k] is from before step k, states[k] from after it; the red of picture k is k."""
+    source, camera = CASE / "isaaclab_camera.hdf5", CASE / "table_cam.json"
+    joints = ",".join([f"panda_joint{i}" for i in range(1, 8)] + ["panda_finger_joint1", "panda_finger_joint2"])
+    arguments = ["--joints", joints, "--fps", "20", "--camera", f"table_cam={camera}"]
+    episode = import_isaaclab(source, tmp_path / "e", urdf=CASE / "panda.urdf", arguments=arguments)
+    robot = episode.header.robots[0]
+    with h5py.File(source) as file:
+        seen = file["data/demo_0/obs/joint_pos"][()]
+    assert len(episode) == len(seen) == 40
+    order = [joints.split(",").index(name) for name in robot.dof_names]
+    assert np.array_equal(episode.joint(robot.name, "position"), seen[:, order].astype(np.float64))
+    assert [int(episode.image("table_cam", "rgb", k)[0, 0, 0]) for k in range(40)] == list(range(40))
+    assert success_of(episode) is True
+    assert extra_of(episode)["action"][1].shape == (40, 7)
+    assert extra_of(episode)[f"root_velocity/{robot.name}"][1].shape == (40, 6)
+
+
+def test_what_an_isaac_lab_file_lacks_or_says_is_heeded(tmp_path: Path, urdf: Path) -> None:
+    _, q, _, links = motion(urdf)
+    plain = ["--joints", NAMES, "--fps", "50"]
+    # Isaac Lab 3 stamps its files; older ones are w x y z.
+    new = import_isaaclab(lab(tmp_path / "3.hdf5", urdf, xyzw=True), tmp_path / "e3", urdf=urdf, arguments=plain)
+    assert np.abs(new.link_poses("arm") - links[:-1]).max() < 1e-9
+    # Without an initial state the first picture has no state.
+    camera = tmp_path / "cam.json"
+    camera.write_text(json.dumps({"K": [[9, 0, 5], [0, 9, 4], [0, 0, 1]], "T_camera_world": np.eye(4).tolist()}))
+    late = import_isaaclab(
+        lab(tmp_path / "l.hdf5", urdf, initial=False), tmp_path / "l", urdf=urdf,
+        arguments=[*plain, "--camera", f"table_cam={camera}"],
+    )  # fmt: skip
+    assert np.array_equal(late.joint("arm", "position"), q[1:-1])
+    assert int(late.image("table_cam", "rgb", 0)[0, 0, 0]) == 1
+    # Failed demonstrations are named and left out, unless asked for.
+    mixed = lab(tmp_path / "m.hdf5", urdf, success=(False, True, False))
+    chosen = import_isaaclab(mixed, tmp_path / "m", urdf=urdf, arguments=plain)
+    assert chosen.header.settings["imported"]["demo"] == "demo_1"
+    with pytest.raises(EpisodeError, match=r"demo_0, demo_2 failed.*--failed.*demo_1 did not fail"):
+        import_isaaclab(mixed, tmp_path / "no", urdf=urdf, arguments=[*plain, "--demo", "demo_2"])
+    asked = import_isaaclab(mixed, tmp_path / "f", urdf=urdf, arguments=[*plain, "--demo", "demo_2", "--failed"])
+    assert success_of(asked) is False
+    # Actions that are absolute joint positions become targets.
+    commanded = import_isaaclab(
+        mixed, tmp_path / "t", urdf=urdf, arguments=[*plain, "--targets", "shoulder,-,elbow"]
+    ).joint("arm", "target")
+    assert np.array_equal(commanded[:, 0], np.arange(T - 1) * 5.0)
+    assert np.array_equal(commanded[:, 1], np.arange(T - 1) * 5.0 + 2)
+    assert np.array_equal(commanded[:, 2:], q[:-1, 2:])
+    with pytest.raises(InputError, match="unknown joint in --targets 'knee'"):
+        import_isaaclab(mixed, tmp_path / "no", urdf=urdf, arguments=[*plain, "--targets", "knee"])
+
+
+@pytest.mark.parametrize("damage", ["short", "changed", "index"])
+def test_damaged_extra_rows_are_refused(tmp_path: Path, urdf: Path, damage: str) -> None:
+    episode = import_isaaclab(
+        lab(tmp_path / "d.hdf5", urdf), tmp_path / "e", urdf=urdf, arguments=["--joints", NAMES, "--fps", "50"]
+    )
+    data = (tmp_path / "e/extra.bin").read_bytes()
+    if damage == "index":
+        (tmp_path / "e/extra.json").write_text("{}")
+    else:
+        (tmp_path / "e/extra.bin").write_bytes(data[:-4] if damage == "short" else b"\1" + data[1:])
+    with pytest.raises(EpisodeError, match=r"extra\.(bin|json)"):
+        extra_of(episode)
 
 
 def test_everything_missing_is_listed_at_once(tmp_path: Path, urdf: Path) -> None:

@@ -36,13 +36,13 @@ from retake.core.files import sha256_bytes
 from retake.core.geometry import pose_from_wxyz, wxyz_from_xyzw
 from retake.core.robot import RobotSpec
 from retake.isaac.contacts import decode_contact
-from retake.isaac.instances import InstanceLookup, instance_table
 from retake.isaac.payload import RawView
 from retake.isaac.rendered_camera import rendered_camera
 from retake.isaac.tensors import RawRobot, RawState
 from retake.usd.articulation import Articulation, choose_articulations, find_articulations
 from retake.usd.bodies import StageObject, choose_objects, find_objects
 from retake.usd.camera import camera_prim, is_animated, read_camera, usable_cameras
+from retake.usd.instances import InstanceLookup, instance_table
 from retake.usd.lens import Calibration, read_calibration
 from retake.usd.names import distinct
 from retake.usd.stage import body_of, one_pass, stage_sha256, start_time
