@@ -18,8 +18,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from retake.core.episode import open_episode
 from retake.isaac.preview import draw
-from retake.ui.layout import Widget, build_layout
+from retake.ui.layout import build_layout
 from retake.ui.state import Choice, ExportRow, PanelState, Phase, TakeRow, WorkerRow
+from retake.ui.widgets import Widget
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH, PAD = 620, 12

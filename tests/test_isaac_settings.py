@@ -80,7 +80,7 @@ def declared_defaults() -> dict[str, Any]:
 def test_the_manifest_s_defaults_are_the_request_s() -> None:
     with FakeKit("6.x", motion()) as kit:
         set_all(kit, declared_defaults())
-        assert options.given() == {}
+        assert options.changed_settings() == {}
         assert options.request_from_settings() == CaptureRequest()
 
 

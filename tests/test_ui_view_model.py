@@ -59,6 +59,10 @@ class World:
     def selected(self) -> tuple[str, ...]:
         return self.chosen_prims
 
+    def declare(self, robots: Sequence[str], elsewhere: Path) -> tuple[Path, bool]:
+        self.calls.append(f"declare {','.join(robots)}")
+        return Path("/stages/cell.robot.yaml"), True
+
     def open_demo(self) -> None:
         self.calls.append("demo")
 

@@ -51,7 +51,7 @@ def as_settings_say(state: PanelState, settings: CaptureRequest) -> Lists:
 def with_selected(state: PanelState, selected: Sequence[str]) -> tuple[Lists, list[str]]:
     """(the lists, names that were added): chosen is what is selected on the stage, or has something selected inside it.
 
-    A camera or an object inside a robot is itself, not the robot.
+    A camera or an object inside a robot is itself, not the robot. What cannot be recorded is not chosen.
     """
     smaller = {c.key for kind in ("cameras", "objects") for c in getattr(state, kind)}
     out: Lists = {}
@@ -62,6 +62,7 @@ def with_selected(state: PanelState, selected: Sequence[str]) -> tuple[Lists, li
             inside = [path for path in selected if path == choice.key or path.startswith(f"{choice.key}/")]
             if kind == "robots":
                 inside = [p for p in inside if not any(p == s or p.startswith(f"{s}/") for s in smaller)]
+            inside = [] if choice.problem else inside
             if inside:
                 added.append(choice.name)
             choices.append(replace(choice, chosen=choice.chosen or bool(inside)))

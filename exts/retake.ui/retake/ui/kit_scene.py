@@ -11,16 +11,19 @@ import asyncio
 import importlib.util
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from retake.core.ends import beside, declaration_text, declare, load_declarations
 from retake.core.errors import RetakeError
+from retake.core.files import write_bytes
+from retake.core.robot import RobotSpec
 from retake.isaac import kit, processes, selftest
 from retake.ui.ports import SceneContent
 from retake.ui.state import Choice
-from retake.usd.articulation import choose_articulations, find_articulations
+from retake.usd.articulation import StageRobots, choose_articulations, find_articulations
 from retake.usd.bodies import find_objects
 from retake.usd.camera import camera_prims, read_camera
 from retake.usd.stage import one_pass
@@ -66,6 +69,10 @@ class StageScene:
         selection = kit.require("omni.usd").get_context().get_selection()
         return tuple(str(path) for path in selection.get_selected_prim_paths())
 
+    def declare(self, robots: Sequence[str], elsewhere: Path) -> tuple[Path, bool]:
+        """(declaration of some robots' end effectors, whether it was written now)."""
+        return write_declaration(self._stage, robots, elsewhere)
+
     def open_demo(self) -> None:
         """Open the pick-and-place stage, with the objects where the planned motion expects them."""
         self._demo = asyncio.ensure_future(quietly(demo_script().open_demo()))
@@ -101,6 +108,29 @@ class StageScene:
             self._changed = True
 
 
+def write_declaration(stage: Any, robots: Sequence[str], elsewhere: Path) -> tuple[Path, bool]:
+    """(declaration beside the stage or in a folder, whether it was written now). Raises StageError, InputError.
+
+    The form says what was read of each robot; a file that is there is never replaced.
+    """
+    where = stage.GetRootLayer().realPath
+    file = Path(where).with_suffix(".robot.yaml") if where else elsewhere / "stage.robot.yaml"
+    if file.exists():
+        return file, False
+    specs = [robot.spec for robot in choose_articulations(stage, find_articulations(stage), robots)]
+    text = declaration_text(specs, Path(where).name if where else "the open stage").encode()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(file, text)
+    except OSError:  # a stage among read-only assets
+        file = elsewhere / file.name
+        if file.exists():
+            return file, False
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(file, text)
+    return file, True
+
+
 def demo_script() -> Any:
     """The pick-and-place example as a module: its stage, trajectory and task are the demo's."""
     spec = importlib.util.spec_from_file_location("retake_demo", DEMO_SCRIPT)
@@ -109,6 +139,23 @@ def demo_script() -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def declared_robots(stage: Any, found: StageRobots) -> StageRobots:
+    """The robots with the end effectors that the declaration beside the stage gives them. Raises InputError."""
+    where = stage.GetRootLayer().realPath
+    if not where or (file := beside(Path(where))) is None:
+        return found
+    specs = declare([robot.spec for robot in found.robots], load_declarations(file))
+    return replace(
+        found, robots=tuple(replace(robot, spec=spec) for robot, spec in zip(found.robots, specs, strict=True))
+    )
+
+
+def robot_text(spec: RobotSpec) -> str:
+    """Joints and end effectors in words."""
+    ends = ", ".join(f"{end.kind} {end.name}" for end in spec.grippers)
+    return f"{len(spec.dof_names)} joints; {ends or 'no end effector was found: declare one, or its takes show none'}"
 
 
 def is_demo(stage: Any) -> bool:
@@ -136,7 +183,7 @@ def scene_content(stage: Any) -> SceneContent:
 
 def _scene_content(stage: Any) -> SceneContent:
     try:
-        robots = find_articulations(stage)
+        robots = declared_robots(stage, find_articulations(stage))
         choose_articulations(stage, robots)  # says what is missing where there is none
         prims = camera_prims(stage)
         objects = find_objects(stage)
@@ -156,10 +203,10 @@ def _scene_content(stage: Any) -> SceneContent:
     # Clones are recorded one by one, unless the user says otherwise.
     many = len(robots.robots) > ALL_CHOSEN
     chosen = tuple(
-        Choice(r.spec.prim_path, r.spec.name, not many or i == 0, f"{len(r.spec.dof_names)} joints")
+        Choice(r.spec.prim_path, r.spec.name, not many or i == 0, robot_text(r.spec), ends=bool(r.spec.grippers))
         for i, r in enumerate(robots.robots)
     )
-    chosen += tuple(Choice(path, path.rpartition("/")[2], False, why) for path, why in robots.refused.items())
+    chosen += tuple(Choice(path, path.rpartition("/")[2], problem=why) for path, why in robots.refused.items())
     things = tuple(Choice(o.spec.prim_path, o.spec.name, True, o.spec.label) for o in objects.objects)
     demo = is_demo(stage)
     return SceneContent(chosen, tuple(cameras), things, demo=demo, task=demo_script().TASK if demo else "")

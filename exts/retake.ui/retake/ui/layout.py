@@ -3,118 +3,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
 
-from retake.core.episode import CHANNELS
 from retake.core.host import sync_command
-from retake.isaac.camera_text import WITHOUT, what_is_lost
 from retake.isaac.request import CHOICES
-from retake.isaac.stage_reader import CameraChoice
-from retake.ui.choices import channels_of, size_of
-from retake.ui.state import FORMATS, Choice, Level, PanelState, Phase, TakeRow, prompts_of
+from retake.ui.layout_scene import scene_section
+from retake.ui.state import FORMATS, Level, PanelState, Phase, TakeRow, prompts_of
+from retake.ui.widgets import Row, Section, Widget, button
 
 SHOWN = 12
 """Takes that have a row of their own."""
-Kind = Literal["text", "field", "number", "combo", "check", "button", "progress", "picture"]
-
-
-@dataclass(frozen=True)
-class Widget:
-    """One widget. `action`: ("act", name), ("set", field), ("choose", kind, key) or ("camera", key, field)."""
-
-    kind: Kind
-    label: str
-    value: Any = None
-    action: tuple[str, ...] = ()
-    enabled: bool = True
-    help: str = ""
-    options: tuple[str, ...] = ()
-    """Of a combo."""
-    tone: str = "plain"
-    """plain, good, warning, error, primary."""
-    width: int = 0
-    """px; 0 = its share of the row."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """Widgets beside each other."""
-
-    widgets: tuple[Widget, ...]
-
-
-@dataclass(frozen=True)
-class Section:
-    """A titled, collapsible group."""
-
-    title: str
-    rows: tuple[Row, ...]
-    open: bool = True
 
 
 def build_layout(state: PanelState) -> tuple[Section, ...]:
     """The whole panel."""
-    return (_scene(state), _record(state), _variants(state), _takes(state), _dataset(state), _worker(state))
-
-
-def _button(state: PanelState, action: str, label: str, help: str, tone: str = "plain") -> Widget:
-    return Widget("button", label, action=("act", action), enabled=state.can(action), help=help, tone=tone)
-
-
-def _choices(kind: str, title: str, choices: tuple[Choice, ...], none: str) -> list[Row]:
-    rows = [
-        Row((Widget("check", c.name, c.chosen, ("choose", kind, c.key), help=f"{c.key} {c.detail}".strip()),))
-        for c in choices
-    ]
-    return [Row((Widget("text", title),)), *(rows or [Row((Widget("text", none, tone="warning"),))])]
-
-
-def _scene(state: PanelState) -> Section:
-    rows = [
-        Row(
-            (
-                _button(state, "refresh", "Look again", "Read robots, cameras and objects of the open stage"),
-                _button(state, "add_selected", "Add selected", "Choose the prims that are selected on the stage"),
-                _button(
-                    state, "open_demo", "Open demo", "A Panda, a packet and a tray: record and generate with two clicks"
-                ),
-                _button(state, "self_test", "Self-test", "Measure on this stage what Retake assumes about Isaac Sim"),
-            )
-        ),
-        *_choices("robots", "Robots", state.robots, "No articulation on this stage"),
-        *_camera_rows(state),
-        *_choices("objects", "Objects", state.objects, "No rigid object"),
-    ]
-    return Section("1  Scene", tuple(rows))
-
-
-def _camera_rows(state: PanelState) -> list[Row]:
-    """Per camera whether it is recorded, and of what is: size and channels; then what is lost without a channel."""
-    idle = state.can("pick_folder")
-    rows = []
-    for camera in state.cameras:
-        help = f"{camera.key} {camera.detail}".strip()
-        widgets = [Widget("check", camera.name, camera.chosen, ("choose", "cameras", camera.key), help=help)]
-        if camera.chosen:
-            (width, height), channels = size_of(state, camera), channels_of(state, camera)
-            widgets += [
-                Widget("number", "W", width, ("camera", camera.key, "width"), idle, "Width, px"),
-                Widget("number", "H", height, ("camera", camera.key, "height"), idle, "Height, px"),
-                *(
-                    Widget("check", c, c in channels, ("camera", camera.key, c), idle, f"Without: no {WITHOUT[c]}")
-                    for c in CHANNELS[1:]
-                ),
-            ]
-        rows.append(Row(tuple(widgets)))
-    chosen = [c for c in state.cameras if c.chosen]
-    lost = what_is_lost([CameraChoice(c.name, size_of(state, c), channels=channels_of(state, c)) for c in chosen])  # type: ignore[arg-type]
-    none = [] if state.cameras else ["No camera on this stage"]
-    return [
-        Row((Widget("text", "Cameras"),)),
-        *rows,
-        *(Row((Widget("text", text, tone="warning"),)) for text in [*none, *lost]),
-    ]
+    return (scene_section(state), _record(state), _variants(state), _takes(state), _dataset(state), _worker(state))
 
 
 def _record(state: PanelState) -> Section:
@@ -141,7 +44,7 @@ def _record(state: PanelState) -> Section:
         Row(
             (
                 Widget("field", "Folder", state.folder, ("set", "folder"), idle, "Run folder: episode, takes, report"),
-                replace(_button(state, "pick_folder", "…", "Choose a folder"), width=32),
+                replace(button(state, "pick_folder", "…", "Choose a folder"), width=32),
             )
         ),
         Row(
@@ -183,10 +86,10 @@ def _record(state: PanelState) -> Section:
         ),
         Row(
             (
-                _button(state, "record", "Record", "Begins with the first physics step after Play", "primary"),
-                _button(state, "pause", "Pause", "The simulation stands still; the episode goes on where it was"),
-                _button(state, "resume", "Resume", "The same episode goes on"),
-                _button(state, "stop", "Stop", "Completes the episode"),
+                button(state, "record", "Record", "Begins with the first physics step after Play", "primary"),
+                button(state, "pause", "Pause", "The simulation stands still; the episode goes on where it was"),
+                button(state, "resume", "Resume", "The same episode goes on"),
+                button(state, "stop", "Stop", "Completes the episode"),
             )
         ),
         Row(
@@ -271,10 +174,10 @@ def _takes(state: PanelState) -> Section:
     rows = [
         Row(
             (
-                _button(state, "generate", "Generate", "Variants, takes and verdicts", "primary"),
-                _button(state, "cancel", "Cancel", "Finished takes stay"),
-                _button(state, "open_report", "Open report", "Compare the takes"),
-                _button(state, "open_folder", "Open folder", "The run folder"),
+                button(state, "generate", "Generate", "Variants, takes and verdicts", "primary"),
+                button(state, "cancel", "Cancel", "Finished takes stay"),
+                button(state, "open_report", "Open report", "Compare the takes"),
+                button(state, "open_folder", "Open folder", "The run folder"),
             )
         ),
         Row((Widget("progress", state.stage_line or "not started", state.share),)),
@@ -372,9 +275,9 @@ def _dataset(state: PanelState) -> Section:
         ),
         Row(
             (
-                _button(state, "export", "Export", "Takes that passed become training data", "primary"),
-                _button(state, "cancel_export", "Cancel", "Export goes on from what is finished"),
-                _button(state, "open_dataset", "Open dataset", "Its README.md tells what it holds"),
+                button(state, "export", "Export", "Takes that passed become training data", "primary"),
+                button(state, "cancel_export", "Cancel", "Export goes on from what is finished"),
+                button(state, "open_dataset", "Open dataset", "Its README.md tells what it holds"),
             )
         ),
         Row((Widget("progress", state.export_line or "not started", state.export_share),)),
@@ -388,9 +291,9 @@ def _worker(state: PanelState) -> Section:
         Row((Widget("text", f"GPU worker: {worker.state} {worker.detail}".strip()), Widget("text", worker.vram))),
         Row(
             (
-                _button(state, "start_worker", "Start", f"Needs `{sync_command('.venv-worker')}` once"),
-                _button(state, "stop_worker", "Stop", "Queued takes stay queued"),
-                _button(
+                button(state, "start_worker", "Start", f"Needs `{sync_command('.venv-worker')}` once"),
+                button(state, "stop_worker", "Stop", "Queued takes stay queued"),
+                button(
                     state,
                     "free_vram",
                     "Free VRAM",

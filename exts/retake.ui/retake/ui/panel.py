@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import omni.ui as ui  # type: ignore[import-not-found]
 
-from retake.ui.layout import Row, Section, Widget, build_layout
+from retake.ui.layout import build_layout
 from retake.ui.view_model import ViewModel
+from retake.ui.widgets import Row, Section, Widget
 
 COLOURS = {"plain": 0xFFCCCCCC, "good": 0xFF66CC66, "warning": 0xFF33BBEE, "error": 0xFF4444EE, "primary": 0xFFEEBB66}
 """ABGR, as omni.ui counts."""

@@ -37,6 +37,13 @@ class Scene(Protocol):
         """Prim paths that are selected on the stage."""
         ...
 
+    def declare(self, robots: Sequence[str], elsewhere: Path) -> tuple[Path, bool]:
+        """(declaration of some robots' end effectors, whether it was written now: an existing one is left as it is).
+
+        It lies beside the stage, or in the folder `elsewhere` where the stage has no file. Raises RetakeError.
+        """
+        ...
+
     def open_demo(self) -> None:
         """Begin opening the demo stage (returns at once)."""
         ...

@@ -26,7 +26,7 @@ class Phase(str, Enum):
 
 ACTIONS: dict[Phase, frozenset[str]] = {
     Phase.EMPTY: frozenset({"refresh", "open_demo", "pick_folder"}),
-    Phase.READY: frozenset({"refresh", "open_demo", "add_selected", "self_test", "record", "pick_folder"}),
+    Phase.READY: frozenset({"refresh", "open_demo", "add_selected", "declare", "self_test", "record", "pick_folder"}),
     Phase.ARMED: frozenset({"stop"}),
     Phase.RECORDING: frozenset({"pause", "stop"}),
     Phase.PAUSED: frozenset({"resume", "stop"}),
@@ -36,6 +36,7 @@ ACTIONS: dict[Phase, frozenset[str]] = {
             "refresh",
             "open_demo",
             "add_selected",
+            "declare",
             "self_test",
             "record",
             "pick_folder",
@@ -50,6 +51,7 @@ ACTIONS: dict[Phase, frozenset[str]] = {
             "refresh",
             "open_demo",
             "add_selected",
+            "declare",
             "self_test",
             "record",
             "pick_folder",
@@ -106,6 +108,10 @@ class Choice:
     name: str
     chosen: bool = False
     detail: str = ""
+    problem: str = ""
+    """Why it cannot be recorded; empty = it can."""
+    ends: bool = True
+    """Of a robot: whether it has an end effector that the skeleton can show."""
     size: tuple[int, int] | None = None
     """Of a camera: (width, height), px; None = the recording's."""
     channels: tuple[str, ...] | None = None
@@ -159,6 +165,8 @@ class PanelState:
     robots: tuple[Choice, ...] = ()
     cameras: tuple[Choice, ...] = ()
     objects: tuple[Choice, ...] = ()
+    robot_file: str = ""
+    """YAML that declares end effectors; empty = the one beside the stage, else what is found."""
     task: str = ""
     folder: str = ""
     fps: float = 15.0
@@ -213,9 +221,11 @@ class PanelState:
         if action == "record":
             return (
                 "record" in ACTIONS[self.phase]
-                and any(c.chosen for c in self.robots)
+                and any(c.chosen and not c.problem for c in self.robots)
                 and any(c.chosen for c in self.cameras)
             )
+        if action == "declare":
+            return "declare" in ACTIONS[self.phase] and any(c.chosen and not c.problem for c in self.robots)
         if action == "open_dataset":
             return bool(self.dataset)
         return action in ACTIONS[self.phase] or action in self.worker.actions

@@ -37,7 +37,7 @@ from retake.ui.state import (
 
 NOTICES = 4
 FIELDS = (
-    "task", "folder", "fps", "seconds", "mode", "width", "height", "contacts", "antialiasing", "count", "prompts",
+    "task", "robot_file", "folder", "fps", "seconds", "mode", "width", "height", "contacts", "antialiasing", "count", "prompts",
     "frames_by", "seed", "backend",
 )  # fmt: skip
 """What `ViewModel.set` changes, beside the fields of ExportRow."""
@@ -82,7 +82,7 @@ class ViewModel:
             worlds=worlds, message=NEXT[Phase.EMPTY], folder=given.output or self._new_folder(), task=given.task,
             fps=given.fps, seconds=given.frames / given.fps, mode=given.mode, width=given.width, height=given.height,
             channels=parse_channels(given.channels), contacts=given.contacts, antialiasing=given.antialiasing,
-            seed=given.seed,
+            seed=given.seed, robot_file=given.robot_file,
         )  # fmt: skip
         self._change(export_folder=self._export_folder())
         self._look(again=True)
@@ -138,6 +138,10 @@ class ViewModel:
         selected = self._scene.selected()
         lists, added = with_selected(self.state, selected)
         self._change(**lists)
+        for choice in (c for kind in KINDS for c in getattr(self.state, kind) if c.problem):
+            if any(path == choice.key or path.startswith(f"{choice.key}/") for path in selected):
+                self.tell(Level.WARNING, f"{choice.name} cannot be recorded: {choice.problem}")
+                return
         if added:
             self._change(message=f"Added: {', '.join(added)}.")
         else:
@@ -146,6 +150,15 @@ class ViewModel:
                 f"Nothing that is selected can be recorded ({', '.join(selected) or 'nothing is selected'}); select a "
                 "robot, a camera or a rigid object on the stage.",
             )
+
+    def declare(self) -> None:
+        """Write the declaration of the chosen robots as they were read, beside the stage or the runs, to be edited."""
+        chosen = [c.key for c in self.state.robots if c.chosen and not c.problem]
+        file, new = self._scene.declare(chosen, self._runs)
+        self._change(robot_file=str(file))
+        what = "Written" if new else "It is there already"
+        self._change(message=f"{what}: {file}. Edit it; the next recording reads it.")
+        self._starter.open_path(file)
 
     def self_test(self) -> None:
         """Measure on the open stage what Retake assumes about Isaac Sim; two files to attach lie beside the runs."""
@@ -188,6 +201,7 @@ class ViewModel:
             robots=tuple(c.key for c in self.state.robots if c.chosen),
             cameras=tuple(camera_text(c.key, c.size, c.channels) for c in self.state.cameras if c.chosen),
             objects=tuple(c.key for c in self.state.objects if c.chosen),
+            robot_file=self.state.robot_file.strip(),
             task=self.state.task,
             fps=self.state.fps,
             width=self.state.width,
