@@ -235,7 +235,10 @@ def test_manifests_are_complete_and_agree() -> None:
 def test_every_adapter_has_a_kit_test_and_the_list_of_them_is_complete() -> None:
     """They run inside Isaac Sim only; here it is held that they exist, and that the docs list them as not run."""
     listed = (ROOT / "docs/isaac_sim_checklist.md").read_text().partition("## Kit tests, not run here")[2]
-    for extension, by_hand in (("isaac", {"assumptions", "bench", "request"}), ("ui", {"layout", "state", "ports"})):
+    for extension, by_hand in (
+        ("isaac", {"assumptions", "bench", "request"}),
+        ("ui", {"layout", "layout_scene", "widgets", "state", "ports"}),
+    ):
         folder = ROOT / f"exts/retake.{extension}/retake/{extension}"
         text = "".join(path.read_text() for path in (folder / "tests").glob("test_*.py"))
         for name in re.findall(r"async def (test_\w+)", text):

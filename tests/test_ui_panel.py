@@ -87,7 +87,7 @@ def test_typing_and_ticking_reach_the_model(kit: tuple[FakeKit, FakeUi]) -> None
     extension.on_startup("x")
     fake_ui.show["Retake"](True)
     window = fake_ui.windows[0]
-    field = window.frame.all("StringField")[0]
+    field = window.frame.all("StringField")[1]
     field.model.value = "stack the cups"
     for call in field.model.changed:
         call(field.model)
@@ -275,7 +275,7 @@ class TestAsItsNeighbours:
         fake_ui.show["Retake"](False)
         assert fake_ui.windows == []
         fake_ui.show["Retake"](True)
-        assert fake_ui.windows[0].frame.all("StringField")[0].model.value == "fold the towel"
+        assert fake_ui.windows[0].frame.all("StringField")[1].model.value == "fold the towel"
         extension.on_shutdown()
 
     def test_open_at_start_is_a_setting(self, kit: tuple[FakeKit, FakeUi]) -> None:
@@ -394,33 +394,33 @@ class TestAsItsNeighbours:
         module = importlib.import_module("retake.ui.extension")
         from types import SimpleNamespace
 
-        assert module.seen(SimpleNamespace(visible=True))
-        assert module.seen(SimpleNamespace(visible=True, docked=True, selected_in_dock=True))
-        assert not module.seen(SimpleNamespace(visible=True, docked=True, selected_in_dock=False))
-        assert module.seen(SimpleNamespace(visible=True, docked=False, selected_in_dock=False))
-        assert not module.seen(SimpleNamespace(visible=False))
-        assert not module.seen(None)
+        assert module.is_on_screen(SimpleNamespace(visible=True))
+        assert module.is_on_screen(SimpleNamespace(visible=True, docked=True, selected_in_dock=True))
+        assert not module.is_on_screen(SimpleNamespace(visible=True, docked=True, selected_in_dock=False))
+        assert module.is_on_screen(SimpleNamespace(visible=True, docked=False, selected_in_dock=False))
+        assert not module.is_on_screen(SimpleNamespace(visible=False))
+        assert not module.is_on_screen(None)
 
     def test_a_half_edited_field_survives_a_rebuild(self, kit: tuple[FakeKit, FakeUi]) -> None:
         fake, fake_ui = kit
         extension = self.shown(fake_ui)
         window, model = fake_ui.windows[0], extension._model
         fake.update()
-        field = window.frame.all("StringField")[0]
+        field = window.frame.all("StringField")[1]
         field.model.type("fold the to")
         model.set("seconds", 3)  # the same section changes
         fake.update(3)
-        assert window.frame.all("StringField")[0] is field, "the field that is edited is not replaced"
+        assert window.frame.all("StringField")[1] is field, "the field that is edited is not replaced"
         panel = extension._panel
         panel._frames["2  Record"].rebuild()  # Kit rebuilds it all the same
-        again = window.frame.all("StringField")[0]
+        again = window.frame.all("StringField")[1]
         assert again is not field
         assert again.model.value == "fold the to"
         again.model.type("fold the towel")
         again.model.leave()
         fake.update()
         assert model.state.task == "fold the towel"
-        assert window.frame.all("StringField")[0].model.value == "fold the towel"
+        assert window.frame.all("StringField")[1].model.value == "fold the towel"
         model.set("seconds", 4)
         before = fake_ui.rebuilds
         fake.update()
