@@ -45,7 +45,7 @@ def test_v21_loads_under_gr00ts_rules(tmp_path):
     info = json.loads((tmp_path / "d/meta/info.json").read_text("utf-8"))
     assert (info["codebase_version"], info["total_videos"], info["total_chunks"]) == ("v2.1", 12, 1)
     stats = [json.loads(x) for x in (tmp_path / "d/meta/episodes_stats.jsonl").read_text("utf-8").splitlines()]
-    assert set(stats[0]["stats"]["action"]) == {"min", "max", "mean", "std", "count"}
+    assert set(stats[0]["stats"]["action"]) == {"min", "max", "mean", "std", "count", "q01", "q10", "q50", "q90", "q99"}
     data = Dataset(tmp_path / "d")
     for row in data.episodes():
         assert len(list(read_segment(row.videos["observation.images.wrist"]))) == row.length

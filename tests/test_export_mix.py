@@ -55,7 +55,7 @@ def test_the_mixture_has_the_asked_shares_and_the_sources_own_bits(datasets, tmp
     for row, entry in zip(data.episodes(), content["episodes"], strict=True):
         source = originals[entry["source"]][entry["source_episode"]]
         ours, theirs = data.columns(row), opened[entry["source"]].columns(source)
-        for key in data.schema.vectors:
+        for key in set(data.schema.vectors) - {"source.uid"}:  # which names the mixture's own record
             assert ours[key].tobytes() == theirs[key].tobytes()
         a = read_segment(row.videos["observation.images.front"])
         b = read_segment(source.videos["observation.images.front"])
@@ -168,8 +168,15 @@ def test_export_import_export_is_identical(tmp_path):
     export([again], tmp_path / "second", options, Selection(include_sim=True))
     first, second = tree(tmp_path / "first"), tree(tmp_path / "second")
     for name in first:
-        if name.startswith(("data/", "videos/")) or name in ("meta/tasks.parquet", "meta/stats.json", "meta/info.json"):
+        if name.startswith("videos/") or name in ("meta/tasks.parquet", "meta/info.json"):
             assert first[name] == second[name], name
+    there, back = (Dataset(tmp_path / name) for name in ("first", "second"))
+    for a, b in zip(there.episodes(), back.episodes(), strict=True):  # all but which record they have
+        ours, theirs = there.columns(a), back.columns(b)
+        assert all(ours[key].tobytes() == theirs[key].tobytes() for key in set(ours) - {"source.uid"})
+    stats = [json.loads(tree_["meta/stats.json"]) for tree_ in (first, second)]
+    assert all(one.pop("source.uid") for one in stats)
+    assert stats[0] == stats[1]
     row = next(Dataset(tmp_path / "second").episodes())
     assert row.provenance["domain"] == "recorded"
     shown = list(read_segment(row.videos["observation.images.front"]))

@@ -90,6 +90,7 @@ def write_video(
                     stream.width, stream.height = even
                     stream.pix_fmt = "rgb24" if lossless else "yuv420p"
                     stream.thread_count = 1
+                    state_colour(stream)
                     stream.options = (
                         {"crf": "0", "preset": "veryfast"}
                         if lossless
@@ -100,7 +101,7 @@ def write_video(
                 _check_frame(frame, size, count)
                 if even != size:
                     frame = np.pad(frame, ((0, even[1] - size[1]), (0, even[0] - size[0]), (0, 0)), mode="edge")
-                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+                picture = coded_picture(av, frame, stream.pix_fmt)
                 picture.pts = count
                 for packet in stream.encode(picture):
                     container.mux(packet)
@@ -194,7 +195,46 @@ def true_size(container: Any) -> tuple[int, int]:
     return context.width, context.height
 
 
+_BT601, _RGB, _BT709, _SRGB = 6, 0, 1, 13
+_LIMITED, _FULL = 1, 2
+"""Numbers of ITU-T H.273: matrix, primaries, transfer; and FFmpeg's two ranges."""
+
+
+def state_colour(stream: Any) -> None:
+    """State range, matrix, primaries and transfer in a stream to be encoded (its `pix_fmt` is set): sRGB pictures.
+
+    The matrix is BT.601, not BT.709: readers that ignore what a file states (OpenCV, PyAV before 16) take that one, and
+    those that look find it stated; both give the same pixels. RGB video keeps the full range.
+    """
+    rgb = stream.pix_fmt in ("rgb24", "gbrp")
+    context = stream.codec_context
+    context.color_range, context.colorspace = (_FULL, _RGB) if rgb else (_LIMITED, _BT601)
+    context.color_primaries, context.color_trc = _BT709, _SRGB
+
+
+def coded_picture(av: Any, frame: UInt8[np.ndarray, "H W 3"], pix_fmt: str) -> Any:
+    """A frame in the pixel format of its stream, converted as `state_colour` states."""
+    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+    if pix_fmt == "yuv420p":
+        picture = picture.reformat(format=pix_fmt, dst_colorspace="ITU601", dst_color_range="MPEG")
+        picture.colorspace, picture.color_range = _BT601, _LIMITED
+    return picture
+
+
+def require_uint8(frame: np.ndarray, index: int) -> None:
+    """Raises InputError for a frame of other numbers than bytes, saying how to make them."""
+    if frame.dtype == np.uint8:
+        return
+    hint = "bytes are wanted"
+    if frame.dtype.kind == "f":
+        low, high = (float(frame.min()), float(frame.max())) if frame.size else (0.0, 0.0)
+        unit = "0..1: (255 * frame).round()" if high <= 1.0 and low >= 0.0 else "0..255: frame.round()"
+        hint = f"its numbers are {low:.3g} … {high:.3g}; if they mean {unit}.astype(numpy.uint8) makes the bytes"
+    raise InputError(f"video frame {index} is {frame.dtype}; expected uint8 RGB: {hint}")
+
+
 def _check_frame(frame: np.ndarray, size: tuple[int, int], index: int) -> None:
+    require_uint8(frame, index)
     if frame.dtype != np.uint8 or frame.shape != (size[1], size[0], 3):
         raise InputError(
             f"video frame {index} is {frame.shape} {frame.dtype}; expected {(size[1], size[0], 3)} uint8 RGB"

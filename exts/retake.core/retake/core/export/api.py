@@ -33,7 +33,8 @@ class ExportOptions:
     """How a dataset is written."""
 
     format: str = "lerobot-v3"
-    video: VideoOptions = field(default_factory=VideoOptions)
+    video: VideoOptions | None = None
+    """None: AV1 for v3.0, H.264 for v2.1, whose readers (decord, OpenCV) decode no AV1."""
     limits: Limits = field(default_factory=Limits)
     split: Split = field(default_factory=Split)
     append: bool = False
@@ -43,6 +44,11 @@ class ExportOptions:
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise InputError(unknown_name("dataset format", self.format, FORMATS))
+
+    @property
+    def encoding(self) -> VideoOptions:
+        """How videos are encoded: as asked, or the format's own way."""
+        return self.video or VideoOptions.of("h264" if self.format == "lerobot-v2.1" else "av1")
 
 
 def export(
@@ -160,7 +166,7 @@ def write_dataset(
     encode.require("pyarrow") if options.format.startswith("lerobot") else None
     if options.format.startswith("lerobot"):
         for size in schema.cameras.values():
-            encode.check_size(size, options.video)
+            encode.check_size(size, options.encoding)
     started, rejected = time.monotonic(), tuple(rejected)
     recover(out)
     base = _base(out, schema, options)
@@ -173,7 +179,7 @@ def write_dataset(
         "schema": DATASET_SCHEMA,
         "format": options.format,
         "dataset": sha256_json(schema.to_json()),
-        "video": vars(options.video),
+        "video": vars(options.encoding),
         "limits": vars(options.limits),
         "episodes": sha256_json([uid for uid, _ in new]),
         "base": sha256_json(sorted(there)) if base else None,
@@ -201,7 +207,7 @@ def write_dataset(
             _write_rejected(staging, rejected)
             for name, content in (also or {}).items():
                 write_json(staging.dataset / name, content)
-            card.write_card(staging, schema, options.format, options.video, split)
+            card.write_card(staging, schema, options.format, options.encoding, split)
             staging.finish(writer.replaced)
         except KeyboardInterrupt as error:
             raise Cancelled(f"stopped; the same command continues the export to {out}") from error
@@ -222,9 +228,9 @@ def _cancellable(episode: DatasetEpisode, check_cancel: CheckCancel) -> DatasetE
 def make_writer(staging: Staging, schema: Schema, options: ExportOptions, split: str) -> DatasetWriter:
     """The writer of a format."""
     if options.format == "lerobot-v3":
-        return LeRobotV3Writer(staging, schema, options.video, split, options.limits)
+        return LeRobotV3Writer(staging, schema, options.encoding, split, options.limits)
     if options.format == "lerobot-v2.1":
-        return LeRobotV21Writer(staging, schema, options.video, split)
+        return LeRobotV21Writer(staging, schema, options.encoding, split)
     if options.format == "oscar":
         return OscarWriter(staging, schema)
     return IsaacLabWriter(staging, schema, split)
@@ -248,8 +254,8 @@ def _base(out: Path, schema: Schema, options: ExportOptions) -> Path | None:
         problems.append(f"format: it is {marker.get('format')}, asked is {options.format}")
     problems += Schema.from_json(marker["dataset"]).differences(schema, "the dataset", "the new episodes")
     video = marker.get("video")
-    if video and video != vars(options.video):
-        mine = vars(options.video)
+    if video and video != vars(options.encoding):
+        mine = vars(options.encoding)
         problems += [
             f"video {k}: it has {video.get(k)!r}, asked is {mine[k]!r}" for k in mine if video.get(k) != mine[k]
         ]

@@ -62,9 +62,8 @@ def export_parser() -> argparse.ArgumentParser:
     add("--size", metavar="WxH", help="size of the pictures, or 'capture' for the camera's own (un-squeezes takes)")
     add(
         "--codec",
-        default="av1",
         choices=sorted(CODEC_NAMES),
-        help="default: av1, LeRobot's; 'lossless' keeps every pixel",
+        help="default: av1 for lerobot-v3, h264 for lerobot-v2.1; 'lossless' keeps every pixel",
     )
     add("--crf", type=int, help="quality of the codec, lower is better (default: the codec's)")
     add("--gop", type=int, default=2, help="frames from key frame to key frame; 2 makes random access cheap")
@@ -86,12 +85,20 @@ def parse_size(text: str | None) -> tuple[int, int] | str | None:
     return int(width), int(height)
 
 
+def _video(args: argparse.Namespace) -> VideoOptions | None:
+    """What was asked of the videos; None where nothing was."""
+    if args.codec is None and args.crf is None and args.gop == 2:
+        return None
+    usual = "h264" if args.format == "lerobot-v2.1" else "av1"
+    return VideoOptions.of(args.codec or usual, args.crf, args.gop)
+
+
 def main(argv: list[str]) -> int:
     """`retake export RUN… --out DIR`; returns the exit code. Raises RetakeError."""
     args = export_parser().parse_args(argv)
     options = ExportOptions(
         args.format,
-        VideoOptions.of(args.codec, args.crf, args.gop),
+        _video(args),
         split=parse_split(args.split, args.seed),
         append=args.append,
         restart=args.restart,

@@ -291,6 +291,11 @@ def _sim_items(
 ) -> list[Item]:
     """The simulator's own pictures over the windows of the run's takes, or over the whole episode where it has none."""
     chosen = tuple(cameras) or tuple(c.name for c in episode.header.cameras)
+    if not chosen:
+        raise ExportError(
+            f"{run.name}: --include-sim exports the simulator's own pictures, and its episode has no camera; record it with "
+            "one, or leave --include-sim out"
+        )
     windows = sorted({(item.start, item.length) for item in takes})
     if not windows:
         step = selection.window or len(episode)

@@ -20,6 +20,7 @@ from retake.core.array_types import UInt8
 from retake.core.errors import ExportError, InputError, MissingDependencyError, install_hint
 from retake.core.export.records import Segment, VideoOptions
 from retake.core.files import atomic_path
+from retake.core.video import coded_picture, require_uint8, state_colour
 
 _MP4 = {"write_btrt": "0"}
 """No bit-rate box: it is an estimate that depends on how a file was joined, and would make its bytes do so."""
@@ -78,9 +79,11 @@ def encode(
                     stream = container.add_stream(options.codec, rate=fps)
                     stream.width, stream.height, stream.pix_fmt = frame.shape[1], frame.shape[0], options.pix_fmt
                     stream.options, stream.thread_count = settings, 1
+                    state_colour(stream)
                     with usual_scheduling():
                         stream.codec_context.open()
-                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+                require_uint8(frame, count)
+                picture = coded_picture(av, frame, options.pix_fmt)
                 picture.pts, picture.time_base = count, Fraction(1, fps)
                 for packet in stream.encode(picture):
                     container.mux(packet)
@@ -208,6 +211,7 @@ def stream_facts(path: Path) -> dict[str, Any]:
             "width": context.width,
             "height": context.height,
             "pix_fmt": context.pix_fmt or "",
+            "colour": (context.color_range, context.colorspace, context.color_primaries, context.color_trc),
             "extradata": (context.extradata or b"").hex(),
         }
 

@@ -29,6 +29,7 @@ from retake.core.export.tables import read_jsonl, write_jsonl
 from retake.core.export.writer import PROVENANCE, write_marker
 from retake.core.files import atomic_path
 from retake.core.geometry import wxyz_from_rotation
+from retake.core.video import require_uint8
 
 FILE = "dataset.hdf5"
 
@@ -72,6 +73,7 @@ class IsaacLabWriter:
                     name, shape, np.uint8, chunks=(1, *shape[1:]), compression="gzip", compression_opts=1, shuffle=True
                 )
                 for k, frame in enumerate(episode.frames(key)):
+                    require_uint8(frame, k)
                     pixels[k] = frame
         return {
             "part": part.name,

@@ -11,14 +11,22 @@ from retake.core.export import encode, gr00t, tables
 from retake.core.export.reader import Dataset
 from retake.core.export.records import DatasetEpisode, Schema, VideoOptions
 from retake.core.export.staging import Entry, Staging
-from retake.core.export.stats import merge
-from retake.core.export.writer import PROVENANCE, episode_stats, video_info, write_episode_video, write_marker
+from retake.core.export.stats import QUANTILES, merge
+from retake.core.export.writer import (
+    PROVENANCE,
+    episode_stats,
+    numeric_columns,
+    video_info,
+    write_episode_video,
+    write_marker,
+)
 
 VERSION = "v2.1"
 CHUNKS_SIZE = 1000
 DATA_PATH = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
 VIDEO_PATH = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
-V21_STATISTICS = ("min", "max", "mean", "std", "count")
+NO_COUNT = ("min", "max", "mean", "std", *QUANTILES)
+"""Statistics of the global file: GR00T N1.5 slices every statistic of a vector, and `count` is one number alone."""
 
 
 class LeRobotV21Writer:
@@ -40,7 +48,7 @@ class LeRobotV21Writer:
     def write(self, index: int, episode: DatasetEpisode) -> Entry:
         """Write one episode's final files."""
         where = {"episode_chunk": self.episodes // CHUNKS_SIZE, "episode_index": self.episodes}
-        columns = episode.columns()
+        columns = numeric_columns(episode, self.schema)
         task = self.tasks.get(episode.task, len(self.tasks))
         table = tables.data_table(self.schema, columns, episode=self.episodes, first_index=self.frames, task_index=task)
         if len(table) != episode.length:
@@ -71,10 +79,10 @@ class LeRobotV21Writer:
         tables.write_jsonl(meta / "episodes.jsonl", self._lines("episodes.jsonl", _episode))
         tables.write_jsonl(meta / "episodes_stats.jsonl", self._lines("episodes_stats.jsonl", _episode_stats))
         tables.write_jsonl(self.staging.dataset / PROVENANCE, self._lines("retake_provenance.jsonl", _provenance))
-        # GR00T normalises with quantiles, which v2.1's per-episode file has no place for: the global file has them.
-        tables.write_jsonl(meta / "retake_stats.jsonl", self._lines("retake_stats.jsonl", lambda e: e["stats"]))
-        merged = merge(lambda: tables.read_jsonl(meta / "retake_stats.jsonl"))
-        tables.write_json_plain(meta / "stats.json", merged)
+        # GR00T normalises with the quantiles of the global file; LeRobot's converter to v3.0 carries the episodes' own.
+        merged = merge(lambda: (row["stats"] for row in tables.read_jsonl(meta / "episodes_stats.jsonl")))
+        whole = {key: {name: stats[name] for name in NO_COUNT} for key, stats in merged.items()}
+        tables.write_json_plain(meta / "stats.json", whole)
         tables.write_json_plain(meta / "modality.json", gr00t.modality(schema))
         write_marker(self.staging, schema, "lerobot-v2.1", self.options)
         if self.base:
@@ -109,7 +117,7 @@ class LeRobotV21Writer:
                 index += 1
         for entry in self.staging.entries():
             line = make(entry)
-            yield line if name == "retake_stats.jsonl" else {"episode_index": index, **line}
+            yield {"episode_index": index, **line}
             index += 1
 
 
@@ -118,7 +126,7 @@ def _episode(entry: Entry) -> dict[str, Any]:
 
 
 def _episode_stats(entry: Entry) -> dict[str, Any]:
-    return {"stats": {key: {n: s[n] for n in V21_STATISTICS} for key, s in entry["stats"].items()}}
+    return {"stats": entry["stats"]}
 
 
 def _provenance(entry: Entry) -> dict[str, Any]:

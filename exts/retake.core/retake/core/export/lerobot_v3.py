@@ -26,6 +26,7 @@ from retake.core.export.writer import (
     PROVENANCE,
     clear,
     episode_stats,
+    numeric_columns,
     video_info,
     write_episode_video,
     write_marker,
@@ -98,7 +99,7 @@ class LeRobotV3Writer:
         """Encode one episode into parts/."""
         part = self.staging.parts / f"{index:06d}"
         clear(part)
-        columns = episode.columns()
+        columns = numeric_columns(episode, self.schema)
         task = self.tasks.get(episode.task, len(self.tasks))
         table = tables.data_table(self.schema, columns, episode=self.episodes, first_index=self.frames, task_index=task)
         if len(table) != episode.length:

@@ -20,14 +20,23 @@ from retake.core.errors import ExportError, InputError
 from retake.core.export.api import ExportOptions, write_dataset
 from retake.core.export.provenance import KINDS, VERDICT, record
 from retake.core.export.reader import Dataset, Row
-from retake.core.export.records import SOURCE_FRAME, SOURCE_TIME, Columns, DatasetEpisode, Schema, Segment
+from retake.core.export.records import (
+    SOURCE_FRAME,
+    SOURCE_TIME,
+    SOURCE_UID,
+    Columns,
+    DatasetEpisode,
+    Schema,
+    Segment,
+    Vector,
+)
 from retake.core.export.sources import resized
 from retake.core.files import sha256_json, write_json
 from retake.core.progress import CheckCancel, Progress, never, silent
 
 SCHEMA = "retake.mix/1"
 MIX_FILE = "retake_mix.json"
-_OPTIONAL = (SOURCE_TIME, SOURCE_FRAME)
+_OPTIONAL = (SOURCE_TIME, SOURCE_FRAME, SOURCE_UID)
 """Features that only Retake writes: left out of a mixture unless every source has them."""
 _LARGEST_RAD = 2 * math.pi + 0.5
 
@@ -169,11 +178,14 @@ def align(opened: dict[str, Dataset], *, trust_units: bool = False) -> tuple[Sch
     schemas = {}
     for name, data in opened.items():
         dropped = [
-            k for k in data.schema.vectors if k not in common and (k in _OPTIONAL or k.startswith("privileged."))
+            k
+            for k in data.schema.vectors
+            if k not in common and (k in _OPTIONAL or k.startswith(("privileged.", "truth.")))
         ]
         if dropped:
             notes.append(f"{name}: {', '.join(dropped)} left out, other sources do not have it")
         vectors = {k: v for k, v in data.schema.vectors.items() if k not in dropped}
+        vectors[SOURCE_UID] = Vector("int64")  # of the mixture's own records
         schemas[name] = replace(data.schema, vectors=vectors)
     (first, schema), *others = schemas.items()
     problems = [p for name, other in others for p in schema.differences(other, first, name)]
@@ -219,7 +231,7 @@ def as_episode(data: Dataset, row: Row, schema: Schema, uid: str, name: str) -> 
 
     def columns() -> Columns:
         found = data.columns(row)
-        return {key: found[key].astype(vector.dtype) for key, vector in schema.vectors.items()}
+        return {key: found[key].astype(v.dtype) for key, v in schema.vectors.items() if key != SOURCE_UID}
 
     def frames(key: str) -> Iterator[Any]:
         return (resized(frame, schema.cameras[key]) for frame in data.frames(row, key))

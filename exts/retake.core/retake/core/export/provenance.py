@@ -12,6 +12,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from retake.core.files import sha256_bytes
+
 KINDS: dict[str, str] = {
     # identity
     "uid": "string",
@@ -105,6 +107,11 @@ def _cast_or_none(value: Any, kind: str) -> Any:
     except (TypeError, ValueError, OverflowError):
         return None
     return bool(value) if kind == "bool" else storable(str(value))
+
+
+def uid_number(uid: str) -> int:
+    """The identity of an episode as the number `source.uid` holds: below 2^53, so that statistics keep it exactly."""
+    return int(sha256_bytes(uid.encode())[:13], 16)
 
 
 def storable(text: str) -> str:

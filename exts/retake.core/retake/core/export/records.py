@@ -20,6 +20,9 @@ from retake.core.errors import InputError, unknown_name
 FORMATS = ("lerobot-v3", "lerobot-v2.1", "oscar", "hdf5-isaaclab")
 STATE, ACTION = "observation.state", "action"
 SOURCE_TIME, SOURCE_FRAME = "source.time_s", "source.frame_index"
+SOURCE_UID = "source.uid"
+"""int64 per frame: which provenance record the episode has (provenance.uid_number). Tools that drop columns of
+meta/episodes keep the features of frames, so this is what `retake provenance` finds records by."""
 Columns = dict[str, np.ndarray]
 """Feature name → (T, n) or (T,) array, one row per frame."""
 

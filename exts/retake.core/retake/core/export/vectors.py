@@ -14,7 +14,17 @@ import numpy as np
 
 from retake.core.episode import Episode, EpisodeHeader
 from retake.core.errors import ExportError, unknown_name
-from retake.core.export.records import ACTION, SOURCE_FRAME, SOURCE_TIME, STATE, Columns, Schema, Slice, Vector
+from retake.core.export.records import (
+    ACTION,
+    SOURCE_FRAME,
+    SOURCE_TIME,
+    SOURCE_UID,
+    STATE,
+    Columns,
+    Schema,
+    Slice,
+    Vector,
+)
 from retake.core.geometry import wxyz_from_rotation
 from retake.core.robot import RobotSpec
 
@@ -86,6 +96,7 @@ def build_schema(
         vectors["privileged.object_pose"] = Vector("float32", _pose_names([o.name for o in header.objects]))
         units["privileged.object_pose"] = "m and unit quaternion wxyz, world frame"
     vectors[SOURCE_TIME], vectors[SOURCE_FRAME] = Vector("float64"), Vector("int64")
+    vectors[SOURCE_UID] = Vector("int64")
     units[SOURCE_TIME] = "s, simulation time"
     robot_type = "+".join(robot.name for robot in header.robots) or "none"
     own = tuple(commanded) if action != names else ()

@@ -14,7 +14,8 @@ import numpy as np
 from retake.core.array_types import UInt8
 from retake.core.errors import ExportError
 from retake.core.export import encode, tables
-from retake.core.export.records import Columns, DatasetEpisode, Schema, Segment, VideoOptions
+from retake.core.export.provenance import uid_number
+from retake.core.export.records import SOURCE_UID, Columns, DatasetEpisode, Schema, Segment, VideoOptions
 from retake.core.export.staging import Entry, Staging
 from retake.core.export.stats import ImageStats, Stats, vector_stats
 from retake.core.files import write_bytes, write_json
@@ -42,6 +43,14 @@ class DatasetWriter(Protocol):
     def finish(self) -> None:
         """Write everything that needs all episodes."""
         ...
+
+
+def numeric_columns(episode: DatasetEpisode, schema: Schema) -> Columns:
+    """The episode's numeric features; `source.uid`, where the schema has it, follows from the episode's identity."""
+    columns = episode.columns()
+    if SOURCE_UID in schema.vectors:
+        columns = {**columns, SOURCE_UID: np.full(episode.length, uid_number(episode.uid), np.int64)}
+    return columns
 
 
 def video_info(path: Path, schema: Schema, options: VideoOptions) -> dict[str, Any]:
