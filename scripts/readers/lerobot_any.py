@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+import contextlib
+
 from lerobot_reader import decode, register_schemas
 
 
@@ -31,10 +33,8 @@ def modules():
             continue
         users = [found]
         for other in ("dataset_reader", "video_utils"):
-            try:
+            with contextlib.suppress(ModuleNotFoundError):
                 users.append(importlib.import_module(f"{name}.{other}"))
-            except ModuleNotFoundError:
-                pass
         for module in users:
             if hasattr(module, "decode_video_frames"):
                 module.decode_video_frames = lambda path, stamps, tolerance, *more, **named: decode(
