@@ -2,7 +2,7 @@
 """Proof of any robot: every robot of `make zoo` read, drawn and simulated, against libraries and facts of others.
 
 Kinematics and limits: yourdfpy (URDF) and MuJoCo (MJCF) on the same description. End effectors: scripts/zoo/ends.csv, which
-says per robot which links carry the hand and where it reaches and opens, from the robots' own tool frames and manuals.
+says per robot which links carry the hand and where it reaches and opens, from the descriptions; not blind, as its head says.
 Simulation: a small sine on every leading joint, forward kinematics against the simulator's link poses in every frame.
 
 One process per robot, its result kept in .cache/robots until the stage or the code that reads and simulates it changes.
@@ -199,6 +199,12 @@ def table(rows: list[dict[str, Any]], summary: dict[str, Any]) -> str:
         "Written by `make prove` over the robots of `make zoo`; nothing of them is in the repository.",
         "Kinematics and limits against yourdfpy and MuJoCo on the same description, 20 positions each; end effectors against",
         "scripts/zoo/ends.csv; a second of a small sine on every leading joint, link poses against its kinematics throughout.",
+        "",
+        "The truth of end effectors is not blind: it was written from the robots' descriptions by who wrote the search, the search",
+        "was developed on these robots, and seven rows were corrected after the two had disagreed (their places in the",
+        "descriptions are cited in the file). So `ends right` says what holds on these robots, not how often it holds on others.",
+        "Joints count from the pose that a stage authors; MuJoCo's own values are compared less their `ref` (one joint of fetch_mj,",
+        "whose limits the converter writes with `ref` in them).",
         "", "| | |", "|---|---|",
         *(f"| {k.replace('_', ' ')} | {plain(v)} |" for k, v in summary.items()),
         "", "![all robots, last frame of the sine, with skeleton](../images/robots.jpg)", "",

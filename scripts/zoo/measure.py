@@ -37,6 +37,12 @@ def original_name(stage: Any, path: str) -> str:
     return prim.GetDisplayName() or prim.GetName()
 
 
+def reference(stage: Any, path: str) -> float:
+    """By how much MuJoCo's value of a joint is larger than the stage's, which counts from the authored pose (rad or m)."""
+    attribute = stage.GetPrimAtPath(path).GetAttribute("mjc:ref")
+    return float(attribute.Get() or 0.0) if attribute else 0.0
+
+
 def read(folder: Path, _: Path) -> dict[str, Any]:
     """Links, degrees of freedom, kinematics and limits against truth.npz; end effectors as found."""
     name = json.loads((folder / "converted.json").read_text("utf-8"))["stage"]
@@ -64,6 +70,7 @@ def read(folder: Path, _: Path) -> dict[str, Any]:
                     if np.isfinite(mine) and np.isfinite(other):
                         limits = max(limits, abs(mine - other))
         mine = np.where(np.array(columns) >= 0, q[:, np.maximum(columns, 0)], 0.0) if columns else np.zeros((len(q), 0))
+        mine = mine - np.array([reference(stage, path) for path in robot.dof_paths])
         poses = robot.spec.forward_kinematics(mine, np.eye(4))
         root = original_name(stage, robot.spec.links[robot.spec.root].prim_path)
         if root not in links:

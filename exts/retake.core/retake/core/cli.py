@@ -43,6 +43,9 @@ ELSEWHERE = {
     "kit-selftest": ("retake.isaac.selftest:main", "", "inside Isaac Sim: check what only a real Isaac Sim can confirm"),
 }  # fmt: skip
 
+DESCRIPTIONS = {"urdf": (".urdf", ".xml"), "mjcf": (".xml", ".mjcf")}
+"""Robot descriptions that a stage is made of, with the suffixes of their files."""
+
 REFUSALS = (
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR,
     errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.EMFILE, errno.ENFILE,
@@ -131,7 +134,13 @@ def _parser() -> argparse.ArgumentParser:
     def scenario(sub: Any) -> None:
         sub.add_argument("--simulator", help="embedded simulator by name (newton)")
         sub.add_argument("--preset", help="capture preset: short (one 81-frame window), long")
-        sub.add_argument("--stage", type=Path, help="USD stage instead of the preset's")
+        what = sub.add_mutually_exclusive_group()
+        what.add_argument("--stage", type=Path, help="USD stage (or robot description) instead of the preset's")
+        for kind in DESCRIPTIONS:
+            text = f"{kind.upper()} robot on a stage made for it (docs/motion.md)"
+            what.add_argument(
+                f"--{kind}", dest="stage", type=_description(kind), metavar="FILE", default=argparse.SUPPRESS, help=text
+            )
         sub.add_argument(
             "--motion", type=Path, metavar="FILE", help="joint motion to play, .csv or .npz (docs/motion.md)"
         )
@@ -213,6 +222,18 @@ def _config(options: argparse.Namespace, base: RunConfig) -> RunConfig:
     if options.camera:
         short["camera"] = options.camera
     return merged(config, short, "command line")
+
+
+def _description(kind: str) -> Callable[[str], Path]:
+    """Reads the path of a robot description; argparse says what is wrong with another."""
+
+    def read(text: str) -> Path:
+        if Path(text).suffix.lower() not in DESCRIPTIONS[kind]:
+            hint = "; expand it first: xacro FILE > robot.urdf" if text.endswith(".xacro") else ""
+            raise argparse.ArgumentTypeError(f"expected a {' or '.join(DESCRIPTIONS[kind])} file, found {text}{hint}")
+        return Path(text)
+
+    return read
 
 
 def _parse_worlds(text: str, catalogue: Sequence[str]) -> dict[str, Any]:

@@ -97,7 +97,9 @@ def capture(
     wanted = config.capture
     stage_file = Path(wanted.stage) if wanted.stage else None
     if stage_file is not None and not stage_file.is_file():
-        raise InputError(f"capture.stage {stage_file} does not exist; expected a USD file")
+        raise InputError(
+            f"capture.stage {stage_file} does not exist; expected a USD stage or a robot description (.urdf, .xml)"
+        )
     remembered = run.stage("capture")
     if run.episode_is_elsewhere and not run.episode.exists():
         raise RunError(f"{run.episode}, the episode of {run.path}, is gone; put it back, or make a run of another one")

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 from pxr import Gf, Usd, UsdGeom, UsdLux, UsdPhysics
@@ -26,7 +27,9 @@ from retake.usd.shapes import link_box
 from retake.usd.stage import open_stage
 from retake.usd.units import StageUnits
 
-DESCRIPTIONS = {".urdf": "urdf", ".xml": "mjcf", ".mjcf": "mjcf"}
+SUFFIXES = (".urdf", ".xml", ".mjcf")
+ROOTS = {"robot": "urdf", "mujoco": "mjcf", "mujocoinclude": "mjcf"}
+"""Root element of a description -> what it is; a URDF may be named .xml as well."""
 CONVERTERS = ("urdf-usd-converter==0.3.4", "mujoco-usd-converter==0.8.0")
 HOST = Path(__file__).with_name("converter_host.py")
 VIEW = np.array([0.75, -0.55, 0.38])
@@ -39,7 +42,18 @@ FLOOR_M = 20.0
 
 def is_description(file: Path) -> bool:
     """Whether a file is a robot description to be converted, by its suffix."""
-    return Path(file).suffix.lower() in DESCRIPTIONS
+    return Path(file).suffix.lower() in SUFFIXES
+
+
+def kind_of(file: Path) -> str:
+    """`urdf` or `mjcf`, by the file's root element. Raises StageError saying what was found."""
+    try:
+        root = ElementTree.parse(file).getroot().tag
+    except (ElementTree.ParseError, UnicodeDecodeError) as error:
+        raise StageError(f"{file} is no robot description: {error}; expected XML (URDF or MJCF)") from error
+    if root not in ROOTS:
+        raise StageError(f"{file} is no robot description: its root is <{root}>; expected <robot> (URDF) or <mujoco>")
+    return ROOTS[root]
 
 
 def converter_python() -> Path:
@@ -68,6 +82,7 @@ def described(file: Path) -> Path:
     file = Path(file).resolve()
     if not file.is_file():
         raise StageError(f"robot description {file} does not exist; expected a .urdf, .xml or .mjcf file")
+    kind = kind_of(file)
     kept = cache_dir().parent / "robots" / _fingerprint(file)
     scene = kept / "scene.usda"
     if scene.is_file():
@@ -78,7 +93,7 @@ def described(file: Path) -> Path:
     partial.mkdir(parents=True)
     try:
         done = subprocess.run(
-            [str(python), str(HOST), DESCRIPTIONS[file.suffix.lower()], str(file), str(partial)],
+            [str(python), str(HOST), kind, str(file), str(partial)],
             capture_output=True,
             text=True,
             check=False,

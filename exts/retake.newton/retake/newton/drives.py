@@ -95,7 +95,7 @@ class Drives:
         driven = {j for a in servos.values() for j in a.joints}
         self.followers: tuple[Follower, ...] = read_followers(mujoco, model, moved)
         following = {f.joint: f for f in self.followers}
-        loops = _loop_joints(mujoco, model)
+        loops = _loop_joints(mujoco, model) | _coupled_joints(mujoco, model, actuators)
         inertia = mass_matrix_diagonal(mujoco, model, data)
         self.stated: list[StatedDrive] = []
         refused: list[str] = []
@@ -264,7 +264,7 @@ class Drives:
         spec, joint = self._robots[robot].spec, self._joints[robot][dof]
         kinds = {a.kind for a in actuators if joint in a.joints and a.gain != 0.0}
         if joint in loops and not kinds:
-            what = "is a passive joint of a closed linkage"
+            what = "is a passive joint of a linkage"
         elif "velocity" in kinds:
             what = "has a velocity drive, and a motion gives positions"
         elif "motor" in kinds:
@@ -277,6 +277,20 @@ class Drives:
 def _some(names: Sequence[str], most: int = 6) -> str:
     more = f" and {len(names) - most} more joints" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def _coupled_joints(mujoco: ModuleType, model: Any, actuators: Sequence[Actuator]) -> frozenset[int]:
+    """Joints that a tendon without an actuator couples to others, and that nothing moves by itself: a linkage, too."""
+    moved = {j for a in actuators if a.gain != 0.0 for j in a.joints}
+    out: set[int] = set()
+    for tendon in range(model.ntendon):
+        wraps = range(model.tendon_adr[tendon], model.tendon_adr[tendon] + model.tendon_num[tendon])
+        joints = {int(model.wrap_objid[w]) for w in wraps}
+        fixed = all(int(model.wrap_type[w]) == int(mujoco.mjtWrap.mjWRAP_JOINT) for w in wraps)
+        holds = bool(model.tendon_limited[tendon]) or float(np.max(model.tendon_stiffness[tendon])) > 0
+        if fixed and holds and len(joints) > 1 and joints & moved:
+            out |= joints - moved
+    return frozenset(out)
 
 
 def _loop_joints(mujoco: ModuleType, model: Any) -> frozenset[int]:

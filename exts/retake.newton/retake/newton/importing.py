@@ -13,12 +13,13 @@ import warnings
 from typing import Any
 
 import numpy as np
-from pxr import Sdf, Usd, UsdPhysics
+from pxr import Usd, UsdPhysics
 
 from retake.core.array_types import Float64, Int
 from retake.core.errors import StageError
 from retake.core.geometry import wxyz_from_rotation
 from retake.newton.engine import load
+from retake.newton.stage_mends import mend_stage
 
 DEFAULT_FRICTION = 1.0
 """For shapes without a physics material; UsdPhysics itself defaults to 0, which lets everything slide off tables."""
@@ -58,7 +59,7 @@ def import_stage(stage: Usd.Stage, friction: float | None = None) -> tuple[Any, 
     notes: list[str] = []
     if not any(prim.IsA(UsdPhysics.Scene) for prim in stage.Traverse()):
         notes.append("the stage has no PhysicsScene: gravity is 9.81 m/s² downwards (define one to choose another)")
-    notes += mend_mimics(stage)
+    notes += mend_stage(stage)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -74,55 +75,6 @@ def import_stage(stage: Usd.Stage, friction: float | None = None) -> tuple[Any, 
         builder.shape_material_mu = [float(friction)] * len(builder.shape_material_mu)
     notes += mend_masses(newton, builder) + mend_shapes(newton, builder)
     return builder, tuple(notes)
-
-
-def mend_mimics(stage: Usd.Stage) -> list[str]:
-    """Followers of followers follow the first leader, and joints that cannot move follow nothing; in the session layer.
-
-    Newton refuses the whole stage for either. Returns notes that name the joints.
-    """
-    found = {}
-    for prim in stage.Traverse():
-        relation = prim.GetRelationship("newton:mimicJoint") if prim.IsA(UsdPhysics.Joint) else None
-        targets = relation.GetTargets() if relation else []
-        enabled = prim.GetAttribute("newton:mimicEnabled")
-        if targets and not (enabled and enabled.Get() is False):
-            found[prim.GetPath()] = targets[0]
-    notes = []
-    for path, leader in found.items():
-        prim, first = stage.GetPrimAtPath(path), stage.GetPrimAtPath(leader)
-        if not (_turns_or_slides(prim) and _turns_or_slides(first)):
-            with Usd.EditContext(stage, stage.GetSessionLayer()):
-                prim.CreateAttribute("newton:mimicEnabled", Sdf.ValueTypeNames.Bool).Set(False)
-            notes.append(f"{path} follows {leader}, and one of the two cannot move: it follows nothing")
-            continue
-        offset, slope = _mimic_line(prim)
-        seen = {path}
-        while leader in found and leader not in seen:
-            seen.add(leader)
-            leader_offset, leader_slope = _mimic_line(stage.GetPrimAtPath(leader))
-            offset, slope = offset + slope * leader_offset, slope * leader_slope
-            leader = found[leader]
-        if len(seen) > 1 and leader not in seen:
-            with Usd.EditContext(stage, stage.GetSessionLayer()):
-                prim.GetRelationship("newton:mimicJoint").SetTargets([leader])
-                prim.CreateAttribute("newton:mimicCoef0", Sdf.ValueTypeNames.Float).Set(offset)
-                prim.CreateAttribute("newton:mimicCoef1", Sdf.ValueTypeNames.Float).Set(slope)
-            notes.append(f"{path} follows a follower: it follows {leader} at the same ratio")
-    return notes
-
-
-def _turns_or_slides(prim: Usd.Prim) -> bool:
-    return bool(prim) and (prim.IsA(UsdPhysics.RevoluteJoint) or prim.IsA(UsdPhysics.PrismaticJoint))
-
-
-def _mimic_line(prim: Usd.Prim) -> tuple[float, float]:
-    """Offset (degrees or stage units) and slope of a follower."""
-    values = []
-    for name, default in (("newton:mimicCoef0", 0.0), ("newton:mimicCoef1", 1.0)):
-        value = prim.GetAttribute(name).Get() if prim.GetAttribute(name) else None
-        values.append(default if value is None else float(value))
-    return values[0], values[1]
 
 
 def moving_bodies(newton: Any, builder: Any) -> dict[int, list[int]]:

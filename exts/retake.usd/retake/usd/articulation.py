@@ -21,7 +21,7 @@ from retake.core.ends import find_ends
 from retake.core.errors import InputError, StageError, unknown_name
 from retake.core.geometry import transform
 from retake.core.robot import WORLD, JointSpec, LinkSpec, Mimic, RobotSpec
-from retake.usd.joints import AXES, Edge, JointValues, actuated_joints, follows, joint_values, read_edges
+from retake.usd.joints import AXES, Edge, JointValues, actuated_joints, follows, joint_values, read_edges, scaled_slide
 from retake.usd.names import CONTAINER, distinct, model_prim
 from retake.usd.names import WORLD as WORLD_NAMES
 from retake.usd.shapes import link_points
@@ -194,6 +194,7 @@ def _read_one(
     walked = [(edge, edge.bodies[1] == "") for edge in to_world] + walked
     index = {"": WORLD} | {path: i for i, path in enumerate(links)}
     values = [None if e.kind == "fixed" else joint_values(e, units) for e, _ in walked]
+    notes += [note for e, _ in walked if (note := scaled_slide(e))]
     names = distinct([edge.prim for edge, _ in walked])
     of_path = {edge.path: name for (edge, _), name, v in zip(walked, names, values, strict=True) if v is not None}
     mimics, more = _mimics([edge for edge, _ in walked if edge.kind != "fixed"], of_path, units)

@@ -207,6 +207,30 @@ def joint_values(edge: Edge, units: StageUnits) -> JointValues:
     )
 
 
+def scaled_slide(edge: Edge) -> str:
+    """A note on a slide whose bodies are scaled; empty where there is nothing to say.
+
+    Physics engines scale where a joint is (its local positions), not how far it travels: limits stay in the stage's units.
+    """
+    values = [edge.prim.GetAttribute(f"physics:{end}Limit") for end in ("lower", "upper")]
+    finite = any(v and v.HasAuthoredValue() and np.isfinite(v.Get()) and v.Get() for v in values)
+    if edge.kind != "prismatic" or not finite:
+        return ""
+    cache = UsdGeom.XformCache(start_time(edge.prim.GetStage()))
+    for path in edge.bodies:
+        body = edge.prim.GetStage().GetPrimAtPath(path) if path else None
+        if not body:
+            continue
+        _, scale = rigid_and_scale(cache.GetLocalToWorldTransform(body))
+        if np.abs(scale - 1).max() > 1e-3:
+            factor = f"{scale[0]:g}" if np.ptp(scale) < 1e-6 * scale[0] else str([float(f"{x:g}") for x in scale])
+            return (
+                f"joint {edge.path} slides between bodies that are scaled by {factor}; its limits are in the stage's units "
+                "and not scaled, as in PhysX and Newton: author them in stage units if it should travel farther"
+            )
+    return ""
+
+
 def follows(edge: Edge, units: StageUnits) -> Follows | None:
     """The joint that a movable joint follows, by `NewtonMimicAPI` or `PhysxMimicJointAPI`; None where it leads."""
     prim = edge.prim

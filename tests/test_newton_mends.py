@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the simulator would read otherwise than the stage means is said before it is imported, and noted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pxr import Sdf, Usd
+
+from retake.core.cli import _parser
+from retake.core.errors import StageError
+from retake.newton.describe import kind_of
+from retake.newton.importing import import_stage
+from retake.newton.run import capture
+from retake.newton.stage_mends import mend_ranges
+from retake.usd.articulation import find_articulations
+from retake.usd.stage import open_stage
+
+mujoco = pytest.importorskip("mujoco")
+STAGES = Path(__file__).parent / "stages"
+
+
+def stage_of(name: str, tmp_path: Path, change) -> Path:
+    """A copy of a stage of tests/stages, changed."""
+    (source,) = STAGES.glob(f"{name}*.usda")
+    stage = Usd.Stage.Open(str(source))
+    change(stage)
+    stage.Export(str(tmp_path / "stage.usda"))
+    return tmp_path / "stage.usda"
+
+
+def limited(**ends: float):
+    """A change that limits r30's tendon with the given ends of its range."""
+
+    def change(stage: Usd.Stage) -> None:
+        tendon = next(p for p in stage.Traverse() if p.GetTypeName() == "MjcTendon")
+        tendon.CreateAttribute("mjc:limited", Sdf.ValueTypeNames.Token).Set("true")
+        for end, value in ends.items():
+            tendon.CreateAttribute(f"mjc:range:{end}", Sdf.ValueTypeNames.Double).Set(value)
+
+    return change
+
+
+@pytest.mark.parametrize(("ends", "expected"), [({"max": 0.05}, (0.0, 0.05)), ({"min": -0.02}, (-0.02, 0.0))])
+def test_a_tendons_range_with_one_end_ends_at_zero(tmp_path, ends, expected):
+    """As in MuJoCo; the importer alone takes it for no range, and MuJoCo then refuses the stage."""
+    stage = open_stage(stage_of("r30", tmp_path, limited(**ends)))
+    builder, notes = import_stage(stage)
+    assert tuple(builder.custom_attributes["mujoco:tendon_range"].values[0]) == pytest.approx(expected)
+    assert not any("tendon" in note for note in notes)
+
+
+@pytest.mark.parametrize("ends", [{}, {"min": 0.04, "max": 0.01}, {"max": float("inf")}, {"max": 0.0}])
+def test_a_limited_tendon_without_travel_is_taken_without_limits_and_said(tmp_path, ends):
+    stage = stage_of("r30", tmp_path, limited(**ends))
+    episode = capture(tmp_path / "episode", stage=stage, overrides={"frames": 2, "fps": 10}, render=False)
+    (note,) = [n for n in episode.header.settings["notes"] if "tendon" in n]
+    assert "leaves no travel" in note
+    assert "mjc:range:min below mjc:range:max" in note
+
+
+def test_ranges_of_tendons_that_are_complete_stay(tmp_path):
+    stage = open_stage(stage_of("r30", tmp_path, limited(min=-0.01, max=0.06)))
+    assert mend_ranges(stage) == []
+    assert not stage.GetSessionLayer().rootPrims
+
+
+@pytest.mark.parametrize(("key", "joint"), [("r18", "joint2"), ("r18", "left_joint")])
+def test_joints_count_from_the_authored_pose_whatever_mujocos_reference_is(tmp_path, key, joint):
+    """Kinematics and simulator agree, and the pose at rest is the authored one, with a reference as without."""
+
+    def change(stage: Usd.Stage) -> None:
+        prim = next(p for p in stage.Traverse() if p.GetName() == joint)
+        prim.CreateAttribute("mjc:ref", Sdf.ValueTypeNames.Double).Set(0.06 if joint == "joint2" else 0.01)
+
+    stage = stage_of(key, tmp_path, change)
+    episode = capture(tmp_path / "episode", stage=stage, overrides={"frames": 2, "fps": 10}, render=False)
+    (robot,) = episode.header.robots
+    q, poses = episode.joint(robot.name, "position"), episode.link_poses(robot.name)
+    np.testing.assert_allclose(robot.forward_kinematics(q, poses[:, robot.root]), poses, atol=1e-9)
+    (authored,) = find_articulations(open_stage(stage)).robots
+    np.testing.assert_allclose(poses[0], authored.T_world_link, atol=1e-6)
+    (note,) = [n for n in episode.header.settings["notes"] if "mjc:ref" in n]
+    assert f"/{joint} " in note
+    assert "subtract it" in note
+
+
+def test_travel_of_slides_between_scaled_bodies_is_the_engines_and_said():
+    """PhysX and Newton scale where a joint is and not how far it goes; a person is told so."""
+    found = find_articulations(open_stage(next(STAGES.glob("r22*.usda"))))
+    (robot,) = found.robots
+    slides = [j for j in robot.spec.dof_joints if j.kind == "prismatic"]
+    assert [round(j.upper - j.lower, 7) for j in slides] == [0.0003, 0.0003]
+    said = [n for n in found.notes if "scaled by 100" in n]
+    assert len(said) == len(slides)
+    assert all("stage units" in n for n in said)
+    plain = find_articulations(open_stage(next(STAGES.glob("r18*.usda"))))
+    assert not any("scaled" in n for n in plain.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "kind"),
+    [
+        ("a.urdf", "<robot name='a'/>", "urdf"),
+        ("a.xml", "<?xml version='1.0'?><!-- arm --><robot/>", "urdf"),
+        ("a.xml", "<mujoco/>", "mjcf"),
+        ("a.mjcf", "<mujocoinclude/>", "mjcf"),
+        ("a.xml", "<sdf/>", "its root is <sdf>; expected <robot>"),
+        ("a.urdf", "no xml", "is no robot description"),
+    ],
+)
+def test_a_description_is_what_its_root_element_says(tmp_path, name, text, kind):
+    file = tmp_path / name
+    file.write_text(text, encoding="utf-8")
+    if kind in ("urdf", "mjcf"):
+        assert kind_of(file) == kind
+    else:
+        with pytest.raises(StageError, match=kind):
+            kind_of(file)
+
+
+def test_the_command_line_names_descriptions_by_kind(capsys):
+    for words in (["--urdf", "a.urdf"], ["--urdf", "a.xml"], ["--mjcf", "a.xml"], ["--stage", "a.urdf"]):
+        assert _parser().parse_args(["run", *words]).stage.name == words[1]
+    assert _parser().parse_args(["run"]).stage is None
+    for words, said in (
+        (["--urdf", "a.urdf.xacro"], "xacro FILE > robot.urdf"),
+        (["--mjcf", "a.urdf"], "expected a .xml or .mjcf file"),
+        (["--urdf", "a.urdf", "--stage", "b.usda"], "not allowed with"),
+    ):
+        with pytest.raises(SystemExit):
+            _parser().parse_args(["run", *words])
+        assert said in capsys.readouterr().err
