@@ -10,7 +10,6 @@ One process per robot, its result kept in .cache/robots until the stage or the c
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import subprocess
@@ -44,7 +43,12 @@ def measured(robot: zoo.Robot) -> dict[str, Any]:
     """The result of one robot, from the cache where it still holds."""
     folder, out = zoo.folder(robot), CACHE / robot.name
     files = sorted(p for source in SOURCES for p in (ROOT / source).rglob("*.py"))
-    key = sha256_json([sha256_file(p) for p in (*files, ROOT / "scripts/zoo/measure.py", folder / "truth.npz")])
+    key = sha256_json(
+        [
+            sha256_file(p)
+            for p in (*files, ROOT / "scripts/zoo/measure.py", ROOT / "scripts/zoo/ends.csv", folder / "truth.npz")
+        ]
+    )
     kept = out / "result.json"
     if kept.is_file():
         result = json.loads(kept.read_text("utf-8"))
@@ -71,15 +75,6 @@ def measured(robot: zoo.Robot) -> dict[str, Any]:
             old.unlink() if old.is_file() else old.rmdir()
         episode.rmdir()
     return result
-
-
-def truth_of_ends() -> dict[str, list[dict[str, str]]]:
-    """Lines of ends.csv by robot."""
-    out: dict[str, list[dict[str, str]]] = {}
-    with (ROOT / "scripts/zoo/ends.csv").open(encoding="utf-8", newline="") as lines:
-        for row in csv.DictReader(line for line in lines if not line.startswith("#")):
-            out.setdefault(row["robot"], []).append(row)
-    return out
 
 
 def judge_ends(found: list[dict[str, Any]], wanted: list[dict[str, str]]) -> tuple[bool, float | None, str]:
@@ -118,7 +113,7 @@ def prove(out_dir: Path, quick: bool = False) -> dict[str, Any]:
         waiting = [r for r in robots if not (CACHE / r.name / "result.json").is_file()]
         absent += [f"{r.name} (not yet measured)" for r in waiting]
         robots = [r for r in robots if r not in waiting]
-    wanted, rows = truth_of_ends(), []
+    wanted, rows = zoo.truth_of_ends(), []
     for number, robot in enumerate(robots, 1):
         result = measured(robot)
         rows.append(row_of(robot, result, wanted.get(robot.name, [])))
@@ -142,6 +137,10 @@ def row_of(robot: zoo.Robot, result: dict[str, Any], wanted: list[dict[str, str]
     row["found"] = [f"{e['link']} ({e['kind']})" for e in read.get("ends", ())]
     right, degrees, why = judge_ends(read.get("ends", []), wanted)
     row |= {"ends_right": right if wanted else None, "axes_deg": degrees, "ends_why": why}
+    declared = read.get("declared", {})
+    right, degrees, why = judge_ends(declared.get("ends", []), wanted)
+    row |= {"declared_right": right if wanted else None, "declared_lines": declared.get("lines"), "declared_why": why}
+    row["declared_axes_deg"] = degrees
     tracebacks = [p["traceback"] for p in (read, sine) if "traceback" in p]
     said = [p["said"] for p in (read, sine) if "said" in p]
     row["traceback"], row["said"] = "\n".join(tracebacks), "; ".join(dict.fromkeys(said))
@@ -164,6 +163,8 @@ def summarise(rows: list[dict[str, Any]], absent: list[str]) -> dict[str, Any]:
         "fk_simulator_m_worst": max((row["fk_simulator_m"] for row in rows if row["fk_simulator_m"]), default=None),
         "ends_judged": len(judged), "ends_right": sum(row["ends_right"] for row in judged),
         "axes_within_2_deg": sum(a <= 2 for a in axes), "axes_judged": len(axes),
+        "declared_right": sum(bool(r["declared_right"]) and (r["declared_axes_deg"] or 0) <= 2 for r in judged),
+        "declared_lines_at_most": max((r["declared_lines"] or 0 for r in judged), default=0),
     }  # fmt: skip
 
 
@@ -200,24 +201,25 @@ def table(rows: list[dict[str, Any]], summary: dict[str, Any]) -> str:
         "Kinematics and limits against yourdfpy and MuJoCo on the same description, 20 positions each; end effectors against",
         "scripts/zoo/ends.csv; a second of a small sine on every leading joint, link poses against its kinematics throughout.",
         "",
-        "The truth of end effectors is not blind: it was written from the robots' descriptions by who wrote the search, the search",
-        "was developed on these robots, and seven rows were corrected after the two had disagreed (their places in the",
-        "descriptions are cited in the file). So `ends right` says what holds on these robots, not how often it holds on others.",
-        "Joints count from the pose that a stage authors; MuJoCo's own values are compared less their `ref` (one joint of fetch_mj,",
-        "whose limits the converter writes with `ref` in them).",
+        "The truth of end effectors is not blind: it was written from the robots' descriptions by who wrote the search, the",
+        "search was developed on these robots, and seven rows were corrected after the two had disagreed (their places in the",
+        "descriptions are cited in the file). `ends right` says what holds on these robots, not how often it holds on others.",
+        "Joints count from the pose that a stage authors; MuJoCo's own values are compared less their `ref` (one joint of",
+        "fetch_mj, whose limits the converter writes with `ref` in them).",
         "", "| | |", "|---|---|",
         *(f"| {k.replace('_', ' ')} | {plain(v)} |" for k, v in summary.items()),
         "", "![all robots, last frame of the sine, with skeleton](../images/robots.jpg)", "",
-        "| robot | links | dofs | FK m | limits | ends found, nothing declared | ends | axes ° | sine | FK sim m | drives | "
-        "driven | notes |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| robot | links | dofs | FK m | limits | ends found, nothing declared | ends | axes ° | declared | sine | FK sim m | "
+        "drives | driven | notes |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for row in rows:
         ends = "–" if row["ends_right"] is None else "right" if row["ends_right"] else row["ends_why"]
         found = ", ".join(row["found"]) or "none"
+        declared = f"{row['declared_lines']} lines" if row["declared_right"] else row["declared_why"] or "–"
         lines.append(
             f"| {row['robot']} | {row['links']} | {row['dofs']} | {number(row['fk_m'])} | {number(row['limits'])} | {found} | "
-            f"{ends} | {number(row['axes_deg'], '.1f')} | {row['outcome']} | {number(row['fk_simulator_m'])} | "
+            f"{ends} | {number(row['axes_deg'], '.1f')} | {declared} | {row['outcome']} | {number(row['fk_simulator_m'])} | "
             f"{row['drives'] or '–'} | {row['driven'] if row['driven'] is not None else '–'} | {row['notes']} |"
         )
     if refused := [row for row in rows if row["said"]]:

@@ -3,7 +3,7 @@
 
 Runs in the zoo's environment (MuJoCo attaches); `make zoo` calls it for the robots whose `file` names both.
 
-usage: compose.py ARM.xml BODY TOOL.xml OUT_FOLDER NAME      writes OUT_FOLDER/NAME.xml, with both models' meshes beside it
+usage: compose.py ARM.xml BODY TOOL.xml OUT.xml      writes OUT.xml, with both models' meshes beside it
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "exts/retake.newton
 import converter_host
 
 
-def compose(arm_file: Path, body: str, tool_file: Path, out: Path, name: str) -> Path:
-    """The file that was written. Raises ValueError naming the arm's bodies when `body` is none of them."""
+def compose(arm_file: Path, body: str, tool_file: Path, written: Path) -> None:
+    """Write the file. Raises ValueError naming the arm's bodies when `body` is none of them."""
     arm, tool = _read(arm_file), _read(tool_file)
     stated = ET.parse(tool_file).getroot().findall("compiler")
     if not any(c.get("angle") for c in stated):
@@ -28,7 +28,7 @@ def compose(arm_file: Path, body: str, tool_file: Path, out: Path, name: str) ->
     place = arm.body(body)
     if place is None:
         raise ValueError(f"{arm_file} has no body {body!r}; it has {', '.join(b.name for b in arm.bodies)}")
-    roots = [b for b in tool.worldbody.bodies]
+    roots, out = list(tool.worldbody.bodies), written.parent
     if len(roots) != 1:
         raise ValueError(f"{tool_file} has {len(roots)} root bodies; expected one that is attached")
     out.mkdir(parents=True, exist_ok=True)
@@ -43,11 +43,9 @@ def compose(arm_file: Path, body: str, tool_file: Path, out: Path, name: str) ->
             mesh.file = kept
         spec.meshdir, spec.texturedir, spec.modelfiledir = "", "", str(out)
     place.add_frame().attach_body(roots[0], "tool_", "")
-    arm.modelname = name
+    arm.modelname = written.stem
     arm.compile()
-    written = out / f"{name}.xml"
     written.write_text(arm.to_xml(), encoding="utf-8")
-    return written
 
 
 def _read(file: Path) -> mujoco.MjSpec:
@@ -60,4 +58,4 @@ def _read(file: Path) -> mujoco.MjSpec:
 
 
 if __name__ == "__main__":
-    compose(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]), sys.argv[5])
+    compose(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))

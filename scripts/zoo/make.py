@@ -46,13 +46,22 @@ class Robot:
     """`urdf` or `mjcf`."""
     package: str
     file: str
-    """Inside the package."""
+    """Inside the package; `ARM + BODY + TOOL`: a tool of its own on a body of the arm (compose.py)."""
 
 
 def robots() -> tuple[Robot, ...]:
     """All robots of the zoo, in order."""
     with (Path(__file__).parent / "robots.csv").open(encoding="utf-8", newline="") as lines:
         return tuple(Robot(**row) for row in csv.DictReader(lines))
+
+
+def truth_of_ends() -> dict[str, list[dict[str, str]]]:
+    """Lines of ends.csv by robot."""
+    out: dict[str, list[dict[str, str]]] = {}
+    with (Path(__file__).parent / "ends.csv").open(encoding="utf-8", newline="") as lines:
+        for row in csv.DictReader(line for line in lines if not line.startswith("#")):
+            out.setdefault(row["robot"], []).append(row)
+    return out
 
 
 def folder(robot: Robot) -> Path:
@@ -104,9 +113,14 @@ def convert(robot: Robot, python: Path, assets: Path | None) -> str:
     where = source(robot.package, python, assets)
     if where is None:
         return f"left out: clone github.com/{ASSETS} and name it (make zoo ASSETS=FOLDER)"
-    file = where / robot.file
-    if not file.is_file():
-        return f"left out: {robot.package} has no {robot.file}"
+    parts = robot.file.split(" + ")
+    file = where / parts[0]
+    if missing := [part for part in (parts[0], parts[-1]) if not (where / part).is_file()]:
+        return f"left out: {robot.package} has no {missing[0]}"
+    if len(parts) == 3:
+        file = ZOO / "src" / robot.name / f"{robot.name}.xml"
+        if not file.is_file():
+            _run(python, Path(__file__).parent / "compose.py", where / parts[0], parts[1], where / parts[2], file)
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     command = [str(python), str(Path(__file__).parent / "convert.py"), robot.kind, str(file), str(partial)]

@@ -18,14 +18,19 @@ from typing import Any
 import cv2
 import numpy as np
 
+from retake.core.ends import declare, load_declarations
 from retake.core.episode import Episode
 from retake.core.errors import InputError, RetakeError
 from retake.core.geometry import inverse
+from retake.core.robot import GripperSpec
 from retake.core.skeleton import skeleton_frames
 from retake.newton.describe import scene_around
 from retake.newton.run import capture
 from retake.usd.articulation import Articulation, find_articulations
 from retake.usd.stage import open_stage
+
+sys.path.insert(0, str(Path(__file__).parent))
+import make as zoo
 
 FRAMES, FPS = 16, 15
 SIZE = (320, 240)
@@ -43,7 +48,35 @@ def reference(stage: Any, path: str) -> float:
     return float(attribute.Get() or 0.0) if attribute else 0.0
 
 
-def read(folder: Path, _: Path) -> dict[str, Any]:
+def declared(stage: Any, robots: tuple[Articulation, ...], rows: list[dict[str, str]], out: Path) -> dict[str, Any]:
+    """The ends as they are when ends.csv is written down as a declaration, and how many lines that takes."""
+    ends, lines = [], 0
+    for robot in robots:
+        names = {original_name(stage, link.prim_path): link.name for link in robot.spec.links}
+        mine = [(row, next((n for n in row["links"].split("|") if n in names), None)) for row in rows]
+        text = ["ends:"]
+        for row, link in ((row, link) for row, link in mine if link is not None):
+            text.append(f"  - link: {json.dumps(names[link])}")
+            # Axes are those of the first link.
+            axes = ("approach", "opening") if link == row["links"].split("|")[0] else ()
+            text += [f"    {key}: [{', '.join(row[key].split())}]" for key in axes if row[key]]
+        file = out / "declared.robot.yaml"
+        file.write_text("\n".join(text if len(text) > 1 else ["ends: []"]) + "\n", encoding="utf-8")
+        lines += len(text)
+        (spec,) = declare([robot.spec], load_declarations(file))
+        ends += [(robot, end) for end in spec.grippers]
+    return {"lines": lines, "ends": ends_of(stage, ends)}
+
+
+def ends_of(stage: Any, ends: list[tuple[Articulation, GripperSpec]]) -> list[dict[str, Any]]:
+    """End effectors as JSON, by the names of their source."""
+    return [
+        {"link": original_name(stage, link_path(r, g.ee_link)), "kind": g.kind, "T": g.T_link_ee.tolist(),
+         "fingers": len(g.finger_joints)} for r, g in ends
+    ]  # fmt: skip
+
+
+def read(folder: Path, out: Path) -> dict[str, Any]:
     """Links, degrees of freedom, kinematics and limits against truth.npz; end effectors as found."""
     name = json.loads((folder / "converted.json").read_text("utf-8"))["stage"]
     stage = open_stage(folder / "stage" / name)
@@ -54,8 +87,7 @@ def read(folder: Path, _: Path) -> dict[str, Any]:
     result: dict[str, Any] = {
         "robots": len(robots), "links": sum(len(r.spec.links) for r in robots), "refused": found.refused,
         "dofs": sum(len(r.spec.dof_names) for r in robots), "truth_dofs": len(joints),
-        "ends": [{"link": original_name(stage, link_path(r, g.ee_link)), "kind": g.kind, "T": g.T_link_ee.tolist(),
-                  "fingers": len(g.finger_joints)} for r in robots for g in r.spec.grippers],
+        "ends": ends_of(stage, [(r, g) for r in robots for g in r.spec.grippers]),
     }  # fmt: skip
     fk, limits, compared, moved = 0.0, 0.0, 0, 0
     for robot in robots:
@@ -82,6 +114,7 @@ def read(folder: Path, _: Path) -> dict[str, Any]:
                 relative = inverse(base) @ truth["T_base_link"][:, links.index(source)]
                 fk = max(fk, float(np.abs(relative[:, :3, 3] - poses[:, number, :3, 3]).max()))
                 compared += 1
+    result["declared"] = declared(stage, robots, zoo.truth_of_ends().get(folder.name, []), out)
     result |= {"fk_m": fk, "limits": limits, "links_compared": compared, "dofs_matched": moved}
     return result
 
