@@ -487,13 +487,13 @@ def test_meshes_the_converter_does_not_read_give_way_to_collision_shapes(tmp_pat
         '<joint name="j" type="fixed"><parent link="l"/><child link="m"/><mimic joint="nobody"/></joint></robot>',
         encoding="utf-8",
     )
-    copy, done = mended(file, packages_of(file))
+    copy, done = mended(file, packages_of(file), tmp_path / "meshes")
     assert done == ["mimic of nobody", "package://pkg/arm.glb", "package://pkg/gone.stl"]
     first, second = ET.parse(copy).getroot().findall("link")
     assert [m.get("filename") for m in first.findall("visual/geometry/mesh")] == ["../arm.obj"]
     assert len(second.findall("visual")) == 1
     file.write_text('<robot name="a"><link name="l"/></robot>', encoding="utf-8")
-    assert mended(file, {}) == (file, [])
+    assert mended(file, {}, tmp_path / "meshes") == (file, [])
 
 
 @FEW

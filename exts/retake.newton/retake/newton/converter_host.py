@@ -12,10 +12,19 @@ OUT_DIR/stage/ holds what the converter wrote, OUT_DIR/converted.json its root l
 from __future__ import annotations
 
 import json
+import shutil
+import struct
 import sys
 import xml.etree.ElementTree as ET
+import zlib
 from copy import deepcopy as copy_of
 from pathlib import Path
+
+try:
+    from retake.newton import gltf
+except ImportError:  # the converters' own interpreter, which has no Retake: the file beside this one
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+    import gltf
 
 
 def packages_of(file: Path) -> dict[str, Path]:
@@ -42,11 +51,11 @@ def _file_of(name: str, file: Path, packages: dict[str, Path]) -> Path:
     return file.parent / name.removeprefix("file://")
 
 
-def mended(file: Path, packages: dict[str, Path]) -> tuple[Path, list[str]]:
-    """The URDF, or a copy beside it without what the converter refuses: meshes that are not there or of another
-    format (the link's collision shapes are shown instead), mimics of
+def mended(file: Path, packages: dict[str, Path], meshes: Path) -> tuple[Path, list[str]]:
+    """The URDF, or a copy beside it without what the converter refuses: binary glTF is written to `meshes` as OBJ, meshes
+    that are not there or of another format go (the link's collision shapes are shown instead), and so do mimics of
     joints that do not exist. Says what was taken out."""
-    tree, missing = ET.parse(file), []
+    tree, missing, written = ET.parse(file), [], 0
     names = {joint.get("name") for joint in tree.getroot().iter("joint")}
     for joint in tree.getroot().iter("joint"):
         for mimic in joint.findall("mimic"):
@@ -58,7 +67,12 @@ def mended(file: Path, packages: dict[str, Path]) -> tuple[Path, list[str]]:
             for element in link.findall(tag):
                 mesh = element.find("geometry/mesh")
                 name = "" if mesh is None else mesh.get("filename", "")
-                if mesh is None or (_file_of(name, file, packages).is_file() and name.lower().endswith(READABLE)):
+                place = _file_of(name, file, packages)
+                if mesh is None or (place.is_file() and name.lower().endswith(READABLE)):
+                    continue
+                if place.is_file() and name.lower().endswith(".glb") and (obj := _as_obj(place, meshes)) is not None:
+                    mesh.set("filename", str(obj))
+                    written += 1
                     continue
                 missing.append(name)
                 link.remove(element)
@@ -68,11 +82,22 @@ def mended(file: Path, packages: dict[str, Path]) -> tuple[Path, list[str]]:
                         shown = copy_of(shape)
                         shown.tag = "visual"
                         link.append(shown)
-    if not missing:
+    if not missing and not written:
         return file, []
     copy = file.with_name(f".{file.stem}.mended{file.suffix}")
     tree.write(copy)
-    return copy, sorted(set(missing))
+    return copy, [*sorted(set(missing)), *([f"{written} glTF meshes read as OBJ"] if written else [])]
+
+
+def _as_obj(glb: Path, meshes: Path) -> Path | None:
+    """The OBJ of a binary glTF mesh; None where it cannot be read."""
+    meshes.mkdir(parents=True, exist_ok=True)
+    obj = meshes / f"{glb.stem}_{zlib.crc32(str(glb).encode()):08x}.obj"
+    try:
+        gltf.write_obj(glb, obj)
+    except (ValueError, KeyError, IndexError, struct.error):
+        return None
+    return obj
 
 
 def mended_mjcf(file: Path) -> tuple[Path, list[str]]:
@@ -108,7 +133,7 @@ def convert(kind: str, file: Path, out: Path) -> None:
         import urdf_usd_converter
 
         packages = packages_of(file)
-        file, mending = mended(file, packages)
+        file, mending = mended(file, packages, (out / "meshes").resolve())
         ros = [{"name": name, "path": str(path)} for name, path in packages.items()]
         converter = urdf_usd_converter.Converter(ros_packages=ros)
     else:
@@ -121,6 +146,7 @@ def convert(kind: str, file: Path, out: Path) -> None:
     finally:
         if file != given:
             file.unlink(missing_ok=True)
+        shutil.rmtree(out / "meshes", ignore_errors=True)
     report = {"stage": Path(asset.path).name, "mended": mending}
     (out / "converted.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 

@@ -32,6 +32,7 @@ ROOTS = {"robot": "urdf", "mujoco": "mjcf", "mujocoinclude": "mjcf"}
 """Root element of a description -> what it is; a URDF may be named .xml as well."""
 CONVERTERS = ("urdf-usd-converter==0.3.4", "mujoco-usd-converter==0.8.0")
 HOST = Path(__file__).with_name("converter_host.py")
+GLTF = Path(__file__).with_name("gltf.py")
 VIEW = np.array([0.75, -0.55, 0.38])
 """From the robot's middle to the camera."""
 FOCAL, APERTURE = 18.0, 20.955
@@ -114,7 +115,9 @@ def _fingerprint(file: Path) -> str:
     """Content of the description, and names, sizes and times of the files beside and below it (its meshes)."""
     around = sorted(p for p in file.parent.rglob("*") if p.is_file())[:5000]
     beside = [[str(p.relative_to(file.parent)), p.stat().st_size, p.stat().st_mtime_ns] for p in around]
-    return sha256_json([file.name, sha256_file(file), beside, sha256_file(HOST), sha256_file(Path(__file__))])[:24]
+    return sha256_json(
+        [file.name, sha256_file(file), beside, sha256_file(HOST), sha256_file(GLTF), sha256_file(Path(__file__))]
+    )[:24]
 
 
 def scene_around(robot: Path, out: Path, *, model: str, pinned: bool = True) -> Path:
