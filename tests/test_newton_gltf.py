@@ -83,3 +83,29 @@ def test_what_is_not_read_is_named(tmp_path, data, why):
     with pytest.raises(ValueError, match=why):
         write_obj(tmp_path / "a.glb", tmp_path / "a.obj")
     assert not (tmp_path / "a.obj").exists()
+
+
+def test_meshes_are_found_by_package_path_and_in_the_format_that_is_there(tmp_path):
+    import xml.etree.ElementTree as ET
+
+    from retake.newton.converter_host import mended, packages_of
+
+    robot = tmp_path / "robots" / "arm" / "urdf"
+    (tmp_path / "robots" / "arm" / "meshes").mkdir(parents=True)
+    robot.mkdir()
+    for name in ("base.stl", "link.obj"):
+        (tmp_path / "robots" / "arm" / "meshes" / name).write_text("mesh", encoding="utf-8")
+    (tmp_path / "robots" / "arm" / "meshes" / "hand.glb").write_bytes(triangle({}))
+    names = ("package:///robots/arm/meshes/base.stl", "../meshes/link.dae", "../meshes/hand.dae", "../meshes/gone.stl")
+    visuals = "".join(f'<visual><geometry><mesh filename="{name}"/></geometry></visual>' for name in names)
+    file = robot / "arm.urdf"
+    file.write_text(f'<robot name="a"><link name="l">{visuals}</link></robot>', encoding="utf-8")
+    copy, done = mended(file, packages_of(file), tmp_path / "meshes")
+    found = [str(m.get("filename")) for m in ET.parse(copy).getroot().iter("mesh")]
+    assert [name.rsplit("/", 1)[-1].split("_")[0] for name in found] == ["base.stl", "link.obj", "hand"]
+    assert found[2].endswith(".obj")
+    assert done == [
+        "../meshes/gone.stl",
+        "1 glTF meshes read as OBJ",
+        "2 meshes found elsewhere or in another format",
+    ]

@@ -159,7 +159,7 @@ def summarise(rows: list[dict[str, Any]], absent: list[str]) -> dict[str, Any]:
         "read": sum(bool(row["links"]) for row in rows),
         "fk_m_worst": max((row["fk_m"] for row in rows if row["fk_m"] is not None), default=None),
         "limits_worst": max((row["limits"] for row in rows if row["limits"] is not None), default=None),
-        "simulated_within_1e-6_m": sum((row["fk_simulator_m"] or 1) <= 1e-6 for row in rows),
+        "simulated_within_1e-6_m": sum(row["fk_simulator_m"] is not None and row["fk_simulator_m"] <= 1e-6 for row in rows),
         "fk_simulator_m_worst": max((row["fk_simulator_m"] for row in rows if row["fk_simulator_m"]), default=None),
         "ends_judged": len(judged), "ends_right": sum(row["ends_right"] for row in judged),
         "axes_within_2_deg": sum(a <= 2 for a in axes), "axes_judged": len(axes),

@@ -55,7 +55,7 @@ def mended(file: Path, packages: dict[str, Path], meshes: Path) -> tuple[Path, l
     """The URDF, or a copy beside it without what the converter refuses: binary glTF is written to `meshes` as OBJ, meshes
     that are not there or of another format go (the link's collision shapes are shown instead), and so do mimics of
     joints that do not exist. Says what was taken out."""
-    tree, missing, written = ET.parse(file), [], 0
+    tree, missing, written, found = ET.parse(file), [], 0, 0
     names = {joint.get("name") for joint in tree.getroot().iter("joint")}
     for joint in tree.getroot().iter("joint"):
         for mimic in joint.findall("mimic"):
@@ -67,12 +67,18 @@ def mended(file: Path, packages: dict[str, Path], meshes: Path) -> tuple[Path, l
             for element in link.findall(tag):
                 mesh = element.find("geometry/mesh")
                 name = "" if mesh is None else mesh.get("filename", "")
-                place = _file_of(name, file, packages)
-                if mesh is None or (place.is_file() and name.lower().endswith(READABLE)):
+                if mesh is None:
                     continue
-                if place.is_file() and name.lower().endswith(".glb") and (obj := _as_obj(place, meshes)) is not None:
+                named = _file_of(name, file, packages)
+                place = named if named.is_file() else _elsewhere(name, named, file)
+                if place is not None and place.suffix.lower() == ".glb" and (obj := _as_obj(place, meshes)) is not None:
                     mesh.set("filename", str(obj))
                     written += 1
+                    continue
+                if place is not None and place.suffix.lower() in READABLE:
+                    if place != named:
+                        mesh.set("filename", str(place))
+                        found += 1
                     continue
                 missing.append(name)
                 link.remove(element)
@@ -82,11 +88,29 @@ def mended(file: Path, packages: dict[str, Path], meshes: Path) -> tuple[Path, l
                         shown = copy_of(shape)
                         shown.tag = "visual"
                         link.append(shown)
-    if not missing and not written:
+    if not missing and not written and not found:
         return file, []
     copy = file.with_name(f".{file.stem}.mended{file.suffix}")
     tree.write(copy)
-    return copy, [*sorted(set(missing)), *([f"{written} glTF meshes read as OBJ"] if written else [])]
+    more = ((written, "glTF meshes read as OBJ"), (found, "meshes found elsewhere or in another format"))
+    return copy, [*sorted(set(missing)), *(f"{count} {what}" for count, what in more if count)]
+
+
+def _elsewhere(name: str, named: Path, file: Path) -> Path | None:
+    """A mesh that is not where a URDF says: under a folder above the description by its package's path (a package without
+    a name counts as well), else the file of that stem beside it in another format. None where neither is there."""
+    places = [named]
+    if name.startswith("package://"):
+        rest = name.removeprefix("package://").lstrip("/")
+        places += [parent / rest for parent in file.resolve().parents]
+    for place in places:
+        if place.is_file():
+            return place.resolve()
+    for place in places:
+        others = [place.with_suffix(suffix) for suffix in (*READABLE, ".glb")]
+        if other := next((other for other in others if other.is_file()), None):
+            return other.resolve()
+    return None
 
 
 def _as_obj(glb: Path, meshes: Path) -> Path | None:

@@ -39,6 +39,8 @@ FOCAL, APERTURE = 18.0, 20.955
 CLEARANCE = 0.08
 """Of the robot's size: how far above the floor it hangs where its base is not its lowest part."""
 FLOOR_M = 20.0
+MARKER_M = 5.0
+"""A link as large as this is a line or a plane that marks something, and not framed."""
 
 
 def is_description(file: Path) -> bool:
@@ -185,7 +187,7 @@ def _extent(stage: Usd.Stage, units: StageUnits) -> tuple[Float64[np.ndarray, "3
     for robot in find_articulations(stage).robots:
         for link, T in zip(robot.spec.links, robot.T_world_link, strict=True):
             box = link_box(stage, link.prim_path, units)
-            if np.isfinite(box).all():
+            if np.isfinite(box).all() and np.ptp(box, axis=0).max() < MARKER_M:
                 corners = np.array([[x, y, z] for x in box[:, 0] for y in box[:, 1] for z in box[:, 2]])
                 points = corners @ T[:3, :3].T + T[:3, 3]
                 low, high = np.minimum(low, points.min(0)), np.maximum(high, points.max(0))
