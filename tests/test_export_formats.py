@@ -7,22 +7,27 @@ import itertools
 import json
 import os
 import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from export_runs import make_header, make_run, write_take
 
 from retake.core.episode import open_episode
-from retake.core.export import ExportOptions, Selection, VideoOptions, export, gr00t, isaaclab, oscar
+from retake.core.errors import RetakeError
+from retake.core.export import ExportOptions, Selection, VideoOptions, export, gr00t, isaaclab, isaaclab_env, oscar
 from retake.core.export.encode import encode, read_segment
+from retake.core.export.isaaclab_env import LabTarget
 from retake.core.export.physics import NEVER, physics_arrays, unpack_masks
 from retake.core.export.reader import Dataset
 from retake.core.export.records import ACTION, STATE, Schema
 from retake.core.export.urdf_out import robot_urdf
 from retake.core.export.vectors import actions, build_schema, states
 from retake.core.files import read_json, write_json
+from retake.core.geometry import axis_angle, wxyz_from_rotation
 from retake.core.importers.oscar import import_oscar
 from retake.core.robot import RobotSpec
 from retake.core.skeleton import skeleton_frames
@@ -195,25 +200,104 @@ def test_physics_of_nothing_is_empty_not_wrong(tmp_path):
     assert "object_masks" not in arrays
 
 
-def test_isaaclab_hdf5(tmp_path):
+@pytest.mark.parametrize("version", [2, 3])
+def test_isaaclab_hdf5(tmp_path, version):
+    """Samples are steps: observations and action before each, the state after it; 3 stamps its quaternions' order."""
     h5py = pytest.importorskip("h5py")
     run = make_run(tmp_path / "r", takes=2, cameras=("front", "wrist"))
-    export([run], tmp_path / "d", ExportOptions("hdf5-isaaclab"))
+    export([run], tmp_path / "d", ExportOptions("hdf5-isaaclab", isaaclab=LabTarget(version, "My-Task-v0")))
     path = tmp_path / "d/dataset.hdf5"
     assert isaaclab.problems(path) == []
     episode = open_episode(run / "episode")
+    steps = len(episode) - 1
+    q = episode.joint("arm0", "position").astype(np.float32)
     with h5py.File(path) as file:
         assert list(file["mask/train"].asstr()) == ["demo_0", "demo_1"]
+        assert file.attrs.get("format_version") == (1 if version == 3 else None)
+        assert file["data"].attrs["quaternion_order"] == ("xyzw" if version == 3 else "wxyz")
         demo = file["data/demo_1"]
+        assert demo.attrs["num_samples"] == len(demo["actions"]) == steps
+        assert "success" not in demo.attrs, "nothing says whether the task was done"
+        assert np.array_equal(demo["initial_state/articulation/arm0/joint_position"][()], q[:1])
+        assert np.array_equal(demo["states/articulation/arm0/joint_position"][()], q[1:])
         assert np.array_equal(
-            demo["states/articulation/arm0/joint_position"][()], episode.joint("arm0", "position").astype(np.float32)
+            demo["joint_targets/articulation/arm0"][()], episode.joint("arm0", "target")[:-1].astype("f4")
         )
-        assert demo["obs/front_rgb"].shape == (8, 64, 64, 3)
+        wxyz = wxyz_from_rotation(episode.object_poses[1:, 0, :3, :3]).astype(np.float32)
+        assert np.allclose(
+            demo["states/rigid_object/obj0/root_pose"][:, 3:],
+            wxyz[:, [1, 2, 3, 0]] if version == 3 else wxyz,
+            atol=1e-6,
+        )
+        for group in ("initial_state", "states"):
+            for part in ("articulation/arm0", "rigid_object/obj0"):
+                assert demo[f"{group}/{part}/root_velocity"].shape == (1 if group == "initial_state" else steps, 6)
+            assert "joint_velocity" in demo[f"{group}/articulation/arm0"]
+        assert demo["obs/front_rgb"].shape == (steps, 64, 64, 3)
         first = next(iter(read_video(run / "takes/v001-front/take.mp4")))
         assert np.array_equal(demo["obs/front_rgb"][0], first)
         assert np.array_equal(demo["obs/actions"][1:], demo["actions"][:-1])
-        assert json.loads(file["data"].attrs["env_args"])["type"] == 2
+        assert json.loads(file["data"].attrs["env_args"])["env_name"] == "My-Task-v0"
         assert demo["initial_state/rigid_object/obj0/root_pose"].shape == (1, 7)
+
+
+def test_isaaclab_hdf5_of_a_stated_environment(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    run = make_run(tmp_path / "r", takes=1)
+    episode = open_episode(run / "episode")
+    joints = list(reversed(episode.header.robots[0].dof_names))
+    stated = {
+        "env_name": "Stated-v0",
+        "articulations": {"robot": {"robot": "arm0", "joints": joints}},
+        "rigid_objects": {"cube": "obj0"},
+        "observations": {
+            "joint_pos": "joint_position",
+            "cube_pos": "object_position:obj0",
+            "eef": "ee_pose",
+            "a": "last_action",
+        },
+        "actions": [{"name": "arm", "joints": joints[:2], "scale": 0.5, "offset": 0.1}],
+    }
+    file = tmp_path / "env.yaml"
+    file.write_text(yaml.safe_dump(stated), "utf-8")
+    export([run], tmp_path / "d", ExportOptions("hdf5-isaaclab", isaaclab=LabTarget(3, "", file)))
+    target = episode.joint("arm0", "target")[:-1]
+    order = [episode.header.robots[0].dof_index(j) for j in joints]
+    with h5py.File(tmp_path / "d/dataset.hdf5") as data:
+        demo = data["data/demo_0"]
+        assert json.loads(data["data"].attrs["env_args"])["env_name"] == "Stated-v0"
+        assert {name for name in demo["obs"] if not name.endswith("_rgb")} == {"joint_pos", "cube_pos", "eef", "a"}
+        assert np.allclose(demo["actions"][()], (target[:, order[:2]] - 0.1) / 0.5, atol=1e-6)
+        assert np.array_equal(demo["obs/a"][1:], demo["actions"][:-1])
+        q = episode.joint("arm0", "position").astype(np.float32)
+        assert np.array_equal(demo["states/articulation/robot/joint_position"][()], q[1:, order])
+        assert np.allclose(demo["obs/cube_pos"][()], episode.object_poses[:-1, 0, :3, 3], atol=1e-6)
+        assert list(demo["states/rigid_object"]) == ["cube"]
+    for change, message in (
+        ({"rigid_objects": {"cube": "brick"}}, "unknown object of rigid object 'cube' 'brick'"),
+        ({"articulations": {"robot": {"robot": "arm0", "joints": joints[1:]}}}, "differs in"),
+        ({"observations": {"x": "smell"}}, "unknown observation 'smell'"),
+        ({"actions": [{"name": "arm", "joints": ["nose"]}]}, "unknown joint of action term 'arm' 'nose'"),
+        ({"colour": "red"}, "unknown key 'colour'"),
+    ):
+        file.write_text(yaml.safe_dump({**stated, **change}), "utf-8")
+        with pytest.raises(RetakeError, match=re.escape(message)):
+            export([run], tmp_path / "no", ExportOptions("hdf5-isaaclab", isaaclab=LabTarget(3, "", file)))
+        assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("speed", [0.0, 0.3, 2.0])
+def test_velocities_that_were_not_recorded_are_differences_of_poses(speed):
+    """A body that turns about a fixed axis and moves along a line: the differences are the velocities it had."""
+    t = np.arange(20) / 20
+    axis = np.array([0.6, 0.0, 0.8])
+    poses = np.zeros((20, 4, 4))
+    poses[:, :3, :3] = axis_angle(axis, speed * t)
+    poses[:, :3, 3] = t[:, None] * [0.1, -0.2, 0.3]
+    poses[:, 3, 3] = 1
+    found = isaaclab_env.velocity_of(poses, 20.0)
+    assert np.allclose(found[:, :3], [0.1, -0.2, 0.3], atol=1e-9)
+    assert np.allclose(found[:, 3:], axis * speed, atol=1e-6)
 
 
 def test_urdf_gives_back_the_same_kinematics(tmp_path):
@@ -274,5 +358,5 @@ def test_what_nothing_commands_is_state_and_no_action(tmp_path):
     export([run], tmp_path / "d", ExportOptions("hdf5-isaaclab"))
     assert isaaclab.problems(tmp_path / "d/dataset.hdf5") == []
     with h5py.File(tmp_path / "d/dataset.hdf5") as file:
-        assert np.array_equal(file["data/demo_0/actions"][()], actions(episode).astype(np.float32))
+        assert np.array_equal(file["data/demo_0/actions"][()], actions(episode)[:-1].astype(np.float32))
         assert np.array_equal(file["data/demo_0/obs/actions"][0], states(episode)[0, kept].astype(np.float32))

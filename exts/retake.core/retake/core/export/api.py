@@ -14,6 +14,7 @@ from retake.core.errors import Cancelled, ExportError, InputError, unknown_name
 from retake.core.export import card, encode, tables
 from retake.core.export.collect import IMAGE, Item, Plan, Selection, plan
 from retake.core.export.isaaclab import IsaacLabWriter
+from retake.core.export.isaaclab_env import LabTarget, require_environment
 from retake.core.export.lerobot_v3 import LeRobotV3Writer, Limits
 from retake.core.export.lerobot_v21 import LeRobotV21Writer
 from retake.core.export.oscar import OscarWriter
@@ -23,7 +24,7 @@ from retake.core.export.sources import EpisodeCache, dataset_episode
 from retake.core.export.split import Split, assign
 from retake.core.export.staging import Staging, recover, staged
 from retake.core.export.writer import DATASET_SCHEMA, PROVENANCE, REJECTED, DatasetWriter
-from retake.core.files import sha256_json, write_json
+from retake.core.files import sha256_file, sha256_json, write_json
 from retake.core.licences import commercial_obstacle
 from retake.core.progress import CheckCancel, Progress, never, silent
 
@@ -40,6 +41,8 @@ class ExportOptions:
     append: bool = False
     restart: bool = False
     """Discard the work of an interrupted export of something else to the same folder."""
+    isaaclab: LabTarget = field(default_factory=LabTarget)
+    """Which Isaac Lab and environment an HDF5 is for."""
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
@@ -130,6 +133,9 @@ def _export_plan(
     check_cancel: CheckCancel,
 ) -> ExportReport:
     opened = EpisodeCache()
+    if options.format == "hdf5-isaaclab":  # refused before anything is written
+        for path in dict.fromkeys(item.episode for item in made.items):
+            require_environment(opened(path), options.isaaclab)
 
     def episode(item: Item) -> DatasetEpisode:
         return dataset_episode(item, made.schema, selection, opened)
@@ -184,6 +190,7 @@ def write_dataset(
         "episodes": sha256_json([uid for uid, _ in new]),
         "base": sha256_json(sorted(there)) if base else None,
         "split": split,
+        **(_lab_identity(options.isaaclab) if options.format == "hdf5-isaaclab" else {}),
     }
     with staged(out, identity, base, restart=options.restart) as staging:
         writer = make_writer(staging, schema, options, split)
@@ -214,6 +221,12 @@ def write_dataset(
     return _report(out, options, len(new), skipped, rejected, started)
 
 
+def _lab_identity(target: LabTarget) -> dict[str, Any]:
+    """What of a LabTarget changes the file."""
+    stated = sha256_file(target.environment) if target.environment and target.environment.is_file() else ""
+    return {"isaaclab": [target.version, target.env_name, stated]}
+
+
 def _cancellable(episode: DatasetEpisode, check_cancel: CheckCancel) -> DatasetEpisode:
     """The episode, asking between its frames whether to stop: one episode may be an hour of video."""
 
@@ -233,7 +246,7 @@ def make_writer(staging: Staging, schema: Schema, options: ExportOptions, split:
         return LeRobotV21Writer(staging, schema, options.encoding, split)
     if options.format == "oscar":
         return OscarWriter(staging, schema)
-    return IsaacLabWriter(staging, schema, split)
+    return IsaacLabWriter(staging, schema, split, options.isaaclab)
 
 
 def _base(out: Path, schema: Schema, options: ExportOptions) -> Path | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from retake.core.errors import InputError
 from retake.core.export.api import ExportOptions, export
 from retake.core.export.collect import Selection
+from retake.core.export.isaaclab_env import LabTarget
 from retake.core.export.mix import mix as mix_datasets
 from retake.core.export.mix import parse_source
 from retake.core.export.records import CODEC_NAMES, FORMATS, ExportReport, VideoOptions
@@ -70,6 +71,14 @@ def export_parser() -> argparse.ArgumentParser:
     add("--action", choices=ACTIONS, default="commanded", help="'next-state' for recordings without commanded targets")
     add("--extra", nargs="+", default=(), choices=EXTRAS, help="further features")
     add("--window", type=int, default=0, help="frames per episode of runs without takes (with --include-sim); 0 = all")
+    add("--isaaclab", type=int, choices=(2, 3), default=3, help="hdf5-isaaclab: version whose quaternion order it has")
+    add("--env-name", default="", metavar="ID", help="hdf5-isaaclab: env_name (default: what the Episode says)")
+    add(
+        "--env-file",
+        type=Path,
+        metavar="FILE.yaml",
+        help="hdf5-isaaclab: names and orders of an environment (docs/isaac_lab.md)",
+    )
     add("--restart", action="store_true", help="discard the work of another, interrupted export to the same folder")
     add("--quiet", action="store_true")
     return parser
@@ -102,6 +111,7 @@ def main(argv: list[str]) -> int:
         split=parse_split(args.split, args.seed),
         append=args.append,
         restart=args.restart,
+        isaaclab=LabTarget(args.isaaclab, args.env_name, args.env_file),
     )
     selection = Selection(
         only_commercial=args.only_commercial,

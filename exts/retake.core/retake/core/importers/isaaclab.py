@@ -15,7 +15,7 @@ from retake.core.array_types import Float64
 from retake.core.camera import Camera
 from retake.core.episode import Episode, ObjectSpec
 from retake.core.episode.extra import ACTION, ROOT_VELOCITY, VELOCITY_NAMES, write_extra
-from retake.core.errors import EpisodeError, InputError, choose
+from retake.core.errors import EpisodeError, InputError, unknown_name
 from retake.core.files import read_json
 from retake.core.importers.recorded import (
     Missing,
@@ -231,7 +231,7 @@ def _targets(
     if not named:
         return None
     if unknown := [name for name in named if name != "-" and name not in robot.dof_names]:
-        raise InputError(choose("joint in --targets", unknown[0], (*robot.dof_names, "-")))
+        raise InputError(unknown_name("joint in --targets", unknown[0], (*robot.dof_names, "-")))
     width = extra[ACTION][1].shape[1] if ACTION in extra else 0
     if len(named) > width:
         raise InputError(f"--targets names {len(named)} columns; {source} has {width} numbers per action")
