@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TEST = ["pytest", "hypothesis", "jaxtyping", "beartype", "pytest-timeout", "pytest-xdist"]
+TEST = ["pytest", "hypothesis", "jaxtyping", "beartype", "pytest-timeout", "pytest-xdist", "coverage"]
 # The service's tests: HTTP client, API fuzzer, a driver for the system's Chromium (no browser is downloaded).
 SERVICE = ["httpx", "schemathesis", "playwright"]
 CHECK = ["ruff", "pyright[nodejs]", "import-linter", "types-PyYAML", "yourdfpy"]

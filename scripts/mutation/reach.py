@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which tests execute a line, measured once per test file; and the copy of the checkout in which mutants live."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mutation.faults import Fault
+
+ROOT = Path(__file__).resolve().parents[2]
+CACHE = ROOT / ".cache" / "mutants"
+COPY = CACHE / "copy"
+PACKAGES = ("core", "usd", "worker", "isaac", "ui", "newton", "lab")
+MOST_FILES = 5
+"""Test files looked at per module, nearest first."""
+TRACE_LIMIT_S, MOST_S = 900, 60
+"""Longest measurement of a test file, and the tests' own time per mutant (shortest first) beyond which no more are added."""
+OPTIONS = ["-p", "no:cacheprovider", "--hypothesis-seed=0"]
+SEED = {"RETAKE_TEST_SEED": "1"}
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one test file executes. tests: node id -> outcome, seconds, shared fixtures. lines: module -> line -> contexts."""
+
+    tests: dict[str, dict[str, Any]]
+    lines: dict[str, dict[str, list[str]]]
+
+    def reaching(self, module: str, fault: Fault) -> list[str]:
+        """Tests that passed and execute the fault's statement, or the module at all where importing executes it."""
+        lines = self.lines.get(module, {})
+        met: set[str] = set()
+        for line in range(fault.span[0], fault.span[1] + 1):
+            met |= set(lines.get(str(line), ()))
+        if met and not met - {""}:
+            met = {context for contexts in lines.values() for context in contexts}
+        met.discard("")
+        return [
+            name for name, test in self.tests.items()
+            if test["outcome"] == "passed" and (name in met or met & set(test["fixtures"]))
+        ]  # fmt: skip
+
+
+def make_copy() -> None:
+    """The checkout as it is now, without what git ignores."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(COPY, ignore_errors=True)
+    for name in ("exts", "tests", "config", "data", "scripts", "docs", "examples"):
+        shutil.copytree(ROOT / name, COPY / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (*ROOT.glob("*.toml"), *ROOT.glob("*.md"), ROOT / "Makefile", ROOT / "constraints.txt"):
+        shutil.copy(path, COPY)
+
+
+def tests_of(module: Path, package: str) -> list[str]:
+    """Test files that reach a module, those that name it first, then those that name its folder."""
+    dotted = ".".join(module.relative_to(ROOT / f"exts/retake.{package}").with_suffix("").parts)
+    dotted = dotted.removesuffix(".__init__")
+    parent, _, stem = dotted.rpartition(".")
+    folder, ranked = parent.rpartition(".")[2], []
+    for path in (*sorted((ROOT / "tests").glob("test_*.py")), *sorted((ROOT / "tests/worker").glob("test_*.py"))):
+        text = path.read_text("utf-8")
+        rank = (
+            0 if re.search(rf"{re.escape(dotted)}\b|from {re.escape(parent)} import [^\n]*\b{stem}\b", text)
+            else 1 if stem in path.stem or (folder not in PACKAGES and folder in path.stem)
+            else 2 if re.search(rf"{re.escape(parent)}\b", text)
+            else 3 if package in ("isaac", "ui") and path.stem.startswith(f"test_{package}") else 9
+        )  # fmt: skip
+        if rank < 9:
+            ranked.append((rank, path.stat().st_size, path))
+    return [str(path.relative_to(ROOT)) for _, _, path in sorted(ranked)[:MOST_FILES]]
+
+
+def trace_of(file: str, module: Path) -> Trace:
+    """What the test file executes, measured unless it is known for this text of the file and of the module."""
+    kept = CACHE / "traces" / f"{file.replace('/', '.')}.json"
+    known = json.loads(kept.read_text()) if kept.is_file() else {}
+    name = str(module.relative_to(ROOT / "exts"))
+    if known.get("file") != _hash(ROOT / file) or known["sources"].get(name) != _hash(module):
+        print(f"  measuring {file}", flush=True)
+        raw = CACHE / "trace.json"
+        raw.unlink(missing_ok=True)
+        command = ["scripts/mutation/traced.py", str(COPY / "exts"), str(raw), file]
+        run(file, command, TRACE_LIMIT_S)
+        found = json.loads(raw.read_text()) if raw.is_file() else {"tests": {}, "lines": {}}
+        sources = {str(p.relative_to(ROOT / "exts")): _hash(p) for p in (ROOT / "exts").glob("retake.*/retake/**/*.py")}
+        known = {"file": _hash(ROOT / file), "sources": sources, "tests": found["tests"], "lines": found["lines"]}
+        kept.parent.mkdir(exist_ok=True)
+        kept.write_text(json.dumps(known))
+    return Trace(known["tests"], known["lines"])
+
+
+def chosen_tests(module: Path, package: str, fault: Fault) -> tuple[list[tuple[str, float]], list[str]]:
+    """((node id, seconds) of the tests to run, shortest first; the test files looked at)."""
+    files, found = tests_of(module, package), []
+    for file in files:
+        trace = trace_of(file, module)
+        names = trace.reaching(str(module.relative_to(ROOT / "exts")), fault)
+        found += [(trace.tests[name]["seconds"], name) for name in names]
+    chosen, spent = [], 0.0
+    for seconds, name in sorted(found):
+        if chosen and spent + seconds > MOST_S:
+            break
+        chosen.append((name, seconds))
+        spent += seconds
+    return chosen, files
+
+
+def run(file: str, command: list[str], limit_s: float) -> tuple[int | None, str]:
+    """(exit code or None after limit_s, stdout) of a Python command in the copy, with nothing of it left running."""
+    python = ROOT / (".venv-worker" if file.startswith("tests/worker") else ".venv") / "bin/python"
+    home = CACHE / "home"
+    home.mkdir(parents=True, exist_ok=True)
+    environment = {
+        **os.environ, **SEED, "PYTHONPATH": os.pathsep.join(str(COPY / f"exts/retake.{name}") for name in PACKAGES),
+        "HOME": str(home), "WARP_CACHE_PATH": str(CACHE / "warp"), "PYTHONDONTWRITEBYTECODE": "1",
+    }  # fmt: skip
+    process = subprocess.Popen(
+        [python, *command, *OPTIONS], cwd=COPY, env=environment, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, start_new_session=sys.platform != "win32",
+    )  # fmt: skip
+    try:
+        text, _ = process.communicate(timeout=limit_s)
+        return process.returncode, text
+    except subprocess.TimeoutExpired:
+        return None, ""
+    finally:
+        if sys.platform == "win32":
+            process.kill()
+        else:
+            _kill_group(process.pid)
+        process.wait()
+
+
+def _kill_group(group: int) -> None:
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
