@@ -15,14 +15,14 @@ from retake.core.errors import MissingDependencyError, install_hint
 if TYPE_CHECKING:
     from .output import OscarPipelineOutput as OscarPipelineOutput
     from .pipeline import OscarPipeline as OscarPipeline
-    from .pipeline import SafetyChecker as SafetyChecker
     from .prompts import ProjectedPrompt as ProjectedPrompt
     from .prompts import PromptCache as PromptCache
+    from .stages import SafetyChecker as SafetyChecker
     from .transformer import OscarTransformer3DModel as OscarTransformer3DModel
 
 _HOME = {
     "OscarPipeline": "pipeline",
-    "SafetyChecker": "pipeline",
+    "SafetyChecker": "stages",
     "OscarPipelineOutput": "output",
     "ProjectedPrompt": "prompts",
     "PromptCache": "prompts",

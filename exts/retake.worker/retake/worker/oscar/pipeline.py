@@ -12,9 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-import numpy as np
 import torch
 from diffusers.loaders import CosmosLoraLoaderMixin
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
@@ -33,23 +32,13 @@ from .prompts import ProjectedPrompt, PromptCache
 from .request import Request, make_request
 from .run import TakeRun
 from .schedule import DEFAULT_GUIDANCE, DEFAULT_SEED, DEFAULT_STEPS
+from .stages import SafetyChecker
 from .streaming import is_streamed, unstream_blocks
 from .text import default_negative_prompt
 from .tiers import DEFAULT_TIER, Tier, apply_tier, find_tier, next_tier
 from .transformer import OscarTransformer3DModel
 
 StepCallback = Callable[[Any, int, int, dict[str, Any]], "dict[str, Any] | None"]
-
-
-@runtime_checkable
-class SafetyChecker(Protocol):
-    """An optional hook. Each method returns None for "fine", or the reason for refusing."""
-
-    def check_prompt(self, prompt: str) -> str | None: ...
-
-    def check_frames(self, frames: np.ndarray) -> str | None:
-        """`frames` uint8 RGB (T, H, W, 3) of one take."""
-        ...
 
 
 class OscarPipeline(PromptStage, CosmosLoraLoaderMixin, DiffusionPipeline):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,11 +25,8 @@ from .decoding import DecodeQueue
 from .prompts import ProjectedPrompt
 from .request import Request
 from .schedule import make_noise, window_seed
+from .stages import Stages
 from .windows import Seam, Window, check_seam
-
-if TYPE_CHECKING:
-    from .pipeline import OscarPipeline
-
 
 KEPT_WINDOWS = 8
 """Windows of control latents in host memory, 6.5 MB each at full size."""
@@ -40,7 +37,7 @@ class TakeRun:
 
     def __init__(
         self,
-        pipe: OscarPipeline,
+        pipe: Stages,
         request: Request,
         texts: tuple[ProjectedPrompt, ...],
         negative: ProjectedPrompt | None,
