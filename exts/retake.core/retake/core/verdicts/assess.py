@@ -3,10 +3,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 
 from retake.core.verdicts.records import Check, Measurement, Status
 from retake.core.verdicts.settings import VerdictSettings
+
+
+def assess(measured: Iterable[Measurement], settings: VerdictSettings) -> dict[str, Any]:
+    """What of a verdict follows from its measurements: `checks`, `overall`, `probability`, `calibration`."""
+    measured = tuple(measured)
+    checks = tuple(check_of(m, settings) for m in measured)
+    severities = [
+        settings.threshold(m.name).severity(m.value)
+        for m in measured
+        if m.value is not None and np.isfinite(m.value)
+    ]  # fmt: skip
+    return {
+        "checks": checks, "overall": overall_of(checks), "calibration": settings.calibration.data,
+        "probability": probability_of(checks, max(severities, default=1.0), settings),
+    }  # fmt: skip
 
 
 def check_of(measurement: Measurement, settings: VerdictSettings) -> Check:

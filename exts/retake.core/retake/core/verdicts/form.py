@@ -4,19 +4,70 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from retake.core.array_types import UInt8
+from retake.core.episode import Episode
 from retake.core.errors import VerdictError
 from retake.core.progress import CheckCancel
-from retake.core.verdicts.clip import COARSEST, Clip
+from retake.core.verdicts.clip import COARSEST, Clip, open_clip
 from retake.core.verdicts.footage import shrink
 from retake.core.verdicts.records import Measurement
 from retake.core.verdicts.settings import VerdictSettings
+from retake.core.verdicts.stability import first_frame_error
 
 Frames = Iterable[UInt8[np.ndarray, "H W 3"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Film:
+    """A take before what it shows.
+
+    pictures: at the working size, no more than the episode offers. clip: the file; None for frames in memory. form: the
+    checks of the file itself. identity: what a verdict says of the film and of what it is compared with.
+    """
+
+    pictures: UInt8[np.ndarray, "T h w 3"]
+    clip: Clip | None
+    form: tuple[Measurement, ...]
+    identity: dict[str, Any]
+
+
+def open_film(
+    video: Path | str | Frames, episode: Episode, camera: str, settings: VerdictSettings, *,
+    first_frame: UInt8[np.ndarray, "H W 3"] | None, start: int, frames: int | None, fps: float | None,
+    check_cancel: CheckCancel,
+) -> Film:  # fmt: skip
+    """A take as it is compared with the episode from frame `start` on; arguments and errors are those of `judge`."""
+    spec = episode.header.camera(camera)
+    if not 0 <= start < len(episode):
+        raise VerdictError(f"start frame {start} is outside the episode, which has frames 0..{len(episode) - 1}")
+    if frames is not None and frames < 1:
+        raise VerdictError(f"a window of {frames} frames was asked for; expected at least one")
+    rate, clip, source = float(episode.header.fps), None, video
+    if isinstance(video, str | Path):
+        clip = open_clip(Path(video), rate)
+        source = clip.frames(rate)
+        fps = (clip.fps or None) if fps is None else fps
+    width = min(settings.working_width, spec.size[0])
+    size = (width, round(spec.size[1] * width / spec.size[0]))
+    offered = len(episode) - start
+    pictures, total, take_size = take_frames(source, size, offered, check_cancel)  # type: ignore[arg-type]
+    form = (
+        length(total, offered, frames, clip, settings),
+        size_of(take_size, spec.size),
+        rate_of(fps, rate, clip, frames is not None),
+        first_frame_error(pictures[0], first_frame, size),
+    )
+    return Film(pictures, clip, form, {
+        "camera": camera, "start": start, "frames": total, "fps": float(fps if fps is not None else rate),
+        "size": take_size, "episode_sha256": episode.content_sha256, "video_sha256": clip.sha256 if clip else "",
+    })  # fmt: skip
 
 
 def take_frames(

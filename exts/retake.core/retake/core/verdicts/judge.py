@@ -11,16 +11,15 @@ import numpy as np
 from retake.core.array_types import UInt8
 from retake.core.episode import Episode
 from retake.core.episode.events import ObjectEvents, object_events
-from retake.core.errors import VerdictError
 from retake.core.progress import CheckCancel, never
 from retake.core.verdicts.additions import measure_additions
 from retake.core.verdicts.alignment import Alignment, align
-from retake.core.verdicts.assess import check_of, overall_of, probability_of, series_of
+from retake.core.verdicts.assess import assess, series_of
 from retake.core.verdicts.bodies import bodies
-from retake.core.verdicts.clip import Clip, open_clip
+from retake.core.verdicts.clip import Clip
 from retake.core.verdicts.following import arm_size, link_offsets, measure_following, motion_px
 from retake.core.verdicts.footage import Footage, make_footage
-from retake.core.verdicts.form import Frames, length, rate_of, size_of, take_frames
+from retake.core.verdicts.form import Frames, open_film
 from retake.core.verdicts.geometry import measure_geometry
 from retake.core.verdicts.gripper import find_fingers, measure_events, measure_gripper
 from retake.core.verdicts.objects import NAMES as OBJECT_NAMES
@@ -28,7 +27,7 @@ from retake.core.verdicts.objects import measure_object, pisa
 from retake.core.verdicts.records import Measurement, Verdict
 from retake.core.verdicts.scene import Scene, open_scene
 from retake.core.verdicts.settings import VerdictSettings, load_settings
-from retake.core.verdicts.stability import first_frame_error, measure_stability
+from retake.core.verdicts.stability import measure_stability
 from retake.core.verdicts.stills import measure_stills
 from retake.core.verdicts.trackers import measure_tracked
 from retake.core.verdicts.tracking import Track, track
@@ -89,28 +88,13 @@ def examine(
 ) -> Judged:
     """`judge`, keeping what the verdict was measured from."""
     settings = config or load_settings()
-    spec = episode.header.camera(camera)
-    if not 0 <= start < len(episode):
-        raise VerdictError(f"start frame {start} is outside the episode, which has frames 0..{len(episode) - 1}")
-    if frames is not None and frames < 1:
-        raise VerdictError(f"a window of {frames} frames was asked for; expected at least one")
-    rate, clip, source = float(episode.header.fps), None, video
-    if isinstance(video, str | Path):
-        clip = open_clip(Path(video), rate)
-        source = clip.frames(rate)
-        fps = (clip.fps or None) if fps is None else fps
-    width = min(settings.working_width, spec.size[0])
-    size = (width, round(spec.size[1] * width / spec.size[0]))
-    offered = len(episode) - start
-    pictures, total, take_size = take_frames(source, size, offered, check_cancel)  # type: ignore[arg-type]
+    film = open_film(
+        video, episode, camera, settings, first_frame=first_frame, start=start, frames=frames, fps=fps,
+        check_cancel=check_cancel,
+    )  # fmt: skip
+    pictures, measured = film.pictures, list(film.form)
     truth = read_truth(episode, camera, start, len(pictures), settings.working_width)
     check_cancel()
-    measured = [
-        length(total, offered, frames, clip, settings),
-        size_of(take_size, spec.size),
-        rate_of(fps, rate, clip, frames is not None),
-        first_frame_error(pictures[0], first_frame, size),
-    ]
     footage = make_footage(pictures, truth)
     alignment = align(footage, truth, settings.following.radius, settings.following.max_lag, settings.following.step)
     check_cancel()
@@ -128,29 +112,13 @@ def examine(
     measured.append(measure_stills(footage, truth, settings.stability))
     measured += measure_geometry(footage, truth, episode, camera, settings.stability)
     measured.append(measure_tracked(footage, truth, episode, camera, settings.tracker))
-    checks = tuple(check_of(m, settings) for m in measured)
-    severities = [
-        settings.threshold(m.name).severity(m.value)
-        for m in measured
-        if m.value is not None and np.isfinite(m.value)
-    ]  # fmt: skip
     verdict = Verdict(
-        overall=overall_of(checks),
-        probability=probability_of(checks, max(severities, default=1.0), settings),
-        calibration=settings.calibration.data,
-        checks=checks,
-        camera=camera,
-        start=start,
-        frames=total,
-        fps=float(fps if fps is not None else rate),
-        size=take_size,
-        episode_sha256=episode.content_sha256,
-        video_sha256=clip.sha256 if clip else "",
+        **assess(measured, settings), **film.identity,
         series={m.name: series_of(m.series) for m in measured if m.series is not None},
         events=_events(events, start, len(pictures)),
         metrics={**metrics, **_reprojection(measured, truth), **link_offsets(alignment, truth, settings.following)},
-    )
-    return Judged(verdict, truth, footage, alignment, tracks, tuple(measured), clip)
+    )  # fmt: skip
+    return Judged(verdict, truth, footage, alignment, tracks, tuple(measured), film.clip)
 
 
 def _objects(

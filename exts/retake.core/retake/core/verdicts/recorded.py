@@ -15,18 +15,15 @@ import numpy as np
 
 from retake.core.array_types import UInt8
 from retake.core.episode import Episode
-from retake.core.errors import VerdictError
 from retake.core.progress import CheckCancel, never
-from retake.core.verdicts.assess import check_of, overall_of, probability_of
-from retake.core.verdicts.clip import Clip, open_clip
+from retake.core.verdicts.assess import assess
 from retake.core.verdicts.footage import shrink
-from retake.core.verdicts.form import Frames, length, rate_of, size_of, take_frames
+from retake.core.verdicts.form import Frames, open_film
 from retake.core.verdicts.judge import Judged, examine
 from retake.core.verdicts.motion import NAMES, measure_recorded
 from retake.core.verdicts.pictures import save_pictures, save_recording_pictures
 from retake.core.verdicts.records import Measurement, Verdict
 from retake.core.verdicts.settings import Threshold, VerdictSettings, load_settings
-from retake.core.verdicts.stability import first_frame_error
 
 FORM = ("length", "size", "fps", "first_frame")
 """Checks of the file itself: the recording has no part in them."""
@@ -96,12 +93,7 @@ def as_change(
         note = f"{check.value:.3g} here, {own:.3g} on the recording itself" + (f"; {check.note}" if check.note else "")
         measured.append(Measurement(check.name, value, note, check.worst_frame))
     measured += measure_recorded(judged.footage.frames, recording, settings.recorded)
-    checks = tuple(check_of(m, settings) for m in measured)
-    severities = [settings.threshold(m.name).severity(m.value) for m in measured if m.value is not None]
-    return replace(
-        verdict, checks=checks, overall=overall_of(checks),
-        probability=probability_of(checks, max(severities, default=1.0), settings),
-    )  # fmt: skip
+    return replace(verdict, **assess(measured, settings))
 
 
 _OWN: dict[tuple[str, str, int, int, str], Verdict] = {}
@@ -140,26 +132,13 @@ def judge_recording(
     Raises VerdictError for no frames or `start` outside the episode, InputError for an unreadable file.
     """
     settings = config or load_settings()
-    spec, rate = episode.header.camera(camera), float(episode.header.fps)
-    if not 0 <= start < len(episode):
-        raise VerdictError(f"start frame {start} is outside the episode, which has frames 0..{len(episode) - 1}")
-    clip: Clip | None = None
-    source = video
-    if isinstance(video, str | Path):
-        clip = open_clip(Path(video), rate)
-        source = clip.frames(rate)
-        fps = (clip.fps or None) if fps is None else fps
-    width = min(settings.working_width, spec.size[0])
-    size = (width, round(spec.size[1] * width / spec.size[0]))
-    offered = len(episode) - start
-    pictures, total, take_size = take_frames(source, size, offered, check_cancel)  # type: ignore[arg-type]
-    measured = [
-        length(total, offered, frames, clip, settings),
-        size_of(take_size, spec.size),
-        rate_of(fps, rate, clip, frames is not None),
-        first_frame_error(pictures[0], first_frame, size),
-    ]
-    if "rgb" in spec.channels:
+    film = open_film(
+        video, episode, camera, settings, first_frame=first_frame, start=start, frames=frames, fps=fps,
+        check_cancel=check_cancel,
+    )  # fmt: skip
+    pictures, measured = film.pictures, list(film.form)
+    size = (pictures.shape[2], pictures.shape[1])
+    if "rgb" in episode.header.camera(camera).channels:
         recording = []
         for t in range(start, start + len(pictures)):
             check_cancel()
@@ -169,21 +148,7 @@ def judge_recording(
         why = f"camera {camera!r} recorded no pictures to compare with"
         measured += [Measurement(name, None, why) for name in NAMES]
     measured.append(Measurement("masks", None, _advice(episode, camera)))
-    checks = tuple(check_of(m, settings) for m in measured)
-    severities = [settings.threshold(m.name).severity(m.value) for m in measured if m.value is not None]
-    return Verdict(
-        overall=overall_of(checks),
-        probability=probability_of(checks, max(severities, default=1.0), settings),
-        calibration=settings.calibration.data,
-        checks=checks,
-        camera=camera,
-        start=start,
-        frames=total,
-        fps=float(fps if fps is not None else rate),
-        size=take_size,
-        episode_sha256=episode.content_sha256,
-        video_sha256=clip.sha256 if clip else "",
-    )
+    return Verdict(**assess(measured, settings), **film.identity)
 
 
 def _advice(episode: Episode, camera: str) -> str:
