@@ -44,9 +44,10 @@ def measured(command: list[str]) -> tuple[float, float]:
 def encode_rate(run: Path) -> float:
     """Frames per second of H.264 encoding alone, 640x480."""
     from retake.core.episode import open_episode
+    from retake.core.run_store import open_run
     from retake.core.video import write_video
 
-    episode = open_episode(run / "episode")
+    episode = open_episode(open_run(run).episode)
     frames = [episode.image("front", "rgb", k) for k in range(len(episode))]
     started = time.perf_counter()
     write_video(run.parent / "encode.mp4", frames, 15)
@@ -58,8 +59,9 @@ def bookkeeping_ms(run: Path) -> float:
     from retake.core.episode import EpisodeWriter, open_episode
     from retake.core.episode.records import check_frame
     from retake.core.files import sha256_bytes
+    from retake.core.run_store import open_run
 
-    episode = open_episode(run / "episode")
+    episode = open_episode(open_run(run).episode)
     frames = [episode.frame(k) for k in range(10)]
     with tempfile.TemporaryDirectory() as folder:
         writer = EpisodeWriter(Path(folder) / "e", episode.header)

@@ -29,6 +29,8 @@ from retake.core.export import ExportOptions, Selection, VideoOptions, export  #
 from retake.core.export.encode import read_segment  # noqa: E402
 from retake.core.export.reader import Dataset  # noqa: E402
 from retake.core.files import read_json, sha256_bytes, sha256_file, write_bytes, write_json  # noqa: E402
+from retake.core.run_layout import TAKE_RECORD, TAKE_VIDEO, VARIANT_RECORD, VERDICT_RECORD, RunLayout  # noqa: E402
+from retake.core.run_reader import RunReader  # noqa: E402
 
 H264 = VideoOptions.of("h264")
 
@@ -168,9 +170,9 @@ def _source_frames(run: Path, row: Any, frames: int) -> np.ndarray:
     from retake.core.video import read_video
 
     if row.provenance["domain"] == "sim":
-        episode = open_episode(run / "episode")
+        episode = open_episode(RunReader(run).episode)
         return np.stack([episode.image("front", "rgb", k) for k in range(frames)])
-    return np.stack(list(read_video(run / "takes" / row.provenance["take_id"] / "take.mp4")))
+    return np.stack(list(read_video(RunReader(run).take_folder(row.provenance["take_id"]) / TAKE_VIDEO)))
 
 
 def scale(quick: bool, work: Path) -> dict[str, Any]:
@@ -178,12 +180,12 @@ def scale(quick: bool, work: Path) -> dict[str, Any]:
     episodes, takes, frames = (40, 8, 4) if quick else (1000, 8, 4)
     started = time.monotonic()
     template = make_run(work / "template", takes=takes, frames=frames)
-    videos = [(template / "takes" / f"v{w:03d}-front" / "take.mp4") for w in range(takes)]
+    videos = [RunReader(template).take_folder(f"v{w:03d}-front") / TAKE_VIDEO for w in range(takes)]
     shas = [sha256_file(v) for v in videos]
     runs = []
     for i in range(episodes):
         run = work / "runs" / f"run{i:04d}"
-        episode = write_episode(run / "episode", make_header(i), frames, seed=i)
+        episode = write_episode(RunReader(run).episode, make_header(i), frames, seed=i)
         for w in range(takes):
             _cheap_take(run, template, episode, w, videos[w], shas[w])
         runs.append(run)
@@ -231,16 +233,19 @@ def scale(quick: bool, work: Path) -> dict[str, Any]:
 def _cheap_take(run: Path, template: Path, episode: Any, world: int, video: Path, sha: str) -> None:
     """A take whose video is a link to a shared one: the identity differs by its episode."""
     name = f"v{world:03d}-front"
-    folder = run / "takes" / name
+    here, there = RunLayout(run), RunLayout(template)
+    folder = here.take_folder(name)
     folder.mkdir(parents=True)
-    os.link(video, folder / "take.mp4")
-    data = json.loads((template / "takes" / name / "take.json").read_text("utf-8"))
+    os.link(video, folder / TAKE_VIDEO)
+    data = json.loads((there.take_folder(name) / TAKE_RECORD).read_text("utf-8"))
     data["inputs"]["episode"] = episode.content_sha256
-    (folder / "take.json").write_text(json.dumps(data), "utf-8")
-    for kind, source in (("variants", f"{world:03d}/variant.json"), ("verdicts", f"{name}/verdict.json")):
-        target = run / kind / source
-        target.parent.mkdir(parents=True)
-        shutil.copy(template / kind / source, target)
+    (folder / TAKE_RECORD).write_text(json.dumps(data), "utf-8")
+    for target, source, record in (
+        (here.variant_folder(f"{world:03d}"), there.variant_folder(f"{world:03d}"), VARIANT_RECORD),
+        (here.verdict_folder(name), there.verdict_folder(name), VERDICT_RECORD),
+    ):
+        target.mkdir(parents=True)
+        shutil.copy(source / record, target)
     assert data["video_sha256"] == sha
 
 
@@ -254,10 +259,10 @@ def robustness(quick: bool, work: Path) -> dict[str, Any]:
     right = extra = total = invariant = blind = 0
     for seed in range(2 if quick else 10):
         run = work / f"run{seed}"
-        episode = write_episode(run / "episode", make_header(seed), 3, seed)
+        episode = write_episode(RunReader(run).episode, make_header(seed), 3, seed)
         for i, world in enumerate(planted.worlds(16, seed)):
             write_take(run, episode, i, pixels=lambda k, w=world: planted.paint(w))
-            sidecar = run / "variants" / f"{i:03d}" / "variant.json"
+            sidecar = RunLayout(run).variant_folder(f"{i:03d}") / VARIANT_RECORD
             variant = read_json(sidecar)
             write_json(sidecar, {**variant, "world": {**variant["world"], **world, "name": f"world {i}"}})
         for axis in planted.AXES:

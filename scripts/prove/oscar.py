@@ -26,9 +26,10 @@ import oscar_golden as golden  # noqa: E402
 import test_oscar_convert as refusals  # noqa: E402
 import test_oscar_parity as parity_tests  # noqa: E402
 import test_oscar_pipeline as laws  # noqa: E402
+from in_parts import Part, prove_in_parts  # noqa: E402
 
 from retake.core.errors import RetakeError  # noqa: E402
-from retake.core.files import sha256_bytes, write_bytes, write_json  # noqa: E402
+from retake.core.files import sha256_bytes  # noqa: E402
 from retake.worker.oscar import bench, sampler, schedule, sources  # noqa: E402
 from retake.worker.oscar import vae as vae_stage  # noqa: E402
 from retake.worker.oscar.convert import convert  # noqa: E402
@@ -249,7 +250,7 @@ def cost(quick: bool) -> dict[str, Any]:
     return {**report, "lines": bench.lines(report), "holds": all(share <= 1.0 for share in takes.values())}
 
 
-PARTS: dict[str, Callable[[bool], dict[str, Any]]] = {
+PARTS: dict[str, Part] = {
     "parity": parity,
     "controls": controls,
     "other_sizes": other_sizes,
@@ -270,30 +271,8 @@ def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
     """Run what is not yet proved; write oscar.json and oscar.md. Raises SystemExit if a part does not hold."""
     torch.set_num_threads(1)
     disable_progress_bar()
-    partial, key = out_dir / "oscar.partial.json", [code_key(), quick]
-    done: dict[str, Any] = {}
-    if partial.is_file():
-        stored = json.loads(partial.read_text(encoding="utf-8"))
-        done = stored["parts"] if stored.get("key") == key else {}
-    for name, part in PARTS.items():
-        if name not in done:
-            print(f"  {name}", flush=True)
-            done[name] = part(quick)
-            write_json(partial, {"key": key, "parts": done})
     machine = f"{platform.machine()} CPU, torch {torch.__version__}"
-    result = {
-        "proof": "oscar",
-        "quick": quick,
-        "machine": machine,
-        "holds": all(p["holds"] for p in done.values()),
-        **done,
-    }
-    write_json(out_dir / "oscar.json", result)
-    write_bytes(out_dir / "oscar.md", ("\n".join(table(result)) + "\n").encode())
-    partial.unlink(missing_ok=True)
-    if not result["holds"]:
-        raise SystemExit(f"does not hold: {', '.join(name for name in PARTS if not done[name]['holds'])}")
-    return result
+    return prove_in_parts("oscar", PARTS, code_key(), out_dir, quick, table, machine=machine)
 
 
 def table(result: dict[str, Any]) -> list[str]:

@@ -17,7 +17,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +28,12 @@ sys.path[:0] = [str(ROOT / "tests" / "worker")]
 import test_tune_step as parity_tests  # noqa: E402
 import test_tune_trainer as trainer_tests  # noqa: E402
 import tune_golden as golden  # noqa: E402
+from in_parts import Part, prove_in_parts  # noqa: E402
 from oscar_golden import pipeline  # noqa: E402
 from tune_clips import make_trainer  # noqa: E402
 
 from retake.core.export.found import Selection  # noqa: E402
-from retake.core.files import sha256_bytes, write_bytes, write_json  # noqa: E402
+from retake.core.files import sha256_bytes  # noqa: E402
 from retake.worker import tune  # noqa: E402
 from retake.worker.oscar.transformer import OscarTransformer3DModel  # noqa: E402
 from retake.worker.tune import LinearSchedule, LoraSettings, ObjectSupervision, TuneConfig, Tuner, flow  # noqa: E402
@@ -276,7 +276,7 @@ def _text(caption: str) -> torch.Tensor:
     return torch.randn(1, 8, SMALL["text_embed_dim"], generator=torch.Generator().manual_seed(sum(caption.encode())))
 
 
-PARTS: dict[str, Callable[[bool], dict[str, Any]]] = {
+PARTS: dict[str, Part] = {
     "parity": parity, "controls": controls, "memory": memory, "experiment": experiment, "suite": suite, "processes": processes,
 }  # fmt: skip
 
@@ -285,23 +285,7 @@ def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
     """Run what is not yet proved; write tune.json and tune.md. Raises SystemExit if a part does not hold."""
     torch.set_num_threads(1)
     files = [*sorted(Path(tune.__file__).parent.glob("*.py")), Path(__file__)]
-    partial, key = out_dir / "tune.partial.json", [sha256_bytes(*(p.read_bytes() for p in files)), quick]
-    done: dict[str, Any] = {}
-    if partial.is_file():
-        stored = json.loads(partial.read_text(encoding="utf-8"))
-        done = stored["parts"] if stored.get("key") == key else {}
-    for name, part in PARTS.items():
-        if name not in done:
-            print(f"  {name}", flush=True)
-            done[name] = part(quick)
-            write_json(partial, {"key": key, "parts": done})
-    result = {"proof": "tune", "quick": quick, "holds": all(p["holds"] for p in done.values()), **done}
-    write_json(out_dir / "tune.json", result)
-    write_bytes(out_dir / "tune.md", ("\n".join(table(result)) + "\n").encode())
-    partial.unlink(missing_ok=True)
-    if not result["holds"]:
-        raise SystemExit(f"does not hold: {', '.join(name for name in PARTS if not done[name]['holds'])}")
-    return result
+    return prove_in_parts("tune", PARTS, sha256_bytes(*(p.read_bytes() for p in files)), out_dir, quick, table)
 
 
 def table(result: dict[str, Any]) -> list[str]:

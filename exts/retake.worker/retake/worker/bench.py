@@ -24,6 +24,8 @@ from retake.core.errors import InputError
 from retake.core.files import sha256_file, write_json
 from retake.core.host import load_average
 from retake.core.progress import CheckCancel, Progress, never, silent
+from retake.core.run_layout import SKELETON_RECORD, VARIANT_FRAME, VARIANT_RECORD
+from retake.core.run_reader import RunReader
 from retake.core.takes.base import TakeRequest
 from retake.core.variants.base import Variant, World
 from retake.core.wire import TakeJob
@@ -134,26 +136,27 @@ def make_inputs(root: Path) -> None:
     )
     K = np.array([[60.0, 0, SIZE[0] / 2], [0, 60.0, SIZE[1] / 2], [0, 0, 1]])
     image = np.full((SIZE[1], SIZE[0], 3), 90, np.uint8)
-    with EpisodeWriter(root / "episode", header) as writer:
+    run = RunReader(root)
+    with EpisodeWriter(run.episode, header) as writer:
         for index in range(2):
             writer.append(Frame(index / 15, (), np.zeros((0, 4, 4)), (CameraFrame(K, np.eye(4), image),)))
         writer.finish()
-    write_json(root / "skeleton" / "front" / "skeleton.json", {"sha256": "0" * 64})
-    frame = root / "variants" / "v" / "frame.png"
+    write_json(run.skeleton("front") / SKELETON_RECORD, {"sha256": "0" * 64})
+    frame = run.variant_folder("v") / VARIANT_FRAME
     frame.parent.mkdir(parents=True)
     cv2.imwrite(str(frame), image)
     variant = Variant(
         "v", World("v", "lab", "table", "box", "day"), 0, "", "", sha256_file(frame), "folder", "1", "Apache-2.0", {}
     )
-    write_json(frame.parent / "variant.json", {"schema": "retake.variant/1", **asdict(variant)})
+    write_json(frame.parent / VARIANT_RECORD, {"schema": "retake.variant/1", **asdict(variant)})
 
 
 def _job(folder: Path, seed: int, name: str) -> TakeJob:
-    root = folder / "root"
+    run = RunReader(folder / "root")
     request = TakeRequest(
-        root / "episode", "front", root / "skeleton" / "front", root / "variants" / "v", "bench", seed=seed, frames=2
+        run.episode, "front", run.skeleton("front"), run.variant_folder("v"), "bench", seed=seed, frames=2
     )
-    return TakeJob(request, root / "takes" / name, "bench")
+    return TakeJob(request, run.take_folder(name), "bench")
 
 
 def _times(count: int, call: Any) -> list[float]:
