@@ -42,6 +42,22 @@ def test_lossless_is_exact_and_writing_is_deterministic(tmp_path):
     assert (tmp_path / "b.mp4").read_bytes() == (tmp_path / "c.mp4").read_bytes()
 
 
+def test_the_same_frames_give_the_same_bytes_every_time(tmp_path):
+    """Once is not enough: with PyAV's own conversion one file in twenty was another one, with the same picture."""
+
+    def made():
+        for index in range(8):
+            image = np.full((48, 64, 3), (167, 52, 22), np.uint8)
+            image[:, 3 * index : 3 * index + 6] = 255
+            yield image
+
+    found = set()
+    for _ in range(100):
+        video.write_video(tmp_path / "a.mp4", made(), 15)
+        found.add((tmp_path / "a.mp4").read_bytes())
+    assert len(found) == 1
+
+
 def test_the_fallback_without_pyav_writes_and_reads(tmp_path, monkeypatch):
     monkeypatch.setenv("RETAKE_NO_PYAV", "1")
     made = frames(5, 64, 48)

@@ -39,7 +39,8 @@ def undisturbed(tmp: Path, seeds: range, frames: int) -> dict[str, str]:
 
 def check(place: Place, expected: dict[str, str]) -> None:
     """Every take exactly once, equal to the undisturbed run, nothing beside them."""
-    assert place.takes() == expected
+    found = place.takes()
+    assert found == expected, {name: (found.get(name), expected.get(name)) for name in {*found, *expected}}
     assert place.leftovers() == []
 
 
