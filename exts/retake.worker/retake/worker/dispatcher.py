@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from retake.core.errors import RetakeError
-from retake.core.wire import JobRecord, record_to_json
+from retake.core.wire import JobRecord, job_to_json, record_to_json
+from retake.worker.admission import WAITING_FOR_DISK, Admission, Held
 from retake.worker.backends import spec_to_json
-from retake.worker.batching import Batch
 from retake.worker.events import EventHub
-from retake.worker.gpu import GpuProbe, Placement, pick_tier
+from retake.worker.gpu import GpuProbe, Placement
 from retake.worker.leftovers import sweep
 from retake.worker.link import ExecutorLink
 from retake.worker.roots import Roots
@@ -32,7 +32,6 @@ from retake.worker.store import ConflictError, Store
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-LOOK_AHEAD = 20
 START_FAILURES = 3
 
 
@@ -45,17 +44,11 @@ class Dispatcher(threading.Thread):
         free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free,
     ) -> None:  # fmt: skip
         super().__init__(name="dispatcher", daemon=True)
-        self.store, self.settings, self.backends, self.roots, self.hub, self.gpu = (
-            store,
-            settings,
-            backends,
-            roots,
-            hub,
-            gpu,
-        )
+        self.store, self.settings, self.backends = store, settings, backends
+        self.roots, self.hub, self.gpu = roots, hub, gpu
         self.previews = store.folder / "previews"
         self.previews.mkdir(exist_ok=True)
-        self._now, self._free_bytes = monotonic, free_bytes
+        self._now = monotonic
         self._inbox: queue.Queue[Callable[[], None]] = queue.Queue()
         self._stopping = False
         self._link: ExecutorLink | None = None
@@ -63,17 +56,15 @@ class Dispatcher(threading.Thread):
         self._link_began = 0.0
         self._idle_since = 0.0
         self._start_failures = 0
-        self._not_before: dict[str, float] = {}
-        self._held_since: dict[str, float] = {}
+        self._admission = Admission(store, settings, backends, gpu, free_bytes)
         self._backup_at = 0.0
         self._recovered = 0
         self.running: Running | None = None
         self.waiting = ""
         self.notice = store.notice
         self.tier = ""
-        self._held: tuple[int, str] = (0, "")
+        self._reported: tuple[int, str] = (0, "")
         """Bytes of GPU memory that the executor says it holds, and the card it last ran on."""
-        self._batch = Batch()
         self.paused = store.meta("paused") == "1"
         for job_id in store.recover_interrupted(settings.queue.max_interruptions):
             record = store.get(job_id)
@@ -134,7 +125,7 @@ class Dispatcher(threading.Thread):
     def retry(self, job_id: str) -> None:
         """See Store.retry."""
         self.store.retry(job_id)
-        self._not_before.pop(job_id, None)
+        self._admission.put_off_no_longer(job_id)
         self.store.add_log(job_id, "queued again on request")
         self._publish_job(job_id)
 
@@ -166,7 +157,7 @@ class Dispatcher(threading.Thread):
         """Until `stop`."""
         while not self._stopping:
             try:
-                busy = self.running is not None or bool(self.waiting) or bool(self._not_before)
+                busy = self.running is not None or bool(self.waiting) or self._admission.has_put_off
                 try:
                     self._inbox.get(timeout=0.1 if busy else 0.5)()
                     while True:
@@ -205,12 +196,8 @@ class Dispatcher(threading.Thread):
                 self._end_executor()
         elif not self.paused:
             self._start_next(now)
-        if (
-            self.running is None
-            and self._link is not None
-            and limits.idle_release_s
-            and now - self._idle_since > limits.idle_release_s
-        ):
+        idle_s = now - self._idle_since if self.running is None and self._link is not None else 0.0
+        if limits.idle_release_s and idle_s > limits.idle_release_s:
             self._end_executor()
         if now >= self._backup_at:
             self._backup_at = now + self.settings.queue.backup_s
@@ -221,48 +208,21 @@ class Dispatcher(threading.Thread):
 
     def _start_next(self, now: float) -> None:
         """Give the executor the first job in turn that nothing stands in the way of."""
-        held: dict[str, str] = {}
-        for record in self._batch.order(self.store.queued(LOOK_AHEAD)):
-            if self._not_before.get(record.id, 0.0) > now or record.backend in held:
-                continue
-            self._not_before.pop(record.id, None)
-            backend = self.backends.get(record.backend)
-            if backend is None:
-                valid = ", ".join(sorted(self.backends))
-                self._finish_job(record.id, "failed", f"unknown backend {record.backend!r}; valid: {valid}")
-                continue
-            place = self._placement(record, backend)
-            if not (reason := place.reason):
-                self._held_since.clear()
-                self._set_waiting("")
-                self._start(record, backend, place, now)
-                return
-            since = self._held_since.setdefault(record.id, now)
-            if now - since > self.settings.waiting.memory_wait_s:
-                self._held_since.pop(record.id)
-                self._finish_job(record.id, "failed", f"gave up after {now - since:.0f} s: {reason}")
-                continue
-            held[record.backend] = reason
-        self._set_waiting(next(iter(held.values()), ""))
+        turn = self._admission.next(now, self._held)
+        for job_id, reason in turn.refused:
+            self._finish_job(job_id, "failed", reason)
+        self._set_waiting(turn.waiting)
+        if turn.start is not None:
+            self._start(*turn.start, now)
 
-    def _placement(self, record: JobRecord, backend: BackendSpec) -> Placement:
-        """Where the job may run now, or what it waits for."""
-        floor = int(self.settings.waiting.disk_floor_gib * GIB)
-        place = record.output
-        while not place.exists():
-            place = place.parent
-        if (free := self._free_bytes(place)) < floor:
-            return Placement(
-                reason=f"waiting for disk space: {free / GIB:.2f} GiB free where {place} is, {floor / GIB:.2f} GiB wanted"
-            )
-        ours = frozenset({self._link.pid}) if self._link is not None else frozenset()
-        margin, (held, card) = self.settings.waiting.memory_margin_gib, self._held
-        return pick_tier(backend, self.gpu.read(ours), margin, held if self._link is not None else 0, card)
+    @property
+    def _held(self) -> Held:
+        return Held() if self._link is None else Held(self._link.pid, *self._reported)
 
     def _start(self, record: JobRecord, backend: BackendSpec, place: Placement, now: float) -> None:
         job = self.store.job(record.id)
         self.store.start(record.id)
-        self._batch.started(record)
+        self._admission.batch.started(record)
         self.running = Running(
             self.store.get(record.id), job, backend, place.tier, now, card=place.card, heard=now, note="starting"
         )
@@ -278,8 +238,6 @@ class Dispatcher(threading.Thread):
         current = self.running
         assert current is not None
         assert self._link is not None
-        from retake.core.wire import job_to_json
-
         record = current.record
         reuse = self.store.done_elsewhere(record.content, record.id)
         current.sent, current.heard = True, self._now()
@@ -300,7 +258,7 @@ class Dispatcher(threading.Thread):
             return
         event, current, now = message.get("event"), self.running, self._now()
         if "held" in message:
-            self._held = (int(message["held"]), current.card if current is not None else "")
+            self._reported = (int(message["held"]), current.card if current is not None else "")
         if event == "ready":
             self._ready, self._start_failures, self._idle_since = True, 0, now
             if current is not None and not current.sent and not current.ending:
@@ -338,12 +296,12 @@ class Dispatcher(threading.Thread):
             return
         if message.get("out_of_memory") or message.get("broken"):
             self._end_executor()  # what a failed allocation or a poisoned CUDA context leaves must not fail the next job
-        if message.get("disk_full") and self._placement(record, current.backend).reason.startswith("waiting for disk"):
+        if message.get("disk_full") and self._lacks_disk(record, current.backend):
             self.store.add_log(record.id, f"{error}; it goes on when there is space")
             self.store.back(record.id, error=error, count_attempt=False)
         elif message.get("again") and record.attempts < record.max_attempts:
             delay = self.settings.queue.retry_delay_s * 2 ** (record.attempts - 1)
-            self._not_before[record.id] = now + delay
+            self._admission.put_off(record.id, now + delay)
             self.store.add_log(
                 record.id, f"attempt {record.attempts} of {record.max_attempts} failed: {error}; again in {delay:.0f} s"
             )
@@ -353,11 +311,14 @@ class Dispatcher(threading.Thread):
             return
         self._publish_job(record.id)
 
+    def _lacks_disk(self, record: JobRecord, backend: BackendSpec) -> bool:
+        return self._admission.place(record, backend, self._held).reason.startswith(WAITING_FOR_DISK)
+
     def _after_executor_end(self, link: ExecutorLink, how: str) -> None:
         """The executor process is no more; decide what becomes of its job."""
         current, was_ready = self.running, self._ready
-        self._ready, self.tier, self._held = False, "", (0, "")
-        self._batch.unloaded()
+        self._ready, self.tier, self._reported = False, "", (0, "")
+        self._admission.batch.unloaded()
         self._publish_status()
         if current is None:
             return
@@ -446,12 +407,6 @@ class Dispatcher(threading.Thread):
         self.hub.publish("job", {"job": record_to_json(record), "counts": self.store.counts()})
 
     def _publish_status(self) -> None:
-        self.hub.publish(
-            "status",
-            {
-                "executor": self.executor_state()[0],
-                "paused": self.paused,
-                "waiting": self.waiting,
-                "notice": self.notice,
-            },
-        )
+        state = self.executor_state()[0]
+        status = {"executor": state, "paused": self.paused, "waiting": self.waiting, "notice": self.notice}
+        self.hub.publish("status", status)
