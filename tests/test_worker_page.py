@@ -200,3 +200,21 @@ def test_another_origin_cannot_drive_the_worker(worker: ServiceProcess, browser:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def test_a_narrow_screen_needs_no_sideways_scrolling(worker: ServiceProcess, page: Any) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    name = "a_rather_long_name_of_a_take_that_is_one_single_word"
+    failing = worker.place.job(9, name=name + "_too", error="/" + "long" * 40, max_attempts=1)
+    made = worker.client.submit([worker.place.job(8, name=name), failing])
+    all_done(worker.client, [made[0].id])
+    page.wait_for_selector(f"#takes h3:text('{name}')")
+    width = "document.documentElement.scrollWidth"
+    for tab in ("Done", "Stopped", "Active"):
+        page.get_by_role("button", name=tab).click()
+        page.wait_for_timeout(200)
+        assert page.evaluate(width) <= 390, tab
+    page.click("#new")
+    page.wait_for_selector("#new-dialog[open]")
+    assert page.evaluate(width) <= 390
+    assert page.evaluate("(d => d.scrollWidth <= d.clientWidth)(document.querySelector('#new-dialog'))")
