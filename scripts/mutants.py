@@ -26,7 +26,7 @@ from typing import Any
 
 import yaml
 from mutation.faults import Fault, faults, plant
-from mutation.reach import CACHE, COPY, ROOT, chosen_tests, make_copy, run
+from mutation.reach import CACHE, COPY, ROOT, chosen_tests, make_copy, run, tests_of
 
 OUT = ROOT / "docs" / "proof"
 EQUIVALENT = ROOT / "scripts" / "mutation" / "equivalent.yaml"
@@ -51,33 +51,35 @@ def sample(package: str, seed: int, count: int) -> list[tuple[Path, Fault]]:
 
 
 def judge(module: Path, fault: Fault, package: str) -> dict[str, Any]:
-    """Plant one fault in the copy, run its tests, put the module back. The result is kept."""
+    """Plant one fault in the copy, run the tests of the files near it, nearest first, put the module back. It is kept."""
     source, kept = module.read_text("utf-8"), CACHE / "results" / f"{fault.key}.json"
-    tests, files = chosen_tests(module, package, fault)
-    asked = hashlib.sha256(json.dumps([source, tests if not tests else [t for t, _ in tests]]).encode()).hexdigest()
+    files = tests_of(module, package)
+    asked = _digest(source + "".join((ROOT / file).read_text("utf-8") for file in files))
     known = json.loads(kept.read_text()) if kept.is_file() else None
     if known and (known["asked"] == asked or (known["killed"] and known["source"] == _digest(source))):
         return {**known, "line": fault.line}
     row = {
         "package": package, "module": name_of(module), "line": fault.line, "fault": fault.what, "text": fault.text,
-        "key": fault.key, "asked": asked, "source": _digest(source), "tests": len(tests), "killed": False, "by": "",
+        "key": fault.key, "asked": asked, "source": _digest(source), "tests": 0, "killed": False, "by": "",
     }  # fmt: skip
     started, target = time.monotonic(), COPY / "exts" / name_of(module)
-    target.write_text(plant(source, fault.number), "utf-8")
-    try:
-        for worker in (False, True):
-            mine = [(name, s) for name, s in tests if name.startswith("tests/worker") == worker]
-            if not mine or row["killed"]:
-                continue
-            listed = CACHE / "chosen.json"
-            listed.write_text(json.dumps([name for name, _ in mine]))
-            limit_s = 90 + 20 * sum(seconds for _, seconds in mine)
-            code, text = run(mine[0][0], ["scripts/mutation/chosen.py", str(listed)], limit_s)
-            if code != 0:
-                row["killed"] = True
-                row["by"] = f"hangs for {limit_s:.0f} s" if code is None else _first_failure(text)
-    finally:
-        target.write_text(source, "utf-8")
+    listed = CACHE / "chosen.json"
+    for file in files:
+        tests = chosen_tests(file, module, fault)
+        if not tests:
+            continue
+        row["tests"] += len(tests)
+        listed.write_text(json.dumps([name for name, _ in tests]))
+        limit_s = 120 + 20 * sum(seconds for _, seconds in tests)
+        target.write_text(plant(source, fault.number), "utf-8")
+        try:
+            code, text = run(file, ["scripts/mutation/chosen.py", str(listed)], limit_s)
+        finally:
+            target.write_text(source, "utf-8")
+        if code != 0:
+            row["killed"] = True
+            row["by"] = f"hangs for {limit_s:.0f} s" if code is None else _first_failure(text)
+            break
     row |= {"files": files, "seconds": round(time.monotonic() - started)}
     kept.parent.mkdir(exist_ok=True)
     kept.write_text(json.dumps(row))

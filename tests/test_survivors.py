@@ -4,16 +4,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import usd_stages
 from hypothesis import given
 from hypothesis import strategies as st
+from pxr import Sdf, UsdGeom, UsdPhysics
 from scenes import make_scene_episode
+from strategies import random_frame, random_header, random_robot
 
 from retake.core.capture import FramePairer, StateSample, time_key
+from retake.core.episode import EpisodeWriter, open_episode
 from retake.core.files import sha256_json
+from retake.core.skeleton.topology import arms_of
 from retake.core.verdicts.truth import read_truth
+from retake.usd.articulation import find_articulations, read_articulations
+from retake.usd.bodies import find_objects
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.text(max_size=6),
@@ -81,3 +89,62 @@ def test_truth_is_the_same_place_at_every_working_width(tmp_path, working):
     assert np.abs(back - whole.centroid)[big].max() < 1.5
     assert np.abs(np.sqrt(small.area[big]) / small.scale / np.sqrt(whole.area[big]) - 1).max() < 0.15
     assert np.allclose(small.K[:, 0, 0] / small.scale, whole.K[:, 0, 0])
+
+
+def test_a_robot_without_a_gripper_hides_none_that_comes_after_it(tmp_path, rng):
+    plain = replace(random_robot(rng, "plain"), grippers=())
+    header = replace(random_header(rng), robots=(plain, random_robot(rng, "arm")), objects=(), instances=())
+    frame = random_frame(rng, header, 0)
+    with EpisodeWriter(tmp_path / "e", header) as writer:
+        writer.append(frame)
+        writer.finish()
+    assert [arm.robot for arm in arms_of(open_episode(tmp_path / "e"), ())] == ["arm"]
+
+
+def test_a_joint_that_leads_or_follows_nothing_hides_no_follower_after_it():
+    hinges = [("lead", "base", "a"), ("lost", "base", "b"), ("own", "base", "c"), ("true", "base", "d")]
+    stage = usd_stages.star(hinges, {"lost": "/World/nobody", "own": "own", "true": "lead"})
+    (robot,) = read_articulations(stage)
+    followed = {joint.name: joint.mimic.leader for joint in robot.spec.dof_joints if joint.mimic}
+    assert followed == {"true": "lead"}
+    assert sum("counts as free" in note for note in robot.notes) == 2
+
+
+def test_two_hinges_of_one_body_are_found_with_another_body_between_them():
+    (robot,) = read_articulations(
+        usd_stages.star([("x", "base", "hand"), ("y", "base", "door"), ("z", "base", "hand")])
+    )
+    assert sorted(robot.spec.dof_names) == ["x", "y", "z"]
+    assert sorted(link.name for link in robot.spec.links) == ["base", "door", "hand"]
+
+
+def test_every_branch_of_a_tree_is_walked():
+    hinges = [("j0", "base", "a"), ("j1", "a", "b"), ("j2", "a", "c"), ("j3", "c", "d"), ("j4", "base", "e")]
+    (robot,) = read_articulations(usd_stages.star(hinges))
+    assert sorted(robot.spec.dof_names) == ["j0", "j1", "j2", "j3", "j4"]
+
+
+def test_a_robot_that_is_part_of_another_hides_none_that_comes_after_it():
+    stage = usd_stages.star([("j", "base", "a")])
+    for name in ("Second", "Third"):
+        root = UsdGeom.Xform.Define(stage, f"/World/{name}").GetPrim()
+        UsdPhysics.ArticulationRootAPI.Apply(root)
+        usd_stages.add_body(stage, f"/World/{name}/link", (1.0, 0.0, 0.0), 0.05, 1.0)
+    for name, other in (("Second", "/World/Robot/a"), ("Third", "")):
+        joint = UsdPhysics.FixedJoint.Define(stage, f"/World/{name}/fix")
+        joint.CreateBody0Rel().SetTargets([Sdf.Path(other)] if other else [])
+        joint.CreateBody1Rel().SetTargets([Sdf.Path(f"/World/{name}/link")])
+    found = find_articulations(stage)
+    assert [robot.spec.prim_path for robot in found.robots] == ["/World/Robot", "/World/Third"]
+    assert ["/World/Second" in note for note in found.notes] == [True]
+
+
+def test_a_body_that_is_scenery_hides_none_that_comes_after_it():
+    stage = usd_stages.empty()
+    for name in ("hung", "free"):
+        usd_stages.add_body(stage, f"/World/{name}", (0.0, 0.0, 1.0), 0.1, 1.0)
+    joint = UsdPhysics.FixedJoint.Define(stage, "/World/hook")
+    joint.CreateBody1Rel().SetTargets([Sdf.Path("/World/hung")])
+    found = find_objects(stage)
+    assert [item.spec.prim_path for item in found.objects] == ["/World/free"]
+    assert list(found.refused) == ["/World/hung"]

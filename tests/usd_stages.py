@@ -98,3 +98,30 @@ def _joint(
     drive.CreateTargetPositionAttr(30.0 if revolute else 0.05 * scale)
     limit = joint.GetPrim().CreateAttribute("physxJoint:maxJointVelocity", Sdf.ValueTypeNames.Float)
     limit.Set(math.degrees(2.0) if revolute else 0.5 * scale)
+
+
+def star(joints: list[tuple[str, str, str]], mimic: dict[str, str] | None = None) -> Usd.Stage:
+    """A base that stands on the world, with hinges (name, parent, child) in that order about x, y, z, x, … in turn.
+
+    `mimic`: name of a hinge -> prim name (or path) of the joint it says it follows.
+    """
+    stage = empty()
+    UsdPhysics.ArticulationRootAPI.Apply(UsdGeom.Xform.Define(stage, "/World/Robot").GetPrim())
+    links = list(dict.fromkeys(["base", *(link for _, *pair in joints for link in pair)]))
+    for number, link in enumerate(links):
+        add_body(stage, f"/World/Robot/{link}", (0.0, 0.0, 0.1 * number), 0.05, 1.0)
+    UsdPhysics.FixedJoint.Define(stage, "/World/Robot/fix").CreateBody1Rel().SetTargets([Sdf.Path("/World/Robot/base")])
+    for number, (name, parent, child) in enumerate(joints):
+        joint = UsdPhysics.RevoluteJoint.Define(stage, f"/World/Robot/{name}")
+        joint.CreateAxisAttr("XYZ"[number % 3])
+        joint.CreateBody0Rel().SetTargets([Sdf.Path(f"/World/Robot/{parent}")])
+        joint.CreateBody1Rel().SetTargets([Sdf.Path(f"/World/Robot/{child}")])
+        joint.CreateLocalPos0Attr(Gf.Vec3f(0, 0, 0.1 * (links.index(child) - links.index(parent))))
+        joint.CreateLocalPos1Attr(Gf.Vec3f(0))
+        joint.CreateLowerLimitAttr(-90.0)
+        joint.CreateUpperLimitAttr(90.0)
+        if leader := (mimic or {}).get(name):
+            joint.GetPrim().AddAppliedSchema("NewtonMimicAPI")
+            target = Sdf.Path(leader if leader.startswith("/") else f"/World/Robot/{leader}")
+            joint.GetPrim().CreateRelationship("newton:mimicJoint").SetTargets([target])
+    return stage

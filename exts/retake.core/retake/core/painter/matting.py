@@ -117,9 +117,8 @@ class Matte:
 
     def _shadow(self, source: SourceFrame) -> Float32[np.ndarray, "H W"]:
         """Light that reaches the scenery, 0..1, as the moving geometry leaves it."""
-        depth = source.depth_m if source.index != self.reference.index else self.reference.depth_m
         grid = source.camera.pixel_grid()
-        points = source.camera.unproject(grid, depth.astype(np.float64)).astype(np.float32)
+        points = source.camera.unproject(grid, source.depth_m.astype(np.float64)).astype(np.float32)
         role = self.roles.role[source.instance_ids]
         for field in (self.sun, self.sky):
             field.clear()
