@@ -134,6 +134,10 @@ def test_a_robot_that_is_part_of_another_hides_none_that_comes_after_it():
         joint = UsdPhysics.FixedJoint.Define(stage, f"/World/{name}/fix")
         joint.CreateBody0Rel().SetTargets([Sdf.Path(other)] if other else [])
         joint.CreateBody1Rel().SetTargets([Sdf.Path(f"/World/{name}/link")])
+    usd_stages.add_body(stage, "/World/Third/tip", (1.0, 0.0, 0.0), 0.05, 1.0)
+    hinge = UsdPhysics.RevoluteJoint.Define(stage, "/World/Third/hinge")
+    hinge.CreateBody0Rel().SetTargets([Sdf.Path("/World/Third/link")])
+    hinge.CreateBody1Rel().SetTargets([Sdf.Path("/World/Third/tip")])
     found = find_articulations(stage)
     assert [robot.spec.prim_path for robot in found.robots] == ["/World/Robot", "/World/Third"]
     assert ["/World/Second" in note for note in found.notes] == [True]
