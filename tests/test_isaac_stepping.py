@@ -90,6 +90,38 @@ def test_simulation_manager_and_bare_updates(tmp_path: Path) -> None:
             check_exact(episode, source, 4)
 
 
+@pytest.mark.parametrize("steps", [1, 3, 7])
+def test_steps_of_simulation_manager_between_updates_are_exact_or_refused(steps: int, tmp_path: Path) -> None:
+    """6.x: `SimulationManager.step` simulates without rendering; the update that follows makes one more step and a frame of it.
+
+    A frame is due every fourth step: two or four steps an update meet them all, eight skip every other one.
+    """
+    source = motion()
+    with FakeKit("6.x", source, lag=2) as kit:
+        recording = record(output=tmp_path, **SMALL)
+
+        def script() -> None:
+            manager = importlib.import_module("isaacsim.core.simulation_manager").SimulationManager
+            with recording:
+                kit.play()
+                for _ in range(24):
+                    manager.step(steps=steps)
+                    kit.update()
+                    recording.frame()
+                kit.stop()
+                for _ in range(12):
+                    kit.update()
+                    recording.frame()
+
+        if steps == 7:
+            with pytest.raises(PairingError, match=r"due every 4 physics steps.* An update makes 8 physics steps"):
+                script()
+            return
+        script()
+    (episode,) = recording.episodes
+    assert len(check_exact(episode, source, 4)) >= 24 * (steps + 1) // 4 - 2  # two updates of lag at the Stop
+
+
 def test_cameras_and_robots_may_be_objects_of_every_version(tmp_path: Path) -> None:
     source = motion(cameras=2)
     old = SimpleNamespace(prim_path="/World/Camera0", get_resolution=lambda: (32, 24))

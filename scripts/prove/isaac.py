@@ -25,7 +25,7 @@ from typing import Any
 from retake.core.files import sha256_file, sha256_json, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS, SCHEDULES = 25, 500
+PARTS, SCHEDULES = 10, 500
 """Schedules of each profile run in parts with seeds of their own, each remembered: an interrupted proof goes on. Part by part
 over all profiles, so that an unfinished proof has looked at each of them equally often."""
 LAWS = "captured_episode_is or faulty_renderer"
@@ -261,6 +261,7 @@ if __name__ == "__main__":
     parser.add_argument(
         "--parts", type=int, default=PARTS, help=f"of each profile, {SCHEDULES // PARTS} schedules each"
     )
+    parser.add_argument("--page", action="store_true", help="write the page of what is proved so far")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/proof")
     chosen = parser.parse_args()
     if chosen.page:
