@@ -18,6 +18,7 @@ from strategies import random_frame, random_header, random_robot
 from retake.core.capture import FramePairer, StateSample, time_key
 from retake.core.episode import EpisodeWriter, open_episode
 from retake.core.files import sha256_json
+from retake.core.painter.shadows import ShadowField
 from retake.core.skeleton.topology import arms_of
 from retake.core.verdicts.truth import read_truth
 from retake.usd.articulation import find_articulations, read_articulations
@@ -152,3 +153,42 @@ def test_a_body_that_is_scenery_hides_none_that_comes_after_it():
     found = find_objects(stage)
     assert [item.spec.prim_path for item in found.objects] == ["/World/free"]
     assert list(found.refused) == ["/World/hung"]
+
+
+@pytest.mark.parametrize("lean", [0.0, 0.4])
+def test_a_shadow_falls_below_what_casts_it_and_along_the_light(lean):
+    """A plate half a metre above a table: its shadow lies below it, shifted against the light, and nowhere above it."""
+    field = ShadowField(np.array([lean, 0.0, 1.0], np.float32), np.zeros(3))
+    x, y = np.meshgrid(np.linspace(-0.1, 0.1, 41), np.linspace(-0.1, 0.1, 41))
+    field.add_points(np.stack([x, y, np.full_like(x, 0.5)], -1).reshape(-1, 3).astype(np.float32))
+
+    def light_at(*points):
+        at = np.array([points], np.float32)
+        return field.cast(field.coordinates(at), 0.6)[0]
+
+    below, beside, above = light_at((-0.5 * lean, 0, 0), (0.6 - 0.5 * lean, 0, 0), (0.1 * lean, 0, 0.6))
+    assert below > 0.7
+    assert beside < 0.02
+    assert above < 0.02
+    if lean:
+        assert light_at((0.5 * lean, 0, 0))[0] < 0.3 * below
+
+
+def test_contact_darkens_what_is_near_and_less_what_is_far():
+    field = ShadowField(np.array([0, 0, 1.0], np.float32), np.zeros(3))
+    x, y = np.meshgrid(np.linspace(-0.2, 0.2, 61), np.linspace(-0.2, 0.2, 61))
+    field.add_points(np.stack([x, y, np.zeros_like(x)], -1).reshape(-1, 3).astype(np.float32))
+    gaps = np.array([[(0, 0, -gap) for gap in (0.02, 0.07, 0.2)]], np.float32)
+    near, middle, far = field.contact(field.coordinates(gaps))[0]
+    assert near > 0.6
+    assert np.isclose(middle / near, np.exp(-0.05 / 0.07), rtol=0.02)
+    assert far < 0.1
+
+
+def test_what_casts_a_shadow_is_forgotten_when_it_moves_on():
+    field = ShadowField(np.array([0, 0, 1.0], np.float32), np.zeros(3))
+    at = field.coordinates(np.zeros((1, 1, 3), np.float32))
+    field.add_points(np.array([[0, 0, 0.3]], np.float32), grow=6)
+    assert field.cast(at, 0.6).item() > 0.5
+    field.clear()
+    assert field.cast(at, 0.6).item() == 0

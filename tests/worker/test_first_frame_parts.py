@@ -22,6 +22,7 @@ from retake.core.variants import bench, image_backend, make_variants
 from retake.core.wire import VariantJob, VariantRequest
 from retake.worker.execute import LocalRunner
 from retake.worker.first_frame import backend as base
+from retake.worker.first_frame import choose as choosing
 from retake.worker.first_frame import memory, parts
 from retake.worker.first_frame.canvas import ENLARGE, Canvas
 from retake.worker.first_frame.choose import ORDER, auto_backend, choose, report
@@ -178,6 +179,16 @@ def place_models(root: Path, *names: str) -> None:
         for role, part in (("model", made.part), ("control", made.control_part)):
             if part is not None:
                 (root / part.name).symlink_to(model(name)[role], target_is_directory=True)
+
+
+def test_the_card_with_most_room_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = {"cuda:0": 3 * GIB, "cuda:1": 12 * GIB, "cuda:2": 7 * GIB}
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: len(free))
+    monkeypatch.setattr(choosing, "free_device_bytes", free.__getitem__)
+    assert choosing._free_bytes() == 12 * GIB
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert choosing._free_bytes() == 0
 
 
 def test_auto_takes_the_best_open_model_that_is_here_and_fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
