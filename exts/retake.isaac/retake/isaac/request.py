@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 from retake.core.capture import WhenFull
+from retake.core.codec import fields_of
 from retake.core.episode import CHANNELS
 from retake.core.errors import InputError, unknown_name
 from retake.isaac.camera_text import camera_from_mapping, parse_camera, parse_channels
@@ -20,13 +20,6 @@ from retake.isaac.stage_reader import CameraChoice
 Mode = Literal["auto", "live", "stepped"]
 Contacts = Literal["auto", "on", "off"]
 Antialiasing = Literal["as-is", "dlss-quality", "dlaa"]
-CHOICES: dict[str, tuple[str, ...]] = {
-    "mode": ("auto", "live", "stepped"),
-    "when_full": ("wait", "refuse"),
-    "contacts": ("auto", "on", "off"),
-    "antialiasing": ("as-is", "dlss-quality", "dlaa"),
-}
-"""Settings with a few valid words."""
 SETTINGS = "/exts/retake.isaac"
 """Every option is a setting below this path; the panel and the command line set the same ones."""
 
@@ -95,12 +88,18 @@ class CaptureRequest:
         return self
 
 
+CHOICES: dict[str, tuple[str, ...]] = {
+    name: get_args(hint) for name, hint in fields_of(CaptureRequest).items() if get_origin(hint) is Literal
+}
+"""Settings with a few valid words."""
+
+
 def request_from(values: Mapping[str, Any]) -> CaptureRequest:
     """A request from loose values (settings, YAML, writer arguments): text becomes numbers and comma-separated lists.
 
     Raises InputError naming an unknown name or a value of the wrong kind.
     """
-    fields = {item.name: item for item in dataclasses.fields(CaptureRequest)}
+    fields = fields_of(CaptureRequest)
     out: dict[str, Any] = {}
     for name, value in values.items():
         if name not in fields:

@@ -11,6 +11,7 @@ cameras/<name>/{rgb,normals,instances}/%06d.png, cameras/<name>/depth/%06d.tiff
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import cv2
 import numpy as np
 
 from retake.core.camera import Camera
+from retake.core.codec import Record, decode, encode
 from retake.core.episode.records import (
     LENS_SCHEMA,
     SCHEMA,
@@ -83,33 +85,9 @@ def header_to_json(header: EpisodeHeader) -> dict[str, Any]:
         "units": {"length": "m", "angle": "rad", "mass": "kg", "time": "s", "up_axis": "Z", "camera_axes": "opencv"},
         "robots": [robot.to_json() for robot in header.robots],
         "joint_channels": list(header.joint_channels),
-        "cameras": [
-            {
-                "name": c.name,
-                "prim_path": c.prim_path,
-                "size": list(c.size),
-                "static": c.static,
-                "channels": list(c.channels),
-                "near_far_m": [c.near_far_m[0], None if np.isinf(c.near_far_m[1]) else c.near_far_m[1]],
-                **({} if c.lens is None else {"lens": c.lens.to_json()}),
-            }
-            for c in header.cameras
-        ],
-        "objects": [
-            {
-                "name": o.name,
-                "prim_path": o.prim_path,
-                "label": o.label,
-                "size_m": list(o.size_m),
-                "center_m": list(o.center_m),
-                "movable": o.movable,
-                "mass_kg": o.mass_kg,
-            }
-            for o in header.objects
-        ],
-        "instances": [
-            {"id": i.id, "prim_path": i.prim_path, "label": i.label, "owner": i.owner} for i in header.instances
-        ],
+        "cameras": [_camera_to_json(c) for c in header.cameras],
+        "objects": [encode(o) for o in header.objects],
+        "instances": [encode(i) for i in header.instances],
         "settings": header.settings,
         "state_dtype": _descr(state_dtype(header)),
         "physics_dtype": _descr(physics_dtype(header)),
@@ -130,31 +108,9 @@ def header_from_json(data: Any, where: Path) -> EpisodeHeader:
             fps=data["fps"],
             physics_dt_s=data["physics_dt_s"],
             robots=tuple(RobotSpec.from_json(r) for r in data["robots"]),
-            cameras=tuple(
-                CameraSpec(
-                    c["name"],
-                    c["prim_path"],
-                    (int(c["size"][0]), int(c["size"][1])),
-                    bool(c["static"]),
-                    tuple(c["channels"]),
-                    (c["near_far_m"][0], float("inf") if c["near_far_m"][1] is None else c["near_far_m"][1]),
-                    Lens.from_json(c.get("lens")),
-                )
-                for c in data["cameras"]
-            ),
-            objects=tuple(
-                ObjectSpec(
-                    o["name"],
-                    o["prim_path"],
-                    o["label"],
-                    tuple(o["size_m"]),
-                    tuple(o["center_m"]),
-                    o["movable"],
-                    o["mass_kg"],
-                )
-                for o in data["objects"]
-            ),
-            instances=tuple(Instance(i["id"], i["prim_path"], i["label"], i["owner"]) for i in data["instances"]),
+            cameras=tuple(_camera_from_json(c, f"{where}: cameras[{i}]") for i, c in enumerate(data["cameras"])),
+            objects=_records(ObjectSpec, data, "objects", where),
+            instances=_records(Instance, data, "instances", where),
             simulator=data["simulator"],
             simulator_version=data["simulator_version"],
             stage_sha256=data["stage_sha256"],
@@ -170,6 +126,29 @@ def header_from_json(data: Any, where: Path) -> EpisodeHeader:
             f"{where} is damaged: {type(error).__name__}: {error}; expected the fields of {SCHEMA}"
         ) from error
     return header
+
+
+def _camera_to_json(camera: CameraSpec) -> dict[str, Any]:
+    near, far = camera.near_far_m
+    out = {**encode(camera), "near_far_m": [near, None if np.isinf(far) else far]}
+    if camera.lens is None:
+        del out["lens"]
+    return out
+
+
+def _camera_from_json(data: Any, where: str) -> CameraSpec:
+    near, far = data["near_far_m"]
+    lens = Lens.from_json(data.get("lens"))
+    known = {**data, "near_far_m": (near, 0.0 if far is None else far), "lens": lens}
+    camera = decode(CameraSpec, known, where, error=EpisodeError, ignore_unknown=True)
+    return replace(camera, near_far_m=(camera.near_far_m[0], float("inf"))) if far is None else camera
+
+
+def _records(kind: type[Record], data: Any, name: str, where: Path) -> tuple[Record, ...]:
+    return tuple(
+        decode(kind, item, f"{where}: {name}[{i}]", error=EpisodeError, ignore_unknown=True)
+        for i, item in enumerate(data[name])
+    )
 
 
 def encode_image(channel: str, image: np.ndarray) -> bytes:
