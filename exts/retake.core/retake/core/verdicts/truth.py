@@ -17,6 +17,7 @@ import numpy as np
 
 from retake.core.array_types import Bool, Float32, Float64, UInt8
 from retake.core.episode import Episode, EpisodeHeader
+from retake.core.episode.parts import RigidPart, rigid_parts
 from retake.core.errors import VerdictError
 from retake.core.lens import Lens
 
@@ -26,17 +27,6 @@ REFERENCE_WIDTH = 640
 _BORDER_PX = 3
 _POINTS_PER_PART = 90
 """Contour points kept per part and frame; more changes the score by less than its noise and costs time."""
-
-
-@dataclass(frozen=True)
-class RigidPart:
-    """A rigid thing that moves: a robot link or an object."""
-
-    name: str
-    robot: str
-    """Name of the robot; empty for an object."""
-    link: int
-    """Index in the robot's links, or in the header's objects."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +174,7 @@ def _read(episode: Episode, camera: str, start: int, frames: int, working_width:
     if seen[0] > REFERENCE_WIDTH:
         seen = (REFERENCE_WIDTH, round(spec.size[1] * REFERENCE_WIDTH / spec.size[0]))
     seen_scale = size[0] / seen[0]
-    parts, table, poses = _parts(episode)
+    parts, table, poses = rigid_parts(episode)
     span = slice(start, start + frames)
     count = len(parts)
     labels = np.zeros((frames, size[1], size[0]), np.uint8)
@@ -217,33 +207,6 @@ def _is_static(T: Float64[np.ndarray, "T 4 4"]) -> bool:
     return bool(np.abs(T - T[:1]).max() < 1e-4)
 
 
-def _parts(episode: Episode) -> tuple[tuple[RigidPart, ...], UInt8[np.ndarray, "N"], Float64[np.ndarray, "T P 4 4"]]:
-    """Parts, instance id -> label table, poses. An instance that belongs to no link is scenery."""
-    header, parts, poses = episode.header, [], []
-    table = np.zeros(65536, np.uint8)
-    for robot in header.robots:
-        every = episode.link_poses(robot.name)
-        for index, link in enumerate(robot.links):
-            ids = [
-                i.id
-                for i in header.instances
-                if i.owner == f"robot:{robot.name}" and _owner_link(robot, i.prim_path) == index
-            ]
-            if ids:
-                parts.append(RigidPart(link.name, robot.name, index))
-                poses.append(every[:, index])
-                table[ids] = len(parts)
-    objects = episode.object_poses
-    for index, spec in enumerate(header.objects):
-        ids = [i.id for i in header.instances if i.owner == f"object:{spec.name}"]
-        if ids and spec.movable:
-            parts.append(RigidPart(spec.name, "", index))
-            poses.append(objects[:, index])
-            table[ids] = len(parts)
-    stacked = np.stack(poses, 1) if poses else np.zeros((len(episode), 0, 4, 4))
-    return tuple(parts), table, stacked
-
-
 def _stills(header: EpisodeHeader) -> tuple[tuple[str, ...], UInt8[np.ndarray, "N"]]:
     """Objects that cannot move, and the table from instance id to 1 + their index."""
     names, table = [], np.zeros(65536, np.uint8)
@@ -253,16 +216,6 @@ def _stills(header: EpisodeHeader) -> tuple[tuple[str, ...], UInt8[np.ndarray, "
             names.append(spec.name)
             table[ids] = len(names)
     return tuple(names), table
-
-
-def _owner_link(robot: object, prim_path: str) -> int:
-    """Index of the link whose prim is the longest prefix of a path; -1 where none is."""
-    best, length = -1, -1
-    for index, link in enumerate(robot.links):  # type: ignore[attr-defined]
-        path = link.prim_path
-        if (prim_path == path or prim_path.startswith(path + "/")) and len(path) > length:
-            best, length = index, len(path)
-    return best
 
 
 def _contour(

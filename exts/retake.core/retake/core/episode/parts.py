@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which pixels of an instance image move as one: the rigid parts of an episode, with their poses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from retake.core.array_types import Float64, UInt8
+from retake.core.episode.reader import Episode
+from retake.core.robot import RobotSpec
+
+
+@dataclass(frozen=True)
+class RigidPart:
+    """A rigid thing that moves: a robot link or an object."""
+
+    name: str
+    robot: str
+    """Name of the robot; empty for an object."""
+    link: int
+    """Index in the robot's links, or in the header's objects."""
+
+
+def rigid_parts(
+    episode: Episode,
+) -> tuple[tuple[RigidPart, ...], UInt8[np.ndarray, "N"], Float64[np.ndarray, "T P 4 4"]]:
+    """What moves in an episode: (parts, table (65536,) instance id -> 1 + index of its part, poses T_world_part (T, P, 4, 4)).
+
+    0 in the table is scenery; so is an instance of a robot that belongs to none of its links.
+    """
+    header, parts, poses = episode.header, [], []
+    table = np.zeros(65536, np.uint8)
+    for robot in header.robots:
+        every = episode.link_poses(robot.name)
+        for index, link in enumerate(robot.links):
+            ids = [
+                i.id
+                for i in header.instances
+                if i.owner == f"robot:{robot.name}" and _owner_link(robot, i.prim_path) == index
+            ]
+            if ids:
+                parts.append(RigidPart(link.name, robot.name, index))
+                poses.append(every[:, index])
+                table[ids] = len(parts)
+    objects = episode.object_poses
+    for index, spec in enumerate(header.objects):
+        ids = [i.id for i in header.instances if i.owner == f"object:{spec.name}"]
+        if ids and spec.movable:
+            parts.append(RigidPart(spec.name, "", index))
+            poses.append(objects[:, index])
+            table[ids] = len(parts)
+    stacked = np.stack(poses, 1) if poses else np.zeros((len(episode), 0, 4, 4))
+    return tuple(parts), table, stacked
+
+
+def _owner_link(robot: RobotSpec, prim_path: str) -> int:
+    """Index of the link whose prim is the longest prefix of a path; -1 where none is."""
+    best, length = -1, -1
+    for index, link in enumerate(robot.links):
+        path = link.prim_path
+        if (prim_path == path or prim_path.startswith(path + "/")) and len(path) > length:
+            best, length = index, len(path)
+    return best
