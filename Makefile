@@ -1,7 +1,7 @@
 # Retake: `make demo` shows the whole arrow, `make test` proves it. Everything else is one word, too.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help sync sync-test sync-worker lerobot-env zoo demo test test-core test-worker check format bench matrix mutants prove clean
+.PHONY: help sync sync-test sync-worker lerobot-env readers zoo demo test test-core test-worker check format bench matrix mutants prove clean
 
 VENV := .venv
 WORKER := .venv-worker
@@ -28,6 +28,9 @@ $(WORKER)/.synced: pyproject.toml constraints.txt scripts/make_env.py
 
 lerobot-env:     ## isolated environment with LeRobot itself, to read exported datasets with the real reader
 	@$(PYTHON) scripts/lerobot_env.py
+
+readers:         ## open every export format with the real readers that the package index gives; docs/proof/readers.md
+	@$(PY) scripts/prove.py readers
 
 zoo:             ## fetch and convert the robots of scripts/zoo/robots.csv into .zoo (ASSETS=FOLDER names a newton-assets checkout)
 	@$(PYTHON) scripts/zoo/make.py $(if $(ASSETS),--assets $(ASSETS))

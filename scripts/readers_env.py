@@ -16,14 +16,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".readers"
 SHARED = ROOT / ".lerobot-env"
-READERS: dict[str, str] = {
-    "lerobot-0.6.1": "lerobot==0.6.1",
-    "lerobot-0.4.4": "lerobot==0.4.4",
-    "lerobot-0.3.3": "lerobot==0.3.3",
-    "lerobot-0.1.0": "lerobot==0.1.0",
-    "decord-0.6.0": "decord==0.6.0",
-    "robomimic-0.3.0": "robomimic==0.3.0",
-}
+READERS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "lerobot-0.6.1": (
+        ("--no-deps", "lerobot==0.6.1"), ("huggingface-hub>=1.5",), ("--no-deps", "datasets>=4.8,<5"),
+    ),
+    "lerobot-0.4.4": (("--no-deps", "lerobot==0.4.4"),),
+    "lerobot-0.3.3": (("--no-deps", "lerobot==0.3.3"), ("--no-deps", "datasets==3.6.0")),
+    "decord-0.6.0": (("--no-deps", "decord==0.6.0"),),
+    "robomimic-0.3.0": (("--no-deps", "robomimic==0.3.0"), ("--no-deps", "h5py>=3.10"), ("termcolor", "tensorboardX")),
+}  # fmt: skip
+"""Reader → pip requests, one after the other; what they ask for beside is shared."""
 
 
 def python() -> Path:
@@ -40,15 +42,18 @@ def install() -> dict[str, str]:
     ).stdout.split()
     old = tuple(map(int, version)) < (3, 12)
     out: dict[str, str] = {}
-    for name, requirement in READERS.items():
-        target = FOLDER / name
+    for name, requests in READERS.items():
+        target, failed = FOLDER / name, ""
         if not (target / ".done").exists():
-            command = [str(python()), "-m", "pip", "install", "-q", "--no-deps", "--target", str(target), requirement]
-            if old:
-                command.append("--ignore-requires-python")
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                out[name] = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
+            for request in requests:
+                command = [str(python()), "-m", "pip", "install", "-q", "--target", str(target), *request]
+                if old and "--no-deps" in request:
+                    command.append("--ignore-requires-python")
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+                if done.returncode:
+                    failed = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
+            if failed:
+                out[name] = failed
                 continue
             if old:
                 for path in target.rglob("*.py"):

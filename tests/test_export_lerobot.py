@@ -52,7 +52,12 @@ def test_lerobot_reads_every_frame_action_window_and_statistic(tmp_path, codec):
         make_run(tmp_path / f"r{i}", seed=i, takes=2, frames=frames, size=(96, 64), cameras=("front", "wrist"))
         for i in range(2)
     ]
-    export(runs, tmp_path / "d", ExportOptions("lerobot-v3", VideoOptions.of(codec, 20)), Selection(include_sim=True))
+    export(
+        runs,
+        tmp_path / "d",
+        ExportOptions("lerobot-v3", VideoOptions.of(codec, 20)),
+        Selection(include_sim=True, language=False),
+    )
     meta, got = lerobot_reads(tmp_path / "d", tmp_path / "got.npz", -0.1, 0.0, 0.2)
     data = Dataset(tmp_path / "d")
     rows = list(data.episodes())

@@ -127,7 +127,7 @@ def lerobot(quick: bool, work: Path) -> dict[str, Any]:
         return {"passed": None, "note": "not run: no .lerobot-env (`make lerobot-env`)"}
     count, frames = (2, 12) if quick else (6, 81)
     runs = [make_run(work / f"r{i}", seed=i, takes=2, frames=frames, size=(160, 120)) for i in range(count)]
-    export(runs, work / "d", ExportOptions("lerobot-v3"), Selection(include_sim=True))
+    export(runs, work / "d", ExportOptions("lerobot-v3"), Selection(include_sim=True, language=False))
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(work), "HF_HOME": str(work / "hf"), "OMP_NUM_THREADS": "1"}
     environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
     reader = ROOT / "tests/lerobot_reader.py"

@@ -103,7 +103,9 @@ def convert(root: Path) -> dict:
             continue
     else:
         raise SystemExit("this version has no converter")
-    module.convert_dataset("retake/check", root=str(root), push_to_hub=False, force_conversion=True)
+    # 0.4 looks for the dataset under root/repo_id, later versions at root itself.
+    where = root.parents[1] if name.endswith("v30") else root
+    module.convert_dataset("retake/check", root=str(where), push_to_hub=False, force_conversion=True)
     return {"version": json.loads((root / "meta/info.json").read_text())["codebase_version"]}
 
 

@@ -69,7 +69,11 @@ def export(
     EpisodeError, ExportError (nothing is half-written: `out` appears or changes only as a whole) or Cancelled.
     """
     options, selection, out = options or ExportOptions(), selection or Selection(), _real(Path(out))
+    if not options.format.startswith("lerobot"):
+        selection = replace(selection, truth=False)
     made = plan(runs, selection)
+    if selection.language and options.format == "lerobot-v3":
+        made = replace(made, schema=replace(made.schema, language=True))
     if selection.only_commercial and options.append:
         for part in (out / "train", out / "val") if options.split.active else (out,):
             _require_commercial(part)

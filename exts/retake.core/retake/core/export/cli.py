@@ -70,6 +70,12 @@ def export_parser() -> argparse.ArgumentParser:
     add("--gop", type=int, default=2, help="frames from key frame to key frame; 2 makes random access cheap")
     add("--action", choices=ACTIONS, default="commanded", help="'next-state' for recordings without commanded targets")
     add("--extra", nargs="+", default=(), choices=EXTRAS, help="further features")
+    add("--no-truth", action="store_true", help="without the per-frame features of what the simulator knows (truth.…)")
+    add(
+        "--no-language",
+        action="store_true",
+        help="without LeRobot's language columns (lerobot before 0.6 cannot open them)",
+    )
     add("--window", type=int, default=0, help="frames per episode of runs without takes (with --include-sim); 0 = all")
     add("--isaaclab", type=int, choices=(2, 3), default=3, help="hdf5-isaaclab: version whose quaternion order it has")
     add("--env-name", default="", metavar="ID", help="hdf5-isaaclab: env_name (default: what the Episode says)")
@@ -123,6 +129,8 @@ def main(argv: list[str]) -> int:
         assets_licence=args.assets_licence,
         action_source=args.action,
         extras=tuple(args.extra),
+        truth=not args.no_truth,
+        language=not args.no_language,
         window=args.window,
     )
     bar = silent if args.quiet else Bar("Export")

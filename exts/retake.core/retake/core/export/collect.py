@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +25,18 @@ from retake.core.export.found import (
     group_key,
     obstacle,
     shown_task,
+    shown_words,
     takes_of,
 )
 from retake.core.export.provenance import record, storable
-from retake.core.export.records import Rejected, Schema
+from retake.core.export.records import IMAGE, Rejected, Schema
+from retake.core.export.truth import TRUTH
 from retake.core.export.vectors import build_schema
 from retake.core.files import read_json, sha256_bytes, sha256_json
 from retake.core.licences import commercial_obstacle
 from retake.core.run_reader import RunReader
 from retake.core.variants.base import Variant
 
-IMAGE = "observation.images."
 TOOL_VERSION = "retake 0.1.0"
 _HUGE = 1e300
 """Beyond it, and for NaN, a number of a check counts as not measured."""
@@ -54,6 +55,8 @@ class Item:
     task: str
     trajectory: str
     provenance: dict[str, Any]
+    words: dict[str, str] = field(default_factory=dict)
+    """What its pictures show `subject` and `surface` as, where that is not what the simulation calls them."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,8 @@ def plan(runs: Sequence[Path | str], selection: Selection | None = None) -> Plan
     warnings = (
         [f"{len(items) - len(unique)} duplicates of the same take were left out"] if len(unique) < len(items) else []
     )
-    return Plan(_schema(headers, unique, selection), tuple(unique), tuple(rejected), tuple(warnings))
+    schema, left_out = _schema(headers, unique, selection)
+    return Plan(schema, tuple(unique), tuple(rejected), (*warnings, *left_out))
 
 
 def _open(path: Path) -> tuple[RunReader, Episode]:
@@ -255,8 +259,18 @@ def _take_item(
     recipe = first.variant.document().get("recipe") if first.variant is not None else None
     task = shown_task(episode.header, first.world.subject if first.world is not None else "", recipe)
     videos: tuple[tuple[str, Path | None], ...] = tuple((c, t.take.video) for c, t in zip(cameras, takes, strict=True))
+    words = {key: storable(text) for key, text in shown_words(episode.header, first.world, recipe).items()}
     return Item(
-        uid, run, episode.path, videos, start, length, storable(task), source["trajectory_id"], record(values, checks)
+        uid,
+        run,
+        episode.path,
+        videos,
+        start,
+        length,
+        storable(task),
+        source["trajectory_id"],
+        record(values, checks),
+        words,
     )
 
 
@@ -338,15 +352,31 @@ def _sim_items(
     return out
 
 
-def _schema(headers: Sequence[tuple[Path, Any]], items: Iterable[Item], selection: Selection) -> Schema:
-    """The one schema of all items. Raises ExportError naming the first run that differs, and how."""
-    first_run, first_header = headers[0]
+def _schema(
+    headers: Sequence[tuple[Path, Any]], items: Iterable[Item], selection: Selection
+) -> tuple[Schema, list[str]]:
+    """The one schema of all items, and notes. Raises ExportError naming the first run that differs, and how.
+
+    Features of the simulator's truth that some run lacks are left out of all.
+    """
     sizes = _sizes(items, selection, {run: header for run, header in headers})
-    schema = build_schema(first_header, sizes, selection.extras)
-    for run, header in headers[1:]:
-        if differences := schema.differences(build_schema(header, sizes, selection.extras), first_run.name, run.name):
-            raise ExportError(f"runs {first_run.name} and {run.name} cannot share a dataset: " + "; ".join(differences))
-    return schema
+    schemas = [build_schema(header, sizes, selection.extras, truth=selection.truth) for _, header in headers]
+    known = [{key for key in schema.vectors if key.startswith(TRUTH)} for schema in schemas]
+    partly = set.union(*known) - set.intersection(*known)
+    schemas = [
+        replace(
+            schema,
+            vectors={k: v for k, v in schema.vectors.items() if k not in partly},
+            units={k: v for k, v in schema.units.items() if k not in partly},
+        )
+        for schema in schemas
+    ]
+    for (run, _), schema in zip(headers[1:], schemas[1:], strict=True):
+        first = headers[0][0].name
+        if differences := schemas[0].differences(schema, first, run.name):
+            raise ExportError(f"runs {first} and {run.name} cannot share a dataset: " + "; ".join(differences))
+    notes = [f"{', '.join(sorted(partly))} left out: not every run has it"] if partly else []
+    return schemas[0], notes
 
 
 def _sizes(items: Iterable[Item], selection: Selection, headers: dict[Path, Any]) -> dict[str, tuple[int, int]]:

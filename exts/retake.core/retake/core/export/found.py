@@ -37,6 +37,10 @@ class Selection:
     """What the user states about the simulated assets, where the episode does not."""
     action_source: str = "commanded"
     extras: tuple[str, ...] = ()
+    truth: bool = True
+    """Per-frame features of what the simulator knows (truth.py), where the format has a place and every run has them."""
+    language: bool = True
+    """LeRobot's language columns (language.py), where the format has a place."""
     window: int = 0
     """Frames per episode for `include_sim` where a run has no take; 0 = the whole episode."""
 
@@ -141,3 +145,24 @@ def shown_task(header: EpisodeHeader, subject: str, recipe: Mapping[str, Any] | 
         return header.task
     label = re.escape(labels[0])
     return re.sub(rf"\b(?:the|a|an) {label}\b|\b{label}\b", lambda _: words, header.task, count=1, flags=re.I)
+
+
+def shown_words(header: EpisodeHeader, world: World | None, recipe: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """What a world shows the task's object (`subject`) and the work surface as; empty for the simulator's own pictures.
+
+    A world in the user's own words may show anything: there it is "the object" on "the surface".
+    """
+    if world is None:
+        return {}
+    if world.prompt:
+        return {"subject": "the object", "surface": "the surface"}
+    out = {}
+    for axis in ("subject", "surface"):
+        stated = recipe.get(axis) if isinstance(recipe, Mapping) else None
+        try:
+            value = stated if isinstance(stated, Mapping) else load_catalogue().value(axis, getattr(world, axis))
+        except VariantError:
+            value = {}
+        text = str(value.get("prompt") or getattr(world, axis)).strip()
+        out[axis] = text or ("the object" if axis == "subject" else "the surface")
+    return out

@@ -101,7 +101,10 @@ class LeRobotV3Writer:
         clear(part)
         columns = numeric_columns(episode, self.schema)
         task = self.tasks.get(episode.task, len(self.tasks))
-        table = tables.data_table(self.schema, columns, episode=self.episodes, first_index=self.frames, task_index=task)
+        said = episode.language() if episode.language is not None and self.schema.language else None
+        table = tables.data_table(
+            self.schema, columns, episode=self.episodes, first_index=self.frames, task_index=task, language=said
+        )
         if len(table) != episode.length:
             raise ExportError(f"an episode of {episode.length} frames has {len(table)} rows of state")
         tables.write_tables(part / "data.parquet", [table], table.schema)

@@ -26,6 +26,7 @@ from retake.core.export.records import (
     SOURCE_UID,
     Columns,
     DatasetEpisode,
+    LanguageRows,
     Schema,
     Segment,
     Vector,
@@ -176,6 +177,9 @@ def align(opened: dict[str, Dataset], *, trust_units: bool = False) -> tuple[Sch
     notes: list[str] = []
     common = set.intersection(*(set(d.schema.vectors) for d in opened.values()))
     schemas = {}
+    language = all(data.schema.language for data in opened.values())
+    if not language and (having := [name for name, data in opened.items() if data.schema.language]):
+        notes.append(f"language columns of {', '.join(having)} left out, other sources have none")
     for name, data in opened.items():
         dropped = [
             k
@@ -186,7 +190,7 @@ def align(opened: dict[str, Dataset], *, trust_units: bool = False) -> tuple[Sch
             notes.append(f"{name}: {', '.join(dropped)} left out, other sources do not have it")
         vectors = {k: v for k, v in data.schema.vectors.items() if k not in dropped}
         vectors[SOURCE_UID] = Vector("int64")  # of the mixture's own records
-        schemas[name] = replace(data.schema, vectors=vectors)
+        schemas[name] = replace(data.schema, vectors=vectors, language=language)
     (first, schema), *others = schemas.items()
     problems = [p for name, other in others for p in schema.differences(other, first, name)]
     for name, data in opened.items():
@@ -249,7 +253,12 @@ def as_episode(data: Dataset, row: Row, schema: Schema, uid: str, name: str) -> 
         "camera_names": ",".join(k.rsplit(".", 1)[-1] for k in schema.cameras),
     }
     provenance = record({**defaults, **kept, "uid": uid, "window_length": row.length}, checks)
-    return DatasetEpisode(uid, row.task, row.length, columns, frames, segment, provenance)
+
+    def language() -> LanguageRows:
+        return data.language(row)
+
+    said = language if schema.language else None
+    return DatasetEpisode(uid, row.task, row.length, columns, frames, segment, provenance, said)
 
 
 def _content(

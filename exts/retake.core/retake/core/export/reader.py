@@ -17,7 +17,7 @@ from retake.core.array_types import UInt8
 from retake.core.errors import ExportError
 from retake.core.export import encode, tables
 from retake.core.export.provenance import KINDS, VERDICT
-from retake.core.export.records import Columns, Schema, Segment, Vector, VideoOptions
+from retake.core.export.records import Columns, LanguageRows, Schema, Segment, Vector, VideoOptions
 from retake.core.files import read_json
 
 VERSIONS = ("v3.0", "v2.1", "v2.0")
@@ -227,6 +227,14 @@ class Dataset:
                 out[name] = out[name][:, 0]
         return out
 
+    def language(self, row: Row) -> LanguageRows:
+        """The language columns of one episode; empty where the dataset has none."""
+        table = self._table(row)
+        if not set(tables.LANGUAGE) <= set(table.column_names):
+            return LanguageRows()
+        persistent, events = (table.column(name).to_pylist() for name in tables.LANGUAGE)
+        return LanguageRows(tuple(persistent[0] or ()), {k: tuple(said) for k, said in enumerate(events) if said})
+
     def _rectangular(self, row: Row, name: str, cells: list[Any]) -> np.ndarray:
         """A column of lists as (T, n). Raises ExportError for a cell of another length, or an empty one."""
         width = self.schema.vectors[name].width if name in self.schema.vectors else 1
@@ -249,10 +257,11 @@ class Dataset:
             shape = feature.get("shape") or []
             if feature["dtype"] in ("video", "image"):
                 cameras[key] = (int(shape[1]), int(shape[0])) if shape[-1] in (1, 3) else (int(shape[2]), int(shape[1]))
-            elif key not in tables.DEFAULTS and feature["dtype"] != "string":
+            elif key not in tables.DEFAULTS and feature["dtype"] not in ("string", "language"):
                 names = _flat_names(feature.get("names"), shape)
                 vectors[key] = Vector(feature["dtype"], names)
-        return Schema(int(fps), str(self.info.get("robot_type") or ""), vectors, cameras)
+        language = set(tables.LANGUAGE) <= set(self.info.get("features", {}))
+        return Schema(int(fps), str(self.info.get("robot_type") or ""), vectors, cameras, language=language)
 
 
 def _flat_names(names: Any, shape: list[int]) -> tuple[str, ...]:

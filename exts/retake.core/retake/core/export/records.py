@@ -19,6 +19,7 @@ from retake.core.errors import InputError, unknown_name
 
 FORMATS = ("lerobot-v3", "lerobot-v2.1", "oscar", "hdf5-isaaclab")
 STATE, ACTION = "observation.state", "action"
+IMAGE = "observation.images."
 SOURCE_TIME, SOURCE_FRAME = "source.time_s", "source.frame_index"
 SOURCE_UID = "source.uid"
 """int64 per frame: which provenance record the episode has (provenance.uid_number). Tools that drop columns of
@@ -107,6 +108,8 @@ class Schema:
     units: Mapping[str, str] = field(default_factory=dict)
     own_action_slices: tuple[Slice, ...] = ()
     """Meaning of the entries of `action` where it has fewer than the state: what nothing commands is no action."""
+    language: bool = False
+    """Whether frames carry LeRobot's language columns (language.py)."""
 
     @property
     def action_slices(self) -> tuple[Slice, ...]:
@@ -123,6 +126,7 @@ class Schema:
             "slices": [vars(s) for s in self.slices],
             "units": dict(self.units),
             **({"action_slices": [vars(s) for s in self.own_action_slices]} if self.own_action_slices else {}),
+            **({"language": True} if self.language else {}),
         }
 
     @staticmethod
@@ -136,6 +140,7 @@ class Schema:
             tuple(Slice(**s) for s in data["slices"]),
             dict(data["units"]),
             tuple(Slice(**s) for s in data.get("action_slices", ())),
+            bool(data.get("language", False)),
         )
 
     def differences(self, other: Schema, here: str = "this", there: str = "the other") -> list[str]:
@@ -160,6 +165,8 @@ class Schema:
                 out.append(f"feature {key}: entries differ in name ({here} / {there}): {', '.join(pairs[:6])}")
             elif x.dtype != y.dtype:
                 out.append(f"feature {key}: {here} has dtype {x.dtype}, {there} {y.dtype}")
+        if self.language != other.language:
+            out.append(f"language columns: only in {here if self.language else there} (--no-language leaves them out)")
         for key in sorted({*self.units} & {*other.units}):
             if self.units[key] != other.units[key]:
                 out.append(f"unit of {key}: {here} {self.units[key]}, {there} {other.units[key]}")
@@ -173,6 +180,16 @@ class Segment:
     path: Path
     start: int
     length: int
+
+
+@dataclass(frozen=True)
+class LanguageRows:
+    """LeRobot's two language columns of one episode: rows as dictionaries of their columns' fields (language.py)."""
+
+    persistent: tuple[Mapping[str, Any], ...] = ()
+    """What holds from its `timestamp` on; the same list stands on every frame."""
+    events: Mapping[int, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
+    """Frame → what is said of that frame alone."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +207,8 @@ class DatasetEpisode:
     """The encoded source of a camera key, or None when there is none worth copying."""
     provenance: Mapping[str, Any]
     """Flat, JSON; keys without the `retake/` prefix (provenance.py)."""
+    language: Callable[[], LanguageRows] | None = None
+    """What is said of it, for formats with a place for that; None where nothing is."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """What a single format needs: the source Episode's path, its window, cameras."""
 

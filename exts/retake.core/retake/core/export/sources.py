@@ -14,7 +14,10 @@ from retake.core.array_types import UInt8
 from retake.core.episode import Episode, open_episode
 from retake.core.errors import ExportError
 from retake.core.export.collect import IMAGE, Item, Selection
-from retake.core.export.records import Columns, DatasetEpisode, Schema, Segment
+from retake.core.export.language import language_rows
+from retake.core.export.provenance import uid_number
+from retake.core.export.records import Columns, DatasetEpisode, LanguageRows, Schema, Segment
+from retake.core.export.truth import TRUTH, truth_columns
 from retake.core.export.vectors import columns
 from retake.core.files import sha256_file
 from retake.core.video import read_video
@@ -39,7 +42,16 @@ def dataset_episode(item: Item, schema: Schema, selection: Selection, opened: Ep
     videos = {IMAGE + name: (name, path) for name, path in item.videos}
 
     def rows() -> Columns:
-        return columns(opened(item.episode), item.start, item.length, selection.action_source, selection.extras)
+        episode = opened(item.episode)
+        found = columns(episode, item.start, item.length, selection.action_source, selection.extras)
+        if any(key.startswith(TRUTH) for key in schema.vectors):
+            found |= truth_columns(episode, schema.cameras, item.start, item.length)
+        return found
+
+    def language() -> LanguageRows:
+        return language_rows(
+            opened(item.episode), schema.cameras, item.start, item.length, words=item.words, seed=uid_number(item.uid)
+        )
 
     def frames(key: str) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
         name, path = videos[key]
@@ -56,7 +68,8 @@ def dataset_episode(item: Item, schema: Schema, selection: Selection, opened: Ep
         return Segment(path, 0, item.length)
 
     extra = {"episode": item.episode, "start": item.start, "videos": item.videos, "run": item.run.name}
-    return DatasetEpisode(item.uid, item.task, item.length, rows, frames, segment, item.provenance, extra)
+    said = language if schema.language else None
+    return DatasetEpisode(item.uid, item.task, item.length, rows, frames, segment, item.provenance, said, extra)
 
 
 def simulated(episode: Episode, camera: str, start: int, length: int) -> Iterator[UInt8[np.ndarray, "H W 3"]]:

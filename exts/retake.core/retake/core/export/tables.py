@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from retake.core.errors import ExportError
 from retake.core.export.encode import require
-from retake.core.export.records import Columns, Schema
+from retake.core.export.records import Columns, LanguageRows, Schema
 from retake.core.files import atomic_path, write_bytes
 
 DEFAULTS: dict[str, str] = {
@@ -23,6 +24,10 @@ DEFAULTS: dict[str, str] = {
     "task_index": "int64",
 }
 """Features every LeRobot dataset has, each of shape [1]."""
+
+
+LANGUAGE = ("language_persistent", "language_events")
+"""Columns that LeRobot 0.6 knows by name (language.py)."""
 
 
 def features(schema: Schema, video_info: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -38,7 +43,8 @@ def features(schema: Schema, video_info: Mapping[str, Mapping[str, Any]]) -> dic
             "names": ["height", "width", "channels"],
             "info": dict(video_info[key]),
         }
-    return {**out, **{key: {"dtype": dtype, "shape": [1], "names": None} for key, dtype in DEFAULTS.items()}}
+    kinds = {**DEFAULTS, **(dict.fromkeys(LANGUAGE, "language") if schema.language else {})}
+    return {**out, **{key: {"dtype": dtype, "shape": [1], "names": None} for key, dtype in kinds.items()}}
 
 
 def data_schema(schema: Schema) -> Any:
@@ -48,10 +54,45 @@ def data_schema(schema: Schema) -> Any:
     for key, vector in schema.vectors.items():
         kind = pa.from_numpy_dtype(np.dtype(vector.dtype))
         fields.append(pa.field(key, pa.list_(kind, vector.width) if vector.names else kind))
-    return pa.schema(fields + [pa.field(k, pa.from_numpy_dtype(np.dtype(d))) for k, d in DEFAULTS.items()])
+    fields += [pa.field(k, pa.from_numpy_dtype(np.dtype(d))) for k, d in DEFAULTS.items()]
+    fields += [pa.field(name, kind) for name, kind in language_types().items()] if schema.language else []
+    return pa.schema(fields)
 
 
-def data_table(schema: Schema, columns: Columns, *, episode: int, first_index: int, task_index: int) -> Any:
+@functools.cache
+def language_types() -> dict[str, Any]:
+    """Arrow types of LeRobot's two language columns (lerobot/datasets/language.py of 0.6: fields in its order)."""
+    pa = require("pyarrow")
+    kinds = {"timestamp": pa.float32(), "tool_calls": pa.list_(pa.string())}
+    fields = {
+        "language_persistent": ("role", "content", "style", "timestamp", "camera", "tool_calls"),
+        "language_events": ("role", "content", "style", "camera", "tool_calls"),
+    }
+    return {
+        column: pa.list_(pa.struct([pa.field(name, kinds.get(name, pa.string())) for name in names]))
+        for column, names in fields.items()
+    }
+
+
+def language_arrays(rows: LanguageRows | None, length: int) -> list[Any]:
+    """The two language columns of an episode: what holds on every frame, what is said of one on that one."""
+    pa, (persistent, events) = require("pyarrow"), language_types().values()
+    rows = rows or LanguageRows()
+    return [
+        pa.array([list(rows.persistent)] * length, persistent),
+        pa.array([list(rows.events.get(k, ())) for k in range(length)], events),
+    ]
+
+
+def data_table(
+    schema: Schema,
+    columns: Columns,
+    *,
+    episode: int,
+    first_index: int,
+    task_index: int,
+    language: LanguageRows | None = None,
+) -> Any:
     """The rows of one episode. Raises ExportError when a column does not fit the schema."""
     pa = require("pyarrow")
     length = len(next(iter(columns.values())))
@@ -75,6 +116,7 @@ def data_table(schema: Schema, columns: Columns, *, episode: int, first_index: i
         flat = pa.array(np.ascontiguousarray(values).reshape(-1))
         arrays.append(pa.FixedSizeListArray.from_arrays(flat, vector.width) if vector.names else flat)
     arrays += [pa.array(default[key]) for key in DEFAULTS]
+    arrays += language_arrays(language, length) if schema.language else []
     return pa.table(arrays, schema=data_schema(schema))
 
 

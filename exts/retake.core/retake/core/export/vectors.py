@@ -25,6 +25,7 @@ from retake.core.export.records import (
     Slice,
     Vector,
 )
+from retake.core.export.truth import truth_vectors
 from retake.core.geometry import wxyz_from_rotation
 from retake.core.robot import RobotSpec
 
@@ -44,6 +45,8 @@ def build_schema(
     header: EpisodeHeader,
     cameras: dict[str, tuple[int, int]],
     extras: Sequence[str] = (),
+    *,
+    truth: bool = False,
 ) -> Schema:
     """The schema of episodes like this one. `cameras`: feature key → (width, height).
 
@@ -95,6 +98,10 @@ def build_schema(
         # Not under `observation.`: no policy may take the truth for an observation unasked.
         vectors["privileged.object_pose"] = Vector("float32", _pose_names([o.name for o in header.objects]))
         units["privileged.object_pose"] = "m and unit quaternion wxyz, world frame"
+    if truth:
+        known, their_units = truth_vectors(header, cameras)
+        vectors |= known
+        units |= their_units
     vectors[SOURCE_TIME], vectors[SOURCE_FRAME] = Vector("float64"), Vector("int64")
     vectors[SOURCE_UID] = Vector("int64")
     units[SOURCE_TIME] = "s, simulation time"

@@ -50,7 +50,7 @@ def numeric_columns(episode: DatasetEpisode, schema: Schema) -> Columns:
     columns = episode.columns()
     if SOURCE_UID in schema.vectors:
         columns = {**columns, SOURCE_UID: np.full(episode.length, uid_number(episode.uid), np.int64)}
-    return columns
+    return {key: columns[key] for key in schema.vectors if key in columns}
 
 
 def video_info(path: Path, schema: Schema, options: VideoOptions) -> dict[str, Any]:
