@@ -212,6 +212,43 @@ OBSERVED = Observation(
 )
 
 
+HOST = Path(__file__).resolve().parents[1] / "exts/retake.core/retake/core/robustness/lerobot_host.py"
+WITH_TORCH = [p for p in (".lerobot-env", ".venv-worker") if (HOST.parents[5] / p / "bin/python").exists()]
+HEALTHY = """import torch
+library = torch.library.Library("torchvision", "DEF")
+library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+library.impl("nms", lambda dets, scores, iou_threshold: torch.tensor([7]), "CompositeExplicitAutograd")
+"""
+MISMATCHED = """import torch
+torch.library.register_fake("torchvision::nms")(lambda dets, scores, iou_threshold: dets)
+"""
+
+
+@pytest.mark.skipif(not WITH_TORCH, reason="no environment with torch")
+@pytest.mark.parametrize(("package", "found"), [(HEALTHY, "7"), (MISMATCHED, "schema"), ("", "none")])
+def test_the_policy_host_leaves_a_healthy_torchvision_alone(package: str, found: str, tmp_path: Path) -> None:
+    """It defines its own operators when it loads, which aborts where they are defined already; a mismatched one has none."""
+    if package:
+        (tmp_path / "torchvision.py").write_text(package, "utf-8")
+    else:
+        (tmp_path / "torchvision.py").write_text("raise ImportError('none here')", "utf-8")
+    code = (
+        "import sys, runpy; host = runpy.run_path(sys.argv[1]); host['import_torchvision'](); import torch\n"
+        "try: operator = torch.ops.torchvision.nms.default\n"
+        "except AttributeError: print('none'); sys.exit()\n"
+        "try: print(int(operator(torch.zeros(1, 4), torch.zeros(1), 0.5)))\n"
+        "except NotImplementedError: print('schema')"
+    )
+    python = HOST.parents[5] / WITH_TORCH[0] / "bin/python"
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tmp_path), "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [str(python), "-c", code, str(HOST)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == [found]
+
+
 PYTHON = Path(__file__).resolve().parent.parent / ".lerobot-env/bin/python"
 
 

@@ -22,20 +22,41 @@ def _write(stream, **arrays) -> None:
     stream.flush()
 
 
-def _load(folder: str):
-    """(policy, preprocessor, postprocessor); processors are None for folders of before lerobot 0.4."""
+def import_torchvision() -> None:
+    """Import torchvision as it is. Only one that then turns out to have no operators gets the schemas it misses.
+
+    A torchvision whose binary does not match torch registers no operators, and its import ends in a RuntimeError. A healthy
+    one registers its own, and the process would be aborted if they were there before.
+    """
     import torch
 
-    torch.set_num_threads(2)
+    try:
+        import torchvision  # noqa: F401
+    except ImportError:
+        return
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+    else:
+        return
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        del sys.modules[name]
     library = torch.library.Library("torchvision", "FRAGMENT")
     for schema in (
         "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
         "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     ):
-        # A torchvision whose binary does not match torch registers no operators, and fails to import.
         with contextlib.suppress(RuntimeError):
             library.define(schema)
-    _load.keep = library
+    import_torchvision.keep = library
+
+
+def _load(folder: str):
+    """(policy, preprocessor, postprocessor); processors are None for folders of before lerobot 0.4."""
+    import torch
+
+    torch.set_num_threads(2)
+    import_torchvision()
     from lerobot.configs.policies import PreTrainedConfig
     from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 
