@@ -3,7 +3,9 @@
 
 Runs in the zoo's environment (MuJoCo attaches); `make zoo` calls it for the robots whose `file` names both.
 
-usage: compose.py ARM.xml BODY TOOL.xml OUT.xml      writes OUT.xml, with both models' meshes beside it
+A linkage that the tool leaves to tendons is given as couplings instead: FOLLOWER=LEADER or FOLLOWER=-LEADER.
+
+usage: compose.py ARM.xml BODY TOOL.xml OUT.xml [COUPLING …]      writes OUT.xml, with both models' meshes beside it
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import shutil
 import sys
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from pathlib import Path
 
 import mujoco
@@ -19,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "exts/retake.newton
 import converter_host
 
 
-def compose(arm_file: Path, body: str, tool_file: Path, written: Path) -> None:
+def compose(arm_file: Path, body: str, tool_file: Path, written: Path, couplings: Sequence[str] = ()) -> None:
     """Write the file. Raises ValueError naming the arm's bodies when `body` is none of them."""
     arm, tool = _read(arm_file), _read(tool_file)
     stated = ET.parse(tool_file).getroot().findall("compiler")
@@ -42,6 +45,14 @@ def compose(arm_file: Path, body: str, tool_file: Path, written: Path) -> None:
             shutil.copyfile(source, out / kept)
             mesh.file = kept
         spec.meshdir, spec.texturedir, spec.modelfiledir = "", "", str(out)
+    if couplings:
+        for tendon in list(tool.tendons):
+            tool.delete(tendon)
+    for coupling in couplings:
+        follower, leader = coupling.split("=")
+        equality = tool.add_equality(type=mujoco.mjtEq.mjEQ_JOINT, objtype=mujoco.mjtObj.mjOBJ_JOINT)
+        equality.name1, equality.name2 = follower, leader.lstrip("-")
+        equality.data[1] = -1.0 if leader.startswith("-") else 1.0
     place.add_frame().attach_body(roots[0], "tool_", "")
     arm.modelname = written.stem
     arm.compile()
@@ -58,4 +69,4 @@ def _read(file: Path) -> mujoco.MjSpec:
 
 
 if __name__ == "__main__":
-    compose(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
+    compose(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]), sys.argv[5:])

@@ -46,7 +46,7 @@ class Robot:
     """`urdf` or `mjcf`."""
     package: str
     file: str
-    """Inside the package; `ARM + BODY + TOOL`: a tool of its own on a body of the arm (compose.py)."""
+    """Inside the package; `ARM + BODY + TOOL + COUPLING …`: a tool of its own on a body of the arm (compose.py)."""
 
 
 def robots() -> tuple[Robot, ...]:
@@ -115,12 +115,20 @@ def convert(robot: Robot, python: Path, assets: Path | None) -> str:
         return f"left out: clone github.com/{ASSETS} and name it (make zoo ASSETS=FOLDER)"
     parts = robot.file.split(" + ")
     file = where / parts[0]
-    if missing := [part for part in (parts[0], parts[-1]) if not (where / part).is_file()]:
+    if missing := [part for part in (parts[0], *parts[2:3]) if not (where / part).is_file()]:
         return f"left out: {robot.package} has no {missing[0]}"
-    if len(parts) == 3:
+    if len(parts) > 2:
         file = ZOO / "src" / robot.name / f"{robot.name}.xml"
         if not file.is_file():
-            _run(python, Path(__file__).parent / "compose.py", where / parts[0], parts[1], where / parts[2], file)
+            _run(
+                python,
+                Path(__file__).parent / "compose.py",
+                where / parts[0],
+                parts[1],
+                where / parts[2],
+                file,
+                *parts[3:],
+            )
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     command = [str(python), str(Path(__file__).parent / "convert.py"), robot.kind, str(file), str(partial)]

@@ -182,8 +182,10 @@ def joint_values(edge: Edge, units: StageUnits) -> JointValues:
         typed = UsdPhysics.RevoluteJoint(prim) if revolute else UsdPhysics.PrismaticJoint(prim)
         lower, upper = typed.GetLowerLimitAttr().Get(), typed.GetUpperLimitAttr().Get()
     lower, upper = -np.inf if lower is None else lower, np.inf if upper is None else upper
-    if lower > upper:
-        raise StageError(f"{prim.GetPath()}: lower limit {lower} is above upper limit {upper}")
+    if not lower <= upper:
+        raise StageError(
+            f"{prim.GetPath()}: limits {lower} to {upper} leave no position; expected a lower limit below the upper one"
+        )
     drive = UsdPhysics.DriveAPI(prim, edge.drive) if prim.HasAPI(UsdPhysics.DriveAPI, edge.drive) else None
     # N·m = kg·m²/s² and N = kg·m/s², each in stage units.
     to_effort = units.kilograms_per_unit * units.metres_per_unit ** (2 if revolute else 1)

@@ -152,6 +152,8 @@ def _hand(tree: Tree, group: int, palm: int, branches: tuple[Branch, ...]) -> Gr
     closing = _closing(tree, branches, opening.joints, opening.opened, opening.closed)
     R = nearest_axes(tree.T[palm][:3, :3], reach, closing)
     note = f"{len(branches)} fingers that flex; drawn with the palm link's own axes, +Z the one nearest to the fingers"
+    if not opening.joints:
+        note += "; no limits are stated, so openness is 1 throughout until open and closed positions are declared"
     return _gripper(tree, palm, R, "hand", opening.joints, opening.opened, opening.closed, note)
 
 

@@ -87,6 +87,12 @@ def ends_of(tree: Tree, joint: int) -> tuple[float, float]:
     )
 
 
+def _has_travel(tree: Tree, joint: int) -> bool:
+    """Whether limits say where a joint is open and where closed: finite ones that are apart."""
+    travel = tree.spec.joints[joint].upper - tree.spec.joints[joint].lower
+    return bool(np.isfinite(travel) and travel > 1e-9)
+
+
 def tips(tree: Tree, branches: tuple[Branch, ...], q: Float64[np.ndarray, "D"]) -> Float64[np.ndarray, "F 3"]:
     """Where the fingers' ends are at positions q, in the frame of the group that carries them at rest (world), m."""
     poses = tree.spec.forward_kinematics(tree.spec.followed(q), np.eye(4))
@@ -117,7 +123,7 @@ def part_opening(
     sides: Float64[np.ndarray, "F"],
 ) -> Opening:  # fmt: skip
     """Ends of travel at which fingers on two sides (+1, -1) are farthest apart along a direction, and nearest."""
-    moving = [i for i in leaders(tree, joints) if np.isfinite(tree.spec.joints[i].upper - tree.spec.joints[i].lower)]
+    moving = [i for i in leaders(tree, joints) if _has_travel(tree, i)]
 
     def width(q: np.ndarray) -> float:
         along = tips(tree, branches, q) @ apart
@@ -158,7 +164,8 @@ def flexion(tree: Tree, branches: tuple[Branch, ...]) -> Opening:
         for index in branch.joints:
             if abs(tree.axis(tree.spec.joints[index]) @ axis) >= 0.9:
                 for leader in leaders(tree, (index,)):
-                    curl.setdefault(leader, number)
+                    if _has_travel(tree, leader):
+                        curl.setdefault(leader, number)
     opened, closed = [], []
     for index, number in curl.items():
         low, high = ends_of(tree, index)

@@ -24,6 +24,7 @@ FINGER_JOINTS = 8
 SLIDE_M = 0.25
 JAW_REACH_M = 0.25
 JAW_EVIDENCE = 2.0
+FINGER_WORDS = frozenset(("finger", "fingers", "fingertip", "thumb", "knuckle", "jaw", "claw", "pincer"))
 ARM_JOINTS = 4
 """A bare branch beside others is an arm from this many joints in a row on."""
 
@@ -122,10 +123,21 @@ def _short_slide(joint: JointSpec) -> bool:
 
 def _finger_like(tree: Tree, branch: Branch) -> bool:
     return (
-        all(_has_limits(tree, i) for i in branch.joints)
+        (all(_has_limits(tree, i) for i in branch.joints) or _bends(tree, branch))
         and tree.depth(branch) <= FINGER_JOINTS
         and tree.reach(branch) <= FINGER_REACH_M
     )
+
+
+def _bends(tree: Tree, branch: Branch) -> bool:
+    """Whether a branch without stated limits is a finger all the same: two hinges and more in a row about one direction, or a
+    finger's name. A wheel has one, a caster two across each other."""
+    joints = [tree.spec.joints[i] for i in branch.joints]
+    if any(joint.kind != "revolute" for joint in joints):
+        return False
+    axes = [tree.axis(joint) for joint in joints]
+    row = tree.depth(branch) >= 2 and abs(axes[-1] @ axes[-2]) > 0.9 and not tree.branches(branch.groups[-1])
+    return row or bool(tree.names(branch) & FINGER_WORDS)
 
 
 def _empty(tree: Tree, branch: Branch) -> bool:

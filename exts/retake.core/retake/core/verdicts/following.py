@@ -9,6 +9,8 @@ import numpy as np
 
 from retake.core.array_types import Float64
 from retake.core.verdicts.alignment import Alignment, best_lag, peak, vertex
+from retake.core.verdicts.evidence import SceneryEvidence
+from retake.core.verdicts.footage import Footage
 from retake.core.verdicts.records import Measurement
 from retake.core.verdicts.settings import FollowingSettings
 from retake.core.verdicts.truth import Truth
@@ -22,8 +24,13 @@ class Group:
     parts: list[int]
 
 
-def measure_following(alignment: Alignment, truth: Truth, settings: FollowingSettings) -> list[Measurement]:
-    """arm_offset, link_offset, lag, local_lag, support. Without a visible robot all are unsure."""
+def measure_following(
+    alignment: Alignment, truth: Truth, settings: FollowingSettings, footage: Footage | None = None
+) -> list[Measurement]:
+    """arm_offset, link_offset, lag, local_lag, support. Without a visible robot all are unsure.
+
+    With the footage a link counts as displaced only where edges show it on what the simulation knows as scenery.
+    """
     parts = truth.robot_parts
     names = ("arm_offset", "link_offset", "lag", "local_lag", "support")
     if not parts or alignment.points[:, parts].sum() < settings.min_points:
@@ -41,7 +48,7 @@ def measure_following(alignment: Alignment, truth: Truth, settings: FollowingSet
     out = [
         Measurement("arm_offset", float(np.hypot(dx, dy)) * to_px, f"({dx * to_px:+.1f}, "
                     f"{dy * to_px:+.1f}) px over the whole take", _argmax(track), series=track),
-        _link_offset(alignment, truth, settings),
+        _link_offset(alignment, truth, settings, None if footage is None else SceneryEvidence(footage, truth, alignment)),
         *_lags(alignment, truth, settings),
         _support(alignment, truth, settings),
     ]  # fmt: skip
@@ -132,13 +139,17 @@ def groups(truth: Truth) -> list[Group]:
     return out
 
 
-def _link_offset(alignment: Alignment, truth: Truth, settings: FollowingSettings) -> Measurement:
+def _link_offset(
+    alignment: Alignment, truth: Truth, settings: FollowingSettings, evidence: SceneryEvidence | None
+) -> Measurement:
     """Largest offset of any group in any window that the pixels prefer clearly to no offset."""
     parts = truth.robot_parts
     S, n = alignment.shift_scores[:, parts], alignment.points[:, parts]
     worst, where, frame = 0.0, "", None
-    step = max(1, settings.window // 2)
-    for start in range(0, max(len(S) - settings.window, 0) + 1, step):
+    mute: dict[str, None] = {}
+    far: dict[str, list[tuple[float, int]]] = {}
+    starts = range(0, max(len(S) - settings.window, 0) + 1, max(1, settings.window // 2))
+    for start in starts:
         window = slice(start, start + settings.window)
         for group in groups(truth):
             if n[window][:, group.parts].sum() < settings.min_points:
@@ -150,8 +161,29 @@ def _link_offset(alignment: Alignment, truth: Truth, settings: FollowingSettings
             if np.hypot(dx, dy) > FAR and _stands(score, settings.link_rival):
                 continue
             needed = max(settings.min_gain, settings.link_gain * spread, settings.link_share * float(score.max()))
-            if gain > needed and offset > worst:
-                worst, where, frame = offset, group.name, start + settings.window // 2
+            if gain <= needed or offset <= worst:
+                continue
+            middle = start + settings.window // 2
+            if evidence is None or np.hypot(dx, dy) <= _HERE:
+                worst, where, frame = offset, group.name, middle
+            elif evidence.speaks(
+                window, [parts[i] for i in group.parts], (dx, dy), float(score[alignment.radius, alignment.radius])
+            ):
+                far.setdefault(group.name, []).append((offset, middle))
+            else:
+                mute[group.name] = None
+    for name, found in far.items():
+        # A link that is elsewhere is so for longer than a window; what only looks alike for a moment is not told.
+        lasting = sorted(found, reverse=True)[min(1, len(starts) - 1) :]
+        if lasting and lasting[0][0] > worst:
+            worst, frame = lasting[0]
+            where = name
+        if lasting:
+            mute.pop(name, None)
+        else:
+            mute[name] = None
+    if mute:
+        where = f"{where}{'; ' if where else ''}not told where dark or hidden: {', '.join(list(mute)[:4])}"
     return Measurement("link_offset", worst, where, frame)
 
 

@@ -98,7 +98,7 @@ def examine(
     footage = make_footage(pictures, truth)
     alignment = align(footage, truth, settings.following.radius, settings.following.max_lag, settings.following.step)
     check_cancel()
-    measured += measure_following(alignment, truth, settings.following)
+    measured += measure_following(alignment, truth, settings.following, footage)
     fingers = find_fingers(episode, truth)
     measured.append(measure_gripper(alignment, truth, fingers, settings.following))
     measured.append(measure_events(alignment, truth, fingers, settings.following))
