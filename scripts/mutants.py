@@ -5,8 +5,8 @@ A mutant (mutation/faults.py) is run against the tests that execute its line, sh
 tests those are is measured once per test file (mutation/reach.py). It is killed when a test fails or hangs. Survivors that no
 test can notice are named with the reason in mutation/equivalent.yaml and left out of the share.
 
-The sample follows from the seed and from the code alone: `--count 40` runs the 20 of `--count 20` first, and an edit
-elsewhere changes none of it. Results are kept per mutant in .cache/mutants, so an interrupted run goes on where it was;
+The sample is one of modules and of faults in each (`sample`); it follows from the seed and from the code alone, and `--count 40`
+runs the 20 of `--count 20` first. Results are kept per mutant in .cache/mutants, so an interrupted run goes on where it was;
 survivors are judged anew when the tests near them change. The table goes to docs/proof/mutants.md.
 
 usage: mutants.py [PACKAGE …] [--count N] [--seed S] [--minutes M]
@@ -33,6 +33,7 @@ EQUIVALENT = ROOT / "scripts" / "mutation" / "equivalent.yaml"
 SAMPLED = ("core", "usd", "worker", "isaac")
 LEFT_OUT = {"tests", "bench.py"}
 """Kit's own tests, and measurements."""
+PER_MODULE = 5
 
 
 def modules(package: str) -> list[Path]:
@@ -45,9 +46,21 @@ def name_of(module: Path) -> str:
 
 
 def sample(package: str, seed: int, count: int) -> list[tuple[Path, Fault]]:
-    """The mutants whose keys hash lowest with the seed: a uniform sample, stable under edits elsewhere."""
-    found = [(path, fault) for path in modules(package) for fault in faults(path.read_text("utf-8"), name_of(path))]
-    return sorted(found, key=lambda item: hashlib.sha256(f"{seed}:{item[1].key}".encode()).hexdigest())[:count]
+    """A sample in two stages: modules, each with a chance that grows with its faults, and PER_MODULE faults of each.
+
+    Both follow from hashes of names and texts with the seed, so that an edit elsewhere changes (nearly) nothing of it.
+    """
+    found = {path: faults(path.read_text("utf-8"), name_of(path)) for path in modules(package)}
+    weighed = [(_unit(seed, name_of(path)) ** (1 / len(own)), path) for path, own in found.items() if own]
+    out: list[tuple[Path, Fault]] = []
+    for _, path in sorted(weighed, reverse=True)[: -(-count // PER_MODULE)]:
+        out += [(path, fault) for fault in sorted(found[path], key=lambda f: _unit(seed, f.key))[:PER_MODULE]]
+    return out[:count]
+
+
+def _unit(seed: int, text: str) -> float:
+    """A number in (0, 1) that looks random."""
+    return (int(hashlib.sha256(f"{seed}:{text}".encode()).hexdigest()[:12], 16) + 1) / (16**12 + 1)
 
 
 def judge(module: Path, fault: Fault, package: str) -> dict[str, Any]:
@@ -160,8 +173,8 @@ def _public(row: dict[str, Any]) -> dict[str, Any]:
 def page(rows: list[dict[str, Any]], seed: int, reasons: dict[str, str]) -> str:
     lines = [
         "# Proof: mutants", "",
-        f"`make mutants` (seed {seed}): small faults planted one at a time; a fault is killed when one of the tests that execute",
-        "its line fails or hangs. The share is of the mutants that a test could notice.", "",
+        f"`make mutants` (seed {seed}; {PER_MODULE} faults in each of some modules): small faults planted one at a time; a fault",
+        "is killed when one of the tests that execute its line fails or hangs. The share is of those a test could notice.", "",
         "| package | mutants | killed | of them by hanging | equivalent | killed of the others |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for package in SAMPLED:

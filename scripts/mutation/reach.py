@@ -21,8 +21,21 @@ ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "mutants"
 COPY = CACHE / "copy"
 PACKAGES = ("core", "usd", "worker", "isaac", "ui", "newton", "lab")
-MOST_FILES = 5
-"""Test files looked at per module, nearest first."""
+NEAREST = 3
+WHOLE = {
+    "retake.usd": ("test_survivors", "test_usd_articulation", "test_usd_stages", "test_usd_laws", "test_usd_camera"),
+    "retake.isaac": ("test_isaac_settings", "test_isaac_capture", "test_isaac_writer", "test_isaac_bad_input"),
+    "retake.worker": ("test_worker_memory", "test_worker_api", "test_worker_store"),
+    "retake.worker.oscar": ("worker/test_oscar_inputs", "worker/test_oscar_pipeline"),
+    "retake.worker.first_frame": ("worker/test_first_frame_parts", "worker/test_first_frame"),
+    "retake.worker.tune": ("worker/test_tune_step", "worker/test_tune_trainer", "worker/test_tune_eval"),
+    "retake.core.verdicts": ("test_verdicts_bodies", "test_verdicts", "test_verdicts_recorded"),
+    "retake.core.painter": ("test_painter_golden", "test_survivors", "test_variants"),
+    "retake.core.export": ("test_export_formats", "test_export"),
+    "retake.core.ends": ("test_ends_laws", "test_robot_declaration"),
+    "retake.core.episode": ("test_episode_io", "test_episode_check"),
+}
+"""Package -> test files for all of it, looked at after those that name a module."""
 TRACE_LIMIT_S, MOST_S = 900, 30
 """Longest measurement of a test file, and its tests' own time per mutant (shortest first) beyond which no more are added."""
 OPTIONS = ["-p", "no:cacheprovider", "--hypothesis-seed=0"]
@@ -62,22 +75,22 @@ def make_copy() -> None:
 
 
 def tests_of(module: Path, package: str) -> list[str]:
-    """Test files that reach a module, those that name it first, then those that name its folder."""
+    """Test files that reach a module: two that name it or its folder, then those of its package as a whole."""
     dotted = ".".join(module.relative_to(ROOT / f"exts/retake.{package}").with_suffix("").parts)
     dotted = dotted.removesuffix(".__init__")
     parent, _, stem = dotted.rpartition(".")
     folder, ranked = parent.rpartition(".")[2], []
     for path in (*sorted((ROOT / "tests").glob("test_*.py")), *sorted((ROOT / "tests/worker").glob("test_*.py"))):
-        text = path.read_text("utf-8")
-        rank = (
-            0 if re.search(rf"{re.escape(dotted)}\b|from {re.escape(parent)} import [^\n]*\b{stem}\b", text)
-            else 1 if stem in path.stem or (folder not in PACKAGES and folder in path.stem)
-            else 2 if re.search(rf"{re.escape(parent)}\b", text)
-            else 3 if package in ("isaac", "ui") and path.stem.startswith(f"test_{package}") else 9
-        )  # fmt: skip
-        if rank < 9:
-            ranked.append((rank, path.stat().st_size, path))
-    return [str(path.relative_to(ROOT)) for _, _, path in sorted(ranked)[:MOST_FILES]]
+        named = re.search(
+            rf"{re.escape(dotted)}\b|from {re.escape(parent)} import [^\n]*\b{stem}\b", path.read_text("utf-8")
+        )
+        if stem in path.stem or named:
+            ranked.append((stem not in path.stem, path.stat().st_size, path))
+        elif folder not in PACKAGES and folder in path.stem:
+            ranked.append((2, path.stat().st_size, path))
+    nearest = [str(path.relative_to(ROOT)) for _, _, path in sorted(ranked)[:NEAREST]]
+    whole = [f"tests/{name}.py" for name in WHOLE.get(dotted.rpartition(".")[0], WHOLE.get(f"retake.{package}", ()))]
+    return list(dict.fromkeys([*nearest, *(name for name in whole if (ROOT / name).is_file())]))
 
 
 def trace_of(file: str, module: Path) -> Trace:
