@@ -29,6 +29,7 @@ ELSEWHERE = {
     "verify": ("retake.core.verdicts.cli:main", "", "judge takes: does each video do what the simulation did?"),
     "export": ("retake.core.export.cli:main", "export", "accepted takes become a training dataset"),
     "mix": ("retake.core.export.cli:mix", "export", "mix datasets for co-training by episode weights"),
+    "convert-dataset": ("retake.core.export.convert:main", "export", "a LeRobot dataset with another rate, names, units, size"),
     "provenance": ("retake.core.export.restore:main", "export", "put back what LeRobot's delete, split and merge dropped"),
     "robustness": ("retake.core.robustness.cli:main", "export", "how much a policy changes when only pixels change"),
     "robot": ("retake.usd.robot_cli:main", "usd", "robots of a stage: end effectors found, drawn, and written to be edited"),

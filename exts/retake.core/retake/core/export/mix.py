@@ -24,6 +24,7 @@ from retake.core.export.records import (
     SOURCE_FRAME,
     SOURCE_TIME,
     SOURCE_UID,
+    STATE,
     Columns,
     DatasetEpisode,
     LanguageRows,
@@ -200,10 +201,45 @@ def align(opened: dict[str, Dataset], *, trust_units: bool = False) -> tuple[Sch
         if schemas[name].robot_type != schema.robot_type:
             notes.append(f"robot_type differs: {first} {schema.robot_type!r}, {name} {schemas[name].robot_type!r}")
     if problems:
-        raise ExportError("the sources cannot be mixed as they are: " + "; ".join(problems))
+        steps = suggestions(opened)
+        ways = "; commands that would help:\n  " + "\n  ".join(steps) if steps else ""
+        raise ExportError("the sources cannot be mixed as they are: " + "; ".join(problems) + ways)
     slices = next((s.slices for s in schemas.values() if s.slices), ())
     own = next((s.own_action_slices for s in schemas.values() if s.slices), ())
     return replace(schema, slices=slices, own_action_slices=own), notes
+
+
+def suggestions(opened: dict[str, Dataset]) -> list[str]:
+    """`retake convert-dataset` commands that bring the sources together: to the rate, names and sizes of the first one that
+    states its units, and to the entries that all have."""
+    goal_name = next((n for n, d in opened.items() if d.units_stated), next(iter(opened)))
+    goal = opened[goal_name].schema
+    shared = None
+    if all(STATE in d.schema.vectors for d in opened.values()):
+        every = [set(d.schema.vectors[STATE].names) for d in opened.values()]
+        shared = [name for name in goal.vectors[STATE].names if all(name in names for names in every)]
+    out = []
+    for data in opened.values():
+        schema, words = data.schema, list[str]()
+        if schema.fps != goal.fps:
+            words.append(f"--fps {goal.fps}")
+        theirs, ours = list(schema.cameras), list(goal.cameras)
+        renames = []
+        if set(theirs) != set(ours) and len(theirs) == len(ours):
+            rest = [key for key in ours if key not in theirs]
+            renames = [f"{old}={new}" for old, new in zip([k for k in theirs if k not in ours], rest, strict=True)]
+        if renames:
+            words.append("--rename " + " ".join(renames))
+        sizes = set(goal.cameras.values())
+        if len(sizes) == 1 and set(schema.cameras.values()) != sizes:
+            words.append("--size {}x{}".format(*sizes.pop()))
+        if shared and list(schema.vectors[STATE].names) != shared:
+            words.append("--select " + " ".join(shared))
+        if not data.units_stated:
+            words.append("--units all=UNIT ENTRY=UNIT")
+        if words:
+            out.append(f"retake convert-dataset {data.root} --out {data.root}_for_mix {' '.join(words)}")
+    return out
 
 
 def _unit_doubts(name: str, data: Dataset) -> list[str]:

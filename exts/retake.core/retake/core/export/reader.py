@@ -17,7 +17,7 @@ from retake.core.array_types import UInt8
 from retake.core.errors import ExportError
 from retake.core.export import encode, tables
 from retake.core.export.provenance import KINDS, VERDICT
-from retake.core.export.records import Columns, LanguageRows, Schema, Segment, Vector, VideoOptions
+from retake.core.export.records import STATE, Columns, LanguageRows, Schema, Segment, Vector, VideoOptions
 from retake.core.files import read_json
 
 VERSIONS = ("v3.0", "v2.1", "v2.0")
@@ -75,7 +75,7 @@ class Dataset:
     @property
     def units_stated(self) -> bool:
         """Whether the dataset says what its numbers mean."""
-        return bool(self.marker)
+        return STATE in self.schema.units
 
     @property
     def options(self) -> VideoOptions | None:
