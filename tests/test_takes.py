@@ -18,6 +18,7 @@ from scenes import make_scene_episode
 from retake.core.errors import Cancelled, TakeError, VariantError
 from retake.core.files import read_json, sha256_file, write_json
 from retake.core.painter.composite import CompositeBackend, psnr
+from retake.core.painter.matting import Matte
 from retake.core.painter.procedural import ProceduralBackend
 from retake.core.takes import TakeRequest, make_take, open_take
 from retake.core.variants import load_catalogue, make_variants, source_frame
@@ -190,6 +191,7 @@ import sys
 from pathlib import Path
 from retake.core.takes import TakeRequest, make_take
 from retake.core.painter.composite import CompositeBackend
+from retake.core.painter.matting import Matte
 print("ready", flush=True)
 e, s, v, out = map(Path, sys.argv[1:])
 make_take(TakeRequest(e, "front", s, v, "p", frames=0), CompositeBackend(), out)
@@ -227,6 +229,15 @@ def test_matting_over_a_foreign_first_frame(bench, foreign):
         cv2.erode(source_frame(bench.episode, "front", 0).mask("object:packet").astype(np.uint8), np.ones((3, 3))) > 0
     )
     assert np.abs(frames[6][mask].mean(0) - frames[0][first_mask].mean(0)).max() < 30
+
+
+def test_shadows_of_matting_fall_where_this_frame_s_depth_is(bench):
+    first, later = (source_frame(bench.episode, "front", index) for index in (0, 6))
+    matte = Matte(first, first.rgb)
+    light = matte._shadow(later)
+    assert light.min() < 0.95
+    # The same picture of a scene five times as far away: everything lies beside the shadows.
+    assert (matte._shadow(dataclasses.replace(later, depth_m=5 * later.depth_m)) > 0.999).all()
 
 
 def test_the_wrist_camera_works_with_both_kinds_of_first_frame(bench, tmp_path):
