@@ -22,15 +22,15 @@ from diffusers.utils.logging import disable_progress_bar
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests" / "worker")]
 
+import convert_support as refusals  # noqa: E402
 import oscar_golden as golden  # noqa: E402
-import test_oscar_convert as refusals  # noqa: E402
 import test_oscar_parity as parity_tests  # noqa: E402
 import test_oscar_pipeline as laws  # noqa: E402
 from in_parts import Part, prove_in_parts  # noqa: E402
 
 from retake.core.errors import RetakeError  # noqa: E402
 from retake.core.files import sha256_bytes  # noqa: E402
-from retake.worker.oscar import bench, sampler, schedule, sources  # noqa: E402
+from retake.worker.oscar import bench, keymap, sampler, schedule, sources  # noqa: E402
 from retake.worker.oscar import vae as vae_stage  # noqa: E402
 from retake.worker.oscar.convert import convert  # noqa: E402
 
@@ -164,7 +164,7 @@ def from_the_checkpoint(quick: bool) -> dict[str, Any]:
     call = golden.golden_call(output_type="latent")
     bf16 = difference(narrow(**call).frames, rounded(**call).frames)
     shapes = refusals.full_size_shapes()
-    mapping = refusals.keymap.key_map(shapes)
+    mapping = keymap.key_map(shapes)
     return {
         "dcp_and_pth_vae": by_pth,
         "bf16_variant_against_rounded_weights": bf16,
