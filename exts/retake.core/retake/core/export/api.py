@@ -71,6 +71,10 @@ def export(
     options, selection, out = options or ExportOptions(), selection or Selection(), _real(Path(out))
     if not options.format.startswith("lerobot"):
         selection = replace(selection, truth=False)
+        if selection.layout != "full":
+            raise InputError(
+                f"--layout {selection.layout} is for LeRobot's formats; {options.format} has its own vectors"
+            )
     made = plan(runs, selection)
     if selection.language and options.format == "lerobot-v3":
         made = replace(made, schema=replace(made.schema, language=True))

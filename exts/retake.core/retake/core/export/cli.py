@@ -10,6 +10,7 @@ from retake.core.errors import InputError
 from retake.core.export.api import ExportOptions, export
 from retake.core.export.collect import Selection
 from retake.core.export.isaaclab_env import LabTarget
+from retake.core.export.layouts import LAYOUTS
 from retake.core.export.mix import mix as mix_datasets
 from retake.core.export.mix import parse_source
 from retake.core.export.records import CODEC_NAMES, FORMATS, ExportReport, VideoOptions
@@ -70,6 +71,7 @@ def export_parser() -> argparse.ArgumentParser:
     add("--gop", type=int, default=2, help="frames from key frame to key frame; 2 makes random access cheap")
     add("--action", choices=ACTIONS, default="commanded", help="'next-state' for recordings without commanded targets")
     add("--extra", nargs="+", default=(), choices=EXTRAS, help="further features")
+    add("--layout", choices=LAYOUTS, default="full", help="of state and action: DROID and openpi want arm+openness")
     add("--no-truth", action="store_true", help="without the per-frame features of what the simulator knows (truth.…)")
     add(
         "--no-language",
@@ -129,6 +131,7 @@ def main(argv: list[str]) -> int:
         assets_licence=args.assets_licence,
         action_source=args.action,
         extras=tuple(args.extra),
+        layout=args.layout,
         truth=not args.no_truth,
         language=not args.no_language,
         window=args.window,

@@ -28,6 +28,7 @@ from retake.core.export.found import (
     shown_words,
     takes_of,
 )
+from retake.core.export.layouts import laid_out
 from retake.core.export.provenance import record, storable
 from retake.core.export.records import IMAGE, Rejected, Schema
 from retake.core.export.truth import TRUTH
@@ -361,6 +362,7 @@ def _schema(
     """
     sizes = _sizes(items, selection, {run: header for run, header in headers})
     schemas = [build_schema(header, sizes, selection.extras, truth=selection.truth) for _, header in headers]
+    schemas = [laid_out(schema, header, selection.layout) for schema, (_, header) in zip(schemas, headers, strict=True)]
     known = [{key for key in schema.vectors if key.startswith(TRUTH)} for schema in schemas]
     partly = set.union(*known) - set.intersection(*known)
     schemas = [

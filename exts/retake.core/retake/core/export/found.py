@@ -37,6 +37,8 @@ class Selection:
     """What the user states about the simulated assets, where the episode does not."""
     action_source: str = "commanded"
     extras: tuple[str, ...] = ()
+    layout: str = "full"
+    """Of the state and action vectors (layouts.py); LeRobot formats."""
     truth: bool = True
     """Per-frame features of what the simulator knows (truth.py), where the format has a place and every run has them."""
     language: bool = True

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from retake.core.export.records import ACTION, STATE, Schema
+from retake.core.export.records import ACTION, STATE, Schema, Slice
 
 ROTATIONS = (
     "axis_angle", "quaternion", "rotation_6d", "matrix",
@@ -20,13 +20,20 @@ ROTATIONS = (
 
 
 def modality(schema: Schema) -> dict[str, Any]:
-    """The content of modality.json. Joint targets are absolute positions."""
+    """The content of modality.json. Joint targets are absolute positions, end-effector actions are steps."""
     return {
-        "state": {s.name: {"start": s.start, "end": s.end} for s in schema.slices},
-        "action": {s.name: {"start": s.start, "end": s.end, "absolute": True} for s in schema.action_slices},
+        "state": {s.name: {"start": s.start, "end": s.end, **_rotation(s)} for s in schema.slices},
+        "action": {
+            s.name: {"start": s.start, "end": s.end, "absolute": not s.kind.startswith("ee_"), **_rotation(s)}
+            for s in schema.action_slices
+        },
         "video": {key.rsplit(".", 1)[-1]: {"original_key": key} for key in schema.cameras},
         "annotation": {"human.task_description": {"original_key": "task_index"}},
     }
+
+
+def _rotation(part: Slice) -> dict[str, str]:
+    return {"rotation_type": "axis_angle"} if part.kind == "ee_rotation" else {}
 
 
 def problems(root: Path) -> list[str]:

@@ -76,7 +76,7 @@ class Slice:
     name: str
     start: int
     end: int
-    kind: Literal["arm", "fingers", "gripper"]
+    kind: Literal["arm", "fingers", "gripper", "ee_position", "ee_rotation"]
     unit: str
     robot: str
 

@@ -15,10 +15,11 @@ from retake.core.episode import Episode, open_episode
 from retake.core.errors import ExportError
 from retake.core.export.collect import IMAGE, Item, Selection
 from retake.core.export.language import language_rows
+from retake.core.export.layouts import lay_out
 from retake.core.export.provenance import uid_number
 from retake.core.export.records import Columns, DatasetEpisode, LanguageRows, Schema, Segment
 from retake.core.export.truth import TRUTH, truth_columns
-from retake.core.export.vectors import columns
+from retake.core.export.vectors import build_schema, columns
 from retake.core.files import sha256_file
 from retake.core.video import read_video
 
@@ -44,6 +45,9 @@ def dataset_episode(item: Item, schema: Schema, selection: Selection, opened: Ep
     def rows() -> Columns:
         episode = opened(item.episode)
         found = columns(episode, item.start, item.length, selection.action_source, selection.extras)
+        if selection.layout != "full":
+            full = build_schema(episode.header, {})
+            found = lay_out(found, full, episode, item.start, item.length, selection.layout, selection.action_source)
         if any(key.startswith(TRUTH) for key in schema.vectors):
             found |= truth_columns(episode, schema.cameras, item.start, item.length)
         return found
