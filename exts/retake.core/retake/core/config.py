@@ -7,6 +7,7 @@ error that lists what is valid.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ from typing import Annotated, Any
 import yaml
 
 from retake.core.codec import Within, encode, merged
-from retake.core.errors import InputError
+from retake.core.errors import InputError, unknown_name
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,16 @@ def load_yaml(path: Path) -> Any:
         raise InputError(f"{path} does not exist; expected a YAML file") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path} is not readable YAML: {error}") from error
+
+
+def known_mapping(value: Any, path: Path, what: str, keys: Sequence[str]) -> dict[str, Any]:
+    """A part of a file as a mapping with no other keys. Raises InputError naming the file, `what` and the valid keys."""
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: {what} must be a mapping with the keys {', '.join(keys)}; found {value!r}")
+    for key in value:
+        if key not in keys:
+            raise InputError(f"{path}: {what}: " + unknown_name("key", str(key), keys))
+    return value
 
 
 def load_config(path: Path | None = None, overrides: tuple[str, ...] = ()) -> RunConfig:

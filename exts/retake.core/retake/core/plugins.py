@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -23,6 +23,25 @@ def load(reference: str, *, extra: str = "") -> Any:
             f"{reference} needs {missing!r}, which cannot be imported here ({error}); {hint}"
         ) from error
     return getattr(module, attribute)
+
+
+def lazy_names(package: str, homes: Mapping[str, str], remedy: str) -> Callable[[str], Any]:
+    """A package's `__getattr__` (PEP 562): names that are imported when they are asked for.
+
+    homes: name -> submodule. remedy: what to install where a third-party module is missing (MissingDependencyError).
+    """
+
+    def get(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        try:
+            return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("retake"):
+                raise
+            raise MissingDependencyError(f"{name} needs {error.name}; {remedy}") from error
+
+    return get
 
 
 def construct(made: Any, what: str, extra: str, **options: Any) -> Any:

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from retake.core.array_types import Float64
-from retake.core.config import load_yaml
+from retake.core.config import known_mapping, load_yaml
 from retake.core.errors import InputError, unknown_name
 from retake.core.geometry import inverse
 from retake.core.robot import EndKind, GripperSpec, RobotSpec
@@ -199,7 +199,7 @@ def _axes(end: EndDeclaration, found: Float64[np.ndarray, "3 3"]) -> Float64[np.
 
 
 def _robot(entry: Any, path: Path) -> RobotDeclaration:
-    data = _mapping(entry, path, "a robot", ROBOT_KEYS)
+    data = known_mapping(entry, path, "a robot", ROBOT_KEYS)
     ends: Any = data.get("ends")
     if ends is not None and not isinstance(ends, list):
         raise InputError(f"{path}: 'ends' must list end effectors ([] = none); found {ends!r}")
@@ -208,7 +208,7 @@ def _robot(entry: Any, path: Path) -> RobotDeclaration:
 
 
 def _read_end(entry: Any, path: Path) -> EndDeclaration:
-    data = _mapping(entry, path, "an end effector", END_KEYS)
+    data = known_mapping(entry, path, "an end effector", END_KEYS)
     link = data.get("link")
     if not isinstance(link, str) or not link:
         raise InputError(f"{path}: an end effector needs 'link', the name of the link it is on; found {link!r}")
@@ -270,15 +270,6 @@ def _three(value: Any, path: Path, link: str, key: str) -> tuple[float, float, f
             f"{path}: '{key}' of {link!r} must be an axis such as -z or three finite numbers; found {value!r}"
         )
     return x, y, z
-
-
-def _mapping(value: Any, path: Path, what: str, keys: tuple[str, ...]) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: {what} must be a mapping with the keys {', '.join(keys)}; found {value!r}")
-    for key in value:
-        if key not in keys:
-            raise InputError(f"{path}: {what}: " + unknown_name("key", str(key), keys))
-    return value
 
 
 def declaration_text(robots: Sequence[RobotSpec], stage: str) -> str:

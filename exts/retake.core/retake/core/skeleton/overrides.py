@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from retake.core.array_types import Float64
-from retake.core.config import config_path, load_yaml
+from retake.core.config import config_path, known_mapping, load_yaml
 from retake.core.errors import InputError, unknown_name
 from retake.core.geometry import axis_angle, is_rigid
 from retake.core.robot import GripperSpec, RobotSpec
@@ -99,7 +99,7 @@ def apply_overrides(robot: RobotSpec, overrides: tuple[RobotOverride, ...]) -> R
 
 
 def _read(path: Path) -> RobotOverride:
-    data = _mapping(load_yaml(path), path, "the file", _KEYS)
+    data = known_mapping(load_yaml(path), path, "the file", _KEYS)
     patterns: Any = data.get("robots")
     if not _names(patterns):
         raise InputError(f"{path}: 'robots' must be a list of robot names or patterns; found {patterns!r}")
@@ -114,7 +114,7 @@ def _read(path: Path) -> RobotOverride:
 
 
 def _gripper(entry: Any, path: Path, name: str) -> GripperOverride:
-    entry = _mapping(entry or {}, path, f"gripper {name!r}", _GRIPPER_KEYS)
+    entry = known_mapping(entry or {}, path, f"gripper {name!r}", _GRIPPER_KEYS)
     chain: Any = entry.get("chain")
     ee_link: Any = entry.get("ee_link")
     if chain is not None and not _names(chain):
@@ -132,15 +132,6 @@ def _gripper(entry: Any, path: Path, name: str) -> GripperOverride:
         T[:3, 3] = _three(entry.get("translation_m", (0, 0, 0)), path, name, "translation_m")
         assert is_rigid(T)
     return GripperOverride(ee_link or (chain[0] if chain else None), T, tuple(chain) if chain else None)
-
-
-def _mapping(value: Any, path: Path, what: str, keys: tuple[str, ...]) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: {what} must be a mapping with the keys {', '.join(keys)}; found {value!r}")
-    for key in value:
-        if key not in keys:
-            raise InputError(f"{path}: {what}: " + unknown_name("key", str(key), keys))
-    return value
 
 
 def _names(value: Any) -> bool:

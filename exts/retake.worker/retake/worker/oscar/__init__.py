@@ -7,10 +7,10 @@ no torch.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from retake.core.errors import MissingDependencyError, install_hint
+from retake.core.errors import install_hint
+from retake.core.plugins import lazy_names
 
 if TYPE_CHECKING:
     from .output import OscarPipelineOutput as OscarPipelineOutput
@@ -37,16 +37,4 @@ __all__ = [
     "SafetyChecker",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        module = importlib.import_module(f".{_HOME[name]}", __name__)
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("retake"):
-            raise
-        raise MissingDependencyError(
-            f"{name} needs {error.name}; install the extra: {install_hint('oscar')}"
-        ) from error
-    return getattr(module, name)
+__getattr__ = lazy_names(__name__, _HOME, f"install the extra: {install_hint('oscar')}")

@@ -7,10 +7,9 @@ simulated objects, `trainer` the loop with checkpoints, `evaluate` whether it he
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from retake.core.errors import MissingDependencyError
+from retake.core.plugins import lazy_names
 
 if TYPE_CHECKING:
     from .config import LinearSchedule as LinearSchedule
@@ -32,14 +31,4 @@ _HOME = {
 }
 __all__ = ["Batch", "LinearSchedule", "LoraSettings", "ObjectSupervision", "StepResult", "TuneConfig", "Tuner"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        module = importlib.import_module(f".{_HOME[name]}", __name__)
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("retake"):
-            raise
-        raise MissingDependencyError(f"{name} needs {error.name}; install the extras `oscar` and `tune`") from error
-    return getattr(module, name)
+__getattr__ = lazy_names(__name__, _HOME, "install the extras `oscar` and `tune`")
