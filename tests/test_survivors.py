@@ -20,6 +20,8 @@ from retake.core.episode import EpisodeWriter, open_episode
 from retake.core.files import sha256_json
 from retake.core.painter.shadows import ShadowField
 from retake.core.skeleton.topology import arms_of
+from retake.core.verdicts.motion import _vertex, measure_recorded
+from retake.core.verdicts.settings import load_settings
 from retake.core.verdicts.truth import read_truth
 from retake.usd.articulation import find_articulations, read_articulations
 from retake.usd.bodies import find_objects
@@ -192,3 +194,24 @@ def test_what_casts_a_shadow_is_forgotten_when_it_moves_on():
     assert field.cast(at, 0.6).item() > 0.5
     field.clear()
     assert field.cast(at, 0.6).item() == 0
+
+
+@given(st.floats(0.6, 3.4), st.floats(0.5, 4))
+def test_the_vertex_of_a_parabola_is_found_between_its_samples(centre, bend):
+    values = -bend * (np.arange(5) - centre) ** 2
+    assert np.isclose(_vertex(values, int(values.argmax())), centre, atol=1e-6)
+
+
+@pytest.mark.parametrize("k", [0, 4])
+def test_a_vertex_at_the_border_is_the_border(k):
+    assert _vertex(np.arange(5.0) if k else np.arange(5.0)[::-1], k) == k
+
+
+def test_a_take_shorter_than_its_recording_is_compared_as_far_as_it_goes():
+    film = np.full((40, 48, 64, 3), 90, np.uint8)
+    for t in range(40):
+        film[t, 10:30, t : t + 16] = 200 - 3 * (t % 7)
+    settings = load_settings().recorded
+    whole, cut = (measure_recorded(film[:24], recording, settings) for recording in (film, film[:24]))
+    assert [m.value for m in whole] == [m.value for m in cut]
+    assert any(m.value is not None for m in cut)

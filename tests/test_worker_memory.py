@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 
 from retake.core.wire import GpuDevice, GpuProcess, JobRecord
 from retake.worker import memory
+from retake.worker.admission import Admission, Held, Turn
 from retake.worker.batching import MOST_PASSES, Batch
 from retake.worker.gpu import NvmlProbe, Placement, pick_tier, visible
 from retake.worker.memory import GIB
-from retake.worker.settings import BackendSpec
+from retake.worker.settings import BackendSpec, WaitingSettings, WorkerSettings
 
 SPEC = BackendSpec("model", "take", "m:M", {}, (("resident", 10 * GIB), ("staged", 6 * GIB), ("streamed", 2 * GIB)))
 
@@ -153,7 +155,14 @@ def test_errors_are_told_apart(error, exhausted, broken):
 
 
 def record(number: int, backend: str, priority: int = 0) -> JobRecord:
-    known = {"id": f"job{number}", "kind": "take", "backend": backend, "state": "queued", "priority": priority}
+    known = {
+        "id": f"job{number}",
+        "kind": "take",
+        "backend": backend,
+        "state": "queued",
+        "priority": priority,
+        "output": Path("/"),
+    }
     fields = {name: known.get(name, default_of(name)) for name in JobRecord.__dataclass_fields__}
     return JobRecord(**fields)
 
@@ -198,3 +207,97 @@ def test_a_higher_priority_goes_first_whatever_is_loaded():
     assert batch.order(queue)[0].id == "job1"
     batch.unloaded()
     assert [r.id for r in batch.order([record(3, "b"), record(4, "a")])] == ["job3", "job4"]
+
+
+# -- whose turn it is -------------------------------------------------------------------------------------------------
+
+
+class Turns:
+    """An Admission over a queue, a card and a disk that a test decides."""
+
+    def __init__(self, *queue: JobRecord, free: float = 20, disk: float = 100, ours: float = 0) -> None:
+        self.queue, self.free, self.disk, self.asked = list(queue), free, disk, []
+        settings = WorkerSettings(waiting=WaitingSettings(memory_wait_s=60, memory_margin_gib=1, disk_floor_gib=2))
+        backends = {"model": SPEC, "plain": BackendSpec("plain", "take", "m:M")}
+        store: Any = SimpleNamespace(queued=lambda limit: self.queue[:limit])
+        self.admission = Admission(store, settings, backends, self, lambda folder: int(self.disk * GIB))
+        self.ours = ours
+
+    def read(self, ours: frozenset[int] = frozenset()) -> tuple[GpuDevice, ...]:
+        self.asked.append(ours)
+        return (card(total=48, free=self.free, ours=self.ours),)
+
+    def next(self, now: float = 0, held: Held = Held()) -> Turn:  # noqa: B008
+        return self.admission.next(now, held)
+
+
+def test_the_first_job_that_fits_starts_and_others_of_its_model_wait_behind_it():
+    turns = Turns(record(1, "model"), record(2, "model"), record(3, "plain"), free=1)
+    turn = turns.next()
+    assert turn.start is not None
+    assert (turn.start[0].id, turn.start[1].name, turn.start[2]) == ("job3", "plain", Placement())
+    assert len(turns.asked) == 2, "the second job of the model that does not fit is not asked about"
+    turns.queue.pop()
+    assert turns.next().start is None
+    assert turns.next().waiting.startswith("waiting for GPU memory")
+    turns.free = 20
+    turn = turns.next()
+    assert turn.start is not None
+    assert (turn.start[0].id, turn.start[2].tier, turn.waiting) == ("job1", "resident", "")
+
+
+def test_an_unknown_backend_is_refused_and_stops_nobody():
+    turn = Turns(record(1, "nothing"), record(2, "plain")).next()
+    assert turn.refused == (("job1", "unknown backend 'nothing'; valid: model, plain"),)
+    assert turn.start is not None
+    assert turn.start[0].id == "job2"
+
+
+def test_a_job_gives_up_after_its_time_and_not_before():
+    turns = Turns(record(1, "model"), free=1)
+    assert turns.next(10).refused == ()
+    assert turns.next(70).refused == ()
+    ((job, why),) = turns.next(70.5).refused
+    assert job == "job1"
+    assert why.startswith("gave up after 60 s: waiting for GPU memory")
+    assert turns.next(71).refused == (), "asked for again it has its time again"
+
+
+def test_the_time_of_waiting_begins_anew_when_something_could_start():
+    turns = Turns(record(1, "model"), free=1)
+    turns.next(0)
+    turns.queue.append(record(2, "plain"))
+    assert turns.next(50).start is not None
+    turns.queue.pop()
+    assert turns.next(100).refused == ()
+
+
+def test_a_job_that_was_put_off_waits_for_its_time():
+    turns = Turns(record(1, "plain"))
+    turns.admission.put_off("job1", 20.0)
+    assert turns.admission.has_put_off
+    assert turns.next(19).start is None
+    assert turns.next(19).waiting == ""
+    assert turns.next(20).start is not None
+    assert not turns.admission.has_put_off
+    turns.admission.put_off("job1", 50.0)
+    turns.admission.put_off_no_longer("job1")
+    assert turns.next(21).start is not None
+
+
+def test_a_disk_below_its_floor_holds_every_job():
+    turns = Turns(record(1, "plain"), disk=1.5)
+    turn = turns.next()
+    assert turn.start is None
+    assert turn.waiting.startswith("waiting for disk space: 1.50 GiB free")
+    turns.disk = 2
+    assert turns.next().start is not None
+
+
+def test_what_the_executor_holds_counts_for_its_next_job():
+    turns = Turns(record(1, "model"), free=4)
+    streamed, resident = turns.next().start, turns.next(held=Held(7, 9 * GIB, "")).start
+    assert streamed is not None
+    assert resident is not None
+    assert (streamed[2].tier, resident[2].tier) == ("streamed", "resident")
+    assert turns.asked == [frozenset(), frozenset({7})]
