@@ -36,8 +36,9 @@ WHOLE = {
     "retake.core.episode": ("test_episode_io", "test_episode_check"),
 }
 """Package -> test files for all of it, looked at after those that name a module."""
-TRACE_LIMIT_S, MOST_S = 900, 30
-"""Longest measurement of a test file, and its tests' own time per mutant (shortest first) beyond which no more are added."""
+TRACE_LIMIT_S, MOST_S = 120, 30
+"""Time after which no further test of a file is measured, and its tests' own time per mutant (shortest first) beyond which no
+more are added."""
 OPTIONS = ["-p", "no:cacheprovider", "--hypothesis-seed=0"]
 SEED = {"RETAKE_TEST_SEED": "1"}
 
@@ -102,8 +103,8 @@ def trace_of(file: str, module: Path) -> Trace:
         print(f"  measuring {file}", flush=True)
         raw = CACHE / "trace.json"
         raw.unlink(missing_ok=True)
-        command = ["scripts/mutation/traced.py", str(COPY / "exts"), str(raw), file]
-        run(file, command, TRACE_LIMIT_S)
+        command = ["scripts/mutation/traced.py", str(COPY / "exts"), str(raw), str(TRACE_LIMIT_S), file]
+        run(file, command, 5 * TRACE_LIMIT_S)
         found = json.loads(raw.read_text()) if raw.is_file() else {"tests": {}, "lines": {}}
         sources = {str(p.relative_to(ROOT / "exts")): _hash(p) for p in (ROOT / "exts").glob("retake.*/retake/**/*.py")}
         known = {"file": _hash(ROOT / file), "sources": sources, "tests": found["tests"], "lines": found["lines"]}

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run one test file and write which lines of the packages each of its tests executes.
 
-usage: traced.py EXTS OUT FILE [PYTEST OPTION …]
+Tests that begin after LIMIT seconds are left out.
+
+usage: traced.py EXTS OUT LIMIT FILE [PYTEST OPTION …]
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,12 +24,14 @@ FIXTURE = "fixture "
 class Tracer:
     """A pytest plugin: contexts of the measurement are tests, and fixtures that several tests share."""
 
-    def __init__(self, measured: coverage.Coverage) -> None:
-        self.measured, self.now = measured, ""
+    def __init__(self, measured: coverage.Coverage, limit_s: float) -> None:
+        self.measured, self.now, self.until = measured, "", time.monotonic() + limit_s
         self.tests: dict[str, dict[str, Any]] = {}
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        if time.monotonic() > self.until:
+            item.session.shouldstop = "the time of the measurement is over"
         self.now = item.nodeid
         names = [FIXTURE + name for name in getattr(item, "fixturenames", ())]
         self.tests[item.nodeid] = {"outcome": "passed", "seconds": 0.0, "fixtures": names}
@@ -53,10 +58,10 @@ class Tracer:
 
 
 def main() -> int:
-    exts, out, file, *options = sys.argv[1:]
+    exts, out, limit, file, *options = sys.argv[1:]
     measured = coverage.Coverage(data_file=None, include=[f"{exts}/*"], messages=False)
     measured.start()
-    tracer = Tracer(measured)
+    tracer = Tracer(measured, float(limit))
     code = pytest.main([file, "-q", *options], plugins=[tracer])
     measured.stop()
     data, lines = measured.get_data(), {}
