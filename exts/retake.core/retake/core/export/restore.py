@@ -57,7 +57,7 @@ def restore(edited: Path | str, originals: Sequence[Path | str]) -> Restored:
             f"no record of {data.root}'s {len(records)} episodes is in {names}; name the datasets it was made from"
         )
     if data.version == "v3.0":
-        _write_columns(data.root, records)
+        write_columns(data.root, records)
     tables.write_jsonl(data.root / PROVENANCE, ({"episode_index": i, **r} for i, r in enumerate(records)))
     marker = next((s.root / MARKER for s in sources if (s.root / MARKER).is_file()), None)
     if marker is not None and not (data.root / MARKER).exists():
@@ -65,7 +65,7 @@ def restore(edited: Path | str, originals: Sequence[Path | str]) -> Restored:
     return Restored(len(records), found)
 
 
-def _write_columns(root: Path, records: Sequence[dict[str, Any]]) -> None:
+def write_columns(root: Path, records: Sequence[dict[str, Any]]) -> None:
     """The `retake/…` columns of every file of meta/episodes, anew; other columns stay as they are."""
     pa = encode.require("pyarrow")
     kinds = column_kinds(records)

@@ -92,8 +92,8 @@ def _usd(module: str) -> Any:
         raise MissingDependencyError(f"reading USD needs pxr: {install_hint('usd')}") from error
 
 
-def parser() -> argparse.ArgumentParser:
-    """Arguments of the LeRobot import."""
+def parser(*, required: bool = True) -> argparse.ArgumentParser:
+    """Arguments of the LeRobot import; `required`: whether output, robot and cameras must be named."""
     out = argparse.ArgumentParser(
         prog="retake import",
         description="Demonstrations of a LeRobot dataset become Episodes (motion_source 'recorded'), one folder each.",
@@ -103,10 +103,10 @@ def parser() -> argparse.ArgumentParser:
     )
     add = out.add_argument
     add("dataset", type=Path, help="LeRobot dataset (v3.0, v2.1 or v2.0)")
-    add("--out", type=Path, required=True)
-    add("--robot", type=Path, required=True, help=".urdf, .usd stage, or a RobotSpec's .json")
+    add("--out", type=Path, required=required)
+    add("--robot", type=Path, required=required, help=".urdf, .usd stage, or a RobotSpec's .json")
     add("--ee-link", help="end-effector link, where the URDF shows no gripper")
-    add("--cameras", type=Path, required=True, help="calibration (.json), or the .usd stage with the cameras")
+    add("--cameras", type=Path, required=required, help="calibration (.json), or the .usd stage with the cameras")
     add("--camera", nargs="+", default=(), metavar="NAME=PRIM", help="camera of the dataset = its prim on the stage")
     add("--episodes", type=int, nargs="+", help="default: all")
     add("--state-key", nargs="+", default=(), metavar="FEATURE", help="the state, joined in order (observation.state)")
@@ -145,7 +145,8 @@ def _pairs(texts: list[str], option: str) -> dict[str, str]:
     return {a: b for a, _, b in parts}
 
 
-def _inputs(args: argparse.Namespace) -> tuple[RobotSpec, dict[str, Calibration], ImportOptions]:
+def options_of(args: argparse.Namespace) -> tuple[RobotSpec, dict[str, Calibration], ImportOptions]:
+    """Robot, calibrations and options that parsed arguments name. Raises InputError."""
     robot = load_robot(args.robot, args.ee_link)
     sizes = {camera_name(key): size for key, size in Dataset(args.dataset).schema.cameras.items()}
     cameras, T_world_base = load_cameras(args.cameras, sizes, _pairs(list(args.camera), "--camera"))
@@ -183,7 +184,7 @@ def main(argv: list[str]) -> int:
     """`DATASET --robot FILE --cameras FILE --out DIR`: every episode; returns the exit code. Raises RetakeError."""
     args = parser().parse_args(argv)
     made = import_lerobot(
-        args.dataset, args.out, *_inputs(args), episodes=args.episodes,
+        args.dataset, args.out, *options_of(args), episodes=args.episodes,
         progress=silent if args.quiet else Bar("Import"), check_cancel=Stop().check, say=_note,
     )  # fmt: skip
     for episode in made:
@@ -200,7 +201,7 @@ def import_command(source: Path, out: Path, *, urdf: Path | None = None, argumen
         raise InputError(f"a run holds one episode; --episodes names {len(chosen)}")
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".import.") as folder:
         (made,) = import_lerobot(
-            source, folder, *_inputs(args), episodes=chosen,
+            source, folder, *options_of(args), episodes=chosen,
             progress=silent if args.quiet else Bar("Import"), check_cancel=Stop().check, say=_note,
         )  # fmt: skip
         if out.exists():

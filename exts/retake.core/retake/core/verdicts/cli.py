@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from retake.core import plugins
 from retake.core.episode import open_episode
 from retake.core.errors import InputError
 from retake.core.files import write_json
@@ -27,12 +28,17 @@ examples:
   retake verify take.mp4 --episode runs/demo/episode --camera front --json verdict.json
   retake verify take.mp4 --episode EP --camera front --first-frame frame.png --pictures out/
 
+  retake verify datasets/copy --against datasets/real --robot r.urdf --cameras c.json --out datasets/judged
+                                                             anybody's videos in a LeRobot dataset (--help after its name)
+
 exit code: 0 pass, 3 fail, 4 unsure (nothing failed, but something could not be told); 2 when nothing can be compared.
 """
 
 
 def main(argv: list[str]) -> int:
     """Judge and print; returns the exit code."""
+    if any((Path(word) / "meta/info.json").is_file() for word in argv[:1]):
+        return plugins.load("retake.core.importers.judged:main", extra="export")(argv)
     parser = argparse.ArgumentParser(
         prog="retake verify",
         description="Does the video do what the simulation did? Arm, gripper, object and scenery, with numbers.",
