@@ -18,15 +18,15 @@ print(f"{len(episode)} frames at {episode.header.fps:g} fps, cameras: {[c.name f
 assert stages.check(RUN).passed
 
 # %% Skeleton: drawn from simulated state
-skeleton = stages.skeleton(RUN)
-print(f"control video: {skeleton.path}")
+for camera, skeleton in stages.skeleton(RUN).items():
+    print(f"control video of {camera}: {skeleton.path}")
 
-# %% Variants: the first frame in two worlds
+# %% Variants: every camera's first frame in two worlds
 made = stages.variants(RUN, 2)
 for variant in made.variants:
     print(f"{variant.id}: {variant.prompt}")
 
-# %% Takes: one video per world
+# %% Takes: one video per world and camera
 for take in stages.takes(RUN, seeds=[42]):
     print(f"{take.id}: {take.frames} frames, {take.video}")
 

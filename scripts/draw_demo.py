@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from retake.core.episode import open_episode
+from retake.core.run_layout import world_of
 from retake.core.run_store import RunDirectory
 from retake.core.skeleton import open_skeleton
 from retake.core.video import read_video
@@ -51,7 +52,9 @@ def compose(run: RunDirectory) -> tuple[list[np.ndarray], float]:
     """Pictures of the whole arrow and how many of them a second has."""
     episode = open_episode(run.episode)
     camera = episode.header.cameras[0].name
-    takes = [(list(read_video(take.video)), take.variant) for take in run.takes() if take.camera in (camera, "")][:3]
+    takes = [
+        (list(read_video(take.video)), world_of(take.variant)) for take in run.takes() if take.camera in (camera, "")
+    ][:3]
     if len(takes) < 3:
         sys.exit(f"{run.path} has {len(takes)} takes; three are shown. `make demo` makes them")
     skeleton = open_skeleton(run.skeleton(camera))

@@ -86,21 +86,21 @@ def write_take(
 ) -> str:
     """One variant, take and verdict. `pixels(k) -> frame` overrides the picture."""
     label, environment, surface, subject, lighting = WORLDS[world % len(WORLDS)]
-    identity = name or f"v{world:03d}-{camera}"
+    identity = name or f"v{world:03d}/{camera}"
     count = len(episode) - start if frames is None else frames
     size = size or episode.header.camera(camera).size
     seed = episode.header.seed
     write_json(
-        run / "variants" / f"{world:03d}" / "variant.json",
+        run / "variants" / f"{world:03d}" / camera / "variant.json",
         {
-            "schema": "retake.variant/1", "id": f"{world:03d}",
+            "schema": "retake.variant/1", "id": f"{world:03d}/{camera}",
             "world": {
                 "name": label, "environment": environment, "surface": surface, "subject": subject, "lighting": lighting,
                 "look": "neutral", "background": "", "clutter": "",
             },
             "seed": world, "prompt": f'a {subject} in a {environment}, "sharp"', "negative_prompt": "blur",
             "frame_sha256": f"{world:064d}", "backend": "procedural", "backend_version": "1", "licence": "Apache-2.0",
-            "source": {"episode_sha256": episode.content_sha256, "frame": start},
+            "source": {"episode_sha256": episode.content_sha256, "camera": camera, "frame": start},
         },
     )  # fmt: skip
     draw = pixels or (lambda k: picture(size, seed, k + start, world / 11))
@@ -110,7 +110,8 @@ def write_take(
     write_json(
         video.parent / "take.json",
         {
-            "schema": "retake.take/1", "id": identity, "video": "take.mp4", "video_sha256": sha, "variant": f"{world:03d}",
+            "schema": "retake.take/1", "id": identity, "video": "take.mp4", "video_sha256": sha,
+            "variant": f"{world:03d}/{camera}",
             "backend": "composite", "backend_version": "1", "domain": "composite", "seed": 42, "prompt": f'a {subject}, "quoted"',
             "frames": count, "fps": episode.header.fps, "size": list(info.size), "camera": camera, "start": start,
             "inputs": {"episode": episode.content_sha256, "skeleton": "5" * 64, "first_frame": f"{world:064d}"},

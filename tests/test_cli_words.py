@@ -108,15 +108,15 @@ def test_own_worlds_are_dressed_as_their_file_says(tmp_path, capsys, mine):
     episode = make_scene_episode(tmp_path / "e", frames=30, size=(160, 120))
     assert retake("variants", tmp_path / "e", "--worlds", mine, "--set", "variants.gate=false") == 0
     run = tmp_path / "e-run"
-    assert sorted(p.parent.name for p in run.glob("variants/*/variant.json")) == ["my_kitchen", "my_toys"]
-    record = read_json(run / "variants/my_toys/variant.json")
+    assert sorted(p.parent.parent.name for p in run.glob("variants/*/*/variant.json")) == ["my_kitchen", "my_toys"]
+    record = read_json(run / "variants/my_toys/front/variant.json")
     assert record["recipe"]["subject"]["prompt"] == "a red toy car"
     assert "red toy car" in record["prompt"]
     assert read_json(run / "run.json")["config"]["variants"]["catalogue"] == [str(mine)]
     # What comes after knows the world by its record: takes, and the task of a dataset.
     assert retake("skeleton", run, *SMALL) == 0
     assert retake("takes", run) == 0
-    assert len(list(run.glob("takes/*/take.json"))) == 2
+    assert len(list(run.glob("takes/*/*/take.json"))) == 2
     header = open_episode(episode.path).header
     if any(o.movable and o.label for o in header.objects):
         assert "a red toy car" in shown_task(header, "toy_car", record["recipe"])
@@ -228,7 +228,7 @@ def test_a_backend_that_reads_no_seed_makes_one_take_and_says_so(tmp_path, capsy
     assert "takes: 1 in" in out.out
     assert "backend 'composite' draws nothing from a seed; one take per variant (seed 1) instead of 3" in out.err
     run = tmp_path / "e-run"
-    assert [p.parent.name for p in run.glob("takes/*/take.json")] == ["kitchen-s1"]
+    assert [p.parent.parent.name for p in run.glob("takes/*/*/take.json")] == ["kitchen-s1"]
     assert retake("takes", run, "--seed", "4") == 0
     assert "note" not in capsys.readouterr().err
 
@@ -236,7 +236,7 @@ def test_a_backend_that_reads_no_seed_makes_one_take_and_says_so(tmp_path, capsy
     code = retake("verify", tmp_path / "e")
     assert code in (0, 3, 4)
     assert "of 2 takes passed" in capsys.readouterr().out
-    for path in run.glob("verdicts/*/verdict.json"):
+    for path in run.glob("verdicts/*/*/verdict.json"):
         write_json(
             path, {**read_json(path), "status": "fail", "overall": "fail", "reasons": ["lag: 3 frames, limit 1"]}
         )

@@ -107,7 +107,7 @@ def tiny(out_dir: Path, *, seed: int, overrides: dict[str, Any], progress: Any, 
 
 def accept(run: Path) -> None:
     """Every verdict of a run passes: what a scene of 96x72 px gets says nothing about the commands around it."""
-    for path in run.glob("verdicts/*/verdict.json"):
+    for path in run.glob("verdicts/*/*/verdict.json"):
         record = read_json(path)
         write_json(path, {**record, **{key: "pass" for key in ("status", "overall") if key in record}})
 
@@ -140,9 +140,10 @@ def demo(folder: Path, material: Path) -> dict[str, Any]:
     """The run runs/demo, a recording, a video and pictures of it, and worlds as docs/variants.md shows them."""
     shutil.copytree(material / "demo", folder / "runs/demo")
     shutil.copytree(material / "demo/episode", folder / "recordings/one")
-    take = next((material / "demo").glob("takes/*/take.mp4"))
+    take = next((material / "demo").glob("takes/*/*/take.mp4"))
     shutil.copy(take, folder / "take.mp4")
-    frame = material / "demo/variants" / take.parent.name.rpartition("-")[0] / "frame.png"
+    world = take.parent.parent.name.rpartition("-")[0]
+    frame = material / "demo/variants" / world / take.parent.name / "frame.png"
     (folder / "pictures").mkdir()
     for target in ("frame.png", "pictures/kitchen.png"):
         shutil.copy(frame, folder / target)

@@ -211,7 +211,7 @@ def test_the_card_says_what_was_rejected_recorded_and_licensed(tmp_path):
     assert "| composite | 1 |" in text
     assert (tmp_path / "d/card/000.jpg").exists()
     rejected = [json.loads(x) for x in (tmp_path / "d/meta/retake_rejected.jsonl").read_text("utf-8").splitlines()]
-    assert {r["take"] for r in rejected} == {"v001-front", "v002-front"}
+    assert {r["take"] for r in rejected} == {"v001/front", "v002/front"}
 
 
 def test_only_commercial_fails_closed(tmp_path):
@@ -242,19 +242,19 @@ def test_unjudged_takes_need_a_word_and_failed_ones_never_go(tmp_path):
     episode = open_episode(run / "episode")
     for world, status in enumerate((None, "unsure", "fail")):
         write_take(run, episode, world, status=status)
-    write_take(run, episode, 3, name="fake", domain="fake", backend="fake")
+    write_take(run, episode, 3, name="fake/front", domain="fake", backend="fake")
     with pytest.raises(ExportError, match="nothing to export"):
         export([run], tmp_path / "d", opts())
     (report,) = export([run], tmp_path / "d", opts(), Selection(unverified=True))
     assert report.episodes == 2
-    assert {r.take for r in report.rejected} == {"v002-front", "fake"}
+    assert {r.take for r in report.rejected} == {"v002/front", "fake/front"}
     states = [r.provenance["verdict_status"] for r in Dataset(tmp_path / "d").episodes()]
     assert states == ["none", "unsure"]
 
 
 def test_a_verdict_of_another_video_does_not_count(tmp_path):
     run = make_run(tmp_path / "r", takes=1)
-    path = run / "verdicts/v000-front/verdict.json"
+    path = run / "verdicts/v000/front/verdict.json"
     path.write_text(path.read_text("utf-8").replace('"video_sha256": "', '"video_sha256": "f'), "utf-8")
     with pytest.raises(ExportError, match="of another video"):
         export([run], tmp_path / "d", opts())

@@ -54,16 +54,17 @@ def test_fractional_fps(tmp_path):
 
 def test_a_camera_that_one_take_lacks(tmp_path):
     run = make_run(tmp_path / "a", takes=2, cameras=("front", "wrist"))
-    for path in (run / "takes/v001-wrist").iterdir():
+    for path in (run / "takes/v001/wrist").iterdir():
         path.unlink()
-    attempt([run], tmp_path / "d", "take 'v001-front' has no camera wrist.*--camera front")
+    (report,) = export([run], tmp_path / "w", ExportOptions(video=H264))
+    assert (report.episodes, [r.take for r in report.rejected]) == (1, ["v001/front", "v001/wrist"])
     (report,) = export([run], tmp_path / "d", ExportOptions(video=H264), Selection(cameras=("front",)))
     assert report.episodes == 2
 
 
 def test_other_cameras_in_another_run(tmp_path):
     runs = [make_run(tmp_path / "a", takes=1), make_run(tmp_path / "b", takes=1, cameras=("side",), seed=1)]
-    attempt(runs, tmp_path / "d", "b has cameras .'side'., runs before it .'front'.")
+    attempt(runs, tmp_path / "d", "nothing to export.*camera side: .*2 cameras were asked for .front, side.; --camera")
 
 
 def test_rejected_takes_only(tmp_path):
@@ -114,7 +115,7 @@ def test_no_run(tmp_path):
 
 def test_a_changed_take_is_noticed(tmp_path):
     run = make_run(tmp_path / "a", takes=1)
-    video = run / "takes/v000-front/take.mp4"
+    video = run / "takes/v000/front/take.mp4"
     data = bytearray(video.read_bytes())
     data[-20] ^= 1
     video.write_bytes(data)
@@ -132,7 +133,7 @@ def test_a_damaged_episode_is_noticed(tmp_path):
 
 def test_a_take_of_another_episode_is_rejected(tmp_path):
     run = make_run(tmp_path / "a", takes=1)
-    path = run / "takes/v000-front/take.json"
+    path = run / "takes/v000/front/take.json"
     data = json.loads(path.read_text("utf-8"))
     write_json(path, {**data, "inputs": {**data["inputs"], "episode": "0" * 64}})
     attempt([run], tmp_path / "d", "made from another episode")
@@ -281,7 +282,7 @@ def test_cli(tmp_path, capsys):
     assert cli.main([str(run), "--out", str(tmp_path / "d"), "--codec", "h264", "--include-sim", "--quiet"]) == 0
     text = capsys.readouterr().out
     assert "3 episodes, 24 frames (2 composite, 1 sim)" in text
-    assert "r/v002-front: the verdict is fail (action)" in text
+    assert "r/v002/front: the verdict is fail (action)" in text
     for bad in (["--size", "12"], ["--split", "x"]):
         with pytest.raises(InputError, match="expected"):
             cli.main([str(run), "--out", str(tmp_path / "e"), *bad])
@@ -313,8 +314,8 @@ def changed(path, **values):
 
 def test_what_nothing_vouches_for_is_no_training_data(tmp_path):
     run = make_run(tmp_path / "a", takes=1)
-    sidecar, verdict = run / "takes/v000-front/take.json", run / "verdicts/v000-front/verdict.json"
-    variant = run / "variants/000/variant.json"
+    sidecar, verdict = run / "takes/v000/front/take.json", run / "verdicts/v000/front/verdict.json"
+    variant = run / "variants/000/front/variant.json"
     for path, change, message in (
         (verdict, {"video_sha256": "f" * 64}, "its verdict is of another video"),
         (verdict, {"video_sha256": ...}, "its verdict cannot be read.*video_sha256 is missing"),
@@ -335,7 +336,7 @@ def test_what_nothing_vouches_for_is_no_training_data(tmp_path):
 
 def test_a_verdict_of_another_video_lends_its_numbers_to_nothing(tmp_path):
     run = make_run(tmp_path / "a", takes=1)
-    changed(run / "verdicts/v000-front/verdict.json", video_sha256="0" * 64)
+    changed(run / "verdicts/v000/front/verdict.json", video_sha256="0" * 64)
     wanted = Selection(unverified=True, min_verdict=0.5)
     attempt([run], tmp_path / "d", "verdict probability None is below", selection=wanted)
     export([run], tmp_path / "d", ExportOptions(video=H264), Selection(unverified=True))
@@ -349,7 +350,7 @@ def test_only_commercial_does_not_add_to_what_is_not(tmp_path):
     runs = [make_run(tmp_path / "ab"[i], takes=1, seed=i, licence=terms[i]) for i in range(2)]
     export(runs[:1], tmp_path / "d", ExportOptions(video=H264))
     only = Selection(only_commercial=True)
-    attempt(runs[1:], tmp_path / "d", "already holds a/v000-front, whose licence_model", selection=only, append=True)
+    attempt(runs[1:], tmp_path / "d", "already holds a/v000/front, whose licence_model", selection=only, append=True)
     export(runs[1:], tmp_path / "e", ExportOptions(video=H264), only)
     third = make_run(tmp_path / "c", takes=1, seed=2)
     (report,) = export([third], tmp_path / "e", ExportOptions(video=H264, append=True), only)
@@ -363,9 +364,9 @@ def test_json_of_any_kind_is_explained_and_never_a_traceback(tmp_path):
     """Every value of every sidecar replaced by values of every kind: the export works or says which file is wrong."""
     run, draw = make_run(tmp_path / "a", takes=1), random.Random(5)
     sidecars = [
-        *run.glob("takes/*/take.json"),
-        *run.glob("variants/*/variant.json"),
-        *run.glob("verdicts/*/verdict.json"),
+        *run.glob("takes/*/*/take.json"),
+        *run.glob("variants/*/*/variant.json"),
+        *run.glob("verdicts/*/*/verdict.json"),
     ]
     cases = [(p, key, value) for p in sidecars for key in json.loads(p.read_text("utf-8")) for value in WRONG]
     refused = exported = 0

@@ -234,7 +234,7 @@ def test_isaaclab_hdf5(tmp_path, version):
                 assert demo[f"{group}/{part}/root_velocity"].shape == (1 if group == "initial_state" else steps, 6)
             assert "joint_velocity" in demo[f"{group}/articulation/arm0"]
         assert demo["obs/front_rgb"].shape == (steps, 64, 64, 3)
-        first = next(iter(read_video(run / "takes/v001-front/take.mp4")))
+        first = next(iter(read_video(run / "takes/v001/front/take.mp4")))
         assert np.array_equal(demo["obs/front_rgb"][0], first)
         assert np.array_equal(demo["obs/actions"][1:], demo["actions"][:-1])
         assert json.loads(file["data"].attrs["env_args"])["env_name"] == "My-Task-v0"

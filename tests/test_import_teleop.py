@@ -96,7 +96,7 @@ def test_a_demonstration_gets_takes(
     assert "from the video model" in capsys.readouterr().err
     assert arrow("takes", run, "--force", "--backend", "still") == 0
     assert arrow("report", run) == 0
-    (take,) = (read_json(path) for path in run.glob("takes/*/take.json"))
+    (take,) = (read_json(path) for path in run.glob("takes/*/*/take.json"))
     assert (take["motion_source"], take["domain"], take["frames"]) == ("recorded", "generated", 8)
     export = [
         "export",

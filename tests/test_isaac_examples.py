@@ -84,7 +84,7 @@ def test_the_demo_goes_from_simulation_app_to_the_report(
     assert np.abs(commanded[0] - planned[0][::-1]).max() < np.abs(np.diff(planned, axis=0)).max() * 8 + 1e-6
     if generate:
         assert (tmp_path / "run/report.html").is_file()
-        takes = list((tmp_path / "run/takes").glob("*/take.json"))
+        takes = list((tmp_path / "run/takes").glob("*/*/take.json"))
         assert len(takes) == 1
         assert "Takes" in out
 

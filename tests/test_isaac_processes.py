@@ -54,7 +54,7 @@ def test_no_python_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_command_is_the_command_line_s_own() -> None:
-    command = processes.arrow_command(Path("py"), Path("runs/x"), ["camera=Camera", "takes.seed=3"])
+    command = processes.arrow_command(Path("py"), Path("runs/x"), ["cameras=[Camera]", "takes.seed=3"])
     assert command[1:] == [
         "-m",
         "retake.core.cli",
@@ -62,7 +62,7 @@ def test_the_command_is_the_command_line_s_own() -> None:
         "--run",
         "runs/x",
         "--set",
-        "camera=Camera",
+        "cameras=[Camera]",
         "--set",
         "takes.seed=3",
     ]

@@ -140,12 +140,12 @@ def test_every_consumer_gives_the_same_answer(tmp_path):
     episode = open_episode(run / "episode")
     for k, licence in enumerate(terms):
         shade = np.full((32, 32, 3), 2 * k, np.uint8)
-        write_take(run, episode, k, name=f"t{k:03d}", licence=licence, pixels=lambda _, shade=shade: shade)
+        write_take(run, episode, k, name=f"t{k:03d}/front", licence=licence, pixels=lambda _, shade=shade: shade)
     found = plan([run], Selection(only_commercial=True))
     delivered = {item.provenance["take_id"] for item in found.items}
     reasons = {row.take: row.reason for row in found.rejected}
     for k, licence in enumerate(terms):
-        obstacle, name = commercial_obstacle(licence), f"t{k:03d}"
+        obstacle, name = commercial_obstacle(licence), f"t{k:03d}/front"
         assert (name in delivered) == (obstacle is None), licence
         assert reasons.get(name, "") == (f"--only-commercial: video model: {obstacle}" if obstacle else "")
         for refused in (

@@ -46,8 +46,10 @@ def test_the_folder_is_as_documented(finished):
     assert open_episode(finished / "episode").complete
     for name in ("gripper_scenario.mp4", "overlay.mp4", "skeleton.json", "frames/000000.png"):
         assert (finished / "skeleton/front" / name).exists()
-    assert len(list(finished.glob("variants/*/frame.png"))) == len(list(finished.glob("variants/*/variant.json"))) == 3
-    takes = [read_json(p) for p in sorted(finished.glob("takes/*/take.json"))]
+    assert (
+        len(list(finished.glob("variants/*/*/frame.png"))) == len(list(finished.glob("variants/*/*/variant.json"))) == 3
+    )
+    takes = [read_json(p) for p in sorted(finished.glob("takes/*/*/take.json"))]
     assert len(takes) == 3
     assert len({t["inputs"]["skeleton"] for t in takes}) == 1
     assert {t["inputs"]["episode"] for t in takes} == {open_episode(finished / "episode").content_sha256}
@@ -79,7 +81,7 @@ def test_only_what_depends_on_a_changed_setting_is_made_again(finished, tmp_path
     assert {k: v for k, v in after.items() if k.startswith(("episode/", "skeleton/", "variants/"))} == {
         k: v for k, v in before.items() if k.startswith(("episode/", "skeleton/", "variants/"))
     }
-    assert len(list(run.glob("takes/*/take.json"))) == 6
+    assert len(list(run.glob("takes/*/*/take.json"))) == 6
     assert arrow("capture", run, "--seed", "1") == 0
     assert open_episode(run / "episode").content_sha256 != open_episode(finished / "episode").content_sha256
 
@@ -197,7 +199,7 @@ def test_an_episode_folder_from_elsewhere_gets_a_run_beside_it(finished, tmp_pat
     assert arrow("skeleton", tmp_path / "recorded") == 0
     assert (tmp_path / "recorded-run/skeleton/front/skeleton.json").exists()
     assert arrow("variants", tmp_path / "recorded-run", "--preset", "bun_warehouse") == 0
-    assert len(list((tmp_path / "recorded-run/variants").glob("*/variant.json"))) == 1
+    assert len(list((tmp_path / "recorded-run/variants").glob("*/*/variant.json"))) == 1
 
 
 def test_a_failing_episode_stops_the_arrow_unless_forced_and_takes_say_so(tmp_path, capsys):
@@ -209,7 +211,7 @@ def test_a_failing_episode_stops_the_arrow_unless_forced_and_takes_say_so(tmp_pa
     assert "--force" in text
     assert not (run / "takes").exists()
     assert arrow("run", "--run", run, *strict, "--force") == 0
-    takes = [read_json(p) for p in run.glob("takes/*/take.json")]
+    takes = [read_json(p) for p in run.glob("takes/*/*/take.json")]
     assert takes
     assert all(t["extra"]["episode_check"] == "failed, forced" for t in takes)
 
@@ -327,10 +329,10 @@ def test_takes_never_mix_a_variant_with_another_episode_or_frame(finished, tmp_p
     assert arrow("capture", run, "--set", "capture.overrides.frames=45") == 0
     assert arrow("skeleton", run) == 0
     assert arrow("takes", run) == 2
-    assert len(list(run.glob(f"superseded/{old[:12]}/takes/*/take.mp4"))) == 3
+    assert len(list(run.glob(f"superseded/{old[:12]}/takes/*/*/take.mp4"))) == 3
     assert arrow("variants", run, "--preset", "bun_warehouse") == 0
     assert arrow("takes", run) == 0
-    records = [read_json(p) for p in run.glob("takes/*/take.json")]
+    records = [read_json(p) for p in run.glob("takes/*/*/take.json")]
     assert [r["inputs"]["episode"] for r in records] == [open_episode(run / "episode").content_sha256]
 
 

@@ -54,7 +54,7 @@ def run(tmp_path_factory):
     episode = write_episode(path / "episode", make_header(0), 4)
     for i, world in enumerate(worlds(24)):
         write_take(path, episode, i, pixels=lambda k, w=world: paint(w))
-        sidecar = path / "variants" / f"{i:03d}" / "variant.json"
+        sidecar = path / "variants" / f"{i:03d}" / "front" / "variant.json"
         variant = read_json(sidecar)
         write_json(sidecar, {**variant, "world": {**variant["world"], **world, "name": f"world {i}"}})
     return path

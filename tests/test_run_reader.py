@@ -71,7 +71,7 @@ FATES = st.builds(
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with three judged takes, and a report already drawn once (what it plays is kept)."""
     path = make_run(tmp_path_factory.mktemp("base") / "run", takes=TAKES, frames=2, size=(32, 32))
-    write_json(path / "run.json", {"schema": "retake.run/1", "name": "run", "config": {}, "stages": {}})
+    write_json(path / "run.json", {"schema": "retake.run/2", "name": "run", "config": {}, "stages": {}})
     make_report(open_run(path))
     return path
 
@@ -111,7 +111,7 @@ def spoil(path: Path, how: str, field: str) -> None:
 
 def apply(run: Path, index: int, fate: Fate) -> str:
     """Do it to one take of the run; returns the take's name."""
-    name = f"v{index:03d}-front"
+    name = f"v{index:03d}/front"
     video, record = run / "takes" / name / "take.mp4", run / "takes" / name / "take.json"
     if fate.episode == "another":
         data = read_json(record)
@@ -121,7 +121,7 @@ def apply(run: Path, index: int, fate: Fate) -> str:
     elif fate.video == "changed":
         video.write_bytes(video.read_bytes()[:-1] + b"?")
     spoil(record, fate.take, "video_sha256")
-    spoil(run / "variants" / f"{index:03d}" / "variant.json", fate.variant, "frame_sha256")
+    spoil(run / "variants" / f"{index:03d}" / "front" / "variant.json", fate.variant, "frame_sha256")
     spoil(run / "verdicts" / name / "verdict.json", fate.verdict, "probability")
     return name
 
@@ -185,53 +185,53 @@ def test_made_again_from_other_worlds_it_is_judged_again(base, tmp_path, panel):
     """The verdict of the old video is still there; nobody takes it for the new one's."""
     run = tmp_path / "run"
     shutil.copytree(base, run)
-    folder = run / "takes" / "v000-front"
-    other = run / "takes" / "v001-front"
+    folder = run / "takes" / "v000/front"
+    other = run / "takes" / "v001/front"
     (folder / "take.mp4").write_bytes((other / "take.mp4").read_bytes())
     record = read_json(folder / "take.json")
     write_json(folder / "take.json", {**record, "video_sha256": read_json(other / "take.json")["video_sha256"]})
-    assert of_report(run)["v000-front"] == of_gallery(run, tmp_path)["v000-front"] == "not judged"
-    assert {r.name: r.verdict for r in panel.takes(run)}["v000-front"] == "not judged"
-    assert of_exporter(run)[1]["v000-front"].startswith("its verdict is of another video")
+    assert of_report(run)["v000/front"] == of_gallery(run, tmp_path)["v000/front"] == "not judged"
+    assert {r.name: r.verdict for r in panel.takes(run)}["v000/front"] == "not judged"
+    assert of_exporter(run)[1]["v000/front"].startswith("its verdict is of another video")
 
 
-@pytest.mark.parametrize("name", ["..", "../../x", "a/b", "a\\b", "."])
+@pytest.mark.parametrize("name", ["..", "../../x", "a/b/c", "a/..", "a\\b", "."])
 @pytest.mark.parametrize("field", ["variant", "camera"])
 def test_a_record_never_leads_out_of_the_run(base, tmp_path, field, name):
     run = tmp_path / "run"
     shutil.copytree(base, run)
-    path = run / "takes" / "v000-front" / "take.json"
+    path = run / "takes" / "v000/front" / "take.json"
     write_json(path, {**read_json(path), field: name})
     with pytest.raises(TakeError, match="expected a plain name"):
-        RunReader(run).take("v000-front")
+        RunReader(run).take("v000/front")
 
 
 def test_a_renamed_copy_of_a_take_is_a_take_of_its_own(base, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(base, run)
-    (run / "takes" / "v000-front").rename(run / "takes" / "mine")
+    (run / "takes" / "v000").rename(run / "takes" / "mine")
     found = {take.id: RunReader(run).standing(take).status for take in RunReader(run).takes()}
-    assert found == {"mine": "not judged", "v001-front": "pass", "v002-front": "pass"}
+    assert found == {"mine/front": "not judged", "v001/front": "pass", "v002/front": "pass"}
 
 
 def test_what_is_being_made_is_no_take_yet(base, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(base, run)
-    (run / "takes" / "v002-front" / "take.json").unlink()
+    (run / "takes" / "v002/front" / "take.json").unlink()
     (run / "takes" / ".half.tmp").mkdir()
     reader = RunReader(run)
-    assert reader.unfinished_takes() == ("v002-front",)
-    with pytest.raises(TakeError, match="no finished take 'v002-front'"):
-        reader.take("v002-front")
+    assert reader.unfinished_takes() == ("v002/front",)
+    with pytest.raises(TakeError, match="no finished take 'v002/front'"):
+        reader.take("v002/front")
 
 
 def test_a_take_that_lies_on_another_disk_is_read_through_its_link(base, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(base, run)
-    (run / "takes" / "v000-front").rename(tmp_path / "elsewhere")
-    (run / "takes" / "v000-front").symlink_to(tmp_path / "elsewhere")
+    (run / "takes" / "v000/front").rename(tmp_path / "elsewhere")
+    (run / "takes" / "v000/front").symlink_to(tmp_path / "elsewhere")
     reader = RunReader(run)
-    assert reader.standing(reader.take("v000-front")).status == "pass"
-    assert "v000-front" in of_report(run)
-    assert "v000-front" not in of_gallery(run, tmp_path), "outside the worker's roots"
-    assert "v000-front" in of_gallery(tmp_path, tmp_path)
+    assert reader.standing(reader.take("v000/front")).status == "pass"
+    assert "v000/front" in of_report(run)
+    assert "v000/front" not in of_gallery(run, tmp_path), "outside the worker's roots"
+    assert "v000/front" in of_gallery(tmp_path, tmp_path)

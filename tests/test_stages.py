@@ -36,8 +36,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
         result = run(path, variants=2, seeds=[1], settings=SMALL)
     assert isinstance(result.episode, Episode)
-    assert [v.id for v in result.variants] == ["bun_warehouse", "chips_conveyor"]
-    assert [t.id for t in result.takes] == ["bun_warehouse-s1", "chips_conveyor-s1"]
+    assert [v.id for v in result.variants] == ["bun_warehouse/front", "chips_conveyor/front"]
+    assert [t.id for t in result.takes] == ["bun_warehouse-s1/front", "chips_conveyor-s1/front"]
     assert {s.status for s in result.standings.values()} == {"not judged"}
     assert result.passed == ()
     assert result.report.is_file()
@@ -55,11 +55,11 @@ def test_every_stage_by_itself(tmp_path: Path, finished: Path) -> None:
     path = str(tmp_path / "r")
     episode = stages.capture(path, settings=SMALL)
     assert stages.check(path).passed
-    assert stages.skeleton(path).path.is_dir()
-    assert [v.id for v in stages.variants(path, ["kitchen"]).variants] == ["kitchen"]
+    assert {name: made.path.is_dir() for name, made in stages.skeleton(path).items()} == {"front": True}
+    assert [v.id for v in stages.variants(path, ["kitchen"]).variants] == ["kitchen/front"]
     made = stages.takes(path, seeds=[4])
-    assert [(type(t), t.id, t.inputs["episode"]) for t in made] == [(Take, "kitchen-s4", episode.content_sha256)]
-    assert list(stages.verify(path)) == ["kitchen-s4"]
+    assert [(type(t), t.id, t.inputs["episode"]) for t in made] == [(Take, "kitchen-s4/front", episode.content_sha256)]
+    assert list(stages.verify(path)) == ["kitchen-s4/front"]
     assert stages.report(path) == Path(path) / "report.html"
     with pytest.raises(InputError, match="the call: takes: unknown setting 'sed'"):
         stages.takes(path, settings={"takes.sed": 1})
@@ -98,7 +98,7 @@ def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setitem(pipeline.SIMULATORS, "newton", "arrow_driver:simulate")
     monkeypatch.setattr(sys, "argv", ["arrow.py", str(tmp_path / "run")])
     runpy.run_path(str(ROOT / "examples" / "arrow.py"))
-    assert "bun_warehouse-s42: 30 frames" in capsys.readouterr().out
+    assert "bun_warehouse-s42/front: 30 frames" in capsys.readouterr().out
 
 
 # -- what fails leaves nothing ------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def runs(dressed: list[Path], tmp_path: Path) -> list[Path]:
 
 
 def takes(run: Path) -> dict[str, int]:
-    return {p.parent.name: read_json(p)["seed"] for p in sorted((run / "takes").glob("*/take.json"))}
+    return {p.parent.parent.name: read_json(p)["seed"] for p in sorted((run / "takes").glob("*/*/take.json"))}
 
 
 def test_every_run_gets_every_variant_with_every_seed(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,7 +63,7 @@ def test_every_run_gets_every_variant_with_every_seed(runs: list[Path], capsys: 
     assert "takes: 8 in" in capsys.readouterr().out
     wanted = {f"{world}-s{seed}": seed for world in ("bun_warehouse", "chips_conveyor") for seed in (1, 2)}
     assert takes(runs[0]) == takes(runs[1]) == wanted
-    episodes = {read_json(p)["inputs"]["episode"] for run in runs for p in run.glob("takes/*/take.json")}
+    episodes = {read_json(p)["inputs"]["episode"] for run in runs for p in run.glob("takes/*/*/take.json")}
     assert len(episodes) == 2
     before = tree(runs[0] / "takes")
     assert arrow("takes", runs[0]) == 0, "the run remembers its seeds"

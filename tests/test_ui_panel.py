@@ -176,11 +176,11 @@ def test_a_run_becomes_a_dataset_in_a_process_of_its_own(
     write_take(run, open_episode(run / "episode"), 1, status="fail")
     stale = run / "verdicts" / write_take(run, open_episode(run / "episode"), 2) / "verdict.json"
     stale.write_text(json.dumps({**json.loads(stale.read_text("utf-8")), "video_sha256": "0"}), "utf-8")
-    (run / "takes/v003-front").mkdir()
+    (run / "takes/v003/front").mkdir(parents=True)
     starter = ports.KitStarter(None)
     assert [row for row in starter.takes(run) if row.state != "waiting"] == [
-        TakeRow("v000-front", "done", 1.0, "composite", "pass"), TakeRow("v001-front", "done", 1.0, "composite", "fail"),
-        TakeRow("v002-front", "done", 1.0, "composite", "not judged"), TakeRow("v003-front", "running"),
+        TakeRow("v000/front", "done", 1.0, "composite", "pass"), TakeRow("v001/front", "done", 1.0, "composite", "fail"),
+        TakeRow("v002/front", "done", 1.0, "composite", "not judged"), TakeRow("v003/front", "running"),
     ]  # fmt: skip
     monkeypatch.setattr(ports.processes, "find_python", lambda setting: Path(sys.executable))
     wanted = ExportRow("hdf5-isaaclab", only_commercial=True, min_verdict=0.9)

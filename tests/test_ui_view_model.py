@@ -35,7 +35,7 @@ class World:
     def __init__(self) -> None:
         self.content = FULL
         self.requests: list[CaptureRequest] = []
-        self.generated: list[tuple[Path, str, list[str]]] = []
+        self.generated: list[tuple[Path, list[str]]] = []
         self.opened: list[Path] = []
         self.status = CaptureStatus(Capture.WAITING, "press Play")
         self.stopped: list[str] = []
@@ -98,10 +98,10 @@ class World:
 
         return Recording()
 
-    def generate(self, run: Path, camera: str, settings: Sequence[str]) -> Any:
+    def generate(self, run: Path, settings: Sequence[str]) -> Any:
         if self.refuse is not None:
             raise self.refuse
-        self.generated.append((run, camera, list(settings)))
+        self.generated.append((run, list(settings)))
         self.code = None
         return SimpleNamespace(
             advance=lambda: self.progress, exit_code=lambda: self.code, last_words=lambda: "boom", cancel=self._cancel
@@ -200,8 +200,9 @@ def test_the_way_from_a_stage_to_takes(tmp_path: Path) -> None:
     vm.set("seed", 7)
     vm.act("generate")
     assert vm.state.phase is Phase.GENERATING
-    run, camera, settings = world.generated[0]
-    assert (run, camera) == (Path(vm.state.folder), "Camera")
+    run, settings = world.generated[0]
+    assert run == Path(vm.state.folder)
+    assert "cameras=[]" in settings
     assert "variants.presets=[bun_warehouse]" in settings
     assert "takes.seed=7" in settings
     assert "variants.prompts=[]" in settings
@@ -491,7 +492,7 @@ def test_prompts_become_worlds_and_a_backend_that_reads_them(tmp_path: Path) -> 
     vm.set("frames_by", "z-image")
     assert vm.state.frames_by == "z-image"
     vm.act("generate")
-    config = load_config(None, world.generated[0][2])
+    config = load_config(None, world.generated[0][1])
     assert config.variants.prompts == ("A bakery, dawn: 'warm' light", "a snowed-in yard")
     assert config.variants.backend == "z-image"
 

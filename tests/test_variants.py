@@ -126,19 +126,19 @@ def test_a_moving_camera_sees_the_same_world(still):
 def test_variants_are_written_resumed_and_remade_when_inputs_change(small, tmp_path):
     worlds = select_worlds(EXPERIMENTS[:2])
     made = make_variants(small, "front", tmp_path / "v", worlds=worlds, seed=4)
-    assert [v.id for v in made] == list(EXPERIMENTS[:2])
-    record = read_json(tmp_path / "v/bun_warehouse/variant.json")
+    assert [v.id for v in made] == [f"{name}/front" for name in EXPERIMENTS[:2]]
+    record = read_json(tmp_path / "v/bun_warehouse/front/variant.json")
     assert record["source"]["episode_sha256"] == small.content_sha256
     assert "bun" in record["prompt"]
     assert "tray" in record["prompt"]
     assert record["licence"] == "Apache-2.0"
-    stamp = (tmp_path / "v/bun_warehouse/frame.png").stat().st_mtime_ns
+    stamp = (tmp_path / "v/bun_warehouse/front/frame.png").stat().st_mtime_ns
     assert make_variants(small, "front", tmp_path / "v", worlds=worlds, seed=4) == made
-    assert (tmp_path / "v/bun_warehouse/frame.png").stat().st_mtime_ns == stamp
+    assert (tmp_path / "v/bun_warehouse/front/frame.png").stat().st_mtime_ns == stamp
     other = make_variants(small, "front", tmp_path / "v", worlds=worlds[:1], seed=5)
     assert other[0].frame_sha256 != made[0].frame_sha256
-    assert open_variant(tmp_path / "v/chips_conveyor") == made[1]
-    (tmp_path / "v/chips_conveyor/frame.png").write_bytes(b"torn")
+    assert open_variant(tmp_path / "v/chips_conveyor/front") == made[1]
+    (tmp_path / "v/chips_conveyor/front/frame.png").write_bytes(b"torn")
     assert make_variants(small, "front", tmp_path / "v", worlds=worlds[1:], seed=4) == made[1:]
 
 

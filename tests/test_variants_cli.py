@@ -51,7 +51,7 @@ def test_a_bare_episode_and_its_run_folder_mean_the_same(episode, tmp_path, caps
     assert retake("variants", tmp_path / "e", "--preset", "kitchen", "--count", "3", "--seed", "5") == 0
     assert "variants: 4 of 4" in capsys.readouterr().out
     run = RunDirectory(tmp_path / "e-run")
-    made = [open_variant(p.parent) for p in sorted(run.variants_folder.glob("*/variant.json"))]
+    made = [open_variant(p.parent) for p in sorted(run.variants_folder.glob("*/*/variant.json"))]
     assert len(made) == 4
     assert {v.world.environment for v in made} == {"kitchen"}
     assert {v.source["episode_sha256"] for v in made} == {episode.content_sha256}
@@ -75,16 +75,16 @@ def test_what_fails_the_gate_is_named_and_never_delivered(episode, tmp_path, cap
     assert retake(*ask, "--only-commercial") == 3
     out = capsys.readouterr()
     assert "variants: 1 of 2" in out.out
-    assert re.search(r"missing bun_warehouse: .*robot_edges", out.err)
+    assert re.search(r"missing bun_warehouse/front: .*robot_edges", out.err)
     run = RunDirectory(tmp_path / "e-run")
-    assert [p.parent.name for p in run.variants_folder.glob("*/variant.json")] == ["kitchen"]
+    assert [v.id for v in run.variants()] == ["kitchen/front"]
     assert retake("report", run.path) == 0
-    assert re.search(r'"missing": \{"bun_warehouse": \["robot_edges', run.report.read_text("utf-8"))
+    assert re.search(r'"missing": \{"bun_warehouse/front": \["robot_edges', run.report.read_text("utf-8"))
     # Nothing at all passes: no delivery, and the text says which check refused.
     shutil.copyfile(tmp_path / "mine/bun_warehouse.png", tmp_path / "mine/kitchen.png")
     assert retake(*ask) == 2
-    assert "none of 2 worlds passed the gate; kitchen: " in capsys.readouterr().err
-    assert not list(run.variants_folder.glob("*/variant.json"))
+    assert "none of 2 worlds passed the gate; kitchen/front: " in capsys.readouterr().err
+    assert not list(run.variants_folder.glob("*/*/variant.json"))
     # With the gate off the same pictures are taken as they are.
     assert retake(*ask, "--set", "variants.gate=false") == 0
     # Terms nobody stated are refused, also for pictures that are there already.
@@ -113,7 +113,7 @@ def test_wrong_requests_are_explained(episode, tmp_path, capsys, arguments, mess
     shutil.copytree(episode.path, tmp_path / "e")
     assert retake("variants", tmp_path / "e", *arguments) == 2
     assert re.search(message, capsys.readouterr().err)
-    assert not list((tmp_path / "e-run/variants").glob("*/variant.json"))
+    assert not list((tmp_path / "e-run/variants").glob("*/*/variant.json"))
 
 
 def test_an_episode_without_maps_is_refused(tmp_path, capsys):
@@ -189,13 +189,13 @@ def test_variants_of_another_camera_or_first_frame_stand_beside_the_first(tmp_pa
     cameras = [c.name for c in open_episode(path).header.cameras]
     assert cameras[0] == "front"
     run = ("--set", "variants.gate=false", "--preset", "bun_warehouse")
-    assert retake("variants", path, *run) == 0
+    assert retake("variants", path, *run, "--camera", "front") == 0
     variants = tmp_path / "e-run" / "variants"
-    first = {p: p.read_bytes() for p in variants.rglob("*") if p.is_file()}
-    assert retake("variants", path, *run, "--set", f"camera={cameras[1]}") == 0
-    assert retake("variants", path, *run, "--set", "camera=front", "--set", "takes.start=2") == 0
-    names = ["bun_warehouse", "bun_warehouse-f2", f"bun_warehouse-{cameras[1]}"]
-    assert sorted(p.name for p in variants.iterdir() if p.is_dir()) == names
+    first = {p: p.read_bytes() for p in variants.glob("*/*/*") if p.is_file()}
+    assert retake("variants", path, *run, "--camera", cameras[1]) == 0
+    assert retake("variants", path, *run, "--camera", "front", "--set", "takes.start=2") == 0
+    names = ["bun_warehouse-f2/front", "bun_warehouse/front", f"bun_warehouse/{cameras[1]}"]
+    assert sorted(p.parent.relative_to(variants).as_posix() for p in variants.glob("*/*/variant.json")) == names
     assert {p: p.read_bytes() for p in first} == first
     views = {
         open_variant(variants / n).source["camera"] + str(open_variant(variants / n).source["frame"]) for n in names
@@ -220,7 +220,7 @@ def test_a_prompt_is_a_world_for_backends_that_read(episode, tmp_path, capsys):
     own = ("--backend", "folder", "--set", f"variants.settings={{folder: {pictures}, licence: CC0-1.0}}")
     assert retake("variants", tmp_path / "e", "--prompt", text, "--prompt", " ", *own) == 0
     assert "variants: 1 of 1" in capsys.readouterr().out
-    made = open_variant(RunDirectory(tmp_path / "e-run").variant_folder(name))
+    made = open_variant(RunDirectory(tmp_path / "e-run").variant_folder(f"{name}/front"))
     assert made.world.prompt == text
     assert "A bakery at dawn, flour in the air." in made.prompt
     with pytest.raises(VariantError, match="describes no world"):

@@ -44,18 +44,24 @@ def good(source):
     return {n: ProceduralBackend().render(source, load_catalogue().preset(n), 5) for n in names}
 
 
+def shown(source, name):
+    """What a frame of that world is measured against: its objects have the world's shapes."""
+    return ProceduralBackend().shown(source, load_catalogue().preset(name))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_planted_faults_are_caught(kind, source, good):
     for name, frame in good.items():
-        assert visible(kind, source)
-        report = check_variant(plant(kind, frame, source), source)
+        seen = shown(source, name)
+        assert visible(kind, seen)
+        report = check_variant(plant(kind, frame, seen), seen)
         assert not report.passed, (kind, name)
         assert report.reasons
 
 
 def test_clean_frames_pass(source, good):
     for name, frame in good.items():
-        assert check_variant(frame, source).reasons == (), name
+        assert check_variant(frame, shown(source, name)).reasons == (), name
 
 
 def test_duplicates_are_noticed(source, good):
@@ -97,21 +103,21 @@ def files(folder) -> dict[str, bytes]:
 def test_gated_run_delivers_what_passed_and_reports_the_rest(episode, good, tmp_path):
     worlds, backend = select_worlds(THREE), Sometimes(good)
     result = make_gated_variants(episode, "front", tmp_path, worlds=worlds, backend=backend, rerolls=1)
-    assert [v.id for v in result.variants] == ["bun_warehouse", "chips_conveyor"]
+    assert [v.id for v in result.variants] == ["bun_warehouse/front", "chips_conveyor/front"]
     assert result.variants[1].seed == SEED_STEP
-    assert "robot_edges" in " ".join(result.missing["vegetable_kitchen"])
+    assert "robot_edges" in " ".join(result.missing["vegetable_kitchen/front"])
     assert not (tmp_path / "vegetable_kitchen").exists()
     assert cv2.imread(str(tmp_path / "contact_sheet.png")) is not None
     record = read_json(tmp_path / "gate.json")
     assert record["diversity"]["coverage"]["environment"]["warehouse"] == 1
     assert set(record["missing"]) == {"vegetable_kitchen"}
     assert read_missing(tmp_path) == result.missing
-    variant = read_json(tmp_path / "chips_conveyor/variant.json")["gate"]
+    variant = read_json(tmp_path / "chips_conveyor/front/variant.json")["gate"]
     assert [a["seed"] for a in variant["failed"]] == [0]
     assert {c["name"] for c in variant["checks"]} >= {"robot_edges", "skeleton", "object_iou", "scene_shift"}
     table = (tmp_path / "gate.md").read_text("utf-8")
     assert "2 of 3 delivered" in table
-    assert "| vegetable_kitchen | 2 |" in table
+    assert "| vegetable_kitchen/front | 2 |" in table
     # Again: nothing is rendered, measured or written, also not the world that failed.
     assert len(backend.rendered) == 5
     before, stamps = files(tmp_path), {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
@@ -120,7 +126,7 @@ def test_gated_run_delivers_what_passed_and_reports_the_rest(episode, good, tmp_
     assert len(backend.rendered) == 5
     assert stamps == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
     # Interrupted after the frames, before the tables; or with a frame lost: the same files again.
-    for name in ("gate.json", "contact_sheet.png", "bun_warehouse/frame.png"):
+    for name in ("gate.json", "contact_sheet.png", "bun_warehouse/front/frame.png"):
         (tmp_path / name).unlink()
         make_gated_variants(episode, "front", tmp_path, worlds=worlds, backend=backend, rerolls=1)
         assert files(tmp_path) == before, name
@@ -133,12 +139,12 @@ def test_another_gate_measures_the_same_pixels_again(episode, good, tmp_path):
         episode, "front", tmp_path, worlds=worlds, backend=backend, rerolls=0, limits=GateLimits(sharpness=99.0)
     )
     assert not strict.variants
-    assert "sharpness" in strict.missing["bun_warehouse"][0]
+    assert "sharpness" in strict.missing["bun_warehouse/front"][0]
     assert backend.rendered == [("bun_warehouse", 0)]
     assert not (tmp_path / "bun_warehouse").exists()
     off = make_gated_variants(episode, "front", tmp_path, worlds=worlds, backend=backend, gate=False)
     assert off.missing == {}
-    assert "gate" not in read_json(tmp_path / "bun_warehouse/variant.json")
+    assert "gate" not in read_json(tmp_path / "bun_warehouse/front/variant.json")
     assert "Nothing was measured" in (tmp_path / "gate.md").read_text("utf-8")
 
 
@@ -157,14 +163,14 @@ def test_a_look_alike_is_tried_again_and_stands_back_only_for_what_is_there(epis
     worlds = select_worlds(THREE[:2])
     result = make_gated_variants(episode, "front", tmp_path / "a", worlds=worlds, backend=Alike())
     assert [v.seed for v in result.variants] == [0, SEED_STEP]
-    assert read_json(tmp_path / "a/chips_conveyor/variant.json")["gate"]["failed"][0]["twin"] == "bun_warehouse"
+    assert read_json(tmp_path / "a/chips_conveyor/front/variant.json")["gate"]["failed"][0]["twin"] == "bun_warehouse"
     assert make_gated_variants(episode, "front", tmp_path / "a", worlds=worlds, backend=Alike()) == result
     alone = make_gated_variants(episode, "front", tmp_path / "a", worlds=worlds[1:], backend=Alike())
     fresh = make_gated_variants(episode, "front", tmp_path / "b", worlds=worlds[1:], backend=Alike())
     assert alone == fresh
     assert files(tmp_path / "a/chips_conveyor") == files(tmp_path / "b/chips_conveyor")
     none = make_gated_variants(episode, "front", tmp_path / "c", worlds=worlds, backend=Alike(), rerolls=0)
-    assert none.missing == {"chips_conveyor": ("looks like bun_warehouse",)}
+    assert none.missing == {"chips_conveyor/front": ("looks like bun_warehouse",)}
 
 
 def test_processes_share_the_worlds_and_change_nothing(episode, tmp_path, monkeypatch):
@@ -256,7 +262,7 @@ def test_folder_backend(episode, source, good, tmp_path):
         backend=backend,
         only_commercial=True,
     )
-    assert np.array_equal(read_frame(tmp_path / "v/bun_warehouse/frame.png"), good["bun_warehouse"])
+    assert np.array_equal(read_frame(tmp_path / "v/bun_warehouse/front/frame.png"), good["bun_warehouse"])
     assert made[0].licence == "CC0-1.0"
     with pytest.raises(VariantError, match=r"no picture of world 'kitchen'.*bun_warehouse"):
         make_variants(episode, "front", tmp_path / "v", worlds=select_worlds(("kitchen",)), backend=backend)

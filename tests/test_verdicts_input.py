@@ -216,14 +216,14 @@ def test_the_command_line_judges_a_video(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_a_run_is_judged_once_and_kept(tmp_path: Path) -> None:
     run = create_run(tmp_path / "run", {}, scene.scene_episode().path)
-    for name, video in (("a-s1", scene.clean_video()), ("b-s1", scene.faulty_video())):
+    for name, video in (("a-s1/front", scene.clean_video()), ("b-s1/front", scene.faulty_video())):
         folder = run.take_folder(name)
         folder.mkdir(parents=True)
         write_video(folder / "take.mp4", video, 15)
-        write_take_json(folder, variant=name[0], frames=len(video))
+        write_take_json(folder, variant=f"{name[0]}/front", frames=len(video))
     rows = verify_run(run.path)
     assert [row["overall"] for row in rows] == ["pass", "fail"]
-    record = run.verdict_folder("b-s1") / "verdict.json"
+    record = run.verdict_folder("b-s1/front") / "verdict.json"
     before = record.stat().st_mtime_ns
     assert verify_run(run.path) == rows
     assert record.stat().st_mtime_ns == before

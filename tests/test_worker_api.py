@@ -84,7 +84,7 @@ def test_paths_outside_the_roots_are_refused(api: Api, tmp_path: Path) -> None:
         (("request", "episode"), f"{api.place.run}/../../outside/run/episode", 403),
         (("request", "episode"), str(api.place.root / "link" / "episode"), 403),
         (("request", "skeleton"), "/etc", 403),
-        (("request", "variant"), str(api.place.root / "link" / "variants" / "v0"), 403),
+        (("request", "variant"), str(api.place.root / "link" / "variants" / "v0" / "front"), 403),
         (("output",), "/tmp/somewhere", 403),
         (("output",), f"{api.place.run}/takes/../../../x", 403),
         (("output",), str(api.place.root / "link" / "takes" / "x"), 403),

@@ -87,19 +87,19 @@ def test_every_event_says_its_kind_and_what_happened(api: Api) -> None:
 def test_the_gallery_knows_verdicts(api: Api) -> None:
     job_id = api.submit(api.place.job(1)).json()["jobs"][0]["id"]
     wait_for(lambda: api.state(job_id) == "done")
-    folder = api.place.run / "verdicts" / "v0-s1"
+    folder = api.place.run / "verdicts" / "v0-s1" / "front"
     folder.mkdir(parents=True)
     stated = {"schema": "retake.verdict/1", "status": "pass", "probability": 0.9, "video_sha256": "0" * 64}
     write_json(folder / "verdict.json", stated)
     assert api.ask("GET", "/api/takes?verdict=pass").json()["total"] == 0  # of another video
-    video = read_json(api.place.run / "takes" / "v0-s1" / "take.json")["video_sha256"]
+    video = read_json(api.place.run / "takes" / "v0-s1" / "front" / "take.json")["video_sha256"]
     write_json(folder / "verdict.json", {**stated, "video_sha256": video})
     answer = api.ask("GET", "/api/takes?verdict=pass").json()
     assert (answer["total"], answer["verdicts"]) == (1, ["pass"])
 
 
 def test_a_take_that_is_not_ours_is_never_replaced(api: Api) -> None:
-    foreign = api.place.run / "takes" / "mine"
+    foreign = api.place.run / "takes" / "mine" / "front"
     foreign.mkdir(parents=True)
     (foreign / "notes.txt").write_text("keep me")
     assert api.submit(api.place.job(1, name="mine")).status_code == 400
@@ -122,7 +122,7 @@ def test_equal_content_elsewhere_is_copied_not_computed(api: Api) -> None:
     wait_for(lambda: api.state(second) == "done")
     takes = api.place.takes()
     assert takes["copy"] == takes["v0-s1"]
-    assert api.service.store.get(second).result["copied_from"] == "v0-s1"
+    assert api.service.store.get(second).result["copied_from"] == "v0-s1/front"
     assert time.monotonic() - began < 5
 
 

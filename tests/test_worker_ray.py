@@ -83,7 +83,7 @@ def test_the_arrow_over_ray_leaves_the_same_bytes_as_without(
     assert arrow_driver.main(["run", "--run", str(over_ray), "--ray", "local"]) == 0
     assert "Takes: 2/2" in capsys.readouterr().err
     assert tree(over_ray) == tree(plain)
-    assert len(list(over_ray.glob("takes/*/take.mp4"))) == 2
+    assert len(list(over_ray.glob("takes/*/*/take.mp4"))) == 2
 
 
 def test_without_a_cluster_the_arrow_says_so_and_a_finished_run_needs_none(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def executor_kills(tmp: Path, kills: int, seed: int = 0) -> dict[str, Any]:
             if status.counts["queued"] + status.counts["running"] < 2:
                 more = [place.job(s, name=f"more-{done}-{s}") for s in seeds]
                 ids += [r.id for r in client.submit(more)]
-                expected |= {job.output.name: expected[f"v0-s{job.request.seed}"] for job in more}
+                expected |= {job.output.parent.name: expected[f"v0-s{job.request.seed}"] for job in more}
             return process.executor()
 
         while done < kills:
@@ -131,7 +131,7 @@ def service_kills(tmp: Path, kills: int, everything: bool = False, seed: int = 1
             if client.status().counts["queued"] == 0:
                 again = [place.job(s, name=f"again-{kill}-{s}") for s in seeds]
                 ids += [r.id for r in client.submit(again)]
-                expected |= {job.output.name: expected[f"v0-s{job.request.seed}"] for job in again}
+                expected |= {job.output.parent.name: expected[f"v0-s{job.request.seed}"] for job in again}
             wait_for(lambda c=client: c.status().running or c.status().counts["queued"] == 0, 30)
             time.sleep(rng.random() * 0.15)
             executor = process.executor()

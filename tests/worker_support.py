@@ -76,20 +76,20 @@ class Place:
         fields = {k: change.pop(k) for k in ("priority", "max_attempts", "backend", "output") if k in change}
         frames = change.pop("frames", self.frames)
         request = TakeRequest(
-            self.run / "episode", "front", self.run / "skeleton" / "front", self.run / "variants" / "v0",
+            self.run / "episode", "front", self.run / "skeleton" / "front", self.run / "variants" / "v0" / "front",
             f"a packet, seed {seed}", seed=seed, frames=frames, settings=change,
         )  # fmt: skip
-        output = fields.pop("output", self.run / "takes" / (name or f"v0-s{seed}"))
+        output = fields.pop("output", self.run / "takes" / (name or f"v0-s{seed}") / "front")
         return TakeJob(request, output, **{"backend": "sleepy", **fields})
 
     def takes(self) -> dict[str, str]:
-        """Finished takes: name → hash of the video, each checked against its sidecar."""
+        """Finished takes: world and seed → hash of the video, each checked against its sidecar."""
         found = {}
-        for sidecar in sorted(self.run.glob("takes/*/take.json")):
+        for sidecar in sorted(self.run.glob("takes/*/front/take.json")):
             data = read_json(sidecar)
             video = sha256_file(sidecar.parent / "take.mp4")
             assert video == data["video_sha256"], f"{sidecar} does not belong to its video"
-            found[sidecar.parent.name] = video
+            found[sidecar.parent.parent.name] = video
         return found
 
     def leftovers(self) -> list[str]:
@@ -97,7 +97,7 @@ class Place:
         folder = self.run / "takes"
         stray = [str(p) for p in folder.rglob("*") if p.is_file() and p.name not in ("take.mp4", "take.json")]
         return (
-            stray + [str(p) for p in folder.iterdir() if p.is_dir() and not (p / "take.json").exists()]
+            stray + [str(p) for p in folder.iterdir() if p.is_dir() and not (p / "front" / "take.json").exists()]
             if folder.exists()
             else []
         )
@@ -131,12 +131,12 @@ def make_place(root: Path, frames: int = 6, size: tuple[int, int] = SIZE, varian
         episode = writer.finish()
     make_skeleton(episode, "front", run / "skeleton" / "front")
     for v in range(variants):
-        (run / "variants" / f"v{v}").mkdir(parents=True)
-        cv2.imwrite(str(run / "variants" / f"v{v}" / "frame.png"), frame_of(11 + v, 0, size))
-        folder = run / "variants" / f"v{v}"
+        folder = run / "variants" / f"v{v}" / "front"
+        folder.mkdir(parents=True)
+        cv2.imwrite(str(folder / "frame.png"), frame_of(11 + v, 0, size))
         world = World(f"v{v}", "lab", "table", "packet", "day")
         variant = Variant(
-            f"v{v}", world, 0, f"a packet on a table, variant {v}", "", sha256_file(folder / "frame.png"), "folder", "1",
+            f"v{v}/front", world, 0, f"a packet on a table, variant {v}", "", sha256_file(folder / "frame.png"), "folder", "1",
             "Apache-2.0", {},
         )  # fmt: skip
         (folder / "variant.json").write_text(json.dumps({"schema": "retake.variant/1", **asdict(variant)}))

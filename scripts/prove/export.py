@@ -180,7 +180,7 @@ def scale(quick: bool, work: Path) -> dict[str, Any]:
     episodes, takes, frames = (40, 8, 4) if quick else (1000, 8, 4)
     started = time.monotonic()
     template = make_run(work / "template", takes=takes, frames=frames)
-    videos = [RunReader(template).take_folder(f"v{w:03d}-front") / TAKE_VIDEO for w in range(takes)]
+    videos = [RunReader(template).take_folder(f"v{w:03d}/front") / TAKE_VIDEO for w in range(takes)]
     shas = [sha256_file(v) for v in videos]
     runs = []
     for i in range(episodes):
@@ -232,7 +232,7 @@ def scale(quick: bool, work: Path) -> dict[str, Any]:
 
 def _cheap_take(run: Path, template: Path, episode: Any, world: int, video: Path, sha: str) -> None:
     """A take whose video is a link to a shared one: the identity differs by its episode."""
-    name = f"v{world:03d}-front"
+    name = f"v{world:03d}/front"
     here, there = RunLayout(run), RunLayout(template)
     folder = here.take_folder(name)
     folder.mkdir(parents=True)
@@ -241,7 +241,7 @@ def _cheap_take(run: Path, template: Path, episode: Any, world: int, video: Path
     data["inputs"]["episode"] = episode.content_sha256
     (folder / TAKE_RECORD).write_text(json.dumps(data), "utf-8")
     for target, source, record in (
-        (here.variant_folder(f"{world:03d}"), there.variant_folder(f"{world:03d}"), VARIANT_RECORD),
+        (here.variant_folder(f"{world:03d}/front"), there.variant_folder(f"{world:03d}/front"), VARIANT_RECORD),
         (here.verdict_folder(name), there.verdict_folder(name), VERDICT_RECORD),
     ):
         target.mkdir(parents=True)
@@ -262,7 +262,7 @@ def robustness(quick: bool, work: Path) -> dict[str, Any]:
         episode = write_episode(RunReader(run).episode, make_header(seed), 3, seed)
         for i, world in enumerate(planted.worlds(16, seed)):
             write_take(run, episode, i, pixels=lambda k, w=world: planted.paint(w))
-            sidecar = RunLayout(run).variant_folder(f"{i:03d}") / VARIANT_RECORD
+            sidecar = RunLayout(run).variant_folder(f"{i:03d}/front") / VARIANT_RECORD
             variant = read_json(sidecar)
             write_json(sidecar, {**variant, "world": {**variant["world"], **world, "name": f"world {i}"}})
         for axis in planted.AXES:

@@ -70,9 +70,8 @@ def corpus(
         [1] * len(shown), what="the corpus", progress=lambda done, total, note="": say(done, total),
     )  # fmt: skip
     for world, (place, episode, camera, index) in shown:
-        yield Shown(
-            world.name, place, source_frame(episode, camera, index), read_frame(folder / world.name / "frame.png")
-        )
+        seen = ProceduralBackend().shown(source_frame(episode, camera, index), world)
+        yield Shown(world.name, place, seen, read_frame(folder / world.name / "frame.png"))
 
 
 def _make(world: World, episode: Path, camera: str, index: int, folder: Path, seed: int, progress: Progress) -> None:

@@ -140,7 +140,7 @@ def _gate(held_out: list[Shown], every: int, worlds: list[tuple[str, np.ndarray]
     margins: dict[str, list[float]] = {}
     gates: dict[str, Gate] = {}
     for number, shown in enumerate(held_out):
-        gate = gates.setdefault(shown.place, Gate(shown.source))
+        gate = gates.setdefault(f"{shown.place} {shown.name}", Gate(shown.source))
         report = gate.check(shown.frame)
         for check in report.checks:
             margins.setdefault(check.name, []).append(check.value)

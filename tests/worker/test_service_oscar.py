@@ -28,7 +28,7 @@ SETTINGS: dict[str, Any] = {"steps": 3, "window": 5, "height": 64, "width": 64}
 def request(place: Place, seed: int = 1, **settings: Any) -> TakeRequest:
     run = place.run
     return TakeRequest(
-        run / "episode", "front", run / "skeleton" / "front", run / "variants" / "v0", "a packet", seed=seed, frames=5,
+        run / "episode", "front", run / "skeleton" / "front", run / "variants" / "v0" / "front", "a packet", seed=seed, frames=5,
         settings={**SETTINGS, **settings},
     )  # fmt: skip
 
@@ -47,7 +47,7 @@ def test_a_take_begins_with_the_exact_first_frame_and_is_deterministic(place: Pl
     seen, shown = [], []
     backend.preview = shown.append
     frames = list(backend.generate(request(place), lambda done, total, note="": seen.append((done, total))))
-    first = cv2.cvtColor(cv2.imread(str(place.run / "variants" / "v0" / "frame.png")), cv2.COLOR_BGR2RGB)
+    first = cv2.cvtColor(cv2.imread(str(place.run / "variants" / "v0" / "front" / "frame.png")), cv2.COLOR_BGR2RGB)
     assert len(frames) == 5
     assert np.abs(frames[0].astype(int) - first).max() <= 1, "the first frame is the given one"
     assert [done for done, _ in seen][-1] == 4, "three steps are four evaluations in OSCAR's count"

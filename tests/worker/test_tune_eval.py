@@ -51,13 +51,14 @@ def run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "drop"
     episode = make_scene_episode(folder / "episode", frames=FRAMES, size=(320, 240))
     make_skeleton(episode, "front", folder / "skeleton" / "front")
-    write_json(folder / "run.json", {"schema": "retake.run/1", "config": {}, "stages": {}})
+    write_json(folder / "run.json", {"schema": "retake.run/2", "config": {}, "stages": {}})
     for name in ("kitchen", "garage"):
-        frame = folder / "variants" / name / "frame.png"
+        frame = folder / "variants" / name / "front" / "frame.png"
         frame.parent.mkdir(parents=True)
         cv2.imwrite(str(frame), cv2.cvtColor(episode.image("front", "rgb", 0), cv2.COLOR_RGB2BGR))
         write_json(frame.parent / "variant.json", {
-            "schema": "retake.variant/1", "id": name, "world": {"name": name, "environment": "kitchen", "surface": "wood",
+            "schema": "retake.variant/1", "id": f"{name}/front",
+            "world": {"name": name, "environment": "kitchen", "surface": "wood",
             "subject": "packet", "lighting": "day"}, "seed": 0, "prompt": name, "negative_prompt": "", "camera": "front",
             "frame_sha256": sha256_file(frame), "backend": "folder", "backend_version": "1", "licence": "Apache-2.0",
             "source": {"episode_sha256": episode.content_sha256, "frame": 0},
@@ -112,7 +113,7 @@ def test_statistics_do_not_depend_on_order_or_scale(values):
 
 def test_what_is_missing_is_named(run, tmp_path):
     (tmp_path / "bare").mkdir()
-    write_json(tmp_path / "bare" / "run.json", {"schema": "retake.run/1"})
+    write_json(tmp_path / "bare" / "run.json", {"schema": "retake.run/2"})
     backends = {"base": Simulated("base", 0), "tuned": Simulated("tuned", 0)}
     with pytest.raises(InputError, match="has no variants"):
         evaluate(backends, [tmp_path / "bare"], tmp_path / "out")

@@ -39,6 +39,7 @@ ELSEWHERE = {
     "tune": ("retake.worker.tune.cli:main", "tune", "fine-tune OSCAR-2B on simulated motion and physics"),
     "worker": ("retake.worker.cli:main", "worker", "the local GPU service with its queue and page"),
     "bench": ("retake.core.bench:main", "", "measure: `retake bench oscar|worker|variants|verify|isaac`"),
+    "migrate": ("retake.core.migrate:main", "", "a run of the layout before worlds had cameras becomes one of today's"),
     "config": ("retake.core.config_cli:main", "", "every setting, world, preset, backend and stage by name"),
     "doctor": ("retake.core.doctor:main", "", "what works on this machine, and the one next step"),
     "kit-selftest": ("retake.isaac.selftest:main", "", "inside Isaac Sim: check what only a real Isaac Sim can confirm"),
@@ -126,7 +127,12 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, e.g. takes.seed=7"
         )
-        sub.add_argument("--camera", help="camera of the episode")
+        sub.add_argument(
+            "--camera",
+            action="append",
+            metavar="NAME",
+            help="a camera of the episode (again for another; default: all)",
+        )
         sub.add_argument("--force", action="store_true", help="go on with an episode that fails its check")
 
     def declarable(sub: Any) -> None:
@@ -162,10 +168,10 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("check", "check an Episode's motion: limits, kinematics, contacts, task, cameras", _check)
     configurable(sub)
     sub.add_argument("--json", action="store_true", help="print JSON")
-    sub = command("skeleton", "draw the control video", _skeleton)
+    sub = command("skeleton", "draw the control videos", _skeleton)
     configurable(sub)
     declarable(sub)
-    sub = command("variants", "dress the first frame into N worlds", _variants)
+    sub = command("variants", "dress the first frames into N worlds", _variants)
     configurable(sub)
     sub.add_argument("--worlds", "--preset", dest="worlds", metavar="NAMES|FILE.yaml", help=WORLDS)
     sub.add_argument("--count", type=int, help=COUNT)
@@ -221,7 +227,7 @@ def _config(options: argparse.Namespace, base: RunConfig) -> RunConfig:
         given = {**config.capture.overrides, "motion_file": str(options.motion.resolve())}
         short.setdefault("capture", {})["overrides"] = given
     if options.camera:
-        short["camera"] = options.camera
+        short["cameras"] = [name.strip() for text in options.camera for name in text.split(",") if name.strip()]
     return merged(config, short, "command line")
 
 
@@ -329,8 +335,8 @@ def _skeleton(options: argparse.Namespace) -> int:
 
     stop = Stop()
     with _hold_run(options) as (run, config):
-        pipeline.skeleton(run, config, Bar("Skeleton"), stop.check)
-    print(f"skeleton: {run.skeleton(config.camera)}")
+        drawn = pipeline.skeleton(run, config, Bar("Skeleton"), stop.check)
+    print("\n".join(f"skeleton: {run.skeleton(camera)}" for camera in drawn))
     return 0
 
 

@@ -119,7 +119,8 @@ class VerdictsConfig:
 class RunConfig:
     """One run of the whole arrow."""
 
-    camera: str = "front"
+    cameras: tuple[str, ...] = ()
+    """Whose skeletons, variants and takes are made, of one world each; empty = every camera of the episode."""
     capture: CaptureConfig = CaptureConfig()
     check: CheckConfig = CheckConfig()
     skeleton: SkeletonConfig = SkeletonConfig()

@@ -30,6 +30,7 @@ from retake.core.run_store import RunDirectory, tidy
 from retake.core.skeleton import Skeleton, make_skeleton
 from retake.core.takes import Take, TakeRequest
 from retake.core.takes.fan_out import backend_obstacle, produce_takes, video_backend, video_backend_class
+from retake.core.takes.follow import FOLLOWER, split_views
 from retake.core.variants import (
     Catalogue,
     Gated,
@@ -197,13 +198,34 @@ def check(run: RunDirectory, config: RunConfig, check_cancel: CheckCancel = neve
 
 def skeleton(
     run: RunDirectory, config: RunConfig, progress: Progress = silent, check_cancel: CheckCancel = never
-) -> Skeleton:
-    """Draw the Skeleton of the configured camera."""
+) -> dict[str, Skeleton]:
+    """Draw the Skeleton of every configured camera; camera → Skeleton."""
     episode = _checked_episode(run, config)
-    return make_skeleton(
-        episode, config.camera, run.skeleton(config.camera), progress, check_cancel, model_size=config.skeleton.size,
-        declared=load_declarations(Path(config.capture.robot)) if config.capture.robot else (),
-    )  # fmt: skip
+    cameras = cameras_of(config, episode)
+    declared = load_declarations(Path(config.capture.robot)) if config.capture.robot else ()
+    drawn: dict[str, Skeleton] = {}
+    for done, camera in enumerate(cameras):
+
+        def advance(frame: int, total: int, note: str = "", done: int = done, camera: str = camera) -> None:
+            progress(done * total + frame, len(cameras) * total, note or camera)
+
+        drawn[camera] = make_skeleton(
+            episode,
+            camera,
+            run.skeleton(camera),
+            advance,
+            check_cancel,
+            model_size=config.skeleton.size,
+            declared=declared,
+        )
+    return drawn
+
+
+def cameras_of(config: RunConfig, episode: Episode) -> tuple[str, ...]:
+    """The cameras whose view of every world is made. Raises EpisodeError listing the episode's for one that it lacks."""
+    return tuple(episode.header.camera(name).name for name in dict.fromkeys(config.cameras)) or tuple(
+        camera.name for camera in episode.header.cameras
+    )
 
 
 def _worlds(config: RunConfig) -> tuple[World, ...]:
@@ -222,7 +244,7 @@ def _catalogue(config: RunConfig) -> Catalogue | None:
 def variants(
     run: RunDirectory, config: RunConfig, progress: Progress = silent, check_cancel: CheckCancel = never
 ) -> Gated:
-    """Dress the first frame into the configured worlds; what is delivered passed the gate, the rest is named.
+    """Dress every camera's first frame into the configured worlds; what is delivered passed the gate, the rest is named.
 
     Raises VariantError when no world at all passed.
     """
@@ -231,15 +253,16 @@ def variants(
     _check_start(config, episode)
     worlds = _worlds(config)
     made = make_gated_variants(
-        episode, config.camera, run.variants_folder, worlds=worlds, backend=chosen.backend, settings=chosen.settings,
-        seed=chosen.seed, index=config.takes.start, rerolls=chosen.rerolls, gate=chosen.gate, depth=chosen.depth_estimator,
+        episode, cameras_of(config, episode), run.variants_folder, worlds=worlds, backend=chosen.backend,
+        settings=chosen.settings, seed=chosen.seed, index=config.takes.start, rerolls=chosen.rerolls, gate=chosen.gate,
+        depth=chosen.depth_estimator,
         only_commercial=chosen.only_commercial, catalogue=_catalogue(config), workers=0,
         progress=progress, check_cancel=check_cancel,
     )  # fmt: skip
     if not made.variants:
         name, reasons = next(iter(made.missing.items()))
         raise VariantError(
-            f"none of {len(made.missing)} worlds passed the gate; {name}: {'; '.join(reasons)}. "
+            f"none of {len(worlds)} worlds passed the gate; {name}: {'; '.join(reasons)}. "
             f"{run.variants_folder / 'gate.json'} says more; try another backend (variants.backend)"
         )
     return made
@@ -252,7 +275,7 @@ def takes(
     check_cancel: CheckCancel = never,
     produce: Producer = produce_takes,
 ) -> list[Take]:
-    """One Take per Variant and seed of this Episode, camera and first frame; variants of others are left alone.
+    """One Take per Variant and seed of this Episode, its cameras and first frame; variants of others are left alone.
 
     Raises RunError when a stage before it is missing, InputError for a window outside the Episode or a wrong seed.
     """
@@ -273,7 +296,12 @@ def takes_of(
             config.variants.only_commercial, TakeError,
         )  # fmt: skip
         requests = take_requests(run, config)
-        batches.setdefault((config.takes.backend, check(run, config).passed), []).extend(requests)
+        passed, following = check(run, config).passed, []
+        if video_backend_class(config.takes.backend).domain == "generated":
+            requests, following = split_views(requests)
+        batches.setdefault((config.takes.backend, passed), []).extend(requests)
+        if following:  # after the takes that they look at
+            batches.setdefault((FOLLOWER, passed), []).extend(following)
     total, made = sum(map(len, batches.values())), []
     for (backend, passed), requests in batches.items():
 
@@ -295,17 +323,18 @@ def take_requests(run: RunDirectory, config: RunConfig) -> list[tuple[Path, Take
     if chosen.frames < 0:
         raise InputError(f"takes.frames is {chosen.frames}; expected a number of frames, or 0 for the whole episode")
     length = min(chosen.frames or len(episode), len(episode) - chosen.start)
-    if not run.has_skeleton(config.camera):
-        raise RunError(f"{run.path} has no skeleton of camera {config.camera!r}; `retake skeleton {run.path}` draws it")
+    cameras = cameras_of(config, episode)
+    if bare := [camera for camera in cameras if not run.has_skeleton(camera)]:
+        raise RunError(f"{run.path} has no skeleton of camera {bare[0]!r}; `retake skeleton {run.path}` draws it")
     if broken := [found for found in run.damaged() if found.kind == "variant"]:
         raise VariantError(broken[0].reason)
     every = [open_variant(found.folder) for found in run.variants()]
-    wanted = {"episode_sha256": episode.content_sha256, "camera": config.camera, "frame": chosen.start}
-    usable = [variant for variant in every if wanted.items() <= variant.source.items()]
+    wanted = {"episode_sha256": episode.content_sha256, "frame": chosen.start}
+    usable = [v for v in every if wanted.items() <= v.source.items() and v.source.get("camera") in cameras]
     if not usable:
         others = f" ({len(every)} are there for another episode, camera or first frame)" if every else ""
         raise RunError(
-            f"{run.path} has no variants of camera {config.camera!r} at frame {chosen.start}{others}; "
+            f"{run.path} has no variants of camera {', '.join(map(repr, cameras))} at frame {chosen.start}{others}; "
             f"`retake variants {run.path}` makes them"
         )
     return [
@@ -313,8 +342,8 @@ def take_requests(run: RunDirectory, config: RunConfig) -> list[tuple[Path, Take
             run.take_folder(take_id(variant.id, chosen.backend, seed, chosen.start)),
             TakeRequest(
                 episode=run.episode,
-                camera=config.camera,
-                skeleton=run.skeleton(config.camera),
+                camera=variant.source["camera"],
+                skeleton=run.skeleton(variant.source["camera"]),
                 variant=run.variant_folder(variant.id),
                 prompt=variant.prompt,
                 negative_prompt=variant.negative_prompt,
@@ -347,13 +376,20 @@ def _seeds(config: RunConfig) -> tuple[int, ...]:
 def verify(
     run: RunDirectory, config: RunConfig, progress: Progress = silent, check_cancel: CheckCancel = never
 ) -> list[dict[str, object]]:
-    """Judge every Take and make failed ones again within `verdicts.reroll` further attempts; writes verdicts/."""
-    from retake.core.verdicts import reroll_run, verify_run  # only runs that judge pay for loading the estimator
+    """Judge every Take, make failed ones again within `verdicts.reroll` further attempts, and compare the cameras of every
+    world; writes verdicts/."""
+    from retake.core.verdicts import (  # only runs that judge pay for loading the estimator
+        compare_worlds,
+        reroll_run,
+        verify_run,
+    )
 
     if config.verdicts.reroll > 0:
         backend = video_backend(config.takes.backend)
         reroll_run(run.path, backend, config.verdicts.reroll, progress=progress, check_cancel=check_cancel)
-    return verify_run(run.path, progress=progress, check_cancel=check_cancel)
+    rows = verify_run(run.path, progress=progress, check_cancel=check_cancel)
+    compare_worlds(run, check_cancel=check_cancel)
+    return rows
 
 
 def report(run: RunDirectory, progress: Progress = silent, check_cancel: CheckCancel = never) -> Path:

@@ -23,6 +23,7 @@ from retake.core.run_layout import (
     VARIANT_RECORD,
     VERDICT_RECORD,
     RunLayout,
+    is_older,
     name_of,
 )
 from retake.core.takes.base import Take
@@ -31,7 +32,7 @@ from retake.core.variants.base import Variant
 from retake.core.variants.make import read_variant
 
 MANIFEST = "run.json"
-VERDICT_SCHEMA = "retake.verdict/1"
+VERDICT_SCHEMA, VIEWS_SCHEMA = "retake.verdict/1", "retake.views/1"
 Status = Literal["pass", "fail", "unsure", "not judged", "outdated", "damaged"]
 STATUSES: tuple[Status, ...] = ("pass", "fail", "unsure", "not judged", "outdated", "damaged")
 
@@ -91,6 +92,23 @@ class StoredVerdict:
     def document(self) -> dict[str, Any]:
         """All of verdict.json, also series and events."""
         return read_json(self.folder / VERDICT_RECORD)
+
+
+@dataclass(frozen=True)
+class StoredViews:
+    """Whether the cameras of one world's takes show one world, as it stands on disk (docs/verdicts.md)."""
+
+    status: Literal["pass", "fail", "unsure"]
+    videos: dict[str, str]
+    """Camera → the SHA-256 of the video that was compared."""
+    failed: tuple[str, ...] = ()
+    """Cameras that do not belong to the others."""
+    reasons: tuple[str, ...] = ()
+    version: str = ""
+
+    def of(self, take: Take) -> bool:
+        """Whether it speaks of this very video."""
+        return self.videos.get(take.camera) == take.video_sha256
 
 
 @dataclass(frozen=True)
@@ -183,7 +201,17 @@ class RunReader(RunLayout):
         verdict = self._verdict(take)
         if isinstance(verdict, str):
             return Standing("not judged", verdict, None)
+        views = self.views_of(take)
+        if verdict.status != "fail" and views is not None and take.camera in views.failed:
+            return Standing("fail", "; ".join(views.reasons), verdict)
         return Standing(verdict.status, "; ".join(verdict.reasons), verdict)
+
+    def views_of(self, take: Take) -> StoredViews | None:
+        """What the comparison of its world's cameras said; None where there is none, or one of other videos."""
+        with contextlib.suppress(OSError, RetakeError):
+            found = remembered(self.views_record(take.id), _stored_views)
+            return found if found.of(take) else None
+        return None
 
     def _first_frame_fault(self, take: Take) -> str:
         """Why a take's first frame is not its variant's; empty when it is, or when the variant was removed."""
@@ -200,7 +228,9 @@ class RunReader(RunLayout):
     def _takes(self) -> list[Take | Damaged]:
         found: list[Take | Damaged] = []
         for folder in self.take_folders():
-            if (folder / TAKE_RECORD).exists():
+            if is_older(folder):
+                found.append(Damaged("take", name_of(folder), folder, self._older(folder)))
+            elif (folder / TAKE_RECORD).exists():
                 try:
                     found.append(remembered(folder / TAKE_RECORD, _take))
                 except (OSError, TakeError) as error:
@@ -210,12 +240,20 @@ class RunReader(RunLayout):
     def _variants(self) -> list[StoredVariant | Damaged]:
         found: list[StoredVariant | Damaged] = []
         for folder in self.variant_folders():
-            if (folder / VARIANT_RECORD).exists():
+            if is_older(folder):
+                found.append(Damaged("variant", name_of(folder), folder, self._older(folder)))
+            elif (folder / VARIANT_RECORD).exists():
                 try:
                     found.append(remembered(folder / VARIANT_RECORD, _stored_variant))
                 except (OSError, VariantError) as error:
                     found.append(Damaged("variant", name_of(folder), folder, str(error)))
         return found
+
+    def _older(self, folder: Path) -> str:
+        return (
+            f"{folder} is of the layout before a world had all its cameras; `retake migrate {self.path}` moves it to "
+            f"{folder.parent.name}/<world>/<camera>"
+        )
 
     def _verdict(self, take: Take) -> StoredVerdict | str:
         """The verdict that counts, or why there is none."""
@@ -249,6 +287,16 @@ def _stored_verdict(record: Path) -> StoredVerdict:
         found = data.get("schema") if isinstance(data, dict) else type(data).__name__
         raise RunError(f"{record} has schema {found!r}; this version of Retake reads {VERDICT_SCHEMA!r}")
     return decode(StoredVerdict, {**data, "folder": record.parent}, str(record), error=RunError, ignore_unknown=True)
+
+
+def _stored_views(record: Path) -> StoredViews:
+    try:
+        data = read_json(record)
+    except ValueError as error:
+        raise RunError(f"{record} is not readable JSON: {error}") from error
+    if not isinstance(data, dict) or data.get("schema") != VIEWS_SCHEMA:
+        raise RunError(f"{record} is no comparison of cameras that this version of Retake reads ({VIEWS_SCHEMA!r})")
+    return decode(StoredViews, data, str(record), error=RunError, ignore_unknown=True)
 
 
 def _content_sha256(complete: Path) -> str:

@@ -20,7 +20,9 @@ from retake.core.files import is_abandoned, read_json, write_json
 from retake.core.host import lock
 from retake.core.run_reader import MANIFEST, RunReader
 
-SCHEMA = "retake.run/1"
+SCHEMA = "retake.run/2"
+OLDER = "retake.run/1"
+"""One folder per variant and take, the camera in its name; `retake migrate` moves them."""
 LOCK = ".lock"
 
 
@@ -41,6 +43,11 @@ class RunDirectory(RunReader):
             raise RunError(f"{self.path} is no run folder: {MANIFEST} is missing; `retake run` makes one") from error
         except (OSError, ValueError) as error:
             raise RunError(f"{self.path / MANIFEST} is not readable JSON: {error}") from error
+        if isinstance(data, dict) and data.get("schema") == OLDER:
+            raise RunError(
+                f"{self.path} has the layout {OLDER!r}, of before a world had all its cameras; `retake migrate {self.path}` "
+                f"moves its variants, takes and verdicts to that of {SCHEMA!r}"
+            )
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             found = data.get("schema") if isinstance(data, dict) else type(data).__name__
             raise RunError(f"{self.path / MANIFEST} has schema {found!r}; this version of Retake reads {SCHEMA!r}")
@@ -148,7 +155,8 @@ def tidy(run: RunDirectory) -> None:
     """Clear what killed processes left anywhere in a run (called by the holder of the lock)."""
     folders = [run.path, run.report_folder]
     for stage in (run.skeletons_folder, run.variants_folder, run.takes_folder, run.verdicts_folder):
-        folders += [stage, *(stage.iterdir() if stage.is_dir() else ())]
+        worlds = [entry for entry in stage.iterdir() if entry.is_dir()] if stage.is_dir() else []
+        folders += [stage, *worlds, *(view for world in worlds for view in world.iterdir() if view.is_dir())]
     for folder in folders:
         remove_leftovers(folder)
 

@@ -86,7 +86,7 @@ def _forget(run: RunDirectory, before: dict[str, Any] | None) -> None:
         config = dict(old.get("config", {}))
         if finished(now) != finished(old):
             config.update(
-                {name: now["config"][name] for name in ("camera", "capture", "check") if name in now["config"]}
+                {name: now["config"][name] for name in ("cameras", "capture", "check") if name in now["config"]}
             )
         if now.get("config") != config:
             run.update(config=config)

@@ -66,7 +66,7 @@ def run(
     variant_backend: str | None = None,
     take_backend: str | None = None,
     seeds: Sequence[int] | None = None,
-    camera: str | None = None,
+    cameras: Sequence[str] | None = None,
     settings: Settings | None = None,
     force: bool = False,
     progress: Callable[[str], Progress] = pipeline.quiet,
@@ -75,11 +75,11 @@ def run(
     """The whole arrow: simulate, draw, dress, generate, judge, report.
 
     `preset`, `stage`, `seed`: the scenario. `variants`: how many worlds, or their preset names; `prompts`: worlds in your own
-    words. `seeds`: takes per variant. `force` goes on with an episode that fails its check. `progress(stage name)`
-    makes the display of a stage.
+    words. `cameras`: whose view of each world is made (all of the episode). `seeds`: takes per variant. `force` goes on with
+    an episode that fails its check. `progress(stage name)` makes the display of a stage.
     """
     asked = {
-        **_scenario(preset, stage, seed), **_worlds(variants, prompts), **_takes(seeds, take_backend), **_camera(camera),
+        **_scenario(preset, stage, seed), **_worlds(variants, prompts), **_takes(seeds, take_backend), **_cameras(cameras),
         **({} if variant_backend is None else {"variants.backend": variant_backend}), **(settings or {}),
     }  # fmt: skip
     with _hold_run(path, asked, create=True, remember=True, force=force) as (folder, config):
@@ -104,32 +104,32 @@ def check(path: Where, *, settings: Settings | None = None) -> EpisodeCheck:
 
 
 def skeleton(
-    path: Where, *, camera: str | None = None, settings: Settings | None = None, force: bool = False,
+    path: Where, *, cameras: Sequence[str] | None = None, settings: Settings | None = None, force: bool = False,
     progress: Progress = silent, check_cancel: CheckCancel = never,
-) -> Skeleton:  # fmt: skip
-    """Draw the control video of one camera."""
-    with _hold_run(path, {**_camera(camera), **(settings or {})}, force=force) as (folder, config):
+) -> dict[str, Skeleton]:  # fmt: skip
+    """Draw the control videos; camera → Skeleton."""
+    with _hold_run(path, {**_cameras(cameras), **(settings or {})}, force=force) as (folder, config):
         return pipeline.skeleton(folder, config, progress, check_cancel)
 
 
 def variants(
     path: Where, count: int | Sequence[str] | None = None, *, prompts: Sequence[str] | None = None,
-    backend: str | None = None, seed: int | None = None, camera: str | None = None, settings: Settings | None = None,
+    backend: str | None = None, seed: int | None = None, cameras: Sequence[str] | None = None, settings: Settings | None = None,
     force: bool = False, progress: Progress = silent, check_cancel: CheckCancel = never,
 ) -> Gated:  # fmt: skip
-    """Dress the first frame into worlds: `count` many, or the presets it names; what did not pass is in `missing`."""
+    """Dress every camera's first frame into worlds: `count` many, or the presets it names; what did not pass is in `missing`."""
     named = {"variants.backend": backend, "variants.seed": seed}
-    asked = {**_worlds(count, prompts), **_without_none(named), **_camera(camera), **(settings or {})}
+    asked = {**_worlds(count, prompts), **_without_none(named), **_cameras(cameras), **(settings or {})}
     with _hold_run(path, asked, remember=True, force=force) as (folder, config):
         return pipeline.variants(folder, config, progress, check_cancel)
 
 
 def takes(
-    path: Where, *, backend: str | None = None, seeds: Sequence[int] | None = None, camera: str | None = None,
+    path: Where, *, backend: str | None = None, seeds: Sequence[int] | None = None, cameras: Sequence[str] | None = None,
     settings: Settings | None = None, force: bool = False, progress: Progress = silent, check_cancel: CheckCancel = never,
 ) -> tuple[Take, ...]:  # fmt: skip
     """One Take per Variant and seed."""
-    asked = {**_takes(seeds, backend), **_camera(camera), **(settings or {})}
+    asked = {**_takes(seeds, backend), **_cameras(cameras), **(settings or {})}
     with _hold_run(path, asked, remember=True, force=force) as (folder, config):
         return tuple(pipeline.takes(folder, config, progress, check_cancel))
 
@@ -201,8 +201,10 @@ def _takes(seeds: Sequence[int] | None, backend: str | None) -> dict[str, Any]:
     return _without_none({"takes.seeds": None if seeds is None else list(seeds), "takes.backend": backend})
 
 
-def _camera(name: str | None) -> dict[str, Any]:
-    return _without_none({"camera": name})
+def _cameras(names: Sequence[str] | None) -> dict[str, Any]:
+    if isinstance(names, str):
+        raise InputError(f"cameras is {names!r}; expected a list of camera names, [] for every camera of the episode")
+    return _without_none({"cameras": None if names is None else list(names)})
 
 
 def _standings(folder: RunDirectory) -> dict[str, Standing]:

@@ -99,7 +99,7 @@ async def run(request: CaptureRequest, options: Mapping[str, Any], settings: Map
     )
     if not options["generate"]:
         return 0
-    return await generate(run_folder, episode.header.cameras[0].name, options)
+    return await generate(run_folder, options)
 
 
 async def record(capture: LiveCapture, controller: Trajectory | None, timeout_s: float) -> None:
@@ -144,11 +144,10 @@ async def record(capture: LiveCapture, controller: Trajectory | None, timeout_s:
         raise capture.failure
 
 
-async def generate(run_folder: Path, camera: str, options: Mapping[str, Any]) -> int:
-    """The rest of the arrow in its own process; its progress on stdout, its exit code as the result."""
+async def generate(run_folder: Path, options: Mapping[str, Any]) -> int:
+    """The rest of the arrow, over every recorded camera, in its own process; progress on stdout, its exit code as result."""
     app = kit.require("omni.kit.app").get_app()
-    settings = [f"camera={camera}"]
-    command = processes.arrow_command(processes.find_python(options["python"]), run_folder, settings)
+    command = processes.arrow_command(processes.find_python(options["python"]), run_folder, [])
     if options["config"]:
         command += ["--config", str(Path(options["config"]).absolute())]
     process, reported = processes.Process(command), ""

@@ -14,6 +14,7 @@ from typing import Any
 
 from retake.core.config import RunConfig
 from retake.core.errors import InputError, RetakeError, WorkerError
+from retake.core.run_layout import is_take_of
 from retake.core.run_reader import RunReader
 from retake.core.run_store import create_run
 from retake.core.worker_client import WorkerClient
@@ -92,10 +93,10 @@ class KitStarter:
         self._preview.header = capture.header
         self._preview.show(index, frame)
 
-    def generate(self, run: Path, camera: str, settings: Sequence[str]) -> ArrowGeneration:
+    def generate(self, run: Path, settings: Sequence[str]) -> ArrowGeneration:
         """`retake run` on the run folder."""
         python = processes.find_python(str(options.read("python", "")))
-        command = processes.arrow_command(python, run, [f"camera={camera}", *settings])
+        command = processes.arrow_command(python, run, settings)
         if config := str(options.read("config", "")):
             command += ["--config", str(options.locate(config))]
         return ArrowGeneration(processes.Process(command))
@@ -112,7 +113,7 @@ class KitStarter:
         rows += [TakeRow(d.id, "done", 1.0, "", "damaged") for d in reader.damaged() if d.kind == "take"]
         rows += [TakeRow(name, "running") for name in reader.unfinished_takes()]
         begun = [row.name for row in rows]
-        waiting = [v.id for v in reader.variants() if not any(name.startswith(v.id) for name in begun)]
+        waiting = [v.id for v in reader.variants() if not any(is_take_of(name, v.id) for name in begun)]
         return (*sorted(rows, key=lambda row: row.name), *(TakeRow(name, "waiting") for name in waiting))
 
     def pick_folder(self, start: Path, picked: Callable[[str], None]) -> None:

@@ -106,8 +106,8 @@ class Starter(Protocol):
         """Raises RetakeError when it cannot begin."""
         ...
 
-    def generate(self, run: Path, camera: str, settings: Sequence[str]) -> Generation:
-        """Raises RetakeError when it cannot begin."""
+    def generate(self, run: Path, settings: Sequence[str]) -> Generation:
+        """The arrow over every camera that was recorded. Raises RetakeError when it cannot begin."""
         ...
 
     def export(self, run: Path, out: Path, wanted: ExportRow) -> Generation:

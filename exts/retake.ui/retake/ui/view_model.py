@@ -236,14 +236,14 @@ class ViewModel:
     def generate(self) -> None:
         """Variants, takes and verdicts of the recorded episode, in a process of their own."""
         assert self._run is not None
-        camera = next((c.name for c in self.state.cameras if c.chosen), "")
         worlds = [c.key for c in self.state.worlds if c.chosen]
         settings = [
+            "cameras=[]",
             f"variants.presets=[{', '.join(worlds)}]", f"variants.count={self.state.count}", f"variants.seed={self.state.seed}",
             f"variants.prompts={json.dumps(prompts_of(self.state))}", f"variants.backend={self.state.frames_by}",
             f"takes.backend={self.state.backend}", f"takes.seed={self.state.seed}",
         ]  # fmt: skip
-        self._generation = self._starter.generate(self._run, camera, settings)
+        self._generation = self._starter.generate(self._run, settings)
         self._counted = -1.0
         self._change(phase=Phase.GENERATING, stage_line="", share=0.0, message=NEXT[Phase.GENERATING])
 

@@ -210,7 +210,7 @@ def _copy(source: Path, job: TakeJob | VariantJob, context: Context) -> bool:
             return False
     except (OSError, ValueError, KeyError, AttributeError):
         return False
-    record.update(id=name_of(job.output), copied_from=source.name)
+    record.update(id=name_of(job.output), copied_from=name_of(source))
     write_json(job.output / name, record)
     _sync_folder(job.output)
     return True

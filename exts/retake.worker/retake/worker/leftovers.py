@@ -8,7 +8,7 @@ import glob
 import shutil
 from pathlib import Path
 
-from retake.core.run_layout import TAKE_VIDEO
+from retake.core.run_layout import STAGES, TAKE_VIDEO
 from retake.core.run_store import remove_leftovers
 
 
@@ -22,3 +22,5 @@ def sweep(output: Path, *, remove_empty: bool = True) -> None:
             (output / TAKE_VIDEO).unlink()
         if remove_empty:
             output.rmdir()  # refused by the system when it holds results
+            if output.parent.parent.name in STAGES:
+                output.parent.rmdir()  # a world of which no camera was made

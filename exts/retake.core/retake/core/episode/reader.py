@@ -73,6 +73,11 @@ class Episode:
         name = self.header.camera(camera).name
         return np.array(self._state[f"camera/{name}/K"]), np.array(self._state[f"camera/{name}/T_camera_world"])
 
+    @property
+    def staging(self) -> str:
+        """Names what movable objects are shown as where that is not what was simulated (`painter.staged`); else empty."""
+        return ""
+
     def camera(self, name: str, index: int) -> Camera:
         """K, pose, size and lens of one camera at one frame."""
         return layout.camera_of(self._state[index], self.header.camera(name))

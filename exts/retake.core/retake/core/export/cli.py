@@ -9,6 +9,7 @@ from pathlib import Path
 from retake.core.errors import InputError
 from retake.core.export.api import ExportOptions, export
 from retake.core.export.collect import Selection
+from retake.core.export.found import DOMAINS
 from retake.core.export.isaaclab_env import LabTarget
 from retake.core.export.layouts import LAYOUTS
 from retake.core.export.mix import mix as mix_datasets
@@ -29,6 +30,10 @@ Only takes whose verdict passed are exported; `retake verify RUN` judges them. I
 """
 _COMMERCIAL = "only episodes whose model, first frame and assets state terms that allow commercial use (unknown = no)"
 _ASSETS = "licence of the simulated assets where the episode states none (an SPDX id, or 'own')"
+_MIXED = (
+    "a camera that a world lacks comes from another backend's or seed's take of it, else from the simulation; "
+    "each camera's domain is recorded (camera_domains)"
+)
 _UNVERIFIED = "also takes without a verdict or with an unsure one (marked in the provenance); failed ones never"
 
 
@@ -60,7 +65,9 @@ def export_parser() -> argparse.ArgumentParser:
         help="hold out trajectories: val=0.1, or val=@RUN,RUN; writes OUT/train and OUT/val",
     )
     add("--seed", type=int, default=0, help="seed of the split")
-    add("--camera", nargs="+", default=(), metavar="NAME", help="cameras to export (default: all that the takes have)")
+    add("--camera", nargs="+", default=(), metavar="NAME", help="cameras to export (default: all that any take has)")
+    add("--domain", nargs="+", default=(), metavar="NAME", help="only takes of these domains: " + ", ".join(DOMAINS))
+    add("--allow-mixed", action="store_true", help=_MIXED)
     add("--size", metavar="WxH", help="size of the pictures, or 'capture' for the camera's own (un-squeezes takes)")
     add(
         "--codec",
@@ -135,6 +142,8 @@ def main(argv: list[str]) -> int:
         truth=not args.no_truth,
         language=not args.no_language,
         window=args.window,
+        allow_mixed=args.allow_mixed,
+        domains=tuple(args.domain),
     )
     bar = silent if args.quiet else Bar("Export")
     for report in export(

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """From run folders to a plan: which takes become episodes, in which order, and why the others do not.
 
-Takes of one variant and window seen by several cameras become one episode with several cameras. Only takes whose
-verdict passed are planned; unjudged or unsure ones only where `unverified` is set; failed ones never.
+A world becomes one episode with all of its cameras; one of which a camera is missing is listed as rejected and holds up
+nothing else (`worlds`). Only takes whose verdict passed are planned; unjudged or unsure ones only where `unverified` is
+set; failed ones never.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,23 +19,16 @@ import numpy as np
 import retake.core.episode as episodes
 from retake.core.episode import Episode
 from retake.core.errors import ExportError, InputError, unknown_name
-from retake.core.export.found import (
-    FoundTake,
-    Selection,
-    camera_of,
-    group_key,
-    obstacle,
-    shown_task,
-    shown_words,
-    takes_of,
-)
+from retake.core.export.found import FoundTake, Selection, shown_task, shown_words
 from retake.core.export.layouts import laid_out
 from retake.core.export.provenance import record, storable
 from retake.core.export.records import IMAGE, Rejected, Schema
 from retake.core.export.truth import TRUTH
 from retake.core.export.vectors import build_schema
+from retake.core.export.worlds import FoundWorlds, worlds_of
 from retake.core.files import read_json, sha256_bytes, sha256_json
 from retake.core.licences import commercial_obstacle
+from retake.core.run_layout import world_of
 from retake.core.run_reader import RunReader
 from retake.core.variants.base import Variant
 
@@ -58,6 +52,8 @@ class Item:
     provenance: dict[str, Any]
     words: dict[str, str] = field(default_factory=dict)
     """What its pictures show `subject` and `surface` as, where that is not what the simulation calls them."""
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Camera → (width, height) of its take; without an entry the camera's own."""
 
 
 @dataclass(frozen=True)
@@ -77,27 +73,35 @@ def plan(runs: Sequence[Path | str], selection: Selection | None = None) -> Plan
         raise InputError("no run folder was given; expected one or more of runs/<name>")
     items: list[Item] = []
     rejected: list[Rejected] = []
-    headers: list[tuple[Path, Any]] = []
     names: dict[str, Path] = {}
-    wanted: set[str] = set()
+    opened: list[tuple[RunReader, Episode]] = []
     for run in (Path(r) for r in runs):
         if run.name in names and names[run.name] != run:
             raise InputError(
                 f"two runs are called {run.name!r} ({names[run.name]}, {run}); rename one: names identify runs"
             )
+        if run.name not in names:
+            opened.append(_open(run))
         names[run.name] = run
-        reader, episode = _open(run)
-        wanted |= {camera.name for camera in episode.header.cameras}
-        found = _run_items(reader, episode, selection, rejected)
-        if found:
-            headers.append((run, episode.header))
-        items += found
+    wanted = {camera.name for _, episode in opened for camera in episode.header.cameras}
     if unknown := [name for name in selection.cameras if name not in wanted]:
         raise InputError(unknown_name("camera of these runs", unknown[0], wanted))
+    found = [worlds_of(run, episode, _source(run, episode, selection), selection) for run, episode in opened]
+    # One set of cameras for all: what any take of any run shows. A world without one of them is incomplete, not fatal.
+    cameras = selection.cameras or tuple(dict.fromkeys(c for part in found for c in part.cameras))
+    headers: list[tuple[Path, Any]] = []
+    for (run, episode), part in zip(opened, found, strict=True):
+        made = _run_items(run, episode, part, cameras, selection, rejected)
+        if made:
+            headers.append((run.path, episode.header))
+        items += made
     if not items:
         reasons = "; ".join(f"{r.take}: {r.reason}" for r in rejected[:3])
+        some = f" Episodes of {len(cameras)} cameras were asked for ({', '.join(cameras)}); --camera takes fewer" if (
+            len(cameras) > 1 and not selection.cameras
+        ) else ""  # fmt: skip
         raise ExportError(
-            f"nothing to export: {len(rejected)} takes were rejected ({reasons} …)"
+            f"nothing to export: {len(rejected)} takes were rejected ({reasons} …).{some}"
             if rejected
             else "nothing to export: the runs hold no takes; `retake takes RUN` makes them, --include-sim exports the simulation"
         )
@@ -127,28 +131,28 @@ def trajectory_id(episode: Episode) -> str:
     return sha256_bytes(*parts)
 
 
-def _run_items(run: RunReader, episode: Episode, selection: Selection, rejected: list[Rejected]) -> list[Item]:
-    source, name = _source(run, episode, selection), run.path.name
+def _run_items(
+    run: RunReader, episode: Episode, found: FoundWorlds, cameras: Sequence[str], selection: Selection,
+    rejected: list[Rejected],
+) -> list[Item]:  # fmt: skip
+    """Whole worlds become items; what else there is goes to `rejected`, each with its camera and reason."""
+    source, name = found.source, run.path.name
     rejected += [Rejected(name, storable(d.id), d.reason) for d in run.damaged() if d.kind == "take"]
-    good: list[FoundTake] = []
-    for found in takes_of(run):
-        if reason := obstacle(found, source, selection):
-            rejected.append(Rejected(name, found.id, reason))
-        else:
-            good.append(found)
-    groups: dict[tuple[Any, ...], list[FoundTake]] = {}
-    for found in good:
-        if not selection.cameras or camera_of(found, episode) in selection.cameras:
-            groups.setdefault(group_key(found), []).append(found)
-    cameras = selection.cameras or tuple(
-        c.name for c in episode.header.cameras if any(camera_of(t, episode) == c.name for t in good)
-    )
-    items = [_take_item(run.path, episode, group, cameras, source, selection) for group in groups.values()]
+    rejected += [Rejected(name, take.id, reason) for take, reason in found.refused]
+    items: list[Item] = []
+    for world in found.worlds:
+        views = world.views(cameras, episode, selection.allow_mixed)
+        if lacking := {c: world.lacks(c, run) for c in cameras if c not in views}:
+            rejected += world.rejections(name, lacking, cameras)
+            continue
+        items.append(_take_item(run.path, episode, views, cameras, source, selection))
     if selection.include_sim:
         if commercial := selection.only_commercial and commercial_obstacle(source["licence_source"]):
             rejected.append(
                 Rejected(name, "sim", f"simulated assets: {commercial}; state theirs with --assets-licence")
             )
+        elif blind := [c for c in cameras if c not in {spec.name for spec in episode.header.cameras}]:
+            rejected.append(Rejected(name, "sim", f"its episode has no camera {', '.join(blind)}"))
         else:
             items = [*_sim_items(run.path, episode, items, cameras, source, selection), *items]
     return items
@@ -187,49 +191,43 @@ def _check_passed(path: Path) -> bool | None:
 def _take_item(
     run: Path,
     episode: Episode,
-    group: list[FoundTake],
+    views: Mapping[str, FoundTake | None],
     cameras: Sequence[str],
     source: dict[str, Any],
     selection: Selection,
 ) -> Item:
-    by_camera = {camera_of(take, episode): take for take in group}
-    if len(by_camera) < len(group):
-        ids = ", ".join(t.id for t in group)
-        raise ExportError(
-            f"{run.name}: takes {ids} show the same world, window and camera; remove one or give other seeds"
-        )
-    missing = [c for c in cameras if c not in by_camera]
-    if missing:
-        raise ExportError(
-            f"{run.name}: take {group[0].id!r} has no camera {', '.join(missing)}, other takes have; every episode of a "
-            f"dataset needs the same cameras: make the missing takes, or export with --camera {' '.join(by_camera)}"
-        )
-    takes = [by_camera[c] for c in cameras]
+    shown = [views[c] for c in cameras]
+    takes = [view for view in shown if view is not None]
     first, take = takes[0], takes[0].take
+    lead = next(c for c in cameras if views[c] is first)
     start = take.start
     length = min(take.frames, len(episode) - start)
     if length < 1 or start < 0:
         raise ExportError(f"{run.name}: take {first.id!r} starts at frame {start} of an episode with {len(episode)}")
     verdicts = [t.standing.verdict for t in takes]
-    capture = episode.header.camera(cameras[0]).size
+    capture = episode.header.camera(lead).size
+    simulated = "recorded" if episode.header.motion_source == "recorded" else "sim"
+    domains = [simulated if view is None else view.take.domain for view in shown]
     checks: dict[str, float | None] = {}
-    for camera, verdict in zip(cameras, verdicts, strict=True):
+    for camera, view in zip(cameras, shown, strict=True):
+        verdict = view.standing.verdict if view is not None else None
         for check in verdict.checks if verdict is not None else ():
-            name = check.name if len(takes) == 1 else f"{camera}/{check.name}"
+            name = check.name if len(cameras) == 1 else f"{camera}/{check.name}"
             checks[name] = check.value if check.value is not None and abs(check.value) < _HUGE else None
     statuses = {t.standing.status if t.standing.verdict is not None else "none" for t in takes}
-    shas = {c: t.take.video_sha256 for c, t in zip(cameras, takes, strict=True)}
+    shas = {c: "" if t is None else t.take.video_sha256 for c, t in zip(cameras, shown, strict=True)}
     uid = sha256_json({"episode": episode.content_sha256, "start": start, "length": length, "videos": shas})
     values = {
         **source,
         "uid": uid,
-        "variant_id": take.variant,
+        "variant_id": take.variant if len(cameras) == 1 else world_of(take.variant),
         "take_id": "+".join(t.id for t in takes),
-        "domain": take.domain,
+        "domain": domains[0] if len(set(domains)) == 1 else "mixed",
         "window_start": start,
         "window_length": length,
         "video_sha256": ",".join(shas.values()),
         "camera_names": ",".join(cameras),
+        "camera_domains": ",".join(domains),
         "backend": take.backend,
         "backend_version": take.backend_version,
         "model": take.model,
@@ -259,7 +257,8 @@ def _take_item(
     }
     recipe = first.variant.document().get("recipe") if first.variant is not None else None
     task = shown_task(episode.header, first.world.subject if first.world is not None else "", recipe)
-    videos: tuple[tuple[str, Path | None], ...] = tuple((c, t.take.video) for c, t in zip(cameras, takes, strict=True))
+    videos = tuple((c, None if t is None else t.take.video) for c, t in zip(cameras, shown, strict=True))
+    sizes = {c: view.take.size for c, view in zip(cameras, shown, strict=True) if view is not None}
     words = {key: storable(text) for key, text in shown_words(episode.header, first.world, recipe).items()}
     return Item(
         uid,
@@ -272,6 +271,7 @@ def _take_item(
         source["trajectory_id"],
         record(values, checks),
         words,
+        sizes,
     )
 
 
@@ -328,6 +328,7 @@ def _sim_items(
             "window_start": start,
             "window_length": length,
             "camera_names": ",".join(chosen),
+            "camera_domains": ",".join(["recorded" if recorded else "sim"] * len(chosen)),
             "seed": episode.header.seed,
             "capture_width": capture[0],
             "capture_height": capture[1],
@@ -391,15 +392,14 @@ def _sizes(items: Iterable[Item], selection: Selection, headers: dict[Path, Any]
         if cameras is not None and cameras != names:
             raise ExportError(
                 f"{item.run.name} has cameras {sorted(names)}, runs before it {sorted(cameras)}; every episode of a "
-                "dataset needs the same cameras: choose with --camera"
+                "dataset needs the same cameras: unknown_name with --camera"
             )
         cameras = names
         for name, video in item.videos:
-            capture, p = headers[item.run].camera(name).size, item.provenance
-            captures.setdefault(name, {}).setdefault(capture, item.run.name)
+            captures.setdefault(name, {}).setdefault(headers[item.run].camera(name).size, item.run.name)
             if video is not None:
-                size = (round(capture[0] * (p["resize_sx"] or 1)), round(capture[1] * (p["resize_sy"] or 1)))
-                takes.setdefault(name, {}).setdefault(size, f"{item.run.name}/{p['take_id']}")
+                taken = f"{item.run.name}/{item.provenance['take_id']}"
+                takes.setdefault(name, {}).setdefault(item.sizes[name], taken)
     out = {}
     for name in sorted(cameras or ()):
         found = captures[name] if selection.size == "capture" or name not in takes else takes[name]
@@ -407,7 +407,9 @@ def _sizes(items: Iterable[Item], selection: Selection, headers: dict[Path, Any]
             found = {selection.size: "asked"}
         if len(found) > 1:
             listed = ", ".join(f"{w}x{h} ({who})" for (w, h), who in list(found.items())[:4])
-            raise ExportError(f"camera {name!r} has pictures of several sizes: {listed}; choose one with --size WxH")
+            raise ExportError(
+                f"camera {name!r} has pictures of several sizes: {listed}; unknown_name one with --size WxH"
+            )
         out[IMAGE + name] = next(iter(found))
     return out
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from retake.core.episode import Episode, EpisodeHeader
-from retake.core.errors import ExportError, InputError, VariantError
+from retake.core.errors import ExportError, InputError, VariantError, unknown_name
 from retake.core.export.provenance import storable
 from retake.core.licences import commercial_obstacle
 from retake.core.run_reader import RunReader, Standing, StoredVariant
@@ -17,7 +17,7 @@ from retake.core.takes.base import Take
 from retake.core.variants.base import World
 from retake.core.variants.worlds import load_catalogue
 
-DOMAINS = ("generated", "composite")
+DOMAINS = ("generated", "reprojected", "composite")
 """Of takes that are training data; the simulator's own pictures are `sim`, a recording's `recorded`."""
 
 
@@ -45,10 +45,17 @@ class Selection:
     """LeRobot's language columns (language.py), where the format has a place."""
     window: int = 0
     """Frames per episode for `include_sim` where a run has no take; 0 = the whole episode."""
+    domains: tuple[str, ...] = ()
+    """Only takes of these domains; empty = any."""
+    allow_mixed: bool = False
+    """A camera that a world lacks is taken from another backend's or seed's take of it, else from the simulation; each
+    camera's domain is recorded."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_verdict <= 1:  # also refuses NaN, which every comparison below would let through
             raise InputError(f"--min-verdict {self.min_verdict:g}: expected a probability within 0..1")
+        if unknown := [name for name in self.domains if name not in DOMAINS]:
+            raise InputError(unknown_name("domain", unknown[0], DOMAINS))
         if self.window < 0:
             raise InputError(f"--window {self.window}: expected a number of frames, or 0 for the whole episode")
 
@@ -92,25 +99,21 @@ def camera_of(found: FoundTake, episode: Episode) -> str:
     return named
 
 
-def group_key(found: FoundTake) -> tuple[Any, ...]:
-    """What takes of one world and window share, whichever camera they show."""
-    take, world = found.take, found.world
-    name = world.name if world is not None else take.variant
-    dressed = found.variant.record.seed if found.variant is not None else None
-    return name, dressed, take.seed, take.start, take.frames, take.backend
-
-
 def obstacle(found: FoundTake, source: dict[str, Any], selection: Selection) -> str | None:
     """Why this take is no training data; None when it is."""
     take, standing = found.take, found.standing
     if take.domain not in DOMAINS:
         return f"its domain is {take.domain!r} (backend {take.backend!r}); a dataset takes {' and '.join(DOMAINS)} ones"
+    if selection.domains and take.domain not in selection.domains:
+        return f"its domain is {take.domain!r}; --domain asks for {', '.join(selection.domains)}"
     verdict = standing.verdict
     if standing.status in ("damaged", "outdated"):
         return standing.reason
     if standing.status == "fail":
         failed = [check.name for check in verdict.checks if check.status == "fail"] if verdict is not None else []
-        return "the verdict is fail" + (f" ({', '.join(failed)})" if failed else "")
+        return "the verdict is fail" + (
+            f" ({', '.join(failed) or standing.reason})" if failed or standing.reason else ""
+        )
     if standing.status != "pass" and not selection.unverified:
         why = "the verdict is unsure" if standing.status == "unsure" else standing.reason
         return f"{why} (`retake verify` judges it; --unverified exports it)"

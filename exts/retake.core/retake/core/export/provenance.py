@@ -32,6 +32,7 @@ KINDS: dict[str, str] = {
     "window_length": "int64",
     "video_sha256": "string",
     "camera_names": "string",
+    "camera_domains": "string",
     # generation
     "backend": "string",
     "backend_version": "string",

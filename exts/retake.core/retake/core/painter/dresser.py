@@ -8,6 +8,8 @@ camera the scenery is shaded once; a frame then costs only its robot, objects an
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -17,15 +19,17 @@ from retake.core.array_types import Bool, Float32, UInt8
 from retake.core.geometry import inverse
 from retake.core.painter.light import Light, Look, robot_gain, source_linear
 from retake.core.painter.materials import make_material
+from retake.core.painter.restage import bodies_of, looks_of, restaged
 from retake.core.painter.sets import blocked, build_set, cast_set
 from retake.core.painter.shadows import ShadowField
-from retake.core.painter.silhouettes import add_movers
+from retake.core.painter.silhouettes import add_movers, posed
 from retake.core.painter.subjects import Subject, make_subject
 from retake.core.painter.surface import Surface
 from retake.core.painter.textures import Texture
 from retake.core.variants.base import LUMA, SourceFrame
 from retake.core.variants.edges import instance_border, soften_edges
 from retake.core.variants.roles import BACKGROUND, CONTAINER, FIXTURE, ROBOT, SUBJECT, SURFACE, Roles, find_roles
+from retake.core.variants.scene import LeadView, robot_clouds
 
 EPSILON = 2e-3
 """Shadow below which a pixel counts as untouched, so that the still background stays bit-equal."""
@@ -33,6 +37,8 @@ EPSILON = 2e-3
 
 ROBOT_WHITE = 0.75
 """Linear luminance that the brightest twentieth of the robot may reach."""
+OWN_EXPOSURE = 1.25
+"""How far a camera's exposure may be from the lead camera's: what is black stays black in a picture of nothing else."""
 FIXTURE_MATERIAL = {"kind": "steel", "colours": ["#7d8388", "#5d6368"], "tile_m": 0.8}
 """Pedestals and stands: painted steel goes with every world."""
 
@@ -41,6 +47,7 @@ class Dresser:
     """One world over one camera. `recipe` maps the axes to their mappings (see `worlds.recipe_of`)."""
 
     def __init__(self, reference: SourceFrame, recipe: dict[str, Any], seed: int) -> None:
+        scene = reference.scene
         self.roles: Roles = find_roles(reference)
         self.static = reference.header.camera(reference.camera_name).static
         self.size = reference.camera.size
@@ -52,28 +59,34 @@ class Dresser:
         self.container: Texture = make_material(recipe["container"], seeds[3])
         self.fixture: Texture = make_material(recipe.get("fixture", FIXTURE_MATERIAL), seeds[6])
         self.subjects: dict[int, Subject] = self._make_subjects(reference, recipe, seeds[4])
+        self.bodies = bodies_of(reference.header, self.roles.task_object, recipe)
         self._rays: tuple[np.ndarray, np.ndarray] | None = None
         self._pose: np.ndarray | None = None
         self._exposed = False
         self._robot_level = np.float32(1)
-        points, _ = self._points(reference, reference.depth_m > 0)
-        role = self.roles.role[reference.instance_ids]
-        self.surface = Surface(recipe["surface"], seeds[5], points, role[reference.depth_m > 0] == SURFACE)
+        if scene is None or not len(scene.ids):
+            hit = reference.depth_m > 0
+            points, kind = self._points(reference, hit)[0], self.roles.role[reference.instance_ids[hit]]
+        else:
+            points, kind = scene.points, self.roles.role[scene.ids]
+        self.surface = Surface(recipe["surface"], seeds[5], points, kind == SURFACE)
         center = np.array([*self.roles.anchor.center, self.roles.support_z], np.float32)
         up = np.array([0, 0, 1.0], np.float32)
         self.sun_still, self.sky_still = ShadowField(self.light.to_sun, center), ShadowField(up, center)
         self.sun_moving, self.sky_moving = ShadowField(self.light.to_sun, center), ShadowField(up, center)
         # The work surface shadows the floor, containers shadow the work surface as well; nothing shadows itself.
         self.sun_near, self.sky_near = ShadowField(self.light.to_sun, center), ShadowField(up, center)
-        kind = role[reference.depth_m > 0]
         for field in (self.sun_still, self.sky_still):
-            field.add_points(points[(kind == SURFACE) | (kind == CONTAINER) | (kind == FIXTURE)][::2])
+            field.add_points(points[(kind == SURFACE) | (kind == CONTAINER) | (kind == FIXTURE)])
         for field in (self.sun_near, self.sky_near):
             field.add_points(points[kind == CONTAINER])
+        self.clouds = () if reference.episode is None else robot_clouds(*reference.episode)
         self._reset()
+        self._metered = None if scene is None or scene.lead is None else self._meter(reference, scene.lead)
 
     def render(self, source: SourceFrame) -> UInt8[np.ndarray, "H W 3"]:
         """The frame in this world."""
+        source = restaged(source, self.roles, self.bodies)
         role = self.roles.role[source.instance_ids]
         pose = np.concatenate([source.camera.K.ravel(), source.camera.T_camera_world.ravel()])
         if self._pose is None or not np.array_equal(pose, self._pose):
@@ -82,10 +95,7 @@ class Dresser:
             self._shade_background(source)
         self._shade_scenery(source, role)
         if not self._exposed:
-            seen = self.known_depth >= 0
-            self.look.expose(self.ambient[seen] + self.sunlit[seen], self.light.exposure)
-            self._expose_robot(source, role)
-            self._exposed = True
+            self._expose(source, role)
             self._develop(*(m.ravel() for m in np.indices(role.shape)))
         self._shade_moving_shadows(source, role)
         out = self.still8.copy()
@@ -93,6 +103,37 @@ class Dresser:
         self._draw_robot(out, source, role)
         self._draw_subjects(out, source, role)
         return soften_edges(out, source.instance_ids)
+
+    def _expose(self, source: SourceFrame, role: np.ndarray) -> None:
+        """Every camera meters what it sees; how bright the robot is against the scene is the lead camera's to say."""
+        seen = self.known_depth >= 0
+        base = self.look.gain
+        self.look.expose(self.ambient[seen] + self.sunlit[seen], self.light.exposure)
+        if self._metered is None:
+            self._robot_level = self._level_of(source, role)
+        else:
+            self._robot_level, leading = self._metered
+            own = float((self.look.gain / base).mean())
+            self.look.gain = base * np.float32(np.clip(own, leading / OWN_EXPOSURE, leading * OWN_EXPOSURE))
+            self.look.gain = self.look.gain * np.float32(min(1.0, self._robot_ceiling(source, role)))
+        self._exposed = True
+
+    def _meter(self, reference: SourceFrame, lead: LeadView) -> tuple[np.float32, float]:
+        """The robot's level and the exposure's gain as the lead camera meters them, on a small picture."""
+        meter = copy.copy(self)
+        meter.size, meter._rays, meter._pose, meter._metered = lead.camera.size, None, None, None
+        meter.static = True
+        meter.look = self.look.resized(meter.size)
+        meter._reset()
+        small = replace(
+            reference, camera_name=lead.camera_name, camera=lead.camera, rgb=lead.rgb, depth_m=lead.depth_m,
+            normals=lead.normals, instance_ids=lead.instance_ids,
+        )  # fmt: skip
+        role = self.roles.role[lead.instance_ids]
+        meter._shade_background(small)
+        meter._shade_scenery(small, role)
+        meter._expose(small, role)
+        return meter._robot_level, float((meter.look.gain / self.look.gain).mean())
 
     # Scenery ------------------------------------------------------------------------------------------------------
 
@@ -109,6 +150,7 @@ class Dresser:
     def _shade_background(self, source: SourceFrame) -> None:
         """The set behind everything. For a static camera at every pixel, so what the robot uncovers is there already."""
         d, eye = self._view(source)
+        self._eye = eye
         if self.static:
             rows, columns = (m.ravel() for m in np.indices(source.instance_ids.shape))
         else:
@@ -146,7 +188,7 @@ class Dresser:
         sigma = self.look.background_blur * self.size[0] / 320
         if sigma <= 0.05:
             return image
-        near = np.linalg.norm(np.array(self.roles.anchor.eye) - [*self.roles.anchor.center, self.roles.support_z])
+        near = np.linalg.norm(self._eye - [*self.roles.anchor.center, self.roles.support_z])
         share = np.clip((distance - 1.15 * near) / (0.9 * near), 0, 1)[..., None].astype(np.float32)
         mild, strong = cv2.GaussianBlur(image, (0, 0), 0.5 * sigma), cv2.GaussianBlur(image, (0, 0), sigma)
         first, second = np.clip(share * 2, 0, 1), np.clip(share * 2 - 1, 0, 1)
@@ -188,14 +230,16 @@ class Dresser:
     # Robot, objects and their shadows -----------------------------------------------------------------------------
 
     def _shade_moving_shadows(self, source: SourceFrame, role: np.ndarray) -> None:
-        step = max(1, self.size[0] // 320)
-        d, eye = self._view(source)
-        rows, columns = np.nonzero(role[::step, ::step] == ROBOT)
-        depth = source.depth_m[::step, ::step][rows, columns]
-        points = d[::step, ::step][rows, columns] * depth[:, None] + eye
+        points = posed(self.clouds, source)
+        if not len(points):  # ids that name no links: what this camera sees of the robot is all there is
+            step = max(1, self.size[0] // 320)
+            d, eye = self._view(source)
+            rows, columns = np.nonzero(role[::step, ::step] == ROBOT)
+            depth = source.depth_m[::step, ::step][rows, columns]
+            points = d[::step, ::step][rows, columns] * depth[:, None] + eye
         for field in (self.sun_moving, self.sky_moving):
             field.clear()
-            add_movers(field, source, points, self.subjects)
+            add_movers(field, source, points, self.subjects, self.bodies)
 
     def _apply_shadows(self, out: UInt8[np.ndarray, "H W 3"], role: np.ndarray) -> None:
         # Shadow maps are coarser than pixels: every second pixel is looked up, the rest lies between.
@@ -224,15 +268,20 @@ class Dresser:
             gain = robot_gain(self.light, source.normals, mask)[where]
             out[where] = self.look.develop(source_linear(source.rgb[where]) * gain * self._robot_level, where)
 
-    def _expose_robot(self, source: SourceFrame, role: np.ndarray) -> None:
+    def _level_of(self, source: SourceFrame, role: np.ndarray) -> np.float32:
         """The robot's own brightness: the world's light, but a white arm stays below the shoulder of the curve, where
         its edges would drown."""
         self._robot_level = np.float32(max(self.light.mean, 0.12))
+        return self._robot_level * np.float32(min(1.0, self._robot_ceiling(source, role)))
+
+    def _robot_ceiling(self, source: SourceFrame, role: np.ndarray) -> float:
+        """By how much the brightest of the robot may be raised before it reaches the shoulder; below 1 it must come down."""
         mask = role == ROBOT
-        if mask.any():
-            lit = source_linear(source.rgb[mask]) * robot_gain(self.light, source.normals, mask)[mask] * self.look.gain
-            bright = float(np.percentile(lit @ LUMA, 95)) * float(self._robot_level)
-            self._robot_level *= np.float32(min(1.0, ROBOT_WHITE / max(bright, 1e-3)))
+        if not mask.any():
+            return 1.0
+        lit = source_linear(source.rgb[mask]) * robot_gain(self.light, source.normals, mask)[mask] * self.look.gain
+        bright = float(np.percentile(lit @ LUMA, 95)) * float(self._robot_level)
+        return ROBOT_WHITE / max(bright, 1e-3)
 
     def _draw_subjects(self, out: UInt8[np.ndarray, "H W 3"], source: SourceFrame, role: np.ndarray) -> None:
         which = self.roles.object_index[source.instance_ids]
@@ -261,13 +310,11 @@ class Dresser:
     # Geometry -----------------------------------------------------------------------------------------------------
 
     def _make_subjects(self, source: SourceFrame, recipe: dict[str, Any], seed: int) -> dict[int, Subject]:
-        out = {}
-        others = list(recipe.get("others", [])) or [recipe["subject"]]
-        for index, spec in enumerate(source.header.objects):
-            if spec.movable:
-                look = recipe["subject"] if index == self.roles.task_object else others[index % len(others)]
-                out[index] = make_subject(look, spec.size_m, spec.center_m, seed + index)
-        return out
+        objects = source.header.objects
+        return {
+            index: make_subject(look, objects[index].size_m, objects[index].center_m, seed + index)
+            for index, look in looks_of(source.header, self.roles.task_object, recipe).items()
+        }
 
     def _points(self, source: SourceFrame, mask: Bool[np.ndarray, "H W"]) -> tuple[np.ndarray, np.ndarray]:
         """World points (N, 3) of the masked pixels, and the eye."""

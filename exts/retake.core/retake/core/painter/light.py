@@ -6,6 +6,7 @@ Linear RGB until `Look.develop`, which makes sRGB bytes.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,6 +111,13 @@ class Look:
         grain = rng.standard_normal((height, width), dtype=np.float32)
         self.grain = (cv2.GaussianBlur(grain, (0, 0), 0.6) * float(spec.get("grain", 1.2))).astype(np.float32)
         self.table = _curve(float(spec.get("contrast", 1.0)), float(spec.get("lift", 0.0)))
+
+    def resized(self, size: tuple[int, int]) -> Look:
+        """The same camera at another size, for metering."""
+        other = copy.copy(self)
+        other.vignette = cv2.resize(self.vignette, size, interpolation=cv2.INTER_AREA)
+        other.grain = np.zeros(size[::-1], np.float32)
+        return other
 
     def expose(self, light: Float32[np.ndarray, "N 3"], brightness: float) -> None:
         """Meter a picture once: move its log-average most of the way to middle grey times `brightness`."""

@@ -10,8 +10,10 @@ import numpy as np
 
 from retake.core.array_types import UInt8
 from retake.core.painter.dresser import Dresser
+from retake.core.painter.restage import bodies_of, restaged
 from retake.core.progress import CheckCancel, never
 from retake.core.variants.base import SourceFrame, World
+from retake.core.variants.roles import find_roles
 from retake.core.variants.worlds import Catalogue, recipe_of
 
 
@@ -19,7 +21,7 @@ class ProceduralBackend:
     """Procedural surfaces, sets, light and object looks (docs/variants.md). Deterministic by seed."""
 
     name = "procedural"
-    version = "2"
+    version = "3"
     licence = "Apache-2.0"
     model = ""
     revision = ""
@@ -39,6 +41,11 @@ class ProceduralBackend:
         # Two worlds that share a material should not share its grain, so the name is part of the seed.
         own_seed = zlib.crc32(world.name.encode()) + (seed << 32)
         return Dresser(reference, recipe or recipe_of(world, self.catalogue), own_seed)
+
+    def shown(self, source: SourceFrame, world: World) -> SourceFrame:
+        """The frame with the shapes that the world gives its objects: what a frame of it is measured against."""
+        roles, recipe = find_roles(source), recipe_of(world, self.catalogue)
+        return restaged(source, roles, bodies_of(source.header, roles.task_object, recipe))
 
     def render(
         self, source: SourceFrame, world: World, seed: int, check_cancel: CheckCancel = never

@@ -50,8 +50,8 @@ class ShadowField:
         np.maximum(self.height, layer, out=self.height)
         self._map = None
 
-    def add_box(self, corners: Float32[np.ndarray, "8 3"]) -> None:
-        """A solid convex body by its corners."""
+    def add_box(self, corners: Float32[np.ndarray, "N 3"]) -> None:
+        """A solid convex body by its corners, or by points of its surface."""
         c = self.coordinates(corners)
         layer = np.full((CELLS, CELLS), _NONE, np.float32)
         hull = cv2.convexHull((c[:, :2] * 16).round().astype(np.int32))

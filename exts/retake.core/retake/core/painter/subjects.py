@@ -16,6 +16,7 @@ import numpy as np
 
 from retake.core.array_types import Float32
 from retake.core.errors import VariantError, unknown_name
+from retake.core.painter.shapes import axes_of
 from retake.core.painter.textures import Texture, linear, mix, noise
 
 N = 256
@@ -59,7 +60,7 @@ def _bag(rng: np.random.Generator, c: list[np.ndarray], p: dict[str, Any], side:
             _spot(out, cx, cy + 0.012, 0.105, 0.062, c[3] * 0.45, turn)
             _spot(out, cx, cy, 0.1, 0.056, c[3] * rng.uniform(0.85, 1.1), turn)
             _spot(out, cx - 0.02, cy - 0.012, 0.045, 0.02, c[3] * 1.25, turn)
-    crimp = ((y < 0.075) | (y > 0.925)).astype(np.float32)
+    crimp = ((y < 0.04) | (y > 0.96)).astype(np.float32)
     ribs = 0.75 + 0.35 * np.sin(2 * np.pi * 22 * x)
     out = mix(out, (c[2] * 0.9), crimp * 0.75) * np.where(crimp > 0, ribs, 1)[..., None].astype(np.float32)
     fold = 1 + 0.22 * np.sin(6 * x + 2 * noise(N, rng, (2, 2), 3)) * (np.abs(y - 0.5) > 0.28) * 0.6
@@ -97,7 +98,7 @@ def _produce(rng: np.random.Generator, c: list[np.ndarray], p: dict[str, Any], s
     out = mix(c[1], c[0], 0.25 + 0.75 * ridge**0.6 + 0.08 * noise(N, rng, (4, 4), 4))
     if p.get("stripes"):
         stripe = np.clip(np.sin(2 * np.pi * float(p["stripes"]) * x + 1.2 * noise(N, rng, (3, 6), 3)) * 3, 0, 1)
-        out = mix(out, c[2], stripe * 0.75)
+        out = mix(out, c[2], stripe * float(p.get("stripe_share", 0.75)))
     out = mix(out, c[1] * 0.8, np.clip(noise(N, rng, (60, 60), 2) - 1.7, 0, 1) * float(p.get("freckles", 0.5)))
     if side == "top":
         _spot(out, 0.5, 0.5, 0.3, 0.3, c[1] * 0.55)
@@ -225,7 +226,8 @@ def make_subject(
     while len(colours) < 4:
         colours.append(colours[-1] * 0.8)
     size = np.maximum(np.array(size_m, np.float32), 1e-4)
-    through, across, up = (int(i) for i in np.argsort(size, kind="stable"))
+    shape = str(spec.get("shape", ""))
+    across, through, up = axes_of(shape, size_m)
     images = {}
     for index, side in enumerate(("front", "side", "top")):
         rng = np.random.default_rng([seed, index])
@@ -234,5 +236,5 @@ def make_subject(
     return Subject(
         Texture.of(images["front"], (w, h), False), Texture.of(images["side"], (t, h), False),
         Texture.of(images["top"], (w, t), False), size / 2, np.array(center_m, np.float32), up, across, through,
-        float(spec.get("roundness", roundness)), float(spec.get("gloss", 0.15)),
+        0.0 if shape else float(spec.get("roundness", roundness)), float(spec.get("gloss", 0.15)),
     )  # fmt: skip

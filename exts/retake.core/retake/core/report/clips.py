@@ -15,6 +15,7 @@ from retake.core.array_types import UInt8
 from retake.core.episode import Episode
 from retake.core.files import read_json, sha256_json, write_bytes, write_json
 from retake.core.progress import CheckCancel, never
+from retake.core.run_layout import name_of
 from retake.core.video import codec_available, read_video, video_info, video_stated, write_video
 
 SPRITE_WIDTH = 320
@@ -50,7 +51,9 @@ def playable(video: Path, folder: Path, page: Path) -> dict[str, Any]:
     info = video_stated(video) or video_info(video)
     if info.codec in ("h264", "libx264"):
         return {"kind": "video", "src": _relative(video, page), "frames": info.frames, "size": list(info.size)}
-    return _sprite(read_video(video), info.frames, folder / f"{video.parent.name}_{video.stem}.jpg", page)
+    return _sprite(
+        read_video(video), info.frames, folder / f"{name_of(video.parent).replace('/', '_')}_{video.stem}.jpg", page
+    )
 
 
 def _sprite(frames: Iterable[UInt8[np.ndarray, "H W 3"]], count: int, target: Path, page: Path) -> dict[str, Any]:

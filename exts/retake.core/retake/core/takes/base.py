@@ -95,3 +95,12 @@ class VideoBackend(Protocol):
     ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
         """RGB frames in order, at the episode's fps. Raises TakeError; raises Cancelled when asked to stop."""
         ...
+
+
+@runtime_checkable
+class WithFurtherInputs(Protocol):
+    """A backend whose pixels follow from more than episode, skeleton and first frame."""
+
+    def further_inputs(self, request: TakeRequest) -> dict[str, str]:
+        """Name → hash of each. Raises TakeError when one is missing."""
+        ...

@@ -17,6 +17,7 @@ from retake.core.takes.make import kept_take, make_take
 
 BACKENDS = {
     "composite": "retake.core.painter.composite:CompositeBackend",
+    "reproject": "retake.core.painter.reproject:ReprojectBackend",
     "oscar": "retake.worker.backends.oscar:OscarBackend",
 }
 EXTRAS = {"oscar": "oscar"}

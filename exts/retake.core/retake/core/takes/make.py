@@ -16,12 +16,14 @@ from retake.core.errors import TakeError
 from retake.core.files import known_sha256, read_json, sha256_file, sha256_json, write_json
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.run_layout import SKELETON_RECORD, TAKE_RECORD, TAKE_VIDEO, is_name, name_of
-from retake.core.takes.base import Take, TakeRequest, VideoBackend
+from retake.core.takes.base import Take, TakeRequest, VideoBackend, WithFurtherInputs
 from retake.core.variants.base import Variant
 from retake.core.variants.make import open_variant
 from retake.core.video import write_video
 
 SCHEMA = "retake.take/1"
+REDRESSING = ("composite", "reprojected")
+"""Domains whose pixels follow from the variant's world as well."""
 
 
 def make_take(
@@ -91,13 +93,14 @@ def _plan(request: TakeRequest, backend: VideoBackend) -> _Plan:
         "episode": episode.content_sha256,
         "skeleton": skeleton_sha256(request.skeleton),
         "first_frame": variant.frame_sha256,
+        **(backend.further_inputs(request) if isinstance(backend, WithFurtherInputs) else {}),
     }
     identity = {
         "inputs": inputs, "camera": request.camera, "prompt": request.prompt, "negative": request.negative_prompt,
         "seed": request.seed, "frames": len(indices), "start": request.start, "settings": request.settings,
         "backend": [backend.name, backend.version, getattr(backend, "model", ""), getattr(backend, "revision", "")],
         # The composite re-dresses the variant's world; other backends see the first frame alone.
-        "world": [variant.world.identity(), variant.seed, variant.backend] if backend.domain == "composite" else 0,
+        "world": [variant.world.identity(), variant.seed, variant.backend] if backend.domain in REDRESSING else 0,
     }  # fmt: skip
     if arithmetic := getattr(
         backend, "arithmetic", ""
@@ -120,7 +123,7 @@ def read_take(folder: Path) -> Take:
     place = {"id": name_of(path.parent), "video": path.parent / TAKE_VIDEO}
     take = decode(Take, {**data, **place}, str(path), error=TakeError, ignore_unknown=True)
     for what, name in (("variant", take.variant), ("camera", take.camera)):
-        if name and not is_name(name):
+        if name and (not is_name(name) or (what == "camera" and "/" in name)):
             raise TakeError(f"{path}: {what} is {name!r}; expected a plain name, it stands for a folder of the run")
     return take
 

@@ -8,9 +8,9 @@ again; another gate measures the same pixels again.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,8 @@ class Attempt:
     reasons: tuple[str, ...]
     twin: str = ""
     """The world it looked like, if that was the reason."""
+    cameras: tuple[str, ...] = ()
+    """The cameras whose frames failed, where a world was tried as several see it."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ class Attempts:
         self.source, self.backend, self.seed, self.rules = source, backend, seed, rules
         self.episode_sha256, self.catalogue, self.only_commercial = episode_sha256, catalogue, only_commercial
         self.extra = extra
+        self._gates: dict[str, Gate] = {}
         if rules.gate and not source.has_maps:
             raise VariantError(
                 f"camera {source.camera_name!r} recorded pictures alone: there is nothing to measure a frame against; "
@@ -104,10 +107,20 @@ class Attempts:
         if rules.gate:
             require_robot(source)
 
-    @cached_property
-    def gate(self) -> Gate:
-        """Made for the first frame that is measured."""
-        return Gate(self.source, self.rules.limits, self.rules.depth)
+    def by(self, backend: ImageBackend) -> Attempts:
+        """The same attempts by another backend."""
+        other = copy.copy(self)
+        other.backend = backend
+        return other
+
+    def gate_of(self, world: World) -> Gate:
+        """What a world's frames are measured by: the source, with the shapes that the backend gives its objects."""
+        shown = getattr(self.backend, "shown", None)
+        key = world.name if shown is not None else ""
+        if key not in self._gates:
+            seen = self.source if shown is None else shown(self.source, world)
+            self._gates = {key: Gate(seen, self.rules.limits, self.rules.depth)}
+        return self._gates[key]
 
     def inputs(self, world: World, attempt: int) -> str:
         """Hash of what the pixels of an attempt follow from."""
@@ -134,32 +147,50 @@ class Attempts:
         require_licence(kept.backend, kept.licence, self.only_commercial)
         return Tried(kept, failed)
 
+    def lies(self, world: World, folder: Path, number: int) -> Variant | None:
+        """The variant of attempt `number` in the folder, if this gate measured it."""
+        record = _record(folder)
+        if record is None or self._rules_identity(record) != self.rules.identity:
+            return None
+        return unchanged(folder, self.inputs(world, number))
+
     def run(
         self, world: World, folder: Path, failed: tuple[Attempt, ...] = (), check_cancel: CheckCancel = never
     ) -> Tried:
         """Attempts from the first that is not in `failed`. Raises VariantError as `make_variant`."""
         for number in range(len(failed), self.rules.rerolls + 1):
-            check_cancel()
-            seed = self.seed_of(number)
-            try:
-                kept = unchanged(folder, self.inputs(world, number))
-                if kept is not None and self.rules.identity:
-                    found = self._examine(read_frame(folder / VARIANT_FRAME), failed)
-                    write_json(folder / VARIANT_RECORD, {**read_json(folder / VARIANT_RECORD), **found})
-                variant = make_variant(
-                    self.source, world, self.backend, folder, seed, episode_sha256=self.episode_sha256,
-                    catalogue=self.catalogue, extra=self.extra, only_commercial=self.only_commercial,
-                    examine=lambda frame, before=failed: self._examine(frame, before), check_cancel=check_cancel,
-                )  # fmt: skip
-                return Tried(variant, failed)
-            except _Rejected as rejected:
-                failed = (*failed, Attempt(seed, rejected.reasons))
+            made = self.attempt(world, folder, number, failed, check_cancel)
+            if isinstance(made, Variant):
+                return Tried(made, failed)
+            failed = (*failed, made)
         return Tried(None, failed)
 
-    def _examine(self, frame: UInt8[np.ndarray, "H W 3"], failed: tuple[Attempt, ...]) -> dict[str, Any]:
+    def attempt(
+        self, world: World, folder: Path, number: int, failed: tuple[Attempt, ...], check_cancel: CheckCancel = never
+    ) -> Variant | Attempt:
+        """The attempt of that number alone: a variant in its folder, or why its frame failed (the folder is as it was).
+
+        `failed` are those before it. Raises VariantError as `make_variant`.
+        """
+        check_cancel()
+        seed = self.seed_of(number)
+        try:
+            kept = unchanged(folder, self.inputs(world, number))
+            if kept is not None and self.rules.identity:
+                found = self._examine(world, read_frame(folder / VARIANT_FRAME), failed)
+                write_json(folder / VARIANT_RECORD, {**read_json(folder / VARIANT_RECORD), **found})
+            return make_variant(
+                self.source, world, self.backend, folder, seed, episode_sha256=self.episode_sha256,
+                catalogue=self.catalogue, extra=self.extra, only_commercial=self.only_commercial,
+                examine=lambda frame: self._examine(world, frame, failed), check_cancel=check_cancel,
+            )  # fmt: skip
+        except _Rejected as rejected:
+            return Attempt(seed, rejected.reasons)
+
+    def _examine(self, world: World, frame: UInt8[np.ndarray, "H W 3"], failed: tuple[Attempt, ...]) -> dict[str, Any]:
         if not self.rules.gate:
             return {}
-        report = self.gate.check(frame)
+        report = self.gate_of(world).check(frame)
         if not report.passed:
             raise _Rejected(report.reasons)
         checks = [{**asdict(c), "value": round(c.value, 6)} for c in report.checks]
@@ -180,11 +211,17 @@ def why_missing(world: World, failed: tuple[Attempt, ...]) -> str:
 
 def attempts_from_json(data: Any) -> tuple[Attempt, ...]:
     """Failed attempts as they stand in variant.json and gate.json. Raises what malformed data raises."""
-    return tuple(Attempt(int(a["seed"]), tuple(map(str, a["reasons"])), str(a.get("twin", ""))) for a in data)
+    return tuple(
+        Attempt(
+            int(a["seed"]), tuple(map(str, a["reasons"])), str(a.get("twin", "")), tuple(map(str, a.get("cameras", ())))
+        )
+        for a in data
+    )
 
 
 def _to_json(attempt: Attempt) -> dict[str, Any]:
-    return {"seed": attempt.seed, "reasons": list(attempt.reasons), "twin": attempt.twin}
+    of = {"cameras": list(attempt.cameras)} if attempt.cameras else {}
+    return {"seed": attempt.seed, "reasons": list(attempt.reasons), "twin": attempt.twin, **of}
 
 
 def attempts_to_json(attempts: tuple[Attempt, ...]) -> list[dict[str, Any]]:

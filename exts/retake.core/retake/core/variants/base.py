@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -14,13 +15,13 @@ import numpy as np
 from retake.core.array_types import Bool, Float32, Int16, UInt8, UInt16
 from retake.core.camera import Camera
 from retake.core.episode import Episode, EpisodeHeader
+from retake.core.episode.mounts import FIXED, Mount, mount_of
 from retake.core.errors import VariantError
 from retake.core.progress import CheckCancel, never
+from retake.core.variants.scene import MAPS, Scene, scene_of
 
 LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
 """Rec. 709 luminance of linear RGB."""
-MAPS = {"depth", "normals", "instances"}
-"""Camera channels beyond rgb that a structure-locked frame is made from and measured against."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,15 @@ class SourceFrame:
     """Object poses (O, 4, 4), order of `header.objects`."""
     T_world_link: tuple[np.ndarray, ...] = ()
     """Link poses (L, 4, 4) per robot, order of `header.robots`; empty where unknown (shadows then lack hidden parts)."""
+    mount: Mount = FIXED
+    """What carries the camera: what prompts say of it."""
+    episode: tuple[Path, str] | None = None
+    """Folder and content hash of the episode; None for a frame by itself, which then is all that is known of its scene."""
+
+    @property
+    def scene(self) -> Scene | None:
+        """What all cameras see at this moment; None for a frame by itself."""
+        return None if self.episode is None else scene_of(*self.episode, self.index)
 
     def mask(self, owner: str) -> Bool[np.ndarray, "H W"]:
         """Pixels of an owner: `robot:<name>`, `object:<name>`, or a prefix: `robot:` is every robot, `object:` all."""
@@ -90,6 +100,7 @@ def source_frame(episode: Episode, camera: str, index: int, *, maps: bool = True
     return SourceFrame(
         episode.header, camera, index, view.camera, view.rgb, view.depth_m, view.normals, view.instance_ids,
         episode.object_poses[index], tuple(episode.link_poses(r.name)[index] for r in episode.header.robots),
+        mount_of(episode, camera), (episode.path, episode.content_sha256),
     )  # fmt: skip
 
 

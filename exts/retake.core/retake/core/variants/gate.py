@@ -29,7 +29,7 @@ from retake.core.variants.gate_measures import (
 )
 from retake.core.variants.gate_skeleton import patches, skeleton_fit
 
-VERSION = "6"
+VERSION = "7"
 """Of the measures: frames that an older gate passed are measured again."""
 
 DepthEstimator = Callable[[UInt8[np.ndarray, "H W 3"]], Float32[np.ndarray, "H W"]]

@@ -27,7 +27,7 @@ from retake.core.files import (
 )
 from retake.core.licences import require_commercial
 from retake.core.progress import CheckCancel, Progress, never, silent
-from retake.core.run_layout import VARIANT_FRAME, VARIANT_RECORD, name_of, variant_id, view_suffix
+from retake.core.run_layout import VARIANT_FRAME, VARIANT_RECORD, name_of, variant_id
 from retake.core.variants.backends import image_backend
 from retake.core.variants.base import ImageBackend, SourceFrame, Variant, World, source_for
 from retake.core.variants.prompts import compose_prompts
@@ -73,18 +73,13 @@ def make_variants(
         progress(count, len(worlds), world.name)
         made.append(
             make_variant(
-                source, world, maker, Path(out_dir) / variant_id(world.name, view_of(episode, camera, index)), seed,
+                source, world, maker, Path(out_dir) / variant_id(world.name, camera, index), seed,
                 episode_sha256=episode.content_sha256, catalogue=catalogue, only_commercial=only_commercial,
                 check_cancel=check_cancel,
             )
         )  # fmt: skip
     progress(len(worlds), len(worlds), "")
     return made
-
-
-def view_of(episode: Episode, camera: str, index: int) -> str:
-    """`run_layout.view_suffix` of a camera and frame of this episode."""
-    return view_suffix(camera, episode.header.cameras[0].name if episode.header.cameras else camera, index)
 
 
 def make_variant(
@@ -110,7 +105,7 @@ def make_variant(
     """
     out_dir = Path(out_dir)
     known = catalogue or load_catalogue()
-    prompts = compose_prompts(source.header, world, known)
+    prompts = compose_prompts(source.header, world, known, mount=source.mount)
     recipe = stated_recipe(world, known)
     digest = variant_inputs(source, world, backend, seed, episode_sha256=episode_sha256, catalogue=known)
     if (kept := unchanged(out_dir, digest)) is not None:
@@ -144,6 +139,7 @@ def make_variant(
         "inputs": digest,
     }
     record.update({**found, **(extra or {})})
+    record["origin"] = dict(getattr(backend, "origin", None) or {"kind": "painted"})
     if out_dir.exists():
         if not (out_dir / VARIANT_RECORD).exists() and any(out_dir.iterdir()):
             raise VariantError(

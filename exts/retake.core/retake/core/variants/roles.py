@@ -24,7 +24,10 @@ class Anchor:
     floor_z: float
     """World height of the floor, m."""
     eye: tuple[float, float, float]
-    """Camera position of the reference frame; rooms contain it."""
+    """Where the lead camera stands: the wall that it faces is the first one."""
+    low: tuple[float, float, float]
+    high: tuple[float, float, float]
+    """Box of all places a camera of the episode is at; rooms contain it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +58,8 @@ def find_roles(source: SourceFrame) -> Roles:
         float(T[2, 3]) + o.center_m[2] - max(o.size_m) / 2
         for o, T in zip(header.objects, source.T_world_object, strict=True)
     ]
-    points = _sample(source)
+    scene = source.scene
+    points = _sample(source) if scene is None or not len(scene.ids) else (scene.ids, scene.points.astype(np.float64))
     scenery = []
     for instance in header.instances:
         kind, _, name = instance.owner.partition(":")
@@ -86,8 +90,10 @@ def find_roles(source: SourceFrame) -> Roles:
         floor = support - 0.75 if len(surface) >= 8 else floor
     around = surface if len(surface) >= 8 else xyz
     center = np.median(around[:, :2], axis=0) if len(around) else np.zeros(2)
-    eye = np.linalg.inv(source.camera.T_camera_world)[:3, 3]
-    anchor = Anchor((float(center[0]), float(center[1])), floor, (float(eye[0]), float(eye[1]), float(eye[2])))
+    own = np.linalg.inv(source.camera.T_camera_world)[None, :3, 3]
+    eyes = own if scene is None else scene.eyes
+    eye, lowest, highest = (tuple(float(v) for v in row) for row in (eyes[0], eyes.min(0), eyes.max(0)))
+    anchor = Anchor((float(center[0]), float(center[1])), floor, eye, lowest, highest)  # type: ignore[arg-type]
     return Roles(role, owner, task, support, anchor)
 
 

@@ -36,16 +36,24 @@ def contact_sheet(
     sheet = np.full((rows * cell[0] + GAP_PX, columns * cell[1] + GAP_PX, 3), 24, np.uint8)
     for k, (name, frame) in enumerate(frames):
         y, x = GAP_PX + (k // columns) * cell[0], GAP_PX + (k % columns) * cell[1]
-        sheet[y : y + height, x : x + width] = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
+        # A camera of another shape keeps its own within the cell.
+        scale = min(width / frame.shape[1], height / frame.shape[0])
+        w, h = max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale))
+        top, left = y + (height - h) // 2, x + (width - w) // 2
+        sheet[top : top + h, left : left + w] = cv2.resize(frame, (w, h), interpolation=cv2.INTER_AREA)
         fit = min(0.4, 0.4 * width / max(1, cv2.getTextSize(name, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)[0][0]))
         where = (x + 2, y + height + BAR_PX - 6)
         cv2.putText(sheet, name, where, cv2.FONT_HERSHEY_SIMPLEX, fit, (225, 225, 225), 1, cv2.LINE_AA)
     return sheet
 
 
-def write_sheet(variants: Sequence[Variant], folder: Path, path: Path, *, columns: int = 0, width: int = 0) -> None:
-    """The contact sheet of variants that lie in `folder`, as PNG; by default at most about 2000 px wide."""
+def write_sheet(
+    variants: Sequence[Variant], folder: Path, path: Path, *, columns: int = 0, width: int = 0, group: int = 1
+) -> None:
+    """The contact sheet of variants that lie in `folder`, as PNG; by default at most about 2000 px wide. `group` of them,
+    the cameras of one world, stand in one row."""
     columns = columns or max(min(len(variants), 5), round((1.2 * len(variants)) ** 0.5))
+    columns = max(1, columns // group) * group
     width = width or min(320, 2000 // columns)
     frames = [(variant.id, read_frame(Path(folder) / variant.id / VARIANT_FRAME)) for variant in variants]
     ok, png = cv2.imencode(".png", cv2.cvtColor(contact_sheet(frames, columns=columns, width=width), cv2.COLOR_RGB2BGR))
@@ -76,15 +84,16 @@ def diversity(variants: Sequence[Variant], folder: Path, catalogue: Catalogue | 
 def gate_table(record: Mapping[str, Any]) -> str:
     """gate.md: what was delivered, what is missing and why, and how diverse the set is. `record` is gate.json's content."""
     delivered, missing, limits = record["delivered"], record["missing"], ("world", "seed", "attempt")
-    total = len(delivered) + len(missing)
+    total = len(delivered) + sum(len(entry["cameras"]) for entry in missing.values())
     names = list(dict.fromkeys(c["name"] for entry in delivered.values() for c in entry["checks"]))
     bounds = {c["name"]: c["limit"] for entry in delivered.values() for c in entry["checks"]}
     measured = "" if record["gate"] else " Nothing was measured: the gate was off."
     lines = ["# Variants", "", f"{len(delivered)} of {total} delivered.{measured}", ""]
     if missing:
         lines += ["| missing | attempts | the last failed for |", "|---|---|---|"]
-        for name, entry in missing.items():
-            lines.append(f"| {name} | {len(entry['failed'])} | {'; '.join(entry['failed'][-1]['reasons'])} |")
+        for entry in missing.values():
+            for name, reasons in entry["cameras"].items():
+                lines.append(f"| {name} | {len(entry['failed'])} | {'; '.join(reasons)} |")
         lines.append("")
     if delivered:
         lines.append("| " + " | ".join((*limits, *(f"{n} {bounds[n]}" for n in names))) + " |")

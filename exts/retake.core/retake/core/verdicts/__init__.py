@@ -7,6 +7,7 @@ from retake.core.verdicts.records import Check, Verdict
 from retake.core.verdicts.reroll import Budget, RerollReport, reroll, reroll_run
 from retake.core.verdicts.run import verify_run, verify_take
 from retake.core.verdicts.settings import VerdictSettings, load_settings
+from retake.core.verdicts.worlds import compare_worlds
 
 __all__ = [
     "Budget",
@@ -14,6 +15,7 @@ __all__ = [
     "RerollReport",
     "Verdict",
     "VerdictSettings",
+    "compare_worlds",
     "examine",
     "judge",
     "judge_recording",

@@ -14,6 +14,7 @@ from retake.core.episode import open_episode
 from retake.core.errors import InputError
 from retake.core.files import write_json
 from retake.core.progress import Bar
+from retake.core.run_reader import RunReader
 from retake.core.run_store import locate
 from retake.core.verdicts.clip import is_pictures
 from retake.core.verdicts.economics import economics, faulty_share_of
@@ -21,6 +22,7 @@ from retake.core.verdicts.recorded import verify_video
 from retake.core.verdicts.records import EXIT_CODES, Verdict
 from retake.core.verdicts.run import read_picture, summary, verify_run
 from retake.core.verdicts.settings import VerdictSettings, load_settings
+from retake.core.verdicts.worlds import compare_worlds
 
 _EPILOG = """
 examples:
@@ -77,16 +79,21 @@ def _run(options: argparse.Namespace) -> int:
     verdicts = verify_run(locate(options.what)[0], Bar("verdicts"), config=settings)
     for row in verdicts:
         print(f"{row['take']:<32} {row['overall']:<7} p={row['probability']:.3f}  {'; '.join(row['reasons'])}")
+    worlds = compare_worlds(RunReader(locate(options.what)[0]), Bar("views"), config=settings)
+    for row in worlds:
+        cameras = ", ".join(row["videos"])
+        print(f"{row['world']:<32} {row['status']:<7} {cameras}  {'; '.join(row['reasons'])}")
     total = summary(verdicts)
     print(f"{total['pass']} of {total['takes']} takes passed, {total['fail']} failed, {total['unsure']} unsure")
     if estimate := expected_cost(settings, total):
         print(estimate)
     if options.json:
-        write_json(options.json, {"summary": total, "verdicts": verdicts})
+        write_json(options.json, {"summary": total, "verdicts": verdicts, "worlds": worlds})
     if not verdicts:
         print(f"{options.what} has no takes yet; `retake run` or `retake takes` makes them", file=sys.stderr)
         return EXIT_CODES["unsure"]
-    worst = "fail" if total["fail"] else "unsure" if total["unsure"] else "pass"
+    torn = any(row["status"] == "fail" for row in worlds)
+    worst = "fail" if total["fail"] or torn else "unsure" if total["unsure"] else "pass"
     return EXIT_CODES[worst]
 
 

@@ -97,7 +97,7 @@ class Verdict:
         """Why the take did not pass, worst status first."""
         order = {"fail": 0, "unsure": 1}
         bad = sorted((c for c in self.checks if c.status in order), key=lambda c: order[c.status])
-        return tuple(_reason(c) for c in bad)
+        return tuple(reason_of(c) for c in bad)
 
     def to_json(self) -> dict[str, Any]:
         """JSON of the whole verdict: no NaN, numbers rounded to 1e-4."""
@@ -118,20 +118,23 @@ class Verdict:
             "episode_sha256": self.episode_sha256,
             "video_sha256": self.video_sha256,
             "events": self.events,
-            "checks": [
-                {
-                    "name": c.name, "status": c.status, "value": _number(c.value), "threshold": _number(c.threshold),
-                    "unit": c.unit, "source": c.source, "detail": c.note, "worst_frame": c.worst_frame,
-                    "picture": c.picture,
-                }
-                for c in self.checks
-            ],
+            "checks": [check_to_json(c) for c in self.checks],
             "metrics": {k: _number(v) for k, v in self.metrics.items()},
             "series": {k: [_number(x) for x in v] for k, v in self.series.items()},
         }  # fmt: skip
 
 
-def _reason(check: Check) -> str:
+def check_to_json(check: Check) -> dict[str, Any]:
+    """JSON of one judged property."""
+    return {
+        "name": check.name, "status": check.status, "value": _number(check.value), "threshold": _number(check.threshold),
+        "unit": check.unit, "source": check.source, "detail": check.note, "worst_frame": check.worst_frame,
+        "picture": check.picture,
+    }  # fmt: skip
+
+
+def reason_of(check: Check) -> str:
+    """Why a check did not pass, in one line."""
     if check.value is None or check.threshold is None:
         return f"{check.name}: {check.note}"
     note = f" ({check.note})" if check.note else ""

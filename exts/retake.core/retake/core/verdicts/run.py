@@ -14,6 +14,7 @@ from retake.core.array_types import UInt8
 from retake.core.episode import Episode, open_episode
 from retake.core.errors import VerdictError
 from retake.core.files import known_sha256, sha256_bytes, write_json
+from retake.core.painter.staged import staged
 from retake.core.processes import map_in_processes
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.run_layout import TAKE_RECORD, VARIANT_FRAME, VERDICT_RECORD
@@ -73,7 +74,7 @@ def verify_take(
     inputs = _inputs(run, take, episode, settings)
     verdict = verify_video(
         take.video,
-        episode,
+        shown_by(run, take, episode),
         take.camera or episode.header.cameras[0].name,
         first_frame=read_picture(frame) if frame.is_file() else None,
         start=take.start,
@@ -85,6 +86,14 @@ def verify_take(
     data = {**replace(verdict, take=take.id).to_json(), "inputs_sha256": inputs}
     write_json(out / VERDICT_RECORD, data)
     return data
+
+
+def shown_by(run: RunReader, take: Take, episode: Episode) -> Episode:
+    """The episode as a take's first frame shows it: objects have the shapes that the painter gave them."""
+    found = run.variant(take.variant)
+    if found is None or found.record.backend != "procedural":
+        return episode
+    return staged(episode, found.document().get("recipe"))
 
 
 def _judge_apart(run: Path, take: Take, settings: VerdictSettings, progress: Progress) -> None:

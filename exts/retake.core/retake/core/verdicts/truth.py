@@ -143,7 +143,7 @@ def read_truth(episode: Episode, camera: str, start: int, frames: int, working_w
         raise VerdictError(
             f"frames {start}..{start + frames - 1} are outside the episode, which has frames 0..{len(episode) - 1}"
         )
-    key = (episode.content_sha256, camera, start, frames, working_width)
+    key = (episode.content_sha256 + episode.staging, camera, start, frames, working_width)
     with _LOCK:
         if key in _KNOWN:
             _KNOWN.move_to_end(key)

@@ -107,7 +107,7 @@ class DiffusionBackend:
         (model files that cannot be loaded), Cancelled between two denoising steps."""
         check_cancel()
         started = time.perf_counter()
-        prompts = compose_prompts(source.header, world, self.catalogue)
+        prompts = compose_prompts(source.header, world, self.catalogue, mount=source.mount)
         if not prompts.image.strip() or not prompts.scene.strip():
             raise VariantError(f"the prompt of world {world.name!r} is empty; a model would paint anything")
         maps = control_maps(source, keep_object=self.keep_object)

@@ -21,7 +21,7 @@ from retake.core.episode.events import object_events
 from retake.core.errors import InputError
 from retake.core.files import read_json, write_bytes, write_json
 from retake.core.progress import CheckCancel, Progress, never, silent
-from retake.core.run_layout import VARIANT_FRAME, VERDICT_RECORD, RunLayout
+from retake.core.run_layout import VARIANT_FRAME, VERDICT_RECORD, RunLayout, take_id
 from retake.core.run_store import RunDirectory
 from retake.core.takes.base import Take, TakeRequest, VideoBackend
 from retake.core.takes.make import make_take
@@ -80,7 +80,7 @@ def evaluate(
         pair: dict[str, Any] = {"run": run.path.name, "variant": variant, "seed": request.seed, **_kind(episode, known)}
         for arm in ARMS:
             cancel()
-            place, name = RunLayout(out / arm / run.path.name), f"{variant}-s{request.seed}"
+            place, name = RunLayout(out / arm / run.path.name), take_id(variant, "composite", request.seed)
             take = make_take(request, backends[arm], place.take_folder(name), check_cancel=cancel)
             verdict = _verdict_document(take, request, episode, place.verdict_folder(name), cancel)
             pair[arm] = {"video": str(take.video.relative_to(out)), **_figures(verdict)}

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Restaging: the simulated frame as it would have been recorded had the movable objects the shapes that a world gives them.
+
+Each shape is drawn at the object's simulated pose, behind everything that the simulation shows in front of the object.
+What the object's box covered and the shape does not is scenery again: the surface next to it goes on below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+
+from retake.core.array_types import Bool, Float32, Float64, UInt16
+from retake.core.camera import Camera
+from retake.core.episode import EpisodeHeader
+from retake.core.geometry import inverse
+from retake.core.painter.shapes import axes_of, mesh_of
+from retake.core.variants.base import SourceFrame
+from retake.core.variants.roles import ROBOT, Roles
+
+NEAR_M = 0.02
+_SUBPIXEL = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Body:
+    """A shape in an object's frame, m."""
+
+    vertices: Float32[np.ndarray, "V 3"]
+    normals: Float32[np.ndarray, "V 3"]
+    faces: np.ndarray
+
+    @staticmethod
+    def of(shape: str, size_m: tuple[float, float, float], center_m: tuple[float, float, float]) -> Body:
+        """A shape that fills an object's box. Raises VariantError for an unknown shape."""
+        mesh = mesh_of(shape)
+        axes = axes_of(shape, size_m)
+        half = np.maximum(np.array(size_m, np.float32), 1e-4) / 2
+        vertices, normals = np.empty_like(mesh.vertices), np.empty_like(mesh.normals)
+        for own, axis in enumerate(axes):
+            vertices[:, axis] = mesh.vertices[:, own] * half[axis]
+            normals[:, axis] = mesh.normals[:, own] / half[axis]
+        normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
+        # A permutation of the axes may mirror the mesh; both sides of its triangles are drawn, so only normals matter.
+        return Body(vertices + np.array(center_m, np.float32), normals, mesh.faces)
+
+
+def looks_of(header: EpisodeHeader, task_object: int, recipe: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """Movable object → the subject of the recipe that it is shown as."""
+    others = list(recipe.get("others", [])) or [recipe["subject"]]
+    return {
+        index: recipe["subject"] if index == task_object else others[index % len(others)]
+        for index, spec in enumerate(header.objects)
+        if spec.movable
+    }
+
+
+def bodies_of(header: EpisodeHeader, task_object: int, recipe: Mapping[str, Any]) -> dict[int, Body]:
+    """Movable object → its shape; objects whose subject names none keep the simulated one. Raises VariantError for an
+    unknown shape."""
+    return {
+        index: Body.of(str(look["shape"]), header.objects[index].size_m, header.objects[index].center_m)
+        for index, look in looks_of(header, task_object, recipe).items()
+        if look.get("shape")
+    }
+
+
+def restaged(source: SourceFrame, roles: Roles, bodies: Mapping[int, Body]) -> SourceFrame:
+    """The frame with the bodies (object index → shape) in place of the objects' boxes; `source` itself without any."""
+    if not bodies:
+        return source
+    owner = owners(source.header, bodies)[source.instance_ids]
+    if not (owner >= 0).any():
+        return source
+    ids, depth, normals = source.instance_ids.copy(), source.depth_m.copy(), source.normals.copy()
+    rgb = source.rgb.copy()
+    freed = owner >= 0
+    for index, body in bodies.items():
+        mine = owner == index
+        if not mine.any():
+            continue
+        drawn = _draw(body, source.T_world_object[index], source.camera)
+        # Seen where the simulation shows the object; a shape never reaches beyond its box.
+        shown = mine[drawn.window] & (drawn.faces >= 0)
+        z, normal = drawn.surface()
+        depth[drawn.window][shown], freed[drawn.window][shown] = z[shown], False
+        normals[drawn.window][shown] = np.round(normal[shown] * 32767).astype(np.int16)
+    if freed.any() and (taken := _beside(ids, freed, _scenery(source.header, roles)[ids] & (owner < 0))) is not None:
+        where, origin = taken
+        ids[where], rgb[where], normals[where] = source.instance_ids[origin], source.rgb[origin], source.normals[origin]
+        depth[where] = _planes(source, where, origin)
+    return replace(source, rgb=rgb, instance_ids=ids, depth_m=depth, normals=normals)
+
+
+def restaged_ids(
+    header: EpisodeHeader, roles: Roles, bodies: Mapping[int, Body], ids: UInt16[np.ndarray, "H W"], camera: Camera,
+    T_world_object: Float64[np.ndarray, "O 4 4"],
+) -> UInt16[np.ndarray, "H W"]:  # fmt: skip
+    """The instance ids of `restaged` alone: what a judge needs of every frame."""
+    owner = owners(header, bodies)[ids]
+    freed, out = owner >= 0, ids.copy()
+    for index, body in bodies.items():
+        mine = owner == index
+        if mine.any():
+            drawn = _draw(body, T_world_object[index], camera)
+            freed[drawn.window][mine[drawn.window] & (drawn.faces >= 0)] = False
+    if freed.any() and (taken := _beside(ids, freed, _scenery(header, roles)[ids] & (owner < 0))) is not None:
+        out[taken[0]] = ids[taken[1]]
+    return out
+
+
+def owners(header: EpisodeHeader, bodies: Mapping[int, Body]) -> np.ndarray[Any, Any]:
+    """Index of the object with a shape that an instance id belongs to, -1 for all others."""
+    table = np.full(65536, -1, np.int32)
+    of = {f"object:{header.objects[index].name}": index for index in bodies}
+    for instance in header.instances:
+        table[instance.id] = of.get(instance.owner, -1)
+    return table
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """A body in a window of the picture: which of its faces each pixel shows, -1 none."""
+
+    body: Body
+    T_world_object: np.ndarray
+    window: tuple[slice, slice]
+    faces: np.ndarray[Any, Any]
+    corners: np.ndarray
+    """Vertex indices of the drawn faces (F, 3)."""
+    uv: np.ndarray
+    z: np.ndarray
+
+    def surface(self) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w 3"]]:
+        """(forward depth, world normals) of the window; 0 where the body is not."""
+        depth, normal = np.zeros(self.faces.shape, np.float32), np.zeros((*self.faces.shape, 3), np.float32)
+        rows, columns = np.nonzero(self.faces >= 0)
+        if not len(rows):
+            return depth, normal
+        corner = self.corners[self.faces[rows, columns]]
+        a, b, c = (self.uv[corner[:, k]] for k in range(3))
+        area = _cross(b - a, c - a)
+        p = np.stack([columns + 0.5 + self.window[1].start, rows + 0.5 + self.window[0].start], -1)
+        weight = np.stack([_cross(b - p, c - p), _cross(c - p, a - p), _cross(a - p, b - p)], 1) / area[:, None]
+        weight = np.clip(weight, 0, 1)
+        weight /= np.maximum(weight.sum(1, keepdims=True), 1e-9)
+        # Depth is linear in the picture as its inverse.
+        share = weight / self.z[corner]
+        inverse_depth = share.sum(1)
+        depth[rows, columns] = 1 / inverse_depth
+        n = ((share / inverse_depth[:, None])[..., None] * self.body.normals[corner]).sum(1) @ self.T_world_object[
+            :3, :3
+        ].T
+        normal[rows, columns] = n / np.maximum(np.linalg.norm(n, axis=1, keepdims=True), 1e-9)
+        return depth, normal
+
+
+def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+
+
+def _draw(body: Body, T_world_object: np.ndarray, camera: Camera) -> _Drawn:
+    """Which face of a body each pixel shows. Only sides that face the camera are drawn, from far to near."""
+    width, height = camera.size
+    world = body.vertices @ T_world_object[:3, :3].T + T_world_object[:3, 3]
+    uv, z = camera.project(world)
+    corners = body.faces[(z[body.faces] > NEAR_M).all(1)]
+    view = world[corners].mean(1) - inverse(camera.T_camera_world)[:3, 3]
+    outward = (body.normals @ T_world_object[:3, :3].T)[corners].mean(1)
+    area = _cross(uv[corners[:, 1]] - uv[corners[:, 0]], uv[corners[:, 2]] - uv[corners[:, 0]])
+    corners = corners[((view * outward).sum(1) < 0) & (np.abs(area) > 1e-9)]
+    nothing = _Drawn(body, T_world_object, (slice(0, 0), slice(0, 0)), np.zeros((0, 0), np.int32), corners, uv, z)
+    if not len(corners):
+        return nothing
+    low, high = uv[corners.ravel()].min(0), uv[corners.ravel()].max(0)
+    x0, y0 = max(0, int(low[0]) - 1), max(0, int(low[1]) - 1)
+    x1, y1 = min(width, int(high[0]) + 2), min(height, int(high[1]) + 2)
+    if x0 >= x1 or y0 >= y1:
+        return nothing
+    corners = corners[np.argsort(-z[corners].mean(1), kind="stable")]
+    faces = np.full((y1 - y0, x1 - x0), -1, np.int32)
+    limit = 8 * max(width, height)
+    fixed = np.rint((np.clip(uv[corners], -limit, limit) - 0.5 - [x0, y0]) * (1 << _SUBPIXEL)).astype(np.int32)
+    for k in range(len(corners)):
+        cv2.fillConvexPoly(faces, fixed[k], k, cv2.LINE_8, _SUBPIXEL)
+    return _Drawn(body, T_world_object, (slice(y0, y1), slice(x0, x1)), faces, corners, uv, z)
+
+
+Place = tuple[np.ndarray, np.ndarray]
+
+
+def _beside(
+    ids: np.ndarray, freed: Bool[np.ndarray, "H W"], known: Bool[np.ndarray, "H W"]
+) -> tuple[Place, Place] | None:
+    """(rows and columns of freed pixels, those of the nearest known pixel of each); None where nothing is known."""
+    rows, columns = np.nonzero(freed)
+    y0, x0 = max(0, rows.min() - 24), max(0, columns.min() - 24)
+    box = np.s_[y0 : rows.max() + 25, x0 : columns.max() + 25]
+    if not known[box].any():
+        y0, x0, box = 0, 0, np.s_[:, :]
+        if not known.any():
+            return None
+    _, label = cv2.distanceTransformWithLabels(
+        (~known[box]).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    # Labels count the known pixels in scan order, from 1.
+    nearest = np.flatnonzero(known[box])[np.asarray(label, np.int64)[rows - y0, columns - x0] - 1]
+    from_rows, from_columns = np.unravel_index(nearest, known[box].shape)
+    return (rows, columns), (from_rows + y0, from_columns + x0)
+
+
+def _planes(source: SourceFrame, where: Place, origin: Place) -> Float32[np.ndarray, "N"]:
+    """Forward depths at freed pixels of the planes that the pixels next to them lie in; 0 behind everything."""
+    rays, R = source.camera.rays(), source.camera.T_camera_world[:3, :3]
+    n_camera = source.normals[origin].astype(np.float64) / 32767 @ R.T
+    far = source.depth_m[origin].astype(np.float64)
+    there, here = (np.concatenate([rays[place], np.ones((len(far), 1))], 1) for place in (origin, where))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = far * (there * n_camera).sum(1) / (here * n_camera).sum(1)
+    good = np.isfinite(t) & (t > 0.3 * far) & (t < 3 * far)
+    return np.where(far > 0, np.where(good, t, far), 0).astype(np.float32)
+
+
+def _scenery(header: EpisodeHeader, roles: Roles) -> Bool[np.ndarray, "65536"]:
+    """Ids of what may go on behind an object: scenery, and articulations without fingers (cabinets); never a gripper."""
+    still = [robot.name for robot in header.robots if not any(gripper.finger_joints for gripper in robot.grippers)]
+    table = roles.role < ROBOT
+    table[[i.id for i in header.instances if i.owner in {f"robot:{name}" for name in still}]] = True
+    return table

@@ -1,0 +1,373 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Do the cameras of a take show one world? Each pair of cameras is compared where both see the same point, over time.
+
+All figures hold after one gain of brightness per camera: an exposure of its own is no fault, another colour is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import cv2
+import numpy as np
+
+from retake.core.array_types import Bool, Float32, UInt8
+from retake.core.episode import Episode
+from retake.core.episode.mounts import mount_of
+from retake.core.progress import CheckCancel, never
+from retake.core.variants.correspond import Correspondence, View, correspond, view_at
+from retake.core.verdicts.records import Measurement
+
+NAMES = ("view_colour", "view_instances", "view_structure", "view_lag")
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """How cameras are compared."""
+
+    moments: int = 14
+    """Frames of a take that are compared, spread evenly."""
+    min_points: int = 250
+    """Co-visible pixels below which a moment says nothing."""
+    min_instance: int = 40
+    """Of one instance."""
+    min_textured: int = 120
+    """Pixels with texture that structure is judged by."""
+    texture: float = 2.5
+    """Standard deviation of lightness (Lab) in a window that counts as texture."""
+    window: int = 13
+    """Side of that window, working px."""
+    least_moments: int = 3
+    lags: tuple[int, ...] = (-2, -1, 1, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class PairFigures:
+    """What one pair of cameras measures."""
+
+    first: str
+    second: str
+    measurements: tuple[Measurement, ...]
+    gain: float
+    """Brightness of the first over the second."""
+
+
+def compare_views(
+    episode: Episode,
+    films: Mapping[str, Sequence[UInt8[np.ndarray, "H W 3"]]],
+    start: int = 0,
+    *,
+    working_width: int = 320,
+    settings: ViewSettings | None = None,
+    check_cancel: CheckCancel = never,
+) -> list[PairFigures]:
+    """Every pair of cameras among `films` (camera → RGB frames of any size, all of one length, from episode frame `start`).
+
+    A camera without depth, normals or instance ids has no exact correspondences: its pairs say so.
+    """
+    settings = settings or ViewSettings()
+    count = min(len(film) for film in films.values())
+    order = [spec.name for spec in episode.header.cameras if spec.name in films]
+    moments = np.unique(np.linspace(0, count - 1, settings.moments).astype(int))
+    known = {name: set(episode.header.camera(name).channels) >= {"depth", "instances"} for name in order}
+    moving = {name: mount_of(episode, name).moves for name in order}
+    pairs = [_Pair(a, b, moving[a], moving[b], settings) for a, b in combinations(order, 2) if known[a] and known[b]]
+    geometry = _Geometry(episode, start, working_width)
+    for t in moments:
+        check_cancel()
+        pictures = {name: _picture(films[name][t], geometry.size(name)) for name in order if known[name]}
+        for pair in pairs:
+            pair.see(int(t), count, pictures, geometry)
+    return [pair.figures(count) for pair in pairs] + [
+        PairFigures(a, b, tuple(Measurement(n, None, _blind(a, b, known), applies=False) for n in NAMES), 1.0)
+        for a, b in combinations(order, 2)
+        if not (known[a] and known[b])
+    ]
+
+
+def _blind(a: str, b: str, known: Mapping[str, bool]) -> str:
+    blind = ", ".join(name for name in (a, b) if not known[name])
+    return f"camera {blind} recorded no depth or ids: where its pixels are in the other camera is not known"
+
+
+class _Geometry:
+    """Views of the episode, read once per moment."""
+
+    def __init__(self, episode: Episode, start: int, width: int) -> None:
+        self.episode, self.start, self.width = episode, start, width
+        self._known: dict[tuple[str, int], View] = {}
+
+    def size(self, name: str) -> tuple[int, int]:
+        """(width, height) that a camera is compared at."""
+        width, height = self.episode.header.camera(name).size
+        return min(width, self.width), round(height * min(width, self.width) / width)
+
+    def at(self, name: str, t: int) -> View:
+        """A camera's view of take frame t."""
+        if (name, t) not in self._known:
+            if len(self._known) > 24:
+                self._known.clear()
+            self._known[name, t] = view_at(self.episode, name, self.start + t, self.size(name))
+        return self._known[name, t]
+
+    def holds(self, t: int) -> bool:
+        """Whether the episode has that take frame."""
+        return 0 <= self.start + t < len(self.episode)
+
+
+def _picture(frame: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> Float32[np.ndarray, "h w 3"]:
+    """Linear light of a frame at working size."""
+    small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA) if frame.shape[1::-1] != size else frame
+    return np.asarray(_LINEAR[np.asarray(small, np.uint8)])
+
+
+_LINEAR = np.where(np.arange(256) <= 10, np.arange(256) / 255 / 12.92, ((np.arange(256) / 255 + 0.055) / 1.055) ** 2.4)
+_LINEAR = _LINEAR.astype(np.float32)
+
+
+class _Pair:
+    """Figures of one pair, moment by moment. The camera with the finer pixels is looked up from the other one."""
+
+    def __init__(self, first: str, second: str, first_moves: bool, second_moves: bool, settings: ViewSettings) -> None:
+        self.first, self.second, self.settings = first, second, settings
+        self.moves = [(first, second, 1)] * first_moves + [(second, first, -1)] * second_moves
+        self.samples: list[tuple[int, np.ndarray, np.ndarray, np.ndarray]] = []
+        """(frame, linear light of both at co-visible points, instance ids)."""
+        self.structure: list[tuple[int, float]] = []
+        self.lags: dict[int, list[float]] = {lag: [] for lag in (0, *settings.lags)}
+
+    def see(self, t: int, count: int, pictures: Mapping[str, np.ndarray], geometry: _Geometry) -> None:
+        """One moment."""
+        own, other = geometry.at(self.first, t), geometry.at(self.second, t)
+        found = correspond(own, other)
+        if found.seen.sum() < self.settings.min_points:
+            return
+        a, b = _aligned(pictures[self.first], pictures[self.second], found)
+        # Clipped highlights and blacks have lost their colour: nothing can be said of them.
+        on = found.seen & _graded(a) & _graded(b)
+        if on.sum() < self.settings.min_points:
+            return
+        self.samples.append((t, a[on], b[on], own.ids[on]))
+        score = _structure(a, b, on, self.settings)
+        if score is None:
+            return
+        self.structure.append((t, 1 - score))
+        if not self.moves or not all(geometry.holds(t + lag) for lag in self.settings.lags):
+            return
+        scores = {0: score}
+        mover, still, _ = self.moves[-1]
+        for lag in self.settings.lags:
+            # Had the moving camera shown another frame, its pixels would be where they are then.
+            late = correspond(geometry.at(mover, t + lag), geometry.at(still, t))
+            if late.seen.sum() < self.settings.min_points:
+                return
+            pair = _aligned(pictures[mover], pictures[still], late)
+            value = _structure(*pair, late.seen, self.settings)
+            if value is None:
+                return
+            scores[lag] = value
+        if mover != self.first:
+            there = correspond(geometry.at(mover, t), geometry.at(still, t))
+            value = _structure(*_aligned(pictures[mover], pictures[still], there), there.seen, self.settings)
+            if value is None:
+                return
+            scores[0] = value
+        for lag, value in scores.items():
+            self.lags[lag].append(value)
+
+    def figures(self, count: int) -> PairFigures:
+        """The measurements over all moments."""
+        s = self.settings
+        if len(self.samples) < s.least_moments:
+            why = f"{self.first} and {self.second} see too little of the same in {len(self.samples)} moments"
+            return PairFigures(
+                self.first, self.second, tuple(Measurement(n, None, why, applies=False) for n in NAMES), 1.0
+            )
+        luma = np.array([0.2126, 0.7152, 0.0722], np.float32)
+        ratio = np.concatenate([
+            np.log(np.maximum(a @ luma, 1e-3) / np.maximum(b @ luma, 1e-3)) for _, a, b, _ in self.samples
+        ])  # fmt: skip
+        gain = float(np.exp(np.median(ratio)))
+        colour = np.full(count, np.nan)
+        by_instance: dict[int, list[tuple[int, float]]] = {}
+        for t, a, b, ids in self.samples:
+            # Half of the gain to each: neither is pushed into the other's shadows or highlights.
+            lab_a, lab_b = _lab(a / np.sqrt(gain)), _lab(b * np.sqrt(gain))
+            colour[t] = float(np.median(np.linalg.norm(lab_a - lab_b, axis=1)))
+            for one in np.unique(ids):
+                mine = ids == one
+                if mine.sum() >= s.min_instance:
+                    by_instance.setdefault(int(one), []).append((t, _histograms(lab_a[mine], lab_b[mine])))
+        return PairFigures(
+            self.first, self.second,
+            (self._colour(colour), self._instances(by_instance, count), self._structure(count), self._lag()), gain,
+        )  # fmt: skip
+
+    def _colour(self, series: np.ndarray) -> Measurement:
+        value, frame = _worst(series)
+        return Measurement("view_colour", value, f"{self.first} against {self.second}", frame, series=series)
+
+    def _instances(self, found: Mapping[int, list[tuple[int, float]]], count: int) -> Measurement:
+        name, best, which, frame = "view_instances", None, 0, None
+        series = np.full(count, np.nan)
+        for instance, rows in found.items():
+            if len(rows) < self.settings.least_moments:
+                continue
+            own = np.full(count, np.nan)
+            for t, value in rows:
+                own[t] = value
+            series = np.fmax(series, own)
+            value, t = _worst(own)
+            if best is None or (value is not None and value > best):
+                best, which, frame = value, instance, t
+        if best is None:
+            return Measurement(name, None, "no instance is seen large enough by both", applies=False)
+        return Measurement(name, best, f"instance {which}, {self.first} against {self.second}", frame, series=series)
+
+    def _structure(self, count: int) -> Measurement:
+        name = "view_structure"
+        if len(self.structure) < self.settings.least_moments:
+            return Measurement(name, None, "what both see has no texture", applies=False)
+        series = np.full(count, np.nan)
+        for t, value in self.structure:
+            series[t] = value
+        value, frame = _worst(series)
+        return Measurement(name, value, f"{self.first} against {self.second}", frame, series=series)
+
+    def _lag(self) -> Measurement:
+        name = "view_lag"
+        if not self.moves:
+            return Measurement(name, None, "both cameras stand still: each take's own lag is judged", applies=False)
+        if len(self.lags[0]) < self.settings.least_moments:
+            return Measurement(name, None, "too few moments show the moving camera's way", applies=False)
+        means = {lag: float(np.mean(values)) for lag, values in self.lags.items()}
+        best = max((lag for lag in means if lag), key=lambda lag: means[lag])
+        note = f"{self.moves[-1][0]} fits frame {best:+d} best" if means[best] > means[0] else ""
+        return Measurement(name, means[best] - means[0], note)
+
+
+def _aligned(
+    own: Float32[np.ndarray, "h w 3"], other: Float32[np.ndarray, "H W 3"], found: Correspondence
+) -> tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w 3"]]:
+    """Both pictures on the first one's grid, at one sharpness: that of the coarser pixels."""
+    scale = float(np.median(found.scale[found.seen]))
+    a, b = _softened(own, scale), _softened(other, 1 / max(scale, 1e-3))
+    return a, cv2.remap(b, found.place[..., 0], found.place[..., 1], cv2.INTER_LINEAR)
+
+
+def displacement(
+    own: UInt8[np.ndarray, "h w 3"],
+    other: UInt8[np.ndarray, "H W 3"],
+    found: Correspondence,
+    window: int = 24,
+    reach: int = 3,
+) -> Float32[np.ndarray, "N"]:
+    """How far what the first picture shows is from where the second one shows it, px of the first: per window with texture
+    in two directions, the subpixel shift at which both correlate best, after the second was laid over the first by depth.
+    """
+    if not found.seen.any():
+        return np.zeros(0, np.float32)
+    a, b = (
+        _lightness(x) for x in _aligned(_picture(own, own.shape[1::-1]), _picture(other, other.shape[1::-1]), found)
+    )
+    gx, gy = cv2.Sobel(a, cv2.CV_32F, 1, 0, scale=0.125), cv2.Sobel(a, cv2.CV_32F, 0, 1, scale=0.125)
+    out = []
+    for y in range(reach, a.shape[0] - window - reach, window // 2):
+        for x in range(reach, a.shape[1] - window - reach, window // 2):
+            box = np.s_[y : y + window, x : x + window]
+            around = np.s_[y - reach : y + window + reach, x - reach : x + window + reach]
+            if not found.seen[around].all():
+                continue
+            sums = [float((p[box] * q[box]).mean()) for p, q in ((gx, gx), (gy, gy), (gx, gy))]
+            least = (sums[0] + sums[1]) / 2 - np.hypot((sums[0] - sums[1]) / 2, sums[2])
+            if least < 0.25:
+                continue
+            score = cv2.matchTemplate(
+                np.ascontiguousarray(b[around]), np.ascontiguousarray(a[box]), cv2.TM_CCOEFF_NORMED
+            )
+            row, column = (int(v) for v in np.unravel_index(int(score.argmax()), score.shape))
+            if score[row, column] < 0.7:
+                continue
+            shift = [row - reach + _peak(score[:, column], row), column - reach + _peak(score[row], column)]
+            out.append(float(np.hypot(*shift)))
+    return np.array(out, np.float32)
+
+
+def _peak(line: np.ndarray, k: int) -> float:
+    """Subpixel offset of a maximum: the vertex of the parabola through it and its neighbours."""
+    if not 0 < k < len(line) - 1:
+        return 0.0
+    low, mid, high = (float(v) for v in line[k - 1 : k + 2])
+    bend = low - 2 * mid + high
+    return 0.0 if bend > -1e-9 else float(np.clip(0.5 * (low - high) / bend, -0.5, 0.5))
+
+
+def _graded(linear: Float32[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
+    return (linear.max(-1) < _LINEAR[244]) & (linear.max(-1) > _LINEAR[12])
+
+
+def _softened(image: Float32[np.ndarray, "h w 3"], coarser: float) -> Float32[np.ndarray, "h w 3"]:
+    """The picture as pixels `coarser` times as large would show it, and a little softer in any case."""
+    sigma = np.sqrt(0.6 + (0.5 * 0.5 * max(coarser * coarser - 1, 0)))
+    return cv2.GaussianBlur(image, (0, 0), float(min(sigma, 8.0)))
+
+
+def _structure(
+    a: Float32[np.ndarray, "h w 3"],
+    b: Float32[np.ndarray, "h w 3"],
+    seen: Bool[np.ndarray, "h w"],
+    settings: ViewSettings,
+) -> float | None:
+    """Median correlation of lightness in windows that show texture in either picture; None where too few do."""
+    la, lb = _lightness(a), _lightness(b)
+    k, mask = (settings.window, settings.window), seen.astype(np.float32)
+    weight = cv2.boxFilter(mask, -1, k)
+
+    def mean(x: np.ndarray) -> np.ndarray:
+        return cv2.boxFilter(x * mask, -1, k) / np.maximum(weight, 1e-6)
+
+    ma, mb = mean(la), mean(lb)
+    va, vb, cov = mean(la * la) - ma * ma, mean(lb * lb) - mb * mb, mean(la * lb) - ma * mb
+    textured = np.maximum(va, vb) > settings.texture**2
+    use = seen & (weight > 0.6) & textured
+    if use.sum() < settings.min_textured:
+        return None
+    floor = 0.25 * settings.texture**2
+    value = cov[use] / np.sqrt((np.maximum(va[use], 0) + floor) * (np.maximum(vb[use], 0) + floor))
+    return float(np.median(value))
+
+
+def _lightness(linear: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
+    y = linear @ np.array([0.2126, 0.7152, 0.0722], np.float32)
+    return np.asarray(116 * np.cbrt(np.clip(y, 0.0088, 4.0)) - 16, np.float32)
+
+
+def _lab(linear: Float32[np.ndarray, "N 3"]) -> Float32[np.ndarray, "N 3"]:
+    """CIE Lab (D65) of linear RGB."""
+    M = np.array(
+        [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+    )
+    xyz = np.maximum(linear @ (M / M.sum(1, keepdims=True)).T.astype(np.float32), 0)
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], 1).astype(np.float32)
+
+
+def _histograms(a: Float32[np.ndarray, "N 3"], b: Float32[np.ndarray, "N 3"]) -> float:
+    """Distance between the colour distributions of one instance (earth mover's, axis by axis of Lab; lightness by half)."""
+    moved = np.abs(np.sort(a, axis=0) - np.sort(b, axis=0)).mean(0)
+    return float(np.sqrt((0.5 * moved[0]) ** 2 + moved[1] ** 2 + moved[2] ** 2))
+
+
+def _worst(series: np.ndarray) -> tuple[float | None, int | None]:
+    """The worst three moments in a row agree on: a fault lasts, a single moment may be hidden or blurred."""
+    valid = np.flatnonzero(~np.isnan(series))
+    if not len(valid):
+        return None, None
+    values = series[valid]
+    if len(values) < 3:
+        return float(np.median(values)), int(valid[int(np.argmax(values))])
+    smooth = np.array([np.median(values[max(k - 1, 0) : k + 2]) for k in range(len(values))])
+    k = int(np.argmax(smooth))
+    return float(smooth[k]), int(valid[k])
