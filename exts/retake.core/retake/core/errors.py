@@ -76,10 +76,6 @@ def unknown_name(what: str, asked: str, valid: Iterable[str]) -> str:
     return f"unknown {what} {asked!r}; valid: {', '.join(sorted(valid)) or '(none)'}"
 
 
-choose = unknown_name
-"""The older name."""
-
-
 def install_hint(extra: str) -> str:
     """How to get the packages of an extra. Retake is on no package index: in a checkout only `.[extra]` works; the
     distribution's name works where a wheel of it is (`pip install --find-links`, an index of one's own)."""
