@@ -137,7 +137,7 @@ def _bends(tree: Tree, branch: Branch) -> bool:
         return False
     axes = [tree.axis(joint) for joint in joints]
     row = tree.depth(branch) >= 2 and abs(axes[-1] @ axes[-2]) > 0.9 and not tree.branches(branch.groups[-1])
-    return row or bool(tree.names(branch) & FINGER_WORDS)
+    return bool(row) or bool(tree.names(branch) & FINGER_WORDS)
 
 
 def _empty(tree: Tree, branch: Branch) -> bool:
