@@ -1,13 +1,15 @@
 # Retake: `make demo` shows the whole arrow, `make test` proves it. Everything else is one word, too.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help sync sync-test sync-worker lerobot-env readers zoo demo test test-core test-worker check format bench matrix mutants prove clean
+.PHONY: help sync sync-test sync-worker lerobot-env readers lab-env demo-lab test-lab zoo demo test test-core test-worker check format bench matrix mutants prove clean
 
 VENV := .venv
 WORKER := .venv-worker
 PY := $(VENV)/bin/python
 WPY := $(WORKER)/bin/python
 PYTHON ?= python3
+# Compiled kernels of Isaac Lab's physics and renderer (2 to 4 minutes once) stay in the checkout.
+LAB := WARP_CACHE_PATH=$(CURDIR)/.lab-env/warp-cache
 export PYTHONUTF8 := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -32,11 +34,20 @@ lerobot-env:     ## isolated environment with LeRobot itself, to read exported d
 readers:         ## open every export format with the real readers that the package index gives; docs/proof/readers.md
 	@$(PY) scripts/prove.py readers
 
+lab-env:         ## isolated environment with Isaac Lab 3 itself, without Kit: real host of the recorder's tests and of demo-lab
+	@$(PYTHON) scripts/lab_env.py
+
 zoo:             ## fetch and convert the robots of scripts/zoo/robots.csv into .zoo (ASSETS=FOLDER names a newton-assets checkout)
 	@$(PYTHON) scripts/zoo/make.py $(if $(ASSETS),--assets $(ASSETS))
 
 demo: sync       ## one simulated pick-and-drop becomes three takes and a report in runs/demo
 	@$(VENV)/bin/retake run --preset short --run runs/demo
+
+demo-lab: lab-env sync   ## the pick-and-drop in Isaac Lab: two clones, recorded, through the whole arrow, in runs/demo-lab
+	@$(LAB) .lab-env/bin/python -m retake.lab record --import exts/retake.lab/examples/pick_place_env.py \
+	  --task Retake-PickPlace-Panda-v0 --num_envs 2 --envs all --episodes 2 --success-only --scenery Tray \
+	  --policy exts/retake.lab/examples/scripted.py:policy --task-text "pick up the packet and drop it in the tray" --out runs/demo-lab
+	@for run in runs/demo-lab/env*; do $(VENV)/bin/retake run --run $$run --camera front || exit; done
 
 test: test-core test-worker   ## every law at reduced counts, both environments (at most 15 minutes on 2 cores)
 
@@ -48,6 +59,10 @@ test-worker:
 	@if $(PYTHON) scripts/make_env.py --can $(WORKER); then \
 	  make --no-print-directory sync-worker && $(WPY) -m pytest tests/worker -n 2 --dist loadfile -q; \
 	else echo "the tests of the worker are skipped"; fi
+
+test-lab:        ## the recorder in the real Isaac Lab, where `make lab-env` made it; part of CI, not of `make test`
+	@if [ -e .lab-env/.synced ]; then $(LAB) .lab-env/bin/python -m pytest tests/lab -q -W default -p no:cacheprovider; \
+	else echo "the tests in Isaac Lab are skipped: make lab-env"; fi
 
 check: sync-test      ## format, lint, types, import rules
 	@$(PY) -m ruff format --check .

@@ -213,7 +213,15 @@ def test_manifests_are_complete_and_agree() -> None:
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     names = {path.parent.parent.name for path in ROOT.glob("exts/*/config/extension.toml")}
-    assert names == {"retake.core", "retake.usd", "retake.isaac", "retake.ui", "retake.newton", "retake.worker"}
+    assert names == {
+        "retake.core",
+        "retake.usd",
+        "retake.isaac",
+        "retake.ui",
+        "retake.newton",
+        "retake.worker",
+        "retake.lab",
+    }
     for path in [*ROOT.glob("exts/*/config/extension.toml"), ROOT / "extension.toml"]:
         manifest = tomllib.loads(path.read_text())
         assert manifest["package"]["version"] == project, path

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Copies of one clone's numbers out of the host's tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from retake.lab import host
+from retake.lab.content import LabContent
+from retake.lab.reader import RawContact, RawState
+
+LEAST_FORCE_N = 1e-6
+
+
+def read_state(scene: Any, content: LabContent) -> RawState:
+    """The state of one clone now. Raises nothing of its own; the reader checks what it gets."""
+    env = content.env_id
+    joints: dict[str, dict[str, np.ndarray]] = {}
+    for robot in content.robots:
+        data = scene.articulations[robot.key].data
+        one = {
+            "position": _of(data.joint_pos, env),
+            "velocity": _of(data.joint_vel, env),
+            "links": host.array(host.pose_tensor(data, "link")[env]),
+            "root_velocity": _root_velocity(data, env),
+        }
+        if robot.efforts:
+            one["effort"] = _of(data.applied_torque, env)
+        joints[robot.key] = one
+    objects, velocities = {}, {}
+    for item in content.objects:
+        if not item.key:
+            continue
+        if item.index < 0:
+            data = scene.rigid_objects[item.key].data
+            objects[item.key] = host.array(host.pose_tensor(data, "root")[env])
+            velocities[item.key] = _root_velocity(data, env)
+        else:
+            name = item.key.partition(".")[0]
+            if name not in objects:
+                data = scene.rigid_object_collections[name].data
+                objects[name], velocities[name] = _collection(data, env)
+    return RawState(joints, objects, velocities, read_contacts(scene, content))
+
+
+def read_targets(scene: Any, content: LabContent) -> dict[str, np.ndarray]:
+    """Joint position targets of each robot as the drives have them now, the host's joint order."""
+    return {
+        robot.key: _of(scene.articulations[robot.key].data.joint_pos_target, content.env_id) for robot in content.robots
+    }
+
+
+def read_contacts(scene: Any, content: LabContent) -> tuple[RawContact, ...]:
+    """Forces of the scene's contact sensors on their bodies: per partner where a sensor filters, else their sum."""
+    out: list[RawContact] = []
+    env = content.env_id
+    for sensor in scene.sensors.values():
+        if not host.is_contact_sensor(sensor):
+            continue
+        data, names = sensor.data, list(sensor.body_names)
+        parent = host.source_path(scene, sensor.cfg.prim_path, content.source).rpartition("/")[0]
+        partners = [host.source_path(scene, p, content.source) for p in sensor.cfg.filter_prim_paths_expr]
+        matrix = getattr(data, "force_matrix_w", None) if partners else None
+        points = getattr(data, "contact_pos_w", None)
+        forces = host.array(host.tensor(matrix if matrix is not None else data.net_forces_w)[env])
+        forces = forces if matrix is not None else forces[:, None]
+        places = None if points is None or matrix is None else host.array(host.tensor(points)[env])
+        for body, row in enumerate(forces):
+            path = _body_path(content, names[body], parent)
+            for partner, force in enumerate(row):
+                if not np.isfinite(force).all() or np.linalg.norm(force) < LEAST_FORCE_N:
+                    continue
+                place = None if places is None else places[body, partner]
+                if place is None or not np.isfinite(place).all():
+                    place = _place_of(scene, content, path)
+                other = partners[partner] if matrix is not None and partner < len(partners) else "/"
+                out.append(RawContact(other, path, place, force))
+    return tuple(out)
+
+
+def _of(value: Any, env: int) -> np.ndarray:
+    return host.array(host.tensor(value)[env])
+
+
+def _root_velocity(data: Any, env: int) -> np.ndarray:
+    """As InteractiveScene.get_state gives it: linear and angular velocity of the root, world frame."""
+    for name in ("root_vel_w", "root_com_vel_w", "root_link_vel_w"):
+        found = getattr(data, name, None)
+        if found is not None:
+            return _of(found, env)
+    return np.zeros(6, np.float32)
+
+
+def _collection(data: Any, env: int) -> tuple[np.ndarray, np.ndarray]:
+    poses = getattr(data, "body_link_pose_w", None)
+    poses = poses if poses is not None else getattr(data, "object_link_pose_w", None)
+    speeds = getattr(data, "body_com_vel_w", None)
+    speeds = speeds if speeds is not None else getattr(data, "object_com_vel_w", None)
+    return _of(poses, env), _of(speeds, env)
+
+
+def _body_path(content: LabContent, name: str, parent: str) -> str:
+    leaf = name.rpartition("/")[2]
+    for robot in content.robots:
+        for link in robot.spec.links:
+            if link.prim_path.rpartition("/")[2] == leaf:
+                return link.prim_path
+    for item in content.objects:
+        if item.spec.prim_path.rpartition("/")[2] == leaf:
+            return item.spec.prim_path
+    return f"{parent}/{leaf}"
+
+
+def _place_of(scene: Any, content: LabContent, path: str) -> np.ndarray:
+    """World position of a body, where a sensor does not say where it is touched."""
+    for robot in content.robots:
+        for link, row in zip(robot.spec.links, robot.links, strict=True):
+            if link.prim_path == path:
+                return host.array(host.pose_tensor(scene.articulations[robot.key].data, "link")[content.env_id])[
+                    row, :3
+                ]
+    for item in content.objects:
+        if item.spec.prim_path == path and item.key and item.index < 0:
+            return host.array(host.pose_tensor(scene.rigid_objects[item.key].data, "root")[content.env_id])[:3]
+    return content.origin

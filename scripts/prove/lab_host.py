@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parts of the proof of retake.lab that run in the real Isaac Lab (`.lab-env`): one part per process, one JSON each.
+
+.lab-env/bin/python scripts/prove/lab_host.py PART OUT.json
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "tests/lab"), str(ROOT / "tests")]
+
+import lab_support as lab  # noqa: E402
+import torch  # noqa: E402
+
+from retake.core.episode import open_episode  # noqa: E402
+from retake.core.files import write_json  # noqa: E402
+from retake.core.geometry import inverse  # noqa: E402
+from retake.lab.request import RecordRequest  # noqa: E402
+from retake.lab.terms import RetakeRecorderCfg, RetakeRecorderManagerCfg  # noqa: E402
+from retake.lab.wrapper import RetakeWrapper  # noqa: E402
+
+
+def geometry(folder: Path, quick: bool) -> dict[str, Any]:
+    """A whole pick-and-drop of two clones: kinematics, cameras, masks, depth, over every n-th frame."""
+    import scripted
+
+    cfg = lab.config(2, size=(320, 240))
+    cfg.recorders = RetakeRecorderManagerCfg(
+        retake=RetakeRecorderCfg(out=str(folder), env_ids=None, scenery=("Tray",), episodes=2)
+    )
+    env = lab.ManagerBasedRLEnv(cfg)
+    triangles = link_triangles(env)
+    policy = scripted.policy(env)
+    obs, _ = env.reset()
+    recorder = env.recorder_manager._terms["retake"].recorder
+    began, steps = time.monotonic(), 0
+    while not recorder.done and steps < (40 if quick else 160):
+        obs, *_ = env.step(policy(env, obs))
+        steps += 1
+    seconds = time.monotonic() - began
+    env.close()
+    recorder.close()
+    out: dict[str, Any] = {"control steps": steps, "seconds": round(seconds, 1), **recorder.summary()}
+    worst = {"link m": 0.0, "wrist pose": 0.0, "object mask beyond 1 px": 0, "robot mask beyond 1 px": 0, "depth m": 0.0,
+             "robot outline not in mask, px": 0}  # fmt: skip
+    frames = 0
+    for run in recorder.kept:
+        episode = open_episode(run.episode)
+        robot = episode.header.robots[0]
+        links = episode.link_poses(robot.name)
+        expected = robot.forward_kinematics(episode.joint(robot.name, "position"), links[:, robot.root])
+        worst["link m"] = max(worst["link m"], float(np.abs(links - expected)[..., :3, 3].max()))
+        T = episode.camera_matrices("wrist")[1]
+        carried = inverse(T @ links[:, robot.link_index("panda_hand")])
+        worst["wrist pose"] = max(worst["wrist pose"], float(np.abs(carried - carried[0]).max()))
+        for k in range(0, len(episode), 8):
+            frames += 1
+            arm = lab.mask_of(episode, f"robot:{robot.name}", "front", k)
+            outline = lab.robot_silhouette(episode, triangles, "front", k)
+            worst["robot mask beyond 1 px"] = max(worst["robot mask beyond 1 px"], lab.beyond(arm, outline))
+            other = lab.mask_of(episode, "object:packet", "front", k) | lab.mask_of(episode, "object:Tray", "front", k)
+            table = next(i.id for i in episode.header.instances if i.prim_path.endswith("/Table"))
+            ids = episode.image("front", "instances", k)
+            hidden = lab.beyond(outline & ~other & (ids != table), arm)
+            worst["robot outline not in mask, px"] = max(worst["robot outline not in mask, px"], hidden)
+            packet = lab.mask_of(episode, "object:packet", "front", k)
+            box = lab.box_silhouette(episode, "packet", "front", k)
+            worst["object mask beyond 1 px"] = max(worst["object mask beyond 1 px"], lab.beyond(packet, box))
+            top = (ids == table) & (episode.image("front", "normals", k)[..., 2] > 32000)
+            if top.any():
+                off = np.abs(episode.image("front", "depth", k) - lab.plane_depth(episode, "front", k, 0.0))[top]
+                worst["depth m"] = max(worst["depth m"], float(off.max()))
+    return {**out, "episodes kept": len(recorder.kept), "frames looked at": frames, **worst}
+
+
+def link_triangles(env: Any) -> dict[str, np.ndarray]:
+    """Link name → (F, 3, 3) triangles of its visible meshes, m, link frame."""
+    from pxr import Usd, UsdGeom
+
+    from retake.usd.articulation import read_articulations
+    from retake.usd.units import StageUnits, world_pose
+
+    stage = env.sim.stage
+    (robot,) = read_articulations(stage, ["/World/envs/env_0/Robot"])
+    units, cache, out = StageUnits.of(stage), UsdGeom.XformCache(), {}
+    for link in robot.spec.links:
+        body = stage.GetPrimAtPath(link.prim_path)
+        T = inverse(world_pose(body, units))
+        parts = []
+        for prim in Usd.PrimRange(body, Usd.TraverseInstanceProxies()):
+            if not prim.IsA(UsdGeom.Mesh) or UsdGeom.Imageable(prim).ComputePurpose() == "guide":
+                continue
+            mesh = UsdGeom.Mesh(prim)
+            M = np.array(cache.GetLocalToWorldTransform(prim))
+            points = np.asarray(mesh.GetPointsAttr().Get(), np.float64) @ M[:3, :3] + M[3, :3]
+            points = points @ T[:3, :3].T + T[:3, 3]
+            counts, indices = (
+                np.asarray(mesh.GetFaceVertexCountsAttr().Get()),
+                np.asarray(mesh.GetFaceVertexIndicesAttr().Get()),
+            )
+            start = np.concatenate([[0], np.cumsum(counts)[:-1]])
+            for first, count in zip(start, counts, strict=True):
+                corner = indices[first : first + count]
+                parts += [points[[corner[0], corner[i], corner[i + 1]]] for i in range(1, count - 1)]
+        if parts:
+            out[link.name] = np.stack(parts)
+    return out
+
+
+def pairing(folder: Path, quick: bool, clones: int = 2, part: int = 0) -> dict[str, Any]:
+    """Random schedules with a marker that says its step."""
+    import test_lab_host as tests
+
+    env = lab.make(clones, size=(96, 72))
+    rng, count = np.random.default_rng([clones, part]), 3 if quick else 25
+    totals = np.zeros(3, int)
+    refused = 0
+    for i in range(count):
+        totals += np.array(tests.run_schedule(env, rng, folder / str(i)))
+    env.close()
+    return {"schedules": count, "clones": clones, "pictures": int(totals[0]), "mispaired": int(totals[1]),
+            "resets": int(totals[2]), "refused": refused}  # fmt: skip
+
+
+def round_trip(folder: Path, quick: bool) -> dict[str, Any]:
+    """Record, export, read by HDF5DatasetFileHandler, reset_to each state, repeat the actions."""
+    import scripted
+    import test_lab_host as tests
+    from isaaclab.utils.datasets import HDF5DatasetFileHandler
+
+    from retake.core.export import ExportOptions, Selection, export
+    from retake.core.export.isaaclab_env import LabTarget
+
+    env = lab.make(1, size=(64, 48))
+    wrapped = RetakeWrapper(env, RecordRequest(folder / "runs", env_ids=(0,)))
+    policy = scripted.policy(env)
+    obs, _ = wrapped.reset()
+    for _ in range(10 if quick else 100):
+        obs, *_ = wrapped.step(policy(env, obs))
+    wrapped.finish()
+    out: dict[str, Any] = {}
+    for version in (3, 2):
+        options = ExportOptions("hdf5-isaaclab", isaaclab=LabTarget(version))
+        export([wrapped.recorder.kept[0].path], folder / str(version), options, Selection(include_sim=True))
+        handler, worst = HDF5DatasetFileHandler(), 0.0
+        handler.open(str(folder / str(version) / "dataset.hdf5"))
+        data = handler.load_episode("demo_0", "cpu")
+        assert data is not None
+        state = data.get_initial_state()
+        while state is not None:
+            env.reset_to(state, torch.tensor([0], dtype=torch.int32), is_relative=True)
+            now = env.scene.get_state(is_relative=True)
+            for kind in ("articulation", "rigid_object"):
+                for name, parts in state[kind].items():
+                    for part, value in parts.items():
+                        worst = max(worst, float((now[kind][name][part][0] - value[0]).abs().max()))
+            state = data.get_next_state()
+        handler.close()
+        out[f"isaaclab {version}: reset_to each state, any number"] = worst
+        path = folder / str(version) / "dataset.hdf5"
+        out[f"isaaclab {version}: actions repeated, any number of any state"] = tests.replayed(env, path)
+    env.close()
+    return out
+
+
+def memory(folder: Path, quick: bool) -> dict[str, Any]:
+    """Sixteen clones, one recorded, a thousand control steps: resident memory, and what recording costs."""
+    cfg = lab.config(16, size=(64, 48))
+    cfg.episode_length_s = 1e6
+    cfg.terminations.success = None
+    cfg.decimation = 2
+    cfg.sim.render_interval = 2
+    env = lab.ManagerBasedRLEnv(cfg)
+    wrapped = RetakeWrapper(env, RecordRequest(folder, env_ids=(5,)))
+    wrapped.reset()
+    action = torch.tensor([list(lab.pick_place_env.HOME.values())] * 16)
+    steps, used = 60 if quick else 1000, {}
+    for k in range(steps + 1):
+        wrapped.step(action)
+        if k % (steps // 10) == 0:
+            used[k] = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() // 2**20
+    summary = wrapped.recorder.summary()
+    wrapped.close()
+    return {"clones": 16, "steps": steps, "resident MiB": used, **summary}
+
+
+def main() -> int:
+    """Run one part: geometry, memory, pairing:CLONES:PART."""
+    name, out, quick = sys.argv[1], Path(sys.argv[2]), len(sys.argv) > 3
+    with tempfile.TemporaryDirectory() as folder:
+        kind, *more = name.split(":")
+        parts = {"geometry": geometry, "memory": memory, "pairing": pairing, "round_trip": round_trip}
+        result = parts[kind](Path(folder), quick, *map(int, more))
+    write_json(out, result)
+    print(json.dumps(result, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""retake.lab in the real Isaac Lab 3 (Newton, CPU): `make test-lab`. Skips where it is not installed (`make lab-env`)."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("isaaclab", reason="Isaac Lab is not installed here; `make lab-env`, then `make test-lab`")
+pytest.importorskip("torch")
+
+import lab_support as lab
+import torch
+
+from retake.core.episode import open_episode
+from retake.core.episode.check import check_episode
+from retake.core.episode.extra import extra_of, success_of
+from retake.core.export import ExportOptions, Selection, export
+from retake.core.export.isaaclab_env import LabTarget
+from retake.core.geometry import inverse, pose_from_wxyz, wxyz_from_xyzw
+from retake.lab import cli, replay
+from retake.lab.request import RecordRequest
+from retake.lab.terms import RetakeRecorderCfg, RetakeRecorderManagerCfg
+from retake.lab.wrapper import RetakeWrapper
+
+STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Two clones, recorded by the term beside an oracle term; clone 1 is read. One forced time-out, then a close."""
+    out = tmp_path_factory.mktemp("recorded")
+    cfg = lab.config(2)
+    term = RetakeRecorderCfg(out=str(out), env_ids=None, scenery=("Tray",), task="pick up the packet")
+    cfg.recorders = RetakeRecorderManagerCfg(retake=term)
+    cfg.recorders.oracle = lab.OracleCfg()
+    env = lab.ManagerBasedRLEnv(cfg)
+    import scripted
+
+    policy = scripted.policy(env)
+    obs, _ = env.reset()
+    terms = env.recorder_manager._terms
+    for k in range(STEPS):
+        if k == STEPS - 1:
+            env.episode_length_buf[1] = env.max_episode_length - 1
+        obs, *_ = env.step(policy(env, obs))
+    for _ in range(2):
+        obs, *_ = env.step(policy(env, obs))
+    oracle, recorder = terms["oracle"], terms["retake"].recorder
+    names = (list(env.scene["robot"].joint_names), list(env.scene["robot"].body_names))
+    K = {name: env.scene[name].data.intrinsic_matrices.torch[1].numpy().copy() for name in ("front", "wrist")}
+    origins = env.scene.env_origins.numpy().astype(np.float64)
+    del terms, policy
+    env.close()
+    gc.collect()
+    return {"out": out, "rows": oracle.rows, "recorder": recorder, "names": names, "K": K, "origins": origins}
+
+
+def episode_of(recorded: dict[str, Any], name: str) -> Any:
+    return open_episode(recorded["out"] / name / "episode")
+
+
+def test_states_are_the_environments_own_bit_for_bit(recorded: dict[str, Any]) -> None:
+    joints, bodies = recorded["names"]
+    for clone in (0, 1):
+        episode = episode_of(recorded, f"env{clone:03d}_0000")
+        robot = episode.header.robots[0]
+        length = STEPS + 1 if clone == 1 else STEPS + 2
+        assert len(episode) == length, "clone 1 ended with its time-out, clone 0 with the environment"
+        order = [joints.index(n) for n in robot.dof_names]
+        rows = [bodies.index(link.name) for link in robot.links]
+        column = [o.name for o in episode.header.objects].index("packet")
+        for k in range(STEPS):
+            row = {key: value[clone].numpy() for key, value in recorded["rows"][k].items()}
+            assert np.array_equal(episode.joint("robot", "position")[k], row["q"][order].astype(np.float64))
+            assert np.array_equal(episode.joint("robot", "velocity")[k], row["dq"][order].astype(np.float64))
+            assert np.array_equal(episode.joint("robot", "effort")[k], row["effort"][order].astype(np.float64))
+            assert np.array_equal(episode.joint("robot", "target")[k], row["target"][order].astype(np.float64))
+            world = pose_from_wxyz(
+                row["links"][rows, :3].astype(np.float64) - recorded["origins"][clone],
+                wxyz_from_xyzw(row["links"][rows, 3:].astype(np.float64)),
+            )
+            assert np.array_equal(episode.link_poses("robot")[k], world)
+            back = (episode.object_poses[k, column, :3, 3] + recorded["origins"][clone]).astype(np.float32)
+            assert np.array_equal(back, row["packet"][:3])
+            extra = extra_of(episode)
+            assert np.array_equal(extra["action"][1][k], row["action"])
+            assert np.array_equal(extra["root_velocity/packet"][1][k], row["velocity"])
+        assert extra["action"][0] == (*(f"arm.{i}" for i in range(7)), "fingers.0", "fingers.1")
+
+
+def test_links_agree_with_kinematics_and_cameras_with_their_links(recorded: dict[str, Any]) -> None:
+    episode = episode_of(recorded, "env001_0000")
+    robot = episode.header.robots[0]
+    links = episode.link_poses("robot")
+    expected = robot.forward_kinematics(episode.joint("robot", "position"), links[:, robot.root])
+    assert np.abs(links - expected).max() < 1e-5
+    for name in ("front", "wrist"):
+        K, T = episode.camera_matrices(name)
+        assert np.array_equal(K[0], recorded["K"][name].astype(np.float64))
+    # The wrist camera is carried by the hand: one pose in the hand's frame, that of the configuration.
+    carried = inverse(T @ links[:, robot.link_index("panda_hand")])
+    assert np.abs(carried - carried[0]).max() < 1e-5
+    assert np.allclose(carried[0, :3, 3], [0.075, 0, 0], atol=1e-5)
+    front = episode.camera_matrices("front")[1]
+    assert np.allclose(inverse(front[0])[:3, 3], [1.5, -0.9, 0.95], atol=1e-6)
+    failed = [i.name for i in check_episode(episode).items if i.status == "fail"]
+    assert failed == [] or failed == ["camera wrist sees the robot"], failed
+
+
+def test_masks_depth_and_normals_agree_with_our_own_geometry(recorded: dict[str, Any]) -> None:
+    episode = episode_of(recorded, "env001_0000")
+    for k in (0, len(episode) - 1):
+        outline, mask = (
+            lab.box_silhouette(episode, "packet", "front", k),
+            lab.mask_of(episode, "object:packet", "front", k),
+        )
+        assert mask.sum() > 50
+        assert lab.beyond(mask, outline) == 0
+        assert lab.beyond(outline & ~lab.mask_of(episode, "robot:robot", "front", k), mask) == 0
+        table = next(i.id for i in episode.header.instances if i.prim_path.endswith("/Table"))
+        normals = episode.image("front", "normals", k)
+        top = (episode.image("front", "instances", k) == table) & (normals[..., 2] > 32000)
+        assert top.sum() > 500
+        depth = episode.image("front", "depth", k)
+        assert np.abs(depth - lab.plane_depth(episode, "front", k, 0.0))[top].max() < 1e-4
+    ids = np.unique(episode.image("front", "instances", 0))
+    seen = {i.prim_path.rpartition("/")[2] for i in episode.header.instances if i.id in ids}
+    assert {"panda_link1", "panda_hand", "Packet", "Table", "Tray", "Floor"} <= seen
+
+
+def test_an_episode_ends_where_the_environment_ends_it(recorded: dict[str, Any]) -> None:
+    first, second = episode_of(recorded, "env001_0000"), episode_of(recorded, "env001_0001")
+    assert success_of(first) is False
+    assert len(second) == 2
+    assert np.allclose(second.joint("robot", "position")[0], first.joint("robot", "position")[0], atol=0.05)
+    moved = np.abs(second.object_poses[0, 0, :2, 3] - first.object_poses[-1, 0, :2, 3]).max()
+    shown = lab.box_silhouette(second, "packet", "front", 0)
+    assert lab.beyond(lab.mask_of(second, "object:packet", "front", 0), shown) == 0, (
+        f"the packet was put {moved} m away"
+    )
+
+
+def run_schedule(env: Any, rng: np.random.Generator, out: Path) -> tuple[int, int, int]:
+    """(frames, mispaired, resets) of one random schedule: decimation, render_interval, a camera's period, resets within
+    steps and from outside."""
+    env.cfg.decimation, env.cfg.sim.render_interval = int(rng.integers(1, 5)), int(rng.integers(1, 7))
+    for name in ("front", "wrist"):
+        env.scene[name].cfg.update_period = float(rng.choice([0.0, 0.0, 2 * env.step_dt]))
+    wrapped = RetakeWrapper(env, RecordRequest(out, env_ids=None, channels=("rgb", "depth", "instances")))
+    steps = np.zeros(env.num_envs, int)
+    resets = 0
+    wrapped.reset()
+    action = torch.tensor([[*list(lab.pick_place_env.HOME.values())]] * env.num_envs)
+    for _ in range(int(rng.integers(4, 9))):
+        if rng.random() < 0.2:
+            chosen = int(rng.integers(env.num_envs))
+            env.reset(env_ids=torch.tensor([chosen], dtype=torch.int32))
+            steps[chosen], resets = 0, resets + 1
+        if rng.random() < 0.25:
+            env.episode_length_buf[int(rng.integers(env.num_envs))] = env.max_episode_length
+        steps += 1
+        lab.put_marker(env, steps)
+        _, _, done, late, _ = wrapped.step(action)
+        ended = (done | late).numpy()
+        resets += int(ended.sum())
+        steps[ended] = 0
+    wrapped.finish()
+    frames = wrong = 0
+    for run in wrapped.recorder.kept:
+        episode = open_episode(run.episode)
+        for k in range(1, len(episode)):  # frame 0 is where the environment's own reset put the packet
+            place = lab.decoded(episode, "front", k)
+            if place is None:
+                continue
+            frames += 1
+            wrong += place != lab.stated(episode, k)
+        mask = lab.mask_of(episode, "object:packet", "front", 0)
+        wrong += lab.beyond(mask, lab.box_silhouette(episode, "packet", "front", 0)) > 0
+        frames += 1
+    return frames, wrong, resets
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Any]:
+    """One environment of two clones for what needs no recorder of its own."""
+    gc.collect()
+    env = lab.make(2, size=(96, 72))
+    yield env
+    env.close()
+
+
+def test_pictures_have_their_own_states_in_the_real_host(shared: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    totals = np.sum([run_schedule(shared, rng, tmp_path / str(i)) for i in range(10)], axis=0)
+    assert totals[1] == 0
+    assert totals[0] > 20
+    shared.cfg.decimation, shared.cfg.sim.render_interval = 12, 12
+    for name in ("front", "wrist"):
+        shared.scene[name].cfg.update_period = 0.0
+
+
+def test_an_export_is_read_and_set_by_isaac_lab_itself(shared: Any, recorded: dict[str, Any], tmp_path: Path) -> None:
+    from isaaclab.utils.datasets import HDF5DatasetFileHandler
+
+    run = recorded["out"] / "env001_0000"
+    for version in (3, 2):
+        out = tmp_path / str(version)
+        options = ExportOptions("hdf5-isaaclab", isaaclab=LabTarget(version))
+        export([run], out, options, Selection(include_sim=True, unverified=True))
+        handler = HDF5DatasetFileHandler()
+        handler.open(str(out / "dataset.hdf5"))
+        data = handler.load_episode("demo_0", "cpu")
+        assert data is not None
+        assert handler.is_legacy_quaternion_format() == (version == 2)
+        initial, ids = data.get_initial_state(), torch.tensor([0], dtype=torch.int32)
+        states = [initial, *(data.get_next_state() for _ in range(STEPS))]
+        for k, state in enumerate(states):
+            shared.reset_to(state, ids, is_relative=True)
+            now = shared.scene.get_state(is_relative=True)
+            for kind in ("articulation", "rigid_object"):
+                for name, parts in state[kind].items():
+                    for part, value in parts.items():
+                        off = (now[kind][name][part][0] - value[0]).abs().max()
+                        assert float(off) < 1e-4, f"{version} {k} {kind}/{name}/{part}: {off}"
+        actions = data.data["actions"].numpy()
+        assert np.array_equal(actions, np.stack([r["action"][1].numpy() for r in recorded["rows"][:STEPS]]))
+        handler.close()
+
+
+def replayed(env: Any, path: Path) -> float:
+    """Largest difference of any number of any state when the recorded actions are repeated."""
+    (demo,), _, name = replay.read_demos(path, [], failed=True)
+    assert name == "PickPlaceEnvCfg"
+    ids = torch.tensor([0], dtype=torch.int32)
+    env.reset_to(replay.state_at(demo["initial"], 0, "cpu"), ids, is_relative=True)
+    worst = 0.0
+    for k, action in enumerate(demo["actions"]):
+        replay._step_without_reset(env, torch.as_tensor(action)[None].repeat(env.num_envs, 1))
+        worst = max(worst, replay.worst_difference(demo["states"], env.scene.get_state(is_relative=True), k, 0)[0])
+    return worst
+
+
+def test_mistakes_on_the_command_line_are_one_sentence(tmp_path: Path, capsys: Any) -> None:
+    example = str(lab.ROOT / "exts/retake.lab/examples/pick_place_env.py")
+    base = ["record", "--import", example, "--out", str(tmp_path / "o"), "--quiet"]
+    for more, message in (
+        (["--task", "No-Such-v0"], "unknown task 'No-Such-v0'; registered: "),
+        ([], "which task?"),
+        (
+            ["--task", lab.pick_place_env.TASK, "--camera", "side"],
+            "unknown camera of the scene 'side'; valid: front, wrist",
+        ),
+        (["--task", lab.pick_place_env.TASK, "--envs", "4"], "clone 4; the environment has 1"),
+        (["--task", lab.pick_place_env.TASK, "--channels", "rgb,smell"], "channels are"),
+        (["--task", lab.pick_place_env.TASK, "--look", "a=1,2"], "expected NAME=EX,EY,EZ:TX,TY,TZ"),
+        (["--import", "no_such_module", "--task", "x"], "no_such_module cannot be imported"),
+    ):
+        assert cli.main([*base, *more]) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "o").exists()

@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: Apache-2.0
+"""retake.lab without Isaac Lab: schedules of rendering and resets, both versions, planted faults, bad input."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from lab_fakes import SIZE, FakeEnv
+
+pytest.importorskip("pxr")
+
+from retake.core.capture import PairingError
+from retake.core.episode import Episode, open_episode
+from retake.core.episode.check import check_episode
+from retake.core.episode.extra import extra_of, success_of
+from retake.core.errors import EpisodeError, InputError, RetakeError, RunError
+from retake.core.files import read_json
+from retake.lab import host, pictures
+from retake.lab import recorder as recorder_module
+from retake.lab.recorder import LabRecorder
+from retake.lab.request import RecordRequest
+
+CHANNELS: Any = ("rgb", "depth", "instances")
+SCHEDULES = int(os.environ.get("RETAKE_SCHEDULES", "10"))
+
+
+def drive(
+    env: FakeEnv, request: RecordRequest, steps: int, between: Callable[[int], None] | None = None
+) -> LabRecorder:
+    """The calls that RetakeWrapper makes, without gymnasium."""
+    recorder = LabRecorder(env, request)
+    inner = env._reset_idx
+    state: dict[str, Any] = {"inside": False, "now": set()}
+
+    def on_reset(ids: list[int]) -> None:
+        recorder.before_reset(ids, stepped=not state["inside"])
+        recorder.set_success(ids, [env.episode[i] % 2 == 1 for i in ids])
+        if state["inside"]:
+            state["now"] |= set(ids)
+        inner(ids)
+        recorder.after_reset(ids)
+
+    env._reset_idx = on_reset  # type: ignore[method-assign]
+    try:
+        env.reset()
+        for k in range(steps):
+            action = np.array([[100.0 * env.episode[i] + env.count[i], i] for i in range(env.num_envs)], np.float32)
+            recorder.before_step(action)
+            state["inside"], state["now"] = True, set()
+            env.step(action)
+            state["inside"] = False
+            recorder.after_step(skip=state["now"])
+            if between is not None:
+                between(k)
+    finally:
+        env._reset_idx = inner  # type: ignore[method-assign]
+        recorder.close()
+    return recorder
+
+
+def mispaired(episode: Episode) -> int:
+    """Frames whose picture shows another step, episode or clone than their state is of."""
+    wrong = 0
+    env = episode.header.settings["isaac_lab"]["env_id"]
+    for k in range(len(episode)):
+        count = round(episode.object_poses[k, 0, 0, 3] / 0.001)
+        number = round(episode.object_poses[k, 0, 1, 3] / 0.01)
+        angle = episode.joint("robot", "position")[k, 0]
+        for camera in episode.header.cameras:
+            pixel = episode.image(camera.name, "rgb", k)[0, 0]
+            wrong += not np.array_equal(pixel, [count % 251, number % 251, env])
+        wrong += abs(angle - (0.01 * count + 0.1 * (number % 7) + 0.001 * env)) > 1e-6
+    return wrong
+
+
+def schedule(seed: int) -> tuple[FakeEnv, RecordRequest, int]:
+    """A random environment: decimation, render_interval, reset times, clones, version, renderer."""
+    rng = np.random.default_rng(seed)
+    clones = int(rng.integers(1, 4))
+    length = rng.integers(2, 9, (clones, 64))
+    env = FakeEnv(
+        clones, version=int(rng.choice([2, 3])), kind=str(rng.choice(["newton_warp", "isaac_rtx"])),
+        decimation=int(rng.integers(1, 5)), render_interval=int(rng.integers(1, 7)),
+        period=float(rng.choice([0.0, 0.0, 0.03])), lengths=lambda i, e: int(length[i, e % 64]),
+        cameras=("front",) if rng.random() < 0.5 else ("front", "hand"),
+    )  # fmt: skip
+    env.cfg.num_rerenders_on_reset = int(rng.integers(0, 2))
+    return env, RecordRequest(Path(), env_ids=None, channels=CHANNELS), int(rng.integers(12, 30))
+
+
+def run_schedule(seed: int, out: Path) -> tuple[int, int]:
+    """(frames, mispaired) of one schedule. A camera's own period beside a renderer's may give pictures at no even rate:
+    that is refused."""
+    env, request, steps = schedule(seed)
+    try:
+        recorder = drive(env, RecordRequest(out, env_ids=None, channels=request.channels), steps)
+    except PairingError:
+        assert env.kind == "isaac_rtx"
+        assert env.scene.sensors["front"].cfg.update_period > 0
+        return 0, 0
+    episodes = [open_episode(run.episode) for run in recorder.kept]
+    for episode in episodes:
+        assert len(set(np.round(np.diff(episode.time_s), 9))) <= 1, "frames lie on one grid"
+    return sum(map(len, episodes)), sum(map(mispaired, episodes))
+
+
+def test_pictures_have_their_own_states_over_random_schedules(tmp_path: Path) -> None:
+    frames = 0
+    for seed in range(SCHEDULES):
+        some, wrong = run_schedule(seed, tmp_path / str(seed))
+        assert wrong == 0, f"seed {seed}"
+        frames += some
+    assert frames > 2 * SCHEDULES
+
+
+def newton(**more: Any) -> FakeEnv:
+    return FakeEnv(2, lengths=lambda i, e: 6, **more)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_an_episode_is_what_the_environment_was(tmp_path: Path, version: int) -> None:
+    env = newton(version=version)
+    recorder = drive(env, RecordRequest(tmp_path, env_ids=(1,), channels=CHANNELS, task="turn"), 13)
+    first = open_episode(recorder.kept[0].episode)
+    assert [run.path.name for run in recorder.kept] == ["env001_0000", "env001_0001", "env001_0002"]
+    assert (len(first), first.header.fps, first.header.task) == (7, pytest.approx(50), "turn")
+    assert mispaired(first) == 0
+    # Links and cameras in the clone's own coordinates; the robot's names are those of the scene.
+    assert np.allclose(first.link_poses("robot")[0, :, :3, 3], [[0, 0, 0], [0, 0, 0.4]], atol=1e-6)
+    assert np.allclose(first.camera_matrices("front")[1][0], np.eye(4), atol=1e-6)
+    hand = first.camera_matrices("hand")[1] @ first.link_poses("robot")[:, first.header.robots[0].link_index("arm")]
+    assert np.allclose(hand, np.eye(4), atol=1e-5), "the camera is carried by its link"
+    assert [c.static for c in first.header.cameras] == [True, False]
+    # What was commanded after each frame, and the action as issued; the last frame has none.
+    names, actions = extra_of(first)["action"]
+    assert names == ("action_0", "action_1")
+    assert np.array_equal(actions[:6, 0], 100.0 + 2 * np.arange(6))
+    assert np.isnan(actions[6]).all()
+    assert np.array_equal(first.joint("robot", "target")[:6, 0], 100.0 + 2 * np.arange(6))
+    assert np.array_equal(extra_of(first)["root_velocity/cube"][1][0], np.arange(6))
+    # Masks by link and object, unlabelled things are something, the background is nothing.
+    ids = first.image("front", "instances", 2)
+    owner = {i.id: i.owner for i in first.header.instances}
+    path = {i.id: i.prim_path for i in first.header.instances}
+    assert (ids[0] == 0).all()
+    assert owner[int(ids[1, 0])] == "object:cube"
+    assert path[int(ids[5, 0])].endswith("/Robot/arm")
+    assert path[int(ids[3, 0])] == "/"
+    assert (first.image("front", "depth", 0)[0] == 0).all()
+    assert first.header.settings["isaac_lab"]["quaternions"] == ("xyzw" if version == 3 else "wxyz")
+    assert success_of(first) is True
+    assert success_of(open_episode(recorder.kept[1].episode)) is False
+    failed = [item.name for item in check_episode(first).items if item.status == "fail"]
+    assert all("velocity" in name or "target" in name for name in failed), "the fake's numbers, not the geometry"
+
+
+def test_the_first_picture_after_a_reset_is_of_the_new_episode(tmp_path: Path) -> None:
+    """A renderer that has not drawn since the reset still shows the old episode: that picture is never recorded."""
+    env = newton(kind="isaac_rtx")
+    recorder = drive(env, RecordRequest(tmp_path, channels=CHANNELS), 13)
+    episodes = [open_episode(run.episode) for run in recorder.kept]
+    assert [mispaired(e) for e in episodes] == [0, 0]
+    assert [round(e.object_poses[0, 0, 0, 3] / 0.001) for e in episodes[:2]] == [2, 2], (
+        "the reset's own frame is left out"
+    )
+    again = newton(kind="isaac_rtx")
+    again.cfg.num_rerenders_on_reset = 1
+    drawn = drive(again, RecordRequest(tmp_path / "drawn", channels=CHANNELS), 13)
+    first = open_episode(drawn.kept[1].episode)
+    assert round(first.object_poses[0, 0, 0, 3] / 0.001) == 0
+
+
+def test_a_lower_picture_rate_becomes_the_episodes_rate(tmp_path: Path) -> None:
+    env = newton(kind="isaac_rtx", render_interval=4)
+    recorder = drive(env, RecordRequest(tmp_path, channels=CHANNELS), 12)
+    episode = open_episode(recorder.kept[0].episode)
+    assert episode.header.fps == pytest.approx(25)
+    assert mispaired(episode) == 0
+    assert read_json(episode.path / "capture.json")["between"] > 0
+
+
+PLANTED: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "off by one": lambda patch: _delay(patch),
+    "quaternions swapped": lambda patch: patch.setattr(host, "quaternion_order", lambda scene: "wxyz"),
+    "origin left out": lambda patch: _no_origin(patch),
+    "stale picture after a reset": lambda patch: patch.setattr(recorder_module, "is_fresh", lambda *a: True),
+    "pictures of another clone": lambda patch: _other_clone(patch),
+}
+
+
+def _delay(patch: pytest.MonkeyPatch) -> None:
+    last: dict[tuple[str, int], Any] = {}
+    real = pictures.read_view
+
+    def read(sensor: Any, camera: Any, env_id: int) -> Any:
+        view = real(sensor, camera, env_id)
+        old, last[camera.key, env_id] = last.get((camera.key, env_id), view), view
+        return pictures.RawView(old.images, old.labels, view.K, view.pose, view.count)
+
+    patch.setattr(recorder_module, "read_view", read)
+
+
+def _no_origin(patch: pytest.MonkeyPatch) -> None:
+    real = host.local_poses
+    patch.setattr(host, "local_poses", lambda rows, origin, order: real(rows, np.zeros(3), order))
+
+
+def _other_clone(patch: pytest.MonkeyPatch) -> None:
+    real = pictures.read_view
+    patch.setattr(recorder_module, "read_view", lambda sensor, camera, env_id: real(sensor, camera, 1 - env_id))
+
+
+@pytest.mark.parametrize("fault", sorted(PLANTED))
+def test_a_planted_fault_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    PLANTED[fault](monkeypatch)
+    env = newton(kind="isaac_rtx" if "stale" in fault else "newton_warp")
+    request = RecordRequest(tmp_path, env_ids=(1,), channels=CHANNELS)
+    if fault == "quaternions swapped":
+        with pytest.raises(EpisodeError, match="from where its joints put it"):
+            drive(env, request, 13)
+        return
+    recorder = drive(env, request, 13)
+    assert sum(mispaired(open_episode(run.episode)) for run in recorder.kept) > 0
+
+
+def test_a_camera_that_stands_still_while_its_link_moves_is_an_error(tmp_path: Path) -> None:
+    env = newton()
+    env.scene.sensors["hand"].follows = False
+    with pytest.raises(
+        EpisodeError, match=r"camera 'hand' reports the same pose while its link 'arm'.*update_latest_camera_pose"
+    ):
+        drive(env, RecordRequest(tmp_path, channels=CHANNELS), 5)
+    kept = open_episode(tmp_path / "env000_0000/episode", allow_incomplete=True)
+    assert len(kept) >= 1
+
+
+def test_only_successes_are_kept_on_demand_and_episodes_are_counted(tmp_path: Path) -> None:
+    recorder = drive(
+        newton(), RecordRequest(tmp_path, env_ids=None, channels=CHANNELS, success_only=True, episodes=2), 26
+    )
+    assert len(recorder.kept) == 2
+    assert all(success_of(open_episode(run.episode)) for run in recorder.kept)
+    kept = {p.parent.name for p in tmp_path.glob("*/episode")}
+    assert kept == {run.path.name for run in recorder.kept}, "what is left out leaves no trace"
+    summary = read_json(tmp_path / "session.json")
+    assert (len(summary["episodes"]), summary["control_steps"]) == (2, 26)
+    assert 0 <= summary["recorder_share"] <= 1
+
+
+def test_what_goes_wrong_is_one_sentence_and_frames_so_far_are_kept(tmp_path: Path, caplog: Any) -> None:
+    open_ended = FakeEnv(1)
+    with caplog.at_level("WARNING", "retake.lab"):
+        closed = drive(open_ended, RecordRequest(tmp_path / "closed", channels=CHANNELS), 4)
+    assert "closed while recording; its 4 frames so far are kept" in caplog.text
+    assert len(open_episode(closed.kept[0].episode)) == 4
+    env = FakeEnv(1)
+    with caplog.at_level("WARNING", "retake.lab"):
+        cut = drive(
+            env,
+            RecordRequest(tmp_path / "cut", channels=CHANNELS),
+            5,
+            lambda k: env._reset_idx([0]) if k == 2 else None,
+        )
+    assert "reset in mid-episode; its 4 frames so far are kept" in caplog.text
+    assert [len(open_episode(run.episode)) for run in cut.kept] == [4, 2]
+
+    first = LabRecorder(FakeEnv(1), RecordRequest(tmp_path / "two", channels=CHANNELS))
+    with pytest.raises(RunError, match="is being recorded to by another recorder"):
+        LabRecorder(FakeEnv(1), RecordRequest(tmp_path / "two", channels=CHANNELS))
+    first.close()
+    for change, request, message in (
+        (lambda e: e.scene.sensors.clear(), {}, "has no camera"),
+        (lambda e: None, {"cameras": ("side",)}, "unknown camera of the scene 'side'; valid: front, hand"),
+        (lambda e: None, {"channels": ("rgb", "normals")}, "normals needs data_types"),
+        (lambda e: e.scene.sensors["front"].cfg.data_types.remove("instance_segmentation"), {}, "instances needs data_types"),
+        (lambda e: None, {"robots": ("dog",)}, "unknown robot of the scene 'dog'; valid: robot"),
+        (lambda e: None, {"scenery": ("Moon",)}, "unknown scenery of the scene 'Moon'"),
+        (lambda e: e.scene.articulations["robot"].joint_names.clear(), {}, "which the simulation does not know"),
+    ):  # fmt: skip
+        env = FakeEnv(1)
+        change(env)
+        name = message[:12].replace(" ", "_")
+        with pytest.raises(RetakeError, match=message):
+            drive(env, RecordRequest(tmp_path / name, **{"channels": CHANNELS, **request}), 2)
+        assert not list((tmp_path / name).glob("env*"))
+    with pytest.raises(InputError, match="clone 3; the environment has 1"):
+        LabRecorder(FakeEnv(1), RecordRequest(tmp_path / "n", env_ids=(3,)))
+    with pytest.raises(EpisodeError, match="no environment of Isaac Lab"):
+        LabRecorder(object(), RecordRequest(tmp_path / "n"))
+
+
+def test_a_camera_whose_pictures_come_unevenly_is_refused(tmp_path: Path) -> None:
+    """Eager drawing in the middle of control steps: no picture is of a step's end where one is due."""
+    env = newton(decimation=3, period=0.02)
+    real = env.step
+
+    def eager(action: Any) -> Any:
+        result = real(action)
+        for camera in env.scene.sensors.values():
+            camera._timestamp += 0.005
+        return result
+
+    env.step = eager  # type: ignore[method-assign]
+    with pytest.raises(RetakeError, match="has no picture of control step"):
+        drive(env, RecordRequest(tmp_path, channels=CHANNELS), 6)
+
+
+def test_colours_stand_for_ids_where_a_renderer_colours_instances() -> None:
+    image = np.zeros((2, 3, 4), np.uint8)
+    image[0, 1] = (25, 200, 7, 255)
+    assert (
+        pictures.packed(image)[0, 1] == pictures.number_of((25, 200, 7, 255)) == pictures.number_of("(25, 200, 7, 255)")
+    )
+    assert pictures.number_of("12") == 12
+    assert SIZE == (16, 12)
