@@ -33,6 +33,7 @@ ELSEWHERE = {
     "provenance": ("retake.core.export.restore:main", "export", "put back what LeRobot's delete, split and merge dropped"),
     "robustness": ("retake.core.robustness.cli:main", "export", "how much a policy changes when only pixels change"),
     "robot": ("retake.usd.robot_cli:main", "usd", "robots of a stage: end effectors found, drawn, and written to be edited"),
+    "gap": ("retake.core.gap.cli:main", "", "how far real joints are from simulated ones (SAGE), fitted and replayed"),
     "import": ("retake.core.importers.cli:main", "video", "recorded episodes (OSCAR, LeRobot, Isaac Lab …) become Episodes"),
     "masks": ("retake.core.masks.cli:main", "", "masks and depth for a recorded episode, from its robot's meshes"),
     "oscar": ("retake.worker.oscar.cli:main", "oscar", "convert, plan and run the OSCAR-2B video model"),

@@ -16,6 +16,7 @@ from retake.core.run_store import create_run
 FORMATS = {
     "oscar": ("oscar:import_oscar", "episode_meta.npz + rgb.mp4, and the robot's URDF", ""),
     "lerobot": ("lerobot_cli:import_command", "a LeRobot dataset, real or simulated", "lerobot_cli:parser"),
+    "sage": ("sage:import_sage", "a joint log of SAGE (control.csv, state_motor.csv)", "sage:parser"),
     "isaaclab": ("isaaclab:import_isaaclab", "Isaac Lab HDF5 demonstrations", "isaaclab:parser"),
     "episode-recorder": (
         "episode_recorder:import_episode_recorder", "Isaac Sim's episode-recorder files", "episode_recorder:parser",
