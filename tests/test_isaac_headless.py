@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from isaac_support import check_exact, motion
 from retake.core.episode import open_episode
 from retake.core.errors import InputError
 from retake.isaac import autorun, leaving, stage_open, watch
+from retake.isaac.request import CaptureStatus, Phase
 
 
 def config(folder: Path, **changes: Any) -> Path:
@@ -85,6 +87,29 @@ def test_an_application_that_never_gets_ready_is_named(monkeypatch: pytest.Monke
         monkeypatch.setattr(FakeKit, "ready", False)
         with pytest.raises(InputError, match="not ready within 50 s"):
             asyncio.run(stage_open.application_ready(50))
+
+
+class Counting:
+    """A recording of 45 frames, one per look at it."""
+
+    stepped, request, waits_for, frames = False, SimpleNamespace(frames=45), "", 0
+
+    @property
+    def status(self) -> CaptureStatus:
+        return CaptureStatus(Phase.RECORDING if self.frames < 45 else Phase.DONE, written=self.frames)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        self.frames += 1
+        return ()
+
+
+def test_progress_is_said_every_fifteen_frames(capsys: pytest.CaptureFixture[str]) -> None:
+    recording: Any = Counting()
+    with FakeKit("6.x", motion()):
+        asyncio.run(autorun.record(recording, None, 60))
+    said = [line for line in capsys.readouterr().out.splitlines() if "recorded" in line]
+    assert [line.split("recorded ")[1] for line in said] == [f"{n}/45 frames" for n in (15, 30, 45)]
 
 
 class TestExit:
