@@ -191,6 +191,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("open", "serve the report on this machine and open a browser", _open)
     sub.add_argument("--port", type=int, default=0, help="0 = any free port")
     sub.add_argument("--no-browser", action="store_true", help="print the address only")
+    sub.add_argument(
+        "--rerun", nargs="?", type=Path, const=Path(), metavar="FILE.rrd", help="write a Rerun recording instead"
+    )
     for name, (_, _, text) in ELSEWHERE.items():
         words.add_parser(name, help=text, add_help=False)
     return parser
@@ -390,12 +393,30 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _open(options: argparse.Namespace) -> int:
+    if options.rerun is not None:
+        return _rerun(options)
     from retake.core.report.serve import serve
 
     run = open_run(locate(options.run)[0])
     if not run.report.exists():
         _report(options)
     return serve(run.path, port=options.port, browser=not options.no_browser)
+
+
+def _rerun(options: argparse.Namespace) -> int:
+    """A Rerun recording of a run, or of a dataset, beside it or where FILE says."""
+    from retake.core.report import recording
+
+    named = options.rerun != Path()
+    if (options.run / "meta/info.json").is_file():
+        out = options.rerun if named else options.run.with_name(f"{options.run.name}.rrd")
+        recording.record_dataset(options.run, out, progress=Bar("Recording"), check_cancel=Stop().check)
+    else:
+        run = locate(options.run)[0]
+        out = options.rerun if named else run.with_name(f"{run.name}.rrd")
+        recording.record_run(run, out, progress=Bar("Recording"), check_cancel=Stop().check)
+    print(f"recording: {out}\nlook at it with: rerun {out}")
+    return 0
 
 
 if __name__ == "__main__":
