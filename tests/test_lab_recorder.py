@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -250,6 +251,68 @@ def test_only_successes_are_kept_on_demand_and_episodes_are_counted(tmp_path: Pa
     summary = read_json(tmp_path / "session.json")
     assert (len(summary["episodes"]), summary["control_steps"]) == (2, 26)
     assert 0 <= summary["recorder_share"] <= 1
+
+
+def test_success_that_is_said_after_the_episode_counts(tmp_path: Path) -> None:
+    """record_demos and Mimic: the manager says `no` at the end of an episode, the script `yes` after it, and the reset that
+    follows has the manager say `no` again."""
+    env = FakeEnv(2)
+    recorder = LabRecorder(env, RecordRequest(tmp_path, env_ids=(0, 1), channels=CHANNELS, success_only=True))
+    env.reset()
+    recorder.after_reset(None)
+    for _ in range(3):
+        action = np.zeros((2, 2), np.float32)
+        recorder.before_step(action)
+        env.step(action)
+        recorder.after_step()
+    recorder.before_reset([0])
+    recorder.set_success([0, 1], [False, False])
+    recorder.set_success([0], [True])
+    recorder.before_step(np.zeros((2, 2), np.float32))  # the other clone goes on meanwhile
+    env.step(np.zeros((2, 2), np.float32))
+    recorder.after_step()
+    recorder.before_reset([0, 1])
+    recorder.set_success([0, 1], [False, False])
+    env.reset()
+    recorder.after_reset([0, 1])
+    recorder.close()
+    (kept,) = recorder.kept
+    assert (kept.path.name, len(open_episode(kept.episode)), success_of(open_episode(kept.episode))) == (
+        "env000_0000",
+        4,
+        True,
+    )
+    assert any("clone 1" in reason and "was not done" in reason for reason in recorder.left_out)
+
+
+def test_contacts_of_a_sensor_are_forces_between_bodies(tmp_path: Path) -> None:
+    env = newton()
+    forces = np.zeros((2, 1, 1, 3), np.float32)
+    forces[1, 0, 0] = (0, 0, 5)
+    env.scene.sensors["touch"] = SimpleNamespace(
+        cfg=SimpleNamespace(prim_path="/World/envs/env_.*/Cube", filter_prim_paths_expr=["/World/envs/env_.*/Robot/arm"]),
+        body_names=["Cube"], data=SimpleNamespace(force_matrix_w=env.wrapped(forces), contact_pos_w=None, net_forces_w=None),
+    )  # fmt: skip
+    env.observe = lambda: None  # type: ignore[method-assign]
+    real = env._reset_idx
+    cameras = {k: v for k, v in env.scene.sensors.items() if k != "touch"}
+
+    def reset(ids: list[int]) -> None:
+        env.scene.sensors, touch = dict(cameras), env.scene.sensors["touch"]
+        real(ids)
+        env.scene.sensors = {**cameras, "touch": touch}
+
+    env._reset_idx = reset  # type: ignore[method-assign]
+    env.reset()
+    recorder = LabRecorder(env, RecordRequest(tmp_path, env_ids=(1,), channels=CHANNELS))
+    recorder.after_reset(None)
+    recorder.before_step(np.zeros((2, 2), np.float32))
+    recorder.close()
+    (contact,) = open_episode(recorder.kept[0].episode).contacts(0)
+    assert contact.body_a.endswith("/Robot/arm")
+    assert contact.body_b.endswith("/Cube")
+    assert (contact.force_n, contact.normal) == ((0, 0, 5), (0, 0, 1))
+    assert np.allclose(contact.position_m, [0, 0.01 * env.episode[1], 0.2], atol=1e-6), "where the body is"
 
 
 def test_what_goes_wrong_is_one_sentence_and_frames_so_far_are_kept(tmp_path: Path, caplog: Any) -> None:

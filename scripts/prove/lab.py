@@ -26,10 +26,13 @@ PAIRING = [f"pairing:{clones}:{part}" for part in range(3) for clones in (1, 2, 
 PARTS = ["geometry", "round_trip", *PAIRING, "memory"]
 
 
-def sources() -> str:
-    """Hash of what the parts depend on."""
-    patterns = ("exts/retake.lab/**/*.py", "tests/lab/*.py", "tests/lab_fakes.py", "tests/test_lab_recorder.py",
-                "scripts/prove/lab*.py", "exts/retake.core/retake/core/export/isaaclab*.py")  # fmt: skip
+HOST = ("exts/retake.lab/**/*.py", "tests/lab/*.py", "scripts/prove/lab_host.py",
+        "exts/retake.core/retake/core/export/isaaclab*.py")  # fmt: skip
+FAKES = ("exts/retake.lab/retake/**/*.py", "tests/lab_fakes.py", "tests/test_lab_recorder.py")
+
+
+def sources(patterns: tuple[str, ...] = HOST) -> str:
+    """Hash of what a job depends on."""
     found = sorted({path for pattern in patterns for path in ROOT.glob(pattern)})
     return sha256_json({str(path.relative_to(ROOT)): sha256_file(path) for path in found})
 
@@ -83,25 +86,25 @@ def tests(python: Path, paths: list[str], **variables: str) -> dict[str, Any]:
 
 
 def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
-    """Run every part that is not proved yet for these sources."""
-    path, mark = out_dir / "lab.json", sources()
+    """Run every job that is not proved yet for its sources."""
+    path = out_dir / "lab.json"
     data: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    if data.get("sources") != mark:
-        data = {"sources": mark, "platform": f"{platform.platform()}, {os.cpu_count()} cores"}
     if not PYTHON.exists():
         sys.exit("prove lab: .lab-env is missing; make lab-env")
+    schedules = "12" if quick else "200"
+    fakes = ["tests/test_lab_recorder.py"]
     jobs: dict[str, Any] = {
-        "fakes": lambda: tests(
-            Path(sys.executable), ["tests/test_lab_recorder.py"], RETAKE_SCHEDULES="12" if quick else "200"
-        ),
-        "host tests": lambda: tests(PYTHON, ["tests/lab"]),
         **{name: (lambda name=name: part(name, quick)) for name in (PARTS[:2] if quick else PARTS)},
+        "host tests": lambda: tests(PYTHON, ["tests/lab"]),
+        "fakes": lambda: tests(Path(sys.executable), fakes, RETAKE_SCHEDULES=schedules),
     }
     for name, job in jobs.items():
-        if data.get(name, {}).get("ok"):
+        mark = sources(FAKES if name == "fakes" else HOST)
+        if data.get(name, {}).get("ok") and data[name].get("sources") == mark:
             continue
-        data[name] = job()
+        data[name] = {**job(), "sources": mark}
         print(f"{name}: {json.dumps(data[name])[:300]}", flush=True)
+        data["platform"] = f"{platform.platform()}, {os.cpu_count()} cores"
         write_json(path, data)
         (out_dir / "lab.md").write_text(table(data), "utf-8")
     return data
