@@ -48,7 +48,8 @@ def environment() -> dict[str, str]:
 
 def part(name: str, quick: bool) -> dict[str, Any]:
     """One part in a process of its own, unless it is known for these sources."""
-    out, mark = CACHE / f"{name.replace(':', '-')}{'-quick' if quick else ''}.json", sources()
+    kept = name if name.startswith("pairing") else name.partition(":")[0]  # how long it may take is not what it is
+    out, mark = CACHE / f"{kept.replace(':', '-')}{'-quick' if quick else ''}.json", sources()
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.exists() and (known := json.loads(out.read_text())).get("sources") == mark:
         return {key: value for key, value in known.items() if key != "sources"}
