@@ -283,3 +283,21 @@ def test_no_action_is_imported_without_targets(tmp_path: Path) -> None:
     assert episode.header.joint_channels == ()
     with pytest.raises(InputError, match="deltas"):
         bring(tmp_path / "d", tmp_path / "p")
+
+
+def test_files_that_are_missing_or_damaged_are_named(tmp_path: Path) -> None:
+    q, rows = panda_motion(), "data/chunk-000/episode_000000.parquet"
+    video, episodes = "videos/chunk-000/observation.images.front/episode_000000.mp4", "meta/episodes.jsonl"
+    for number, (name, damage, found) in enumerate((
+        (video, None, "episode_000000.mp4 is missing"), (video, 200, "is no readable video"),
+        (rows, None, "is missing; episode 0"),
+        (rows, 200, "is no readable parquet file"), (episodes, None, "lists no episode"), (episodes, 5, "line 1 is not JSON"),
+    )):  # fmt: skip
+        data = write_plain(tmp_path / str(number), q, NAMES)
+        content = (data / name).read_bytes()
+        (data / name).unlink() if damage is None else (data / name).write_bytes(content[:damage])
+        assert found in refused(data, tmp_path / "o")
+    data = write_plain(tmp_path / "unnamed", q, None)
+    assert "name them in order: --entries" in refused(data, tmp_path / "o")
+    episode, _ = bring(data, tmp_path / "o", entries=PANDA)
+    assert np.abs(episode.joint("Panda", "position") - q).max() < 1e-6

@@ -33,6 +33,7 @@ from retake.core.run_layout import TAKE_RECORD, TAKE_VIDEO, VARIANT_RECORD, VERD
 from retake.core.run_reader import RunReader  # noqa: E402
 
 H264 = VideoOptions.of("h264")
+NEW_COLUMNS = ("test_export_language.py", "test_export_layouts.py", "test_export_convert.py", "test_export_readers.py")
 
 
 def prove(out_dir: Path, quick: bool = False, only: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def prove(out_dir: Path, quick: bool = False, only: tuple[str, ...] = ()) -> dic
 
 def laws(quick: bool, work: Path) -> dict[str, Any]:
     """The laws of tests/test_export*.py and tests/test_robustness.py with hypothesis' full counts."""
-    tests = ["test_export.py", "test_export_formats.py", "test_export_mix.py", "test_robustness.py"]
+    tests = ["test_export.py", "test_export_formats.py", "test_export_mix.py", "test_robustness.py", *NEW_COLUMNS]
     environment = {**os.environ, "RETAKE_FULL": "0" if quick else "1"}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *[str(ROOT / "tests" / t) for t in tests]],

@@ -217,8 +217,16 @@ def stream_facts(path: Path) -> dict[str, Any]:
 
 
 def read_segment(segment: Segment) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-    """Decoded RGB frames of a segment. Raises ExportError when it ends early."""
+    """Decoded RGB frames of a segment. Raises ExportError when it ends early, is missing or cannot be decoded."""
     av = require("av")
+    try:
+        yield from _decoded(av, segment)
+    except av.FFmpegError as error:
+        what = "is missing" if not segment.path.exists() else f"is no readable video: {error}"
+        raise ExportError(f"{segment.path} {what}") from error
+
+
+def _decoded(av: Any, segment: Segment) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
     done = 0
     with av.open(str(segment.path)) as container:
         stream = container.streams.video[0]

@@ -191,7 +191,18 @@ class Dataset:
             yield cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
     def _table(self, row: Row) -> Any:
-        """The rows of one episode. Raises ExportError when there are fewer than the metadata says."""
+        """The rows of one episode. Raises ExportError when there are fewer than the metadata says, or none can be read."""
+        try:
+            table = self._rows_of(row)
+        except FileNotFoundError as error:
+            raise ExportError(f"{row.data} is missing; episode {row.index} has no data") from error
+        except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
+            raise ExportError(f"{row.data} is no readable parquet file: {error}") from error
+        if len(table) != row.length:
+            raise ExportError(f"{row.data}: episode {row.index} has {len(table)} rows; expected {row.length}")
+        return table
+
+    def _rows_of(self, row: Row) -> Any:
         pq = encode.require("pyarrow.parquet")
         table = None
         with pq.ParquetFile(row.data) as file:
@@ -204,8 +215,6 @@ class Dataset:
                 first += count
             if table is None:
                 table = file.read().slice(row.first_row, row.length)
-        if len(table) != row.length:
-            raise ExportError(f"{row.data}: episode {row.index} has {len(table)} rows; expected {row.length}")
         return table
 
     def columns(self, row: Row) -> Columns:

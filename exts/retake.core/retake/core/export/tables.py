@@ -185,9 +185,13 @@ def read_jsonl(path: Path) -> Iterator[Any]:
     """The values of a JSON-lines file; nothing when it is absent."""
     if path.exists():
         with path.open("rb") as stream:
-            for line in stream:
+            for number, line in enumerate(stream, 1):
+                try:
+                    value = json.loads(line) if line.strip() else None
+                except ValueError as error:
+                    raise ExportError(f"{path} line {number} is not JSON: {error}") from error
                 if line.strip():
-                    yield json.loads(line)
+                    yield value
 
 
 def write_json_plain(path: Path, value: Any) -> None:

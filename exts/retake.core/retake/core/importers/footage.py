@@ -88,11 +88,15 @@ def check_clock(segment: Segment, fps: int, where: str) -> None:
     """
     found = []
     av = encode.require("av")
-    with av.open(str(segment.path)) as container:
-        stream = container.streams.video[0]
-        for packet in container.demux(stream):
-            if packet.pts is not None:
-                found.append(packet.pts * packet.time_base)
+    try:
+        with av.open(str(segment.path)) as container:
+            stream = container.streams.video[0]
+            for packet in container.demux(stream):
+                if packet.pts is not None:
+                    found.append(packet.pts * packet.time_base)
+    except av.FFmpegError as error:
+        what = "is missing" if not segment.path.exists() else f"is no readable video: {error}"
+        raise InputError(f"{where}: {segment.path} {what}") from error
     times = sorted(found)[segment.start : segment.start + segment.length]
     if len(times) < segment.length:
         raise InputError(

@@ -62,6 +62,10 @@ def import_lerobot(
             robot.link_index(camera.link)
     read = StateVectors(data, robot, options)
     rows = [row for row in data.episodes() if episodes is None or row.index in episodes]
+    if not rows and not any(True for _ in data.episodes()):
+        raise InputError(
+            f"{data.root} lists no episode (meta/episodes.jsonl, or meta/episodes/ of v3.0, is missing or empty)"
+        )
     if not rows:
         raise InputError(f"{data.root} has episodes 0 … {len(data) - 1}; asked were {list(episodes or [])}")
     made, done, total, said = [], 0, sum(row.length for row in rows), set[str]()

@@ -50,6 +50,11 @@ class StateVectors:
         self.names = _named([(key, vectors[key]) for key in self.keys], options.entries, data)
         self.where = " + ".join(self.keys)
         self.action = _action_key(data, options)
+        if all(name.isdigit() for name in self.names) and not options.joints:
+            raise InputError(
+                f"{self.where} of {data.root} has {len(self.names)} entries without names; name them in order: --entries "
+                f"A,B,… ('-' for one that is not wanted; the robot's joints: {', '.join(robot.dof_names)})"
+            )
         self.entries: Entries = find_entries(robot, self.names, options.joints, options.gripper, self.where)
         self._check_names()
 
