@@ -64,8 +64,6 @@ def main(argv: list[str]) -> int:
                 shutil.rmtree(run.path, ignore_errors=True)
             raise
         cameras = [camera.name for camera in episode.header.cameras]
-        if cameras:
-            run.update(config={**run.manifest()["config"], "camera": cameras[0]})
     print(
         f"episode: {episode.path} ({len(episode)} frames, cameras: {', '.join(cameras) or 'none'})\nnext: retake check {run.path}"
     )
