@@ -63,14 +63,22 @@ def _unit(seed: int, text: str) -> float:
     return (int(hashlib.sha256(f"{seed}:{text}".encode()).hexdigest()[:12], 16) + 1) / (16**12 + 1)
 
 
+def known_result(module: Path, fault: Fault) -> dict[str, Any] | None:
+    """What was found about this mutant before, if its module is still the same."""
+    kept = CACHE / "results" / f"{fault.key}.json"
+    known = json.loads(kept.read_text()) if kept.is_file() else None
+    same = known is not None and known["source"] == _digest(module.read_text("utf-8"))
+    return {**known, "line": fault.line} if known and same else None
+
+
 def judge(module: Path, fault: Fault, package: str) -> dict[str, Any]:
     """Plant one fault in the copy, run the tests of the files near it, nearest first, put the module back. It is kept."""
     source, kept = module.read_text("utf-8"), CACHE / "results" / f"{fault.key}.json"
     files = tests_of(module, package)
     asked = _digest(source + "".join((ROOT / file).read_text("utf-8") for file in files))
-    known = json.loads(kept.read_text()) if kept.is_file() else None
-    if known and (known["asked"] == asked or (known["killed"] and known["source"] == _digest(source))):
-        return {**known, "line": fault.line}
+    known = known_result(module, fault)
+    if known and (known["killed"] or known["asked"] == asked):
+        return known
     row = {
         "package": package, "module": name_of(module), "line": fault.line, "fault": fault.what, "text": fault.text,
         "key": fault.key, "asked": asked, "source": _digest(source), "tests": 0, "killed": False, "by": "",
@@ -119,7 +127,7 @@ def main() -> int:
     parser.add_argument("packages", nargs="*", metavar="PACKAGE", help=f"any of {', '.join(SAMPLED)} (default: all)")
     parser.add_argument("--count", type=int, default=40, help="mutants per package (40)")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--minutes", type=float, default=0, help="stop after so many minutes (0: never)")
+    parser.add_argument("--minutes", type=float, default=0, help="then only what is known already (0: no limit)")
     parser.add_argument("--at", nargs="+", metavar="FILE[:LINE]", help="every fault of these lines, without a table")
     options = parser.parse_args()
     if unknown := set(options.packages) - set(SAMPLED):
@@ -133,10 +141,13 @@ def main() -> int:
     rows = []
     for number in range(options.count):  # in turn, so that a run that is stopped has as many of each
         for package in packages:
-            if number >= len(samples[package]) or (options.minutes and time.monotonic() > until):
+            if number >= len(samples[package]):
                 continue
-            rows.append(judge(*samples[package][number], package))
-            print(shown(rows[-1]), flush=True)
+            module, fault = samples[package][number]
+            late = options.minutes and time.monotonic() > until
+            if (row := known_result(module, fault) if late else judge(module, fault, package)) is not None:
+                rows.append(row)
+                print(shown(row), flush=True)
     text = page(rows, options.seed, equivalents())
     OUT.joinpath("mutants.json").write_text(
         json.dumps({"seed": options.seed, "mutants": [_public(row) for row in rows]}, indent=1) + "\n", "utf-8"
