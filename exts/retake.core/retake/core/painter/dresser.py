@@ -37,8 +37,6 @@ EPSILON = 2e-3
 
 ROBOT_WHITE = 0.75
 """Linear luminance that the brightest twentieth of the robot may reach."""
-OWN_EXPOSURE = 1.25
-"""How far a camera's exposure may be from the lead camera's: what is black stays black in a picture of nothing else."""
 FIXTURE_MATERIAL = {"kind": "steel", "colours": ["#7d8388", "#5d6368"], "tile_m": 0.8}
 """Pedestals and stands: painted steel goes with every world."""
 
@@ -105,7 +103,8 @@ class Dresser:
         return soften_edges(out, source.instance_ids)
 
     def _expose(self, source: SourceFrame, role: np.ndarray) -> None:
-        """Every camera meters what it sees; how bright the robot is against the scene is the lead camera's to say."""
+        """The lead camera meters the scene, and how bright the robot is against it; the others are exposed as it is, so that
+        one point of the world has one colour. A frame by itself meters what it sees."""
         seen = self.known_depth >= 0
         base = self.look.gain
         self.look.expose(self.ambient[seen] + self.sunlit[seen], self.light.exposure)
@@ -113,8 +112,7 @@ class Dresser:
             self._robot_level = self._level_of(source, role)
         else:
             self._robot_level, leading = self._metered
-            own = float((self.look.gain / base).mean())
-            self.look.gain = base * np.float32(np.clip(own, leading / OWN_EXPOSURE, leading * OWN_EXPOSURE))
+            self.look.gain = base * np.float32(leading)
             self.look.gain = self.look.gain * np.float32(min(1.0, self._robot_ceiling(source, role)))
         self._exposed = True
 

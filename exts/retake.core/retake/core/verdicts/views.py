@@ -20,6 +20,8 @@ from retake.core.progress import CheckCancel, never
 from retake.core.variants.correspond import Correspondence, View, correspond, view_at
 from retake.core.verdicts.records import Measurement
 
+KEPT_VIEWS = 120
+"""Views held in memory, about one megabyte each."""
 NAMES = ("view_colour", "view_instances", "view_structure", "view_lag")
 
 
@@ -40,7 +42,7 @@ class ViewSettings:
     window: int = 13
     """Side of that window, working px."""
     least_moments: int = 3
-    lags: tuple[int, ...] = (-2, -1, 1, 2)
+    lags: tuple[int, ...] = (-1, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,11 +63,12 @@ def compare_views(
     *,
     working_width: int = 320,
     settings: ViewSettings | None = None,
+    geometry: ViewGeometry | None = None,
     check_cancel: CheckCancel = never,
 ) -> list[PairFigures]:
     """Every pair of cameras among `films` (camera → RGB frames of any size, all of one length, from episode frame `start`).
 
-    A camera without depth, normals or instance ids has no exact correspondences: its pairs say so.
+    A camera without depth or instance ids has no exact correspondences: its pairs say so.
     """
     settings = settings or ViewSettings()
     count = min(len(film) for film in films.values())
@@ -74,7 +77,7 @@ def compare_views(
     known = {name: set(episode.header.camera(name).channels) >= {"depth", "instances"} for name in order}
     moving = {name: mount_of(episode, name).moves for name in order}
     pairs = [_Pair(a, b, moving[a], moving[b], settings) for a, b in combinations(order, 2) if known[a] and known[b]]
-    geometry = _Geometry(episode, start, working_width)
+    geometry = geometry or ViewGeometry(episode, start, working_width)
     for t in moments:
         check_cancel()
         pictures = {name: _picture(films[name][t], geometry.size(name)) for name in order if known[name]}
@@ -92,8 +95,8 @@ def _blind(a: str, b: str, known: Mapping[str, bool]) -> str:
     return f"camera {blind} recorded no depth or ids: where its pixels are in the other camera is not known"
 
 
-class _Geometry:
-    """Views of the episode, read once per moment."""
+class ViewGeometry:
+    """Views of an episode's cameras, each read once; comparisons of several films of one episode may share it."""
 
     def __init__(self, episode: Episode, start: int, width: int) -> None:
         self.episode, self.start, self.width = episode, start, width
@@ -107,7 +110,7 @@ class _Geometry:
     def at(self, name: str, t: int) -> View:
         """A camera's view of take frame t."""
         if (name, t) not in self._known:
-            if len(self._known) > 24:
+            if len(self._known) >= KEPT_VIEWS:
                 self._known.clear()
             self._known[name, t] = view_at(self.episode, name, self.start + t, self.size(name))
         return self._known[name, t]
@@ -138,7 +141,7 @@ class _Pair:
         self.structure: list[tuple[int, float]] = []
         self.lags: dict[int, list[float]] = {lag: [] for lag in (0, *settings.lags)}
 
-    def see(self, t: int, count: int, pictures: Mapping[str, np.ndarray], geometry: _Geometry) -> None:
+    def see(self, t: int, count: int, pictures: Mapping[str, np.ndarray], geometry: ViewGeometry) -> None:
         """One moment."""
         own, other = geometry.at(self.first, t), geometry.at(self.second, t)
         found = correspond(own, other)
@@ -352,6 +355,11 @@ def _lab(linear: Float32[np.ndarray, "N 3"]) -> Float32[np.ndarray, "N 3"]:
     xyz = np.maximum(linear @ (M / M.sum(1, keepdims=True)).T.astype(np.float32), 0)
     f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
     return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], 1).astype(np.float32)
+
+
+def lab_of_bytes(frame: UInt8[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "H W 3"]:
+    """CIE Lab (D65) of sRGB bytes."""
+    return _lab(_LINEAR[frame].reshape(-1, 3)).reshape(frame.shape)
 
 
 def _histograms(a: Float32[np.ndarray, "N 3"], b: Float32[np.ndarray, "N 3"]) -> float:

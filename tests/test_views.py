@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cameras of one world: laid over each other by depth, compared, carried from one to another, and what carries a camera."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import cv2
+import numpy as np
+import pytest
+from export_runs import make_run
+from scenes import make_scene_episode
+
+from retake.core.episode import open_episode
+from retake.core.episode.mounts import mount_of
+from retake.core.errors import TakeError, VariantError
+from retake.core.files import read_json, sha256_file, write_json
+from retake.core.painter.procedural import ProceduralBackend
+from retake.core.painter.reproject import ReprojectBackend
+from retake.core.painter.staged import staged
+from retake.core.run_reader import RunReader
+from retake.core.takes import TakeRequest, make_take
+from retake.core.takes.follow import split_views
+from retake.core.variants import load_catalogue, make_gated_variants, make_variants
+from retake.core.variants.base import source_frame
+from retake.core.variants.carry import CarryingBackend, anchor_of, carry, complete_by_rendering
+from retake.core.variants.correspond import correspond, view_at, view_of
+from retake.core.variants.prompts import compose_prompts
+from retake.core.variants.worlds import recipe_of
+from retake.core.verdicts.assess import check_of
+from retake.core.verdicts.settings import load_settings
+from retake.core.verdicts.views import ViewGeometry, ViewSettings, compare_views, displacement
+from retake.core.verdicts.worlds import failed_cameras
+from retake.core.video import write_video
+
+WORLD = dataclasses.replace(load_catalogue().preset("kitchen_country"), name="w")
+SETTINGS = ViewSettings(moments=5, min_points=150, min_instance=20, min_textured=60)
+
+
+@pytest.fixture(scope="module")
+def episode(tmp_path_factory):
+    return make_scene_episode(tmp_path_factory.mktemp("views") / "e", frames=12, size=(320, 240), wrist=True)
+
+
+@pytest.fixture(scope="module")
+def cameras(episode):
+    return [camera.name for camera in episode.header.cameras]
+
+
+@pytest.fixture(scope="module")
+def films(episode, cameras):
+    def paint(camera: str) -> list[np.ndarray]:
+        first = source_frame(episode, camera, 0)
+        dresser = ProceduralBackend().dresser(first, WORLD, 0)
+        return [dresser.render(source_frame(episode, camera, t)) for t in range(len(episode))]
+
+    return {camera: paint(camera) for camera in cameras}
+
+
+@pytest.fixture(scope="module")
+def geometry(episode):
+    return ViewGeometry(staged(episode, recipe_of(WORLD)), 0, 320)
+
+
+def checks(episode, cameras, films, geometry):
+    shown = {name: films[name] for name in cameras}
+    [pair] = compare_views(geometry.episode, shown, settings=SETTINGS, geometry=geometry)
+    return pair, {m.name: check_of(m, load_settings()) for m in pair.measurements}
+
+
+def test_what_carries_a_camera_is_found_from_poses(episode, cameras):
+    kinds = {camera: mount_of(episode, camera) for camera in cameras}
+    assert not kinds["front"].moves
+    assert kinds[cameras[1]].kind == "hand"
+    prompts = compose_prompts(episode.header, WORLD, mount=kinds[cameras[1]])
+    for text in (prompts.take, prompts.image, prompts.scene):
+        assert "fixed to the robot's hand" in text
+        assert "tatic camera" not in text
+    assert "Static camera." in compose_prompts(episode.header, WORLD, mount=kinds["front"]).take
+    assert (
+        "robot's hand" in ProceduralBackend.__module__
+        or source_frame(episode, cameras[1], 0).mount == kinds[cameras[1]]
+    )
+
+
+def test_a_point_of_the_world_is_within_a_pixel_in_the_other_camera(episode, cameras, films):
+    shown = staged(episode, recipe_of(WORLD))
+    found = correspond(*(view_at(shown, c, 0, (320, 240)) for c in cameras))
+    assert found.seen.sum() > 500
+    away = displacement(films[cameras[0]][0], films[cameras[1]][0], found, window=16)
+    assert len(away) >= 3
+    assert np.median(away) < 0.5
+    assert np.quantile(away, 0.9) <= 1
+    # The measure can fail: the other picture moved by three pixels is found three pixels away.
+    moved = np.roll(films[cameras[1]][0], 3, axis=1)
+    assert np.median(displacement(films[cameras[0]][0], moved, found, window=16)) > 3 * np.median(away)
+
+
+def test_correspondences_obey_projection_and_occlusion(episode, cameras):
+    first, second = (view_of(source_frame(episode, c, 3)) for c in cameras)
+    found = correspond(first, second)
+    rows, columns = np.nonzero(found.seen)
+    points = first.camera.unproject(
+        np.stack([columns + 0.5, rows + 0.5], -1), first.depth_m[rows, columns].astype(float)
+    )
+    uv, z = second.camera.project(points)
+    assert np.abs(uv - 0.5 - found.place[rows, columns]).max() < 1e-3
+    at = np.rint(found.place[rows, columns]).astype(int)
+    assert (second.ids[at[:, 1], at[:, 0]] == first.ids[rows, columns]).all()
+    assert np.abs(second.depth_m[at[:, 1], at[:, 0]] - z).max() < 0.05
+
+
+def test_one_world_passes_and_a_torn_one_fails(episode, cameras, films, geometry):
+    pair, clean = checks(episode, cameras, films, geometry)
+    assert {c.status for c in clean.values()} <= {"pass", "skipped"}, clean
+    assert 0.4 < pair.gain < 2.5
+    front, wrist = cameras
+    hue = [cv2.cvtColor(f, cv2.COLOR_RGB2HSV) for f in films[wrist]]
+    for frame in hue:
+        frame[..., 0] = (frame[..., 0].astype(int) + 30) % 180
+    broken = {
+        "simulated": [episode.image(wrist, "rgb", t) for t in range(len(episode))],
+        "mirrored": [np.ascontiguousarray(f[:, ::-1]) for f in films[wrist]],
+        "hue": [cv2.cvtColor(f, cv2.COLOR_HSV2RGB) for f in hue],
+    }
+    for fault, film in broken.items():
+        _, found = checks(episode, cameras, {front: films[front], wrist: film}, geometry)
+        assert "fail" in {c.status for c in found.values()}, (fault, {n: c.value for n, c in found.items()})
+    # A camera that is exposed by itself is no fault.
+    darker = [np.clip(f.astype(np.float32) * 0.8, 0, 255).astype(np.uint8) for f in films[wrist]]
+    _, found = checks(episode, cameras, {front: films[front], wrist: darker}, geometry)
+    assert "fail" not in {c.status for c in found.values()}, {n: c.value for n, c in found.items()}
+
+
+def test_a_camera_without_depth_says_what_cannot_be_told(episode, cameras, films):
+    header = dataclasses.replace(
+        episode.header, cameras=tuple(
+            dataclasses.replace(c, channels=("rgb", "instances") if c.name != "front" else c.channels)
+            for c in episode.header.cameras
+        ),
+    )  # fmt: skip
+    blind = dataclasses.replace(episode, header=header)
+    [pair] = compare_views(blind, {name: films[name] for name in cameras}, settings=SETTINGS)
+    assert all(m.value is None and not m.applies and "recorded no depth" in m.note for m in pair.measurements)
+
+
+def test_the_camera_in_every_failing_pair_is_the_one():
+    settings = load_settings()
+
+    def pairs(bad: set[tuple[str, str]]):
+        out = []
+        for pair in (("a", "b"), ("a", "c"), ("b", "c")):
+            value = 99.0 if pair in bad else 0.1
+            check = check_of(dataclasses.replace(MEASURED, value=value), settings)
+            out.append((dataclasses.replace(PAIR, first=pair[0], second=pair[1]), (check,)))
+        return out
+
+    from retake.core.verdicts.records import Measurement
+    from retake.core.verdicts.views import PairFigures
+
+    MEASURED, PAIR = Measurement("view_colour", 0.0), PairFigures("", "", (), 1.0)
+    assert failed_cameras(pairs(set())) == ()
+    assert failed_cameras(pairs({("a", "c"), ("b", "c")})) == ("c",)
+    assert set(failed_cameras(pairs({("a", "b")}))) == {"a", "b"}
+    assert set(failed_cameras(pairs({("a", "b"), ("a", "c"), ("b", "c")}))) == {"a", "b", "c"}
+
+
+def test_a_torn_world_fails_its_takes_for_everybody(tmp_path):
+    run = make_run(tmp_path / "r", takes=1, frames=4, cameras=("front", "wrist"))
+    reader = RunReader(run)
+    takes = {take.camera: take for take in reader.takes()}
+    record = {
+        "schema": "retake.views/1", "status": "fail", "failed": ["wrist"], "reasons": ["view_colour: 22 Lab, limit 4"],
+        "videos": {camera: take.video_sha256 for camera, take in takes.items()},
+    }  # fmt: skip
+    write_json(reader.views_record(takes["wrist"].id), record)
+    assert reader.standing(takes["front"]).status == "pass"
+    assert (reader.standing(takes["wrist"]).status, reader.standing(takes["wrist"]).reason) == (
+        "fail", "view_colour: 22 Lab, limit 4",
+    )  # fmt: skip
+    # Of other videos it says nothing, and a damaged record neither.
+    write_json(reader.views_record(takes["wrist"].id), {**record, "videos": {"wrist": "0" * 64}})
+    assert reader.standing(takes["wrist"]).status == "pass"
+    reader.views_record(takes["wrist"].id).write_text("{")
+    assert reader.standing(takes["wrist"]).status == "pass"
+
+
+# -- anchor and carry ---------------------------------------------------------------------------------------------------
+
+
+class Completing(ProceduralBackend):
+    """The painter as a model that can fill in what is missing."""
+
+    name = "completing"
+    parallel = False
+
+    def complete(self, source, world, seed, known, missing, check_cancel=lambda: None):
+        return complete_by_rendering(self, source, world, seed, known, missing, check_cancel)
+
+
+def test_what_both_see_is_carried_and_looks_as_the_painter_paints_it(episode, cameras):
+    painter = ProceduralBackend()
+    sources = [painter.shown(source_frame(episode, c, 0), WORLD) for c in cameras]
+    frames = [painter.render(source_frame(episode, c, 0), WORLD, 0) for c in cameras]
+    got = carry(sources[0], frames[0], sources[1])
+    assert 0.05 < got.share < 1
+    assert not got.frame[~got.known].any()
+    away = np.abs(got.frame.astype(int) - frames[1])[got.known]
+    assert np.median(away) < 8
+    assert np.median(np.abs(np.roll(got.frame, 40, axis=1).astype(int) - frames[1])[got.known]) > np.median(away)
+    with pytest.raises(VariantError, match="the painted frame is"):
+        carry(sources[0], frames[0][:10], sources[1])
+    with pytest.raises(VariantError, match="cannot paint the missing part"):
+        CarryingBackend(painter, sources[0], frames[0])
+
+
+def test_backends_that_can_complete_paint_one_camera_and_carry_it(episode, cameras, tmp_path):
+    worlds = (load_catalogue().preset("kitchen"),)
+    ask = {"worlds": worlds, "backend": Completing(), "gate": False}
+    made = make_gated_variants(episode, cameras, tmp_path, **ask)
+    assert len(made.variants) == 2
+    origins = {v.id: read_json(tmp_path / v.id / "variant.json")["origin"] for v in made.variants}
+    anchor = cameras[anchor_of([source_frame(episode, c, 0) for c in cameras])]
+    assert origins[f"kitchen/{anchor}"] == {"kind": "painted"}
+    [other] = [origins[f"kitchen/{c}"] for c in cameras if c != anchor]
+    assert (other["kind"], other["anchor"]) == ("carried", anchor)
+    assert other["carried"] > 0.05
+    stamps = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.png")}
+    assert make_gated_variants(episode, cameras, tmp_path, **ask) == made
+    assert stamps == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.png")}, "a carried frame is kept as well"
+
+
+def test_a_camera_that_no_skeleton_steers_follows_the_anchor_take(episode, cameras, films, tmp_path):
+    front, wrist = cameras
+    make_variants(episode, wrist, tmp_path / "variants", worlds=[WORLD])
+    variant = tmp_path / "variants" / "w" / wrist
+    record = read_json(variant / "variant.json")
+    write_json(variant / "variant.json", {**record, "origin": {"kind": "carried", "anchor": front}})
+    (tmp_path / "skeleton/frames").mkdir(parents=True)
+    write_json(tmp_path / "skeleton" / "skeleton.json", {"sha256": "ab" * 32})
+    take = tmp_path / "takes/w-s1" / front
+    write_video(take / "take.mp4", films[front], episode.header.fps, lossless=True)
+    write_json(take / "take.json", {
+        "schema": "retake.take/1", "id": "w-s1/front", "video": "take.mp4", "video_sha256": sha256_file(take / "take.mp4"),
+        "variant": "w/front", "backend": "oscar", "backend_version": "1", "domain": "generated", "seed": 1, "prompt": "p",
+        "frames": len(episode), "fps": episode.header.fps, "size": [320, 240], "camera": front, "start": 0, "licence": "x",
+        "inputs": {"episode": episode.content_sha256},
+    })  # fmt: skip
+    request = TakeRequest(episode.path, wrist, tmp_path / "skeleton", variant, "p", frames=4)
+    job = (tmp_path / "takes/w-s1" / wrist, request)
+    own, following = split_views([job])
+    assert own == []
+    [(folder, asked)] = following
+    assert asked.settings == {"take": str(take)}
+    made = make_take(asked, ReprojectBackend(), folder)
+    assert (made.domain, made.backend, made.frames) == ("reprojected", "reproject", 4)
+    assert made.inputs["anchor"] == sha256_file(take / "take.mp4")
+    cv2.imwrite(str(tmp_path / "skeleton/frames/000000.png"), np.full((48, 64, 3), 255, np.uint8))
+    assert split_views([job])[0] == [job], "with a skeleton in view the model films it"
+    with pytest.raises(TakeError, match="needs the setting `take`"):
+        make_take(request, ReprojectBackend(), tmp_path / "x")
+    write_json(take / "take.json", {**json.loads((take / "take.json").read_text()), "start": 3})
+    with pytest.raises(TakeError, match="shows another episode or window"):
+        make_take(asked, ReprojectBackend(), tmp_path / "y")
+    assert open_episode(episode.path).content_sha256 == episode.content_sha256
