@@ -10,10 +10,13 @@ import pytest
 from scenes import make_scene_episode
 
 from retake.core.errors import VariantError
+from retake.core.painter.dresser import legs_of
+from retake.core.painter.materials import make_material
 from retake.core.painter.procedural import ProceduralBackend
 from retake.core.painter.restage import Body, bodies_of, restaged, restaged_ids
 from retake.core.painter.shapes import SHAPES, axes_of, mesh_of
 from retake.core.painter.staged import staged
+from retake.core.painter.subjects import CONTRAST_LAB, colour_distance, make_subject
 from retake.core.variants import load_catalogue
 from retake.core.variants.base import source_frame
 from retake.core.variants.roles import ROBOT, find_roles
@@ -111,3 +114,26 @@ def test_every_subject_of_the_catalogue_has_a_shape_that_exists():
     for name, spec in load_catalogue().sections["subjects"].items():
         assert spec.get("shape") in SHAPES, name
     assert dataclasses.is_dataclass(Body)
+
+
+def test_nothing_of_a_subject_vanishes_into_its_surface():
+    known = load_catalogue()
+    subjects = {n: make_subject(s, (0.12, 0.05, 0.14), (0, 0, 0), 5) for n, s in known.sections["subjects"].items()}
+    for name, spec in known.sections["surfaces"].items():
+        ground = make_material(spec, 3)
+        for what, subject in subjects.items():
+            shown = subject.apart_from(ground)
+            mean = np.mean([t.levels[-1].mean((0, 1)) for t in (shown.front, shown.side, shown.top)], axis=0)
+            assert colour_distance(mean, ground.levels[-1].mean((0, 1))) >= 0.9 * CONTRAST_LAB, (what, name)
+
+
+def test_tables_stand_on_legs_that_stay_under_them():
+    low, high = np.array([-0.4, 0.1], np.float32), np.array([0.6, 0.9], np.float32)
+    legs = legs_of(low, high, 0.75, 0.0)
+    assert len(legs) == 4
+    for first, last in legs:
+        assert (first[:2] >= low).all()
+        assert (last[:2] <= high).all()
+        assert (first[2], round(float(last[2]), 2)) == (0.0, 0.73)
+    assert legs_of(low, high, 0.2, 0.0) == []
+    assert legs_of(low, low + 9, 0.75, 0.0) == []

@@ -37,6 +37,8 @@ EPSILON = 2e-3
 
 ROBOT_WHITE = 0.75
 """Linear luminance that the brightest twentieth of the robot may reach."""
+LEG_M, MIN_LEG_M, MAX_TABLE_M = 0.06, 0.3, 4.0
+"""Width of a table's leg; least height of a surface that has legs; largest side of one."""
 FIXTURE_MATERIAL = {"kind": "steel", "colours": ["#7d8388", "#5d6368"], "tile_m": 0.8}
 """Pedestals and stands: painted steel goes with every world."""
 
@@ -53,7 +55,6 @@ class Dresser:
         seeds = [int(s) for s in rng.integers(2**31, size=8)]
         self.light = Light.of(recipe["lighting"], np.random.default_rng(seeds[0]))
         self.look = Look(recipe["look"], self.size, np.random.default_rng(seeds[1]))
-        self.set = build_set(recipe["environment"], self.roles.anchor, seeds[2])
         self.container: Texture = make_material(recipe["container"], seeds[3])
         self.fixture: Texture = make_material(recipe.get("fixture", FIXTURE_MATERIAL), seeds[6])
         self.subjects: dict[int, Subject] = self._make_subjects(reference, recipe, seeds[4])
@@ -68,6 +69,10 @@ class Dresser:
         else:
             points, kind = scene.points, self.roles.role[scene.ids]
         self.surface = Surface(recipe["surface"], seeds[5], points, kind == SURFACE)
+        legs = legs_of(self.surface.low, self.surface.high, self.roles.support_z, self.roles.anchor.floor_z)
+        self.set = build_set(recipe["environment"], self.roles.anchor, seeds[2], legs)
+        for index, subject in self.subjects.items():
+            self.subjects[index] = subject.apart_from(self.surface.texture)
         center = np.array([*self.roles.anchor.center, self.roles.support_z], np.float32)
         up = np.array([0, 0, 1.0], np.float32)
         self.sun_still, self.sky_still = ShadowField(self.light.to_sun, center), ShadowField(up, center)
@@ -333,6 +338,21 @@ class Dresser:
                 d = rays[..., :1] * R[0] + rays[..., 1:] * R[1] + R[2]
             self._rays = d, inverse(T)[:3, 3].astype(np.float32)
         return self._rays
+
+
+def legs_of(
+    low: Float32[np.ndarray, "2"], high: Float32[np.ndarray, "2"], top_m: float, floor_m: float
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Boxes (low, high) of the four legs of a work surface with those corners; none for one near the floor, or so large
+    that it is one."""
+    if top_m - floor_m < MIN_LEG_M or max(high - low) > MAX_TABLE_M or min(high - low) < 4 * LEG_M:
+        return []
+    out = []
+    for x in (low[0] + LEG_M, high[0] - 2 * LEG_M):
+        for y in (low[1] + LEG_M, high[1] - 2 * LEG_M):
+            first = np.array([x, y, floor_m], np.float32)
+            out.append((first, np.array([x + LEG_M, y + LEG_M, top_m - 0.02], np.float32)))
+    return out
 
 
 def planar(

@@ -49,10 +49,18 @@ class SceneSet:
     sky: dict[str, Any] | None
     """Colours of the open sky: top, horizon, land ('#rrggbb'), clouds 0..1."""
     clouds: Float32[np.ndarray, "N N"]
+    water: tuple[Texture, np.ndarray, float] | None = None
+    """(surface, outward direction, m from the middle of the scene) of a sea in the open."""
+    center: tuple[float, float] = (0.0, 0.0)
 
 
-def build_set(spec: dict[str, Any], anchor: Anchor, seed: int) -> SceneSet:
-    """The set of an environment mapping. Raises VariantError for unknown panels or materials."""
+LEG = {"kind": "steel", "colours": ["#6d7378", "#555b60"], "tile_m": 0.5}
+Corners = tuple[np.ndarray, np.ndarray]
+
+
+def build_set(spec: dict[str, Any], anchor: Anchor, seed: int, legs: Sequence[Corners] = ()) -> SceneSet:
+    """The set of an environment mapping, and `legs`: boxes (low, high) that the work surface stands on. Raises
+    VariantError for unknown panels or materials."""
     rng = np.random.default_rng(seed)
     reach = spec.get("reach_m", [2.0, 2.0])
     center, eye = np.array(anchor.center), np.array(anchor.eye)
@@ -79,7 +87,23 @@ def build_set(spec: dict[str, Any], anchor: Anchor, seed: int) -> SceneSet:
         ]
         walls = (*sides, make_material(spec.get("ceiling", {"kind": "plain", "colours": ["#d8d6d0", "#c9c7c0"]}), 0))
     boxes = [b for item in spec.get("furniture", []) for b in _furnish(item, room_low, room_high, order, rng)]
-    return SceneSet(tuple(boxes), room_low, room_high, floor, walls, spec.get("sky"), noise(256, rng, (4, 4), 6))
+    boxes += [Box(low_leg, high_leg, (make_material(LEG, seed),) * 6) for low_leg, high_leg in legs]
+    clouds, water = noise(256, rng, (4, 4), 6), None
+    if "water" in spec:
+        told = spec["water"]
+        outward_of = np.array(outward[order[int(told.get("wall", 0))]], np.float32)
+        water = (make_material(told, seed + 7), outward_of, float(told.get("from_m", 3.0)))
+    return SceneSet(
+        tuple(boxes),
+        room_low,
+        room_high,
+        floor,
+        walls,
+        spec.get("sky"),
+        clouds,
+        water,
+        (float(center[0]), float(center[1])),
+    )
 
 
 def _span(low: np.ndarray, high: np.ndarray, side: int) -> tuple[float, float]:
@@ -207,7 +231,17 @@ def cast_set(scene: SceneSet, eye: np.ndarray, d: Float32[np.ndarray, "N 3"], pi
         p = points[on]
         u, v = _uv(p, axis, sign, low, high)
         cos = np.maximum(np.abs(d[on, axis]) / length[on], 0.12)
-        albedo[on] = texture.sample(u, v, distance[on] * pixel_rad / np.sqrt(cos))
+        wide = distance[on] * pixel_rad / np.sqrt(cos)
+        albedo[on] = texture.sample(u, v, wide)
+        if label == base and scene.water is not None:
+            sea, outward, shore = scene.water
+            off = (p[:, :2] - np.array(scene.center, np.float32)) @ outward
+            # The water's edge winds a little, with a line of foam.
+            edge = off - shore - 0.25 * np.sin(1.3 * (p[:, 0] + p[:, 1])) - 0.1 * np.sin(4.1 * (p[:, 0] - p[:, 1]))
+            share = np.clip(edge / 0.25, 0, 1)[:, None]
+            foam = np.exp(-((edge / 0.14) ** 2))[:, None]
+            albedo[on] = albedo[on] * (1 - share) + sea.sample(u, v, wide) * share
+            albedo[on] = albedo[on] * (1 - foam) + 0.85 * foam
     if scene.walls is None and scene.sky is not None:
         haze = np.clip((distance - 9) / (FAR_M - 9), 0, 1)[:, None] ** 0.8 * (1 - glow[:, None])
         albedo = albedo * (1 - haze) + linear(scene.sky["horizon"]) * haze * 0.9
@@ -294,6 +328,7 @@ def _sky(scene: SceneSet, d: np.ndarray) -> np.ndarray:
     colour = colour + (linear(sky.get("cloud", "#ffffff")) * 1.05 - colour) * cover[:, None]
     azimuth = np.arctan2(d[:, 1], d[:, 0])
     ridge = 0.045 + 0.025 * np.sin(3 * azimuth + 1) + 0.014 * np.sin(11 * azimuth) + 0.006 * np.sin(29 * azimuth + 2)
+    ridge = ridge * float(sky.get("hills", 1.0))
     hill = np.clip((ridge - d[:, 2]) / 0.004, 0, 1)[:, None]
     land = linear(sky["land"]) * 0.55 + linear(sky["horizon"]) * 0.3
     return (colour + (land - colour) * hill).astype(np.float32)

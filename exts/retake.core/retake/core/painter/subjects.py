@@ -8,7 +8,7 @@ A subject mapping (config/worlds) has `kind` (bag, bun, produce, carton, tin, pl
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -173,6 +173,19 @@ KINDS: dict[str, tuple[Painter, float]] = {
 """Painter, and how round the object is shaded (0 flat sides … 1 an ellipsoid)."""
 
 
+CONTRAST_LAB = 22.0
+"""Least Lab difference between the mean colours of a subject and of the surface under it."""
+GAINS = (1.0, 0.8, 1.2, 0.65, 1.4, 0.5, 1.7, 0.4, 2.0)
+"""Of a subject's albedo, tried in this order."""
+
+
+def colour_distance(a: Float32[np.ndarray, "3"], b: Float32[np.ndarray, "3"]) -> float:
+    """CIE76 difference of two linear RGB colours."""
+    pair = np.clip(np.stack([a, b])[None], 0, 1) ** np.float32(1 / 2.4) * np.float32(1.055) - np.float32(0.055)
+    lab = cv2.cvtColor(np.clip(pair, 0, 1).astype(np.float32), cv2.COLOR_RGB2Lab)[0]
+    return float(np.linalg.norm(lab[0] - lab[1]))
+
+
 @dataclass(frozen=True, eq=False)
 class Subject:
     """Pictures for the sides of one object's box."""
@@ -188,6 +201,25 @@ class Subject:
     through: int
     roundness: float
     gloss: float
+
+    def apart_from(self, surface: Texture) -> Subject:
+        """The subject, lighter or darker where its mean colour would vanish into the surface it stands on."""
+        ground = surface.levels[-1].mean((0, 1))
+        mean = (
+            self.front.levels[-1].mean((0, 1)) + self.side.levels[-1].mean((0, 1)) + self.top.levels[-1].mean((0, 1))
+        ) / 3
+        for gain in GAINS:
+            if colour_distance(mean * gain, ground) >= CONTRAST_LAB:
+                break
+        else:
+            gain = max(GAINS, key=lambda g: colour_distance(mean * g, ground))
+        if gain == 1:
+            return self
+        front, side, top = (
+            Texture(tuple(np.clip(level * np.float32(gain), 0, 1.2) for level in t.levels), t.size_m, t.repeat)
+            for t in (self.front, self.side, self.top)
+        )
+        return replace(self, front=front, side=side, top=top)
 
     def shade(
         self, p_object: Float32[np.ndarray, "N 3"], n_object: Float32[np.ndarray, "N 3"], footprint_m: np.ndarray
