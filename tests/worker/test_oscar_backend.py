@@ -130,12 +130,16 @@ def test_an_encoder_that_runs_out_of_memory_goes_on_on_the_cpu(monkeypatch):
     class Encoder(torch.nn.Module):
         def to(self, device: Any) -> Encoder:
             seen.append(str(device))
-            if str(device) == "meta":
-                raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")
             return self
 
-    pipe.text_device = torch.device("meta")
-    monkeypatch.setattr(prompting.text_stage, "embed", lambda encoder, ids: ids)
+    def embed(encoder: Any, ids: Any) -> Any:
+        if not seen:
+            seen.append("failed")
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")
+        return ids
+
+    pipe.text_device, pipe._tier_device = torch.device("meta"), torch.device("meta")
+    monkeypatch.setattr(prompting.text_stage, "embed", embed)
     ids = torch.ones(1, 3)
     assert torch.equal(pipe._embed(Encoder(), ids), ids)
-    assert seen == ["meta", "cpu"]
+    assert seen == ["failed", "cpu"]

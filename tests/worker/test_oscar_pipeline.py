@@ -487,14 +487,14 @@ def test_first_block_cache_saves_blocks_is_labelled_and_can_be_turned_off():
     assert np.array_equal(again.frames, exact.frames)
 
 
-def test_fp8_weights_are_labelled_and_irreversible():
+def test_fp8_storage_is_labelled_and_irreversible():
     pipe = pipeline(torch_dtype=torch.bfloat16)
     exact = pipe(**small_call(output_type="latent")).frames
-    pipe.enable_approximation("fp8")
+    pipe.enable_approximation("fp8-storage")
     assert pipe.transformer.transformer_blocks[0].ff.net[2].weight.dtype == torch.float8_e4m3fn
     assert pipe.transformer.transformer_blocks[0].norm1.linear_1.weight.dtype == torch.bfloat16
     out = pipe(**small_call(output_type="latent"))
-    assert out.approximations == ("fp8", "steps:2")
+    assert out.approximations == ("fp8-storage", "steps:2")
     assert bool(torch.isfinite(out.frames).all())
     assert not torch.equal(out.frames, exact)
     with pytest.raises(InputError, match="load the pipeline again"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +63,11 @@ class OscarBackend:
     def __init__(
         self, model: str = "", revision: str = "", steps: int = 35, guidance: float = 6.0, device: str = "", dtype: str = "",
         prompt_cache: str = "", tier: str = "", attention: str = "auto", compile: bool = False, deterministic: bool = False,
-        licence: str = "", pipeline: Any = None,
+        kernels: str = "auto", approximate: Sequence[str] | Mapping[str, Mapping[str, Any]] = (), licence: str = "",
+        pipeline: Any = None,
     ) -> None:  # fmt: skip
-        from retake.worker.oscar.backends import EXACT_BACKENDS
+        from retake.worker.oscar.backends import check_backend
+        from retake.worker.oscar.fused import KERNELS
         from retake.worker.oscar.tiers import find_tier
 
         self.device = str(usable_device(device or None))
@@ -87,13 +89,19 @@ class OscarBackend:
         """What a plan of its own leaves free for the renderer."""
         if tier and tier not in (AUTO, CPU):
             find_tier(tier)
-        if attention not in ("auto", *EXACT_BACKENDS):
-            raise InputError(unknown_name("attention", attention, ("auto", *EXACT_BACKENDS)))
+        if attention != "auto":
+            check_backend(attention)
+        if kernels not in (AUTO, *KERNELS):
+            raise InputError(unknown_name("kernels", kernels, (AUTO, *KERNELS)))
+        self._kernels, self._approximate = kernels, _modes(approximate)
         self._pinned_tier, self._attention, self._compile, self._deterministic = tier, attention, compile, deterministic
         self._wanted, self._placed = tier, ""
         self._compiled = False
+        self.kernels_note = ""
+        """Why kernels "auto" did not take the fused ones; empty: they run, or were not asked for."""
         self.arithmetic = self._pins()
-        """What was pinned of tier, attention kernel and determinism: part of a take's identity. Empty: nothing was."""
+        """What was pinned of tier, kernels, attention, determinism and approximate modes: part of a take's identity. Empty:
+        nothing was."""
         if prompt_cache:
             self.pipeline.enable_prompt_cache(prompt_cache)
         self.pipeline.set_progress_bar_config(disable=True)
@@ -125,6 +133,9 @@ class OscarBackend:
         if self._deterministic:
             torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
         if self.device == "cpu":
+            if self._placed != "cpu":
+                self._placed = "cpu"
+                self._use_modes()
             return
         before = self._placed
         self.pipeline.margin_bytes = self.margin_bytes
@@ -148,6 +159,9 @@ class OscarBackend:
         from retake.worker.oscar.windows import window_length
 
         tokens = latent_frames(window_length(window)) * (height // 16) * (width // 16)
+        self._use_modes()
+        if "sage" in self._approximate:
+            return
         if self._attention != "auto":
             set_backend(self.pipeline.transformer, self._attention)
         elif not self._deterministic:  # a choice by timing may differ from run to run
@@ -156,9 +170,25 @@ class OscarBackend:
             self.pipeline.enable_compile()
             self._compiled = True
 
+    def _use_modes(self) -> None:
+        """Kernels first: a quantised layer can no longer be joined with others."""
+        from retake.worker.oscar.approximate import PERMANENT
+
+        if not any(label in PERMANENT for label in self.pipeline.approximations):
+            self.kernels_note = self.pipeline.use_kernels(self._kernels)
+        for name, options in self._approximate.items():
+            if not any(label.partition(":")[0] == name for label in self.pipeline.approximations):
+                self.pipeline.enable_approximation(name, **options)
+
     def _pins(self) -> str:
-        told = {"tier": self._pinned_tier, "attention": "" if self._attention == "auto" else self._attention,
-                "compiled": "yes" if self._compile else "", "deterministic": "yes" if self._deterministic else ""}  # fmt: skip
+        told = {
+            "tier": self._pinned_tier,
+            "attention": "" if self._attention == "auto" else self._attention,
+            "kernels": "" if self._kernels == AUTO else self._kernels,
+            "approximate": " ".join(sorted(self._approximate)),
+            "compiled": "yes" if self._compile else "",
+            "deterministic": "yes" if self._deterministic else "",
+        }
         return ", ".join(f"{name} {value}" for name, value in told.items() if value)
 
     def generate(
@@ -184,7 +214,7 @@ class OscarBackend:
         painter = LatentPainter(first)
         show = bool(options.pop("preview", True))
         done = 0
-        expected = [options["num_inference_steps"] + 1]
+        expected = [options["num_inference_steps"] + (getattr(self.pipeline, "student", None) is None)]
 
         def after_step(pipe: Any, step: int, timestep: int, tensors: dict[str, Any]) -> dict[str, Any]:
             nonlocal done
@@ -233,14 +263,26 @@ class OscarBackend:
             if key not in SETTINGS:
                 raise InputError(unknown_name("setting of the oscar backend", key, SETTINGS))
         given = dict(request.settings)
+        student = getattr(self.pipeline, "student", None)  # which knows its own steps and guidance
+        steps, guidance = (self._steps, self._guidance) if student is None else (student.steps, student.guidance)
         return {
-            "num_inference_steps": given.pop("steps", self._steps),
-            "guidance_scale": given.pop("guidance", self._guidance),
+            "num_inference_steps": given.pop("steps", steps),
+            "guidance_scale": given.pop("guidance", guidance),
             "fit": given.pop("fit", "squeeze"),
             "num_frames": given.pop("window", 81),
             "exact_first_frame": given.pop("exact_first_frame", True),
             **given,
         }
+
+
+def _modes(given: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Approximate modes by name with their options. Raises InputError for unknown ones."""
+    from retake.worker.oscar.approximate import MODES
+
+    found = {str(name): dict(given[name] or {}) if isinstance(given, Mapping) else {} for name in given}
+    if unknown := [name for name in found if name not in MODES]:
+        raise InputError(unknown_name("approximate mode", unknown[0], MODES))
+    return found
 
 
 class LatentPainter:

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which attention kernel to use: measured on the device at the size that will run, among the exact ones."""
+"""Which attention kernel to use: measured on the device at the size that will run, among the exact ones.
+
+Kernels of other packages (FlashAttention 2 and 3, SageAttention) take part where they are installed; `obstacle` says in
+words why one does not.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,40 @@ from typing import Any
 
 import torch
 
+from retake.core.errors import InputError, unknown_name
+
 # No quantised attention here: all of these compute softmax(QK)V in the input's precision.
-EXACT_BACKENDS = ("native", "_native_cudnn", "_native_flash", "_native_efficient")
+EXACT_BACKENDS = ("native", "_native_cudnn", "_native_flash", "_native_efficient", "flash", "_flash_3")
+QUANTISED_BACKENDS = (
+    "sage", "_sage_qk_int8_pv_fp16_triton", "_sage_qk_int8_pv_fp16_cuda", "_sage_qk_int8_pv_fp8_cuda",
+    "_sage_qk_int8_pv_fp8_cuda_sm90",
+)  # fmt: skip
+"""Q and K in int8, P and V in fp16 or fp8: approximate, never chosen by timing."""
+PACKAGES = {"flash": "flash-attn (FlashAttention 2)", "_flash_3": "flash_attn_interface (FlashAttention 3)"}
+
+
+def obstacle(name: str) -> str:
+    """Why this kernel cannot run here, in words; empty when nothing is known to be in the way."""
+    from diffusers.models import attention_dispatch
+
+    try:
+        attention_dispatch._check_attention_backend_requirements(attention_dispatch.AttentionBackendName(name))
+    except (RuntimeError, ValueError):
+        package = PACKAGES.get(name, "sageattention (SageAttention 2)" if "sage" in name else name)
+        return f"attention {name!r} needs the package {package}, which is not installed here; works now: attention 'native'"
+    return ""
+
+
+def check_backend(name: str) -> None:
+    """Raises InputError for a kernel that is unknown, approximate or not installed."""
+    if name in QUANTISED_BACKENDS:
+        raise InputError(
+            f"attention {name!r} is quantised: turn it on as the approximate mode 'sage', which labels takes"
+        )
+    if name not in EXACT_BACKENDS:
+        raise InputError(unknown_name("attention", name, ("auto", *EXACT_BACKENDS)))
+    if reason := obstacle(name):
+        raise InputError(reason)
 
 
 def time_backends(device: torch.device, tokens: int, heads: int, head_dim: int, dtype: torch.dtype) -> dict[str, float]:
@@ -19,6 +55,8 @@ def time_backends(device: torch.device, tokens: int, heads: int, head_dim: int, 
     query = torch.randn(1, tokens, heads, head_dim, device=device, dtype=dtype)
     seconds: dict[str, float] = {}
     for name in EXACT_BACKENDS:
+        if obstacle(name):
+            continue
         try:
             dispatch_attention_fn(query, query, query, backend=name)  # pyright: ignore[reportArgumentType]
             _wait(device)

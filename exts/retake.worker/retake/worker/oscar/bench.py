@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 from . import backends
-from .costs import FULL_TRANSFORMER, FULL_VAE, stage_costs
+from .costs import FULL_TRANSFORMER, FULL_VAE, forward_traffic, meta_transformer, stage_costs
+from .fused import KERNELS, set_kernels
 from .meter import Cost, measure
 from .pipeline import OscarPipeline
 from .prompts import ProjectedPrompt
@@ -96,9 +97,11 @@ def computed(steps: int = REFERENCE_STEPS, frames: int = REFERENCE_FRAMES) -> di
         "ours, one take, prompts cached": costs.take_flops(steps, 1),
         "ours, one of 10 takes, prompts cached": costs.take_flops(steps, 10),
     }
+    moved = elementwise_traffic(frames)
     return {
         "frames": frames,
         "steps": steps,
+        "elementwise_gb_per_forward": {name: value / 1e9 for name, value in moved.items()},
         "forwards_per_take": forwards,
         "baseline_parts_tflop": {name: value / 1e12 for name, value in baseline.items()},
         "take_tflop": {name: value / 1e12 for name, value in takes.items()},
@@ -112,6 +115,17 @@ def computed(steps: int = REFERENCE_STEPS, frames: int = REFERENCE_FRAMES) -> di
             "stock diffusers": stock.peak_bytes / 2**30,
         },
     }  # fmt: skip
+
+
+@lru_cache(maxsize=4)
+def elementwise_traffic(frames: int = REFERENCE_FRAMES, height: int = 480, width: int = 640) -> dict[str, int]:
+    """Bytes that elementwise work of one full-size forward moves in an eager run, by kernels (see `meter.Traffic`)."""
+    model = meta_transformer(FULL_TRANSFORMER, torch.bfloat16)
+    found = {}
+    for kernels in KERNELS:
+        set_kernels(model, kernels)
+        found[kernels] = sum(forward_traffic(model, (frames - 1) // 4 + 1, height // 8, width // 8).values())
+    return found
 
 
 @lru_cache(maxsize=4)
@@ -207,7 +221,7 @@ def _peak_tensor_mib(pipe: OscarPipeline, first: np.ndarray, skeleton: np.ndarra
 def cuda(
     device: str = "cuda", steps: int = REFERENCE_STEPS, frames: int = REFERENCE_FRAMES, height: int = 480,
     width: int = 640, tier: str = "resident", compile_blocks: bool = False, approximate: tuple[str, ...] = (),
-    transformer: Mapping[str, Any] | None = None, vae: Mapping[str, Any] | None = None,
+    kernels: str = "auto", transformer: Mapping[str, Any] | None = None, vae: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Seconds per take and peak GiB of the full-size model with random bfloat16 weights and a warm prompt cache.
 
@@ -219,6 +233,7 @@ def cuda(
     pipe = random_pipeline(transformer or FULL_TRANSFORMER, vae or FULL_VAE, torch.bfloat16, target)
     pipe.enable_memory_tier(tier, target)
     tokens = ((frames - 1) // 4 + 1) * (height // 16) * (width // 16)
+    note = pipe.use_kernels(kernels)
     backend, timings = backends.select_backend(pipe.transformer, tokens, target)
     for name in approximate:
         pipe.enable_approximation(name)
@@ -243,6 +258,7 @@ def cuda(
         "attention_backend": backend,
         "attention_seconds": timings,
         "compiled": compile_blocks,
+        "kernels": pipe.kernels, "kernels_note": note,
         "approximations": list(result.approximations),
         "seconds_per_take": seconds,
         "seconds_by_stage": dict(result.stats.seconds),
@@ -263,6 +279,8 @@ def lines(report: Mapping[str, Any]) -> list[str]:
         out.append(f"  {name:<40}{value:>12.1f}{share:>12.1%}{outside:>17.1f}")
     for name, value in c["forward_tflop"].items():
         out.append(f"  one forward, {name:<27}{value:>12.2f}  peak {c['forward_peak_gib'][name]:.2f} GiB of tensors")
+    for name, value in c["elementwise_gb_per_forward"].items():
+        out.append(f"  elementwise work of a forward, kernels {name:<12}{value:>8.0f} GB read and written")
     if m is not None:
         per = m["per_take"]
         out += [
@@ -282,6 +300,6 @@ def lines(report: Mapping[str, Any]) -> list[str]:
         out.append(
             f"{run['device']}: {run['seconds_per_take']:.1f} s per take of {run['frames']} frames "
             f"{run['width']}x{run['height']} at {run['steps']} steps{peak} (tier {run['tier']}, {run['attention_backend']}"
-            f"{', compiled' if run['compiled'] else ''}; {label})"
+            f"{', compiled' if run['compiled'] else ''}, kernels {run.get('kernels', 'reference')}; {label})"
         )
     return out

@@ -45,6 +45,20 @@ def bench(argv: Sequence[str] | None = None) -> int:
         "--approximate", action="append", default=[], metavar="MODE", help="also time this mode (CUDA part)"
     )
     parser.add_argument("--no-measure", action="store_true", help="computed figures only")
+    parser.add_argument("--kernels", default="auto", help="auto, fused or reference (CUDA part)")
+    parser.add_argument(
+        "--quality", action="store_true", help="what each approximate mode costs: latents, pixels, verdicts, same seeds"
+    )
+    parser.add_argument(
+        "--model", type=Path, metavar="DIR", help="quality of this converted model (default: a tiny random one)"
+    )
+    parser.add_argument("--run", type=Path, metavar="RUN", help="quality on this run's first variant, with verdicts")
+    parser.add_argument("--prompt", default="", help="with --model: the prompt of the takes")
+    parser.add_argument("--seeds", default="1,2", help="seeds of the quality comparison, with commas")
+    parser.add_argument(
+        "--calibrate", type=Path, metavar="FILE", help="first calibrate the step cache and write it here"
+    )
+    parser.add_argument("--error", type=float, default=0.05, help="relative latent error that --calibrate allows")
     arguments = parser.parse_args(argv)
     with dependencies(), _terminable():
         from retake.core.files import write_json
@@ -56,6 +70,8 @@ def bench(argv: Sequence[str] | None = None) -> int:
         latent_frames(arguments.frames)
         if arguments.steps < 1:
             raise InputError(f"--steps is {arguments.steps}; give 1 or more")
+        if arguments.quality or arguments.calibrate:
+            return _quality(arguments)
         report: dict[str, Any] = {"computed": work.computed(arguments.steps, arguments.frames), "cuda": None}
         if not arguments.no_measure:
             report["measured"] = work.measured()
@@ -63,7 +79,7 @@ def bench(argv: Sequence[str] | None = None) -> int:
             if arguments.device is not None or device.type == "cuda":
                 options = {
                     "device": str(device), "steps": arguments.steps, "frames": arguments.frames, "tier": arguments.tier,
-                    "compile_blocks": arguments.compile,
+                    "compile_blocks": arguments.compile, "kernels": arguments.kernels,
                 }  # fmt: skip
                 report["cuda"] = [work.cuda(**options)]
                 if arguments.approximate:
@@ -75,6 +91,91 @@ def bench(argv: Sequence[str] | None = None) -> int:
             if arguments.json:
                 write_json(Path(arguments.json), report)
         return 0
+
+
+TINY_SIZE = 64
+
+
+def _quality(arguments: argparse.Namespace) -> int:
+    """`retake bench oscar --quality | --calibrate`."""
+    from retake.core.files import write_json
+    from retake.worker.memory import usable_device
+
+    from . import bench as work
+    from . import quality, stepcache
+
+    try:
+        seeds = tuple(int(part) for part in arguments.seeds.split(","))
+    except ValueError:
+        raise InputError(f"--seeds {arguments.seeds!r}; give whole numbers with commas, like 1,2,3") from None
+    if arguments.calibrate is not None and arguments.calibrate.exists():
+        raise InputError(f"{arguments.calibrate} exists already; choose another --calibrate")
+    if arguments.model is not None and arguments.run is None:
+        raise InputError(
+            "--model needs --run: a run folder whose skeleton, first frame and episode the takes are made from"
+        )
+    device, judge = usable_device(arguments.device), None
+    steps, frames = arguments.steps, arguments.frames
+    call: dict[str, Any] = {"num_inference_steps": steps}
+    if arguments.run is not None:
+        inputs, judge = quality.run_inputs(arguments.run, frames)
+        call |= inputs
+    else:
+        first, skeleton = work.random_input(frames, TINY_SIZE, TINY_SIZE)
+        call |= {
+            "first_frame": first,
+            "skeleton": skeleton,
+            "num_frames": frames,
+            "height": TINY_SIZE,
+            "width": TINY_SIZE,
+        }
+
+    def make() -> Any:
+        import torch
+
+        if arguments.model is None:
+            pipe = work.random_pipeline(work.TINY_TRANSFORMER, work.TINY_VAE, torch.float32, device)
+        else:
+            from .pipeline import OscarPipeline
+
+            kind = torch.bfloat16 if device.type == "cuda" else torch.float32
+            pipe = OscarPipeline.from_pretrained(arguments.model, torch_dtype=kind, lazy_text_encoder=True)
+            pipe.set_progress_bar_config(disable=True)
+            if device.type == "cuda":
+                pipe.enable_planned_memory(device, call["height"], call["width"], frames)
+        return pipe
+
+    if arguments.model is None:
+        pipe = make()
+        call |= {
+            "prompt_embeds": work.random_prompt(pipe, 12),
+            "negative_prompt_embeds": work.random_prompt(pipe, 12, 1),
+        }
+    else:
+        call["prompt"] = arguments.prompt
+    calibration = None
+    if arguments.calibrate is not None:
+        pipe = make()
+        run = lambda seed: pipe(**{**call, "seed": seed, "output_type": "latent"}).frames  # noqa: E731
+        calibration = stepcache.calibrate(pipe, run, seeds, arguments.error, steps + 1, 6.0)
+        calibration.save(arguments.calibrate)
+        print(
+            f"{arguments.calibrate}: {len(calibration.skips)} of {steps + 1} evaluations reuse, relative latent error "
+            f"{calibration.error:.3f} (asked: {arguments.error})"
+        )
+        if not arguments.quality:
+            return 0
+    bar = Bar("quality")
+    rows = quality.compare(make, call, seeds, quality.default_modes(calibration), judge, lambda *at: bar(*at))
+    what = "tiny random model" if arguments.model is None else arguments.model.name
+    where = f"{what}, {frames} frames, {steps} steps, {len(seeds)} seeds, {device}"
+    if arguments.json == "-":
+        print(json.dumps({"where": where, "rows": quality.to_json(rows)}, indent=2))
+    else:
+        print("\n".join(quality.lines(rows, where)))
+        if arguments.json:
+            write_json(Path(arguments.json), {"where": where, "rows": quality.to_json(rows)})
+    return 0
 
 
 def _add_convert(commands: Any) -> None:

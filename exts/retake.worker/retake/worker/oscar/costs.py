@@ -14,7 +14,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
 from . import vae as vae_stage
 from .keymap import transformer_shapes
-from .meter import Cost, measure
+from .meter import Cost, measure, traffic
 from .text import PROMPT_LENGTH, embed
 from .transformer import OscarTransformer3DModel
 
@@ -122,6 +122,18 @@ def _stage_costs(key: str, frames: int, height: int, width: int, dtype: torch.dt
 
 def forward_cost(model: Any, frames: int, height: int, width: int, batch: int) -> Cost:
     """One evaluation of our forward, given control tokens and projected text (what the sampling loop calls)."""
+    run, kept = _forward(model, frames, height, width, batch)
+    cost = measure(run)
+    return Cost(cost.flops, cost.peak_bytes + kept)
+
+
+def forward_traffic(model: Any, frames: int, height: int, width: int) -> dict[str, int]:
+    """Bytes that one evaluation's elementwise work moves, by operation (see `meter.Traffic`)."""
+    return traffic(_forward(model, frames, height, width, 1)[0])
+
+
+def _forward(model: Any, frames: int, height: int, width: int, batch: int) -> tuple[Any, int]:
+    """The call, and the bytes of what is kept between calls."""
     config, dtype = model.config, model.dtype
     latents = torch.empty(batch, config["in_channels"], frames, height, width, device="meta")
     mask = torch.empty(batch, 1, frames, height, width, device="meta")
@@ -129,11 +141,11 @@ def forward_cost(model: Any, frames: int, height: int, width: int, batch: int) -
     text = torch.empty(batch, PROMPT_LENGTH, config["text_embed_dim"], device="meta", dtype=dtype)
     times = torch.empty(batch, frames, device="meta")
     rope_first = model.rope_tables(frames, height, width, latents.device)  # kept between calls, counted once below
-    cost = measure(
-        lambda: model(latents, times, text, condition_mask=mask, control_tokens=control, text_is_projected=True),
-    )
     kept = sum(t.numel() * t.element_size() for t in (*rope_first, control))
-    return Cost(cost.flops, cost.peak_bytes + kept)
+    run = lambda: model(  # noqa: E731
+        latents, times, text, condition_mask=mask, control_tokens=control, text_is_projected=True
+    )
+    return run, kept
 
 
 def vae_costs(coder: Any, latent: int, height: int, width: int) -> tuple[Cost, Cost]:

@@ -19,7 +19,9 @@ from diffusers.models.embeddings import Timesteps
 from torch import Tensor, nn
 from torch.nn import functional
 
-NORM_EPS = 1e-6  # q/k RMSNorm and LayerNorm of the reference; diffusers' Attention defaults to 1e-5
+from . import fused, sparse
+
+NORM_EPS = fused.NORM_EPS  # q/k RMSNorm and LayerNorm of the reference; diffusers' Attention defaults to 1e-5
 
 
 class Fp32Linear(nn.Linear):
@@ -99,6 +101,8 @@ class OscarAttnProcessor:
 
     _attention_backend: Any = None
     _parallel_config: Any = None
+    pattern: sparse.Pattern | None = None
+    """Which pairs of tokens self-attention computes; None: all."""
 
     def __call__(
         self,
@@ -108,17 +112,39 @@ class OscarAttnProcessor:
         attention_mask: Tensor | None = None,
         image_rotary_emb: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query = attn.norm_q(attn.to_q(hidden_states).unflatten(-1, (attn.heads, -1)))
-        key = attn.norm_k(attn.to_k(source).unflatten(-1, (attn.heads, -1)))
-        value = attn.to_v(source).unflatten(-1, (attn.heads, -1))
-        if image_rotary_emb is not None:
-            query, key = rotate(query, image_rotary_emb), rotate(key, image_rotary_emb)
-        if query.is_meta:
+        if hasattr(attn, "to_qkv") or hasattr(attn, "to_kv"):
+            query, key, value = _joined(attn, hidden_states, encoder_hidden_states, image_rotary_emb)
+        else:
+            source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+            query = attn.norm_q(attn.to_q(hidden_states).unflatten(-1, (attn.heads, -1)))
+            key = attn.norm_k(attn.to_k(source).unflatten(-1, (attn.heads, -1)))
+            value = attn.to_v(source).unflatten(-1, (attn.heads, -1))
+            if image_rotary_emb is not None:
+                query, key = rotate(query, image_rotary_emb), rotate(key, image_rotary_emb)
+        if self.pattern is not None and encoder_hidden_states is None:
+            mixed = sparse.attention(query, key, value, self.pattern)
+        elif query.is_meta:
             mixed = _meta_attention(query, key, value)
         else:
             mixed = dispatch_attention_fn(query, key, value, attn_mask=attention_mask, backend=self._attention_backend)
         return attn.to_out[0](mixed.flatten(2, 3).to(query.dtype))
+
+
+def _joined(
+    attn: Any, tokens: Tensor, text: Tensor | None, rope: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Query, key, value of joined projections (see `fused`), each (B, S, heads, D)."""
+    if text is None:
+        parts = attn.to_qkv(tokens).chunk(3, dim=-1)
+    else:
+        parts = (attn.to_q(tokens), *attn.to_kv(text).chunk(2, dim=-1))
+    query, key, value = (part.unflatten(-1, (attn.heads, -1)) for part in parts)
+    cos, sin = rope if rope is not None else (None, None)
+    return (
+        fused.norm_rope(query, attn.norm_q.weight, cos, sin),
+        fused.norm_rope(key, attn.norm_k.weight, cos, sin),
+        value,
+    )
 
 
 def _meta_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -157,6 +183,8 @@ class OscarBlock(nn.Module):
         self.attn2 = make_attention(width, context_width, heads)
         self.norm3 = FrameModulation(width, rank, 3)
         self.ff = FeedForward(width, mult=mlp_ratio, activation_fn="gelu", bias=False)  # pyright: ignore
+        self.fused = False
+        """Whether elementwise work runs in single passes (see `fused`); inference only."""
 
     def forward(
         self,
@@ -167,6 +195,10 @@ class OscarBlock(nn.Module):
         image_rotary_emb: tuple[Tensor, Tensor],
     ) -> Tensor:
         """Tokens (B, T*HW, C), text (B, L, D), float32 time (B, T, C) and (B, T, 3C), rope -> tokens."""
+        if self.fused and not torch.is_grad_enabled():
+            return self._in_single_passes(
+                hidden_states, encoder_hidden_states, embedded_timestep, temb, image_rotary_emb
+            )
         batch, _, width = hidden_states.shape
         frames = (batch, embedded_timestep.shape[1], -1, width)
 
@@ -181,3 +213,17 @@ class OscarBlock(nn.Module):
             self.norm2, lambda x: self.attn2(x, encoder_hidden_states=encoder_hidden_states), hidden_states
         )
         return residual(self.norm3, self.ff, hidden_states)
+
+    def _in_single_passes(
+        self, tokens: Tensor, text: Tensor, embedding: Tensor, lora: Tensor, rope: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        first, second, third = (
+            tuple(part.squeeze(2).contiguous() for part in norm(embedding, lora))
+            for norm in (self.norm1, self.norm2, self.norm3)
+        )
+        update = self.attn1(fused.norm_modulate(tokens, *first[:2]), image_rotary_emb=rope)
+        tokens, normed = fused.gate_norm_modulate(tokens, update, first[2], *second[:2])
+        tokens, normed = fused.gate_norm_modulate(
+            tokens, self.attn2(normed, encoder_hidden_states=text), second[2], *third[:2]
+        )
+        return fused.gate(tokens, self.ff(normed), third[2])

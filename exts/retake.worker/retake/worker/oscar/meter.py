@@ -74,6 +74,46 @@ class Meter(TorchDispatchMode):
         self.peak = max(self.peak, self.live)
 
 
+class Traffic(TorchDispatchMode):
+    """Adds up the bytes that operations other than matrix products and attention read and write.
+
+    Views move nothing; a broadcast input is read once. What an eager run moves: every operation reads its inputs from
+    memory and writes its result there.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+        self.by_operation: dict[str, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        packet = func._overloadpacket
+        moves = not func.is_view and packet not in flop_registry and packet not in _MOVES_NOTHING
+        if moves:
+            leaves = [t for t in (*tree_iter((args, kwargs or {})), *tree_iter(result)) if isinstance(t, torch.Tensor)]
+            total = sum(min(t.numel() * t.element_size(), t.untyped_storage().nbytes()) for t in leaves)
+            self.bytes += total
+            name = str(packet).rpartition(".")[2]
+            self.by_operation[name] = self.by_operation.get(name, 0) + total
+        return result
+
+
+_aten = torch.ops.aten
+_MOVES_NOTHING = (
+    _aten.empty, _aten.empty_like, _aten.new_empty, _aten.empty_strided, _aten.detach, _aten.alias, _aten._unsafe_view,
+    _aten.linear,
+)  # fmt: skip
+
+
+@torch.no_grad()
+def traffic(run: Callable[[], Any]) -> dict[str, int]:
+    """Bytes moved by the elementwise work of `run()`, by operation (see `Traffic`)."""
+    with Traffic() as counter:
+        run()
+    return counter.by_operation
+
+
 @torch.no_grad()
 def measure(run: Callable[[], Any]) -> Cost:
     """The Cost of `run()`; its result counts as live until the end."""

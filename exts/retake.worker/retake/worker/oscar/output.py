@@ -25,6 +25,8 @@ class RunStats:
     first_frame_frames: int = 0
     skeleton_frames: int = 0
     decoded_latent_frames: int = 0
+    resumed_steps: int = 0
+    """Steps taken over from a try that ran out of memory."""
     seconds: dict[str, float] = field(default_factory=dict)
     peak_device_bytes: int = 0
 
@@ -34,7 +36,8 @@ class OscarPipelineOutput(BaseOutput):
     """The takes of one call.
 
     frames: "np" uint8 RGB (N, T, H, W, 3); "pt" float32 (N, T, 3, H, W) in [0, 1]; "latent" float32 (N, 16, t, h, w).
-    seeds: one per take. tier: the memory tier that ran. first_frame_fits, skeleton_fit: how pictures were sized.
+    seeds: one per take. tier: the memory tier that ran. kernels: "reference" or "fused".
+    first_frame_fits, skeleton_fit: how pictures were sized.
     windows: what part of the skeleton each pass saw. seams: per take, one per change of window.
     approximations: names of opt-in approximate modes that were on; empty for an exact run. retried: after an
     out-of-memory error.
@@ -43,6 +46,7 @@ class OscarPipelineOutput(BaseOutput):
     frames: np.ndarray | Tensor
     seeds: tuple[int, ...] = ()
     tier: str = ""
+    kernels: str = "reference"
     retried: bool = False
     exact_first_frame: bool = False
     first_frame_fits: tuple[FitRecord, ...] = ()
@@ -57,6 +61,7 @@ class OscarPipelineOutput(BaseOutput):
         return {
             "seeds": list(self.seeds),
             "tier": self.tier,
+            "kernels": self.kernels,
             "retried": self.retried,
             "exact_first_frame": self.exact_first_frame,
             "approximations": list(self.approximations),

@@ -26,6 +26,8 @@ from retake.worker import memory
 
 from . import approximate, sampler
 from .approximate import fewer_steps
+from .few_step import Student, read_student
+from .fused import disagreement, set_kernels, unjoinable
 from .output import OscarPipelineOutput, RunStats
 from .prompting import PromptStage
 from .prompts import ProjectedPrompt, PromptCache
@@ -33,7 +35,8 @@ from .request import Request, make_request
 from .run import TakeRun
 from .schedule import DEFAULT_GUIDANCE, DEFAULT_SEED, DEFAULT_STEPS
 from .stages import SafetyChecker
-from .streaming import is_streamed, unstream_blocks
+from .stepcache import Calibration, check_calibration
+from .streaming import is_streamed, unstream_blocks, visiting
 from .text import default_negative_prompt
 from .tiers import DEFAULT_TIER, Tier, apply_tier, find_tier, next_tier
 from .transformer import OscarTransformer3DModel
@@ -79,6 +82,10 @@ class OscarPipeline(PromptStage, CosmosLoraLoaderMixin, DiffusionPipeline):
         """Latents of the last control windows, on the CPU (see `TakeRun`)."""
         self._folder: Path | None = None
         self._revision: str | None = None
+        self.student: Student | None = None
+        """How a few-step student is sampled; None: this is no student."""
+        self.guidance_interval: tuple[float, float] | None = None
+        self.calibration: Calibration | None = None
         self._tier = find_tier(DEFAULT_TIER)
         self._tier_device: torch.device | None = None
         self._vae_tiling = False
@@ -112,6 +119,7 @@ class OscarPipeline(PromptStage, CosmosLoraLoaderMixin, DiffusionPipeline):
             kwargs["text_encoder"] = None
         pipe: OscarPipeline = super().from_pretrained(folder, **kwargs)  # pyright: ignore
         pipe._folder = folder
+        pipe.student = read_student(folder)
         return pipe
 
     # -- memory -------------------------------------------------------------------------------------------------------
@@ -177,13 +185,51 @@ class OscarPipeline(PromptStage, CosmosLoraLoaderMixin, DiffusionPipeline):
         self.prompt_cache = PromptCache(None if folder is None else Path(folder))
 
     def enable_approximation(self, name: str, **options: Any) -> None:
-        """Turn on an approximate mode ("first-block-cache" or "fp8"); every output then names it. Raises InputError."""
-        self.approximations = (*self.approximations, approximate.enable(self.transformer, name, **options))
+        """Turn on an approximate mode (see `approximate.enable`); every output then names it. Raises InputError."""
+        streamed = name in approximate.PERMANENT and is_streamed(self.transformer)
+        if streamed:  # the streamer holds the weights that are about to change
+            unstream_blocks(self.transformer)
+        try:
+            self.approximations = (*self.approximations, approximate.enable(self, name, **options))
+        finally:
+            if streamed:
+                self.enable_memory_tier(self._tier.name)
 
     def disable_approximations(self) -> None:
         """Back to exact. Raises InputError where that needs the weights again (fp8)."""
-        approximate.disable(self.transformer, self.approximations)
+        approximate.disable(self, self.approximations)
         self.approximations = ()
+
+    @property
+    def kernels(self) -> str:
+        """ "reference", or "fused": the same formulas in single passes, equal to 1e-5 in float32 (see `fused`)."""
+        return "fused" if self.transformer.transformer_blocks[0].fused else "reference"
+
+    def use_kernels(self, name: str) -> str:
+        """Run the blocks in this way; "auto": fused on a card where a check of every operation passes, else reference.
+
+        Returns why "auto" did not take the fused ones; empty otherwise. Raises InputError.
+        """
+        reason = ""
+        if name == "auto":
+            device = self.run_device
+            reason = (
+                "the reference's on the CPU" if device.type == "cpu" else disagreement(device, self.transformer.dtype)
+            )
+            if not reason and self.kernels == "reference":
+                reason = unjoinable(self.transformer)
+            name = "reference" if reason else "fused"
+        if name != self.kernels:
+            unstream_blocks(self.transformer)
+            set_kernels(self.transformer, name)
+            if self._tier_device is not None:
+                self.enable_memory_tier(self._tier.name)
+        return reason
+
+    def load_lora_weights(self, *args: Any, **kwargs: Any) -> None:
+        """diffusers' own; adapters are made for separate projections, so kernels go back to the reference's."""
+        self.use_kernels("reference")
+        super().load_lora_weights(*args, **kwargs)
 
     def enable_compile(self, **kwargs: Any) -> None:
         """torch.compile of the repeated blocks (one compilation for all of them). Rounds like any fused kernel does."""
@@ -196,20 +242,17 @@ class OscarPipeline(PromptStage, CosmosLoraLoaderMixin, DiffusionPipeline):
 
     @contextmanager
     def stage(self, name: str, *modules: Any) -> Iterator[None]:
-        """Time a stage; in staged tiers, bring its modules to the device for it and send them away after."""
+        """Time a stage; in staged tiers, its modules visit the device for it (nothing is copied back)."""
         moving = [m for m in modules if self._tier.staged and not is_streamed(m)]
-        for module in moving:
-            module.to(self.run_device)
         started = time.perf_counter()
         try:
-            yield
-            if self.run_device.type == "cuda":
-                torch.cuda.current_stream(self.run_device).synchronize()
+            with visiting(moving, self.run_device):
+                yield
+                if self.run_device.type == "cuda":
+                    torch.cuda.current_stream(self.run_device).synchronize()
         finally:
             seconds = time.perf_counter() - started
             self.stats.seconds[name] = self.stats.seconds.get(name, 0.0) + seconds
-            for module in moving:
-                module.to("cpu")
             if moving:
                 _release(self.run_device)
 
@@ -238,8 +281,8 @@ class OscarPipeline(PromptStage, CosmosLoraLoaderMixin, DiffusionPipeline):
         num_frames: int = 81,
         height: int = 480,
         width: int = 640,
-        num_inference_steps: int = DEFAULT_STEPS,
-        guidance_scale: float = DEFAULT_GUIDANCE,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
         seed: int | Sequence[int] = DEFAULT_SEED,
         output_type: str = "np",
         exact_first_frame: bool = False,
@@ -259,8 +302,9 @@ class OscarPipeline(PromptStage, CosmosLoraLoaderMixin, DiffusionPipeline):
             prompt_embeds, negative_prompt_embeds: raw embeddings (1, L, D), or a ProjectedPrompt.
             num_frames: the window, rounded up to 1 + 4k.
             height, width: multiples of 16.
-            num_inference_steps: OSCAR's N, which means N + 1 evaluations of each guidance branch.
-            guidance_scale: OSCAR's g in v_c + g * (v_c - v_u); 0 turns guidance off.
+            num_inference_steps: OSCAR's N, which means N + 1 evaluations of each guidance branch. Left out: 35, or what a
+                few-step student was made for.
+            guidance_scale: OSCAR's g in v_c + g * (v_c - v_u); 0 turns guidance off. Left out: 6, or the student's.
             seed: one for all takes (the same noise), or one per take.
             output_type: "np", "pt" or "latent" (see OscarPipelineOutput).
             exact_first_frame: return the given first frame itself. False reproduces OSCAR, where it is slightly noised.
@@ -278,6 +322,12 @@ class OscarPipeline(PromptStage, CosmosLoraLoaderMixin, DiffusionPipeline):
             raise InputError(f"unknown callback tensors {sorted(unknown)}; valid: {self._callback_tensor_inputs}")
         if self.safety_checker is not None and output_type == "latent":
             raise InputError("latents cannot be checked; with a safety_checker use output_type 'np' or 'pt'")
+        if num_inference_steps is None:
+            num_inference_steps = DEFAULT_STEPS if self.student is None else self.student.steps
+        if guidance_scale is None:
+            guidance_scale = DEFAULT_GUIDANCE if self.student is None else self.student.guidance
+        if self.calibration is not None:
+            check_calibration(self.calibration, self.model_revision, num_inference_steps + 1, guidance_scale)
         request = make_request(
             first_frame=first_frame, skeleton=skeleton, prompt=prompt, negative_prompt=negative_prompt,
             prompt_embeds=prompt_embeds, negative_prompt_embeds=negative_prompt_embeds, num_frames=num_frames,
@@ -286,6 +336,7 @@ class OscarPipeline(PromptStage, CosmosLoraLoaderMixin, DiffusionPipeline):
             embed_width=self.transformer.config["crossattn_proj_in_channels"],
             max_latent=self.transformer.config["max_size"], default_negative=default_negative_prompt,
             object_video=object_video, object_channels=self.transformer.config["object_channels"],
+            student=self.student,
         )  # fmt: skip
         self._interrupt = False
 
@@ -338,7 +389,7 @@ class OscarPipeline(PromptStage, CosmosLoraLoaderMixin, DiffusionPipeline):
 
     def _finish(self, run: TakeRun) -> OscarPipelineOutput:
         request = run.request
-        with self.progress_bar(total=request.takes * len(request.windows) * (request.steps + 1)) as bar:
+        with self.progress_bar(total=request.takes * len(request.windows) * request.evaluations) as bar:
             run.tick = bar.update
             frames = run.generate()
         if self.run_device.type == "cuda":
@@ -348,12 +399,16 @@ class OscarPipeline(PromptStage, CosmosLoraLoaderMixin, DiffusionPipeline):
             frames=frames,
             seeds=request.seeds,
             tier=self._tier.name,
+            kernels=self.kernels,
             exact_first_frame=request.exact_first_frame,
             first_frame_fits=request.first_frame_fits,
             skeleton_fit=request.skeleton_fit,
             windows=request.windows,
             seams=tuple(tuple(seams) for seams in run.seams),
-            approximations=(*self.approximations, *fewer_steps(request.steps)),
+            approximations=(
+                *self.approximations,
+                *(fewer_steps(request.steps) if request.student is None else (request.student.label,)),
+            ),
             stats=stats,
         )
 

@@ -15,6 +15,7 @@ from retake.worker import memory
 from . import text as text_stage
 from .prompts import ProjectedPrompt, check_embeddings, read_encoder_revision, read_revision
 from .request import Prompt, Request
+from .streaming import visiting
 
 
 class PromptStage:
@@ -59,23 +60,22 @@ class PromptStage:
         return projected
 
     def _embed(self: Any, encoder: Any, ids: Tensor) -> Tensor:
-        """Run the text encoder where memory allows; under a planned tier it leaves the device again."""
+        """Run the text encoder where memory allows; in a memory tier it only visits the device."""
         if hasattr(encoder, "_hf_hook"):  # accelerate's offloading moves it by itself
             return text_stage.embed(encoder, ids)
         device = self.text_device or self._place_for(encoder)
         try:
-            try:
+            if self._tier_device is None:  # no tier: it stays where it ran
                 encoder.to(device)
                 return text_stage.embed(encoder, ids)
-            except (RuntimeError, MemoryError) as error:
-                if device.type == "cpu" or not memory.is_out_of_memory(error):
-                    raise
-            # somebody took the memory between the look and the use; the CPU is slow and always there
-            encoder.to("cpu")
-            return text_stage.embed(encoder, ids)
-        finally:
-            if self._tier_device is not None:
-                encoder.to("cpu")
+            with visiting([encoder], device, pin=False):
+                return text_stage.embed(encoder, ids)
+        except (RuntimeError, MemoryError) as error:
+            if device.type == "cpu" or not memory.is_out_of_memory(error):
+                raise
+        # somebody took the memory between the look and the use; the CPU is slow and always there
+        encoder.to("cpu")
+        return text_stage.embed(encoder, ids)
 
     def _place_for(self: Any, encoder: Any) -> torch.device:
         """The run device where the encoder fits now, beside what is there and the margin; else the CPU."""

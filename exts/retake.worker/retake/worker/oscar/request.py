@@ -15,6 +15,7 @@ from torch import Tensor
 
 from retake.core.errors import InputError, unknown_name
 
+from .few_step import Student
 from .fit import FitRecord, plan_fit
 from .frames import first_frame_list, fit_first_frame, read_skeleton
 from .prompts import ProjectedPrompt, check_embeddings
@@ -47,6 +48,13 @@ class Request:
     exact_first_frame: bool
     objects: np.ndarray | None = None
     """uint8 RGB (T, H, W, 3) at the model's size: the object control video, for a model with an object embedding."""
+    student: Student | None = None
+    """How a few-step student is sampled; None: OSCAR's own sampler."""
+
+    @property
+    def evaluations(self) -> int:
+        """Of each guidance branch, per window."""
+        return self.steps + 1 if self.student is None else self.student.steps
 
     @property
     def takes(self) -> int:
@@ -75,6 +83,7 @@ def make_request(
     default_negative: Callable[[], str],
     object_video: Any = None,
     object_channels: int = 0,
+    student: Student | None = None,
 ) -> Request:
     """Check everything a call was given. Raises InputError; touches no model."""
     if output_type not in OUTPUT_TYPES:
@@ -87,6 +96,10 @@ def make_request(
             or value % SIZE_STEP
         ):
             raise InputError(f"{name} is {value!r}; give a positive multiple of {SIZE_STEP} (OSCAR runs at 480x640)")
+    if student is not None and num_inference_steps != student.steps:
+        raise InputError(
+            f"num_inference_steps is {num_inference_steps}; this model is a student of {student.steps} steps, leave it out"
+        )
     if isinstance(num_inference_steps, bool) or not isinstance(num_inference_steps, (int, np.integer)):
         raise InputError(f"num_inference_steps is {num_inference_steps!r}; give a whole number")
     if not 1 <= num_inference_steps <= 999:
@@ -149,6 +162,7 @@ def make_request(
         output_type=output_type,
         exact_first_frame=bool(exact_first_frame),
         objects=objects,
+        student=student,
     )
 
 

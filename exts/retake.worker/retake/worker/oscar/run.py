@@ -49,6 +49,8 @@ class TakeRun:
         self.tick: Callable[[], Any] = lambda: None
         # (window, take) -> its frames: what a run that ran out of memory need not do again
         self._finished: dict[tuple[int, int], _Piece] = {}
+        # and the steps of the take that was being denoised
+        self._loops: dict[tuple[int, int], sampler.Loop] = {}
         self.seams: list[list[Seam]] = [[] for _ in range(request.takes)]
         # per take: frame index of a chained frame, and what the next window made of it
         self._chained: list[list[tuple[int, np.ndarray]]] = [[] for _ in range(request.takes)]
@@ -161,35 +163,55 @@ class TakeRun:
                     control = pipe.transformer.embed_control(skeleton)
                     if objects is not None:
                         control = control + pipe.transformer.embed_objects(objects)
-                noise = make_noise(window_seed(seed, index), tuple(skeleton.shape)).to(device)
-                first = given[keys[take]]
-                conditions = sampler.Conditions(
-                    noise=noise,
-                    given=first,
-                    control=control,
-                    text=self.texts[take].embeds.to(device),
-                    negative=None if self.negative is None else self.negative.embeds.to(device),
-                )
-                latents = sampler.denoise(
-                    pipe.transformer,
-                    type(pipe.scheduler).from_config(pipe.scheduler.config),  # pyright: ignore
-                    conditions,
-                    request.steps,
-                    request.guidance,
-                    batched=pipe.tier.batched_guidance,
-                    on_step=self._step,
-                )
+                latents = self._denoise(index, take, skeleton.shape, given[keys[take]], control)
             if not bool(torch.isfinite(latents).all()):
                 raise TakeError(
                     f"take {take} (seed {seed}) became NaN or infinite while denoising; the weights or the "
                     f"precision ({pipe.transformer.dtype}) are not usable"
                 )
             if request.exact_first_frame:
-                latents = torch.cat([first, latents[:, :, 1:]], dim=2)
+                latents = torch.cat([given[keys[take]], latents[:, :, 1:]], dim=2)
             finished.append(latents[0])
             if then is not None:
                 then(latents[0])
         return finished
+
+    def _denoise(self, index: int, take: int, shape: Any, given: Tensor, control: Tensor) -> Tensor:
+        """Final latents of one take's window; steps that an earlier try of it finished are not done again."""
+        pipe, request = self.pipe, self.request
+        device, seed = pipe.run_device, window_seed(request.seeds[take], index)
+        loop = self._loops.setdefault((index, take), sampler.Loop())
+        conditions = sampler.Conditions(
+            noise=make_noise(seed, tuple(shape)).to(device),
+            given=given,
+            control=control,
+            text=self.texts[take].embeds.to(device),
+            negative=None if self.negative is None else self.negative.embeds.to(device),
+        )
+        common: dict[str, Any] = {"batched": pipe.tier.batched_guidance, "loop": loop}
+        common["on_step"] = lambda *step: self._step(loop, *step)
+        pipe.stats.resumed_steps += loop.index
+        try:
+            if request.student is not None:
+                latents = sampler.denoise_few(
+                    pipe.transformer, conditions, request.student, seed, request.guidance, **common
+                )
+            else:
+                latents = sampler.denoise(
+                    pipe.transformer,
+                    type(pipe.scheduler).from_config(pipe.scheduler.config),  # pyright: ignore
+                    conditions,
+                    request.steps,
+                    request.guidance,
+                    interval=pipe.guidance_interval,
+                    **common,
+                )
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                loop.to_host()
+            raise
+        del self._loops[index, take]
+        return latents
 
     def _control_latents(self, window: Window, video: np.ndarray) -> Tensor:
         """Latents of a control video's window, in host memory; those of the last few windows are kept between runs, so
@@ -203,9 +225,8 @@ class TakeRun:
             pipe.stats.skeleton_frames += window.length
         return pipe.control_latents[key]
 
-    def _step(self, index: int, timestep: int, tensors: dict[str, Tensor]) -> Tensor | None:
-        branches = 1 if self.negative is None else 2
-        self.pipe.stats.evaluations += branches
+    def _step(self, loop: sampler.Loop, index: int, timestep: int, tensors: dict[str, Tensor]) -> Tensor | None:
+        self.pipe.stats.evaluations += loop.evaluated
         self.tick()
         return self.on_step(index, timestep, tensors)
 

@@ -35,6 +35,8 @@ class Stages(Protocol):
     control_latents: dict[Any, Tensor]
     """Latents of the last control windows, on the CPU."""
     stats: RunStats
+    guidance_interval: tuple[float, float] | None
+    """Sigmas between which guidance is on; None: always."""
 
     @property
     def tier(self) -> Tier: ...

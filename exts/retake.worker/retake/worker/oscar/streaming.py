@@ -4,17 +4,51 @@
 Two places on the device take turns: while a block computes from one, the next block's weights are copied into the other on
 a stream of their own. Nothing is written back, because inference changes no weight, so a forward moves every block's bytes
 once. Parts outside the blocks (embeddings, the text projection, the final layer) stay on the device.
+
+Whole modules visit in the same manner (`visiting`): what comes is a copy, and leaving is forgetting it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 _MARK = "_retake_streamer"
+
+
+@contextmanager
+def visiting(modules: Sequence[nn.Module], device: torch.device, pin: bool = True) -> Iterator[None]:
+    """Inside, the modules' weights are on `device`; afterwards they are the host's again, and nothing was copied back.
+
+    `pin`: move them to pinned host memory first, where there is enough of it, so that later visits are faster. Changes of
+    weights made inside are lost.
+    """
+    away: list[tuple[Tensor, Tensor]] = []
+    try:
+        for tensor in chain.from_iterable(chain(module.parameters(), module.buffers()) for module in modules):
+            host = tensor.data
+            if host.device == device:
+                continue
+            if pin and device.type == "cuda":
+                host = _pinned(host)
+            away.append((tensor, host))
+            tensor.data = host.to(device, non_blocking=True)
+        yield
+    finally:
+        for tensor, host in away:
+            tensor.data = host
+
+
+def _pinned(host: Tensor) -> Tensor:
+    try:
+        return host if host.is_pinned() else host.pin_memory()
+    except RuntimeError:  # the system gives no more of it; an ordinary copy is slower, not wrong
+        return host
 
 
 class BlockStreamer:
@@ -24,7 +58,7 @@ class BlockStreamer:
         self._blocks, self._device = list(blocks), device
         cuda = device.type == "cuda"
         self._host = [
-            {name: (p.data.cpu().pin_memory() if cuda else p.data.cpu()) for name, p in block.named_parameters()}
+            {name: (_pinned(p.data.cpu()) if cuda else p.data.cpu()) for name, p in block.named_parameters()}
             for block in self._blocks
         ]
         self._places: list[dict[str, Tensor]] = [

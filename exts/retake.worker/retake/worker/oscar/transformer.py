@@ -21,7 +21,9 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 from torch.nn import functional
 
+from . import sparse
 from .layers import Fp32Linear, FrameModulation, OscarBlock, TimeEmbed, modulate
+from .stepcache import Residuals
 
 CONTROL_ALPHA = 0.1  # the skeleton's weight in the token sum (reference configuration `additional_embed_alpha`)
 
@@ -76,6 +78,10 @@ class OscarTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMi
         self.norm_out = FrameModulation(width, adaln_lora_dim, 2)
         self.proj_out = Fp32Linear(width, patch * out_channels, bias=False)
         self._rope_cache: dict[Any, tuple[Tensor, Tensor]] = {}
+        self.sparse: tuple[str, int] | None = None
+        """Pattern of self-attention and its reach (see `sparse`); None: every pair."""
+        self.residuals: Residuals | None = None
+        """Whole evaluations' worth of blocks, kept for steps that reuse them (see `stepcache`); None: none are."""
         if object_channels:
             self.add_object_embed(object_channels)
 
@@ -186,11 +192,20 @@ class OscarTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMi
         lora, embedding = self.time_embed(_frame_timesteps(timestep, batch, frames))
         text = encoder_hidden_states.to(dtype) if text_is_projected else self.project_text(encoder_hidden_states)
         rope = self.rope_tables(frames, height, width, latents.device)
-        for block in self.transformer_blocks:
-            if torch.is_grad_enabled() and self.gradient_checkpointing:
-                tokens = self._gradient_checkpointing_func(block, tokens, text, embedding, lora, rope)
-            else:
-                tokens = block(tokens, text, embedding, lora, rope)
+        if self.sparse is not None or self.transformer_blocks[0].attn1.processor.pattern is not None:
+            sparse.fit(self, (frames, height // config["patch_size"][1], width // config["patch_size"][2]))
+        kept = self.residuals.reused() if self.residuals is not None else None
+        if kept is not None:
+            tokens = tokens + kept
+        else:
+            before = tokens
+            for block in self.transformer_blocks:
+                if torch.is_grad_enabled() and self.gradient_checkpointing:
+                    tokens = self._gradient_checkpointing_func(block, tokens, text, embedding, lora, rope)
+                else:
+                    tokens = block(tokens, text, embedding, lora, rope)
+            if self.residuals is not None:
+                self.residuals.keep(tokens, before)
 
         shift, scale = self.norm_out(embedding, lora)
         by_frame = tokens.reshape(batch, frames, -1, tokens.shape[-1])
