@@ -19,8 +19,9 @@ BACKENDS = {
     "composite": "retake.core.painter.composite:CompositeBackend",
     "reproject": "retake.core.painter.reproject:ReprojectBackend",
     "oscar": "retake.worker.backends.oscar:OscarBackend",
+    "cosmos-sim": "retake.worker.backends.cosmos_sim:CosmosSimBackend",
 }
-EXTRAS = {"oscar": "oscar"}
+EXTRAS = {"oscar": "oscar", "cosmos-sim": "oscar"}
 
 
 def video_backend_class(name: str) -> type[VideoBackend]:

@@ -67,7 +67,7 @@ def control_maps(source: SourceFrame, *, keep_object: bool = False) -> ControlMa
         depth=_inverse_depth(source.depth_m),
         canny=cv2.Canny(cv2.GaussianBlur(cv2.cvtColor(source.rgb, cv2.COLOR_RGB2GRAY), (3, 3), 0), 50, 120),
         geometry=geometry_edges(source),
-        segments=_colours()[source.instance_ids],
+        segments=segment_colours()[source.instance_ids],
         normals=_camera_normals(source),
         robot=feather(robot),
         contact=feather(contact),
@@ -131,7 +131,7 @@ def _camera_normals(source: SourceFrame) -> UInt8[np.ndarray, "H W 3"]:
     return np.round((picture + 1) * 127.5).clip(0, 255).astype(np.uint8)
 
 
-def _colours() -> UInt8[np.ndarray, "65536 3"]:
+def segment_colours() -> UInt8[np.ndarray, "65536 3"]:
     """Well-spread fixed colours per id: hues by the golden ratio, black for nothing."""
     ids = np.arange(65536)
     hue = np.mod(ids * 0.61803398875, 1.0) * 179
