@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs" / "proof"
-WORKER = {"oscar", "first_frame", "tune"}
+WORKER = {"oscar", "first_frame", "tune", "gpu_path"}
 """Proofs that need torch run in .venv-worker."""
 ONE = (
     "import sys, runpy; from pathlib import Path; sys.path[:0] = [{folder!r}, {tests!r}]; "

@@ -18,6 +18,10 @@ def test_executor_killed_at_random_points(tmp_path: Path) -> None:
     assert scenarios.executor_kills(tmp_path, 50 if FULL else 3)["kills"] >= 3
 
 
+def test_a_broken_cuda_context_is_one_jobs_fault(tmp_path: Path) -> None:
+    assert scenarios.poisoned_contexts(tmp_path, 60 if FULL else 6)["faults"] >= 2
+
+
 def test_service_killed_in_mid_job(tmp_path: Path) -> None:
     assert scenarios.service_kills(tmp_path, 20 if FULL else 2)["in_mid_job"] >= 1
 

@@ -17,6 +17,8 @@ from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.takes.base import TakeRequest
 
 SIZE = (64, 48)
+_poison: list[str] = []
+"""What every job of this process says once its CUDA context is broken."""
 
 
 def frame_of(seed: int, index: int, size: tuple[int, int] = SIZE) -> np.ndarray:
@@ -46,6 +48,8 @@ class SleepyBackend:
     ) -> Iterator[np.ndarray]:
         wish, total = request.settings, request.frames
         pause = float(wish.get("sleep_s", self._sleep_s))
+        if _poison:
+            raise RuntimeError(_poison[0])
         for index in range(total):
             if not wish.get("deaf"):
                 check_cancel()
@@ -66,6 +70,9 @@ class SleepyBackend:
             raise InputError(wish["wrong_input"])
         if "error_once" in wish and _first_time(wish["error_once"]):
             raise RuntimeError("the first time always fails")
+        if "poison_once" in wish and _first_time(wish["poison_once"]):
+            _poison.append(wish["poison"])
+            raise RuntimeError(_poison[0])
         if "oom_once" in wish and _first_time(wish["oom_once"]):
             raise MemoryError("CUDA out of memory (pretended)")
         if "hang_s" in wish:

@@ -115,6 +115,40 @@ def executor_kills(tmp: Path, kills: int, seed: int = 0) -> dict[str, Any]:
     return {"kills": done, "takes": len(expected), "quarantined_and_retried": quarantined, "resumed": resumed}
 
 
+POISONS = (
+    "CUDA error: an illegal memory access was encountered",
+    "CUDA error: device-side assert triggered",
+    "CUDA error: no CUDA-capable device is detected",  # the card disappeared
+    "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+)
+
+
+def poisoned_contexts(tmp: Path, count: int, seed: int = 3) -> dict[str, Any]:
+    """Some jobs break their process's CUDA context, some run out of memory: others are not failed for it."""
+    rng, frames = random.Random(seed), 4
+    expected = undisturbed(tmp, range(count), frames)
+    place = make_place(tmp / "root", frames)
+    guilty = rng.sample(range(count), max(1, count // 3))
+    jobs = []
+    for number in range(count):
+        fault: dict[str, Any] = {}
+        if number in guilty:
+            marker, kind = str(tmp / f"once-{number}"), guilty.index(number) % (len(POISONS) + 1)
+            fault = {"oom_once": marker} if kind == len(POISONS) else {"poison_once": marker, "poison": POISONS[kind]}
+        jobs.append(place.job(number, **fault))
+    process = service(tmp, place)
+    client = process.start()
+    try:
+        records = finish(client, [record.id for record in client.submit(jobs)], 120 + 2 * count)
+    finally:
+        process.stop()
+    check(place, expected)
+    attempts = [record.attempts for record in records]
+    assert attempts == [2 if number in guilty else 1 for number in range(count)]
+    assert all(record.crashes == 0 for record in records)
+    return {"jobs": count, "faults": len(guilty), "attempts": sum(attempts), "failed_for_another": 0}
+
+
 def service_kills(tmp: Path, kills: int, everything: bool = False, seed: int = 1) -> dict[str, Any]:
     """SIGKILL the service (or service and executor at once) in mid-job, restart it, and go on."""
     rng, frames = random.Random(seed), 8

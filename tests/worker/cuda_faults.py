@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faults of a card, injected into real takes on a pretended CUDA machine. Tests run some places, the proof all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from oscar_golden import golden_call, pipeline, pixels
+from pretend_cuda import World, machine
+
+from retake.core.errors import TakeError
+from retake.worker import memory
+from retake.worker.oscar import sampler
+from retake.worker.oscar.tiers import TIERS, find_tier, next_tier
+
+STEPS, SEEDS, FRAMES = 3, (1, 2), 9
+"""Two windows of five frames, two takes, four evaluations each."""
+MESSAGES = (
+    "CUDA out of memory. Tried to allocate 2.00 GiB",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+)
+BROKEN = ("CUDA error: an illegal memory access was encountered", "CUDA error: no CUDA-capable device is detected")
+
+
+def call(**changes: Any) -> dict[str, Any]:
+    return golden_call(
+        skeleton=pixels()["skeleton"][:FRAMES], num_frames=5, height=32, width=32, num_inference_steps=STEPS,
+        seed=list(SEEDS), **changes,
+    )  # fmt: skip
+
+
+class Fault:
+    """Raises once, at the `at`-th operation of the `nth` visit of a place ("encode", "decode", "step 0", …)."""
+
+    def __init__(self, world: World, place: str, nth: int = 0, at: int = 5, error: Any = None) -> None:
+        self.world, self.place, self.nth, self.at = world, place, nth, at
+        self.error = error or torch.OutOfMemoryError(MESSAGES[0])
+        self.fired = False
+        self.stays = False
+        """Whether every later operation fails, too: a broken context."""
+        self._visits: dict[str, int] = {}
+        self._here, self._done = "", 0
+
+    def enter(self, place: str) -> None:
+        self._visits[place] = self._visits.get(place, -1) + 1
+        self._here, self._done = place, 0
+
+    def operation(self, name: str) -> None:
+        if self.fired:
+            if self.stays:
+                raise self.error
+            return
+        if self._here == self.place and self._visits[self._here] == self.nth:
+            self._done += 1
+            if self._done >= self.at:
+                self.fired = True
+                raise self.error
+
+
+@contextmanager
+def injected(monkeypatch: Any, pipe: Any, fault: Fault) -> Iterator[None]:
+    """The fault follows the pipeline's stages and the sampler's steps."""
+    stage, evaluate = pipe.stage, sampler.evaluate
+
+    @contextmanager
+    def staged(name: str, *modules: Any) -> Iterator[None]:
+        fault.enter(name)
+        with stage(name, *modules):
+            yield
+
+    def step(*arguments: Any) -> Any:
+        fault.enter(f"step {arguments[5]}")
+        return evaluate(*arguments)
+
+    pipe.stage = staged
+    monkeypatch.setattr(sampler, "evaluate", step)
+    fault.world.before = fault.operation
+    try:
+        yield
+    finally:
+        fault.world.before = lambda name: None
+        monkeypatch.setattr(sampler, "evaluate", evaluate)
+        del pipe.stage
+
+
+def undisturbed(tier: str) -> np.ndarray:
+    pipe = pipeline()
+    pipe.enable_memory_tier(tier, "cpu")
+    return pipe(**call()).frames
+
+
+def places() -> list[tuple[str, int]]:
+    """Every stage and every step of every take and window."""
+    takes, windows = len(SEEDS), 2
+    steps = [(f"step {step}", visit) for step in range(STEPS + 1) for visit in range(takes * windows)]
+    return [
+        *(("encode", visit) for visit in range(windows)),
+        *steps,
+        *(("decode", visit) for visit in range(takes * windows)),
+    ]
+
+
+def out_of_memory(monkeypatch: Any, tier: str, place: str, visit: int, at: int, message: str) -> dict[str, Any]:
+    """One failed allocation: the run goes one tier down and on from what is finished; every take is there once."""
+    error = torch.OutOfMemoryError(message) if "Tried" in message else RuntimeError(message)
+    with machine(monkeypatch) as world:
+        pipe = pipeline()
+        pipe.enable_memory_tier(tier, "cuda")
+        fault = Fault(world, place, visit, at, error)
+        lower = next_tier(find_tier(tier))
+        with injected(monkeypatch, pipe, fault):
+            refused = ""
+            try:
+                out = pipe(**call())
+            except TakeError as error_:
+                out, refused = None, str(error_)
+        assert fault.fired, f"{place} {visit} was never reached"
+        if out is None:  # the last tier says so, and the next call works
+            assert lower is None
+            assert "smallest tier" in refused
+            out = pipe(**call())
+        else:
+            assert out.retried
+            assert lower is not None
+            assert out.tier == lower.name
+        result = {"tier": tier, "place": place, "resumed_steps": out.stats.resumed_steps,
+                  "evaluations": out.stats.evaluations, "frames": np.array(out.frames)}  # fmt: skip
+        assert out.frames.shape[:2] == (len(SEEDS), FRAMES)
+        assert world.races == []
+        error.__traceback__ = None  # its frames hold the failed run's tensors
+        del out
+        pipe.release_memory()
+        pipe.transformer._rope_cache.clear()
+        assert world.live[0] <= 4096, f"{world.live[0]} bytes stay behind"
+    return result
+
+
+def memory_taken(monkeypatch: Any, tier: str, place: str, free_bytes: int) -> dict[str, Any]:
+    """Another process takes all but `free_bytes` of the card when a place is reached, and keeps it."""
+    with machine(monkeypatch) as world:
+        pipe = pipeline()
+        pipe.enable_memory_tier(tier, "cuda")
+        fault = Fault(world, place)
+        taken: list[int] = []
+
+        def take(name: str) -> None:
+            try:
+                Fault.operation(fault, name)
+            except torch.OutOfMemoryError:
+                taken.append(1)
+                world.others[0] = world.capacity[0] - free_bytes
+
+        fault.operation = take  # type: ignore[method-assign]
+        with injected(monkeypatch, pipe, fault):
+            out = pipe(**call())
+        assert taken
+        result = {"tier": tier, "place": place, "ended_in": out.tier, "frames": np.array(out.frames)}
+        assert world.peak[0] <= world.capacity[0]
+    return result
+
+
+def broken_context(monkeypatch: Any, place: str, message: str) -> dict[str, Any]:
+    """A broken context is no lack of memory: it is raised at once, told apart, and no tier is blamed."""
+    with machine(monkeypatch) as world:
+        pipe = pipeline()
+        pipe.enable_memory_tier("resident", "cuda")
+        fault = Fault(world, place, error=RuntimeError(message))
+        with injected(monkeypatch, pipe, fault), pytest.raises(RuntimeError) as raised:
+            pipe(**call())
+        assert memory.is_broken_context(raised.value)
+        assert not memory.is_out_of_memory(raised.value)
+        assert pipe.tier.name == "resident"
+    return {"place": place, "message": message}
+
+
+TIER_NAMES = tuple(tier.name for tier in TIERS)
