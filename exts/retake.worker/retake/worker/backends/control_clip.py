@@ -14,7 +14,7 @@ import numpy as np
 
 from retake.core.array_types import UInt8
 from retake.core.episode import Episode
-from retake.core.errors import InputError, TakeError, VariantError, choose
+from retake.core.errors import InputError, TakeError, VariantError, unknown_name
 from retake.core.progress import CheckCancel, never
 from retake.core.variants.base import SourceFrame, source_frame
 from retake.core.variants.controls import segment_colours
@@ -32,7 +32,7 @@ def control_clip(
     Raises InputError for an unknown control, TakeError where the episode lacks the map that it is made from.
     """
     if control not in CONTROLS:
-        raise InputError(choose("control", control, CONTROLS))
+        raise InputError(unknown_name("control", control, CONTROLS))
     if not indices:
         raise TakeError("a control video needs at least one frame")
     frames = []

@@ -18,7 +18,7 @@ from PIL import Image
 
 from retake.core.array_types import UInt8
 from retake.core.episode import open_episode
-from retake.core.errors import InputError, TakeError, VariantError, choose, install_hint
+from retake.core.errors import InputError, TakeError, VariantError, install_hint, unknown_name
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.run_layout import VARIANT_FRAME
 from retake.core.takes.base import TakeRequest
@@ -29,7 +29,7 @@ from retake.worker.backends.control_clip import CONTROLS, control_clip
 from retake.worker.first_frame import memory
 from retake.worker.first_frame.backend import quiet
 from retake.worker.first_frame.cosmos_transfer import CosmosTransferBackend
-from retake.worker.first_frame.parts import Part
+from retake.worker.first_frame.parts import ModelPart
 
 SETTINGS = ("steps", "guidance", "control", "strength", "chunk")
 CHUNK = 93
@@ -47,7 +47,7 @@ class CosmosSimBackend(CosmosTransferBackend):
     version = "1"
     domain = "generated"
     parallel = False
-    control_part = Part(
+    control_part = ModelPart(
         "nvidia/Cosmos-Transfer2.5-2B", "NVIDIA Open Model License",
         "commit of branch diffusers/controlnet/general/edge; blur, depth and seg have branches of their own",
         "Cosmos-Transfer2.5-2B-edge",
@@ -175,7 +175,7 @@ class CosmosSimBackend(CosmosTransferBackend):
     def _settings(self, request: TakeRequest) -> dict[str, Any]:
         for key in request.settings:
             if key not in SETTINGS:
-                raise InputError(choose("setting of the cosmos-sim backend", key, SETTINGS))
+                raise InputError(unknown_name("setting of the cosmos-sim backend", key, SETTINGS))
         [(trained, strength)] = self.controls.items()
         found = {
             "steps": self.steps, "guidance": self.guidance, "control": trained, "strength": strength, "chunk": CHUNK,

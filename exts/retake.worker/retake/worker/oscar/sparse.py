@@ -72,19 +72,18 @@ def _density(pattern: Pattern) -> float:
 def attention(query: Tensor, key: Tensor, value: Tensor, pattern: Pattern) -> Tensor:
     """Attention over the pattern's pairs; (B, S, heads, D) each. Raises InputError where neither mask is possible."""
     tokens = query.shape[1]
-    heads_first = [part.transpose(1, 2) for part in (query, key, value)]
+    q, k, v = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
     if query.is_meta:  # FLOPs in proportion
         some = max(1, round(tokens * pattern.density()))
-        q, k, v = heads_first
         found = torch.ops.aten._scaled_dot_product_efficient_attention(q, k[:, :, :some], v[:, :, :some], None, False)
         return found[0].transpose(1, 2)
     if query.device.type == "cuda":
-        return _flex()(*heads_first, block_mask=_block_mask(pattern, query.device)).transpose(1, 2)
+        return _flex()(q, k, v, block_mask=_block_mask(pattern, query.device)).transpose(1, 2)
     if tokens > DENSE_LIMIT:
         raise InputError(
             f"sparse attention of {tokens} tokens needs a CUDA device; elsewhere up to {DENSE_LIMIT} tokens"
         )
-    return functional.scaled_dot_product_attention(*heads_first, attn_mask=_dense(pattern)).transpose(1, 2)
+    return functional.scaled_dot_product_attention(q, k, v, attn_mask=_dense(pattern)).transpose(1, 2)
 
 
 @lru_cache(maxsize=4)
