@@ -193,7 +193,7 @@ def ceilings(b: Bench) -> dict[str, Any]:
 
     n = 256 if b.tiny else 8192
     x, y = (torch.randn(n, n, device=b.device, dtype=torch.bfloat16) for _ in range(2))
-    found = {"matmul_bf16_tflops": 2 * n**3 / b.timed(lambda: torch.mm(x, y)) / 1e12}
+    found: dict[str, Any] = {"matmul_bf16_tflops": 2 * n**3 / b.timed(lambda: torch.mm(x, y)) / 1e12}
     try:
         from retake.worker.oscar.fp8 import quantise
 

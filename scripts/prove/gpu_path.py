@@ -215,7 +215,7 @@ PARTS: dict[str, Callable[[bool], Rows]] = {
 
 def code_key() -> str:
     """Changes with the code that is proved and with the proof."""
-    files = [*sorted(Path(costs.__file__).parent.glob("*.py")), Path(__file__), Path(faults.__file__)]
+    files = [*sorted(Path(str(costs.__file__)).parent.glob("*.py")), Path(__file__), Path(str(faults.__file__))]
     return sha256_bytes(*(path.read_bytes() for path in files))
 
 

@@ -322,6 +322,11 @@ class Questions(TorchFunctionMode):
                 return func(*args, **kwargs)
         if name in ("numpy", "__array__") and world.of(args[0]).type == "cuda":
             raise TypeError(f"can't convert {world.of(args[0])} device type tensor to numpy")
+        if name == "pad_sequence":  # C++ that makes its result like its inputs, whose device is the real one
+            with Plain():
+                result = func(*args, **kwargs)
+            world.put(result, world.of(args[0][0]))
+            return result
         if name == "pin_memory":
             return args[0].clone()
         if name == "is_pinned":
@@ -379,6 +384,7 @@ def Plain() -> Any:
 @contextlib.contextmanager
 def machine(monkeypatch: Any, cards: int = 1, gib: float = 80.0) -> Iterator[World]:
     """Inside: a machine with so many cards. Threads that DecodeQueue starts are inside, too."""
+    import retake.worker.oscar.pipeline  # noqa: F401 - what is imported later would see the pretended names
     from retake.worker.oscar import decoding
 
     world = World(cards, gib)
@@ -401,18 +407,16 @@ def machine(monkeypatch: Any, cards: int = 1, gib: float = 80.0) -> Iterator[Wor
         "get_device_name": lambda device=None: "Pretended", "get_device_capability": lambda device=None: (9, 0),
         "synchronize": lambda device=None: [world.wait(s, "cuda.synchronize") for s in world.streams][:0],
         "current_stream": world.current, "stream": world.on, "set_device": lambda device: None,
-        "Stream": lambda device=None, *a, **k: Stream(world, device), "Event": lambda *a, **k: Event(world, *a, **k),
+        # types, because annotations of libraries name them
+        "Stream": type("Stream", (), {"__new__": lambda cls, device=None, *a, **k: Stream(world, device)}),
+        "Event": type("Event", (), {"__new__": lambda cls, *a, **k: Event(world, *a, **k)}),
     }  # fmt: skip
     for name, value in answers.items():
         monkeypatch.setattr(torch.cuda, name, value)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: None)
     generator = torch.Generator
-
-    class Generator:  # a type, because annotations name it
-        def __new__(cls, device: Any = "cpu") -> Any:
-            return generator("cpu")
-
-    monkeypatch.setattr(torch, "Generator", Generator)
+    made = type("Generator", (), {"__new__": lambda cls, device="cpu": generator("cpu")})
+    monkeypatch.setattr(torch, "Generator", made)
 
     def enter() -> None:
         Operations(world).__enter__()

@@ -61,7 +61,7 @@ def test_every_tier_stays_on_its_card_and_within_its_budget(monkeypatch, tier):
         (waits, copies, back), (more_waits, more_copies, more_back) = seen
         steps = 2 * 4
         assert more_waits - waits <= WAITS_PER_STEP * steps
-        assert more_back == back
+        assert more_back <= back  # the second run finds the control latents where the first left them
         # a step of the streamed tier copies every block once for each guidance branch, the others copy nothing
         blocks = len(list(pipe.transformer.transformer_blocks.parameters()))
         allowed = 2 * blocks * steps if tier == "group-offload" else COPIES_PER_STEP * steps
@@ -89,7 +89,8 @@ def test_weights_visit_once_per_stage(monkeypatch, tier):
         block = weights(pipe.transformer.transformer_blocks)
         allowed = {
             "resident": inputs,
-            "staged": both + weights(pipe.vae) + inputs,  # the coder visits twice: encode, decode
+            # the coder visits twice (encode, decode), the projection once per prompt
+            "staged": both + weights(pipe.vae) + 2 * weights(pipe.transformer.crossattn_proj) + inputs,
             "group-offload": 2 * weights(pipe.vae) + 1.05 * 4 * block + inputs,  # 2 evaluations, 2 branches
         }[tier]
         assert moved <= allowed
@@ -109,7 +110,8 @@ def test_cards_compute_in_bfloat16_except_where_the_reference_does_not(monkeypat
         # branches; and those of one first-frame map
         blocks = len(made.pipeline.transformer.transformer_blocks)
         assert kinds["float32"] <= 6 * (2 + 6 * blocks + 3)
-        assert kinds["bfloat16"] >= 6 * 9 * blocks
+        assert kinds["bfloat16"] >= 6 * 7 * blocks  # Q, K and V are one product: kernels "auto" are the fused ones here
+        assert made.pipeline.kernels == "fused"
 
 
 @pytest.mark.parametrize("options", [
@@ -211,7 +213,7 @@ def test_a_plan_is_for_the_jobs_own_size_and_leaves_the_margin(monkeypatch):
     golden = pipeline()
     plans, _ = (
         plan_for_modules(golden.transformer.bfloat16(), golden.vae.bfloat16(), num_frames=5, height=h, width=w)
-        for h, w in ((32, 32), (96, 96))
+        for h, w in ((32, 32), (64, 64))
     )  # costs are kept for the process, and cheaper to count outside
     with machine(monkeypatch) as world:
         made = OscarBackend(model=str(converted()))
@@ -219,7 +221,7 @@ def test_a_plan_is_for_the_jobs_own_size_and_leaves_the_margin(monkeypatch):
         world.others[0] = world.capacity[0] - staged.needed - memory.MARGIN_BYTES
         made._place(32, 32, 5)
         assert made.pipeline.tier.name == "staged"
-        made._place(96, 96, 5)  # more than is there
+        made._place(64, 64, 5)  # more than is there
         assert made.pipeline.tier.name == NAMES[-1]
 
 
@@ -260,6 +262,7 @@ def test_the_harness_finds_what_it_is_for(monkeypatch):
         assert float(card.sum()) == 100.0
         assert sum(world.waits.values()) == 1
         other = torch.cuda.Stream()
+        card.add_(1)
         with torch.cuda.stream(other):
             card.add_(1)
         assert len(world.races) == 1  # the stream never heard of what made the tensor

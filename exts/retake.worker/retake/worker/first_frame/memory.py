@@ -48,5 +48,22 @@ def apply(pipe: Any, tier: str, device: str) -> None:
         pipe.enable_model_cpu_offload(device=device)
     elif tier == "group-offload":
         pipe.enable_group_offload(onload_device=torch.device(device), offload_type="leaf_level")
+        _keep_attention_projections(pipe, torch.device(device))
     else:
         check_tier(tier)
+
+
+def _keep_attention_projections(pipe: Any, device: Any) -> None:
+    """`nn.MultiheadAttention` (in SDXL's ControlNet-Union) reads its output projection without calling it, so the hook that
+    would bring the weights never runs: they stay on the device, a few megabytes."""
+    import torch
+
+    for component in pipe.components.values():
+        if not isinstance(component, torch.nn.Module):
+            continue
+        for module in component.modules():
+            if isinstance(module, torch.nn.MultiheadAttention):
+                registry = getattr(module.out_proj, "_diffusers_hook", None)
+                if registry is not None:
+                    registry.remove_hook("group_offloading", recurse=False)
+                module.out_proj.to(device)

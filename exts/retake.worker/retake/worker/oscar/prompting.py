@@ -38,7 +38,7 @@ class PromptStage:
     def project_embeddings(self: Any, raw: Tensor, text: str | None = None) -> ProjectedPrompt:
         """Raw embeddings (1, L, D) -> ProjectedPrompt on the CPU. Raises InputError."""
         check_embeddings(raw, "prompt embeddings", self.transformer.config["crossattn_proj_in_channels"])
-        with self.stage("project", self.transformer):
+        with self.stage("project", self.transformer.crossattn_proj):
             embeds = self.transformer.project_text(raw.to(self.run_device))
         return ProjectedPrompt(embeds.cpu(), self.model_revision, text)
 

@@ -94,7 +94,7 @@ def _dense(pattern: Pattern) -> Tensor:
 
 
 @lru_cache(maxsize=4)
-def _block_mask(pattern: Pattern, device: torch.device) -> Any:
+def _block_mask(pattern: Pattern, device: Any) -> Any:
     from torch.nn.attention.flex_attention import create_block_mask
 
     t, h, w = pattern.grid
@@ -105,9 +105,10 @@ def _block_mask(pattern: Pattern, device: torch.device) -> Any:
 
 @lru_cache(maxsize=1)
 def _flex() -> Any:
-    from torch.nn.attention.flex_attention import flex_attention
+    from torch.nn.attention import flex_attention
 
-    return torch.compile(flex_attention, dynamic=False)
+    compiled: Any = torch.compile(flex_attention.flex_attention, dynamic=False)
+    return compiled
 
 
 def check(kind: str, reach: int) -> None:
@@ -121,6 +122,6 @@ def check(kind: str, reach: int) -> None:
 def fit(transformer: Any, grid: tuple[int, int, int]) -> None:
     """Bring the pattern chosen on the transformer (kind, reach; None: none) to the size of what comes now."""
     chosen = transformer.sparse
-    pattern = None if chosen is None else Pattern(*chosen, grid)
+    pattern = None if chosen is None else Pattern(chosen[0], chosen[1], grid)
     for block in transformer.transformer_blocks:
         block.attn1.processor.pattern = pattern
