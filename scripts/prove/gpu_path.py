@@ -50,7 +50,6 @@ def memory_faults(quick: bool) -> Rows:
                 with pytest.MonkeyPatch.context() as patch:
                     found = faults.out_of_memory(patch, tier, place, visit, 5, message)
                 frames = found.pop("frames")
-                step = int(place.partition(" ")[2] or 0)
                 ran_on = next((after.name for before, after in pairwise(TIERS) if before.name == tier), tier)
                 alike = tier in COMPUTES_ALIKE and ran_on in COMPUTES_ALIKE
                 equal = bool(np.array_equal(frames, faults.undisturbed("resident"))) if alike else None
@@ -59,7 +58,7 @@ def memory_faults(quick: bool) -> Rows:
                     if tier != faults.TIER_NAMES[-1]
                     else 0
                 )
-                return {**found, "equal": equal, "lost_forwards": lost, "step": step,
+                return {**found, "equal": equal, "lost_forwards": lost,
                         "holds": equal is not False and lost == 0}  # fmt: skip
 
             yield f"{tier} / {place} / {visit}", run
@@ -72,7 +71,7 @@ def taken_memory(quick: bool) -> Rows:
 
             def run(tier: str = tier, place: str = place) -> dict[str, Any]:
                 with pytest.MonkeyPatch.context() as patch:
-                    found = faults.memory_taken(patch, tier, place, 13_000_000)
+                    found = faults.memory_taken(patch, tier, place)
                 return {
                     "ended_in": found["ended_in"],
                     "takes": len(found["frames"]),

@@ -22,8 +22,7 @@ def expected(tier: str) -> np.ndarray:
 def test_out_of_memory_costs_no_take_and_no_finished_step(monkeypatch, tier, place, visit, message):
     found = faults.out_of_memory(monkeypatch, tier, place, visit, 5, faults.MESSAGES[message])
     assert np.array_equal(found["frames"], expected("resident"))  # all of these tiers compute alike
-    step = int(place.partition(" ")[2] or 0)
-    assert found["resumed_steps"] == step
+    assert found["resumed_steps"] == faults.steps_before(place)
     assert found["evaluations"] == 2 * 4 * (faults.STEPS + 1)  # not one forward was made twice
 
 
@@ -33,7 +32,7 @@ def test_the_smallest_tier_says_so_and_the_next_call_works(monkeypatch):
 
 
 def test_memory_that_another_process_takes(monkeypatch):
-    found = faults.memory_taken(monkeypatch, "resident", "step 1", 13_000_000)
+    found = faults.memory_taken(monkeypatch, "resident", "step 1")
     assert found["ended_in"] in faults.TIER_NAMES[3:]
     assert found["frames"].shape == expected("resident").shape
 

@@ -49,7 +49,7 @@ class TakeRun:
         self.tick: Callable[[], Any] = lambda: None
         # (window, take) -> its frames: what a run that ran out of memory need not do again
         self._finished: dict[tuple[int, int], _Piece] = {}
-        # and the steps of the take that was being denoised
+        # and the steps of takes that are not decoded yet
         self._loops: dict[tuple[int, int], sampler.Loop] = {}
         self.seams: list[list[Seam]] = [[] for _ in range(request.takes)]
         # per take: frame index of a chained frame, and what the next window made of it
@@ -133,7 +133,11 @@ class TakeRun:
         pieces, failed = queue.finished()
         queue.close()
         self._finished.update({(index, take): piece for take, piece in zip(todo, pieces, strict=False)})
+        for key in [key for key in self._loops if key in self._finished]:
+            del self._loops[key]
         if (reason := stopped or failed) is not None:
+            for loop in self._loops.values():
+                loop.to_host()
             raise reason
         return [self._finished[index, take] for take in range(self.request.takes)]
 
@@ -210,7 +214,7 @@ class TakeRun:
             if is_out_of_memory(error):
                 loop.to_host()
             raise
-        del self._loops[index, take]
+        loop.solver = {}  # its latents are enough to decode again
         return latents
 
     def _control_latents(self, window: Window, video: np.ndarray) -> Tensor:
