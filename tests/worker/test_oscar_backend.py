@@ -22,6 +22,7 @@ class Recorded:
         self.calls: list[tuple[Any, ...]] = []
         self.tier = type("T", (), {"name": "", "group_offload": False})()
         self.transformer, self.model_revision, self.margin_bytes = object(), "r", 0
+        self.approximations, self.student = (), None
 
     def set_progress_bar_config(self, **_: Any) -> None:
         pass
@@ -33,6 +34,9 @@ class Recorded:
     def enable_planned_memory(self, device: Any, height: int, width: int, frames: int) -> None:
         self.tier.name = "planned"
         self.calls.append(("plan", str(device), height, width, frames, self.margin_bytes))
+
+    def use_kernels(self, name: str) -> str:
+        return ""
 
     def release_memory(self) -> None:
         self.calls.append(("release",))
@@ -143,3 +147,20 @@ def test_an_encoder_that_runs_out_of_memory_goes_on_on_the_cpu(monkeypatch):
     ids = torch.ones(1, 3)
     assert torch.equal(pipe._embed(Encoder(), ids), ids)
     assert seen == ["failed", "cpu"]
+
+
+def test_modes_are_pinned_labelled_and_checked():
+    made = OscarBackend(
+        pipeline=pipeline(),
+        device="cpu",
+        kernels="fused",
+        approximate={"guidance-interval": {"low": 0.1, "high": 0.8}, "fp8": {}},
+    )
+    assert made.arithmetic == "kernels fused, approximate fp8 guidance-interval"
+    made._place(32, 32, 5)
+    made._place(64, 64, 5)
+    assert made.pipeline.kernels == "fused"
+    assert made.pipeline.approximations == ("guidance-interval:0.1-0.8", "fp8")
+    for wrong in ({"kernels": "quick"}, {"approximate": ["magic"]}):
+        with pytest.raises(InputError, match="valid"):
+            OscarBackend(pipeline=Recorded(), device="cpu", **wrong)
