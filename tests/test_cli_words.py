@@ -243,4 +243,4 @@ def test_a_backend_that_reads_no_seed_makes_one_take_and_says_so(tmp_path, capsy
     assert retake("export", tmp_path / "e", "--out", tmp_path / "d") == 2
     assert "2 takes were rejected" in capsys.readouterr().err
     cli_notes.note_failed(RunDirectory(run))
-    assert "take kitchen-s1: fail: lag: 3 frames, limit 1" in capsys.readouterr().err
+    assert "take kitchen-s1/front: fail: lag: 3 frames, limit 1" in capsys.readouterr().err
