@@ -264,3 +264,27 @@ def test_a_camera_that_no_skeleton_steers_follows_the_anchor_take(episode, camer
     with pytest.raises(TakeError, match="shows another episode or window"):
         make_take(asked, ReprojectBackend(), tmp_path / "y")
     assert open_episode(episode.path).content_sha256 == episode.content_sha256
+
+
+def test_a_camera_that_never_sees_the_robot_is_delivered_or_refused(episode, cameras, tmp_path):
+    """Its ids are gone: to everybody else it is a camera that looks away."""
+
+    class Away(type(episode)):  # type: ignore[misc]
+        def camera_frame(self, camera, index):
+            view = super().camera_frame(camera, index)
+            return (
+                dataclasses.replace(view, instance_ids=np.zeros_like(view.instance_ids))
+                if camera == cameras[1]
+                else view
+            )
+
+    away = Away(**{f.name: getattr(episode, f.name) for f in dataclasses.fields(episode)})
+    worlds = (load_catalogue().preset("kitchen"),)
+    made = make_gated_variants(away, cameras, tmp_path / "a", worlds=worlds)
+    assert len(made.variants) == 2
+    assert "gate" in read_json(tmp_path / "a/kitchen" / cameras[0] / "variant.json")
+    assert "gate" not in read_json(tmp_path / "a/kitchen" / cameras[1] / "variant.json")
+    assert make_gated_variants(away, cameras, tmp_path / "a", worlds=worlds) == made
+    for ask in ({"cameras": cameras, "blind": "refuse"}, {"cameras": cameras[1]}):
+        with pytest.raises(VariantError, match="no robot"):
+            make_gated_variants(away, out_dir=tmp_path / "b", worlds=worlds, **ask)

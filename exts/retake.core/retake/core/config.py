@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 
@@ -84,6 +84,8 @@ class VariantsConfig:
     only_commercial: bool = False
     gate: bool = True
     """Deliver only frames in which robot and geometry are measured to be the simulated ones."""
+    blind: Literal["deliver", "refuse"] = "deliver"
+    """A camera in whose first frame no robot is to be seen, beside one that shows it: its frame cannot be measured."""
     rerolls: int = 2
     """Further attempts for a world whose frame fails the gate."""
     depth_estimator: str = ""

@@ -40,6 +40,7 @@ from retake.core.variants import (
     open_variant,
     select_worlds,
 )
+from retake.core.variants.base import MAPS
 from retake.core.variants.make import licensed_backend, require_reader
 
 Stage = Callable[[str], Progress]
@@ -222,10 +223,12 @@ def skeleton(
 
 
 def cameras_of(config: RunConfig, episode: Episode) -> tuple[str, ...]:
-    """The cameras whose view of every world is made. Raises EpisodeError listing the episode's for one that it lacks."""
-    return tuple(episode.header.camera(name).name for name in dict.fromkeys(config.cameras)) or tuple(
-        camera.name for camera in episode.header.cameras
-    )
+    """The cameras whose view of every world is made: those named; else all that recorded depth, normals and ids, or all
+    where none did. Raises EpisodeError listing the episode's for one that it lacks."""
+    every = episode.header.cameras
+    mapped = [camera.name for camera in every if set(camera.channels) >= MAPS]
+    named = tuple(episode.header.camera(name).name for name in dict.fromkeys(config.cameras))
+    return named or tuple(mapped or [camera.name for camera in every])
 
 
 def _worlds(config: RunConfig) -> tuple[World, ...]:
@@ -255,7 +258,7 @@ def variants(
     made = make_gated_variants(
         episode, cameras_of(config, episode), run.variants_folder, worlds=worlds, backend=chosen.backend,
         settings=chosen.settings, seed=chosen.seed, index=config.takes.start, rerolls=chosen.rerolls, gate=chosen.gate,
-        depth=chosen.depth_estimator,
+        depth=chosen.depth_estimator, blind=chosen.blind,
         only_commercial=chosen.only_commercial, catalogue=_catalogue(config), workers=0,
         progress=progress, check_cancel=check_cancel,
     )  # fmt: skip

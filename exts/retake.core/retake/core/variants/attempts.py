@@ -40,6 +40,8 @@ class Rules:
     limits: GateLimits = field(default_factory=GateLimits)
     depth: str = ""
     """Name of a depth estimator (`retake.depth_estimators`); empty = none."""
+    blind: str = "deliver"
+    """What becomes of a camera that shows no robot, beside one that does: `deliver` unmeasured, or `refuse`."""
 
     def __post_init__(self) -> None:
         if self.rerolls < 0:

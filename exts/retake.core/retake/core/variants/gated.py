@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,7 @@ def make_gated_variants(
     gate: bool = True,
     limits: GateLimits | None = None,
     depth: str = "",
+    blind: str = "deliver",
     only_commercial: bool = False,
     catalogue: Catalogue | None = None,
     workers: int = 1,
@@ -78,14 +79,15 @@ def make_gated_variants(
 
     Same seeds, same result; what is unchanged is neither made nor measured again. `settings` are those of a backend
     given by name; `workers` processes (0: one per core) share its worlds if it is `parallel`. With `gate=False` nothing
-    is measured and nothing is missing. Raises VariantError as `make_variants` does, and for a frame without a robot to
+    is measured and nothing is missing; nor is a camera that shows no robot beside one that does, unless `blind` is
+    `refuse`. Raises VariantError as `make_variants` does, and for a frame without a robot to
     measure; a world whose every attempt failed is in `missing`, not an error.
     """
     require_worlds(worlds)
     views = (cameras,) if isinstance(cameras, str) else tuple(dict.fromkeys(cameras))
     if not views:
         raise VariantError("no camera was named; a world is made as one camera or more see it")
-    rules = Rules(gate, rerolls, limits or GateLimits(), depth)
+    rules = Rules(gate, rerolls, limits or GateLimits(), depth, blind)
     maker = licensed_backend(backend, only_commercial, settings, catalogue)
     require_reader(maker, worlds)
     out_dir, view = Path(out_dir), frame_suffix(index)
@@ -134,13 +136,24 @@ def _world_attempts(
     episode: Episode, cameras: Sequence[str], index: int, maker: ImageBackend, seed: int, rules: Rules,
     catalogue: Catalogue | None, only_commercial: bool,
 ) -> WorldAttempts:  # fmt: skip
-    return WorldAttempts({
-        camera: Attempts(
+    def of(camera: str, rules: Rules) -> Attempts:
+        return Attempts(
             source_for(maker, episode, camera, index), maker, seed, rules,
             episode_sha256=episode.content_sha256, catalogue=catalogue, only_commercial=only_commercial,
-        )
-        for camera in cameras
-    })  # fmt: skip
+        )  # fmt: skip
+
+    found: dict[str, Attempts] = {}
+    blind: dict[str, VariantError] = {}
+    for camera in cameras:
+        try:
+            found[camera] = of(camera, rules)
+        except VariantError as error:
+            blind[camera] = error
+    if blind and (not found or rules.blind == "refuse"):
+        raise next(iter(blind.values()))
+    # Beside a camera that is measured, one that shows no robot is delivered as it is.
+    found.update({camera: of(camera, replace(rules, gate=False)) for camera in blind})
+    return WorldAttempts({camera: found[camera] for camera in cameras})
 
 
 def make_checked_variant(attempts: Attempts, world: World, folder: Path, check_cancel: CheckCancel = never) -> Variant:

@@ -53,7 +53,9 @@ class WorldAttempts:
         """The camera whose painted frame the others are carried from; empty where each is painted by itself."""
         if len(self.of) > 1 and isinstance(backend, CompletingBackend):
             self.anchor = list(self.of)[anchor_of([attempts.source for attempts in self.of.values()])]
-        self.rules, self.catalogue = self.of[self.first].rules, self.of[self.first].catalogue
+        every = [attempts.rules for attempts in self.of.values()]
+        self.rules = next((rules for rules in every if rules.gate), every[0])
+        self.catalogue = self.of[self.first].catalogue
 
     @property
     def pixels(self) -> int:
