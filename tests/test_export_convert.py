@@ -142,3 +142,18 @@ def test_wrong_requests_name_what_is_valid(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="is the source itself"):
         convert_main([str(source), "--out", str(source)])
     assert not (tmp_path / "o").exists()
+
+
+def test_pictures_in_the_table_under_any_name_become_videos(tmp_path: Path) -> None:
+    truth = so101_motion(6)
+    source = write_plain(tmp_path / "real", truth, NAMES, key="image", embedded=True)
+    convert(source, tmp_path / "same", ConvertOptions(), H264)
+    convert(source, tmp_path / "named", ConvertOptions(rename={"image": FRONT}), H264)
+    for name, key in (("same", "image"), ("named", FRONT)):
+        data = Dataset(tmp_path / name)
+        (row,) = data.episodes()
+        assert row.provenance["camera_names"] == key.removeprefix("observation.images.")
+        shown = list(data.frames(row, key))
+        assert len(shown) == 6
+        assert np.abs(shown[3].astype(int) - picture(3)).mean() < 6
+        assert len(list((tmp_path / name / "card").glob("*.jpg"))) == 1

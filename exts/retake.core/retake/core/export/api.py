@@ -203,7 +203,7 @@ def write_dataset(
     with staged(out, identity, base, restart=options.restart) as staging:
         writer = make_writer(staging, schema, options, split)
         try:
-            pictures = card.Pictures(staging)
+            pictures = card.Pictures(staging, schema)
             for entry in staging.entries():
                 writer.advance(entry)
                 pictures.note(entry)

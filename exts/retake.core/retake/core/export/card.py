@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from retake.core.export import tables
-from retake.core.export.records import DatasetEpisode, Schema, VideoOptions
+from retake.core.export.records import IMAGE, DatasetEpisode, Schema, VideoOptions
 from retake.core.export.staging import Entry, Staging
 from retake.core.export.writer import MARKER, PROVENANCE, REJECTED, picture
 from retake.core.files import read_json, write_bytes
@@ -27,8 +27,8 @@ NAMES = {
 class Pictures:
     """One small picture per world, the first MAX_PICTURES worlds: card/000.jpg …"""
 
-    def __init__(self, staging: Staging) -> None:
-        self._staging = staging
+    def __init__(self, staging: Staging, schema: Schema) -> None:
+        self._staging, self._cameras = staging, tuple(schema.cameras)
         self._worlds: list[str] = []
         if staging.base:
             self._worlds = [row["label"] for row in read_json(staging.base / MARKER).get("pictures", [])]
@@ -39,8 +39,9 @@ class Pictures:
         if label in self._worlds or len(self._worlds) >= MAX_PICTURES:
             return entry
         name = f"card/{len(self._worlds):03d}.jpg"
-        key = next(iter(episode.provenance.get("camera_names", "").split(",")), "")
-        frames = episode.frames(f"observation.images.{key}") if key else iter(())
+        named = f"{IMAGE}{str(episode.provenance.get('camera_names') or '').partition(',')[0]}"
+        key = named if named in self._cameras else next(iter(self._cameras), "")
+        frames = episode.frames(key) if key else iter(())
         for frame in frames:
             picture(self._staging.dataset / name, frame)
             return {**entry, "picture": {"file": name, "label": label}}

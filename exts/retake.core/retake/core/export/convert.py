@@ -19,7 +19,7 @@ from retake.core.array_types import Int
 from retake.core.errors import ExportError, InputError, unknown_name
 from retake.core.export.api import ExportOptions, write_dataset
 from retake.core.export.cli import parse_size, print_report
-from retake.core.export.mix import as_episode
+from retake.core.export.mix import as_episode, camera_names
 from retake.core.export.reader import Dataset, Row
 from retake.core.export.records import (
     ACTION,
@@ -242,7 +242,7 @@ def _converted(data: Dataset, row: Row, uid: str, plan: _Plan) -> DatasetEpisode
         return _retimed(data.language(row), fps, schema.fps, length)
 
     base = as_episode(data, row, schema, uid, data.root.name)
-    provenance = {**base.provenance, "window_length": length}
+    provenance = {**base.provenance, "window_length": length, "camera_names": camera_names(schema)}
     return DatasetEpisode(
         uid, row.task, length, columns, frames, segment, provenance, language if schema.language else None
     )

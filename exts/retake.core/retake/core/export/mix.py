@@ -21,6 +21,7 @@ from retake.core.export.api import ExportOptions, write_dataset
 from retake.core.export.provenance import KINDS, VERDICT, record
 from retake.core.export.reader import Dataset, Row
 from retake.core.export.records import (
+    IMAGE,
     SOURCE_FRAME,
     SOURCE_TIME,
     SOURCE_UID,
@@ -286,7 +287,7 @@ def as_episode(data: Dataset, row: Row, schema: Schema, uid: str, name: str) -> 
         "domain": name,
         "source_episode_id": f"{name}/{row.index}",
         "trajectory_id": f"{name}/{row.index}",
-        "camera_names": ",".join(k.rsplit(".", 1)[-1] for k in schema.cameras),
+        "camera_names": camera_names(schema),
     }
     provenance = record({**defaults, **kept, "uid": uid, "window_length": row.length}, checks)
 
@@ -295,6 +296,11 @@ def as_episode(data: Dataset, row: Row, schema: Schema, uid: str, name: str) -> 
 
     said = language if schema.language else None
     return DatasetEpisode(uid, row.task, row.length, columns, frames, segment, provenance, said)
+
+
+def camera_names(schema: Schema) -> str:
+    """Its cameras as provenance names them: without the usual prefix, whole where they have another."""
+    return ",".join(key.removeprefix(IMAGE) for key in schema.cameras)
 
 
 def _content(
