@@ -19,6 +19,7 @@ from retake.core.array_types import Bool, Float32, UInt8
 from retake.core.geometry import inverse
 from retake.core.painter.light import Light, Look, robot_gain, source_linear
 from retake.core.painter.materials import make_material
+from retake.core.painter.photos import Panorama
 from retake.core.painter.restage import bodies_of, looks_of, restaged
 from retake.core.painter.sets import blocked, build_set, cast_set
 from retake.core.painter.shadows import ShadowField
@@ -53,6 +54,8 @@ class Dresser:
         self.size = reference.camera.size
         rng = np.random.default_rng(seed)
         seeds = [int(s) for s in rng.integers(2**31, size=8)]
+        if "panorama" in recipe["environment"]:  # the place brings its own light
+            recipe = {**recipe, "lighting": Panorama.of(recipe["environment"]["panorama"]).lighting()}
         self.light = Light.of(recipe["lighting"], np.random.default_rng(seeds[0]))
         self.look = Look(recipe["look"], self.size, np.random.default_rng(seeds[1]))
         self.container: Texture = make_material(recipe["container"], seeds[3])

@@ -15,6 +15,7 @@ import numpy as np
 
 from retake.core.errors import VariantError, unknown_name
 from retake.core.files import canonical_json
+from retake.core.painter.photos import photo_texture
 from retake.core.painter.textures import Texture, linear, mix, noise
 
 SIZE = 512
@@ -149,10 +150,13 @@ KINDS: dict[str, Maker] = {
 
 
 def make_material(spec: dict[str, Any], seed: int) -> Texture:
-    """The Texture of a material mapping: `kind`, `colours` (one or two '#rrggbb'), `tile_m`, and the kind's options.
+    """The Texture of a material mapping: `kind`, `colours` (one or two '#rrggbb'), `tile_m`, and the kind's options; or of
+    a photograph: `photo`, `tile_m`, `tileable`.
 
     Raises VariantError for an unknown kind (listing the valid ones) or unreadable colours.
     """
+    if "photo" in spec:
+        return photo_texture(spec)
     if spec.get("kind") not in KINDS:
         raise VariantError(unknown_name("material kind", str(spec.get("kind")), KINDS))
     return _cached(canonical_json(spec), seed)

@@ -18,6 +18,7 @@ from retake.core.errors import VariantError, unknown_name
 from retake.core.painter.foliage import cluster, enter_ellipsoid, surface_of
 from retake.core.painter.materials import make_material
 from retake.core.painter.panels import PANELS
+from retake.core.painter.photos import Panorama
 from retake.core.painter.textures import Texture, linear, lookup, noise
 from retake.core.variants.roles import Anchor
 
@@ -52,6 +53,8 @@ class SceneSet:
     water: tuple[Texture, np.ndarray, float] | None = None
     """(surface, outward direction, m from the middle of the scene) of a sea in the open."""
     center: tuple[float, float] = (0.0, 0.0)
+    panorama: Panorama | None = None
+    """A photograph instead of the sky, in every direction that nothing stands in."""
 
 
 LEG = {"kind": "steel", "colours": ["#6d7378", "#555b60"], "tile_m": 0.5}
@@ -103,6 +106,7 @@ def build_set(spec: dict[str, Any], anchor: Anchor, seed: int, legs: Sequence[Co
         clouds,
         water,
         (float(center[0]), float(center[1])),
+        Panorama.of(spec["panorama"]) if "panorama" in spec else None,
     )
 
 
@@ -220,7 +224,10 @@ def cast_set(scene: SceneSet, eye: np.ndarray, d: Float32[np.ndarray, "N 3"], pi
     for label in np.unique(code):
         on = np.flatnonzero(code == label)
         if label < 0:
-            albedo[on], glow[on] = _sky(scene, d[on] / length[on, None]), 1.0
+            seen = d[on] / length[on, None]
+            wide = np.full(len(on), pixel_rad, np.float32)
+            albedo[on] = _sky(scene, seen) if scene.panorama is None else scene.panorama.colours(seen, wide)
+            glow[on] = 1.0
             continue
         if label < base and (box := scene.boxes[label // 6]).leafy:
             normal[on], u, v = surface_of(box.low, box.high, points[on])
@@ -242,7 +249,7 @@ def cast_set(scene: SceneSet, eye: np.ndarray, d: Float32[np.ndarray, "N 3"], pi
             foam = np.exp(-((edge / 0.14) ** 2))[:, None]
             albedo[on] = albedo[on] * (1 - share) + sea.sample(u, v, wide) * share
             albedo[on] = albedo[on] * (1 - foam) + 0.85 * foam
-    if scene.walls is None and scene.sky is not None:
+    if scene.walls is None and scene.sky is not None and scene.panorama is None:
         haze = np.clip((distance - 9) / (FAR_M - 9), 0, 1)[:, None] ** 0.8 * (1 - glow[:, None])
         albedo = albedo * (1 - haze) + linear(scene.sky["horizon"]) * haze * 0.9
         glow = np.maximum(glow, haze[:, 0])

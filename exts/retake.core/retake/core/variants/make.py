@@ -25,13 +25,13 @@ from retake.core.files import (
     write_bytes,
     write_json,
 )
-from retake.core.licences import require_commercial
+from retake.core.licences import joint_licence, require_commercial
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.run_layout import VARIANT_FRAME, VARIANT_RECORD, name_of, variant_id
 from retake.core.variants.backends import image_backend
 from retake.core.variants.base import ImageBackend, SourceFrame, Variant, World, source_for
 from retake.core.variants.prompts import compose_prompts
-from retake.core.variants.worlds import Catalogue, described_world, load_catalogue, stated_recipe
+from retake.core.variants.worlds import Catalogue, described_world, load_catalogue, photo_licences, stated_recipe
 
 SCHEMA = "retake.variant/1"
 Examine = Callable[[UInt8[np.ndarray, "H W 3"]], Mapping[str, Any]]
@@ -112,6 +112,9 @@ def make_variant(
         require_licence(kept.backend, kept.licence, only_commercial)
         return kept
     require_licence(backend.name, backend.licence, only_commercial)
+    photos = photo_licences(recipe)
+    for licence in photos:
+        require_licence(f"{backend.name} with the world's photographs", licence, only_commercial)
     frame = backend.render(source, world, seed, check_cancel)
     require_licence(backend.name, backend.licence, only_commercial)
     if frame.shape != source.rgb.shape or frame.dtype != np.uint8:
@@ -125,7 +128,8 @@ def make_variant(
     variant = Variant(
         id=name_of(out_dir), world=world, seed=seed, prompt=prompts.take, negative_prompt=prompts.negative,
         frame_sha256=sha256_bytes(png.tobytes()), backend=backend.name, backend_version=backend.version,
-        licence=backend.licence, model=getattr(backend, "model", ""), revision=getattr(backend, "revision", ""),
+        licence=joint_licence([backend.licence, *photos]) if photos else backend.licence,
+        model=getattr(backend, "model", ""), revision=getattr(backend, "revision", ""),
         source={
             "episode_sha256": episode_sha256 or source_sha256(source), "camera": source.camera_name, "frame": source.index,
             "rgb_sha256": sha256_bytes(np.ascontiguousarray(source.rgb).tobytes()),

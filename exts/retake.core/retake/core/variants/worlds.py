@@ -16,6 +16,7 @@ from typing import Any
 
 from retake.core.config import config_path, load_yaml
 from retake.core.errors import InputError, VariantError, unknown_name
+from retake.core.files import known_sha256
 from retake.core.variants.base import World
 
 AXES = {
@@ -97,7 +98,7 @@ def _load(extra: tuple[Path, ...]) -> Catalogue:
                 raise InputError(f"{path}: {unknown_name('section', str(section), SECTIONS)}")
             if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
                 raise InputError(f"{path}: section {section!r} must map names to mappings")
-            sections[section].update(content)
+            sections[section].update(placed_beside(content, Path(path).parent))
     if not sections["environments"]:
         raise InputError(f"{folder} holds no worlds; expected YAML files with a section 'environments'")
     known = {f.name for f in fields(World)} - {"name", "prompt"}
@@ -126,6 +127,39 @@ def lighting_of(world: World, catalogue: Catalogue | None = None) -> dict[str, A
     """The light of a world, which one in words has, too."""
     known = catalogue or load_catalogue()
     return {**known.value("lighting", world.lighting), **world.parameters.get("lighting", {})}
+
+
+def with_photos(value: Any) -> Any:
+    """A mapping with the content hash of every photograph it names, so that another picture is another world. Raises
+    VariantError for one that is missing, or of which nobody states a licence."""
+    if isinstance(value, dict):
+        if "photo" in value:
+            path = Path(str(value["photo"]))
+            if not path.is_file():
+                raise VariantError(f"{path} does not exist; a world names it as a photograph")
+            if not value.get("licence"):
+                raise VariantError(
+                    f"the world's photograph {path} states no licence; add `licence: CC0-1.0` or what holds"
+                )
+            value = {**value, "sha256": known_sha256(path)}
+        return {key: with_photos(item) for key, item in value.items()}
+    return [with_photos(item) for item in value] if isinstance(value, list) else value
+
+
+def photo_licences(value: Any) -> tuple[str, ...]:
+    """The licences of all photographs in a recipe."""
+    if isinstance(value, dict):
+        own = (str(value.get("licence", "")),) if "photo" in value else ()
+        return own + tuple(found for item in value.values() for found in photo_licences(item))
+    return tuple(found for item in value for found in photo_licences(item)) if isinstance(value, list) else ()
+
+
+def placed_beside(value: Any, folder: Path) -> Any:
+    """A mapping whose photographs' paths are taken from the folder of the file that names them."""
+    if isinstance(value, dict):
+        moved = {"photo": str((folder / str(value["photo"])).resolve())} if "photo" in value else {}
+        return {**{key: placed_beside(item, folder) for key, item in value.items()}, **moved}
+    return [placed_beside(item, folder) for item in value] if isinstance(value, list) else value
 
 
 def stated_recipe(world: World, catalogue: Catalogue | None = None) -> dict[str, Any]:
@@ -164,4 +198,4 @@ def recipe_of(world: World, catalogue: Catalogue | None = None) -> dict[str, Any
         if not isinstance(change, dict):
             raise VariantError(f"parameter {key!r} of world {world.name!r} must be a mapping; found {change!r}")
         recipe[key] = {**recipe[key], **change}
-    return recipe
+    return with_photos(recipe)
