@@ -61,7 +61,7 @@ def test_no_golden_is_of_a_preset_that_is_gone(golden: dict[str, np.ndarray]) ->
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         scene = source_frame(make_scene_episode(Path(folder) / "e", frames=1, size=SIZE), "front", 0)
-    pictures = {name: small(scene, name) for name in PRESETS}
+        pictures = {name: small(scene, name) for name in PRESETS}
     GOLDEN.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(GOLDEN, **pictures)
     sheet = np.hstack([cv2.resize(p, (240, 180), interpolation=cv2.INTER_NEAREST) for p in pictures.values()])
