@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -301,3 +302,17 @@ def test_what_the_executor_holds_counts_for_its_next_job():
     assert resident is not None
     assert (streamed[2].tier, resident[2].tier) == ("streamed", "resident")
     assert turns.asked == [frozenset(), frozenset({7})]
+
+
+@pytest.mark.parametrize(("system", "wanted"), [("Windows", True), ("Linux", True), ("Darwin", False)])
+def test_nvml_is_part_of_the_worker_where_cards_are(system, wanted):
+    """Without it the service sees no card, and every job is planned blind."""
+    from packaging.requirements import Requirement
+
+    text = (Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8")
+    [line] = re.findall(r'"(nvidia-ml-py[^"]*)"', text)
+    requirement = Requirement(line)
+    assert requirement.marker is None or requirement.marker.evaluate({"platform_system": system}) is wanted
+    pins = (Path(__file__).parent.parent / "constraints.txt").read_text("utf-8").splitlines()
+    [pin] = [Requirement(row.partition("#")[0]) for row in pins if row.startswith("nvidia-ml-py")]
+    assert pin.marker is None or pin.marker.evaluate({"platform_system": system})

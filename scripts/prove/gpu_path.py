@@ -9,6 +9,7 @@ interrupted proof goes on where it stopped (and starts anew when the code change
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 import tempfile
@@ -42,8 +43,8 @@ def memory_faults(quick: bool) -> Rows:
     """Out of memory at every stage and step, in every tier; each kind of message in turn."""
     places = faults.places()
     chosen = places[:: len(places) // 3] if quick else places
-    for tier in faults.TIER_NAMES[2:3] if quick else faults.TIER_NAMES:
-        for number, (place, visit) in enumerate(chosen):
+    for number, (place, visit) in enumerate(chosen):
+        for tier in faults.TIER_NAMES[2:3] if quick else faults.TIER_NAMES:
             message = faults.MESSAGES[number % len(faults.MESSAGES)]
 
             def run(tier: str = tier, place: str = place, visit: int = visit, message: str = message) -> dict[str, Any]:
@@ -219,7 +220,11 @@ def code_key() -> str:
 
 
 def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
-    """Run every row that is not yet there; write gpu_path.json and gpu_path.md. Raises SystemExit where one does not hold."""
+    """Run every row that is not yet there; write gpu_path.json and gpu_path.md. Raises SystemExit where one does not hold.
+
+    $RETAKE_PROVE_SECONDS ends it early: the tables then say how many of how many rows were run.
+    """
+    ends = time.monotonic() + float(os.environ.get("RETAKE_PROVE_SECONDS", "inf"))
     torch.set_num_threads(1)
     disable_progress_bar()
     partial, key = out_dir / "gpu_path.partial.json", [code_key(), quick]
@@ -227,10 +232,13 @@ def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
     if partial.is_file():
         stored = json.loads(partial.read_text(encoding="utf-8"))
         done = stored["parts"] if stored.get("key") == key else {}
+    planned: dict[str, int] = {}
     for name, part in PARTS.items():
         rows = done.setdefault(name, {})
-        for row, run in part(quick):
-            if row in rows:
+        everything = list(part(quick))
+        planned[name] = len(everything)
+        for row, run in everything:
+            if row in rows or time.monotonic() > ends:
                 continue
             started = time.monotonic()
             try:
@@ -244,10 +252,11 @@ def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
             write_json(partial, {"key": key, "parts": done})
     wrong = [f"{name}: {row}" for name, rows in done.items() for row, found in rows.items() if not found["holds"]]
     result = {"proof": "gpu_path", "quick": quick, "machine": f"{platform.machine()} CPU, torch {torch.__version__}",
-              "holds": not wrong, "wrong": wrong, **done}  # fmt: skip
+              "holds": not wrong, "wrong": wrong, "planned": planned, **done}  # fmt: skip
     write_json(out_dir / "gpu_path.json", result)
     write_bytes(out_dir / "gpu_path.md", ("\n".join(table(result)) + "\n").encode())
-    partial.unlink(missing_ok=True)
+    if all(len(done[name]) == count for name, count in planned.items()):
+        partial.unlink(missing_ok=True)
     if wrong:
         raise SystemExit(f"does not hold: {'; '.join(wrong)}")
     return result
@@ -292,12 +301,13 @@ def table(result: dict[str, Any]) -> list[str]:
 def fault_rows(result: dict[str, Any]) -> list[str]:
     """What was injected and what came of it."""
     faulty, queue = result["memory_faults"], result["queue_faults"]["service"]
+    planned = result["planned"]["memory_faults"]
     alike = [row for row in faulty.values() if row.get("equal") is not None]
     twice = sum(row.get("lost_forwards", 0) for row in faulty.values())
     tiers = len({row.get("tier") for row in faulty.values()})
     return [
-        f"| out of memory (three wordings) at every stage and step, {tiers} tiers | {len(faulty)} | every take once, {twice} "
-        f"forwards made twice; of {len(alike)} falls between tiers that compute alike "
+        f"| out of memory (three wordings) at every stage and step, {tiers} tiers | {len(faulty)} of {planned} | every take "
+        f"once, {twice} forwards made twice; of {len(alike)} falls between tiers that compute alike "
         f"{sum(bool(row['equal']) for row in alike)} end in the same bytes |",
         f"| memory taken by another process in mid-take | {len(result['taken_memory'])} | every take once, in a lower tier |",
         f"| sticky error, card gone, in mid-take | {len(result['broken_contexts'])} | raised at once, never taken for lack of "

@@ -90,6 +90,7 @@ def injected(monkeypatch: Any, pipe: Any, fault: Fault) -> Iterator[None]:
         del pipe.stage
 
 
+@cache
 def undisturbed(tier: str) -> np.ndarray:
     pipe = pipeline()
     pipe.enable_memory_tier(tier, "cpu")
