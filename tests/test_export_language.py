@@ -16,7 +16,7 @@ from export_runs import make_header, make_run, write_take
 from strategies import random_frame
 
 from retake.core.episode import Contact, Episode, EpisodeWriter, Instance, ObjectSpec
-from retake.core.export import ExportOptions, Selection, VideoOptions, export, mix
+from retake.core.export import ExportOptions, Selection, VideoOptions, export, gr00t, mix
 from retake.core.export.found import shown_words
 from retake.core.export.language import LEAST_PX, SUBTASKS, TASKS_DONE, TASKS_HELD, definite, language_rows
 from retake.core.export.mix import MixSource
@@ -217,7 +217,16 @@ def test_language_is_left_out_where_it_has_no_place_or_is_not_wanted(run: Path, 
     data = Dataset(tmp_path / "b")
     assert not data.schema.language
     assert "truth.phase" in data.schema.vectors
-    assert not [key for key in data.info["features"] if key.startswith("annotation")]
+    assert gr00t.problems(tmp_path / "b") == []
+    for row in data.episodes():
+        subtasks, k0 = data.columns(row)["annotation.retake.subtask"], row.provenance["window_start"]
+        moments = [0, *(k - k0 for k in (GRASP, LIFT, RELEASE, SETTLED) if k0 < k < k0 + row.length)]
+        assert [int(k) for k in np.flatnonzero(np.diff(subtasks, prepend=-1))] == moments
+        assert all(data.tasks[i] and data.tasks[i] != row.task for i in subtasks)
+    export([run], tmp_path / "c", ExportOptions("lerobot-v2.1"), Selection(language=False))
+    assert not [key for key in Dataset(tmp_path / "c").info["features"] if key.startswith("annotation")]
+    mix([MixSource("b", tmp_path / "b", 1.0)], tmp_path / "mixed", options=ExportOptions(video=H264))
+    assert not [key for key in Dataset(tmp_path / "mixed").schema.vectors if key.startswith("annotation")]
 
 
 def test_runs_without_objects_join_a_dataset_and_mixtures_keep_the_words(run: Path, tmp_path: Path) -> None:

@@ -19,7 +19,16 @@ from retake.core.export.lerobot_v3 import LeRobotV3Writer, Limits
 from retake.core.export.lerobot_v21 import LeRobotV21Writer
 from retake.core.export.oscar import OscarWriter
 from retake.core.export.reader import dataset_json
-from retake.core.export.records import FORMATS, DatasetEpisode, ExportReport, Rejected, Schema, VideoOptions
+from retake.core.export.records import (
+    FORMATS,
+    SUBTASK,
+    DatasetEpisode,
+    ExportReport,
+    Rejected,
+    Schema,
+    Vector,
+    VideoOptions,
+)
 from retake.core.export.sources import EpisodeCache, dataset_episode
 from retake.core.export.split import Split, assign
 from retake.core.export.staging import Staging, recover, staged
@@ -78,6 +87,9 @@ def export(
     made = plan(runs, selection)
     if selection.language and options.format == "lerobot-v3":
         made = replace(made, schema=replace(made.schema, language=True))
+    if selection.language and options.format == "lerobot-v2.1":
+        vectors = {**made.schema.vectors, SUBTASK: Vector("int64")}
+        made = replace(made, schema=replace(made.schema, vectors=vectors))
     if selection.only_commercial and options.append:
         for part in (out / "train", out / "val") if options.split.active else (out,):
             _require_commercial(part)

@@ -135,7 +135,11 @@ def _plan(data: Dataset, options: ConvertOptions) -> _Plan:
     if unknown := [key for key in options.cameras if key not in pictures]:
         raise InputError(unknown_name("picture feature", unknown[0], pictures))
     pictures = {new: old for new, old in pictures.items() if not options.cameras or new in options.cameras}
-    features = {rename.get(key, key): key for key in source.vectors if key not in options.drop and key != SOURCE_UID}
+    features = {
+        rename.get(key, key): key
+        for key in source.vectors
+        if key not in options.drop and key != SOURCE_UID and not key.startswith("annotation.")
+    }
     named = {new: [rename.get(n, n) for n in source.vectors[old].names] for new, old in features.items()}
     every = {name for names in named.values() for name in names}
     for what, names in (

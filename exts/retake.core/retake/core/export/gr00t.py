@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from retake.core.export.records import ACTION, STATE, Schema, Slice
+from retake.core.export.records import ACTION, STATE, SUBTASK, Schema, Slice
 
 ROTATIONS = (
     "axis_angle", "quaternion", "rotation_6d", "matrix",
@@ -28,7 +28,10 @@ def modality(schema: Schema) -> dict[str, Any]:
             for s in schema.action_slices
         },
         "video": {key.rsplit(".", 1)[-1]: {"original_key": key} for key in schema.cameras},
-        "annotation": {"human.task_description": {"original_key": "task_index"}},
+        "annotation": {
+            "human.task_description": {"original_key": "task_index"},
+            **({SUBTASK.removeprefix("annotation."): {}} if SUBTASK in schema.vectors else {}),
+        },
     }
 
 

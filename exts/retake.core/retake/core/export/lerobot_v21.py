@@ -6,10 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from retake.core.errors import ExportError
 from retake.core.export import encode, gr00t, tables
 from retake.core.export.reader import Dataset
-from retake.core.export.records import DatasetEpisode, Schema, VideoOptions
+from retake.core.export.records import SUBTASK, DatasetEpisode, LanguageRows, Schema, VideoOptions
 from retake.core.export.staging import Entry, Staging
 from retake.core.export.stats import QUANTILES, merge
 from retake.core.export.writer import (
@@ -50,6 +52,9 @@ class LeRobotV21Writer:
         where = {"episode_chunk": self.episodes // CHUNKS_SIZE, "episode_index": self.episodes}
         columns = numeric_columns(episode, self.schema)
         task = self.tasks.get(episode.task, len(self.tasks))
+        subtasks: list[str] = []
+        if SUBTASK in self.schema.vectors:
+            subtasks, columns[SUBTASK] = self._subtasks(episode)
         table = tables.data_table(self.schema, columns, episode=self.episodes, first_index=self.frames, task_index=task)
         if len(table) != episode.length:
             raise ExportError(f"an episode of {episode.length} frames has {len(table)} rows of state")
@@ -62,15 +67,30 @@ class LeRobotV21Writer:
             "uid": episode.uid,
             "length": episode.length,
             "task": episode.task,
+            "subtasks": subtasks,
             "stats": episode_stats(columns, images, table),
             "provenance": dict(episode.provenance),
         }
 
     def advance(self, entry: Entry) -> None:
         """Count the episode."""
-        self.tasks.setdefault(entry["task"], len(self.tasks))
+        for text in (entry["task"], *entry.get("subtasks", ())):
+            self.tasks.setdefault(text, len(self.tasks))
         self.episodes += 1
         self.frames += entry["length"]
+
+    def _subtasks(self, episode: DatasetEpisode) -> tuple[list[str], Any]:
+        """(texts in order of appearance, (T,) index into tasks.jsonl); a frame of which nothing is said has the task."""
+        rows = episode.language() if episode.language is not None else LanguageRows()
+        said = sorted(
+            (round(r["timestamp"] * self.schema.fps), r["content"]) for r in rows.persistent if r["style"] == "subtask"
+        )
+        known = dict(self.tasks)
+        known.setdefault(episode.task, len(known))
+        out = np.full(episode.length, known[episode.task], np.int64)
+        for frame, text in said:
+            out[frame:] = known.setdefault(text, len(known))
+        return [text for _, text in said], out
 
     def finish(self) -> None:
         """Write meta/."""

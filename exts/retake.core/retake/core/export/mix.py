@@ -186,7 +186,8 @@ def align(opened: dict[str, Dataset], *, trust_units: bool = False) -> tuple[Sch
         dropped = [
             k
             for k in data.schema.vectors
-            if k not in common and (k in _OPTIONAL or k.startswith(("privileged.", "truth.")))
+            if k.startswith("annotation.")  # indices into its own tasks
+            or (k not in common and (k in _OPTIONAL or k.startswith(("privileged.", "truth."))))
         ]
         if dropped:
             notes.append(f"{name}: {', '.join(dropped)} left out, other sources do not have it")

@@ -21,6 +21,8 @@ FORMATS = ("lerobot-v3", "lerobot-v2.1", "oscar", "hdf5-isaaclab")
 STATE, ACTION = "observation.state", "action"
 IMAGE = "observation.images."
 SOURCE_TIME, SOURCE_FRAME = "source.time_s", "source.frame_index"
+SUBTASK = "annotation.retake.subtask"
+"""int64 per frame, v2.1: what is being done, an index into tasks.jsonl; the place GR00T has for language."""
 SOURCE_UID = "source.uid"
 """int64 per frame: which provenance record the episode has (provenance.uid_number). Tools that drop columns of
 meta/episodes keep the features of frames, so this is what `retake provenance` finds records by."""

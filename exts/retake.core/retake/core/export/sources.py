@@ -17,7 +17,7 @@ from retake.core.export.collect import IMAGE, Item, Selection
 from retake.core.export.language import language_rows
 from retake.core.export.layouts import lay_out
 from retake.core.export.provenance import uid_number
-from retake.core.export.records import Columns, DatasetEpisode, LanguageRows, Schema, Segment
+from retake.core.export.records import SUBTASK, Columns, DatasetEpisode, LanguageRows, Schema, Segment
 from retake.core.export.truth import TRUTH, truth_columns
 from retake.core.export.vectors import build_schema, columns
 from retake.core.files import sha256_file
@@ -72,7 +72,7 @@ def dataset_episode(item: Item, schema: Schema, selection: Selection, opened: Ep
         return Segment(path, 0, item.length)
 
     extra = {"episode": item.episode, "start": item.start, "videos": item.videos, "run": item.run.name}
-    said = language if schema.language else None
+    said = language if schema.language or SUBTASK in schema.vectors else None
     return DatasetEpisode(item.uid, item.task, item.length, rows, frames, segment, item.provenance, said, extra)
 
 

@@ -15,7 +15,8 @@ from retake.core.importers.sage import JointLog
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:#222}
 table{border-collapse:collapse;width:100%}td,th{padding:.3rem .6rem;border-bottom:1px solid #ddd;text-align:right}
 td:first-child,th:first-child{text-align:left}figure{margin:1.5rem 0}svg{width:100%;height:auto;background:#fafafa}
-.told{stroke:#999}.sim{stroke:#1565c0}.real{stroke:#c62828}.model{stroke:#2e7d32}path{fill:none;stroke-width:1.5}
+.told{stroke:#999}.sim{stroke:#1565c0}.real{stroke:#c62828}.model{stroke:#2e7d32;stroke-dasharray:7 7}
+path{fill:none;stroke-width:1.5}
 .key span{margin-right:1.5rem}.key i{display:inline-block;width:1.5rem;height:3px;vertical-align:middle;margin-right:.4rem}"""
 
 
