@@ -225,12 +225,12 @@ def test_sampling_run_latents_and_frames(pipe):
     assert (frames[0] != reference).mean() < 1e-3
 
 
-def overwritten_state(transformer, conditions, state, timesteps, batched):
+def overwritten_state(transformer, conditions, state, timesteps, batched, index):
     """A wrong first-frame rule: the network is shown the running latents, not the given frame."""
     wrong = sampler.Conditions(
         conditions.noise, state[:, :, :1], conditions.control, conditions.text, conditions.negative
     )
-    return EVALUATE(transformer, wrong, state, timesteps, batched)
+    return EVALUATE(transformer, wrong, state, timesteps, batched, index)
 
 
 def uniform_timesteps(timestep, frames, device):
