@@ -112,9 +112,19 @@ def case(folder: Path) -> tuple[Episode, np.ndarray, np.ndarray]:
         return writer.finish(), frames, masks
 
 
+STEPS: list[tuple[int, int]] = []
+
+
 @pytest.fixture(scope="module")
 def masked(folder: Path, case: tuple[Episode, np.ndarray, np.ndarray]) -> Episode:
-    return mask_episode(case[0], folder / "masked", folder / "arm.urdf", folder / "meshes")
+    return mask_episode(
+        case[0], folder / "masked", folder / "arm.urdf", folder / "meshes",
+        progress=lambda done, total, note: STEPS.append((done, total)) if note == "masks" else None,
+    )  # fmt: skip
+
+
+def test_progress_counts_every_frame(masked: Episode) -> None:
+    assert [(k + 1, len(masked)) for k in range(len(masked))] == STEPS
 
 
 def test_a_wrong_calibration_and_clock_are_found(masked: Episode, case: tuple[Episode, np.ndarray, np.ndarray]) -> None:
