@@ -41,7 +41,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "views"
 PROOF = ROOT / "docs" / "proof" / "views.md"
 SEED = {"tune": 900, "held": 1700}
-MOMENTS = ViewSettings(moments=8)
+MOMENTS = ViewSettings(moments=6)
 FAULTS = ("simulated", "other world", "other seed", "hue shift", "mirrored", "one frame late", "object swapped")
 
 
