@@ -66,6 +66,15 @@ def test_a_faithful_video_does_not_fail_when_its_painter_breaks_an_assumption(as
     assert verdict.overall != "fail", [(c.name, c.value, c.threshold) for c in verdict.checks if c.status == "fail"]
 
 
+@pytest.mark.parametrize("assumption", ASSUMPTIONS)
+def test_a_faulty_video_does_not_pass_when_its_painter_breaks_an_assumption(assumption: str) -> None:
+    """The packet stays where it was let go."""
+    _, film = shown()
+    shot = Shot(scene.faulty_video(), shown()[0].ids, shown()[0].owners)
+    frames = np.stack(list(Appearance(shot, film, ASSUMPTIONS[assumption], 3).frames()))
+    assert judge(frames, scene.scene_episode(), "front").overall != "pass"
+
+
 def test_every_look_is_some_assumption_broken_and_is_deterministic() -> None:
     assert set(LOOKS) - {"codec"} <= set(ASSUMPTIONS.values())
     shot, film = shown()
@@ -175,6 +184,10 @@ def test_sets_leave_geometry_alone_and_splits_share_nothing_with_the_tuning_one(
     for name in ("newton", "mitsuba"):
         assert not tuned[0] & {(r, s) for r, s, _, _ in SPLITS[name].films}
         assert not tuned[1] & {f for *_, f in SPLITS[name].films}
+    seen = [SPLITS[name].films for name in ("tune", "newton", "mitsuba")]
+    for name in ("blind_newton", "blind_mitsuba"):
+        assert not {(r, s) for films in seen for r, s, _, _ in films} & {(r, s) for r, s, _, _ in SPLITS[name].films}
+        assert not {f for films in seen for *_, f in films} & {f for *_, f in SPLITS[name].films}
     assert {SPLITS["mitsuba"].painter} != {SPLITS["tune"].painter}
     keys = [job.key for name in SPLITS for job in jobs(name)]
     assert len(keys) == len(set(keys))

@@ -42,14 +42,23 @@ def scene_maps() -> Maps:
 @lru_cache(maxsize=1)
 def frozen_maps() -> Maps:
     """The packet stays where it was let go (ray-cast again)."""
+    motion = make_motion(FRAMES, 15.0, 0)
+    poses = motion.T_world_packet.copy()
+    poses[motion.release_frame :] = poses[motion.release_frame]
+    return posed_maps(poses)
+
+
+def posed_maps(poses: np.ndarray, links: np.ndarray | None = None) -> Maps:
+    """The maps with the packet (T, 4, 4) and the links (T, L, 4, 4) at other poses, ray-cast again where they differ."""
     maps, motion = scene_maps(), make_motion(FRAMES, 15.0, 0)
     place = motion.T_world_packet[-1, :3, 3]
-    tray, release = translation(float(place[0]), float(place[1]), 0.0), motion.release_frame
-    poses = motion.T_world_packet.copy()
-    poses[release:] = poses[release]
-    changed = replace(motion, T_world_packet=poses)
+    tray = translation(float(place[0]), float(place[1]), 0.0)
+    changed = replace(motion, T_world_packet=poses, T_world_link=motion.T_world_link if links is None else links)
     ids, normals, depth = maps.ids.copy(), maps.normals.copy(), maps.depth_m.copy()
-    for t in range(release, FRAMES):
+    moved = np.abs(poses - motion.T_world_packet).max((1, 2)) + np.abs(changed.T_world_link - motion.T_world_link).max(
+        (1, 2, 3)
+    )
+    for t in np.flatnonzero(moved > 1e-9):
         view = ray_cast(scene_camera("front", SIZE, motion, t), solids_at(changed, t, tray), shadows=False)
         ids[t], normals[t], depth[t] = view.instance_ids, view.normals, view.depth_m
     return replace(maps, ids=ids, normals=normals, depth_m=depth, bodies={**maps.bodies, maps.object_ids[0]: poses})

@@ -25,9 +25,13 @@ from retake.newton.simulator import Simulator
 from retake.usd.camera import StageCamera
 
 WRIST = {"panda": "/World/Panda/panda_hand/wrist_camera", "sixaxis": "/World/SixAxis/palm/wrist_camera"}
-LARGE = {24: (1280, 720), 34: (1920, 1080)}
+LARGE = {24: (1280, 720), 34: (1920, 1080), 51: (320, 240), 52: (320, 240)}
 """Seeds whose cameras have another size."""
-ONLY = {33: ("front", "wrist"), 34: ("front",)}
+ONLY = {
+    33: ("front", "wrist"), 34: ("front",), 41: ("front", "wrist"), 42: ("side", "wrist"), 43: ("front", "side"),
+    44: ("front", "side"), 45: ("front", "wrist"), 46: ("front", "side"),
+    51: ("front", "wrist"), 52: ("front", "wrist"),
+}  # fmt: skip
 """Seeds that are recorded by some of the cameras alone."""
 TRAVEL_M = 0.25
 """Way of the travelling camera from the first to the last frame."""

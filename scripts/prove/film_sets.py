@@ -14,7 +14,7 @@ import numpy as np
 import trimesh
 from film import Film, Item, box, item
 
-FAMILIES = ("studio", "workshop", "kitchen", "hall", "loft", "lab")
+FAMILIES = ("studio", "workshop", "kitchen", "hall", "loft", "lab", "gallery", "garage", "clinic", "attic")
 _CELL = 256
 
 
@@ -60,6 +60,13 @@ def texture(kind: str, rng: np.random.Generator, base: np.ndarray) -> np.ndarray
         )
     elif kind == "carpet":
         value = 1 + 0.14 * cv2.GaussianBlur(rng.normal(size=(_CELL, _CELL)), (0, 0), 1.0) + 0.1 * _noise(rng, 3)
+    elif kind == "marble":
+        vein = np.abs(np.sin(2 * np.pi * (2 * x + y + 0.5 * _noise(rng, 4))))
+        value = 1.05 - 0.45 * np.exp(-vein * 9) + 0.05 * _noise(rng, 3)
+    elif kind == "tiles":
+        joint = np.minimum((x * 6) % 1, (y * 6) % 1) < 0.05
+        tone = rng.uniform(-0.06, 0.06, (6, 6))[(y * 6).astype(int), (x * 6).astype(int)]
+        value = 1 + tone - 0.3 * joint + 0.02 * _noise(rng, 3)
     else:  # plaster
         value = 1 + 0.05 * _noise(rng, 5)
     image = base * np.asarray(value, np.float32)[..., None] * (1 + 0.03 * _noise(rng, 2)[..., None])
@@ -73,6 +80,10 @@ SURFACES = {
     "hall": (("brushed", "plaid"), ("carpet", "brushed"), ("brushed",)),
     "loft": (("planks", "terrazzo"), ("planks",), ("plaid", "plaster")),
     "lab": (("brushed", "terrazzo"), ("checks", "terrazzo"), ("brushed", "carpet")),
+    "gallery": (("marble", "plaster"), ("planks", "marble"), ("plaster", "marble")),
+    "garage": (("brushed", "planks"), ("marble", "plaster"), ("tiles", "brushed")),
+    "clinic": (("plaster", "tiles"), ("tiles",), ("tiles", "plaster")),
+    "attic": (("planks", "plaid"), ("planks", "carpet"), ("plaid", "planks", "marble")),
 }
 """Family -> textures of (table, floor, walls)."""
 

@@ -80,10 +80,31 @@ SPLITS = {
         ),
         48, 3, first_level=True,
     ),
+    "blind_newton": Split(
+        "newton",
+        (
+            ("panda", 41, "front", "gallery"), ("sixaxis", 42, "side", "garage"), ("panda", 41, "wrist", "clinic"),
+            ("sixaxis", 44, "front", "attic"), ("panda", 43, "side", "garage"), ("sixaxis", 42, "wrist", "gallery"),
+            ("panda", 43, "front", "attic"), ("sixaxis", 45, "front", "clinic"), ("panda", 46, "side", "clinic"),
+            ("sixaxis", 45, "wrist", "attic"),
+        ),
+        16, 3, first_level=True,
+    ),
+    "blind_mitsuba": Split(
+        "mitsuba",
+        (
+            ("panda", 43, "front", "clinic"), ("sixaxis", 44, "side", "gallery"), ("sixaxis", 42, "wrist", "attic"),
+            ("panda", 46, "front", "garage"),
+        ),
+        16, 2, first_level=True,
+    ),
 }  # fmt: skip
-"""No episode and no family of sets of `tune` is in another split; `mitsuba` tuned nothing."""
-OTHER = {21: 22, 22: 21, 33: 21, 34: 22}
-"""Episode -> the one whose truth an `other_episode` video is judged against."""
+"""No episode and no family of sets of one pair of splits (tune; newton, mitsuba; blind_newton, blind_mitsuba) is in
+another. Limits may come from all that is not blind; a blind split is judged once, when nothing changes any more."""
+OTHER = {21: 22, 22: 21, 33: 21, 34: 22, 41: 43, 42: 44, 43: 41, 44: 42, 45: 44, 46: 43}
+OTHER_AT = {(41, "wrist"): 22, (42, "wrist"): 45, (45, "wrist"): 42, (44, "front"): 45, (43, "side"): 46}
+"""Episode (and camera, where the episodes' cameras differ) -> the one whose truth an `other_episode` video is judged
+against."""
 
 
 @dataclass(frozen=True)
@@ -235,7 +256,7 @@ def paint(cache: Path, view: View, job: Job) -> None:
     video = video_of(cache, job)
     video.parent.mkdir(parents=True, exist_ok=True)
     robot, seed, camera, family = job.film
-    shown = OTHER[seed] if job.kind == "other_episode" else seed
+    shown = OTHER_AT.get((seed, camera), OTHER[seed]) if job.kind == "other_episode" else seed
     card = {
         "key": job.key, "split": job.split, "painter": view.painter_name, "robot": robot, "camera": camera,
         "family": family, "episode": f"episodes/{robot}_{shown}", "kind": job.kind, "level": job.level, "look": job.look,
@@ -295,17 +316,22 @@ def main() -> None:
     parser.add_argument("--split", choices=[*SPLITS], required=True)
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument(
-        "--rows", default="rows.jsonl", help="name of the file of results (another for other estimators)"
+        "--rows", default=f"rows-{VERSION}.jsonl", help="name of the file of results (another for other estimators)"
     )
     parser.add_argument("--part", default="0/1", help="K/N: only every N-th film, beginning with the K-th")
     parser.add_argument("--kinds", default="", help="only these kinds, comma separated")
+    parser.add_argument("--rounds", type=int, default=99, help="only the first rounds of looks of every film")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after this long; the next call goes on")
     options = parser.parse_args()
     cv2.setNumThreads(1)
     part, parts = map(int, options.part.split("/"))
     films = SPLITS[options.split].films[part::parts]
     kinds = set(filter(None, options.kinds.split(",")))
-    todo = [j for j in jobs(options.split) if j.film in films and (not kinds or j.kind in kinds)]
+    todo = [
+        j
+        for j in jobs(options.split)
+        if j.film in films and (not kinds or j.kind in kinds) and j.number < options.rounds
+    ]
     deadline = time.monotonic() + 60 * options.minutes
     (paint_all if options.what == "paint" else judge_all)(options.cache, todo, deadline, options.rows)
 

@@ -117,6 +117,7 @@ def _texture(footage: Footage, truth: Truth, settings: StabilitySettings) -> Mea
     """How much the brightness of a link's surface points changes over a few frames, beyond its first frames; worst link.
 
     Points are carried along with their link at its own depth. A lamp brightens a link as a whole; only the spread counts.
+    A link that turns is lit anew, every face of it otherwise: frames between which it turns much are not compared.
     """
     name = NAMES[1]
     step = settings.texture_frames
@@ -145,6 +146,11 @@ def _texture(footage: Footage, truth: Truth, settings: StabilitySettings) -> Mea
     return Measurement(name, worst, where, frame, series=series)
 
 
+def _angle(a: Float64[np.ndarray, "4 4"], b: Float64[np.ndarray, "4 4"]) -> float:
+    """Angle between two poses, rad."""
+    return float(np.arccos(np.clip((np.trace(a[:3, :3].T @ b[:3, :3]) - 1) / 2, -1, 1)))
+
+
 def _spread(
     greys: list[np.ndarray], truth: Truth, part: int, t: int, u: int, settings: StabilitySettings
 ) -> float | None:
@@ -158,6 +164,8 @@ def _spread(
         return None
     pick = np.linspace(0, len(rows) - 1, min(len(rows), 150)).astype(int)
     rows, columns = rows[pick], columns[pick]
+    if _angle(truth.T_world_part[t, part], truth.T_world_part[u, part]) > settings.texture_turn:
+        return None
     before, after = (truth.T_camera_world[k] @ truth.T_world_part[k, part] for k in (t, u))
     depth, K = before[2, 3], truth.K[t]
     if depth < 0.05:

@@ -33,6 +33,8 @@ class Alignment:
     radius: int
     """Largest shift searched, working px."""
     max_lag: int
+    swelling: Float64[np.ndarray, "P"]
+    """By how much the take's robot is wider at its end than at its beginning, working px."""
     girth: Float64[np.ndarray, "P"]
     """How much wider the take's robot is than the simulator's on every side, working px; the contours were moved out by it."""
 
@@ -47,7 +49,9 @@ def align(footage: Footage, truth: Truth, radius: int = 12, max_lag: int = 8, st
     offsets = ((np.arange(span) - radius)[:, None] * wide + (np.arange(span) - radius)[None, :]).ravel()
     plane = (height + 2 * pad) * wide
     still = scenery_tensor(footage)
-    girth = _girth(footage, truth, still)
+    third = max(frames // 3, 1)
+    early, late = (_girth(footage, truth, still, *ends) for ends in ((0, third - 1), (frames - third, frames - 1)))
+    girth = _girth(footage, truth, still, 0, frames - 1)
     flat = [_flat_index(contour, girth, pad, wide, plane, height, width) for contour in truth.contours]
     shift = np.zeros((frames, parts, span, span), np.float32)
     points = np.zeros((frames, parts))
@@ -70,15 +74,17 @@ def align(footage: Footage, truth: Truth, radius: int = 12, max_lag: int = 8, st
                 part = truth.contours[other].part
                 lag[t, k] = np.bincount(part, np.take(field, flat[other]), parts)
                 lag_points[t, k] = np.bincount(part, minlength=parts)
-    return Alignment(step, shift, points, lag, lag_points, radius, max_lag, girth)
+    return Alignment(step, shift, points, lag, lag_points, radius, max_lag, late - early, girth)
 
 
 _GIRTHS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 _GIRTH_FRAMES, _GIRTH_REACH, _GIRTH_PRIOR = 8, 4, 0.004
 
 
-def _girth(footage: Footage, truth: Truth, still: Float32[np.ndarray, "3 H W"]) -> Float64[np.ndarray, "P"]:
-    """Width of every part, working px: one figure per robot, 0 for objects.
+def _girth(
+    footage: Footage, truth: Truth, still: Float32[np.ndarray, "3 H W"], first: int, last: int
+) -> Float64[np.ndarray, "P"]:
+    """Width of every part in frames `first` to `last`, working px: one figure per robot, 0 for objects.
 
     A painter whose arms are a little thicker than the simulator's is no arm in another place. Width and shift are searched
     together, so that a displaced arm is not mistaken for a wide one.
@@ -95,7 +101,7 @@ def _girth(footage: Footage, truth: Truth, still: Float32[np.ndarray, "3 H W"]) 
     member = {name: np.array([part.robot == name for part in truth.parts]) for name in robots}
     total = {name: np.zeros((len(_GIRTHS), len(offsets))) for name in robots}
     count = dict.fromkeys(robots, 0)
-    for t in np.unique(np.linspace(0, len(footage) - 1, _GIRTH_FRAMES).astype(int)) if robots else ():
+    for t in np.unique(np.linspace(first, last, _GIRTH_FRAMES).astype(int)) if robots else ():
         contour = truth.contours[t]
         field = np.pad(edges(footage, t, still), ((0, 0), (pad, pad), (pad, pad))).ravel()
         for name in robots:

@@ -22,7 +22,7 @@ def assess(measured: Iterable[Measurement], settings: VerdictSettings) -> dict[s
         if m.value is not None and np.isfinite(m.value)
     ]  # fmt: skip
     return {
-        "checks": checks, "overall": overall_of(checks), "calibration": settings.calibration.data,
+        "checks": checks, "overall": overall_of(checks), "calibration": settings.calibrated_on,
         "probability": probability_of(checks, max(severities, default=1.0), settings),
     }  # fmt: skip
 

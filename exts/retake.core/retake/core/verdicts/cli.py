@@ -68,6 +68,9 @@ def main(argv: list[str]) -> int:
     add("--pictures", type=Path, metavar="DIR", help="write worst frames and the errors over time here")
     add("--config", type=Path, metavar="YAML", help="thresholds and settings instead of config/verdicts.yaml's")
     add("--operating-point", metavar="NAME", help="strict (fewer faulty takes pass) or balanced (the default)")
+    add(
+        "--family", metavar="NAME", help="who made the video: generated (the default) or composite; of runs it is known"
+    )
     options = parser.parse_args(argv)
     if options.what.is_dir() and not (options.episode and is_pictures(options.what)):
         return _run(options)
@@ -124,6 +127,7 @@ def _video(options: argparse.Namespace) -> int:
     if options.camera is None and len(cameras) != 1:
         raise InputError(f"{options.episode} has cameras {', '.join(cameras)}; say which one with --camera NAME")
     settings = load_settings(options.config, options.operating_point)
+    settings = settings if options.family is None else settings.of(options.family)
     first = None if options.first_frame is None else read_picture(options.first_frame)
     verdict = verify_video(
         options.what, episode, options.camera or cameras[0], first_frame=first, start=options.start, frames=options.frames,

@@ -27,12 +27,12 @@ class Group:
 def measure_following(
     alignment: Alignment, truth: Truth, settings: FollowingSettings, footage: Footage | None = None
 ) -> list[Measurement]:
-    """arm_offset, link_offset, lag, local_lag, support. Without a visible robot all are unsure.
+    """arm_offset, link_offset, robot_shape, lag, local_lag, support. Without a visible robot all are unsure.
 
     With the footage a link counts as displaced only where edges show it on what the simulation knows as scenery.
     """
     parts = truth.robot_parts
-    names = ("arm_offset", "link_offset", "lag", "local_lag", "support")
+    names = ("arm_offset", "link_offset", "robot_shape", "lag", "local_lag", "support")
     if not parts or alignment.points[:, parts].sum() < settings.min_points:
         why = "robot never visible" if parts else "the episode's camera knows no robot"
         return [Measurement(name, None, why) for name in names]
@@ -49,10 +49,18 @@ def measure_following(
         Measurement("arm_offset", float(np.hypot(dx, dy)) * to_px, f"({dx * to_px:+.1f}, "
                     f"{dy * to_px:+.1f}) px over the whole take", _argmax(track), series=track),
         _link_offset(alignment, truth, settings, None if footage is None else SceneryEvidence(footage, truth, alignment)),
+        _swelling(alignment, truth),
         *_lags(alignment, truth, settings),
         _support(alignment, truth, settings),
     ]  # fmt: skip
     return out
+
+
+def _swelling(alignment: Alignment, truth: Truth) -> Measurement:
+    """robot_shape: by how much a robot is drawn wider or narrower at the end than at the beginning, px."""
+    mine = [p for robot in robots(truth) for p in robot]
+    value = float(np.abs(alignment.swelling[mine]).max()) * truth.px
+    return Measurement("robot_shape", value, "on every side, last third against first")
 
 
 def robots(truth: Truth) -> list[list[int]]:
@@ -217,7 +225,10 @@ def _lags(alignment: Alignment, truth: Truth, settings: FollowingSettings) -> li
     if len(moving) < 2 * alignment.max_lag + 3:
         why = f"{len(moving)} frames are too few to tell a lag of up to {alignment.max_lag}"
         return [Measurement("lag", None, why), Measurement("local_lag", None, why)]
-    lag, _ = best_lag(alignment, parts)
+    lag, curve = best_lag(alignment, parts)
+    if float(np.ptp(curve)) < settings.min_gain:
+        why = "the robot's outlines look the same at every lag"
+        return [Measurement("lag", None, why, applies=False), Measurement("local_lag", None, why, applies=False)]
     worst, frame = 0.0, None
     length = settings.lag_window
     series = np.full(len(moving), np.nan)
@@ -225,10 +236,14 @@ def _lags(alignment: Alignment, truth: Truth, settings: FollowingSettings) -> li
         window = slice(start, start + length)
         if np.nansum(moving[window]) * 1.0 < settings.min_motion_px:
             continue
-        value = _window_lag(alignment, parts, window, settings)
+        value = _window_lag(alignment, parts, window, settings, truth.static_camera)
         if value is None:
             continue
         series[start + length // 2] = value
+        before = series[start + length // 2 - 2]
+        if not truth.static_camera:
+            # One window of a hand that hardly moves in its own picture is no evidence: its neighbour must agree.
+            value = min(abs(value), abs(before)) if abs(value - before) <= 1 else 0.0
         if abs(value) > worst:
             worst, frame = abs(value), start + length // 2
     return [
@@ -237,8 +252,13 @@ def _lags(alignment: Alignment, truth: Truth, settings: FollowingSettings) -> li
     ]
 
 
-def _window_lag(alignment: Alignment, parts: list[int], window: slice, settings: FollowingSettings) -> float | None:
-    """Lag inside a window; None where no candidate stands out (a hold looks the same at every lag)."""
+def _window_lag(
+    alignment: Alignment, parts: list[int], window: slice, settings: FollowingSettings, static_camera: bool
+) -> float | None:
+    """Lag inside a window; None where no candidate stands out (a hold looks the same at every lag).
+
+    Before a moving camera a lag must be a peak of its own: neither the last one searched nor one of several alike.
+    """
     score = alignment.lag_scores[window][:, :, parts].sum(-1)
     count = alignment.lag_points[window][:, :, parts].sum(-1)
     rows = count.any(1)
@@ -252,6 +272,11 @@ def _window_lag(alignment: Alignment, parts: list[int], window: slice, settings:
     index = int(np.argmax(curve))
     if curve[index] - curve[alignment.max_lag] < settings.min_gain:
         return 0.0
+    if not static_camera:
+        gain = float(curve[index] - curve[alignment.max_lag])
+        alike = np.flatnonzero(curve > curve[index] - settings.lag_alike * gain)
+        if index in (0, len(curve) - 1) or np.ptp(alike) > 2:
+            return None
     return -(index - alignment.max_lag + (vertex(curve, index) if np.isfinite(curve).all() else 0.0))
 
 

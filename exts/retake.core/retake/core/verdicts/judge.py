@@ -17,13 +17,18 @@ from retake.core.verdicts.alignment import Alignment, align
 from retake.core.verdicts.assess import assess, series_of
 from retake.core.verdicts.bodies import bodies
 from retake.core.verdicts.clip import Clip
+from retake.core.verdicts.falls import NAME as FALL
+from retake.core.verdicts.falls import measure_fall
 from retake.core.verdicts.following import arm_size, link_offsets, measure_following, motion_px
 from retake.core.verdicts.footage import Footage, make_footage
 from retake.core.verdicts.form import Frames, open_film
 from retake.core.verdicts.geometry import measure_geometry
 from retake.core.verdicts.gripper import find_fingers, measure_events, measure_gripper
-from retake.core.verdicts.objects import NAMES as OBJECT_NAMES
+from retake.core.verdicts.novelty import measure_novelty
+from retake.core.verdicts.objects import NAMES as BODY_NAMES
 from retake.core.verdicts.objects import measure_object, pisa
+from retake.core.verdicts.postures import NAME as POSTURE
+from retake.core.verdicts.postures import measure_posture
 from retake.core.verdicts.records import Measurement, Verdict
 from retake.core.verdicts.scene import Scene, open_scene
 from retake.core.verdicts.settings import VerdictSettings, load_settings
@@ -32,6 +37,9 @@ from retake.core.verdicts.stills import measure_stills
 from retake.core.verdicts.trackers import measure_tracked
 from retake.core.verdicts.tracking import Track, track
 from retake.core.verdicts.truth import Truth, read_truth
+from retake.core.verdicts.wrists import measure_wrist
+
+OBJECT_NAMES = (*BODY_NAMES, POSTURE, FALL)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +72,7 @@ def judge(
 
     `frames` is the length of the window that was asked for; without it a take must reach as far as the episode, or one
     window of a video model. Files whose rate is not the episode's are compared by their presentation times.
-    The simulator's colours are never read. Raises VerdictError when nothing can be compared (no frames, a camera
+    The simulator's colours are read by `redressed` alone. Raises VerdictError when nothing can be compared (no frames, a camera
     without instance ids: see `recorded`, `start` outside the episode), InputError for an unreadable file, EpisodeError
     for an unknown camera, Cancelled when asked to stop.
     """
@@ -99,15 +107,17 @@ def examine(
     alignment = align(footage, truth, settings.following.radius, settings.following.max_lag, settings.following.step)
     check_cancel()
     measured += measure_following(alignment, truth, settings.following, footage)
+    measured.append(measure_wrist(footage, alignment, truth, episode, camera, settings.following))
     fingers = find_fingers(episode, truth)
     measured.append(measure_gripper(alignment, truth, fingers, settings.following))
     measured.append(measure_events(alignment, truth, fingers, settings.following))
     events = [e for e in object_events(episode) if any(p.name == e.object and not p.robot for p in truth.parts)]
     scene = open_scene(episode, camera, truth) if events else None
-    tracks, found, metrics = _objects(footage, alignment, truth, scene, events, settings)
+    tracks, found, metrics = _objects(episode, camera, footage, alignment, truth, scene, events, settings)
     measured += found
     check_cancel()
     measured += measure_stability(footage, truth, motion_px(truth), settings.stability)
+    measured += measure_novelty(footage, truth, episode, camera)
     measured += measure_additions(footage, truth, settings.stability)
     measured.append(measure_stills(footage, truth, settings.stability))
     measured += measure_geometry(footage, truth, episode, camera, settings.stability)
@@ -122,6 +132,8 @@ def examine(
 
 
 def _objects(
+    episode: Episode,
+    camera: str,
     footage: Footage,
     alignment: Alignment,
     truth: Truth,
@@ -146,7 +158,9 @@ def _objects(
         found = track(footage, truth, part, scene)
         # A fall lasts a few frames, and each of them tells.
         body = bodies(footage, truth, part, [t for t, phase in enumerate(phases) if t % 2 == 0 or phase == "released"])
-        every.append(measure_object(found, body, alignment, truth, phases, settings.object))
+        posture = measure_posture(footage, truth, episode, camera, part, phases, settings.object)
+        checks = measure_object(found, body, alignment, truth, phases, settings.object)
+        every.append([*checks, posture, measure_fall(found, truth)])
         if found is not None:
             tracks[event.object] = found
             values = pisa(found, truth, phases)

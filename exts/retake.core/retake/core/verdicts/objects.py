@@ -82,27 +82,21 @@ def _start(body: Body, sure: Bool[np.ndarray, "T"]) -> Float64[np.ndarray, "2"]:
 def _shape(body: Body, truth: Truth, sure: Bool[np.ndarray, "T"]) -> Measurement:
     """Change of the silhouette against the first frames', share of the mask; three frames in a row at least.
 
-    Whichever is larger: what is missing and extra where the mask fits best, or the change of the whole area where nothing
-    touches the object (one that sinks into the table loses area and keeps its outline's shape).
+    What is missing and extra where the mask fits best; one that sinks or turns is told by `postures`.
     """
     name = "object_shape"
     rows = np.flatnonzero(sure & np.isfinite(body.silhouette))
     if len(rows) < 4:
         return Measurement(name, None, f"its silhouette can be told in {len(rows)} frames, 4 needed", applies=False)
     start = float(np.median(body.silhouette[rows[:3]]))
-    whole = rows[np.isfinite(body.size[rows])]
-    size = float(np.median(body.size[whole[:3]])) if len(whole) >= 3 else 1.0
-    grown = np.abs(np.log(np.nan_to_num(body.size, nan=size) / size))
     series = np.full(len(sure), np.nan)
     # A pixel more on every side is a larger share of a small object: shares are those of one SIDE px wide and high.
     # Video stores colour at half resolution: in a recording no wider than the working image, an outline is twice as vague.
     small = np.minimum(np.sqrt(body.area) / SIDE, 1.0) * min(truth.px / 2, 1.0)
-    series[rows] = (np.maximum(body.silhouette - start, grown) * small)[rows].clip(0)
+    series[rows] = ((body.silhouette - start) * small)[rows].clip(0)
     k, value = _lasting(series, rows)
     t = int(rows[k])
     note = f"missing {body.missing[t]:.2f}, extra {body.extra[t]:.2f} of its area"
-    if np.isfinite(body.size[t]):
-        note += f", size {body.size[t] / size:.2f} of the first frames'"
     if np.isfinite(body.turn[t]) and body.turn[t] > 0.26:
         note += f", turned by {np.degrees(body.turn[t]):.0f}°"
     return Measurement(name, value, note, t, series=series)

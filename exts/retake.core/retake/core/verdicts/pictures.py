@@ -17,10 +17,13 @@ from retake.core.verdicts.alignment import peak
 from retake.core.verdicts.clip import open_clip
 from retake.core.verdicts.following import weighted
 from retake.core.verdicts.judge import Judged
+from retake.core.verdicts.postures import NAME as POSTURE
+from retake.core.verdicts.postures import outline_of
 from retake.core.verdicts.records import Check, Verdict
 from retake.core.verdicts.settings import VerdictSettings
+from retake.core.verdicts.stability import drift_votes
 
-KNOWN, FOUND, OBJECT = (90, 220, 120), (255, 150, 40), (90, 170, 255)
+KNOWN, FOUND, OBJECT, LEFT_OUT = (90, 220, 120), (255, 150, 40), (90, 170, 255), (230, 70, 200)
 _INK, _PAPER, _GRID = (40, 40, 44), (250, 250, 248), (222, 222, 218)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 PLOTTED = ("arm_offset", "local_lag", "gripper_openness", "object_held", "object_released", "object_settled", "support")
@@ -43,7 +46,7 @@ def save_pictures(judged: Judged, video: Path, episode: Episode, folder: Path, s
         frame = frames.get(check.worst_frame or 0)
         if frame is not None:
             names[check.name] = f"worst_{check.name}.png"
-            _save(folder / names[check.name], side_by_side(judged, episode, frame, check))
+            _save(folder / names[check.name], side_by_side(judged, episode, frame, check, settings))
     _save(folder / "timeline.png", timeline(verdict))
     checks = tuple(replace(c, picture=names.get(c.name)) for c in verdict.checks)
     return replace(verdict, checks=checks)
@@ -74,9 +77,13 @@ def _save(path: Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
 
 
 def side_by_side(
-    judged: Judged, episode: Episode, frame: UInt8[np.ndarray, "H W 3"], check: Check
+    judged: Judged, episode: Episode, frame: UInt8[np.ndarray, "H W 3"], check: Check, settings: VerdictSettings
 ) -> UInt8[np.ndarray, "H W2 3"]:
-    """Simulation | take at a check's worst frame; known contours and skeleton green, recovered ones orange, object blue."""
+    """Simulation | take at a check's worst frame; known contours and skeleton green, recovered ones orange, object blue.
+
+    An object in another posture has that posture's outline in orange. For drift every place that votes is marked with its
+    motion (green), and those whose motion others do not share (a shadow, a passer-by) are pink: they are left out.
+    """
     truth, t = judged.truth, min(check.worst_frame or 0, len(judged.truth) - 1)
     sim = episode.image(judged.verdict.camera, "rgb", truth.start + t)
     size = (sim.shape[1], sim.shape[0])
@@ -96,11 +103,41 @@ def side_by_side(
             if np.isfinite(found.found[t]).all():
                 _cross(panel, (found.expected[t] + 0.5) / truth.scale - 0.5, OBJECT)
                 _cross(panel, (found.found[t] + 0.5) / truth.scale - 0.5, FOUND)
+    _draw_posture(panels[1], judged, episode, check, t)
+    _draw_votes(panels[1], judged, check, t, settings)
     value = "" if check.value is None else f" {check.value:.3g} {check.unit} (limit {check.threshold:.3g})"
     caption = np.full((26, 2 * size[0], 3), _PAPER, np.uint8)
     text = f"frame {t}: {check.name} {check.status}{value}".encode("ascii", "replace").decode()
     cv2.putText(caption, text, (8, 18), _FONT, 0.5, _INK, 1, cv2.LINE_AA)
     return np.concatenate([caption, np.concatenate(panels, 1)])
+
+
+def _draw_posture(image: np.ndarray, judged: Judged, episode: Episode, check: Check, t: int) -> None:
+    """The outline of the posture that the pixels prefer."""
+    if check.name != POSTURE or check.value is None:
+        return
+    name = check.note.split(", ")[0]
+    for part in judged.truth.object_parts:
+        if judged.truth.parts[part].name in judged.tracks and not judged.truth.is_still(part):
+            outline = outline_of(judged.truth, episode, judged.verdict.camera, part, t, name)
+            if outline is not None:
+                ends = np.round((outline + 0.5) / judged.truth.scale - 0.5).astype(np.int32)
+                cv2.polylines(image, [ends[:, None]], True, FOUND, 1, cv2.LINE_AA)
+
+
+def _draw_votes(image: np.ndarray, judged: Judged, check: Check, t: int, settings: VerdictSettings) -> None:
+    """Where the scenery's motion is told, and what is left out of it."""
+    if check.name != "background_drift" or not judged.truth.static_camera:
+        return
+    place, moved = drift_votes(judged.footage, judged.truth, t, settings.stability)
+    if not len(place):
+        return
+    apart = np.linalg.norm(moved - np.median(moved, axis=0), axis=1)
+    for at, way, far in zip(place, moved, apart, strict=True):
+        colour = LEFT_OUT if far > 1.0 else KNOWN
+        ends = [tuple(np.round(p / judged.truth.scale).astype(int).tolist()) for p in (at, at + 4 * way)]
+        cv2.circle(image, ends[0], 3, colour, 1, cv2.LINE_AA)
+        cv2.line(image, ends[0], ends[1], colour, 1, cv2.LINE_AA)
 
 
 Bone = tuple[np.ndarray, np.ndarray]

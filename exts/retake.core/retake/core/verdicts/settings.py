@@ -28,6 +28,9 @@ class FollowingSettings:
     window: int = 11
     """Frames that are judged together where one link or one moment is concerned."""
     lag_window: int = 17
+    lag_alike: float = 0.3
+    """Share of a lag's gain by which another one may be worse and still be as good: before a camera on the hand, whose
+    outlines hardly move, several are."""
     min_points: float = 200.0
     """Contour points (summed over a window) below which the robot counts as not visible."""
     prior: float = 1e-4
@@ -137,6 +140,8 @@ class StabilitySettings:
     texture_area: float = 150.0
     """Working px² of a link that can be asked."""
     texture_points: int = 30
+    texture_turn: float = 0.12
+    """rad by which a link may turn between frames whose surfaces are compared: its shading changes with it."""
     frozen_motion_px: float = 1.5
     frozen_change: float = 0.02
     identity_min_area: float = 40.0
@@ -256,6 +261,20 @@ class OperatingPoint:
     """What was measured."""
 
 
+GENERATED = "generated"
+"""Takes of video models; of whatever is judged without saying who made it, too."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Takes that look alike because the same kind of backend makes them (`Take.domain`)."""
+
+    data: str = ""
+    """What its limits were set from."""
+    limits: dict[str, float] = field(default_factory=dict)
+    """Check -> its limit for these takes; a bound of doubt keeps its share. Others have the general limit."""
+
+
 @dataclass(frozen=True)
 class VerdictSettings:
     """All settings of a judge."""
@@ -276,6 +295,15 @@ class VerdictSettings:
     operating_points: dict[str, OperatingPoint] = field(default_factory=dict)
     operating_point: str = "balanced"
     """The one in use; `at` changes it."""
+    families: dict[str, Family] = field(default_factory=dict)
+    family: str = GENERATED
+    """The one in use; `of` changes it."""
+
+    @property
+    def calibrated_on(self) -> str:
+        """Names of the data behind probability and limits."""
+        own = self.families.get(self.family, Family()).data
+        return f"{self.calibration.data}; limits of {self.family} takes: {own}" if own else self.calibration.data
 
     def threshold(self, name: str) -> Threshold:
         """The threshold of a check. Raises InputError naming the known ones."""
@@ -283,6 +311,22 @@ class VerdictSettings:
         if name not in known:
             raise InputError(f"config/verdicts.yaml: {unknown_name('threshold', name, known)}")
         return known[name]
+
+    def of(self, family: str) -> VerdictSettings:
+        """The same settings for takes of a family. Raises InputError naming the known ones."""
+        if family == self.family or (family == GENERATED and not self.families):
+            return self
+        if self.family != GENERATED:
+            raise InputError(f"limits are those of {self.family} takes already; start from the general ones")
+        if family not in self.families:
+            raise InputError(unknown_name("family of takes", family, self.families))
+        factor = self.operating_points.get(self.operating_point, OperatingPoint()).scale
+        thresholds = dict(self.thresholds)
+        for check, limit in self.families[family].limits.items():
+            known = self.threshold(check)
+            doubt = None if known.unsure is None else known.unsure * Threshold(limit).scaled(factor).limit / known.limit
+            thresholds[check] = replace(known, limit=Threshold(limit).scaled(factor).limit, unsure=doubt)
+        return replace(self, thresholds=thresholds, family=family)
 
     def at(self, name: str) -> VerdictSettings:
         """The same settings at another operating point. Raises InputError naming the known ones."""

@@ -86,6 +86,30 @@ def _drift(greys: list, truth: Truth, scenery: np.ndarray, settings: StabilitySe
     return Measurement(name, float(smooth[k]), note, int(valid[k]), series=series)
 
 
+def drift_votes(
+    footage: Footage, truth: Truth, t: int, settings: StabilitySettings
+) -> tuple[Float64[np.ndarray, "N 2"], Float64[np.ndarray, "N 2"]]:
+    """Places and motion since the first frame of the cells that vote on drift at frame t, working px, for pictures."""
+    half = (truth.size[0] // 2, truth.size[1] // 2)
+    pair = [
+        cv2.resize(_levelled(cv2.cvtColor(footage.frames[k], cv2.COLOR_RGB2GRAY)), half, interpolation=cv2.INTER_AREA)
+        for k in (0, t)
+    ]
+    gx, gy = cv2.Sobel(pair[0], cv2.CV_32F, 1, 0), cv2.Sobel(pair[0], cv2.CV_32F, 0, 1)
+    strength = cv2.GaussianBlur(np.hypot(gx, gy), (0, 0), 1.5)
+    mask = np.ones(strength.shape, bool)
+    grow = np.ones((2 * settings.margin_px + 1,) * 2, np.uint8)
+    for k in (0, t):
+        near = cv2.dilate((truth.labels[k] > 0).astype(np.uint8), grow)
+        mask &= cv2.resize(near, half, interpolation=cv2.INTER_NEAREST) == 0
+    if not mask.any():
+        return np.zeros((0, 2)), np.zeros((0, 2))
+    mask &= strength > np.quantile(strength[mask], 0.5)
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(pair[0], pair[1], None)  # type: ignore[arg-type]
+    place, moved = _votes(flow, mask)
+    return 2 * place, 2 * moved
+
+
 def _votes(
     flow: Float32[np.ndarray, "h w 2"], mask: Bool[np.ndarray, "h w"]
 ) -> tuple[Float64[np.ndarray, "N 2"], Float64[np.ndarray, "N 2"]]:

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Free falls obey gravity whatever the simulation did: the acceleration of the take's own object, no reference needed.
+
+Only the scale comes from outside: how many metres a pixel upwards is at the object's depth.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from retake.core.array_types import Float64
+from retake.core.verdicts.records import Measurement
+from retake.core.verdicts.tracking import Track
+from retake.core.verdicts.truth import Truth
+
+NAME = "fall_acceleration"
+GRAVITY = 9.81
+"""m/s²."""
+_FALLING = 0.35
+"""Share of gravity by which the simulated object's acceleration may differ in a frame that counts as free fall."""
+_MIN_FRAMES = 5
+"""Frames in flight that are needed: with four, half a working px is a fifth of gravity."""
+
+
+def measure_fall(track: Track | None, truth: Truth) -> Measurement:
+    """fall_acceleration: 1 − acceleration over gravity of the take's object in free flight, absolute."""
+    if track is None:
+        return Measurement(NAME, None, "no object that could fall", applies=False)
+    rows = _flight(truth.T_world_part[:, track.part, 2, 3], truth.fps)
+    if len(rows) < _MIN_FRAMES:
+        why = f"{len(rows)} frames of free flight, {_MIN_FRAMES} needed to tell an acceleration"
+        return Measurement(NAME, None, why, applies=False)
+    heights = np.array([_height(track, truth, int(t)) for t in rows])
+    seen = np.isfinite(heights)
+    if seen.sum() < _MIN_FRAMES:
+        return Measurement(NAME, None, "the falling object is not found in enough frames")
+    fit = np.polyfit(rows[seen] / truth.fps, heights[seen], 2)
+    acceleration = -2 * float(fit[0])
+    note = f"{acceleration:.1f} m/s² over {int(seen.sum())} frames"
+    return Measurement(NAME, abs(1 - acceleration / GRAVITY), note, int(rows[len(rows) // 2]))
+
+
+def _flight(z: Float64[np.ndarray, "T"], fps: float) -> np.ndarray:
+    """The longest run of frames in which the simulated object falls freely."""
+    if len(z) < 3:
+        return np.zeros(0, int)
+    acceleration = np.diff(z, 2) * fps**2
+    free = np.concatenate([[False], np.abs(acceleration / -GRAVITY - 1) < _FALLING, [False]])
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], free.astype(int), [0]])))
+    runs = [np.arange(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+    if not runs:
+        return np.zeros(0, int)
+    run = max(runs, key=len)
+    # The frames before and after belong to the same parabola.
+    return np.arange(max(run[0] - 1, 0), min(run[-1] + 2, len(z)))
+
+
+def _height(track: Track, truth: Truth, t: int) -> float:
+    """World height at which the take shows the object, m: the simulated one moved by what the picture says."""
+    if not (np.isfinite(track.found[t]).all() and np.isfinite(track.expected[t]).all()):
+        return float("nan")
+    T, K = truth.T_camera_world[t], truth.K[t]
+    origin = truth.T_world_part[t, track.part, :3, 3]
+    p = T[:3, :3] @ origin + T[:3, 3]
+    if p[2] < 0.02:
+        return float("nan")
+    # Image motion of one metre upwards at that place, working px.
+    up = T[:3, :3] @ np.array([0.0, 0.0, 1.0])
+    moved = np.array([K[0, 0] * (up[0] - p[0] / p[2] * up[2]), K[1, 1] * (up[1] - p[1] / p[2] * up[2])]) / p[2]
+    length = float(moved @ moved)
+    if length < 50.0**2:  # the camera looks along the fall
+        return float("nan")
+    return float(origin[2] + (track.found[t] - track.expected[t]) @ moved / length)

@@ -1,0 +1,380 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An object's posture: does its silhouette fit as simulated better than turned, sunk, lying, larger or smaller?
+
+The object's body is the convex hull of its own recorded depth. Every other posture is drawn at the same place, and only
+pixels in which it differs from the simulator's silhouette are asked whether they show the object (its colours in the
+take's first frames) or what lies behind it (the take's own scenery). A warp or a wider outline is granted to every
+posture alike. 0: the pixels are as expected of the simulator's posture, 1: as expected of the other one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from retake.core.array_types import Bool, Float32, Float64, UInt8
+from retake.core.episode import Episode
+from retake.core.geometry import axis_angle, inverse
+from retake.core.verdicts.footage import Footage
+from retake.core.verdicts.records import Measurement
+from retake.core.verdicts.settings import ObjectSettings
+from retake.core.verdicts.truth import Truth
+
+NAME = "object_posture"
+PHASES = ("before", "held", "settled")
+_FRAMES = 5
+"""Frames that are asked per phase."""
+_PAD, _SHIFT = 14, 1
+"""Working px around the silhouette; shift that is granted to every posture."""
+_NEAR = 2
+"""Working px around robot and other objects that say nothing."""
+_MIN_AREA = 60.0
+_MIN_CHANGE, _MIN_PIXELS = 0.1, 40.0
+"""Share of the silhouette and working px² (over all frames of a phase) by which a posture must differ to be asked."""
+_BODY_FIT = 0.8
+"""Intersection over union of hull and recorded mask from which on the hull stands for the object."""
+_DARK = 12.0
+_TONE, _TONES = 0.08, 20
+"""Width and number (to each side) of the bins of log colour ratios."""
+_LUMA, _LUMAS = 0.15, 45
+_SPREAD = 0.1
+"""Log colour ratio by which scenery varies with light, at least."""
+_FLOOR = 1e-4
+_WIDER = 0.02
+"""Share of the silhouette's area that another width must explain beyond the simulated one."""
+_MIN_SURE, _MIN_REACH = 0.3, 0.3
+"""Mean evidence of the pixels in which a posture differs, and the difference it must make per such pixel, to be asked."""
+
+
+@dataclass(frozen=True)
+class Posture:
+    """One way in which a body may stand other than simulated, in world axes about its middle."""
+
+    name: str
+    turn: Float64[np.ndarray, "3 3"]
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Across and upwards."""
+    sink_m: float = 0.0
+
+
+def _turned(axis: tuple[float, ...], degrees: float) -> Float64[np.ndarray, "3 3"]:
+    return axis_angle(np.array(axis, np.float64), np.float64(np.radians(degrees)))
+
+
+POSTURES = (
+    *(Posture(f"turned by {abs(a)}°", _turned((0, 0, 1), a)) for a in (30, -30, 45, -45, 60, -60, 75, -75, 90)),
+    *(Posture("lying", _turned(axis, 90)) for axis in ((1, 0, 0), (0, 1, 0))),
+    *(Posture(f"sunk by {100 * d:g} cm", np.eye(3), sink_m=d) for d in (0.02, 0.03, 0.045)),
+    Posture("wider", np.eye(3), (1.4, 1.0)), Posture("narrower", np.eye(3), (0.65, 1.0)),
+    Posture("taller", np.eye(3), (1.0, 1.35)), Posture("lower", np.eye(3), (1.0, 0.7)),
+)  # fmt: skip
+
+
+def measure_posture(
+    footage: Footage, truth: Truth, episode: Episode, camera: str, part: int, phases: list[str],
+    settings: ObjectSettings,
+) -> Measurement:  # fmt: skip
+    """object_posture: how far the pixels go from the simulator's posture (0) to another (1), in any phase."""
+    if "depth" not in episode.header.camera(camera).channels:
+        return Measurement(NAME, None, "no depth was recorded, so the object's body is unknown", applies=False)
+    hull = body_hull(truth, episode, camera, part)
+    if hull is None:
+        return Measurement(NAME, None, "the object shows too little of its body", applies=False)
+    colours = _colours(footage, truth, part)
+    if colours is None:
+        return Measurement(NAME, None, "the object's colours cannot be learned from the first frames", applies=False)
+    views = phase_views(footage, truth, part, phases, hull, colours)
+    girth = width_of(views)
+    worst, note, frame = None, "", None
+    for phase, (rows, seen) in views.items():
+        for name, share in _gains(seen, girth).items():
+            if worst is None or share > worst:
+                worst, note, frame = share, f"{name}, {phase}", rows[len(rows) // 2]
+    if worst is None and any(seen for _, seen in views.values()):
+        return Measurement(
+            NAME, None, "the same from all sides, or its colours tell no posture from another", applies=False
+        )
+    if worst is None:
+        return Measurement(NAME, None, "hidden, or no body of its own can be seen", applies=False)
+    return Measurement(NAME, max(worst, 0.0), note, frame)
+
+
+def width_of(views: dict[str, tuple[list[int], list[_View]]]) -> int | None:
+    """Working px by which the painter draws the object wider, from the first phase: what it draws wider it draws so to
+    the end. None where only the last phase shows."""
+    first = next((seen for phase, (_, seen) in views.items() if phase != PHASES[-1]), None)
+    if first is None:
+        return None
+    explained = {
+        girth: sum(float(_explained(_moved_fields(v.field), [_wider(v.whole, girth)])[0]) for v in first)
+        for girth in (0, -1, 1)
+    }
+    # Another width must be clearly better: evidence at the rim is mixed.
+    area = sum(float(v.whole.sum()) for v in first)
+    return max(explained, key=lambda girth: explained[girth] - _WIDER * area * abs(girth))
+
+
+def phase_views(
+    footage: Footage, truth: Truth, part: int, phases: list[str], hull: Float64[np.ndarray, "N 3"], colours: _Colours
+) -> dict[str, tuple[list[int], list[_View]]]:
+    """Frames and views per phase, in the later two thirds of each."""
+    out = {}
+    for phase in PHASES:
+        rows = [t for t, p in enumerate(phases) if p == phase and truth.area[t, part] >= _MIN_AREA and t > 0]
+        if len(rows) >= 3:
+            rows = [rows[k] for k in np.unique(np.linspace(len(rows) // 3, len(rows) - 1, _FRAMES).astype(int))]
+            seen = [view for t in rows if (view := _view(footage, truth, part, t, hull, colours)) is not None]
+            if len(seen) >= 2:
+                out[phase] = (rows, seen)
+    return out
+
+
+def body_hull(truth: Truth, episode: Episode, camera: str, part: int) -> Float64[np.ndarray, "N 3"] | None:
+    """Corners of the convex hull of what depth shows of an object, m, object frame; None where it shows too little."""
+    seen = np.flatnonzero(truth.area[:, part] >= max(_MIN_AREA, 0.5 * truth.area[:, part].max()))
+    points = []
+    for t in seen[np.unique(np.linspace(0, len(seen) - 1, 5).astype(int))] if len(seen) else ():
+        depth = cv2.resize(
+            np.asarray(episode.image(camera, "depth", truth.start + int(t)), np.float32), truth.size,
+            interpolation=cv2.INTER_NEAREST,
+        )  # fmt: skip
+        rows, columns = np.nonzero((truth.labels[t] == part + 1) & (depth > 0))
+        if len(rows) < 0.5 * _MIN_AREA:
+            continue
+        K, z = truth.K[t], depth[rows, columns].astype(np.float64)
+        uv = truth.ideal(int(t), np.stack([columns, rows], 1).astype(np.float64)) + 0.5
+        p = np.stack([(uv[:, 0] - K[0, 2]) / K[0, 0] * z, (uv[:, 1] - K[1, 2]) / K[1, 1] * z, z], 1)
+        T = inverse(truth.T_camera_world[t] @ truth.T_world_part[t, part])
+        body = p @ T[:3, :3].T + T[:3, 3]
+        away = np.linalg.norm(body - np.median(body, axis=0), axis=1)
+        body = body[away < 3 * np.median(away)]
+        points.append(body[:: max(1, len(body) // 1500)])
+    if not points:
+        return None
+    every = np.concatenate(points)
+    # The extreme points in many directions are the hull, near enough.
+    k = np.arange(200) + 0.5
+    polar, round_ = np.arccos(1 - 2 * k / 200), np.pi * (1 + 5**0.5) * k
+    ways = np.stack([np.cos(round_) * np.sin(polar), np.sin(round_) * np.sin(polar), np.cos(polar)], 1)
+    return every[np.unique(np.ascontiguousarray(ways @ every.T).argmax(1))]
+
+
+@dataclass(frozen=True, eq=False)
+class _Colours:
+    """How likely the object's tone and brightness are, per bin."""
+
+    tone: Float32[np.ndarray, "B B"]
+    luma: Float32[np.ndarray, "L"]
+
+
+def _split(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two log colour ratios, and log brightness."""
+    log = np.log(cv2.GaussianBlur(image.astype(np.float32), (3, 3), 0) + _DARK)
+    return log[..., [0, 2]] - log[..., 1:2], log.mean(-1)
+
+
+def _bins(tone: np.ndarray, luma: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    code = np.clip(np.floor(tone / _TONE + _TONES), 0, 2 * _TONES - 1).astype(int)
+    return code[..., 0], code[..., 1], np.clip(luma / _LUMA, 0, _LUMAS - 1).astype(int)
+
+
+def _colours(footage: Footage, truth: Truth, part: int) -> _Colours | None:
+    """From the first frames' inner pixels, and with less weight from the middle of the silhouette later on."""
+    tones, lumas = np.zeros((2 * _TONES,) * 2), np.zeros(_LUMAS)
+    shown = np.flatnonzero(truth.area[:, part] >= _MIN_AREA)
+    if len(shown) < 3 or shown[2] > len(footage) // 3:
+        return None
+    early = [int(t) for t in shown[:3]]
+    later = [int(t) for t in shown[np.linspace(3, len(shown) - 1, 8).astype(int)]] if len(shown) > 11 else []
+    for t in (*early, *later):
+        mask = (truth.labels[t] == part + 1).astype(np.uint8)
+        depth = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
+        inner = depth > (1.5 if t in early else 0.6 * depth.max())
+        if not inner.any():
+            continue
+        a, b, c = _bins(*(x[inner] for x in _split(footage.frames[t])))
+        weight = (1.0 / len(early) if t in early else 0.5 / len(later)) / len(a)
+        np.add.at(tones, (a, b), weight)
+        np.add.at(lumas, c, weight)
+    if not tones.any():
+        return None
+    tones = cv2.GaussianBlur(tones, (0, 0), 1.0)
+    lumas = cv2.GaussianBlur(lumas[None], (0, 0), 1.6)[0]
+    return _Colours((tones / tones.sum()).astype(np.float32), (lumas / lumas.sum()).astype(np.float32))
+
+
+def _evidence(
+    footage: Footage, t: int, box: tuple[slice, slice], outside: Bool[np.ndarray, "h w"], colours: _Colours
+) -> Float32[np.ndarray, "h w"]:
+    """−1..1 per pixel: shows what surrounds the object … shows the object."""
+    tone, luma = _split(footage.frames[t][box])
+    a, b, c = _bins(tone, luma)
+    of_object = colours.tone[a, b] * colours.luma[c]
+    near, bright = np.zeros((2 * _TONES,) * 2), np.zeros(_LUMAS)
+    if outside.any():
+        np.add.at(near, (a[outside], b[outside]), 1.0 / outside.sum())
+        np.add.at(bright, c[outside], 1.0 / outside.sum())
+        near, bright = cv2.GaussianBlur(near, (0, 0), 1.0), cv2.GaussianBlur(bright[None], (0, 0), 1.6)[0]
+    of_rest = (near[a, b] * bright[c]).astype(np.float32)
+    known = footage.known[box]
+    if known.any():
+        tone_b, luma_b = _split(footage.scenery[box])
+        apart = np.square((tone - tone_b) / _SPREAD).sum(-1)
+        like = _TONE**2 / (2 * np.pi * _SPREAD**2) * np.exp(-0.5 * apart)
+        darker = luma - luma_b
+        # Shadows darken what lies behind; hardly anything brightens it.
+        lit = (_LUMA / 1.2) * np.clip(np.minimum((darker + 1.2) / 0.3, (0.3 - darker) / 0.15), 0, 1)
+        of_rest = np.where(known, 0.8 * like * lit + 0.2 * of_rest, of_rest)
+    ratio = np.log((of_object + _FLOOR) / (of_rest + _FLOOR))
+    return (np.clip(ratio, -2, 2) / 2).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """One frame's evidence around the object, with the postures' silhouettes."""
+
+    field: Float32[np.ndarray, "h w"]
+    free: Bool[np.ndarray, "h w"]
+    whole: UInt8[np.ndarray, "h w"]
+    others: list[UInt8[np.ndarray, "h w"]]
+
+
+def _view(
+    footage: Footage, truth: Truth, part: int, t: int, hull: Float64[np.ndarray, "N 3"], colours: _Colours
+) -> _View | None:
+    """None where the hull does not stand for the object, or too little of it is free."""
+    drawn = _silhouettes(truth, t, part, hull)
+    if drawn is None:
+        return None
+    box, whole, others = drawn
+    labels = truth.labels[t][box]
+    other = ((labels > 0) & (labels != part + 1)).astype(np.uint8)
+    free = cv2.dilate(other, np.ones((2 * _NEAR + 1,) * 2, np.uint8)) == 0
+    mask = labels == part + 1
+    union = ((mask | (whole > 0)) & free).sum()
+    if union < 0.5 * _MIN_AREA or (mask & (whole > 0) & free).sum() < _BODY_FIT * union:
+        return None
+    every = cv2.dilate(np.max([whole, *others], axis=0), np.ones((5, 5), np.uint8)) > 0
+    return _View(_evidence(footage, t, box, ~every & free, colours) * free, free, whole, others)
+
+
+def _gains(views: list[_View], girth: int | None) -> dict[str, float]:
+    """Per posture: how far the pixels are from the simulator's (0) to that posture (1), by what each explains.
+
+    What either would explain is computed with the same shifts granted; a posture that they make as good as the
+    simulator's cannot be asked, nor one whose pixels could show anything. How large an object is can be asked only where
+    its width in earlier phases is known.
+    """
+    found, own, full, changed, strength = (np.zeros(len(POSTURES)) for _ in range(5))
+    for view in views:
+        drawn = [_wider(mask, girth or 0) for mask in (view.whole, *view.others)]
+        moved = _moved_fields(view.field)
+        explained = _explained(moved, drawn)
+        faithful = _moved_fields((2.0 * drawn[0].astype(np.float32) - 1) * view.free)
+        expected = _explained(faithful, drawn)
+        for k, other in enumerate(view.others):
+            apart = (other != view.whole) & view.free
+            if apart.sum() < _MIN_CHANGE * view.whole.sum():
+                continue
+            there = _moved_fields((2.0 * drawn[k + 1].astype(np.float32) - 1) * view.free)
+            both = _explained(there, [drawn[0], drawn[k + 1]])
+            found[k] += float(explained[k + 1] - explained[0])
+            own[k] += float(expected[k + 1] - expected[0])
+            full[k] += float(both[1] - both[0])
+            changed[k] += float(apart.sum())
+            strength[k] += float(np.abs(view.field[apart]).sum())
+    out: dict[str, float] = {}
+    for k, posture in enumerate(POSTURES):
+        if not views or changed[k] < _MIN_PIXELS * len(views) or (girth is None and posture.scale != (1.0, 1.0)):
+            continue
+        sure, reach = strength[k] / changed[k], (full[k] - own[k]) / changed[k]
+        if sure < _MIN_SURE or reach < _MIN_REACH:
+            continue
+        share = (found[k] / sure - own[k]) / (full[k] - own[k])
+        out[posture.name] = max(float(share), out.get(posture.name, -1.0))
+    return out
+
+
+def _silhouettes(
+    truth: Truth, t: int, part: int, hull: Float64[np.ndarray, "N 3"]
+) -> tuple[tuple[slice, slice], UInt8[np.ndarray, "h w"], list[UInt8[np.ndarray, "h w"]]] | None:
+    """A window, the body as simulated, and in every other posture."""
+    T = truth.T_world_part[t, part]
+    world = hull @ T[:3, :3].T + T[:3, 3]
+    low, high = world.min(0), world.max(0)
+    middle = (low + high) / 2
+    outlines: list[Float64[np.ndarray, "N 2"] | None] = [_outline(truth, t, world)]
+    for posture in POSTURES:
+        moved = (world - middle) @ posture.turn.T
+        moved[:, :2] *= posture.scale[0]
+        # What stands stays on its ground.
+        moved[:, 2] = (moved[:, 2] - moved[:, 2].min()) * posture.scale[1] + (low - middle)[2] - posture.sink_m
+        outlines.append(_outline(truth, t, moved + middle))
+    seen = [o for o in outlines if o is not None]
+    if len(seen) < len(outlines):
+        return None
+    shown = np.concatenate(seen)
+    x0, y0 = np.maximum(np.floor(shown.min(0)).astype(int) - _PAD, 0)
+    x1, y1 = np.minimum(np.ceil(shown.max(0)).astype(int) + _PAD, truth.size)
+    if x1 - x0 < 8 or y1 - y0 < 8 or max(x1 - x0, y1 - y0) > 200:
+        return None
+    drawn = []
+    for outline in seen:
+        image = np.zeros((y1 - y0, x1 - x0), np.uint8)
+        corners = np.round((cv2.convexHull(outline.astype(np.float32))[:, 0] - [x0, y0]) * 16).astype(np.int32)
+        cv2.fillConvexPoly(image, corners, 1, shift=4)
+        drawn.append(image)
+    whole = drawn[0]
+    # The part below its ground is hidden by it.
+    return np.s_[y0:y1, x0:x1], whole, [
+        image & whole if posture.sink_m else image for image, posture in zip(drawn[1:], POSTURES, strict=True)
+    ]  # fmt: skip
+
+
+def outline_of(
+    truth: Truth, episode: Episode, camera: str, part: int, t: int, name: str
+) -> Float32[np.ndarray, "N 2"] | None:
+    """Outline (working px) of the first posture of that name at frame t, for pictures; None where it cannot be drawn."""
+    hull = body_hull(truth, episode, camera, part)
+    number = next((k for k, posture in enumerate(POSTURES) if posture.name == name), None)
+    drawn = None if hull is None or number is None else _silhouettes(truth, t, part, hull)
+    if drawn is None or number is None:
+        return None
+    box, _, others = drawn
+    contours, _ = cv2.findContours(others[number], cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if not contours:
+        return None
+    return max(contours, key=len)[:, 0].astype(np.float32) + np.array([box[1].start, box[0].start], np.float32)
+
+
+def _outline(truth: Truth, t: int, world: Float64[np.ndarray, "N 3"]) -> Float64[np.ndarray, "N 2"] | None:
+    """Working pixels (index coordinates) of points; None behind the camera."""
+    T, K = truth.T_camera_world[t], truth.K[t]
+    p = world @ T[:3, :3].T + T[:3, 3]
+    if (p[:, 2] < 0.02).any():
+        return None
+    uv = np.stack([K[0, 0] * p[:, 0] / p[:, 2] + K[0, 2], K[1, 1] * p[:, 1] / p[:, 2] + K[1, 2]], 1) - 0.5
+    return truth.seen(t, uv)
+
+
+def _wider(mask: UInt8[np.ndarray, "h w"], girth: int) -> UInt8[np.ndarray, "h w"]:
+    """A silhouette drawn wider by −1, 0 or 1 working px."""
+    kernel = np.ones((3, 3), np.uint8)
+    return mask if girth == 0 else cv2.dilate(mask, kernel) if girth > 0 else cv2.erode(mask, kernel)
+
+
+def _moved_fields(field: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "S N"]:
+    """The evidence at every granted shift, flat."""
+    padded = cv2.copyMakeBorder(
+        field.astype(np.float32), _SHIFT, _SHIFT, _SHIFT, _SHIFT, cv2.BORDER_CONSTANT, value=0.0
+    )
+    height, width = field.shape
+    shifts = range(2 * _SHIFT + 1)
+    return np.stack([padded[y : y + height, x : x + width].ravel() for y in shifts for x in shifts])
+
+
+def _explained(moved: Float32[np.ndarray, "S N"], drawn: list[UInt8[np.ndarray, "h w"]]) -> Float32[np.ndarray, "M"]:
+    """Sum of the evidence inside each silhouette, at its best shift."""
+    return (moved @ np.stack([d.ravel() for d in drawn], 1).astype(np.float32)).max(0)
