@@ -62,20 +62,23 @@ def test_a_faithful_take_passes_in_every_world(episode: Episode, maps: Maps, wor
     assert round(judged.verdict.check("lag").value or 0) == 0
 
 
-def test_the_simulators_colours_are_never_read(
+def test_the_simulators_colours_decide_only_whether_a_take_was_dressed(
     episode: Episode, clean: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[str] = []
+    known = {c.name: c for c in judge(clean, episode, "front").checks}
     original = Episode.image
 
     def image(self: Episode, camera: str, channel: str, index: int) -> np.ndarray:
-        seen.append(channel)
-        return original(self, camera, channel, index)
+        found = original(self, camera, channel, index)
+        if channel != "rgb":
+            return found
+        return np.random.default_rng(index).integers(0, 255, found.shape).astype(np.uint8)
 
     monkeypatch.setattr(Episode, "image", image)
     forget()
-    judge(clean, episode, "front")
-    assert set(seen) == {"instances"}
+    other = {c.name: c for c in judge(clean, episode, "front").checks}
+    assert {name for name in known if known[name] != other[name]} == {"redressed"}
+    assert known["redressed"].status == other["redressed"].status == "pass"
 
 
 def test_judging_twice_says_the_same(episode: Episode, faulty: np.ndarray) -> None:
