@@ -320,12 +320,13 @@ def main() -> None:
     )
     parser.add_argument("--part", default="0/1", help="K/N: only every N-th film, beginning with the K-th")
     parser.add_argument("--kinds", default="", help="only these kinds, comma separated")
+    parser.add_argument("--films", type=int, default=99, help="only the first films of the split")
     parser.add_argument("--rounds", type=int, default=99, help="only the first rounds of looks of every film")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after this long; the next call goes on")
     options = parser.parse_args()
     cv2.setNumThreads(1)
     part, parts = map(int, options.part.split("/"))
-    films = SPLITS[options.split].films[part::parts]
+    films = SPLITS[options.split].films[: options.films][part::parts]
     kinds = set(filter(None, options.kinds.split(",")))
     todo = [
         j
