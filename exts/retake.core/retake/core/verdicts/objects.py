@@ -170,6 +170,8 @@ def position_error(track: Track, truth: Truth, settings: ObjectSettings) -> Floa
     error = np.where(prefer, distance * sure, 0.0)
     nowhere = ~(track.best > settings.present * track.reference)
     error[nowhere | np.isnan(track.best)] = np.nan
+    # What looks half like it somewhere else, while it is not to be seen in its place, is no sighting.
+    error[prefer & (distance >= settings.near_px) & (track.best < settings.sighted * track.reference)] = np.nan
     return error
 
 

@@ -89,6 +89,8 @@ class ObjectSettings:
     what another place nearby gains is the scenery's likeness, not a displacement."""
     sure: float = 0.25
     """Share of that contrast from which on a small displacement is taken as it is; less counts in proportion."""
+    sighted: float = 0.5
+    """Share of that contrast from which on the object counts as seen far from its place."""
     present: float = 0.25
     """Share of that contrast below which the object is not there."""
     clear: float = 0.6
