@@ -44,6 +44,8 @@ _SPREAD = 0.1
 _FLOOR = 1e-4
 _WIDER = 0.02
 """Share of the silhouette's area that another width must explain beyond the simulated one."""
+_TOLD_AROUND, _TOLD_INSIDE = 0.7, 0.4
+"""Mean evidence around all postures and in their common middle from which on a frame is asked."""
 _MIN_SURE, _MIN_REACH = 0.3, 0.3
 """Mean evidence of the pixels in which a posture differs, and the difference it must make per such pixel, to be asked."""
 
@@ -89,13 +91,13 @@ def measure_posture(
     girth = width_of(views)
     worst, note, frame = None, "", None
     for phase, (rows, seen) in views.items():
-        for name, share in _gains(seen, girth).items():
+        for name, share in _gains([view for view in seen if view.told], girth).items():
             if worst is None or share > worst:
                 worst, note, frame = share, f"{name}, {phase}", rows[len(rows) // 2]
     if worst is None and any(seen for _, seen in views.values()):
-        return Measurement(
-            NAME, None, "the same from all sides, or its colours tell no posture from another", applies=False
-        )
+        like = any(not view.told for _, seen in views.values() for view in seen)
+        why = "scenery around it has its colours" if like else "it looks the same in every posture"
+        return Measurement(NAME, None, why, applies=like)
     if worst is None:
         return Measurement(NAME, None, "hidden, or no body of its own can be seen", applies=False)
     return Measurement(NAME, max(worst, 0.0), note, frame)
@@ -239,6 +241,8 @@ class _View:
     free: Bool[np.ndarray, "h w"]
     whole: UInt8[np.ndarray, "h w"]
     others: list[UInt8[np.ndarray, "h w"]]
+    told: bool
+    """The object's middle and what surrounds all postures are told apart: otherwise the pixels between say nothing."""
 
 
 def _view(
@@ -256,8 +260,14 @@ def _view(
     union = ((mask | (whole > 0)) & free).sum()
     if union < 0.5 * _MIN_AREA or (mask & (whole > 0) & free).sum() < _BODY_FIT * union:
         return None
-    every = cv2.dilate(np.max([whole, *others], axis=0), np.ones((5, 5), np.uint8)) > 0
-    return _View(_evidence(footage, t, box, ~every & free, colours) * free, free, whole, others)
+    union = np.max([whole, *others], axis=0)
+    near = cv2.dilate(union, np.ones((5, 5), np.uint8)) > 0
+    field = _evidence(footage, t, box, ~near & free, colours) * free
+    ring = (cv2.dilate(union, np.ones((13, 13), np.uint8)) > 0) & ~near & free
+    # What every posture covers, but those that leave the place altogether.
+    core = (np.mean([whole, *others], axis=0) > 0.8) & free
+    told = ring.any() and core.any() and field[ring].mean() < -_TOLD_AROUND and field[core].mean() > _TOLD_INSIDE
+    return _View(field, free, whole, others, bool(told))
 
 
 def _gains(views: list[_View], girth: int | None) -> dict[str, float]:
@@ -321,11 +331,13 @@ def _silhouettes(
     if x1 - x0 < 8 or y1 - y0 < 8 or max(x1 - x0, y1 - y0) > 200:
         return None
     drawn = []
+    fine = 4 if max(x1 - x0, y1 - y0) < 100 else 2
     for outline in seen:
-        image = np.zeros((y1 - y0, x1 - x0), np.uint8)
-        corners = np.round((cv2.convexHull(outline.astype(np.float32))[:, 0] - [x0, y0]) * 16).astype(np.int32)
-        cv2.fillConvexPoly(image, corners, 1, shift=4)
-        drawn.append(image)
+        # Drawn finer and counted by half pixels: drawn at this size, a polygon would own all pixels that its edge touches.
+        image = np.zeros((fine * (y1 - y0), fine * (x1 - x0)), np.uint8)
+        place = fine * (cv2.convexHull(outline.astype(np.float32))[:, 0] - [x0, y0] + 0.5) - 0.5
+        cv2.fillConvexPoly(image, np.round(place * 16).astype(np.int32), 255, shift=4)
+        drawn.append((cv2.resize(image, (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA) > 127).astype(np.uint8))
     whole = drawn[0]
     # The part below its ground is hidden by it.
     return np.s_[y0:y1, x0:x1], whole, [
