@@ -113,7 +113,7 @@ def rows(cache: Path) -> list[dict[str, Any]]:
                         np.ascontiguousarray(change(small)), episode, episode.header.cameras[0].name, config=settings
                     )
                     write_json(kept, {
-                        "way": way, "video": name, "true": truth, "overall": verdict.overall,
+                        "way": way, "video": name, "true": truth, "overall": verdict.overall, "version": VERSION,
                         "probability": round(verdict.probability, 3),
                         "failed": [c.name for c in verdict.checks if c.status == "fail"],
                         "unsure": [c.name for c in verdict.checks if c.status == "unsure"],
