@@ -19,6 +19,7 @@ from retake.core.files import read_json, write_json
 from retake.core.importers.oscar import import_oscar
 from retake.core.masks import mask_episode
 from retake.core.verdicts import judge, load_settings
+from retake.core.verdicts.records import VERSION
 from retake.core.video import read_video
 
 ROOT = Path(__file__).resolve().parents[2]
