@@ -252,7 +252,8 @@ def composite_lines(rows: list[dict]) -> list[str]:
     found = counts(rows)
     lines += [
         f"{found['n']} takes (windows of 33 frames, 320x240) of {len({r['world'] for r in rows})} presets: "
-        f"{found['fail']} failed (95 % bound {100 * upper_bound(found['fail'], found['n']):.1f} %), {found['unsure']} unsure. Takes of these robots and "
+        f"{found['fail']} failed (95 % bound {100 * upper_bound(found['fail'], found['n']):.1f} %), {found['unsure']} "
+        "unsure. Takes of these robots and "
         "presets led to some limits and to mends of `local_lag`, `lag`, `link_texture`, `flash`, `object_settled` and "
         "`object_posture` while version 14 was made; the rows are of the finished one.", "",
         "| robot | camera | takes | failed | unsure | checks that failed | checks that were unsure |",
