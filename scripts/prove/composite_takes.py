@@ -28,7 +28,10 @@ from zoo_episodes import ROBOTS, zoo_episode
 
 from retake.core.episode import Episode, open_episode
 from retake.core.episode.events import object_events
+from retake.core.files import read_json
 from retake.core.painter.composite import CompositeBackend
+from retake.core.painter.staged import staged
+from retake.core.run_layout import VARIANT_RECORD
 from retake.core.takes.base import TakeRequest
 from retake.core.variants.make import make_variants
 from retake.core.variants.worlds import load_catalogue
@@ -91,9 +94,11 @@ def row(take: Composite, settings: VerdictSettings) -> dict[str, Any]:
         request = TakeRequest(take.episode, take.camera, folder, folder, variant.prompt, frames=FRAMES, start=start)
         write_video(video, CompositeBackend().generate(request), episode.header.fps)
         first = read_picture(folder / "frame.png")
+        # Objects have the shapes that the painter gave them, as in `retake verify`.
+        shown = staged(episode, read_json(folder / VARIANT_RECORD).get("recipe"))
         made = time.process_time()
         verdict = examine(
-            video, episode, take.camera, first_frame=first, start=start, frames=FRAMES, config=settings
+            video, shown, take.camera, first_frame=first, start=start, frames=FRAMES, config=settings
         ).verdict  # fmt: skip
     return {
         "key": take.key, "episode": take.episode.name, "robot": episode.header.robots[0].name, "camera": take.camera,

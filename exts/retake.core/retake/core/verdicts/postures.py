@@ -44,8 +44,9 @@ _SPREAD = 0.1
 _FLOOR = 1e-4
 _WIDER = 0.02
 """Share of the silhouette's area that another width must explain beyond the simulated one."""
-_TOLD_AROUND, _TOLD_INSIDE = 0.7, 0.4
-"""Mean evidence around all postures and in their common middle from which on a frame is asked."""
+_TOLD_AROUND, _TOLD_NEARLY_ALL, _TOLD_INSIDE = 0.7, 0.5, 0.4
+"""Mean evidence around all postures, that of eight pixels in ten there, and that of their common middle, from which on a
+frame is asked: one side of like colours is enough to mistake the object for a narrower or a lower one."""
 _MIN_SURE, _MIN_REACH = 0.3, 0.3
 """Mean evidence of the pixels in which a posture differs, and the difference it must make per such pixel, to be asked."""
 
@@ -266,7 +267,13 @@ def _view(
     ring = (cv2.dilate(union, np.ones((13, 13), np.uint8)) > 0) & ~near & free
     # What every posture covers, but those that leave the place altogether.
     core = (np.mean([whole, *others], axis=0) > 0.8) & free
-    told = ring.any() and core.any() and field[ring].mean() < -_TOLD_AROUND and field[core].mean() > _TOLD_INSIDE
+    told = (
+        ring.any()
+        and core.any()
+        and field[ring].mean() < -_TOLD_AROUND
+        and float(np.quantile(field[ring], 0.8)) < -_TOLD_NEARLY_ALL
+        and field[core].mean() > _TOLD_INSIDE
+    )
     return _View(field, free, whole, others, bool(told))
 
 
