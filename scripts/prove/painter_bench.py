@@ -333,6 +333,10 @@ def main() -> None:
         for j in jobs(options.split)
         if j.film in films and (not kinds or j.kind in kinds) and j.number < options.rounds
     ]
+    if options.what == "judge":
+        # Film by film in turn: a run cut short has seen all of them.
+        place = {film: [j for j in todo if j.film == film] for film in films}
+        todo = sorted(todo, key=lambda job: place[job.film].index(job))
     deadline = time.monotonic() + 60 * options.minutes
     (paint_all if options.what == "paint" else judge_all)(options.cache, todo, deadline, options.rows)
 

@@ -159,6 +159,7 @@ def evaluate(rows: list[dict], settings: VerdictSettings) -> dict[str, Any]:
     ]
     if rows:
         out["speed_s"] = float(np.median([r["cpu_s"] for r in rows]))
+    out["versions"] = sorted({r.get("version", "11") for r in rows})
     out["films"] = sorted({r["key"].split("/")[1].replace("-", " ") for r in rows})
     return out
 
@@ -175,6 +176,7 @@ def split_lines(name: str, tally: dict[str, Any]) -> list[str]:
         f"## {PAINTER[SPLITS[name].painter]}, split `{name}` ({role})",
         "",
         f"Independent renders of a clean film: {len(tally['films'])} ({'; '.join(tally['films'])}). "
+        f"Judged by version {' and '.join(sorted({str(v) for v in tally['versions']}))} of the estimators. "
         "Every clean video is one of them under another look and seed; every fault is rendered once per film and shown under "
         "one or several looks. So n counts videos, not scenes, and the bounds hold for these scenes.",
         "",
@@ -321,6 +323,9 @@ def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
         command = [sys.executable, str(folder / "composite_takes.py"), "--cache", str(cache)]
         subprocess.run([*command, "--minutes", f"{left:.1f}"], check=True)
     settings, rows = load_settings(), list(read_rows(cache / f"rows-{VERSION}.jsonl").values())
+    again = {row["split"] for row in rows}
+    # What the present version has not judged yet is shown as an earlier one judged it, and says so.
+    rows += [row for row in read_rows(cache / "rows.jsonl").values() if row["split"] not in again]
     result: dict[str, Any] = {"calibration": settings.calibration.data, "splits": {}}
     lines = [HEAD, *disclosed(rows), LOOKS_TAKEN]
     for split in ("blind_mitsuba", "blind_newton", "mitsuba", "newton", "tune"):
