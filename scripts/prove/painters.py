@@ -86,6 +86,18 @@ def word(row: dict, settings: VerdictSettings) -> str:
     return "unsure" if untold or any(settings.thresholds[n].doubtful(v) for n, v in known.items()) else "pass"
 
 
+def at_limits(row: dict, settings: VerdictSettings) -> dict:
+    """A row with its words at the limits of `settings`: values are kept, limits may have changed since."""
+    status = dict(row["status"])
+    for name, value in row["values"].items():
+        if value is not None and name in settings.thresholds:
+            limit = settings.thresholds[name]
+            status[name] = "fail" if limit.fails(value) else "unsure" if limit.doubtful(value) else "pass"
+    found = set(status.values())
+    overall = "fail" if "fail" in found else "unsure" if "unsure" in found else "pass"
+    return {**row, "status": status, "overall": overall}
+
+
 def at_points(rows: list[dict], settings: VerdictSettings) -> list[dict[str, Any]]:
     """Shares of clean and faulty videos at every operating point."""
     out = []
@@ -326,6 +338,7 @@ def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
     again = {row["split"] for row in rows}
     # What the present version has not judged yet is shown as an earlier one judged it, and says so.
     rows += [row for row in read_rows(cache / "rows.jsonl").values() if row["split"] not in again]
+    rows = [at_limits(row, settings) for row in rows]
     result: dict[str, Any] = {"calibration": settings.calibration.data, "splits": {}}
     lines = [HEAD, *disclosed(rows), LOOKS_TAKEN]
     for split in ("blind_mitsuba", "blind_newton", "mitsuba", "newton", "tune"):
