@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from retake.core.array_types import Bool
 from retake.core.episode.reader import Episode
+from retake.core.episode.records import Contact
 from retake.core.geometry import inverse
 
 SETTLED_M = 5e-4
@@ -72,14 +74,20 @@ def _held_by_contact(episode: Episode, prim_path: str) -> Bool[np.ndarray, "T"] 
     links = [link.prim_path for robot in episode.header.robots for link in robot.links]
     any_contact, held = False, np.zeros(len(episode), bool)
     for frame in range(len(episode)):
-        touching = set()
-        for contact in episode.contacts(frame):
-            any_contact = True
-            for mine, other in ((contact.body_a, contact.body_b), (contact.body_b, contact.body_a)):
-                if _inside(mine, prim_path):
-                    touching |= {link for link in links if _inside(other, link)}
-        held[frame] = len(touching) >= 2
+        contacts = episode.contacts(frame)
+        any_contact |= bool(contacts)
+        held[frame] = len(holders(contacts, prim_path, links)) >= 2
     return held if any_contact else None
+
+
+def holders(contacts: Iterable[Contact], prim_path: str, links: Sequence[str]) -> set[str]:
+    """Which of the links (prim paths) touch an object; two or more of them hold it."""
+    touching: set[str] = set()
+    for contact in contacts:
+        for mine, other in ((contact.body_a, contact.body_b), (contact.body_b, contact.body_a)):
+            if _inside(mine, prim_path):
+                touching |= {link for link in links if _inside(other, link)}
+    return touching
 
 
 def _inside(path: str, root: str) -> bool:

@@ -123,6 +123,36 @@ def _vector(
     return np.concatenate([q[:, joints], openness[:, grippers]], axis=1)
 
 
+def state_vector(
+    header: EpisodeHeader, joints: Sequence[np.ndarray], openness: Sequence[np.ndarray], *, commanded: bool = False
+) -> np.ndarray:
+    """(n,) float64 entries of `observation.state` for one instant: joint positions (D,) and openness (G,) per robot, in the
+    order of `header.robots`; with `commanded`, the entries an action has."""
+    parts = [
+        _vector(robot, header, np.asarray(q, np.float64)[None], np.asarray(g, np.float64)[None], commanded=commanded)[0]
+        for robot, q, g in zip(header.robots, joints, openness, strict=True)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def joint_targets(header: EpisodeHeader, action: np.ndarray, held: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+    """The way back: joint targets (D,) per robot, rad or m, from one action (n,); joints without an entry keep `held`.
+
+    An openness says what the finger joints beside it say already, so it moves nothing. Raises ExportError for another width.
+    """
+    out, at = [], 0
+    for robot, kept in zip(header.robots, held, strict=True):
+        arm, fingers, grippers = _groups(robot, header)
+        joints = [i for i in (*arm, *fingers) if robot.driven[i]]
+        q = np.array(kept, np.float64)
+        q[joints] = action[at : at + len(joints)]
+        out.append(q)
+        at += len(joints) + len(grippers)
+    if at != len(action):
+        raise ExportError(f"an action has {at} entries here; found {len(action)}")
+    return tuple(out)
+
+
 def states(episode: Episode, *, commanded: bool = False) -> np.ndarray:
     """(T, n) float64 measurements of every frame of the episode; with `commanded`, the entries an action has."""
     parts = [

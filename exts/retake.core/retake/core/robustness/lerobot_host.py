@@ -89,19 +89,29 @@ def _infer(policy, before, after, device, data):
     return actions[0].float().cpu().numpy()
 
 
-def main() -> None:
-    """Answer until standard input ends."""
+def serve(load) -> None:
+    """Answer until standard input ends; `load()` gives the function from an observation's arrays to actions (H, A)."""
     out, sys.stdout = sys.stdout.buffer, sys.stderr  # what libraries print must not enter the protocol
-    loaded = _load(sys.argv[1])
+    infer = load()
     _write(out, ready=np.array(True))
     while len(head := sys.stdin.buffer.read(8)) == 8:
         body = sys.stdin.buffer.read(struct.unpack("<q", head)[0])
         try:
             with np.load(io.BytesIO(body), allow_pickle=False) as data:
-                answer = {"actions": _infer(*loaded, data)}
+                answer = {"actions": infer(data)}
         except Exception as error:
             answer = {"error": np.array(f"{type(error).__name__}: {error}")}
         _write(out, **answer)
+
+
+def main() -> None:
+    """The policy folder that the command line names."""
+
+    def load():
+        loaded = _load(sys.argv[1])
+        return lambda data: _infer(*loaded, data)
+
+    serve(load)
 
 
 if __name__ == "__main__":

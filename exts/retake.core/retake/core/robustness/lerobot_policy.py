@@ -26,6 +26,8 @@ from retake.core.export.records import STATE
 from retake.core.robustness.policy import Observation, as_actions
 
 HOST = Path(__file__).with_name("lerobot_host.py")
+MODULES = {"retake_probe": "retake.worker.probe.host"}
+"""Kinds of policy folder that another module answers for, by the same protocol; every other kind is LeRobot's."""
 
 
 class LeRobotPolicy:
@@ -41,7 +43,7 @@ class LeRobotPolicy:
         self.name, self._timeout_s = f"{kind} ({folder.name})", timeout_s
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - open while the host runs; a full pipe would stop it
         self._process = subprocess.Popen(
-            [python, str(HOST), str(folder)],
+            [python, *(["-m", module] if (module := MODULES.get(str(kind))) else [str(HOST)]), str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -122,7 +124,6 @@ class LeRobotPolicy:
         self._process.wait(10)
         self._errors.seek(0)
         lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
-        hint = (
-            "; give an interpreter that has lerobot with --policy-python" if "lerobot" in " ".join(lines[-3:]) else ""
-        )
+        lacks = next((name for name in ("lerobot", "torch") if name in " ".join(lines[-3:])), "")
+        hint = f"; give an interpreter that has {lacks} with --policy-python" if lacks else ""
         return f"policy {self.name} ended: {lines[-1] if lines else 'no message'}{hint}"

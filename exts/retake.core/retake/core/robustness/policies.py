@@ -55,35 +55,42 @@ def open_policy(spec: str, *, python: str = "", mapping: KeyMap | None = None, t
         from retake.core.robustness.lerobot_policy import LeRobotPolicy
 
         return LeRobotPolicy(Path(spec), python or sys.executable, timeout_s)
-    place, colon, attribute = spec.rpartition(":")
-    if not colon or not attribute.isidentifier():
-        raise InputError(
-            f"policy {spec!r}: expected module:function, file.py:function, a LeRobot policy folder, openpi://host:port or "
-            "gr00t://host:port"
-        )
-    found = getattr(_module(place), attribute, None)
-    if found is None:
-        raise InputError(f"policy {spec!r}: {place} has no {attribute!r}")
+    found = named_object(spec, "policy", "a LeRobot policy folder, openpi://host:port or gr00t://host:port")
     made = found() if isinstance(found, type) else found
     if isinstance(made, Policy):
         return made
     if not callable(made):
-        raise InputError(f"policy {spec!r}: {attribute!r} is {type(made).__name__}, not callable")
+        raise InputError(f"policy {spec!r} is {type(made).__name__}, not callable")
     return CallablePolicy(made, spec)
+
+
+def named_object(spec: str, what: str, otherwise: str = "") -> Any:
+    """What `module:name` or `file.py:name` names. Raises InputError, with the other forms there are."""
+    place, colon, attribute = spec.rpartition(":")
+    if not colon or not attribute.isidentifier():
+        more = f", {otherwise}" if otherwise else ""
+        raise InputError(f"{what} {spec!r}: expected module:function, file.py:function{more}")
+    found = getattr(_module(place), attribute, None)
+    if found is None:
+        raise InputError(f"{what} {spec!r}: {place} has no {attribute!r}")
+    return found
 
 
 def _module(place: str) -> Any:
     if place.endswith(".py"):
         path = Path(place)
         if not path.is_file():
-            raise InputError(f"policy file {path} does not exist")
+            raise InputError(f"file {path} does not exist")
         spec = importlib.util.spec_from_file_location(f"retake_policy_{path.stem}", path)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            raise InputError(f"{path} fails when it is loaded: {type(error).__name__}: {error}") from error
         return module
     try:
         return importlib.import_module(place)
     except ImportError as error:
-        raise InputError(f"policy module {place!r} cannot be imported: {error}") from error
+        raise InputError(f"module {place!r} cannot be imported: {error}") from error

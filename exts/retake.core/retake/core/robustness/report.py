@@ -17,7 +17,7 @@ from retake.core.array_types import UInt8
 from retake.core.files import write_bytes
 from retake.core.robustness.analysis import SIGNIFICANCE
 
-_STYLE = """
+STYLE = """
 :root{color-scheme:light dark;--ink:#1c2024;--soft:#667;--line:#d9dce1;--paper:#fff;--bar:#4c7bd9;--warn:#d2553f;--good:#2f8f5b}
 @media(prefers-color-scheme:dark){:root{--ink:#e8eaee;--soft:#9aa3b2;--line:#333a45;--paper:#14171c}}
 body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:960px;margin:32px auto;padding:0 20px}
@@ -55,7 +55,7 @@ def write_report(path: Path, content: dict[str, Any], pictures: Sequence[Picture
 def _page(c: dict[str, Any], pictures: Sequence[Picture]) -> Iterator[str]:
     score = c["score"]
     yield '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Robustness</title>'
-    yield f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>'
+    yield f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>'
     yield f"<h1>Robustness of {escape(c['policy'])}</h1>"
     windows = f"{c['windows']} simulated window" + "s" * (c["windows"] != 1)
     yield (
@@ -77,7 +77,7 @@ def _page(c: dict[str, Any], pictures: Sequence[Picture]) -> Iterator[str]:
     yield "<h2>Worst worlds</h2><div class='cards'>"
     for p in pictures:
         yield (
-            f"<div class='card'><img alt='simulation' src='{_data(p.sim)}'> <img alt='take' src='{_data(p.take)}'>"
+            f"<div class='card'><img alt='simulation' src='{data_uri(p.sim)}'> <img alt='take' src='{data_uri(p.take)}'>"
             f"<p><b>{escape(p.world)}</b> <span class='soft'>{escape(p.run)}, frame {p.frame}</span><br>"
             f"divergence {p.divergence:.3f}</p></div>"
         )
@@ -153,7 +153,7 @@ def _spark(values: Sequence[float], largest: float) -> str:
     return f"<svg width='100' height='24' aria-hidden='true'>{line}</svg>"
 
 
-def _data(frame: UInt8[np.ndarray, "H W 3"]) -> str:
+def data_uri(frame: UInt8[np.ndarray, "H W 3"]) -> str:
     """A JPEG as a data URI, at most 320 px wide."""
     if frame.shape[1] > 320:
         frame = np.asarray(
