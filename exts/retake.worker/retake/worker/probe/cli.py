@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`retake train-probe`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from retake.core.export.reader import is_dataset
+from retake.core.files import sha256_bytes
+from retake.core.plugins import load
+from retake.core.progress import Bar, Stop, silent
+from retake.worker.probe.augment import AUGMENTATIONS
+from retake.worker.probe.data import Pack, open_pack, pack
+from retake.worker.probe.settings import Settings
+
+_EXAMPLES = """examples:
+  retake export runs/* --include-sim --out data/simulated
+  retake train-probe data/simulated --out probes/simulated
+  retake train-probe data/simulated data/takes --shares 1 1 --out probes/takes --seed 1
+  retake closed-loop --policy probes/simulated --camera front=128x96 wrist=80x60 --out loop/simulated
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Arguments of `retake train-probe`."""
+    out = argparse.ArgumentParser(
+        prog="retake train-probe",
+        description="Train a small fixed policy on LeRobot data sets: a measuring device, not a product.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = out.add_argument
+    add("datasets", nargs="+", type=Path, metavar="DATASET", help="LeRobot data sets, or packs of them")
+    add("--out", required=True, type=Path, help="the policy's folder; the same command goes on in it")
+    add("--packs", type=Path, default=None, metavar="DIR", help="where packed data sets are kept (default: OUT/packs)")
+    add("--steps", type=int, default=Settings.steps, help=f"optimiser steps (default {Settings.steps})")
+    add("--batch", type=int, default=Settings.batch)
+    add("--rate", type=float, default=Settings.rate, help="learning rate")
+    add("--seed", type=int, default=Settings.seed)
+    add("--augment", choices=AUGMENTATIONS, default="none")
+    add("--shares", nargs="+", type=float, default=(), metavar="X", help="share of each data set in a batch")
+    add("--shuffle-actions", action="store_true", help="control: targets of other frames")
+    add("--threads", type=int, default=1)
+    add("--quiet", action="store_true")
+    return out
+
+
+def main(argv: list[str]) -> int:
+    """`retake train-probe DATASET… --out DIR`; returns the exit code. Raises RetakeError."""
+    args = parser().parse_args(argv)
+    settings = Settings(
+        args.steps,
+        args.batch,
+        args.rate,
+        args.seed,
+        args.augment,
+        args.threads,
+        args.shuffle_actions,
+        tuple(args.shares),
+    )
+    train = load("retake.worker.probe.train:train", extra="oscar")
+    stop = Stop()
+    packs = [_packed(path, args, stop) for path in args.datasets]
+    made = train(packs, args.out, settings, progress=silent if args.quiet else Bar("probe"), check_cancel=stop.check)
+    print(f"{made.parameters} parameters, {made.steps} steps, {made.seconds:.0f} s, loss {made.loss:.4f}")
+    print(made.folder)
+    return 0
+
+
+def _packed(path: Path, args: argparse.Namespace, stop: Stop) -> Pack:
+    if not is_dataset(path) and (path / "pack.json").exists():
+        return open_pack(path)
+    # Two data sets may have one name (a/train, b/train).
+    place = path.resolve()
+    folder = (args.packs or args.out / "packs") / f"{place.name}-{sha256_bytes(str(place).encode())[:8]}"
+    bar = silent if args.quiet else Bar(path.name[:12])
+    return pack(path, folder, progress=bar, check_cancel=stop.check)
