@@ -59,7 +59,7 @@ def test_versions_agree_across_manifests():
     wanted = re.search(r'^version = "([^"]+)"', (ROOT / "pyproject.toml").read_text(), re.M)
     assert wanted is not None
     manifests = [ROOT / "extension.toml", *sorted(ROOT.glob("exts/*/config/extension.toml"))]
-    assert len(manifests) == 8
+    assert len(manifests) == 9
     for manifest in manifests:
         found = re.search(r'^version = "([^"]+)"', manifest.read_text(), re.M)
         assert found is not None, manifest
@@ -71,7 +71,7 @@ def test_retake_is_a_namespace_package():
     assert not list(ROOT.glob("exts/*/retake/__init__.py"))
 
 
-@pytest.mark.parametrize("package", ["core", "usd", "newton", "isaac", "ui", "worker", "lab"])
+@pytest.mark.parametrize("package", ["core", "usd", "newton", "isaac", "ui", "worker", "lab", "loop"])
 def test_every_source_file_names_its_licence(package):
     for file in (ROOT / f"exts/retake.{package}").rglob("*.py"):
         text = file.read_text("utf-8")

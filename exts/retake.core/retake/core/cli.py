@@ -32,6 +32,8 @@ ELSEWHERE = {
     "convert-dataset": ("retake.core.export.convert:main", "export", "a LeRobot dataset with another rate, names, units, size"),
     "provenance": ("retake.core.export.restore:main", "export", "put back what LeRobot's delete, split and merge dropped"),
     "robustness": ("retake.core.robustness.cli:main", "export", "how much a policy changes when only pixels change"),
+    "closed-loop": ("retake.loop.cli:main", "newton", "a policy acts in the simulator while only the world's look changes"),
+    "train-probe": ("retake.worker.probe.cli:main", "oscar", "train a small fixed policy on a dataset, as a measuring device"),
     "robot": ("retake.usd.robot_cli:main", "usd", "robots of a stage: end effectors found, drawn, and written to be edited"),
     "gap": ("retake.core.gap.cli:main", "", "how far real joints are from simulated ones (SAGE), fitted and replayed"),
     "import": ("retake.core.importers.cli:main", "video", "recorded episodes (OSCAR, LeRobot, Isaac Lab …) become Episodes"),
