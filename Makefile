@@ -1,7 +1,7 @@
 # Retake: `make demo` shows the whole arrow, `make test` proves it. Everything else is one word, too.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help sync sync-test sync-worker lerobot-env readers lab-env demo-lab test-lab zoo demo test test-core test-worker check format bench matrix mutants prove clean
+.PHONY: help sync sync-test sync-worker lerobot-env readers lab-env demo-lab test-lab zoo demo test test-core test-worker check format bench matrix mutants prove value clean
 
 VENV := .venv
 WORKER := .venv-worker
@@ -84,6 +84,9 @@ mutants: sync-test sync-worker   ## do the tests notice small faults? a sample p
 
 prove: sync-test sync-worker   ## every proof at full counts; resumable; writes docs/proof
 	@$(PY) scripts/prove.py
+
+value: sync-test sync-worker   ## does training on takes make a policy better? hours, resumable; writes docs/proof/value.md
+	@$(PY) scripts/prove.py value
 
 clean:           ## remove caches; environments and runs stay
 	@rm -rf .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build

@@ -17,6 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs" / "proof"
 WORKER = {"oscar", "first_frame", "tune", "gpu_path"}
 """Proofs that need torch run in .venv-worker."""
+BY_NAME = {"value"}
+"""Experiments of many hours: run only when they are named."""
 ONE = (
     "import sys, runpy; from pathlib import Path; sys.path[:0] = [{folder!r}, {tests!r}]; "
     "runpy.run_path({file!r})['prove'](Path({out!r}), {quick!r})"
@@ -27,7 +29,12 @@ def main() -> int:
     folder = ROOT / "scripts" / "prove"
     names = sorted(p.stem for p in folder.glob("*.py") if "def prove(" in p.read_text("utf-8"))
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of: {', '.join(names)} (default: all)")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"any of: {', '.join(names)} (default: all but {', '.join(sorted(BY_NAME))})",
+    )
     parser.add_argument("--quick", action="store_true", help="reduced counts, written to .cache/proof instead")
     options = parser.parse_args()
     unknown = set(options.names) - set(names)
@@ -36,7 +43,7 @@ def main() -> int:
     out = ROOT / ".cache" / "proof" if options.quick else OUT
     out.mkdir(parents=True, exist_ok=True)
     failed = []
-    for name in options.names or names:
+    for name in options.names or [n for n in names if n not in BY_NAME]:
         environment = ".venv-worker" if name in WORKER else ".venv"
         started = time.monotonic()
         print(f"== {name}", flush=True)

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The value experiment's machinery at toy size: the stop rule, pairing, controls, resuming. Claims nothing about takes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from loop_toy import ToyEnvironment, seeker
+
+from retake.core.robustness.policies import CallablePolicy
+from retake.loop.looks import UNCHANGED, Look
+from retake.loop.study import Asked, closed_loop
+from retake.loop.tasks import TASKS
+
+FOLDER = Path(__file__).resolve().parent.parent / "scripts" / "prove"
+LOOKS = (
+    Look(UNCHANGED, UNCHANGED),
+    Look("dark", "light", sun=(0.3, 0.3, 0.3)),
+    Look("hidden", "object", colours={"object": "#141414"}),
+    Look("world:far", "world", world="far"),
+)
+
+
+@pytest.fixture(scope="module")
+def value() -> ModuleType:
+    if str(FOLDER) not in sys.path:
+        sys.path.insert(0, str(FOLDER))
+    spec = importlib.util.spec_from_file_location("prove_value", FOLDER / "value.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["prove_value"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def sharp(observation):
+    """A policy that dark pictures do not disturb."""
+    columns = observation.images["front"].astype(float).mean((0, 2))
+    target = float(columns.argmax()) if np.ptp(columns) > 1 else float(observation.state[0])
+    return np.array([target, 0.0])
+
+
+def go(value, tmp_path, policies, ignore=False):
+    """The experiment on the toy; (result, trainings asked for)."""
+    trained = []
+    sizes = value.Sizes(episodes=1, worlds=(8,), steps=1, batch=1, seeds=(0, 1), rollouts=4, frames=7)
+
+    def train(arm, seed):
+        trained.append((arm.name, seed))
+        return arm.name
+
+    def play(policy, name):
+        asked = Asked(LOOKS, tuple(range(4)), 6)
+        return closed_loop(ToyEnvironment(), policy, TASKS["reach"], tmp_path / name, asked)
+
+    result = value.experiment(
+        sizes, value.arms(sizes), LOOKS, train, lambda name: CallablePolicy(policies(name), name), play, ignore
+    )
+    return result, trained
+
+
+def test_the_experiment_says_who_is_better_and_where(value, tmp_path):
+    result, trained = go(value, tmp_path, lambda name: sharp if name.startswith("takes") else seeker)
+    assert result["stop_rule"] == {
+        "met": True, "unchanged": 1.0, "losses": {"light": 1.0, "object": 1.0}, "axes_lost": ["light", "object"],
+    }  # fmt: skip
+    assert trained[:2] == [("simulated", 0), ("simulated", 1)]
+    assert len(trained) == 2 * len(value.arms(value.Sizes(worlds=(8,))))
+    cell = result["cells"]["takes8"]["dark"]
+    assert (cell["successes"], cell["count"], cell["by_training"]) == (8, 8, [1.0, 1.0])
+    light = result["comparisons"]["takes8"]["light"]
+    assert light["over_simulated"]["value"] == 1.0
+    assert light["over_best_cheap"]["value"] == 1.0
+    assert result["comparisons"]["takes8"]["object"]["over_simulated"]["value"] == 0.0
+
+
+def test_nothing_is_claimed_when_the_stop_rule_is_not_met(value, tmp_path):
+    """A policy that loses nothing leaves nothing to win; so does one that cannot do the task."""
+    result, trained = go(value, tmp_path / "a", lambda name: sharp)
+    assert not result["stop_rule"]["met"]
+    assert not result["went_on"]
+    assert {name for name, _ in trained} == {"simulated"}
+    assert result["comparisons"] == {}
+    lazy, _ = go(value, tmp_path / "b", lambda name: lambda o: o.state)
+    assert lazy["stop_rule"]["unchanged"] == 0.0
+    assert not lazy["went_on"]
+
+
+def test_the_page_says_all_of_it(value, tmp_path):
+    result, _ = go(value, tmp_path, lambda name: sharp, ignore=True)
+    assert result["went_on"]
+    result |= {
+        "controls": {"expert": {UNCHANGED: [4, 4]}, "expert_states_equal_across_looks": True, "blinded": {UNCHANGED: [0, 4]}},
+        "open_loop": value.agreement([50.0, 80.0, 90.0], [0.2, 0.5, 0.9]),
+        "sizes": {"episodes": 1, "steps": 1, "seeds": [0, 1], "rollouts": 4},
+        "looks": {look.name: look.axis for look in LOOKS},
+        "commit": "abc",
+    }  # fmt: skip
+    page = value.report(json.loads(json.dumps(result)))
+    assert "not met, so nothing is claimed" in page
+    assert "| takes8 | 8/8" in page
+    assert "Blinded (grey pictures), unchanged: 0/4" in page
+    assert "Spearman 1.00" in page
+
+
+def test_agreement_of_open_and_closed_loop(value):
+    told = value.agreement([90.0, 50.0, 70.0], [0.1, 0.9, 0.5])
+    assert told["spearman"] == pytest.approx(-1.0)
+    assert not told["picks_the_right_policy"]
+    assert value.agreement([50.0, 50.0], [0.1, 0.9])["pearson"] is None
+
+
+def test_training_worlds_and_test_worlds_share_no_environment(value):
+    from value_data import HELD_OUT, TRAIN_ENVIRONMENTS
+
+    from retake.core.variants.worlds import load_catalogue
+
+    held = {load_catalogue().preset(name).environment for name in HELD_OUT}
+    assert not held & set(TRAIN_ENVIRONMENTS)
+    assert all(not look.world for look in value.tests(False) if look.axis not in ("world", UNCHANGED))
