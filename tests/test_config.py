@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from retake.core.codec import merged
-from retake.core.config import RunConfig, config_path, load_config, load_yaml
+from retake.core.config import RunConfig, config_path, load_config, load_yaml, set_value
 from retake.core.errors import InputError
 
 
@@ -52,3 +52,16 @@ def test_broken_files_are_named(tmp_path):
     (tmp_path / "bad.yaml").write_text("a: [")
     with pytest.raises(InputError, match="not readable YAML"):
         load_config(tmp_path / "bad.yaml")
+
+
+def test_settings_below_a_mapping_of_free_names_add_up():
+    """`--set capture.overrides.a=1 --set capture.overrides.b=2`: both hold, and a whole mapping replaces both."""
+    config = set_value(
+        set_value(RunConfig(), "capture.overrides.drives=fill"), "capture.overrides.randomise.friction=0"
+    )
+    assert config.capture.overrides == {"drives": "fill", "randomise": {"friction": 0}}
+    config = set_value(config, "capture.overrides.randomise.object_yaw_deg=0")
+    assert config.capture.overrides["randomise"] == {"friction": 0, "object_yaw_deg": 0}
+    assert set_value(config, "capture.overrides={fps: 10}").capture.overrides == {"fps": 10}
+    with pytest.raises(InputError):
+        set_value(config, "capture.nothing.a=1")

@@ -5,13 +5,15 @@ Kinematics and limits: yourdfpy (URDF) and MuJoCo (MJCF) on the same description
 says per robot which links carry the hand and where it reaches and opens, from the descriptions; not blind, as its head says.
 Simulation: a small sine on every leading joint, forward kinematics against the simulator's link poses in every frame.
 
-One process per robot, its result kept in .cache/robots until the stage or the code that reads and simulates it changes.
+One process per robot, its result kept in .cache/robots until the stage or the code that reads it changes, and what was
+simulated until the code that simulates it does.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -29,52 +31,59 @@ sys.path.insert(0, str(ROOT / "scripts" / "zoo"))
 import make as zoo  # noqa: E402
 
 CACHE = ROOT / ".cache" / "robots"
-SOURCES = (
-    "exts/retake.usd/retake/usd", "exts/retake.newton/retake/newton", "exts/retake.core/retake/core/ends",
-    "exts/retake.core/retake/core/skeleton",
-)  # fmt: skip
+READ = ("exts/retake.usd/retake/usd", "exts/retake.core/retake/core/ends")
+SOURCES = {"read": READ, "sine": (*READ, "exts/retake.newton/retake/newton", "exts/retake.core/retake/core/skeleton")}
+"""Part of the measurement -> the code that it measures."""
 TIMEOUT_S = 600
 KEEP = "RETAKE_ROBOTS_KEEP"
-"""Set to write the table from results of earlier code, too; the table then says how many are."""
+"""Set to read every robot anew and keep what earlier code simulated; the table then says how many are."""
 TILE = (200, 150)
 
 
 def measured(robot: zoo.Robot) -> dict[str, Any]:
-    """The result of one robot, from the cache where it still holds."""
+    """The result of one robot: each part from the cache where it still holds, else measured."""
     folder, out = zoo.folder(robot), CACHE / robot.name
-    files = sorted(p for source in SOURCES for p in (ROOT / source).rglob("*.py"))
-    key = sha256_json(
-        [
-            sha256_file(p)
-            for p in (*files, ROOT / "scripts/zoo/measure.py", ROOT / "scripts/zoo/ends.csv", folder / "truth.npz")
-        ]
-    )
-    kept = out / "result.json"
-    if kept.is_file():
-        result = json.loads(kept.read_text("utf-8"))
-        if result.get("key") == key or os.environ.get(KEEP):
-            return {**result, "current": result.get("key") == key}
-    for old in sorted(out.rglob("*"), reverse=True):
-        old.unlink() if old.is_file() else old.rmdir()
     out.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
-    command = [sys.executable, str(ROOT / "scripts/zoo/measure.py"), str(folder), str(out)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
-        ended = f"exit code {done.returncode}: {done.stderr[-400:]}" if done.returncode else ""
-    except subprocess.TimeoutExpired:
-        ended = f"not finished after {TIMEOUT_S} s"
+    kept = out / "result.json"
     result = json.loads(kept.read_text("utf-8")) if kept.is_file() else {}
-    if ended:
-        result.setdefault("sine", {"traceback": ended})
-        result.setdefault("read", {"traceback": ended})
-    result |= {"key": key, "current": True, "seconds": round(time.monotonic() - started, 1)}
-    write_json(kept, result)
+    keys = {part: key_of(part, folder) for part in SOURCES}
+    stale = [part for part in SOURCES if result.get("keys", {}).get(part) != keys[part]]
+    asked = [part for part in stale if not (part == "sine" and part in result and os.environ.get(KEEP))]
+    if asked:
+        for part in asked:
+            result.pop(part, None)
+        write_json(kept, result)
+        started = time.monotonic()
+        command = [sys.executable, str(ROOT / "scripts/zoo/measure.py"), str(folder), str(out), *asked]
+        remove_episodes(out)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
+            ended = f"exit code {done.returncode}: {done.stderr[-400:]}" if done.returncode else ""
+        except subprocess.TimeoutExpired:
+            ended = f"not finished after {TIMEOUT_S} s"
+        remove_episodes(out)
+        result = json.loads(kept.read_text("utf-8"))
+        for part in asked:
+            result.setdefault(part, {"traceback": ended})
+        result["keys"] = {**result.get("keys", {}), **{part: keys[part] for part in asked}}
+        result["seconds"] = round(time.monotonic() - started, 1)
+        write_json(kept, result)
+    return {**result, "current": [part for part in SOURCES if part not in stale or part in asked]}
+
+
+def key_of(part: str, folder: Path) -> str:
+    """Of everything that a part of the measurement depends on."""
+    files = sorted(p for source in SOURCES[part] for p in (ROOT / source).rglob("*.py"))
+    more = ("scripts/zoo/measure.py", *(("scripts/zoo/ends.csv",) if part == "read" else ()))
+    stage = sorted(p for p in (folder / "stage").rglob("*") if p.suffix in (".usda", ".usdc", ".usd"))
+    inputs = [folder / "truth.npz", *stage]
+    return sha256_json([sha256_file(p) for p in (*files, *(ROOT / m for m in more), *inputs)])
+
+
+def remove_episodes(out: Path) -> None:
+    """Episodes of a measurement; only what was measured of them is kept."""
     for episode in out.glob("episode_*"):
-        for old in sorted(episode.rglob("*"), reverse=True):
-            old.unlink() if old.is_file() else old.rmdir()
-        episode.rmdir()
-    return result
+        shutil.rmtree(episode)
 
 
 def judge_ends(found: list[dict[str, Any]], wanted: list[dict[str, str]]) -> tuple[bool, float | None, str]:
@@ -109,10 +118,6 @@ def prove(out_dir: Path, quick: bool = False) -> dict[str, Any]:
         print("robots: the zoo is empty; `make zoo` fetches and converts it. Nothing is proved here.")
         return {}
     robots = robots[:3] if quick else robots
-    if os.environ.get(KEEP):
-        waiting = [r for r in robots if not (CACHE / r.name / "result.json").is_file()]
-        absent += [f"{r.name} (not yet measured)" for r in waiting]
-        robots = [r for r in robots if r not in waiting]
     wanted, rows = zoo.truth_of_ends(), []
     for number, robot in enumerate(robots, 1):
         result = measured(robot)
@@ -129,7 +134,7 @@ def prove(out_dir: Path, quick: bool = False) -> dict[str, Any]:
 def row_of(robot: zoo.Robot, result: dict[str, Any], wanted: list[dict[str, str]]) -> dict[str, Any]:
     """One line of the table."""
     read, sine = result.get("read", {}), result.get("sine", {})
-    row: dict[str, Any] = {"robot": robot.name, "kind": robot.kind, "current": result.get("current", True)}
+    row: dict[str, Any] = {"robot": robot.name, "kind": robot.kind, "current": result.get("current", [])}
     row |= {k: read.get(k) for k in ("robots", "links", "dofs", "truth_dofs", "dofs_matched", "links_compared")}
     row |= {"fk_m": read.get("fk_m"), "limits": read.get("limits"), "driven": sine.get("driven")}
     row |= {"fk_simulator_m": sine.get("fk_simulator_m"), "lag": sine.get("lag"), "drives": sine.get("drives")}
@@ -154,7 +159,8 @@ def summarise(rows: list[dict[str, Any]], absent: list[str]) -> dict[str, Any]:
     judged = [row for row in rows if row["ends_right"] is not None]
     axes = [row["axes_deg"] for row in judged if row["ends_right"] and row["axes_deg"] is not None]
     return {
-        "robots": len(rows), "not_here": absent, "measured_with_this_very_code": sum(row["current"] for row in rows),
+        "robots": len(rows), "not_here": absent, "read_by_this_very_code": sum("read" in row["current"] for row in rows),
+        "simulated_by_this_very_code": sum("sine" in row["current"] for row in rows),
         **{k: outcomes.get(k, 0) for k in ("captured", "refused", "traceback")},
         "read": sum(bool(row["links"]) for row in rows),
         "fk_m_worst": max((row["fk_m"] for row in rows if row["fk_m"] is not None), default=None),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One robot of the zoo, measured: what is read of it against an independent library, and a small sine motion simulated.
 
-usage: measure.py ROBOT_FOLDER OUT_FOLDER      writes OUT_FOLDER/result.json and picture.png
+usage: measure.py ROBOT_FOLDER OUT_FOLDER [read|sine …]      writes OUT_FOLDER/result.json and picture.png
 
 A refusal is a result, with its sentence; a traceback is one, too, and a defect.
 """
@@ -196,15 +196,18 @@ def picture(episode: Episode) -> np.ndarray:
 
 def main() -> None:
     folder, out = Path(sys.argv[1]), Path(sys.argv[2])
-    result: dict[str, Any] = {}
+    parts, kept = sys.argv[3:] or ["read", "sine"], out / "result.json"
+    result: dict[str, Any] = json.loads(kept.read_text("utf-8")) if kept.is_file() else {}
     for part in (read, sine):
+        if part.__name__ not in parts:
+            continue
         try:
             result[part.__name__] = part(folder, out)
         except RetakeError as error:
             result[part.__name__] = {"said": str(error)}
         except Exception:
             result[part.__name__] = {"traceback": traceback.format_exc()[-1500:]}
-    (out / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    kept.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

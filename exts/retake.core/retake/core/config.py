@@ -7,7 +7,7 @@ error that lists what is valid.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -180,6 +180,21 @@ def set_value(config: RunConfig, item: str) -> RunConfig:
         value: Any = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise InputError(f"--set {item!r}: {text!r} is not a YAML value: {error}") from error
-    for part in reversed(key.strip().split(".")):
+    parts: list[str] = key.strip().split(".")
+    holder: Any = config
+    for depth, part in enumerate(parts):
+        if isinstance(holder, Mapping):  # a mapping of free names: the one named changes, the others stay
+            value, parts = _replace_in(holder, parts[depth:], value), parts[:depth]
+            break
+        holder = getattr(holder, part, None)
+    for part in reversed(parts):
         value = {part: value}
     return merged(config, value, f"--set {item}")
+
+
+def _replace_in(mapping: Mapping[str, Any], path: list[str], value: Any) -> dict[str, Any]:
+    """A copy of nested mappings with the value at a path."""
+    inner = mapping.get(path[0])
+    if len(path) > 1:
+        value = _replace_in(inner if isinstance(inner, Mapping) else {}, path[1:], value)
+    return {**mapping, path[0]: value}
