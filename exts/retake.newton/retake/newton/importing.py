@@ -68,7 +68,8 @@ def import_stage(stage: Usd.Stage, friction: float | None = None) -> tuple[Any, 
             )
     except Exception as error:
         raise StageError(
-            f"{stage.GetRootLayer().identifier} cannot be simulated: {type(error).__name__}: {error}"
+            f"{stage.GetRootLayer().identifier} cannot be simulated: {type(error).__name__}: {error} "
+            "(correct that prim, or leave it out of the stage that is captured)"
         ) from error
     if friction is not None:
         # The larger friction of a pair wins in MuJoCo, so an override must reach every shape.
