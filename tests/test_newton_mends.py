@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pxr import Sdf, Usd
+from pxr import Sdf, Usd, UsdGeom
 
 from retake.core.cli import _parser
 from retake.core.errors import StageError
@@ -18,7 +18,7 @@ from retake.newton.stage_mends import mend_ranges
 from retake.usd.articulation import find_articulations
 from retake.usd.stage import open_stage
 
-mujoco = pytest.importorskip("mujoco")
+mujoco, newton = pytest.importorskip("mujoco"), pytest.importorskip("newton")
 STAGES = Path(__file__).parent / "stages"
 
 
@@ -133,3 +133,21 @@ def test_the_command_line_names_descriptions_by_kind(capsys):
         with pytest.raises(SystemExit):
             _parser().parse_args(["run", *words])
         assert said in capsys.readouterr().err
+
+
+def test_sites_are_no_part_of_any_picture(tmp_path):
+    """MuJoCo's markers, some of them metres long, come with converted robots."""
+
+    def marked(stage: Usd.Stage) -> None:
+        site = UsdGeom.Sphere.Define(stage, "/World/Robot/base_link/marker")
+        site.CreateRadiusAttr(0.5)
+        site.GetPrim().AddAppliedSchema("NewtonSiteAPI")
+
+    stage = open_stage(stage_of("r18", tmp_path, marked))
+    builder, _ = import_stage(stage)
+    visible = int(newton.ShapeFlags.VISIBLE)
+    seen = {
+        label: bool(int(flags) & visible) for label, flags in zip(builder.shape_label, builder.shape_flags, strict=True)
+    }
+    assert not seen.get("/World/Robot/base_link/marker", False)
+    assert any(seen.values())

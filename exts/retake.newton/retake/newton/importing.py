@@ -20,6 +20,7 @@ from retake.core.errors import StageError
 from retake.core.geometry import wxyz_from_rotation
 from retake.newton.engine import load
 from retake.newton.stage_mends import mend_stage
+from retake.usd.stage import applied_schemas
 
 DEFAULT_FRICTION = 1.0
 """For shapes without a physics material; UsdPhysics itself defaults to 0, which lets everything slide off tables."""
@@ -75,7 +76,16 @@ def import_stage(stage: Usd.Stage, friction: float | None = None) -> tuple[Any, 
         # The larger friction of a pair wins in MuJoCo, so an override must reach every shape.
         builder.shape_material_mu = [float(friction)] * len(builder.shape_material_mu)
     notes += mend_masses(newton, builder) + mend_shapes(newton, builder)
+    hide_sites(newton, builder, stage)
     return builder, tuple(notes)
+
+
+def hide_sites(newton: Any, builder: Any, stage: Usd.Stage) -> None:
+    """Sites mark places; some are metres long. No camera sees them."""
+    for shape, label in enumerate(builder.shape_label):
+        prim = stage.GetPrimAtPath(label) if label.startswith("/") else None
+        if prim and {"NewtonSiteAPI", "MjcSiteAPI"} & set(applied_schemas(prim)):
+            builder.shape_flags[shape] = int(builder.shape_flags[shape]) & ~int(newton.ShapeFlags.VISIBLE)
 
 
 def moving_bodies(newton: Any, builder: Any) -> dict[int, list[int]]:

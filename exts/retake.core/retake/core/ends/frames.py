@@ -210,4 +210,5 @@ def nearest_axes(
     if opening is None or not np.linalg.norm(opening):
         return max(choices, key=lambda R: float(np.trace(R)))
     wanted = R_world_link.T @ opening
-    return max(choices, key=lambda R: (round(float(R[:, 1] @ wanted), 6), float(np.trace(R))))
+    # Fingers open to both sides: which of the two is +Y follows from the link's axes alone.
+    return max(choices, key=lambda R: (round(abs(float(R[:, 1] @ wanted)), 6), float(np.trace(R))))
