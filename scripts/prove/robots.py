@@ -212,6 +212,8 @@ def table(rows: list[dict[str, Any]], summary: dict[str, Any]) -> str:
         "descriptions are cited in the file). `ends right` says what holds on these robots, not how often it holds on others.",
         "Joints count from the pose that a stage authors; MuJoCo's own values are compared less their `ref` (one joint of",
         "fetch_mj, whose limits the converter writes with `ref` in them).",
+        "Rows not counted in `simulated by this very code` were simulated before something in the reader, the simulator or the",
+        "skeleton changed, whatever it was; reading and end effectors are measured anew.",
         "", "| | |", "|---|---|",
         *(f"| {k.replace('_', ' ')} | {plain(v)} |" for k, v in summary.items()),
         "", "![all robots, last frame of the sine, with skeleton](../images/robots.jpg)", "",
