@@ -25,7 +25,8 @@ STAGES = Path(__file__).parent / "stages"
 def stage_of(name: str, tmp_path: Path, change) -> Path:
     """A copy of a stage of tests/stages, changed."""
     (source,) = STAGES.glob(f"{name}*.usda")
-    stage = Usd.Stage.Open(str(source))
+    # Anonymous: the file's own layer is shared by every test of the process.
+    stage = Usd.Stage.Open(Sdf.Layer.OpenAsAnonymous(str(source)))
     change(stage)
     stage.Export(str(tmp_path / "stage.usda"))
     return tmp_path / "stage.usda"

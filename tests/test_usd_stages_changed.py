@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pxr import Gf, Usd, UsdGeom, UsdPhysics
+from pxr import Gf, Sdf, Usd, UsdGeom, UsdPhysics
 
 from retake.usd.articulation import Articulation, find_articulations
 from retake.usd.stage import open_stage
@@ -23,7 +23,8 @@ def source(key: str) -> Path:
 
 def changed(key: str, tmp_path: Path, change: Callable[[Usd.Stage], None]) -> Path:
     """A copy of a stage, changed."""
-    stage = Usd.Stage.Open(str(source(key)))
+    # Anonymous: the file's own layer is shared by every test of the process.
+    stage = Usd.Stage.Open(Sdf.Layer.OpenAsAnonymous(str(source(key))))
     change(stage)
     stage.Export(str(tmp_path / "stage.usda"))
     return tmp_path / "stage.usda"
