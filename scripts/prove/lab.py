@@ -134,6 +134,9 @@ def table(data: dict[str, Any]) -> str:
         f"| pictures with their own states, real host | {state} | {total['mispaired']} of {total['pictures']} pictures "
         f"mispaired, {total['schedules']} random schedules, {total['resets']} resets |"
     )
+    lacking = [name for name in (*PARTS, "host tests", "fakes") if not data.get(name, {}).get("ok")]
+    if lacking:
+        lines += ["", f"Not run for these sources, or not whole: {', '.join(lacking)}."]
     rows = []
     if look.get("ok"):
         rows += [
