@@ -148,7 +148,7 @@ def main() -> int:
             if (row := known_result(module, fault) if late else judge(module, fault, package)) is not None:
                 rows.append(row)
                 print(shown(row), flush=True)
-    text = page(rows, options.seed, equivalents())
+    text = page(rows, options.seed, equivalents(), sum(map(len, samples.values())))
     OUT.joinpath("mutants.json").write_text(
         json.dumps({"seed": options.seed, "mutants": [_public(row) for row in rows]}, indent=1) + "\n", "utf-8"
     )
@@ -181,11 +181,12 @@ def _public(row: dict[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in ("package", "module", "line", "fault", "text", "key", "killed", "by")}
 
 
-def page(rows: list[dict[str, Any]], seed: int, reasons: dict[str, str]) -> str:
+def page(rows: list[dict[str, Any]], seed: int, reasons: dict[str, str], asked: int) -> str:
     lines = [
         "# Proof: mutants", "",
         f"`make mutants` (seed {seed}; {PER_MODULE} faults in each of some modules): small faults planted one at a time; a fault",
-        "is killed when one of the tests that execute its line fails or hangs. The share is of those a test could notice.", "",
+        "is killed when one of the tests that execute its line fails or hangs. The share is of those a test could notice.",
+        f"Judged so far: {len(rows)} of {asked} that were asked for.", "",
         "| package | mutants | killed | of them by hanging | equivalent | killed of the others |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for package in SAMPLED:

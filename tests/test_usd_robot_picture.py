@@ -42,6 +42,7 @@ def test_a_row_shows_the_robot_its_end_open_and_closed(file):
     assert len(dots) > 50
     assert np.abs(dots.mean(0) - [TILE / 2 - 30, TILE / 2]).max() < 0.25 * TILE, "the robot is in the middle"
     assert (opened != closed).any(-1).sum() > 200
+    assert (whole != opened).any(-1).sum() > 1500, "the end is seen from near"
 
 
 def test_no_robots_are_an_empty_picture_and_an_end_without_fingers_has_no_closed_view():
