@@ -21,7 +21,7 @@ from retake.core.progress import CheckCancel, never
 from retake.core.variants.base import LUMA, ImageBackend, SourceFrame, World
 from retake.core.variants.correspond import Correspondence, correspond, view_of
 from retake.core.variants.lock import lock_robot
-from retake.core.variants.roles import ROBOT, find_roles
+from retake.core.variants.roles import BACKGROUND, ROBOT, find_roles
 
 COARSEST = 4.0
 """An anchor pixel that covers more than this many pixels of the other camera is too coarse to be carried."""
@@ -95,11 +95,13 @@ def _gain(anchor: SourceFrame, target: SourceFrame, found: Correspondence, known
 
 
 def anchor_of(sources: Sequence[SourceFrame]) -> int:
-    """Index of the camera that sees most of the scene: pixels of scenery and objects that hit something, as a share."""
+    """Index of the camera that sees most of the scene: the area of work surface, containers and objects that its pixels
+    cover (a camera close to the table has many pixels of little)."""
 
     def shown(source: SourceFrame) -> float:
-        roles = find_roles(source)
-        return float(((source.depth_m > 0) & (roles.role[source.instance_ids] != ROBOT)).mean())
+        role = find_roles(source).role[source.instance_ids]
+        near = (role > BACKGROUND) & (role != ROBOT)
+        return float(np.square(source.depth_m[near] / source.camera.K[0, 0]).sum())
 
     shares = [shown(source) for source in sources]
     return int(np.argmax(shares))
