@@ -233,8 +233,6 @@ def test_an_export_is_read_and_set_by_isaac_lab_itself(shared: Any, recorded: di
         actions = data.data["actions"].numpy()
         assert np.array_equal(actions, np.stack([r["action"][1].numpy() for r in recorded["rows"][:STEPS]]))
         handler.close()
-        worst = replayed(shared, out / "dataset.hdf5")
-        assert worst <= replay.TOLERANCE, f"actions repeated from the initial state: {worst}"
 
 
 def replayed(env: Any, path: Path) -> float:
