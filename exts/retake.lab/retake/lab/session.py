@@ -69,7 +69,6 @@ class EpisodeSession:
         header = make_header(content, request, env, stride, action_names)
         self.content, self.stride, self._step_s = content, stride, step_s
         config = RunConfig().to_json()
-        config["camera"] = header.cameras[0].name
         self.run = create_run(folder.next(content.env_id), config)
         self._reader = LabStageReader(header, content)
         self._reader.action_names = action_names
