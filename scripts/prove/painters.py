@@ -261,8 +261,16 @@ def real_lines(rows: list[dict]) -> list[str]:
 def composite_lines(rows: list[dict]) -> list[str]:
     """The table of composite takes."""
     lines = ["## Composite takes (right by construction)", ""]
+    early = (
+        "Before the last mends of `object_posture`, and before `retake verify` took objects in the shapes that the painter "
+        "gives them, 33 takes of both demo robots in seven presets were judged: 0 failed, 2 unsure (`object_posture`). "
+        "Some 25 single "
+        "takes of all five robots, tried while version 14 was made, showed false alarms of `local_lag`, `lag`, `link_texture`, "
+        "`object_settled` and `object_posture` and a doubt of `flash`; each was mended as a kind. The 500 takes that were asked "
+        "for have not been judged."
+    )
     if not rows:
-        return [*lines, "Not measured.", ""]
+        return [*lines, "None judged by the finished version 14 yet.", "", early, ""]
     found = counts(rows)
     lines += [
         f"{found['n']} takes (windows of 33 frames, 320x240) of {len({r['world'] for r in rows})} presets: "
@@ -283,7 +291,7 @@ def composite_lines(rows: list[dict]) -> list[str]:
         ]
         of = counts(mine)
         lines.append(f"| {robot} | {camera} | {of['n']} | {of['fail']} | {of['unsure']} | {checks[0]} | {checks[1]} |")
-    return [*lines, ""]
+    return [*lines, "", early, ""]
 
 
 HEAD = """# Verdicts: what other painters, real video and composite takes showed
@@ -303,7 +311,12 @@ blind by version 10 of the estimators, 49 of 88 clean videos of fixed views fail
 gripper, on fingers of some 5 px), wrist 0 of 7; of 24 faulty videos 21 failed, 1 was unsure, 2 passed. Versions 11 and 12 were
 made because of that, and version 14 (postures of objects) was tuned on all three. **`blind_newton` and `blind_mitsuba` are
 episodes, sets and surfaces that nothing had seen; they were rendered while version 14 was being made, looked at by nobody, and
-judged once when it was finished.** What changed afterwards, if anything, is said beside their tables.
+judged once when it was finished.** One limit was set after the estimators (`object_posture` .6 → .7 and its doubt .48 → .52, by a
+test whose painter draws outlines 3 px narrower), before any of these rows had been read.
+
+On the tuning splits the values of version 11 with the new checks of version 14 (an earlier state of `object_posture`)
+leave 118 of 131 clean videos passed, 13 unsure and 0 failed, and 30 of 34 faulty ones failed, 3 unsure, 1 passed (sunk by
+2 cm before a wrist camera); probabilities are fitted to these. They are no figures of unseen pictures.
 
 What the path tracer's pictures are: traced at half the camera's size with 10 paths per pixel, like patches averaged, a 5 px
 median; thin dark fingers lose contrast by it.
