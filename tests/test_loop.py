@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loop_toy import ToyEnvironment, seeker
 
-from retake.core.errors import Cancelled, InputError
+from retake.core.errors import Cancelled, InputError, StageError
 from retake.core.robustness import Observation
 from retake.core.robustness.policies import CallablePolicy
-from retake.loop.cli import overrides_of, parser
+from retake.loop.cli import identity_of, overrides_of, parser
 from retake.loop.environment import Goal, Moment
 from retake.loop.looks import UNCHANGED, Look, Pattern, choose_looks, combined, load_looks, world_look
 from retake.loop.policies import Blinded, Expert, Hold, Player
@@ -144,6 +144,9 @@ def test_a_look_file_without_looks_and_a_taken_name(tmp_path):
         load_looks([file])
     file.write_text("looks: {unchanged: {distractors: 3}}")
     with pytest.raises(InputError, match="'unchanged' is taken"):
+        load_looks([file])
+    file.write_text("looks: {../up: {distractors: 3}}")
+    with pytest.raises(InputError, match="letters, digits and underscores"):
         load_looks([file])
 
 
@@ -407,6 +410,31 @@ def test_options_become_capture_settings():
     for option, text in ((["--set", "fps"], "expected KEY=VALUE"), (["--camera", "front=9"], "NAME=WIDTHxHEIGHT")):
         with pytest.raises(InputError, match=text):
             overrides_of(parser().parse_args(["--policy", "p", "--out", "o", *option]))
+
+
+def test_an_edited_policy_is_another_policy(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("def act(o): return 1")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/config.json").write_text("{}")
+    before = [identity_of(f"{file}:act"), identity_of(str(tmp_path / "folder")), identity_of("expert", "reach")]
+    assert before == [identity_of(f"{file}:act"), identity_of(str(tmp_path / "folder")), identity_of("expert", "reach")]
+    file.write_text("def act(o): return 2")
+    (tmp_path / "folder/config.json").write_text("{ }")
+    after = [identity_of(f"{file}:act"), identity_of(str(tmp_path / "folder")), identity_of("expert", "reach")]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [False, False, True]
+
+
+def test_a_scene_that_cannot_be_planned_says_which(tmp_path):
+    class Steep(ToyEnvironment):
+        def reset(self, seed, look):
+            if seed == 1:
+                raise StageError("out of reach")
+            return super().reset(seed, look)
+
+    with pytest.raises(StageError, match=r"the scene of seed 1: out of reach .vary less"):
+        run(tmp_path / "out", environment=Steep(), looks=LOOKS[:1])
+    assert (tmp_path / "out/rollouts/unchanged/0.json").exists()
 
 
 def test_a_world_is_a_look_of_the_painter():

@@ -62,7 +62,7 @@ class Sizes:
     @staticmethod
     def reduced() -> Sizes:
         """Minutes instead of hours."""
-        return Sizes(2, (1, 2), 6, 8, (0,), 1)
+        return Sizes(2, (1, 2), 6, 8, (0,), 1, frames=6)
 
 
 def simulate(cache: Path, sizes: Sizes) -> list[Path]:

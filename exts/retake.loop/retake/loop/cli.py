@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from retake.core.errors import InputError
+from retake.core.files import sha256_file, sha256_json
 from retake.core.progress import Bar, Stop, silent
 from retake.core.robustness.options import FORMS, add_policy_options, policy_of
 from retake.core.robustness.policy import Policy
@@ -97,7 +98,6 @@ def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
     out |= {key: value for key, value in named.items() if value}
     if args.stage is not None and args.object and "scenario" not in out:
         out["scenario"] = "pick_place"
-        out.setdefault("randomise", {})
     if args.camera:
         out["cameras"] = [_camera(text) for text in args.camera]
     return out
@@ -110,6 +110,16 @@ def _camera(text: str) -> dict[str, Any]:
         raise InputError(f"--camera {text!r}: expected NAME=WIDTHxHEIGHT, e.g. front=128x96")
     mount = "body" if name == "wrist" else "fixed"
     return {"name": name, "size": [int(width), int(height)], "mount": mount}
+
+
+def identity_of(*specs: str) -> str:
+    """Content hash of the files behind `file.py:name` and policy folders: a study never mixes two versions of a policy."""
+    found = []
+    for spec in specs:
+        path = Path(spec if Path(spec).is_dir() else spec.rpartition(":")[0])
+        files = sorted(path.rglob("*")) if spec and path.is_dir() else [path]
+        found.append([sha256_file(file) for file in files if file.is_file()])
+    return sha256_json(found)
 
 
 def main(argv: list[str]) -> int:
@@ -128,7 +138,7 @@ def main(argv: list[str]) -> int:
         policy = Blinded(policy)
     asked = Asked(
         looks, tuple(range(args.first_seed, args.first_seed + args.seeds)), args.frames or environment.facts.frames,
-        args.execute, args.ensemble, args.timeout, args.films,
+        args.execute, args.ensemble, args.timeout, args.films, identity_of(args.policy, args.task),
     )  # fmt: skip
     study = closed_loop(
         environment, policy, task, args.out, asked, progress=silent if args.quiet else Bar("closed loop"),

@@ -7,6 +7,7 @@ painter (`world:<preset>`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -89,6 +90,8 @@ def load_looks(files: Iterable[Path | str] = ()) -> dict[str, Look]:
         for name, changes in looks.items():
             if str(name) == UNCHANGED or str(name).startswith(WORLD):
                 raise InputError(f"{file}: the name {name!r} is taken; choose another")
+            if not re.fullmatch(r"\w+", str(name), re.ASCII):
+                raise InputError(f"{file}: a look is named with letters, digits and underscores; found {name!r}")
             found[str(name)] = _look(str(name), changes, f"{file}: look {name!r}", found)
     return found
 

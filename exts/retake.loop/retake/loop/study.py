@@ -17,7 +17,7 @@ import numpy as np
 
 from retake.core.array_types import UInt8
 from retake.core.codec import decode, encode
-from retake.core.errors import InputError
+from retake.core.errors import InputError, StageError
 from retake.core.files import read_json, sha256_json, write_bytes, write_json
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.robustness.policy import Policy
@@ -47,6 +47,8 @@ class Asked:
     timeout_s: float = 60.0
     films: int = 2
     """Failures of each look that are kept as videos."""
+    identity: str = ""
+    """Content hash of the policy, where it has files: what a resumed study compares."""
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
@@ -108,6 +110,7 @@ def closed_loop(
     settings = {
         "schema": SCHEMA,
         "policy": policy.name,
+        "identity of policy and task": asked.identity,
         "task": task.name,
         "instruction": facts.task,
         "environment": facts.settings,
@@ -129,7 +132,10 @@ def closed_loop(
                 file = out / "rollouts" / _slug(look.name) / f"{seed}.json"
                 made = _read(file)
                 if made is None:
-                    made, seen = roll(environment, player, task, look, seed, asked.frames, check_cancel)
+                    try:
+                        made, seen = roll(environment, player, task, look, seed, asked.frames, check_cancel)
+                    except StageError as error:
+                        raise StageError(f"the scene of seed {seed}: {error} (vary less: --set randomise.…)") from error
                     _keep(out, made, seen, facts.fps, asked.films)
                     write_json(file, encode(made))
                 done.append(made)
