@@ -142,14 +142,14 @@ def cast_of(episode: Episode, story: Story, words: Mapping[str, str]) -> Cast:
     subject = words.get("subject", spec.label or spec.name)
     owner = f"object:{spec.name}"
     things = {"object": Thing(definite(subject), tuple(i.id for i in header.instances if i.owner == owner))}
-    first, last = _support(episode, story.object, range(0, 1)), None
+    first, last = _support(episode, story.object, range(0, story.grasp or len(episode))), None
     if story.settled is not None:
         last = _support(episode, story.object, range(len(episode) - 1, max(story.settled - 1, 0), -1))
     for name, label in (("start", first), ("end", last)):
         if label is not None:
             inside = bool(_CONTAINERS.search(label))
             shown = label if inside or not words.get("surface") else words["surface"]
-            ids = tuple(i.id for i in header.instances if i.label == label and not i.owner)
+            ids = tuple(i.id for i in header.instances if i.label == label and not _moves(i.owner, owner))
             things[name] = Thing(definite(shown), ids, "in" if inside else "on")
     return Cast(things)
 
@@ -158,7 +158,8 @@ def _support(episode: Episode, index: int, frames: range) -> str | None:
     """Label of the scenery that the object touches in the first of the frames where it touches any."""
     header = episode.header
     mine = header.objects[index].prim_path
-    labels = {i.prim_path: i.label for i in header.instances if not i.owner and i.label}
+    own = f"object:{header.objects[index].name}"
+    labels = {i.prim_path: i.label for i in header.instances if i.label and not _moves(i.owner, own)}
     for k in frames:
         for contact in episode.contacts(k):
             for a, b in ((contact.body_a, contact.body_b), (contact.body_b, contact.body_a)):
@@ -167,6 +168,11 @@ def _support(episode: Episode, index: int, frames: range) -> str | None:
                         if b == path or b.startswith(path + "/") or path.startswith(b + "/"):
                             return label
     return None
+
+
+def _moves(owner: str, own: str) -> bool:
+    """Whether an instance is the task's object itself or a robot: what nothing rests on."""
+    return owner == own or owner.startswith("robot:")
 
 
 def visible(episode: Episode, cameras: Sequence[str], cast: Cast, frames: range) -> set[str]:
