@@ -154,6 +154,11 @@ def test_one_command_on_a_stage_of_ones_own(tmp_path, capsys):
         (["--policy", "nobody"], "expected module:function"),
         (["--policy", "expert", "--seeds", "0"], "expected one or more"),
         (["--policy", "expert", "--set", "fps=-3"], "fps is -3"),
+        (["--policy", "expert", "--set", "cameras=[]"], "there is no camera"),
+        (["--policy", "expert", "--object", "ghost"], "unknown object 'ghost'; valid: Packet"),
+        (["--policy", "expert", "--execute", "0"], "--execute is 0; expected 1 or more"),
+        (["--policy", "expert", "--frames", "-3"], "--frames is -3; expected 0 or more"),
+        (["--policy", "expert", "--min-success", "2"], "expected a rate from 0 to 1"),
     ],
 )
 def test_bad_input_in_a_sentence(tmp_path, capsys, options, text):

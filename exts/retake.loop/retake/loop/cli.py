@@ -127,6 +127,11 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     if args.seeds < 1 or args.first_seed < 0:
         raise InputError(f"--seeds {args.seeds} from {args.first_seed}: expected one or more, from zero or more")
+    for name, value, least in (("execute", args.execute, 1), ("frames", args.frames, 0), ("films", args.films, 0)):
+        if value < least:
+            raise InputError(f"--{name} is {value}; expected {least} or more")
+    if args.min_success is not None and not 0 <= args.min_success <= 1:
+        raise InputError(f"--min-success is {args.min_success}; expected a rate from 0 to 1")
     task = open_task(args.task)
     looks = choose_looks(args.looks, load_looks(args.look_file), args.worlds)
     overrides = overrides_of(args)

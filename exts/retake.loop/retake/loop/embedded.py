@@ -94,6 +94,8 @@ class EmbeddedEnvironment:
         """Build the scene of a seed, dress it, and show its first frame."""
         settings = self._settings
         scenario = build(settings, seed, self._stage)
+        if not scenario.cameras:
+            raise InputError("there is no camera, so a policy sees nothing; name one, e.g. --camera front=128x96")
         self._simulator = Simulator(
             scenario.stage, scenario.robots, settings.dt_s, friction=scenario.variation.friction,
             drives=settings.drive_request, named=scenario.motion.named,
