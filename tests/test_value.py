@@ -102,12 +102,15 @@ def test_the_page_says_all_of_it(value, tmp_path):
         "sizes": {"episodes": 1, "steps": 1, "seeds": [0, 1], "rollouts": 4},
         "looks": {look.name: look.axis for look in LOOKS},
         "commit": "abc",
+        "reduced": True,
     }  # fmt: skip
     page = value.report(json.loads(json.dumps(result)))
     assert "not met, so nothing is claimed" in page
     assert "| takes8 | 8/8" in page
     assert "Blinded (grey pictures), unchanged: 0/4" in page
     assert "Spearman 1.00" in page
+    assert "A reduced run" in page
+    assert "simulated: not reached" in page
 
 
 def test_agreement_of_open_and_closed_loop(value):
@@ -115,6 +118,7 @@ def test_agreement_of_open_and_closed_loop(value):
     assert told["spearman"] == pytest.approx(-1.0)
     assert not told["picks_the_right_policy"]
     assert value.agreement([50.0, 50.0], [0.1, 0.9])["pearson"] is None
+    assert value.agreement([50.0, 60.0], [0.5, 0.5])["picks_the_right_policy"] is None
 
 
 def test_training_worlds_and_test_worlds_share_no_environment(value):

@@ -10,6 +10,7 @@ painter that made the takes draws none of the tests that carry the claim (its he
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 import time
@@ -107,7 +108,7 @@ def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
         sizes, arms(sizes), looks, train, lambda p: open_policy(str(p), python=str(PYTHON)), play, quick
     )
     result["open_loop"] = side_by_side(cache, sizes, result, quick)
-    result |= _facts(cache, sizes, looks, started)
+    result |= {**_facts(cache, sizes, looks, started), "reduced": quick}
     write_json(out_dir / "value.json", result)
     write_bytes(out_dir / "value.md", (report(result) + "\n").encode())
     return result
@@ -133,6 +134,7 @@ def experiment(
     first = compared[0]
     cells: dict[str, dict[str, list[float]]] = {}
     """arm → look → success of every (training seed, rollout), in one order."""
+    failures: dict[str, dict[str, int]] = {}
 
     def run(arm: Arm) -> None:
         mine: dict[str, list[float]] = {look.name: [] for look in looks}
@@ -140,6 +142,10 @@ def experiment(
             study = play(opened(train(arm, seed)), f"{arm.name.replace(' ', '-')}-{seed}")
             for look in looks:
                 mine[look.name] += [float(r.outcome.success) for r in study.rollouts if r.look == look.name]
+            for r in study.rollouts:
+                if not r.outcome.success:
+                    kinds = failures.setdefault(arm.name, {})
+                    kinds[r.outcome.failure] = kinds.get(r.outcome.failure, 0) + 1
         cells[arm.name] = mine
 
     run(first)
@@ -153,6 +159,7 @@ def experiment(
         "cells": {
             arm: {look: _cell(values, len(sizes.seeds)) for look, values in row.items()} for arm, row in cells.items()
         },
+        "failures": failures,
         "comparisons": _comparisons(cells, compared, looks),
     }
 
@@ -178,7 +185,7 @@ def _cell(values: Sequence[float], trainings: int) -> dict[str, Any]:
 
 def agreement(open_scores: Sequence[float], closed_rates: Sequence[float]) -> dict[str, Any]:
     """Does the open-loop score predict the closed-loop rate? Correlations over policies (None where one of them is constant),
-    and whether the policy with the best score is one with the best rate."""
+    and whether the policy with the best score is one with the best rate (None where all rates are equal)."""
     a, b = np.asarray(open_scores, np.float64), np.asarray(closed_rates, np.float64)
 
     def correlation(x: np.ndarray, y: np.ndarray) -> float | None:
@@ -191,7 +198,7 @@ def agreement(open_scores: Sequence[float], closed_rates: Sequence[float]) -> di
         "policies": len(a),
         "pearson": correlation(a, b),
         "spearman": correlation(ranks(a), ranks(b)),
-        "picks_the_right_policy": bool(b[int(a.argmax())] == b.max()),
+        "picks_the_right_policy": bool(b[int(a.argmax())] == b.max()) if b.std() > 0 else None,
     }
 
 
@@ -274,6 +281,7 @@ def _facts(cache: Path, sizes: Sizes, looks: Sequence[Look], started: float) -> 
         "commit": commit.stdout.strip(),
         "python": sys.version.split()[0],
         "seconds_of_the_last_call": round(time.time() - started),
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
 
 
@@ -285,6 +293,7 @@ def report(result: dict[str, Any]) -> str:
         "",
         "In our simulator, with this probe; no claim about real robots. Terms: [closed_loop.md](../closed_loop.md).",
         "",
+        *(["**A reduced run: it shows that the machinery works, and nothing else.**", ""] if result["reduced"] else []),
         f"{sizes['episodes']} simulated episodes, {sizes['steps']} optimiser steps for every arm, training seeds "
         f"{', '.join(map(str, sizes['seeds']))}, {sizes['rollouts']} paired rollouts per seed and look. "
         f"Commit `{result['commit']}`.",
@@ -314,9 +323,14 @@ def report(result: dict[str, Any]) -> str:
     lines += [
         "",
         f"**Open loop and closed loop**, over {both['policies']} policies: Pearson {_two(both['pearson'])}, Spearman "
-        f"{_two(both['spearman'])}; the policy with the best open-loop score is "
-        + ("one of the best" if both["picks_the_right_policy"] else "**not** one of the best")
-        + " in closed loop.",
+        f"{_two(both['spearman'])}; {PICKS[both['picks_the_right_policy']]}.",
+        "",
+        "**Failures** (all looks): "
+        + "; ".join(
+            f"{arm}: {', '.join(f'{kind} {n}' for kind, n in kinds.items()) or 'none'}"
+            for arm, kinds in result["failures"].items()
+        )
+        + ".",
     ]
     told = result["controls"]
     lines += [
@@ -326,6 +340,13 @@ def report(result: dict[str, Any]) -> str:
         *(f"- Blinded (grey pictures), {look}: {s}/{n}." for look, (s, n) in told.get("blinded", {}).items()),
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+PICKS = {
+    True: "the policy with the best open-loop score is one of the best in closed loop",
+    False: "the policy with the best open-loop score is **not** one of the best in closed loop",
+    None: "all policies do equally well in closed loop, so none is the right one",
+}
 
 
 def _two(value: float | None) -> str:
