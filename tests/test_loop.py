@@ -77,6 +77,17 @@ def test_paired_differences_hold_their_value_and_turn_round(pairs):
     assert d.value == pytest.approx(-back.value)
 
 
+def test_few_pairs_prove_nothing_and_many_do():
+    """One lost pair is no finding; all pairs agreeing leave an interval that is no point."""
+    one = paired([1.0], [0.0])
+    assert one.low == -1.0
+    assert one.high > 0
+    same = paired([1.0] * 20, [1.0] * 20)
+    assert same.low < 0 < same.high < 0.15
+    many = paired([1.0] * 50, [0.0] * 50)
+    assert -1.0 <= many.low < many.high < -0.8
+
+
 # Looks ----------------------------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from retake.core.files import write_bytes
+from retake.core.robustness.analysis import SIGNIFICANCE
 from retake.core.robustness.report import STYLE
 
 _MORE = """
@@ -32,7 +33,8 @@ def _page(out: Path, c: dict[str, Any]) -> Iterator[str]:
     yield f"<h1>{escape(c['policy'])} in closed loop</h1>"
     seeds = len(c["seeds"])
     yield (
-        f"<p class='soft'>Task {escape(c['task'])}: “{escape(c['instruction'])}”. {seeds} seeds, the same in every look, "
+        f"<p class='soft'>Task {escape(c['task'])}: “{escape(c['instruction'])}”. "
+        f"{seeds} seed{'s' * (seeds != 1)}, the same in every look, "
         f"{c['frames']} actions each. Only what is seen differs; the physics does not.</p>"
     )
     yield f"<p class='verdict'>{escape(sentence(c))}</p>"
@@ -42,7 +44,7 @@ def _page(out: Path, c: dict[str, Any]) -> Iterator[str]:
     yield "<h2>Looks</h2>" + _table(c["looks"])
     yield (
         "<p class='soft'>Success rate with its 95 % Wilson interval. Difference to the unchanged look over the same seeds, "
-        "with a 95 % bootstrap interval over seeds and McNemar's exact p. Of an axis with several looks the share of its "
+        "with a 95 % interval over seeds and McNemar's exact p. Of an axis with several looks the share of its "
         "looks that succeeded counts, per seed.</p>"
     )
     yield "<h2>What was seen</h2><div class='cards'>"
@@ -85,14 +87,20 @@ def sentence(c: dict[str, Any]) -> str:
     text = ""
     if base is not None:
         text = f"Unchanged, it succeeds in {base['successes']} of {base['count']}. "
-    worse = [a for a in c["axes"] if a["difference"] and a["difference"]["high"] < 0]
+    worse = [a for a in c["axes"] if _is_loss(a["difference"])]
     if worse:
         worst = sorted(worse, key=lambda a: a["difference"]["value"])
         named = ", ".join(f"{a['name']} ({100 * a['difference']['value']:+.0f} points)" for a in worst)
         return f"{text}It loses beyond chance to: {named}."
     if not c["axes"]:
         return text.strip()
-    return f"{text}No axis costs more than these {len(c['seeds'])} seeds can tell from chance."
+    count = len(c["seeds"])
+    return f"{text}No axis costs more than {count} seed{'s' * (count != 1)} can tell from chance."
+
+
+def _is_loss(d: dict[str, Any] | None) -> bool:
+    """Worse beyond chance: by the interval and by the exact test."""
+    return d is not None and d["high"] < 0 and d["p_value"] < SIGNIFICANCE
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
@@ -103,7 +111,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
 def _row(row: dict[str, Any]) -> str:
     d = row["difference"]
     rate = row["successes"] / row["count"] if row["count"] else 0.0
-    lost = " class='lost'" if d and d["high"] < 0 else ""
+    lost = " class='lost'" if _is_loss(d) else ""
     told = ""
     if d:
         told = f"{100 * d['value']:+.0f} ({100 * d['low']:+.0f} … {100 * d['high']:+.0f})"

@@ -32,7 +32,8 @@ class Difference:
     value: float
     low: float
     high: float
-    """95 % bootstrap interval over pairs."""
+    """95 %: bootstrap over pairs, and at least as wide as Agresti and Min's (2005) interval, which does not shrink to a point
+    where all pairs agree."""
     lost: int
     """Pairs that only the first won."""
     won: int
@@ -58,6 +59,10 @@ def paired(first: Sequence[float], second: Sequence[float], seed: int = 0, sampl
     gain = b - a
     drawn = np.random.default_rng(seed).integers(0, len(gain), (samples, len(gain)))
     low, high = np.quantile(gain[drawn].mean(1), [0.025, 0.975])
+    count = len(gain) + 2  # half a pair more in each of the four cells
+    mean = float(gain.sum()) / count
+    half = Z95 * math.sqrt(max((float((gain**2).sum()) + 1) / count - mean**2, 0.0) / count)
+    low, high = max(-1.0, min(float(low), mean - half)), min(1.0, max(float(high), mean + half))
     lost, won = int((gain < -1e-12).sum()), int((gain > 1e-12).sum())
     value = float(gain.mean())
-    return Difference(value, min(float(low), value), max(float(high), value), lost, won, mcnemar(lost, won), len(gain))
+    return Difference(value, min(low, value), max(high, value), lost, won, mcnemar(lost, won), len(gain))
