@@ -187,7 +187,7 @@ def teleop(folder: Path, material: Path) -> dict[str, Any]:
 
     runs = []
     for seed in range(4):
-        small = ["--set", "capture.overrides={frames: 30}", "--seed", str(seed)]
+        small = ["--set", "capture.overrides={frames: 40}", "--seed", str(seed)]  # slow enough for its joints
         assert retake("capture", f"sim{seed}", *small) == 0
         runs.append(f"sim{seed}")
     assert retake("export", *runs, "--include-sim", "--out", "datasets/teleop", "--quiet") == 0

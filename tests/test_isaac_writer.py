@@ -221,6 +221,7 @@ def test_manifests_are_complete_and_agree() -> None:
         "retake.newton",
         "retake.worker",
         "retake.lab",
+        "retake.loop",
     }
     for path in [*ROOT.glob("exts/*/config/extension.toml"), ROOT / "extension.toml"]:
         manifest = tomllib.loads(path.read_text())

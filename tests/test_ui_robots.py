@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def test_a_folder_that_refuses_the_form_is_answered_with_the_runs_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage = saved(tmp_path)
-    scenes = __import__("retake.ui.kit_scene", fromlist=["write_bytes"])
+    scenes = importlib.import_module("retake.ui.kit_scene")  # tests of the panel import it anew
     write = scenes.write_bytes
 
     def refusing(path: Path, data: bytes) -> None:
@@ -142,5 +143,5 @@ def test_a_folder_that_refuses_the_form_is_answered_with_the_runs_folder(
         write(path, data)
 
     monkeypatch.setattr(scenes, "write_bytes", refusing)
-    file, new = write_declaration(stage, [scene_content(stage).robots[0].key], tmp_path / "runs")
+    file, new = scenes.write_declaration(stage, [scene_content(stage).robots[0].key], tmp_path / "runs")
     assert (file, new) == (tmp_path / "runs/cell.robot.yaml", True)

@@ -10,11 +10,11 @@ import pytest
 from pxr import Usd, UsdGeom, UsdPhysics
 
 from retake.core.episode import Instance
-from retake.isaac.instances import OTHER, instance_table
 from retake.ui.kit_scene import scene_content
 from retake.usd import stage as stages
 from retake.usd.articulation import find_articulations
 from retake.usd.bodies import find_objects, scenery_group
+from retake.usd.instances import OTHER, instance_table
 from retake.usd.stage import body_of, label_of, notable_prims, one_pass, prims
 
 STAGE = Path(__file__).parents[1] / "data/stages/pick_place/scene.usda"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from retake.core.errors import InputError, WorkerError
 from retake.core.host import ask_pid_to_stop
+from retake.core.run_layout import name_of
 from retake.core.wire import FINAL, JobRecord, WorkerStatus, job_from_json, record_to_json, status_to_json
 from retake.core.worker_client import WorkerClient, state_folder
 from retake.worker.settings import GIB, load_settings
@@ -193,7 +194,7 @@ def _list(options: argparse.Namespace) -> int:
     for r in records:
         share = f"{100 * r.done // r.total:>3} %" if r.state == "running" and r.total else "     "
         print(
-            f"{r.id}  {r.state:<11} {share} {r.backend:<12} {r.output.name:<28} "
+            f"{r.id}  {r.state:<11} {share} {r.backend:<12} {name_of(r.output):<28} "
             f"{r.error.splitlines()[0][:80] if r.error else r.note}"
         )
     return 0

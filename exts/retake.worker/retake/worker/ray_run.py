@@ -23,7 +23,7 @@ from retake.core import plugins
 from retake.core.errors import InputError, MissingDependencyError, TakeError, WorkerError, install_hint
 from retake.core.files import read_json, write_json
 from retake.core.progress import CheckCancel, Progress, never, silent
-from retake.core.run_layout import TAKE_RECORD
+from retake.core.run_layout import TAKE_RECORD, name_of
 from retake.core.takes.base import Take, TakeRequest
 from retake.core.takes.fan_out import BACKENDS, video_backend
 from retake.core.takes.make import kept_take, open_take
@@ -236,7 +236,7 @@ def fan_out(
         def count(job: TakeJob | VariantJob) -> None:
             nonlocal done
             done += 1
-            progress(done, len(jobs), job.output.name)
+            progress(done, len(jobs), name_of(job.output))
 
         fleet = Fleet(address, spec, size=size, runtime_env=runtime_env)
         fleet.size = min(fleet.size, len(chosen))
@@ -245,7 +245,7 @@ def fan_out(
     if failed:
         output, reason = next(iter(failed.items()))
         raise TakeError(
-            f"{len(failed)} of {len(jobs)} jobs failed; first: {output.name}: {reason}. Running again makes only those"
+            f"{len(failed)} of {len(jobs)} jobs failed; first: {name_of(output)}: {reason}. Running again makes only those"
         )
 
 

@@ -62,7 +62,11 @@ export function onEvent(kind, data) {
   }
 }
 
-const name = (job) => job.output.split(/[\\/]/).pop();
+/** What a job makes: the folder's name below takes/ or variants/, world and camera; of another folder the last part. */
+const name = (job) => {
+  const [above, last] = job.output.split(/[\\/]/).slice(-2);
+  return last === undefined || ["takes", "variants"].includes(above) ? (last ?? above) : `${above}/${last}`;
+};
 
 function show(job) {
   let item = items.get(job.id);
