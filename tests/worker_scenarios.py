@@ -23,6 +23,7 @@ from worker_support import (
     wait_for,
 )
 
+from retake.core.run_layout import name_of
 from retake.core.wire import JobRecord, TakeJob
 from retake.core.worker_client import WorkerClient
 from retake.worker.execute import LocalRunner
@@ -459,7 +460,7 @@ def ray_lost_node(tmp: Path, count: int) -> dict[str, Any]:
             two_s = time.monotonic() - began
             killer = threading.Timer(0.9, lambda: cluster.remove_node(nodes[1], allow_graceful=False))
             killer.start()
-            assert fleet.run(jobs, lambda job: made.append(job.output.name)) == {}
+            assert fleet.run(jobs, lambda job: made.append(name_of(job.output))) == {}
             killer.join()
             lost_after = fleet.lost
             began = time.monotonic()
