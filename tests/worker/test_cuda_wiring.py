@@ -277,8 +277,25 @@ def test_the_harness_finds_what_it_is_for(monkeypatch):
 # -- first frames --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tier", ["resident", "model-offload", "group-offload"])
-@pytest.mark.parametrize("name", ["z-image", "flux2-klein", "qwen-edit", "sdxl", "cosmos-transfer"])
+NOT_FOLLOWED = {
+    "qwen-edit": "on the pretended machine its tiny model ends in NaN, on the plain CPU it does not: cause not found",
+    "z-image model-offload": "one layer's weights stay on the host there: fault of harness or hook, not known",
+}
+"""What docs/proof/gpu_path.md does not speak for. Strict: who mends one takes it out."""
+FIRST_FRAMES = [
+    pytest.param(
+        name, tier, id=f"{name}-{tier}",
+        marks=[
+            pytest.mark.xfail(strict=True, reason=why)
+            for key, why in NOT_FOLLOWED.items() if key in (name, f"{name} {tier}")
+        ],
+    )
+    for name in ("z-image", "flux2-klein", "qwen-edit", "sdxl", "cosmos-transfer")
+    for tier in ("resident", "model-offload", "group-offload")
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "tier"), FIRST_FRAMES)
 def test_first_frame_backends_stay_on_their_card(monkeypatch, name, tier):
     from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as plus
     from first_frame_support import PIXELS, make, source, world
