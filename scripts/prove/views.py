@@ -397,7 +397,7 @@ def marks(options: argparse.Namespace) -> None:
 
 def main() -> None:
     """See the module."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     words = parser.add_subparsers(required=True)
     for name, call in (("make", make), ("table", table), ("marks", marks), ("carry", carried)):
         sub = words.add_parser(name)

@@ -12,6 +12,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,8 @@ def read(root: Path, out: Path) -> dict:
         for key, value in item.items():
             if hasattr(value, "numpy"):
                 arrays.setdefault(key, []).append(value.numpy())
-    np.savez(out, **{key.replace("/", "|"): np.stack(value) for key, value in arrays.items()})
+    named: Any = {key.replace("/", "|"): np.stack(value) for key, value in arrays.items()}
+    np.savez(out, **named)
     camera = data.meta.camera_keys[0]
     deltas = {"action": [0.0, 1 / data.fps, 2 / data.fps], camera: [-1 / data.fps, 0.0]}
     windowed = module.LeRobotDataset("retake/check", root=root, delta_timestamps=deltas)

@@ -89,7 +89,7 @@ def _label_bodies(cfg: Any) -> None:
             spawn = getattr(value, "spawn", None)
             if hasattr(value, "data_types"):
                 continue
-            if hasattr(spawn, "func") and not isinstance(spawn.func, LabelledSpawn):
+            if spawn is not None and hasattr(spawn, "func") and not isinstance(spawn.func, LabelledSpawn):
                 spawn.func = LabelledSpawn(spawn.func)
 
 

@@ -32,7 +32,7 @@ def photograph(path: str, sha256: str) -> Float32[np.ndarray, "H W 3"]:
     scale = MAX_SIDE / max(image.shape[:2])
     if scale < 1:
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return LINEAR_OF_BYTE[image[..., ::-1]]
+    return LINEAR_OF_BYTE[np.asarray(image, np.uint8)[..., ::-1]]
 
 
 def photo_texture(spec: Mapping[str, Any]) -> Texture:

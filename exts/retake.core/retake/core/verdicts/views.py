@@ -287,14 +287,15 @@ def displacement(
             least = (sums[0] + sums[1]) / 2 - np.hypot((sums[0] - sums[1]) / 2, sums[2])
             if least < 0.25:
                 continue
-            score = cv2.matchTemplate(
-                np.ascontiguousarray(b[around]), np.ascontiguousarray(a[box]), cv2.TM_CCOEFF_NORMED
+            score = np.asarray(
+                cv2.matchTemplate(np.ascontiguousarray(b[around]), np.ascontiguousarray(a[box]), cv2.TM_CCOEFF_NORMED),
+                np.float32,
             )
             row, column = (int(v) for v in np.unravel_index(int(score.argmax()), score.shape))
             if score[row, column] < 0.7:
                 continue
             shift = [row - reach + _peak(score[:, column], row), column - reach + _peak(score[row], column)]
-            out.append(float(np.hypot(*shift)))
+            out.append(float(np.linalg.norm(shift)))
     return np.array(out, np.float32)
 
 
