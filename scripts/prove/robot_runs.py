@@ -140,7 +140,7 @@ def strip(case: Case) -> np.ndarray:
     frames = sorted(out.glob("skeleton/front/frames/*.png"))
     tiles.append(cv2.imread(str(frames[len(frames) * 6 // 10])) if frames else None)
     for world in WORLDS:
-        video = cv2.VideoCapture(str(next(iter(out.glob(f"takes/{world}-*/take.mp4")), "")))
+        video = cv2.VideoCapture(str(next(iter(out.glob(f"takes/{world}-*/front/take.mp4")), "")))
         video.set(cv2.CAP_PROP_POS_FRAMES, video.get(cv2.CAP_PROP_FRAME_COUNT) * 6 // 10)
         tiles.append(video.read()[1])
     blank = np.full((TILE[1], TILE[0], 3), 40, np.uint8)
