@@ -29,9 +29,9 @@ ANGLES = np.arange(-45.0, 46.0, 5.0)
 _FRAMES = 16
 _WINDOW = 6
 """Frames that are judged together."""
-_MIN_POINTS = 25.0
+_MIN_POINTS = 60.0
 """Contour points per frame, on average over a window."""
-_MIN_MOVE = 1.0
+_MIN_MOVE = 2.0
 """Working px that 20 degrees must move the points by, on average: less is no evidence."""
 _PRIOR = 1e-5
 """Score an angle must gain per squared degree."""
