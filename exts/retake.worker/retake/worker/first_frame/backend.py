@@ -12,6 +12,7 @@ import importlib.util
 import logging
 import time
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -41,7 +42,7 @@ Callback = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
 log = logging.getLogger(__name__)
 
 
-class DiffusionBackend:
+class DiffusionBackend(ABC):
     """Base of the diffusion first-frame backends (`retake.core.variants.base.ImageBackend`).
 
     `model`, `control`: folder or hub id of each part (empty: $RETAKE_MODELS/<published name>), with `revision` and
@@ -132,13 +133,13 @@ class DiffusionBackend:
         """The model's working size for a camera of (width, height)."""
         return Canvas.fit(capture, self.pixels, self.multiple)
 
+    @abstractmethod
     def load(self) -> Any:
         """The pipeline from its files, on the CPU."""
-        raise NotImplementedError
 
+    @abstractmethod
     def arguments(self, pipe: Any, inputs: Conditioning, prompts: Prompts) -> dict[str, Any]:
         """What the pipeline is called with, beyond what all have in common (generator, steps, callback, output)."""
-        raise NotImplementedError
 
     def context(self, pipe: Any, inputs: Conditioning) -> contextlib.AbstractContextManager[Any]:
         """Something that holds while the pipeline runs."""
