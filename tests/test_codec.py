@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retake.core.codec import NullIs, Within, decode, encode, merged
+from retake.core.codec import OMITTED, NullIs, Within, decode, encode, merged
 from retake.core.errors import InputError, RunError
 from retake.core.files import canonical_json, sha256_json
 
@@ -24,6 +24,15 @@ class Inner:
     share: Annotated[float, Within(0, 1)] = 0.5
     limit: Annotated[float, NullIs(math.inf)] = math.inf
     words: tuple[str, ...] = ()
+    span: tuple[float, Annotated[float, NullIs(math.inf)]] = (0.0, math.inf)
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A record with a field that came later."""
+
+    first: int = 1
+    later: Annotated[tuple[Inner, ...] | None, OMITTED] = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,10 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXT, inner, max_size=2),
     max_leaves=4,
 )
-INNER = st.builds(Inner, st.floats(0, 1), st.just(math.inf) | st.floats(-9, 9), st.lists(TEXT, max_size=3).map(tuple))
+LIMIT = st.just(math.inf) | st.floats(-9, 9)
+INNER = st.builds(
+    Inner, st.floats(0, 1), LIMIT, st.lists(TEXT, max_size=3).map(tuple), st.tuples(st.floats(-9, 9), LIMIT),
+)  # fmt: skip
 OUTER = st.builds(
     Outer, TEXT.filter(lambda t: t != "forbidden"), TEXT.filter(bool).map(lambda t: Path("/x") / t.replace("\0", "")),
     st.sampled_from(["a", "b"]), st.integers(1, 99), st.tuples(st.integers(), st.integers()), st.booleans(),
@@ -64,6 +76,13 @@ OUTER = st.builds(
 def test_what_is_encoded_comes_back(record):
     text = json.dumps(encode(record), allow_nan=False)
     assert decode(Outer, json.loads(text), "x") == record
+
+
+@given(st.none() | st.lists(INNER, max_size=2).map(tuple))
+def test_what_came_later_is_left_out_where_it_says_nothing(later):
+    found = encode(Grown(later=later))
+    assert list(found) == (["first"] if later is None else ["first", "later"])
+    assert decode(Grown, json.loads(json.dumps(found)), "x") == Grown(later=later)
 
 
 @given(OUTER, OUTER)
@@ -99,7 +118,7 @@ def test_any_value_in_any_place_is_taken_or_told(record, name, value):
         ({"name": "n", "path": "/p", "kind": "c"}, "f: unknown kind 'c'; valid: a, b"),
         ({"name": "n", "path": "/p", "size": [1]}, "f: size needs a list of 2; found"),
         ({"name": "n", "path": "/p", "inner": {"share": 2}}, "f: inner.share needs a number within 0 … 1; found 2"),
-        ({"name": "n", "path": "/p", "inner": {"x": 2}}, "f: inner: unknown field 'x'; valid: limit, share, words"),
+        ({"name": "n", "path": "/p", "inner": {"x": 2}}, "f: inner: unknown field 'x'; valid: limit, share, span, words"),
         ({"name": "n", "path": "/p", "inner": 5}, "f: inner needs a mapping of fields; found 5"),
         ({"name": "n", "path": "/p", "several": [{"words": [1]}]}, r"f: several\[0\].words\[0\] needs text; found 1"),
         ({"name": "n", "path": "/p", "named": {"k": 5}}, "f: named.k needs a mapping of fields; found 5"),

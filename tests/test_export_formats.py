@@ -17,7 +17,7 @@ import yaml
 from export_runs import make_header, make_run, write_take
 
 from retake.core.episode import open_episode
-from retake.core.errors import RetakeError
+from retake.core.errors import ExportError, RetakeError
 from retake.core.export import ExportOptions, Selection, VideoOptions, export, gr00t, isaaclab, isaaclab_env, oscar
 from retake.core.export.encode import encode, read_segment
 from retake.core.export.isaaclab_env import LabTarget
@@ -347,7 +347,13 @@ def test_what_nothing_commands_is_state_and_no_action(tmp_path):
     assert action == tuple(name for name in state if name != f"{passive}.pos")
     for part in schema.action_slices:
         assert set(action[part.start : part.end]) <= {n for s in schema.slices for n in state[s.start : s.end]}
-    assert Schema.from_json(schema.to_json()) == schema
+    assert Schema.from_json(json.loads(json.dumps(schema.to_json())), "here") == schema
+    for change, message in (
+        ({"fps": "15"}, "fps needs a whole number; found '15'"),
+        ({"slices": [{}]}, "name is missing"),
+    ):
+        with pytest.raises(ExportError, match=rf"^here: .*{message}"):
+            Schema.from_json({**schema.to_json(), **change}, "here")
     parts = gr00t.modality(schema)
     assert max(p["end"] for p in parts["action"].values()) == len(action) == len(state) - 1
 

@@ -58,6 +58,25 @@ def test_json_round_trip(seed):
     assert np.isinf(again.joints[0].upper)
 
 
+def test_a_described_robot_that_makes_no_sense_is_told_in_words():
+    good = random_robot(np.random.default_rng(1)).to_json()
+    joint = good["joints"][0]
+    assert RobotSpec.from_json({**good, "invented_later": 1}).to_json() == good
+    for change, message in (
+        ({"links": 3}, "links needs a list; found 3"),
+        (
+            {"joints": [{**joint, "parent_link": "elbow"}]},
+            r"joints\[0\]\.parent_link: unknown link 'elbow'; valid: '' \(the world\), .*link0",
+        ),
+        ({"joints": [{**joint, "child_link": ""}]}, r"joints\[0\]\.child_link: unknown link ''; valid: left, link0"),
+        ({"joints": [{**joint, "axis": [0, 1]}]}, r"joints\[0\]\.axis needs a list of 3; found"),
+        ({"joints": [{**joint, "kind": "ball"}]}, r"unknown joints\[0\]\.kind 'ball'; valid: fixed, prismatic"),
+        ({"joints": [{**joint, "T_child_joint": [1.0]}]}, "two frames must be rigid"),
+    ):
+        with pytest.raises(InputError, match=rf"^r\.json: .*{message}"):
+            RobotSpec.from_json({**good, **change}, "r.json")
+
+
 def test_openness_follows_the_fingers():
     robot = random_robot(np.random.default_rng(1))
     q = np.zeros((3, len(robot.dof_names)))

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from retake.core.codec import decode
 from retake.core.errors import InputError
 from retake.worker.oscar.fit import FITS, FitRecord, plan_fit
 from retake.worker.oscar.frames import first_frame_list, fit_first_frame, read_skeleton
@@ -35,7 +36,7 @@ def test_records_stay_inside_both_pictures_and_survive_json(source, target, mode
         assert h >= 1
         assert x + w <= width
         assert y + h <= height
-    assert FitRecord.from_json(record.to_json()) == record
+    assert decode(FitRecord, record.to_json(), "sidecar") == record
     frames = np.full((2, source[1], source[0], 3), 200, np.uint8)
     fitted = record.apply(frames)
     assert fitted.shape == (2, target[1], target[0], 3)

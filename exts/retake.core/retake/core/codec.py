@@ -3,7 +3,8 @@
 
 `decode` makes a record, `merged` changes single values of one, `encode` is the reverse of both. What a field may hold is
 its annotation: str, int, float, bool, Path, Literal, X | None, tuple, list, dict, other records, arrays, Any (JSON), with
-`Annotated[float, Within(0, 1)]` for a range and `Annotated[float, NullIs(inf)]` for a number that JSON writes as null.
+`Annotated[float, Within(0, 1)]` for a range, `Annotated[float, NullIs(inf)]` for a number that JSON writes as null, and
+`Annotated[bool, OMITTED]` for a field that JSON leaves out where it holds its default.
 Unknown names, missing fields, wrong types and numbers out of range are told in one sentence that names the place.
 Why no library does this: docs/decisions/0002-record-codec.md.
 """
@@ -49,6 +50,10 @@ class NullIs:
     value: float
 
 
+OMITTED = "left out of the JSON where it holds its default"
+"""Note of a field that came later: documents that do without it stay, byte for byte, what they were."""
+
+
 @dataclass(frozen=True)
 class _Reading:
     """How a document is read: where it is from, what its fields are called, and which error says what is wrong."""
@@ -86,19 +91,30 @@ def merged(record: Record, data: Any, where: str, *, error: type[RetakeError] = 
 def encode(value: Any) -> Any:
     """Plain JSON values of a record: tuples and arrays are lists, paths text, `NullIs` numbers null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        out = {}
-        for name, hint in fields_of(type(value)).items():
-            item = getattr(value, name)
-            null = next((m for m in _notes(hint) if isinstance(m, NullIs)), None)
-            out[name] = None if null is not None and item == null.value else encode(item)
-        return out
+        defaults = {item.name: item.default for item in dataclasses.fields(value)}
+        return {
+            name: _encoded(hint, item)
+            for name, hint in fields_of(type(value)).items()
+            for item in (getattr(value, name),)
+            if not (OMITTED in _notes(hint) and item == defaults[name])
+        }
     if isinstance(value, tuple | list):
         return [encode(item) for item in value]
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: encode(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     return str(value) if isinstance(value, Path) else value
+
+
+def _encoded(hint: Any, value: Any) -> Any:
+    """`encode` with the notes of an annotation, also of the places of a tuple."""
+    if any(isinstance(note, NullIs) and value == note.value for note in _notes(hint)):
+        return None
+    places = typing.get_args(hint)
+    if isinstance(value, tuple) and len(places) == len(value):
+        return [_encoded(place, item) for place, item in zip(places, value, strict=True)]
+    return encode(value)
 
 
 @lru_cache(maxsize=256)
@@ -205,7 +221,7 @@ def _plain(hint: Any, value: Any, place: str, how: _Reading) -> Any:
         return _either(inner, value, place, how)
     if origin in (tuple, list):
         return _sequence(origin, inner, value, place, how)
-    if origin is dict or hint is dict:
+    if origin in (dict, Mapping) or hint is dict:
         if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
             raise how.refuse(place, f"needs a mapping of names; found {_short_repr(value)}")
         kind = inner[1] if inner else Any

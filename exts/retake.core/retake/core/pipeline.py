@@ -20,7 +20,7 @@ from retake.core.episode import Episode, open_episode
 from retake.core.episode.check import EpisodeCheck, check_episode
 from retake.core.episode.layout import COMPLETE
 from retake.core.episode.records import NAME_PATTERN
-from retake.core.errors import InputError, MissingDependencyError, RunError, TakeError, VariantError
+from retake.core.errors import EpisodeError, InputError, MissingDependencyError, RunError, TakeError, VariantError
 from retake.core.files import read_json, sha256_file, sha256_json, write_json
 from retake.core.licences import require_commercial
 from retake.core.progress import CheckCancel, Progress, never, silent
@@ -189,8 +189,8 @@ def check(run: RunDirectory, config: RunConfig, check_cancel: CheckCancel = neve
     episode = open_episode(run.episode)
     inputs = sha256_json({"episode": episode.content_sha256, "limits": {**asdict(config.check), "force": False}})
     if run.check.exists() and run.stage("check").get("inputs") == inputs:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged: checked again
-            return EpisodeCheck.from_json(read_json(run.check))
+        with contextlib.suppress(OSError, ValueError, EpisodeError):  # damaged: checked again
+            return EpisodeCheck.from_json(read_json(run.check), str(run.check))
     result = check_episode(episode, config.check, check_cancel)
     write_json(run.check, result.to_json())
     run.finish_stage("check", inputs=inputs, passed=result.passed)

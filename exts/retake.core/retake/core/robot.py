@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from retake.core.array_types import Float64
-from retake.core.errors import InputError, unknown_name
+from retake.core.codec import OMITTED, NullIs, decode, encode
+from retake.core.errors import InputError, RetakeError, unknown_name
 from retake.core.geometry import axis_angle, inverse, is_rigid
 
 JointType = Literal["revolute", "prismatic", "fixed"]
@@ -59,18 +60,18 @@ class JointSpec:
     """Unit axis in the joint frame."""
     T_parent_joint: Float64[np.ndarray, "4 4"]
     T_child_joint: Float64[np.ndarray, "4 4"]
-    lower: float = -np.inf
+    lower: Annotated[float, NullIs(-np.inf)] = -np.inf
     """Lower limit, rad or m."""
-    upper: float = np.inf
-    velocity_limit: float = np.inf
+    upper: Annotated[float, NullIs(np.inf)] = np.inf
+    velocity_limit: Annotated[float, NullIs(np.inf)] = np.inf
     """rad/s or m/s; infinite where the source states none."""
-    effort_limit: float = np.inf
+    effort_limit: Annotated[float, NullIs(np.inf)] = np.inf
     """N·m or N; infinite where the source states none."""
-    driven: bool = True
+    driven: Annotated[bool, OMITTED] = True
     """Whether something commands it. False for mimic followers and passive linkage joints: they are state, not action."""
-    prim_path: str = ""
+    prim_path: Annotated[str, OMITTED] = ""
     """What the joint is; names are for display. Empty where the source has no prims."""
-    mimic: Mimic | None = None
+    mimic: Annotated[Mimic | None, OMITTED] = None
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,8 @@ class GripperSpec:
     open_position: tuple[float, ...] = ()
     """Finger joint positions when open, rad or m."""
     closed_position: tuple[float, ...] = ()
-    kind: EndKind = "gripper"
-    note: str = ""
+    kind: Annotated[EndKind, OMITTED] = "gripper"
+    note: Annotated[str, OMITTED] = ""
     """Why it was found and what of it is uncertain, or where it was declared."""
 
 
@@ -118,7 +119,7 @@ class RobotSpec:
                     raise InputError(
                         f"joint {joint.name!r} names link {index}; robot {self.name!r} has {len(self.links)}"
                     )
-            if not (is_rigid(joint.T_parent_joint) and is_rigid(joint.T_child_joint)):
+            if not (_is_transform(joint.T_parent_joint) and _is_transform(joint.T_child_joint)):
                 raise InputError(
                     f"joint {joint.name!r} of robot {self.name!r}: its two frames must be rigid transforms"
                 )
@@ -129,7 +130,7 @@ class RobotSpec:
             if joint.mimic is not None:
                 self.dof_index(joint.mimic.leader)
         for gripper in self.grippers:
-            if not is_rigid(gripper.T_link_ee):
+            if not _is_transform(gripper.T_link_ee):
                 raise InputError(
                     f"gripper {gripper.name!r} of robot {self.name!r}: T_link_ee must be a rigid transform"
                 )
@@ -275,93 +276,42 @@ class RobotSpec:
         return out
 
     def to_json(self) -> dict[str, Any]:
-        """JSON form (docs/episode.md); an infinite limit is null."""
-
-        def number(x: float) -> float | None:
-            return float(x) if np.isfinite(x) else None
-
-        return {
-            "name": self.name,
-            "prim_path": self.prim_path,
-            "links": [{"name": link.name, "prim_path": link.prim_path} for link in self.links],
-            "joints": [
-                {
-                    "name": j.name,
-                    "kind": j.kind,
-                    "parent_link": "" if j.parent_link == WORLD else self.links[j.parent_link].name,
-                    "child_link": self.links[j.child_link].name,
-                    "axis": [float(x) for x in j.axis],
-                    "T_parent_joint": j.T_parent_joint.tolist(),
-                    "T_child_joint": j.T_child_joint.tolist(),
-                    "lower": number(j.lower),
-                    "upper": number(j.upper),
-                    "velocity_limit": number(j.velocity_limit),
-                    "effort_limit": number(j.effort_limit),
-                    **({} if j.driven else {"driven": False}),
-                    **({"prim_path": j.prim_path} if j.prim_path else {}),
-                    **({"mimic": vars(j.mimic)} if j.mimic else {}),
-                }
-                for j in self.joints
-            ],
-            "grippers": [
-                {
-                    "name": g.name,
-                    "ee_link": g.ee_link,
-                    "T_link_ee": g.T_link_ee.tolist(),
-                    "finger_joints": list(g.finger_joints),
-                    "open_position": [float(x) for x in g.open_position],
-                    "closed_position": [float(x) for x in g.closed_position],
-                    **({"kind": g.kind} if g.kind != "gripper" else {}),
-                    **({"note": g.note} if g.note else {}),
-                }
-                for g in self.grippers
-            ],
-            "chains": [list(chain) for chain in self.chains],
-        }
+        """JSON form (docs/episode.md): joints name their links; an infinite limit is null."""
+        out = encode(self)
+        for joint in out["joints"]:
+            for end in ("parent_link", "child_link"):
+                joint[end] = "" if joint[end] == WORLD else self.links[joint[end]].name
+        return out
 
     @staticmethod
-    def from_json(data: dict[str, Any]) -> RobotSpec:
-        """The inverse of `to_json`. Raises KeyError, TypeError, ValueError or InputError on malformed data."""
-        links = tuple(LinkSpec(x["name"], x["prim_path"]) for x in data["links"])
-        index = {"": WORLD} | {link.name: i for i, link in enumerate(links)}
+    def from_json(data: Any, where: str = "robot", *, error: type[RetakeError] = InputError) -> RobotSpec:
+        """The inverse of `to_json`. Raises `error` naming `where`, the field, what was found and what would be valid."""
+        stored = decode(_StoredTree, data, where, error=error, ignore_unknown=True)
+        number = {"": WORLD} | {link.name: i for i, link in enumerate(stored.links)}
+        joints = []
+        for place, joint in enumerate(stored.joints):
+            ends = {}
+            for end in ("parent_link", "child_link"):
+                valid = {link: i for link, i in number.items() if i != WORLD or end == "parent_link"}
+                name = str(joint.get(end))
+                if name not in valid:
+                    text = unknown_name("link", name, (link or "'' (the world)" for link in valid))
+                    raise error(f"{where}: joints[{place}].{end}: {text}")
+                ends[end] = valid[name]
+            joints.append({**joint, **ends})
+        return decode(RobotSpec, {**data, "joints": joints}, where, error=error, ignore_unknown=True)
 
-        def limit(value: float | None, sign: float = 1.0) -> float:
-            return sign * np.inf if value is None else float(value)
 
-        joints = tuple(
-            JointSpec(
-                x["name"],
-                x["kind"],
-                index[x["parent_link"]],
-                index[x["child_link"]],
-                (float(x["axis"][0]), float(x["axis"][1]), float(x["axis"][2])),
-                np.array(x["T_parent_joint"], np.float64),
-                np.array(x["T_child_joint"], np.float64),
-                limit(x["lower"], -1.0),
-                limit(x["upper"]),
-                limit(x["velocity_limit"]),
-                limit(x["effort_limit"]),
-                bool(x.get("driven", True)),
-                x.get("prim_path", ""),
-                Mimic(**x["mimic"]) if "mimic" in x else None,
-            )
-            for x in data["joints"]
-        )
-        grippers = tuple(
-            GripperSpec(
-                x["name"],
-                x["ee_link"],
-                np.array(x["T_link_ee"], np.float64),
-                tuple(x["finger_joints"]),
-                tuple(map(float, x["open_position"])),
-                tuple(map(float, x["closed_position"])),
-                x.get("kind", "gripper"),
-                x.get("note", ""),
-            )
-            for x in data["grippers"]
-        )
-        chains = tuple(tuple(chain) for chain in data["chains"])
-        return RobotSpec(data["name"], data["prim_path"], links, joints, grippers, chains)
+@dataclass(frozen=True)
+class _StoredTree:
+    """What of a robot's JSON says which number each link has."""
+
+    links: tuple[LinkSpec, ...]
+    joints: tuple[dict[str, Any], ...]
+
+
+def _is_transform(T: np.ndarray) -> bool:
+    return T.shape == (4, 4) and is_rigid(T)
 
 
 def _local(joint: JointSpec, q: Float64[np.ndarray, "*n D"], dof: int, first: bool) -> Float64[np.ndarray, "*n 4 4"]:

@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from retake.core.codec import decode
 from retake.core.config import CheckConfig
 from retake.core.episode.reader import Episode
-from retake.core.errors import EpisodeCheckError
+from retake.core.errors import EpisodeCheckError, EpisodeError
 from retake.core.geometry import inverse
 from retake.core.progress import CheckCancel, never
 
@@ -51,9 +52,9 @@ class EpisodeCheck:
         return {"episode_sha256": self.episode_sha256, "passed": self.passed, "items": [asdict(i) for i in self.items]}
 
     @staticmethod
-    def from_json(data: dict[str, Any]) -> EpisodeCheck:
-        """The inverse of `to_json`."""
-        return EpisodeCheck(data["episode_sha256"], tuple(CheckItem(**item) for item in data["items"]))
+    def from_json(data: Any, where: str = "check.json") -> EpisodeCheck:
+        """The inverse of `to_json`. Raises EpisodeError naming what is wrong."""
+        return decode(EpisodeCheck, data, where, error=EpisodeError, ignore_unknown=True)
 
     def require(self, *, force: bool = False) -> None:
         """Raise EpisodeCheckError listing the failures, unless forced."""

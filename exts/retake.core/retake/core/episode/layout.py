@@ -11,7 +11,6 @@ cameras/<name>/{rgb,normals,instances}/%06d.png, cameras/<name>/depth/%06d.tiff
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +84,7 @@ def header_to_json(header: EpisodeHeader) -> dict[str, Any]:
         "units": {"length": "m", "angle": "rad", "mass": "kg", "time": "s", "up_axis": "Z", "camera_axes": "opencv"},
         "robots": [robot.to_json() for robot in header.robots],
         "joint_channels": list(header.joint_channels),
-        "cameras": [_camera_to_json(c) for c in header.cameras],
+        "cameras": [encode(c) for c in header.cameras],
         "objects": [encode(o) for o in header.objects],
         "instances": [encode(i) for i in header.instances],
         "settings": header.settings,
@@ -107,8 +106,11 @@ def header_from_json(data: Any, where: Path) -> EpisodeHeader:
             task=data["task"],
             fps=data["fps"],
             physics_dt_s=data["physics_dt_s"],
-            robots=tuple(RobotSpec.from_json(r) for r in data["robots"]),
-            cameras=tuple(_camera_from_json(c, f"{where}: cameras[{i}]") for i, c in enumerate(data["cameras"])),
+            robots=tuple(
+                RobotSpec.from_json(robot, f"{where}: robots[{i}]", error=EpisodeError)
+                for i, robot in enumerate(data["robots"])
+            ),
+            cameras=_records(CameraSpec, {"cameras": map(_with_lens, data["cameras"])}, "cameras", where),
             objects=_records(ObjectSpec, data, "objects", where),
             instances=_records(Instance, data, "instances", where),
             simulator=data["simulator"],
@@ -128,20 +130,9 @@ def header_from_json(data: Any, where: Path) -> EpisodeHeader:
     return header
 
 
-def _camera_to_json(camera: CameraSpec) -> dict[str, Any]:
-    near, far = camera.near_far_m
-    out = {**encode(camera), "near_far_m": [near, None if np.isinf(far) else far]}
-    if camera.lens is None:
-        del out["lens"]
-    return out
-
-
-def _camera_from_json(data: Any, where: str) -> CameraSpec:
-    near, far = data["near_far_m"]
-    lens = Lens.from_json(data.get("lens"))
-    known = {**data, "near_far_m": (near, 0.0 if far is None else far), "lens": lens}
-    camera = decode(CameraSpec, known, where, error=EpisodeError, ignore_unknown=True)
-    return replace(camera, near_far_m=(camera.near_far_m[0], float("inf"))) if far is None else camera
+def _with_lens(camera: Any) -> Any:
+    """A camera's JSON with the record of its lens: a pinhole without coefficients is none."""
+    return {**camera, "lens": Lens.from_json(camera.get("lens"))}
 
 
 def _records(kind: type[Record], data: Any, name: str, where: Path) -> tuple[Record, ...]:

@@ -7,14 +7,16 @@ at frame t; the commanded target of frame t is what was commanded after it (the 
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from retake.core.array_types import Float32, Float64, Int16, UInt8, UInt16
 from retake.core.camera import Camera
+from retake.core.codec import OMITTED, NullIs
 from retake.core.errors import EpisodeError
 from retake.core.geometry import is_rigid
 from retake.core.lens import Lens
@@ -45,8 +47,8 @@ class CameraSpec:
     static: bool
     channels: tuple[Channel, ...] = CHANNELS
     """Which images each frame carries; always includes rgb."""
-    near_far_m: tuple[float, float] = (0.0, float("inf"))
-    lens: Lens | None = None
+    near_far_m: tuple[float, Annotated[float, NullIs(math.inf)]] = (0.0, math.inf)
+    lens: Annotated[Lens | None, OMITTED] = None
     """Distortion of the recorded pictures, depth and masks; None = a pinhole."""
 
 

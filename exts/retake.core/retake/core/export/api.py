@@ -285,7 +285,9 @@ def _base(out: Path, schema: Schema, options: ExportOptions) -> Path | None:
     problems = []
     if marker.get("format") != options.format:
         problems.append(f"format: it is {marker.get('format')}, asked is {options.format}")
-    problems += Schema.from_json(marker["dataset"]).differences(schema, "the dataset", "the new episodes")
+    problems += Schema.from_json(marker.get("dataset"), f"{out}: dataset").differences(
+        schema, "the dataset", "the new episodes"
+    )
     video = marker.get("video")
     if video and video != vars(options.encoding):
         mine = vars(options.encoding)

@@ -258,7 +258,7 @@ class Dataset:
     def _schema(self) -> Schema:
         """The schema, from the marker where Retake wrote it, else from info.json."""
         if "dataset" in self.marker:
-            return Schema.from_json(self.marker["dataset"])
+            return Schema.from_json(self.marker["dataset"], f"{self.root}/meta/retake.json: dataset")
         fps, vectors, cameras = self.info.get("fps"), {}, {}
         if not isinstance(fps, int | float) or fps != int(fps) or fps <= 0:
             raise ExportError(f"{self.root}: fps is {fps!r}; expected a positive integer")

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from retake.core.array_types import UInt8
-from retake.core.errors import InputError, unknown_name
+from retake.core.codec import OMITTED, decode, encode
+from retake.core.errors import ExportError, InputError, unknown_name
 
 FORMATS = ("lerobot-v3", "lerobot-v2.1", "oscar", "hdf5-isaaclab")
 STATE, ACTION = "observation.state", "action"
@@ -96,6 +97,10 @@ class Vector:
         return max(len(self.names), 1)
 
 
+_IN_JSON: dict[str, str] = {"own_action_slices": "action_slices"}
+"""Field of `Schema` → what meta/retake.json calls it."""
+
+
 @dataclass(frozen=True)
 class Schema:
     """What every episode of a dataset shares. Two datasets with equal schemas can be appended or mixed."""
@@ -108,9 +113,9 @@ class Schema:
     slices: tuple[Slice, ...] = ()
     """Meaning of the entries of `observation.state`, and of `action` unless `own_action_slices` says otherwise."""
     units: Mapping[str, str] = field(default_factory=dict)
-    own_action_slices: tuple[Slice, ...] = ()
+    own_action_slices: Annotated[tuple[Slice, ...], OMITTED] = ()
     """Meaning of the entries of `action` where it has fewer than the state: what nothing commands is no action."""
-    language: bool = False
+    language: Annotated[bool, OMITTED] = False
     """Whether frames carry LeRobot's language columns (language.py)."""
 
     @property
@@ -120,30 +125,15 @@ class Schema:
 
     def to_json(self) -> dict[str, Any]:
         """JSON form (meta/retake.json)."""
-        return {
-            "fps": self.fps,
-            "robot_type": self.robot_type,
-            "vectors": {k: {"dtype": v.dtype, "names": list(v.names)} for k, v in self.vectors.items()},
-            "cameras": {k: list(v) for k, v in self.cameras.items()},
-            "slices": [vars(s) for s in self.slices],
-            "units": dict(self.units),
-            **({"action_slices": [vars(s) for s in self.own_action_slices]} if self.own_action_slices else {}),
-            **({"language": True} if self.language else {}),
-        }
+        fields: dict[str, Any] = encode(self)
+        return {_IN_JSON.get(name, name): value for name, value in fields.items()}
 
     @staticmethod
-    def from_json(data: Mapping[str, Any]) -> Schema:
-        """The inverse of `to_json`. Raises KeyError, TypeError or ValueError on malformed data."""
-        return Schema(
-            int(data["fps"]),
-            data["robot_type"],
-            {k: Vector(v["dtype"], tuple(v["names"])) for k, v in data["vectors"].items()},
-            {k: (int(v[0]), int(v[1])) for k, v in data["cameras"].items()},
-            tuple(Slice(**s) for s in data["slices"]),
-            dict(data["units"]),
-            tuple(Slice(**s) for s in data.get("action_slices", ())),
-            bool(data.get("language", False)),
-        )
+    def from_json(data: Any, where: str) -> Schema:
+        """The inverse of `to_json`. Raises ExportError naming `where`, the field, what was found and what would be valid."""
+        named = {json: name for name, json in _IN_JSON.items()}
+        known = {named.get(name, name): value for name, value in data.items()} if isinstance(data, Mapping) else data
+        return decode(Schema, known, where, error=ExportError, ignore_unknown=True)
 
     def differences(self, other: Schema, here: str = "this", there: str = "the other") -> list[str]:
         """Why episodes of two datasets cannot share one, in words; empty when they can."""

@@ -35,9 +35,10 @@ def load_robot(path: Path, ee_link: str | None = None) -> RobotSpec:
         return read_urdf(path, ee_link)
     if path.suffix == ".json":
         try:
-            return RobotSpec.from_json(read_json(path))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            data = read_json(path)
+        except (OSError, ValueError) as error:
             raise InputError(f"{path} is no robot description: {type(error).__name__}: {error}") from error
+        return RobotSpec.from_json(data, str(path))
     if path.suffix not in USD:
         raise InputError(f"{path}: expected a .urdf, a .usd stage or a RobotSpec's .json")
     return _articulation(path).spec

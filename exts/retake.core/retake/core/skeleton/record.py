@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from retake.core.array_types import UInt8
+from retake.core.codec import decode
 from retake.core.errors import SkeletonError
 from retake.core.files import read_json, sha256_file
 from retake.core.run_layout import SKELETON_OVERLAY, SKELETON_RECORD, SKELETON_VIDEO
@@ -117,24 +118,12 @@ def open_skeleton(path: Path | str) -> Skeleton:
         found = data.get("schema") if isinstance(data, dict) else type(data).__name__
         raise SkeletonError(f"{record} has schema {found!r}; this version of Retake reads {SCHEMA!r}")
     try:
-        skeleton = Skeleton(
-            path=path,
-            camera=str(data["camera"]),
-            fps=float(data["fps"]),
-            frame_count=int(data["frame_count"]),
-            squeeze=Squeeze.from_json(data["squeeze"]),
-            arms=tuple((a["robot"], a["gripper"], tuple(a["chain"])) for a in data["arms"]),
-            motion_source=str(data["motion_source"]),
-            episode_sha256=str(data["episode_sha256"]),
-            inputs_sha256=str(data["inputs_sha256"]),
-            pixels_sha256=str(data["pixels_sha256"]),
-            sha256=str(data["sha256"]),
-            drawn_frames=int(data["drawn_frames"]),
-            notes=tuple(data["notes"]),
-            files=tuple(sorted(data["files"].items())),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        arms = [[arm["robot"], arm["gripper"], arm["chain"]] for arm in data["arms"]]
+        files = sorted(data["files"].items())
+    except (KeyError, TypeError, AttributeError) as error:
         raise SkeletonError(f"{record} is damaged: {type(error).__name__}: {error}") from error
+    known = {**data, "path": path, "arms": arms, "files": files}
+    skeleton = decode(Skeleton, known, str(record), error=SkeletonError, ignore_unknown=True)
     actual = dict(hash_files(path, skeleton.frame_count))
     for name, expected in skeleton.files:
         if actual.get(name) != expected:

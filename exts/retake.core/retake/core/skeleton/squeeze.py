@@ -73,11 +73,6 @@ class Squeeze:
             "interpolation": "INTER_LINEAR",
         }
 
-    @staticmethod
-    def from_json(data: dict[str, Any]) -> Squeeze:
-        """The inverse of `to_json`. Raises KeyError, TypeError or SkeletonError on malformed data."""
-        return Squeeze(tuple(data["capture_size"]), tuple(data["model_size"]))
-
     def _resize(
         self, frame: UInt8[np.ndarray, "H W 3"], size: tuple[int, int], target: tuple[int, int]
     ) -> UInt8[np.ndarray, "h w 3"]:

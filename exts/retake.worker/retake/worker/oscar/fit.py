@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from retake.core.codec import encode
 from retake.core.errors import InputError
 
 FITS = ("squeeze", "crop", "letterbox", "error")
@@ -62,17 +63,7 @@ class FitRecord:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for a sidecar."""
-        return {
-            "mode": self.mode, "source": list(self.source), "target": list(self.target),
-            "crop": list(self.crop), "paste": list(self.paste),
-        }  # fmt: skip
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> FitRecord:
-        """Inverse of `to_json`."""
-        crop, paste = (tuple(int(v) for v in value[name]) for name in ("crop", "paste"))
-        source, target = (tuple(int(v) for v in value[name]) for name in ("source", "target"))
-        return cls(value["mode"], source, target, crop, paste)  # pyright: ignore[reportArgumentType]
+        return encode(self)
 
 
 def plan_fit(source: Size, target: Size, mode: str, what: str = "the picture") -> FitRecord:
