@@ -17,6 +17,7 @@ import yaml
 from export_runs import make_header, make_run, write_take
 
 from retake.core.episode import open_episode
+from retake.core.episode.extra import QUATERNION_NAMES, write_extra
 from retake.core.errors import ExportError, RetakeError
 from retake.core.export import ExportOptions, Selection, VideoOptions, export, gr00t, isaaclab, isaaclab_env, oscar
 from retake.core.export.encode import encode, read_segment
@@ -224,11 +225,8 @@ def test_isaaclab_hdf5(tmp_path, version):
             demo["joint_targets/articulation/arm0"][()], episode.joint("arm0", "target")[:-1].astype("f4")
         )
         wxyz = wxyz_from_rotation(episode.object_poses[1:, 0, :3, :3]).astype(np.float32)
-        assert np.allclose(
-            demo["states/rigid_object/obj0/root_pose"][:, 3:],
-            wxyz[:, [1, 2, 3, 0]] if version == 3 else wxyz,
-            atol=1e-6,
-        )
+        turns = wxyz[:, [1, 2, 3, 0]] if version == 3 else wxyz
+        assert np.allclose(np.abs((demo["states/rigid_object/obj0/root_pose"][:, 3:] * turns).sum(1)), 1, atol=1e-6)
         for group in ("initial_state", "states"):
             for part in ("articulation/arm0", "rigid_object/obj0"):
                 assert demo[f"{group}/{part}/root_velocity"].shape == (1 if group == "initial_state" else steps, 6)
@@ -239,6 +237,45 @@ def test_isaaclab_hdf5(tmp_path, version):
         assert np.array_equal(demo["obs/actions"][1:], demo["actions"][:-1])
         assert json.loads(file["data"].attrs["env_args"])["env_name"] == "My-Task-v0"
         assert demo["initial_state/rigid_object/obj0/root_pose"].shape == (1, 7)
+
+
+def test_isaaclab_quaternions_keep_the_signs_that_the_simulator_had(tmp_path):
+    """Isaac Lab's replay compares numbers, and q and -q are one turn: recorded signs are kept bit for bit; a recorded
+    quaternion of another turn is not believed; without any the sign never jumps from frame to frame."""
+    h5py = pytest.importorskip("h5py")
+    run = make_run(tmp_path / "r", takes=1)
+    episode = open_episode(run / "episode")
+    rng = np.random.default_rng(0)
+    q = wxyz_from_rotation(episode.object_poses[:, 0, :3, :3])[:, [1, 2, 3, 0]]
+    held = (q * rng.choice([-1, 1], (len(q), 1))).astype(np.float32)
+    write_extra(episode.path, {"root_quaternion/obj0": (QUATERNION_NAMES, held)})
+
+    def exported(name):
+        export([run], tmp_path / name, ExportOptions("hdf5-isaaclab", isaaclab=LabTarget(3)))
+        with h5py.File(tmp_path / name / "dataset.hdf5") as file:
+            parts = [
+                file[f"data/demo_0/{part}/rigid_object/obj0/root_pose"][:, 3:] for part in ("initial_state", "states")
+            ]
+        return np.concatenate(parts)
+
+    assert np.array_equal(exported("held"), held)
+    wrong = held.copy()
+    wrong[3] = (0.6, 0.0, 0.8, 0.0)
+    write_extra(episode.path, {"root_quaternion/obj0": (QUATERNION_NAMES, wrong)})
+    mended = exported("wrong")
+    assert np.allclose(mended[3], q[3], atol=1e-6)
+    assert np.array_equal(np.delete(mended, 3, 0), np.delete(held, 3, 0))
+    (episode.path / "extra.json").unlink()
+    turn = np.linspace(0, 4 * np.pi, len(episode) * 8)
+    poses = np.tile(np.eye(4), (len(turn), 1, 1))
+    poses[:, 0, 0], poses[:, 0, 1], poses[:, 1, 0], poses[:, 1, 1] = (
+        np.cos(turn),
+        -np.sin(turn),
+        np.sin(turn),
+        np.cos(turn),
+    )
+    spun = isaaclab_env.root_quaternion(episode, "obj0", poses)
+    assert np.allclose(spun[:, [2, 3]], np.stack([np.sin(turn / 2), np.cos(turn / 2)], 1), atol=1e-9)
 
 
 def test_isaaclab_hdf5_of_a_stated_environment(tmp_path):

@@ -74,6 +74,7 @@ def lab(
     _, q, base, _ = motion(urdf)
     cube = random_poses(np.random.default_rng(1), T)
     turned = rows(base)[:, [0, 1, 2, 4, 5, 6, 3]] if xyzw else rows(base)
+    turned[:, 3:] *= np.where(np.arange(T) % 3 == 1, -1, 1)[:, None]  # q and -q are one turn
     with h5py.File(path, "w") as file:
         if xyzw:
             file.attrs["format_version"] = 1
@@ -143,6 +144,12 @@ def test_what_an_isaac_lab_file_lacks_or_says_is_heeded(tmp_path: Path, urdf: Pa
     # Isaac Lab 3 stamps its files; older ones are w x y z.
     new = import_isaaclab(lab(tmp_path / "3.hdf5", urdf, xyzw=True), tmp_path / "e3", urdf=urdf, arguments=plain)
     assert np.abs(new.link_poses("arm") - links[:-1]).max() < 1e-9
+    with h5py.File(tmp_path / "3.hdf5") as file:
+        first, after = (
+            file[f"data/demo_0/{g}/articulation/robot/root_pose"][:, 3:] for g in ("initial_state", "states")
+        )
+    held = np.concatenate([first, after])[: T - 1].astype(np.float32)
+    assert np.array_equal(extra_of(new)["root_quaternion/arm"][1], held), "with the signs of the file"
     # Without an initial state the first picture has no state.
     camera = tmp_path / "cam.json"
     camera.write_text(json.dumps({"K": [[9, 0, 5], [0, 9, 4], [0, 0, 1]], "T_camera_world": np.eye(4).tolist()}))

@@ -11,6 +11,7 @@ import resource
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -132,43 +133,56 @@ def pairing(folder: Path, quick: bool, clones: int = 2, part: int = 0) -> dict[s
             "resets": int(totals[2]), "refused": refused}  # fmt: skip
 
 
-def round_trip(folder: Path, quick: bool) -> dict[str, Any]:
-    """Record, export, read by HDF5DatasetFileHandler, reset_to each state, repeat the actions."""
+def round_trip(folder: Path, quick: bool, clones: int = 1) -> dict[str, Any]:
+    """Record with Isaac Lab's own recorder beside ours; export; compare the two files; read ours by HDF5DatasetFileHandler,
+    reset_to each state; repeat actions and joint targets, of Isaac Lab's own file as well: what it cannot repeat, nobody's
+    file can."""
     import scripted
-    import test_lab_host as tests
-    from isaaclab.utils.datasets import HDF5DatasetFileHandler
+    from isaaclab.envs.mdp.recorders.recorders_cfg import ActionStateRecorderManagerCfg
 
     from retake.core.export import ExportOptions, Selection, export
     from retake.core.export.isaaclab_env import LabTarget
 
-    env = lab.make(1, size=(64, 48))
-    wrapped = RetakeWrapper(env, RecordRequest(folder / "runs", env_ids=(0,)))
+    cfg = lab.config(clones, size=(64, 48))
+    cfg.recorders = ActionStateRecorderManagerCfg()
+    cfg.recorders.dataset_export_dir_path, cfg.recorders.dataset_filename = str(folder), "own"
+    cfg.recorders.retake = RetakeRecorderCfg(out=str(folder / "runs"), env_ids=None, episodes=clones)
+    env = lab.ManagerBasedRLEnv(cfg)
     policy = scripted.policy(env)
-    obs, _ = wrapped.reset()
-    for _ in range(10 if quick else 100):
-        obs, *_ = wrapped.step(policy(env, obs))
-    wrapped.finish()
-    out: dict[str, Any] = {}
+    obs, _ = env.reset()
+    recorder = env.recorder_manager._terms["retake"].recorder
+    steps = 0
+    while not recorder.done and steps < (12 if quick else 150):
+        obs, *_ = env.step(policy(env, obs))
+        steps += 1
+    env.recorder_manager.record_pre_reset(None)
+    recorder.close()
+    del env.recorder_manager._terms["retake"]
+    ended = [int(run.path.name[3:6]) for run in recorder.kept]
+    out: dict[str, Any] = {"clones": clones, "control steps": steps}
     for version in (3, 2):
         options = ExportOptions("hdf5-isaaclab", isaaclab=LabTarget(version))
-        export([wrapped.recorder.kept[0].path], folder / str(version), options, Selection(include_sim=True))
-        handler, worst = HDF5DatasetFileHandler(), 0.0
-        handler.open(str(folder / str(version) / "dataset.hdf5"))
-        data = handler.load_episode("demo_0", "cpu")
-        assert data is not None
-        state = data.get_initial_state()
-        while state is not None:
-            env.reset_to(state, torch.tensor([0], dtype=torch.int32), is_relative=True)
-            now = env.scene.get_state(is_relative=True)
-            for kind in ("articulation", "rigid_object"):
-                for name, parts in state[kind].items():
-                    for part, value in parts.items():
-                        worst = max(worst, float((now[kind][name][part][0] - value[0]).abs().max()))
-            state = data.get_next_state()
-        handler.close()
-        out[f"isaaclab {version}: reset_to each state, any number"] = worst
+        runs = [run.path for run in recorder.kept]
+        export(runs, folder / str(version), options, Selection(include_sim=True, unverified=True))
         path = folder / str(version) / "dataset.hdf5"
-        out[f"isaaclab {version}: actions repeated, any number of any state"] = tests.replayed(env, path)
+        for i, clone in enumerate(ended):
+            if version == 3:
+                out[f"clone {clone}: file against Isaac Lab's own file"] = lab.files_differ(
+                    path, folder / "own.hdf5", f"demo_{i}"
+                )
+            key = f"clone {clone}, for Isaac Lab {version}"
+            out[f"{key}: reset_to each state"] = lab.set_states(env, path, f"demo_{i}", clone)
+            out[f"{key}: actions repeated"] = asdict(lab.replayed(env, path, f"demo_{i}", clone))
+    for i, clone in enumerate(ended):
+        path = folder / "3/dataset.hdf5"
+        out[f"clone {clone}: joint targets repeated"] = asdict(
+            lab.replayed(env, path, f"demo_{i}", clone, targets=True)
+        )
+        own = lab.replayed(env, folder / "own.hdf5", f"demo_{i}", clone)
+        out[f"clone {clone}: Isaac Lab's own file, actions repeated"] = asdict(own)
+        if clones > 1:
+            other = lab.replayed(env, folder / "own.hdf5", f"demo_{i}", (clone + 1) % clones)
+            out[f"clone {clone}: Isaac Lab's own file, actions repeated in another clone"] = asdict(other)
     env.close()
     return out
 

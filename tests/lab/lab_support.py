@@ -5,6 +5,7 @@ recorder but the episode they look at."""
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from isaaclab.utils import configclass  # noqa: E402
 
 from retake.core.episode import Episode  # noqa: E402
 from retake.core.geometry import transform  # noqa: E402
+from retake.lab import replay  # noqa: E402
 from retake.lab.preparation import prepare  # noqa: E402
 
 PLACES = np.array([[0.75, y, 0.35] for y in (-0.36, -0.24, -0.12, 0.0, 0.12, 0.24, 0.36)], np.float32)
@@ -149,3 +151,80 @@ def plane_depth(episode: Episode, camera: str, k: int, height_m: float) -> np.nd
     rays = np.stack([(x - view.K[0, 2]) / view.K[0, 0], (y - view.K[1, 2]) / view.K[1, 1], np.ones_like(x)], -1)
     T = np.linalg.inv(view.T_camera_world)
     return (height_m - T[2, 3]) / (rays @ T[:3, :3].T)[..., 2]
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """How far a repeated demonstration is from the recorded one, any number of any state."""
+
+    steps: int
+    largest: float
+    where: str
+    at_step: int
+    first_beyond: int
+    """The first step that is beyond Isaac Lab's tolerance; -1: none is."""
+    before_contact: float
+    """The largest difference before the packet moved by itself or was moved."""
+
+
+def replayed(env: Any, path: Path, demo: str = "demo_0", clone: int = 0, *, targets: bool = False) -> Replayed:
+    """Repeat a demonstration's actions (or its joint targets) in one clone as `replay_demos.py --validate_states` does."""
+    (found,), _, _ = replay.read_demos(path, [demo], failed=True)
+    env.reset_to(
+        replay.state_at(found["initial"], 0, env.device), torch.tensor([clone], dtype=torch.int32), is_relative=True
+    )
+    worst, beyond, before = (0.0, "", -1), -1, 0.0
+    states = found["states"]
+    packet = states["rigid_object"]["packet"]["root_pose"][:, :3]
+    moved = np.flatnonzero(np.abs(packet - packet[0]).max(1) > 2e-3)
+    touched = int(moved[0]) if len(moved) else len(packet)
+    for k in range(len(found["actions"])):
+        if targets:
+            rows = torch.as_tensor(found["targets"]["articulation"]["robot"][k])[None].repeat(env.num_envs, 1)
+            replay.advance(env, lambda rows=rows: env.scene["robot"].set_joint_position_target_index(target=rows))
+        else:
+            replay.step_without_reset(env, torch.as_tensor(found["actions"][k])[None].repeat(env.num_envs, 1))
+        off, where = replay.worst_difference(states, env.scene.get_state(is_relative=True), k, clone)
+        worst = max(worst, (off, where, k))
+        before = max(before, off) if k < touched else before
+        beyond = k if beyond < 0 and off > replay.TOLERANCE else beyond
+    return Replayed(len(found["actions"]), *worst, beyond, before)
+
+
+def set_states(env: Any, path: Path, demo: str, clone: int) -> float:
+    """Largest difference of any number of any state after `reset_to` of what Isaac Lab's own file handler reads."""
+    from isaaclab.utils.datasets import HDF5DatasetFileHandler
+
+    handler, worst, ids = HDF5DatasetFileHandler(), 0.0, torch.tensor([clone], dtype=torch.int32)
+    handler.open(str(path))
+    data = handler.load_episode(demo, env.device)
+    assert data is not None
+    state = data.get_initial_state()
+    while state is not None:
+        env.reset_to(state, ids, is_relative=True)
+        now = env.scene.get_state(is_relative=True)
+        for kind in ("articulation", "rigid_object"):
+            for name, parts in state[kind].items():
+                for part, value in parts.items():
+                    worst = max(worst, float((now[kind][name][part][clone] - value[0]).abs().max()))
+        state = data.get_next_state()
+    handler.close()
+    return worst
+
+
+def files_differ(ours: Path, own: Path, demo: str) -> dict[str, float]:
+    """Largest difference of what both files have of a demonstration, per data set; quaternions of both x y z w."""
+    import h5py
+
+    out: dict[str, float] = {}
+    with h5py.File(ours, "r") as a, h5py.File(own, "r") as b:
+        mine, theirs = a["data"][demo], b["data"][demo]
+
+        def compare(name: str, item: Any) -> None:
+            if isinstance(item, h5py.Dataset) and name.split("/")[0] in ("actions", "states", "initial_state"):
+                assert name in mine, f"{name} is not in our file"
+                assert mine[name].shape == item.shape, (name, mine[name].shape, item.shape)
+                out[name] = float(np.abs(np.asarray(mine[name]) - np.asarray(item)).max())
+
+        theirs.visititems(compare)
+    return out

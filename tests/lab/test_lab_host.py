@@ -187,8 +187,9 @@ def run_schedule(env: Any, rng: np.random.Generator, out: Path) -> tuple[int, in
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Any]:
-    """One environment of two clones for what needs no recorder of its own."""
+def shared(recorded: dict[str, Any]) -> Iterator[Any]:
+    """One environment of two clones for what needs no recorder of its own. Isaac Lab has one environment at a time, so it
+    is made after `recorded` closed its own."""
     gc.collect()
     env = lab.make(2, size=(96, 72))
     yield env
@@ -233,19 +234,9 @@ def test_an_export_is_read_and_set_by_isaac_lab_itself(shared: Any, recorded: di
         actions = data.data["actions"].numpy()
         assert np.array_equal(actions, np.stack([r["action"][1].numpy() for r in recorded["rows"][:STEPS]]))
         handler.close()
-
-
-def replayed(env: Any, path: Path) -> float:
-    """Largest difference of any number of any state when the recorded actions are repeated."""
-    (demo,), _, name = replay.read_demos(path, [], failed=True)
-    assert name == "PickPlaceEnvCfg"
-    ids = torch.tensor([0], dtype=torch.int32)
-    env.reset_to(replay.state_at(demo["initial"], 0, "cpu"), ids, is_relative=True)
-    worst = 0.0
-    for k, action in enumerate(demo["actions"]):
-        replay._step_without_reset(env, torch.as_tensor(action)[None].repeat(env.num_envs, 1))
-        worst = max(worst, replay.worst_difference(demo["states"], env.scene.get_state(is_relative=True), k, 0)[0])
-    return worst
+        trip = lab.replayed(shared, out / "dataset.hdf5", clone=1)
+        assert trip.largest <= replay.TOLERANCE, trip
+        assert lab.replayed(shared, out / "dataset.hdf5", clone=1, targets=True).largest <= replay.TOLERANCE
 
 
 def test_mistakes_on_the_command_line_are_one_sentence(tmp_path: Path, capsys: Any) -> None:

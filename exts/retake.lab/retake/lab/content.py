@@ -164,7 +164,7 @@ def _robot(key: str, asset: Any, spec: RobotSpec) -> LabRobot:
         spec = replace(
             spec, joints=tuple(replace(j, driven=by_name.get(j.name, True) and j.mimic is None) for j in spec.joints)
         )
-    efforts = getattr(asset.data, "applied_torque", None) is not None
+    efforts = host.joint_efforts(asset) is not None
     return LabRobot(key, replace(spec, name=plain_name(key)), tuple(dofs), tuple(links), efforts)
 
 

@@ -37,6 +37,28 @@ def array(value: Any) -> np.ndarray:
     return np.array(found)
 
 
+def row(value: Any, index: int) -> np.ndarray:
+    """A copy of one row as numpy. On the CPU no tensor is indexed or detached: torch lets go of the interpreter's lock in
+    each such call, and the step would then wait for the writing thread to give it back."""
+    found = tensor(value)
+    if not hasattr(found, "detach"):
+        return np.array(found[index])
+    if found.device.type == "cpu" and not found.requires_grad:
+        return np.array(found.numpy()[index])
+    return np.array(found[index].detach().cpu().numpy())
+
+
+def row_of(sensor: Any, env_id: int) -> int:
+    """A sensor's row for one clone: a sensor of the world has one row for all of them."""
+    count = len(tensor(sensor.frame))
+    if count > 1 and env_id >= count:
+        raise StageError(
+            f"the camera at {sensor.cfg.prim_path} has {count} pictures, clone {env_id} is not among them; expected one "
+            "camera in every clone, or one of the world"
+        )
+    return env_id if env_id < count else 0
+
+
 def quaternion_order(scene: Any) -> str:
     """`xyzw` (3.x) or `wxyz` (2.x), from what the scene's assets hold. Raises StageError for a scene without any."""
     for assets in (scene.articulations, scene.rigid_objects):
@@ -56,14 +78,27 @@ def host_version() -> str:
 
 
 def pose_tensor(data: Any, kind: str) -> Any:
-    """(N, B, 7) or (N, 7) poses of links (`link`) or of the root link (`root`), world frame, the host's quaternion order."""
+    """(N, B, 7 or more) or (N, 7 or more): poses of links (`link`) or of the root link (`root`) and what may stand behind
+    them, world frame, the host's quaternion order."""
     for names in (ROWS, STATES, OLD_STATES):
         found = getattr(data, names[kind], None)
         if found is not None:
-            return tensor(found)[..., :7]
+            return tensor(found)
     raise StageError(
         f"{type(data).__name__} has no {ROWS[kind]}; expected what Isaac Lab 2.3 or 3 calls an asset's data"
     )
+
+
+def joint_targets(asset: Any) -> Any:
+    """(N, J) joint positions that the drives were told; 3.x holds them with the actuators, 2.x with the asset's data."""
+    found = getattr(getattr(getattr(asset, "actuators", None), "target_command", None), "position", None)
+    return asset.data.joint_pos_target if found is None else found
+
+
+def joint_efforts(asset: Any) -> Any:
+    """(N, J) efforts that the drives applied, or None where the host does not say."""
+    found = getattr(getattr(asset, "actuators", None), "applied_effort", None)
+    return getattr(asset.data, "applied_torque", None) if found is None else found
 
 
 def local_poses(rows: np.ndarray, origin: Float64[np.ndarray, "3"], order: str) -> Float64[np.ndarray, "*n 4 4"]:

@@ -61,7 +61,7 @@ def stride_of(env: Any, cameras: Mapping[str, Any]) -> int:
 
 def is_fresh(env: Any, sensor: Any, env_id: int, steps_since_reset: int) -> bool:
     """Whether a camera's picture shows the present state of a clone. Call after its data were read."""
-    taken, now = host.time_of_picture(sensor, env_id)
+    taken, now = host.time_of_picture(sensor, host.row_of(sensor, env_id))
     if abs(now - taken) > SAME_TIME_S:
         return False
     if host.renders_on_read(sensor):
@@ -78,23 +78,20 @@ def is_fresh(env: Any, sensor: Any, env_id: int, steps_since_reset: int) -> bool
 
 def read_view(sensor: Any, camera: LabCamera, env_id: int) -> RawView:
     """Copies of what a camera holds for one clone."""
-    data = sensor.data
+    data, at = sensor.data, host.row_of(sensor, env_id)
     images: dict[Channel, np.ndarray] = {}
     for channel, kind in camera.outputs.items():
         if kind not in data.output:
             raise StageError(f"camera {camera.key!r} delivered no {kind}; it has {', '.join(sorted(data.output))}")
-        images[channel] = host.array(host.tensor(data.output[kind])[env_id])
+        images[channel] = host.row(data.output[kind], at)
     labels = {}
     if "instances" in camera.outputs:
         info = data.info
         kind = camera.outputs["instances"]
-        found = info[env_id].get(kind) if isinstance(info, list | tuple) else (info or {}).get(kind)
-        labels = host.labels_of(found, env_id)
-    pose = np.concatenate(
-        [host.array(host.tensor(data.pos_w)[env_id]), host.array(host.tensor(data.quat_w_ros)[env_id])]
-    )
-    count = int(host.array(host.tensor(sensor.frame))[env_id])
-    return RawView(images, labels, host.array(host.tensor(data.intrinsic_matrices)[env_id]), pose, count)
+        found = info[at].get(kind) if isinstance(info, list | tuple) else (info or {}).get(kind)
+        labels = host.labels_of(found, at)
+    pose = np.concatenate([host.row(data.pos_w, at), host.row(data.quat_w_ros, at)])
+    return RawView(images, labels, host.row(data.intrinsic_matrices, at), pose, int(host.row(sensor.frame, at)))
 
 
 class MountCheck:
@@ -127,7 +124,9 @@ class ViewDecoder:
 
     def __init__(self, content: LabContent) -> None:
         self._content, self._lookup = content, InstanceLookup(content.instances)
-        self._tables: dict[int, dict[int, str]] = {}
+        self._labels: Mapping[Any, Any] = {}
+        """Those of the last picture, and the table made of them: most renderers have one for all pictures."""
+        self._table: dict[int, str] = {}
 
     def camera_pose(self, view: RawView) -> Float64[np.ndarray, "4 4"]:
         """T_env_camera."""
@@ -162,12 +161,10 @@ class ViewDecoder:
 
     def _paths(self, labels: Mapping[Any, Any]) -> dict[int, str]:
         """Rendered id → prim path in the clone that was read; unlabelled things are known to be something."""
-        key = id(labels) if len(labels) > 64 else hash(tuple(map(str, labels.items())))
-        if key not in self._tables:
-            if len(self._tables) > 64:
-                self._tables.clear()
-            self._tables[key] = {number_of(i): self._path(label) for i, label in labels.items()}
-        return self._tables[key]
+        if labels != self._labels:
+            self._labels = labels
+            self._table = {number_of(i): self._path(label) for i, label in labels.items()}
+        return self._table
 
     def _path(self, label: Any) -> str:
         text = label if isinstance(label, str) else next((str(v) for v in dict(label).values()), "")

@@ -12,7 +12,14 @@ import numpy as np
 from retake.core.array_types import Float64
 from retake.core.capture import PairedFrame
 from retake.core.episode import Contact, EpisodeHeader, Frame, PhysicsSamples, RobotState
-from retake.core.episode.extra import ACTION, ROOT_VELOCITY, VELOCITY_NAMES, ExtraWriter
+from retake.core.episode.extra import (
+    ACTION,
+    QUATERNION_NAMES,
+    ROOT_QUATERNION,
+    ROOT_VELOCITY,
+    VELOCITY_NAMES,
+    ExtraWriter,
+)
 from retake.core.episode.records import JOINT_CHANNELS
 from retake.core.errors import EpisodeError
 from retake.lab import host
@@ -111,11 +118,12 @@ class LabStageReader:
         return self._header
 
     def extra_groups(self) -> dict[str, tuple[str, ...]]:
-        """Groups of the extra rows: actions as issued, root velocities."""
+        """Groups of the extra rows: actions as issued, root velocities and orientations."""
         groups = {ACTION: self.action_names} if self.action_names else {}
         bodies = [robot.spec.name for robot in self._content.robots]
         bodies += [item.spec.name for item in self._content.objects if item.key]
-        return {**groups, **{ROOT_VELOCITY + name: VELOCITY_NAMES for name in bodies}}
+        roots = {ROOT_VELOCITY: VELOCITY_NAMES, ROOT_QUATERNION: QUATERNION_NAMES}
+        return {**groups, **{prefix + name: columns for name in bodies for prefix, columns in roots.items()}}
 
     def poses(self, rows: np.ndarray) -> Float64[np.ndarray, "*n 4 4"]:
         """World rows of the host as poses in the clone's own coordinates."""
@@ -187,10 +195,17 @@ class LabStageReader:
             row[ACTION] = np.full(len(self.action_names), np.nan, np.float32) if raw.action is None else raw.action
         for robot in self._content.robots:
             row[ROOT_VELOCITY + robot.spec.name] = raw.joints[robot.key]["root_velocity"]
+            root = raw.joints[robot.key]["links"][robot.links[robot.spec.root]]
+            row[ROOT_QUATERNION + robot.spec.name] = self._quaternion(root)
         for item in self._content.objects:
             if item.key:
                 row[ROOT_VELOCITY + item.spec.name] = _row(raw.velocities, item.key, item.index)
+                row[ROOT_QUATERNION + item.spec.name] = self._quaternion(_row(raw.objects, item.key, item.index))
         return row
+
+    def _quaternion(self, row: np.ndarray) -> np.ndarray:
+        """x y z w of a host's pose (7,)."""
+        return row[3:7] if self._content.order == host.XYZW else row[[4, 5, 6, 3]]
 
 
 def _row(rows: Mapping[str, np.ndarray], key: str, index: int) -> np.ndarray:

@@ -39,6 +39,7 @@ def read_demos(path: Path, names: list[str], *, failed: bool) -> tuple[list[dict
                 "name": name, "success": success_in(demo), "actions": np.asarray(demo["actions"], np.float32),
                 "initial": _tree(demo["initial_state"], order),
                 "states": _tree(demo["states"], order) if "states" in demo else None,
+                "targets": _tree(demo["joint_targets"], order) if "joint_targets" in demo else None,
             })  # fmt: skip
         if not out:
             choose_demo(file, "", path)  # says which failed
@@ -127,7 +128,7 @@ def replay_file(options: Any, environment: Callable[..., Any], report: Callable[
                     inner._sim_step_counter += inner.cfg.decimation
                     inner.scene.update(dt=inner.step_dt)
                 else:
-                    _step_without_reset(inner, actions)
+                    step_without_reset(inner, actions)
                 recorder.after_step()
                 if demo["states"] is not None:
                     off, where = worst_difference(
@@ -153,17 +154,24 @@ def replay_file(options: Any, environment: Callable[..., Any], report: Callable[
     return 0
 
 
-def _step_without_reset(env: Any, actions: Any) -> None:
+def step_without_reset(env: Any, actions: Any) -> None:
     """A control step without terminations, as every manager-based environment makes it."""
     env.action_manager.process_action(actions)
-    for _ in range(env.cfg.decimation):
-        env._sim_step_counter += 1
-        env.action_manager.apply_action()
+    advance(env, env.action_manager.apply_action)
+
+
+def advance(env: Any, apply: Callable[[], None]) -> None:
+    """The physics of one control step; `apply` commands the joints before each call of physics, which makes one physics
+    step, or all of the control step's where physics owns the decimation (`handles_decimation`, Isaac Lab 3)."""
+    at_once = env.cfg.decimation if getattr(env, "_physics_handles_decimation", False) else 1
+    for _ in range(env.cfg.decimation // at_once):
+        env._sim_step_counter += at_once
+        apply()
         env.scene.write_data_to_sim()
         env.sim.step(render=False)
         if env._sim_step_counter % env.cfg.sim.render_interval == 0 and getattr(env.sim, "is_rendering", False):
             env.sim.render()
-        env.scene.update(dt=env.physics_dt)
+        env.scene.update(dt=env.physics_dt * at_once)
 
 
 def _xyzw(state: dict[str, Any], order: str) -> dict[str, Any]:

@@ -21,13 +21,13 @@ def read_state(scene: Any, content: LabContent) -> RawState:
     for robot in content.robots:
         data = scene.articulations[robot.key].data
         one = {
-            "position": _of(data.joint_pos, env),
-            "velocity": _of(data.joint_vel, env),
-            "links": host.array(host.pose_tensor(data, "link")[env]),
+            "position": host.row(data.joint_pos, env),
+            "velocity": host.row(data.joint_vel, env),
+            "links": _pose(data, "link", env),
             "root_velocity": _root_velocity(data, env),
         }
         if robot.efforts:
-            one["effort"] = _of(data.applied_torque, env)
+            one["effort"] = host.row(host.joint_efforts(scene.articulations[robot.key]), env)
         joints[robot.key] = one
     objects, velocities = {}, {}
     for item in content.objects:
@@ -35,7 +35,7 @@ def read_state(scene: Any, content: LabContent) -> RawState:
             continue
         if item.index < 0:
             data = scene.rigid_objects[item.key].data
-            objects[item.key] = host.array(host.pose_tensor(data, "root")[env])
+            objects[item.key] = _pose(data, "root", env)
             velocities[item.key] = _root_velocity(data, env)
         else:
             name = item.key.partition(".")[0]
@@ -48,7 +48,8 @@ def read_state(scene: Any, content: LabContent) -> RawState:
 def read_targets(scene: Any, content: LabContent) -> dict[str, np.ndarray]:
     """Joint position targets of each robot as the drives have them now, the host's joint order."""
     return {
-        robot.key: _of(scene.articulations[robot.key].data.joint_pos_target, content.env_id) for robot in content.robots
+        robot.key: host.row(host.joint_targets(scene.articulations[robot.key]), content.env_id)
+        for robot in content.robots
     }
 
 
@@ -64,9 +65,9 @@ def read_contacts(scene: Any, content: LabContent) -> tuple[RawContact, ...]:
         partners = [host.source_path(scene, p, content.source) for p in sensor.cfg.filter_prim_paths_expr]
         matrix = getattr(data, "force_matrix_w", None) if partners else None
         points = getattr(data, "contact_pos_w", None)
-        forces = host.array(host.tensor(matrix if matrix is not None else data.net_forces_w)[env])
+        forces = host.row(matrix if matrix is not None else data.net_forces_w, env)
         forces = forces if matrix is not None else forces[:, None]
-        places = None if points is None or matrix is None else host.array(host.tensor(points)[env])
+        places = None if points is None or matrix is None else host.row(points, env)
         for body, row in enumerate(forces):
             path = _body_path(content, names[body], parent)
             for partner, force in enumerate(row):
@@ -80,8 +81,9 @@ def read_contacts(scene: Any, content: LabContent) -> tuple[RawContact, ...]:
     return tuple(out)
 
 
-def _of(value: Any, env: int) -> np.ndarray:
-    return host.array(host.tensor(value)[env])
+def _pose(data: Any, kind: str, env: int) -> np.ndarray:
+    """(B, 7) or (7,)."""
+    return host.row(host.pose_tensor(data, kind), env)[..., :7]
 
 
 def _root_velocity(data: Any, env: int) -> np.ndarray:
@@ -89,7 +91,7 @@ def _root_velocity(data: Any, env: int) -> np.ndarray:
     for name in ("root_vel_w", "root_com_vel_w", "root_link_vel_w"):
         found = getattr(data, name, None)
         if found is not None:
-            return _of(found, env)
+            return host.row(found, env)
     return np.zeros(6, np.float32)
 
 
@@ -98,7 +100,7 @@ def _collection(data: Any, env: int) -> tuple[np.ndarray, np.ndarray]:
     poses = poses if poses is not None else getattr(data, "object_link_pose_w", None)
     speeds = getattr(data, "body_com_vel_w", None)
     speeds = speeds if speeds is not None else getattr(data, "object_com_vel_w", None)
-    return _of(poses, env), _of(speeds, env)
+    return host.row(poses, env), host.row(speeds, env)
 
 
 def _body_path(content: LabContent, name: str, parent: str) -> str:
@@ -118,10 +120,8 @@ def _place_of(scene: Any, content: LabContent, path: str) -> np.ndarray:
     for robot in content.robots:
         for link, row in zip(robot.spec.links, robot.links, strict=True):
             if link.prim_path == path:
-                return host.array(host.pose_tensor(scene.articulations[robot.key].data, "link")[content.env_id])[
-                    row, :3
-                ]
+                return _pose(scene.articulations[robot.key].data, "link", content.env_id)[row, :3]
     for item in content.objects:
         if item.spec.prim_path == path and item.key and item.index < 0:
-            return host.array(host.pose_tensor(scene.rigid_objects[item.key].data, "root")[content.env_id])[:3]
+            return _pose(scene.rigid_objects[item.key].data, "root", content.env_id)[:3]
     return content.origin

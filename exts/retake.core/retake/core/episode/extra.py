@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers per frame that an Episode's records have no place for: actions as a policy issued them, root velocities.
+"""Numbers per frame that an Episode's records have no place for: actions as a policy issued them, root velocities, signs
+of root quaternions.
 
 extra.bin     little-endian float32, one row per frame
 extra.json    written last: groups of columns in order, number of rows, SHA-256 of extra.bin
@@ -28,6 +29,10 @@ ACTION = "action"
 ROOT_VELOCITY = "root_velocity/"
 """Prefix of the groups of root velocities: linear m/s, angular rad/s, world frame; robot's or object's name follows."""
 VELOCITY_NAMES = ("vx", "vy", "vz", "wx", "wy", "wz")
+ROOT_QUATERNION = "root_quaternion/"
+"""Prefix of the groups of root orientations as the simulator held them; robot's or object's name follows. The poses of an
+Episode are matrices, which do not tell q from -q; Isaac Lab compares the numbers (`replay_demos.py --validate_states`)."""
+QUATERNION_NAMES = ("x", "y", "z", "w")
 
 
 class ExtraWriter:

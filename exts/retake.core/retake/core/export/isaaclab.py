@@ -36,6 +36,7 @@ from retake.core.export.isaaclab_env import (
     issued_actions,
     joint_velocity,
     observation,
+    root_quaternion,
     root_velocity,
 )
 from retake.core.export.records import ACTION, STATE, Columns, DatasetEpisode, Schema
@@ -43,7 +44,6 @@ from retake.core.export.staging import Entry, Staging
 from retake.core.export.tables import read_jsonl, write_jsonl
 from retake.core.export.writer import PROVENANCE, write_marker
 from retake.core.files import atomic_path
-from retake.core.geometry import wxyz_from_rotation
 
 FILE = "dataset.hdf5"
 FORMAT_VERSION = 1
@@ -196,7 +196,7 @@ def _states(group: Any, episode: Episode, environment: StatedEnvironment, window
         one, robot = group.create_group(f"articulation/{key}"), robots[name]
         columns = [robot.dof_index(joint) for joint in joints]
         base = episode.link_poses(name)[:, robot.root]
-        one.create_dataset("root_pose", data=_pose(base[window], order))
+        one.create_dataset("root_pose", data=_pose(base, root_quaternion(episode, name, base), order)[window])
         one.create_dataset("root_velocity", data=root_velocity(episode, name, base)[window].astype(np.float32))
         q, dq = episode.joint(name, "position"), joint_velocity(episode, name)
         one.create_dataset("joint_position", data=q[window][:, columns].astype(np.float32))
@@ -204,7 +204,7 @@ def _states(group: Any, episode: Episode, environment: StatedEnvironment, window
     names = [item.name for item in episode.header.objects]
     for key, name in environment.rigid_objects.items():
         one, poses = group.create_group(f"rigid_object/{key}"), episode.object_poses[:, names.index(name)]
-        one.create_dataset("root_pose", data=_pose(poses[window], order))
+        one.create_dataset("root_pose", data=_pose(poses, root_quaternion(episode, name, poses), order)[window])
         one.create_dataset("root_velocity", data=root_velocity(episode, name, poses)[window].astype(np.float32))
 
 
@@ -226,10 +226,9 @@ def _timing(episode: Episode) -> dict[str, Any]:
     return {"dt": dt, "decimation": decimation} if abs(decimation * dt * fps - 1) < 1e-3 else {}
 
 
-def _pose(T: np.ndarray, order: str) -> np.ndarray:
-    """(T, 7) float32: position m, quaternion in the file's order."""
-    q = wxyz_from_rotation(T[:, :3, :3])
-    return np.concatenate([T[:, :3, 3], q[:, [1, 2, 3, 0]] if order == "xyzw" else q], axis=1).astype(np.float32)
+def _pose(T: np.ndarray, q: np.ndarray, order: str) -> np.ndarray:
+    """(T, 7) float32: position m, quaternion (x y z w) in the file's order."""
+    return np.concatenate([T[:, :3, 3], q if order == "xyzw" else q[:, [3, 0, 1, 2]]], axis=1).astype(np.float32)
 
 
 def problems(path: Path) -> list[str]:

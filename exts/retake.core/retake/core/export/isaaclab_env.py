@@ -20,7 +20,7 @@ import numpy as np
 from retake.core.array_types import Float64
 from retake.core.config import load_yaml
 from retake.core.episode import Episode
-from retake.core.episode.extra import ACTION, ROOT_VELOCITY, extra_of
+from retake.core.episode.extra import ACTION, ROOT_QUATERNION, ROOT_VELOCITY, extra_of
 from retake.core.errors import ExportError, InputError, unknown_name
 from retake.core.geometry import wxyz_from_rotation
 
@@ -34,6 +34,8 @@ SOURCES = (
     "gripper",
     "last_action",
 )
+SAME_TURN = 1e-6
+"""A recorded quaternion is of the recorded pose if |q·p| is this close to 1 (within 0.2°)."""
 KEYS = ("env_name", "articulations", "rigid_objects", "observations", "actions")
 
 
@@ -172,6 +174,20 @@ def root_velocity(episode: Episode, name: str, poses: Float64[np.ndarray, "T 4 4
     """Linear (m/s) and angular (rad/s) velocity of a body, world frame: recorded, else differences of its poses."""
     recorded = extra_of(episode).get(ROOT_VELOCITY + name)
     return velocity_of(poses, episode.header.fps) if recorded is None else recorded[1].astype(np.float64)
+
+
+def root_quaternion(episode: Episode, name: str, poses: Float64[np.ndarray, "T 4 4"]) -> Float64[np.ndarray, "T 4"]:
+    """Orientations (x y z w) of a body, with the signs that the simulator had where they were recorded; else without jumps
+    of the sign from frame to frame, and w ≥ 0 in the first."""
+    q = wxyz_from_rotation(poses[:, :3, :3])[:, [1, 2, 3, 0]]
+    recorded = extra_of(episode).get(ROOT_QUATERNION + name)
+    if recorded is not None:
+        held = recorded[1].astype(np.float64)
+        same = np.abs((held * q).sum(1)) > 1 - SAME_TURN
+        return np.where(same[:, None], held, q)
+    turned = np.sign((q[1:] * q[:-1]).sum(1))
+    signs = np.cumprod(np.concatenate([[1.0], np.where(turned < 0, -1.0, 1.0)]))
+    return q * signs[:, None]
 
 
 def velocity_of(poses: Float64[np.ndarray, "T 4 4"], fps: float) -> Float64[np.ndarray, "T 6"]:

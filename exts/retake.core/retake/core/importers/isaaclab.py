@@ -14,7 +14,14 @@ import numpy as np
 from retake.core.array_types import Float64
 from retake.core.camera import Camera
 from retake.core.episode import Episode, ObjectSpec
-from retake.core.episode.extra import ACTION, ROOT_VELOCITY, VELOCITY_NAMES, write_extra
+from retake.core.episode.extra import (
+    ACTION,
+    QUATERNION_NAMES,
+    ROOT_QUATERNION,
+    ROOT_VELOCITY,
+    VELOCITY_NAMES,
+    write_extra,
+)
 from retake.core.errors import EpisodeError, InputError, unknown_name
 from retake.core.files import read_json
 from retake.core.importers.recorded import (
@@ -86,7 +93,8 @@ def import_isaaclab(source: Path, out: Path, *, urdf: Path | None = None, argume
             for key, path in rigid.items()
         )
         pictures = tuple(_observed_camera(demo, given, first, length, source) for given in cameras)
-        extra = _extra(demo, {robot.name: part, **{folder_name(k): p for k, p in rigid.items()}}, first, length, source)
+        bodies = {robot.name: part, **{folder_name(k): p for k, p in rigid.items()}}
+        extra = _extra(demo, bodies, first, length, source, order)
         targets = _targets(extra, q, options.targets, robot, source)
         task = options.task or str(arguments_of_env.get("env_name", ""))
         recorded = Recorded(robot, fps, dt, q, links, objects, dq, targets, pictures, task, "isaac-lab")
@@ -210,8 +218,8 @@ def before_each_step(demo: Any, path: str, source: Path) -> tuple[np.ndarray[Any
     return np.concatenate([initial, after[:-1]]), 0
 
 
-def _extra(demo: Any, bodies: dict[str, str], first: int, length: int, source: Path) -> dict[str, Any]:
-    """Actions and root velocities of the imported frames, as extra rows of the Episode."""
+def _extra(demo: Any, bodies: dict[str, str], first: int, length: int, source: Path, order: str) -> dict[str, Any]:
+    """Actions, root velocities and orientations of the imported frames, as extra rows of the Episode."""
     out: dict[str, Any] = {}
     if "actions" in demo and demo["actions"].ndim == 2 and demo["actions"].shape[1]:
         rows = np.asarray(demo["actions"], np.float32)[first : first + length]
@@ -221,6 +229,9 @@ def _extra(demo: Any, bodies: dict[str, str], first: int, length: int, source: P
             velocity, start = before_each_step(demo, f"{path}/root_velocity", source)
             if start == first:
                 out[ROOT_VELOCITY + name] = (VELOCITY_NAMES, velocity)
+        if f"states/{path}/root_pose" in demo:
+            q = before_each_step(demo, f"{path}/root_pose", source)[0][:, 3:7]
+            out[ROOT_QUATERNION + name] = (QUATERNION_NAMES, q if order == "xyzw" else q[:, [1, 2, 3, 0]])
     return out
 
 
