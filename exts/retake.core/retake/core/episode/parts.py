@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +21,8 @@ class RigidPart:
     """Name of the robot; empty for an object."""
     link: int
     """Index in the robot's links, or in the header's objects."""
+    carrier: int = -1
+    """Index of the part that carries it: the nearest visible link towards the robot's base; -1 for none, and for objects."""
 
 
 def rigid_parts(
@@ -34,6 +36,7 @@ def rigid_parts(
     table = np.zeros(65536, np.uint8)
     for robot in header.robots:
         every = episode.link_poses(robot.name)
+        visible: dict[int, int] = {}
         for index, link in enumerate(robot.links):
             ids = [
                 i.id
@@ -41,9 +44,12 @@ def rigid_parts(
                 if i.owner == f"robot:{robot.name}" and _owner_link(robot, i.prim_path) == index
             ]
             if ids:
+                visible[index] = len(parts)
                 parts.append(RigidPart(link.name, robot.name, index))
                 poses.append(every[:, index])
                 table[ids] = len(parts)
+        for index, part in visible.items():
+            parts[part] = replace(parts[part], carrier=_carrier(robot, index, visible))
     objects = episode.object_poses
     for index, spec in enumerate(header.objects):
         ids = [i.id for i in header.instances if i.owner == f"object:{spec.name}"]
@@ -53,6 +59,14 @@ def rigid_parts(
             table[ids] = len(parts)
     stacked = np.stack(poses, 1) if poses else np.zeros((len(episode), 0, 4, 4))
     return tuple(parts), table, stacked
+
+
+def _carrier(robot: RobotSpec, link: int, visible: dict[int, int]) -> int:
+    """Part of the nearest visible link between a link and its base; -1 where there is none."""
+    above = robot.parents[link]
+    while above >= 0 and above not in visible:
+        above = robot.parents[above]
+    return visible.get(above, -1)
 
 
 def _owner_link(robot: RobotSpec, prim_path: str) -> int:

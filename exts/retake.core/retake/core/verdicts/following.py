@@ -128,22 +128,37 @@ def arm_size(truth: Truth) -> float:
 
 
 def groups(truth: Truth) -> list[Group]:
-    """Distal parts of each chain (a link and everything behind it) and neighbouring triples.
+    """Each visible link with everything that hangs on it, and three links in a row; indices are into `robot_parts`.
 
-    A frozen or drifting joint moves all that hangs on it. Single links of a long chain are not judged: a finger fits its
-    neighbour. A drawer, a door or another chain of up to three parts has nothing but its links.
+    A frozen or drifting joint moves all that it carries, and nothing beside it: the right shoulder is no neighbour of the left
+    hand, however they are listed. Fewer than three links of a robot are not judged: a finger fits its neighbour. A drawer, a
+    door or another robot of up to three parts has nothing but its links.
     """
     parts = truth.robot_parts
     out = []
     for robot in robots(truth):
         mine = [i for i, p in enumerate(parts) if p in robot]
+        names = [truth.parts[p].name for p in parts]
         if len(mine) <= 3:
-            out += [Group(truth.parts[parts[i]].name, [i]) for i in mine]
+            out += [Group(names[i], [i]) for i in mine]
             continue
-        for first in range(1, len(mine) - 2):
-            out.append(Group(f"{truth.parts[parts[mine[first]]].name} and beyond", mine[first:]))
-        for first in range(max(len(mine) - 4, 0)):
-            out.append(Group(f"around {truth.parts[parts[mine[first + 1]]].name}", mine[first : first + 3]))
+        above = {i: parts.index(c) if (c := truth.parts[parts[i]].carrier) in robot else -1 for i in mine}
+        for first in mine:
+            beyond = [i for i in mine if first in _ancestry(above, i)]
+            if above[first] >= 0 and len(beyond) >= 3:
+                out.append(Group(f"{names[first]} and beyond", beyond))
+        for last in mine:
+            row = _ancestry(above, last)[2::-1]
+            if len(row) == 3 and last in above.values():
+                out.append(Group(f"around {names[row[1]]}", row))
+    return out
+
+
+def _ancestry(above: dict[int, int], part: int) -> list[int]:
+    """A part, what carries it, what carries that, … to the base."""
+    out = [part]
+    while above[out[-1]] >= 0:
+        out.append(above[out[-1]])
     return out
 
 

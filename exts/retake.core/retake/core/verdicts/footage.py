@@ -82,12 +82,17 @@ def edges(footage: Footage, t: int, scenery_tensor: Float32[np.ndarray, "3 H W"]
 
     Saturation at the clip's contrast keeps one bright edge from outvoting a faint contour.
     """
-    over = np.ascontiguousarray(np.moveaxis(tensor(footage.frames[t]) - scenery_tensor, 0, -1))
+    return responses(tensor(footage.frames[t]) - scenery_tensor, footage.contrast)
+
+
+def responses(J: Float32[np.ndarray, "3 H W"], contrast: float) -> Float32[np.ndarray, "B H W"]:
+    """Edge response 0..1 per direction bin of a structure tensor; 0.5 where the squared gradient equals `contrast`."""
+    over = np.ascontiguousarray(np.moveaxis(J, 0, -1))
     out = np.empty((BINS, *over.shape[:2]), np.float32)
     for b in range(BINS):
         strength = cv2.transform(over, np.array([[_COS2[b], _SIN2[b], _SINCOS[b]]], np.float32))
         np.maximum(strength, 0, out=strength)
-        np.divide(strength, strength + footage.contrast, out=out[b])
+        np.divide(strength, strength + contrast, out=out[b])
     return out
 
 

@@ -4,11 +4,15 @@
 Shifts (`following`) do not see a hand that turns about its own axis. Points get their depth from the recording; for every
 angle they are moved, and their edges turned, as that angle would; the angle whose contours explain the pixels best is the
 hand's, if they prefer it clearly.
+
+How clearly depends on the hand. The same angles are tried on the robot's own silhouette in the recording: a round flange looks
+alike at every angle and tells none, and what a take gains by an angle is held against what the silhouette would gain by it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -18,7 +22,7 @@ from retake.core.episode import Episode
 from retake.core.geometry import inverse
 from retake.core.robot import RobotSpec
 from retake.core.verdicts.alignment import Alignment, vertex
-from retake.core.verdicts.footage import Footage, edges, scenery_tensor
+from retake.core.verdicts.footage import Footage, edges, responses, scenery_tensor, tensor
 from retake.core.verdicts.records import Measurement
 from retake.core.verdicts.settings import FollowingSettings
 from retake.core.verdicts.truth import BINS, Truth
@@ -29,10 +33,17 @@ ANGLES = np.arange(-45.0, 46.0, 5.0)
 _FRAMES = 16
 _WINDOW = 6
 """Frames that are judged together."""
-_MIN_POINTS = 60.0
-"""Contour points per frame, on average over a window."""
-_MIN_MOVE = 2.0
-"""Working px that 20 degrees must move the points by, on average: less is no evidence."""
+_MIN_POINTS = 50.0
+"""Contour points per frame: fewer average too little noise away."""
+_TOLD_AT, _TOLD = 20.0, 0.3
+"""Degrees, and the share of its score that the recording's own silhouette must lose by them for the hand to tell angles: round
+flanges and a short gripper seen from the front lose 0.1 to 0.25, jaws and hands with fingers 0.3 to 0.7."""
+_APART = 0.1
+"""The same for the very angle that the take prefers: what the silhouette cannot tell from no turn is none."""
+_OF_EXPECTED = 0.15
+"""Share of the silhouette's own gain by an angle that the take must gain by it: edges inside the hand and behind it remain."""
+_FAINT, _MASK_LEVEL = 0.25, 60
+"""Share of the silhouette's squared edge strength that saturates its response by half, and its grey level."""
 _PRIOR = 1e-5
 """Score an angle must gain per squared degree."""
 
@@ -95,7 +106,7 @@ def measure_wrist(
         return Measurement(NAME, None, "no depth was recorded", applies=False)
     if not truth.static_camera:
         return Measurement(NAME, None, "the camera moves", applies=False)
-    worst: tuple[float, str, int] | None = None
+    worst: tuple[float, str, int | None] | None = None
     still: Float32[np.ndarray, "3 H W"] | None = None
     for wrist in wrists(episode, truth):
         seen = [t for t in range(len(truth)) if alignment.points[t, list(wrist.parts)].sum() >= _MIN_POINTS]
@@ -104,34 +115,81 @@ def measure_wrist(
         times = [seen[k] for k in np.unique(np.linspace(0, len(seen) - 1, _FRAMES).astype(int))]
         still = scenery_tensor(footage) if still is None else still
         rows = [_scores(footage, alignment, truth, episode, camera, wrist, t, still) for t in times]
+        found: list[_Reading] = []
         for first in range(0, len(rows) - _WINDOW + 1, _WINDOW // 2):
             told = [row for row in rows[first : first + _WINDOW] if row is not None]
-            if len(told) < _WINDOW - 1:
-                continue
-            angle = _best(told, settings)
+            frame = times[first + _WINDOW // 2]
+            if len(told) >= _WINDOW - 1 and (reading := _read(told, frame, settings)) is not None:
+                found.append(reading)
+        if found:
+            angle, frame = _lasting(found)
             if worst is None or angle > worst[0]:
-                worst = (angle, wrist.robot.dof_names[wrist.dof], times[first + _WINDOW // 2])
+                worst = (angle, wrist.robot.dof_names[wrist.dof], frame)
     if worst is None:
-        return Measurement(NAME, None, "no hand shows enough of its outline", applies=False)
-    return Measurement(NAME, worst[0], worst[1], worst[2])
+        return Measurement(NAME, None, "no hand shows an outline that tells its angle", applies=False)
+    return Measurement(NAME, *worst)
 
 
-def _best(rows: list[tuple[Float64[np.ndarray, "L"], float]], settings: FollowingSettings) -> float:
-    """Degrees that the rows (score per angle, points) prefer clearly to none."""
-    weight = np.array([points for _, points in rows])
-    curve = np.average([score for score, _ in rows], axis=0, weights=weight) - _PRIOR * ANGLES**2
-    index, middle = int(np.argmax(curve)), len(ANGLES) // 2
-    gain = float(curve[index] - curve[middle])
-    if gain < max(settings.min_gain, settings.link_share * float(curve[index])):
-        return 0.0
-    return abs(float(ANGLES[index] + 5.0 * vertex(curve, index)))
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """One frame: scores of all angles in the take's pixels and on the recording's silhouette, and the points behind them."""
+
+    seen: Float64[np.ndarray, "L"]
+    expected: Float64[np.ndarray, "L"]
+    points: float
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What a window of frames says of a hand."""
+
+    angle: float
+    """Degrees, with their sign, that its pixels prefer; 0 where these are no turn the silhouette could tell."""
+    gain: float
+    """By how much they prefer it, as a share of its score."""
+    needed: float
+    """What a turn must gain."""
+    frame: int
+
+
+def _lasting(found: list[_Reading]) -> tuple[float, int | None]:
+    """(degrees, frame) of the largest turn that two windows in a row agree on and together prefer clearly: a hand that is
+    turned stays so. A single window stands for itself."""
+    best: tuple[float, int | None] = (0.0, None)
+    for one, two in pairwise(found) if len(found) > 1 else [(found[0], found[0])]:
+        both = min(abs(one.angle), abs(two.angle)) if one.angle * two.angle > 0 else 0.0
+        if both > best[0] and one.gain + two.gain >= one.needed + two.needed:
+            best = (both, two.frame)
+    return best
+
+
+def _read(rows: list[_Row], frame: int, settings: FollowingSettings) -> _Reading | None:
+    """What the rows of a window prefer; None where the hand's outline cannot tell."""
+    weight = np.array([row.points for row in rows])
+    curve = np.average([row.seen for row in rows], axis=0, weights=weight) - _PRIOR * ANGLES**2
+    expected = np.average([row.expected for row in rows], axis=0, weights=weight)
+    middle = len(ANGLES) // 2
+    lost = 1 - expected / max(float(expected[middle]), 1e-9)
+    if lost[np.abs(ANGLES) == _TOLD_AT].mean() < _TOLD:
+        return None
+    index = int(np.argmax(curve))
+    # On a hand turned by some degrees the simulation's outline lies as it does on its own silhouette when turned back by them.
+    apart = float(lost[len(curve) - 1 - index])
+    if index in (0, len(curve) - 1) or apart < _APART:
+        # Still rising where the search ends, or as good as no turn: no place of the hand's own.
+        return _Reading(0.0, 0.0, 0.0, frame)
+    score = max(float(curve[index]), 1e-9)
+    needed = max(settings.min_gain / score, settings.link_share, _OF_EXPECTED * apart)
+    return _Reading(
+        float(ANGLES[index] + 5.0 * vertex(curve, index)), float(curve[index] - curve[middle]) / score, needed, frame
+    )
 
 
 def _scores(
     footage: Footage, alignment: Alignment, truth: Truth, episode: Episode, camera: str, wrist: Wrist, t: int,
     still: Float32[np.ndarray, "3 H W"],
-) -> tuple[Float64[np.ndarray, "L"], float] | None:  # fmt: skip
-    """Mean edge response per angle, and how many points it rests on; None where the angle hardly moves them."""
+) -> _Row | None:  # fmt: skip
+    """Mean edge responses per angle; None where too little of the hand's outline is seen."""
     contour = truth.contours[t]
     # Outlines before scenery alone: those between two links are shading as often as not.
     mine = np.isin(contour.part, wrist.parts) & contour.silhouette
@@ -162,13 +220,19 @@ def _scores(
         local = np.einsum("nij,nj->ni", inverse(poses[links]), np.c_[end, np.ones(len(end))])
         world = np.einsum("anij,nj->ani", turned[:, links], local)[..., :3]
         places.append(_seen(truth, t, world))
-    moved = np.linalg.norm(places[0] - places[0][len(ANGLES) // 2], axis=-1)
-    if moved[[0, -1]].mean() * 20 / 45 < _MIN_MOVE:
-        return None
     way = places[1] - places[0]
-    bins = np.round(np.arctan2(way[..., 1], way[..., 0]) / np.pi * BINS).astype(int) % BINS
-    field = edges(footage, t, still)
-    return _sampled(field, places[0], bins.astype(np.uint8)), float(len(xy))
+    bins = (np.round(np.arctan2(way[..., 1], way[..., 0]) / np.pi * BINS).astype(int) % BINS).astype(np.uint8)
+    # The silhouette's outline has no girth: its points are carried as they are.
+    slim = places[0] - way * alignment.girth[part][None, :, None]
+    return _Row(
+        _sampled(edges(footage, t, still), places[0], bins), _sampled(_silhouette(truth, t), slim, bins), float(len(xy))
+    )
+
+
+def _silhouette(truth: Truth, t: int) -> Float32[np.ndarray, "B H W"]:
+    """Edge response per direction bin of the robots' silhouette against a ground of one grey."""
+    J = tensor(np.repeat(truth.robot_mask(t).astype(np.uint8)[..., None] * _MASK_LEVEL, 3, 2))
+    return responses(J, _FAINT * float((J[0] + J[1]).max()) + 1e-6)
 
 
 def _sampled(
