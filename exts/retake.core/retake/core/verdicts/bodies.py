@@ -29,6 +29,7 @@ _MIN_AREA, _MIN_SHARE = 30.0, 0.3
 _OPEN = 0.9
 """Share of mask and ring that must be free of robot and other objects for the area to be compared."""
 _LUMA, _CHROMA = 16, 16
+_PIXELS = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +53,8 @@ class Body:
     """How well inside and outside are told apart: 1 entirely, 0 not at all."""
     colour: Float64[np.ndarray, "T 3"]
     """Mean RGB well inside the mask."""
+    pixels: dict[int, UInt8[np.ndarray, "N 3"]]
+    """Per frame, RGB of at most _PIXELS pixels there, evenly spread."""
     turn: Float64[np.ndarray, "T"]
     """Angle between the long axes of the simulated and the shown silhouette, rad; NaN where either is round."""
 
@@ -69,7 +72,7 @@ def bodies(footage: Footage, truth: Truth, part: int, times: list[int]) -> Body:
     out = Body(
         part, truth.area[:, part], looked, np.full((len(footage), 2), np.nan), nothing, nothing.copy(), nothing.copy(),
         nothing.copy(),
-        np.full((len(footage), 3), np.nan), nothing.copy(),
+        np.full((len(footage), 3), np.nan), {}, nothing.copy(),
     )  # fmt: skip
     for t in times:
         if truth.area[t, part] >= _MIN_AREA:
@@ -95,7 +98,7 @@ def _look(footage: Footage, truth: Truth, t: int, out: Body) -> None:
     fitted, offset, alike = mask, np.zeros(2), np.zeros_like(mask)
     for _ in range(2):
         # Models of a mask beside the object would take some scenery for it: they are learned again where it fits.
-        depth = _signed_distance(fitted)
+        depth = signed_distance(fitted)
         inside, outside = fitted & free & (depth >= 1), ~fitted & free & (depth <= -1.5)
         if inside.sum() < max(0.5 * _MIN_AREA, _MIN_SHARE * mask.sum()) or outside.sum() < 2 * _MIN_AREA:
             return
@@ -104,20 +107,22 @@ def _look(footage: Footage, truth: Truth, t: int, out: Body) -> None:
         # Scenery that has the object's colours hides an object that stands before it.
         if scenery is not None:
             alike = known & (table[scenery] > 0.5) & ~fitted
-        offset = _offset((likely - 0.5) * (free & ~alike), mask, _signed_distance(mask), free)
+        offset = _offset((likely - 0.5) * (free & ~alike), mask, signed_distance(mask), free)
         if not np.isfinite(offset).all() or np.hypot(*offset) < 0.5:
             break
         fitted = _shift_mask(mask, offset) > 0.5
     contrast = float(likely[inside].mean() - likely[outside].mean())
     out.contrast[t] = contrast
-    core = mask & free & (_signed_distance(mask) >= TOLERANCE)
+    core = mask & free & (signed_distance(mask) >= TOLERANCE)
     if core.any():
-        out.colour[t] = image[core].mean(0)
+        inner = image[core]
+        out.colour[t] = inner.mean(0)
+        out.pixels[t] = inner[np.linspace(0, len(inner) - 1, min(len(inner), _PIXELS)).astype(int)]
     out.offset[t] = offset
     if np.isfinite(offset).all():
         # A small shift is no other shape: the silhouette is judged where it fits best.
         fitted, clear = _shift_mask(mask, offset) > 0.5, free & (_shift_mask(free, offset) > 0.99)
-        depth = _signed_distance(fitted)
+        depth = signed_distance(fitted)
         near = free & ~alike & (depth >= -REACH)
         around = mask | (depth > -_RING)
         if (free & around).sum() >= _OPEN * around.sum():
@@ -135,7 +140,7 @@ def _shift_mask(image: Bool[np.ndarray, "h w"], offset: Float64[np.ndarray, "2"]
     return cv2.warpAffine(image.astype(np.float32), M, size, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _signed_distance(mask: Bool[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
+def signed_distance(mask: Bool[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
     """Distance to the outline, working px: positive inside; ±0.5 are the pixels on its two sides."""
     inside = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
     outside = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 3)

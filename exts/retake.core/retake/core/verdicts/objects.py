@@ -12,16 +12,17 @@ import cv2
 import numpy as np
 
 from retake.core.array_types import Bool, Float64
-from retake.core.geometry import inverse
 from retake.core.verdicts.alignment import Alignment, peak
 from retake.core.verdicts.bodies import Body
+from retake.core.verdicts.colours import NAME as COLOUR
+from retake.core.verdicts.colours import lasting, measure_colour
 from retake.core.verdicts.records import Measurement
 from retake.core.verdicts.settings import ObjectSettings
 from retake.core.verdicts.tracking import MIN_AREA, Track
 from retake.core.verdicts.truth import Truth
 
 PHASES: tuple[str, ...] = ("before", "held", "released", "settled")
-NAMES = (*(f"object_{phase}" for phase in PHASES), "object_present", "object_unique", "object_shape", "object_colour")
+NAMES = (*(f"object_{phase}" for phase in PHASES), "object_present", "object_unique", "object_shape", COLOUR)
 
 PLACED = 4.0
 """Working px within which an object is in its place and can be asked about its silhouette and colours."""
@@ -54,7 +55,7 @@ def measure_object(
     out.append(_unique(track, settings))
     placed = sure & (np.nan_to_num(np.linalg.norm(body.offset, axis=1), nan=np.inf) <= PLACED)
     out.append(_shape(body, truth, placed & (np.nan_to_num(body.contrast) >= settings.told_shape)))
-    out.append(_colour(body, placed, _directions(truth, part)))
+    out.append(measure_colour(body, placed, truth))
     return out
 
 
@@ -95,61 +96,12 @@ def _shape(body: Body, truth: Truth, sure: Bool[np.ndarray, "T"]) -> Measurement
     # Video stores colour at half resolution: in a recording no wider than the working image, an outline is twice as vague.
     small = np.minimum(np.sqrt(body.area) / SIDE, 1.0) * min(truth.px / 2, 1.0)
     series[rows] = ((body.silhouette - start) * small)[rows].clip(0)
-    k, value = _lasting(series, rows)
+    k, value = lasting(series, rows)
     t = int(rows[k])
     note = f"missing {body.missing[t]:.2f}, extra {body.extra[t]:.2f} of its area"
     if np.isfinite(body.turn[t]) and body.turn[t] > 0.26:
         note += f", turned by {np.degrees(body.turn[t]):.0f}°"
     return Measurement(name, value, note, t, series=series)
-
-
-SAME_SIDE = np.radians(25.0)
-"""Directions onto an object that are closer than this show much the same of it."""
-OTHER_SIDE = 0.55
-"""Share of a change of colour that counts where another side is seen than ever before: it may be painted otherwise. Set on
-a bag whose faithful wrist take read 0.23 and an object half hidden behind scenery that read 0.28, against a limit of 0.15."""
-
-
-def _directions(truth: Truth, part: int) -> Float64[np.ndarray, "T 3"]:
-    """Unit vector from the object to the camera in the object's own axes: which side of it is seen."""
-    T_part_camera = inverse(truth.T_world_part[:, part]) @ inverse(truth.T_camera_world)
-    towards = T_part_camera[:, :3, 3]
-    return towards / np.maximum(np.linalg.norm(towards, axis=1, keepdims=True), 1e-9)
-
-
-def _colour(body: Body, sure: Bool[np.ndarray, "T"], directions: Float64[np.ndarray, "T 3"]) -> Measurement:
-    """Change of the object's mean chroma in its place against the first frames that show the same side of it; three at least.
-
-    A bag has other colours behind than in front: what turned it, or went round it, changed no colour. A side that no frame
-    has shown is compared with the first frames, and counts less.
-    """
-    name = "object_colour"
-    placed = np.isfinite(body.colour).all(1) & (np.nan_to_num(body.contrast) > 0)
-    placed &= np.nan_to_num(body.missing, nan=1.0) < 0.3
-    rows = np.flatnonzero(placed)
-    if len(rows) < 4 or not sure[rows[:3]].any():
-        return Measurement(name, None, f"its colours can be told in {len(rows)} frames, 4 needed", applies=False)
-    mean = body.colour[rows]
-    chroma = mean / np.maximum(mean.sum(1, keepdims=True), 24.0)
-    same = directions[rows] @ directions[rows].T > np.cos(SAME_SIDE)
-    series = np.full(len(sure), np.nan)
-    for k, row in enumerate(rows):
-        change = np.abs(chroma[k] - np.median(chroma[:3], axis=0)).sum()
-        if not same[k, :3].any():
-            before = np.flatnonzero(same[k, :k])[:3]
-            known = np.abs(chroma[k] - np.median(chroma[before], axis=0)).sum() if len(before) == 3 else 0.0
-            change = max(known, OTHER_SIDE * change)
-        series[row] = change
-    k, value = _lasting(series, rows)
-    return Measurement(name, value, "", int(rows[k]), series=series)
-
-
-def _lasting(series: Float64[np.ndarray, "T"], rows: np.ndarray) -> tuple[int, float]:
-    """Index into `rows` and value of the largest median of three measured frames in a row."""
-    values = series[rows]
-    middle = np.median(np.stack([values[:-2], values[1:-1], values[2:]]), axis=0)
-    k = int(np.argmax(middle))
-    return k + 1, float(middle[k])
 
 
 def _by_contour(

@@ -17,6 +17,7 @@ import numpy as np
 from retake.core.array_types import Bool, Float32, Float64, UInt8
 from retake.core.episode import Episode
 from retake.core.geometry import axis_angle, inverse
+from retake.core.verdicts.bodies import signed_distance
 from retake.core.verdicts.footage import Footage
 from retake.core.verdicts.records import Measurement
 from retake.core.verdicts.settings import ObjectSettings
@@ -42,8 +43,11 @@ _LUMA, _LUMAS = 0.15, 45
 _SPREAD = 0.1
 """Log colour ratio by which scenery varies with light, at least."""
 _FLOOR = 1e-4
-_WIDER = 0.02
+_WIDER = 0.004
 """Share of the silhouette's area that another width must explain beyond the simulated one."""
+_SHARP = 2.0
+"""Recorded px per working px from which on an outline's colours are as sharp as the working picture. Video stores colour at
+half resolution: below that, the pixels on both sides of an outline show a mixture and count for less."""
 _TOLD_AROUND, _TOLD_NEARLY_ALL, _TOLD_INSIDE = 0.7, 0.5, 0.4
 """Mean evidence around all postures, that of eight pixels in ten there, and that of their common middle, from which on a
 frame is asked: one side of like colours is enough to mistake the object for a narrower or a lower one."""
@@ -274,6 +278,8 @@ def _view(
         and float(np.quantile(field[ring], 0.8)) < -_TOLD_NEARLY_ALL
         and field[core].mean() > _TOLD_INSIDE
     )
+    if truth.px < _SHARP:
+        field *= np.where(np.abs(signed_distance(whole > 0)) < 1, truth.px / _SHARP, 1.0)
     return _View(field, free, whole, others, bool(told))
 
 
@@ -289,27 +295,29 @@ def _gains(views: list[_View], girth: int | None) -> dict[str, float]:
         drawn = [_wider(mask, girth or 0) for mask in (view.whole, *view.others)]
         moved = _moved_fields(view.field)
         explained = _explained(moved, drawn)
-        faithful = _moved_fields((2.0 * drawn[0].astype(np.float32) - 1) * view.free)
+        # Pixels that say little (a highlight, an outline of mixed colours) would say as little of another posture.
+        certain = np.abs(view.field)
+        faithful = _moved_fields((2.0 * drawn[0].astype(np.float32) - 1) * certain)
         expected = _explained(faithful, drawn)
         for k, other in enumerate(view.others):
             apart = (other != view.whole) & view.free
             if apart.sum() < _MIN_CHANGE * view.whole.sum():
                 continue
-            there = _moved_fields((2.0 * drawn[k + 1].astype(np.float32) - 1) * view.free)
+            there = _moved_fields((2.0 * drawn[k + 1].astype(np.float32) - 1) * certain)
             both = _explained(there, [drawn[0], drawn[k + 1]])
             found[k] += float(explained[k + 1] - explained[0])
             own[k] += float(expected[k + 1] - expected[0])
             full[k] += float(both[1] - both[0])
             changed[k] += float(apart.sum())
-            strength[k] += float(np.abs(view.field[apart]).sum())
+            strength[k] += float(certain[apart].sum())
     out: dict[str, float] = {}
     for k, posture in enumerate(POSTURES):
         if not views or changed[k] < _MIN_PIXELS * len(views) or (girth is None and posture.scale != (1.0, 1.0)):
             continue
-        sure, reach = strength[k] / changed[k], (full[k] - own[k]) / changed[k]
+        sure, reach = strength[k] / changed[k], (full[k] - own[k]) / max(strength[k], 1e-9)
         if sure < _MIN_SURE or reach < _MIN_REACH:
             continue
-        share = (found[k] / sure - own[k]) / (full[k] - own[k])
+        share = (found[k] - own[k]) / (full[k] - own[k])
         out[posture.name] = max(float(share), out.get(posture.name, -1.0))
     return out
 
