@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Array types whose shape is part of the annotation: `Float64[np.ndarray, "T L 4 4"]`.
 
-jaxtyping is a test-time tool: Kit has none, so without it the names evaluate to `np.ndarray` and cost nothing.
+jaxtyping is a test-time tool: Kit has none. Where nothing has loaded it yet (its pytest plugin does), the names evaluate to
+`np.ndarray` and cost nothing; it would bring asyncio, ssl and unittest into every command.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,17 +22,16 @@ if TYPE_CHECKING:
     from typing import Annotated as Int16
     from typing import Annotated as UInt8
     from typing import Annotated as UInt16
+elif "jaxtyping" in sys.modules:
+    from jaxtyping import Bool, Float, Float32, Float64, Int, Int16, UInt8, UInt16
 else:
-    try:
-        from jaxtyping import Bool, Float, Float32, Float64, Int, Int16, UInt8, UInt16
-    except ImportError:
 
-        class _Free:
-            """Stands in for a jaxtyping dtype: subscripting gives the plain array type."""
+    class _Free:
+        """Stands in for a jaxtyping dtype: subscripting gives the plain array type."""
 
-            def __class_getitem__(cls, item: Any) -> type:
-                return np.ndarray
+        def __class_getitem__(cls, item: Any) -> type:
+            return np.ndarray
 
-        Bool = Float = Float32 = Float64 = Int = Int16 = UInt8 = UInt16 = _Free
+    Bool = Float = Float32 = Float64 = Int = Int16 = UInt8 = UInt16 = _Free
 
 __all__ = ["Bool", "Float", "Float32", "Float64", "Int", "Int16", "UInt8", "UInt16"]

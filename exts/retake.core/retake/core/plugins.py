@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -55,8 +57,13 @@ def construct(made: Any, what: str, extra: str, **options: Any) -> Any:
 
 def choices(group: str, builtin: Mapping[str, str]) -> dict[str, str]:
     """Built-in names and those that other packages add through the entry-point group; built-in names win."""
-    found = {point.name: point.value for point in entry_points(group=group)}
-    return {**found, **builtin}
+    return {**_entry_points(group, tuple(sys.path)), **builtin}
+
+
+@lru_cache(maxsize=32)
+def _entry_points(group: str, path: tuple[str, ...]) -> dict[str, str]:
+    """Name -> "module:attribute" of what is installed along a path; every look opens the metadata of every package."""
+    return {point.name: point.value for point in entry_points(group=group)}
 
 
 def pick(what: str, name: str, group: str, builtin: Mapping[str, str], extras: Mapping[str, str]) -> Any:

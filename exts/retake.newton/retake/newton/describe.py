@@ -27,7 +27,6 @@ from retake.usd.shapes import link_box
 from retake.usd.stage import open_stage
 from retake.usd.units import StageUnits
 
-SUFFIXES = (".urdf", ".xml", ".mjcf")
 ROOTS = {"robot": "urdf", "mujoco": "mjcf", "mujocoinclude": "mjcf"}
 """Root element of a description -> what it is; a URDF may be named .xml as well."""
 CONVERTERS = ("urdf-usd-converter==0.3.4", "mujoco-usd-converter==0.8.0")
@@ -41,11 +40,6 @@ CLEARANCE = 0.08
 FLOOR_M = 20.0
 MARKER_M = 5.0
 """A link as large as this is a line or a plane that marks something, and not framed."""
-
-
-def is_description(file: Path) -> bool:
-    """Whether a file is a robot description to be converted, by its suffix."""
-    return Path(file).suffix.lower() in SUFFIXES
 
 
 def kind_of(file: Path) -> str:

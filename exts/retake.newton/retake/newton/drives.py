@@ -25,24 +25,11 @@ from retake.newton.actuators import (
     read_followers,
     stated_gains,
 )
+from retake.newton.preset_values import DriveRequest
 from retake.usd.articulation import Articulation
 
-POLICIES = ("auto", "authored", "fill")
-"""`auto`: a robot none of whose joints has a position drive gets stated gains on all; any other keeps its own drives.
-`authored`: only what the stage drives. `fill`: stated gains wherever the stage gives no position drive."""
 FOLLOWS = 2e-3
 """rad or m by which a commanded follower may differ from where its leader puts it."""
-
-
-@dataclass(frozen=True)
-class DriveRequest:
-    """What a capture asks of drives."""
-
-    policy: str = "auto"
-    stiffness: float = 0.0
-    """Of stated drives, N·m/rad or N/m; 0 = from each joint's inertia."""
-    damping: float = 0.0
-    """N·m·s/rad or N·s/m; 0 = critical."""
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,15 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from retake.core.array_types import Float64
 from retake.core.errors import InputError, unknown_name
-from retake.usd.articulation import Articulation
+
+if TYPE_CHECKING:
+    from retake.usd.articulation import Articulation
 
 FORM = (
     "a .csv with a header time_s,JOINT,… and one row per time, or an .npz with time_s (K,), joint_names (J,) and "

@@ -20,12 +20,12 @@ from retake.core.geometry import axis_angle, inverse, transform
 from retake.core.robot import GripperSpec, RobotSpec
 from retake.newton.motion import Motion, Phase
 from retake.newton.planner import Arm, JointPath, constant_middle, minimum_jerk, rotation_vector
+from retake.newton.preset_values import PHASES
 from retake.usd.articulation import Articulation
 from retake.usd.bodies import StageObject
 from retake.usd.shapes import link_box
 from retake.usd.units import StageUnits
 
-PHASES = ("wait", "approach", "descend", "close", "lift", "carry", "release", "retreat")
 KNOT_S = 0.025
 SQUEEZE_M = 0.013
 """How far each finger is told to go into the object. Driven fully shut, both drives saturate and the object drifts

@@ -16,11 +16,8 @@ from retake.core.config import config_path, load_yaml
 from retake.core.ends import beside
 from retake.core.errors import InputError, unknown_name
 from retake.core.files import sha256_file, sha256_json
-from retake.newton.describe import described, is_description
-from retake.newton.drives import POLICIES, DriveRequest
 from retake.newton.motion_file import FORM, read_motion
-from retake.newton.pick_place import PHASES
-from retake.newton.renderer import Lighting
+from retake.newton.preset_values import PHASES, POLICIES, DriveRequest, Lighting, is_description
 from retake.usd.stage import open_stage, stage_sha256
 
 STAGES = Path(__file__).resolve().parents[4] / "data" / "stages"
@@ -205,6 +202,8 @@ def fingerprint(preset: str, overrides: Mapping[str, Any], stage: Path | None) -
     settings = load_preset(preset, overrides, own_stage=stage is not None)
     file = stage if stage is not None else stage_path(settings)
     if is_description(file):
+        from retake.newton.describe import described
+
         file = described(file)
     open_stage(file)
     motion = Path(settings.motion_file) if settings.motion_file else None

@@ -18,6 +18,7 @@ from retake.core.array_types import Float32, Float64, UInt16
 from retake.core.episode import CameraFrame, Instance, ObjectSpec, encode_normals
 from retake.core.geometry import CV_FROM_USD, inverse, pose_from_wxyz, wxyz_from_rotation
 from retake.newton.engine import load
+from retake.newton.preset_values import Lighting
 from retake.usd.articulation import Articulation
 from retake.usd.bodies import scenery_group
 from retake.usd.camera import StageCamera
@@ -25,18 +26,6 @@ from retake.usd.stage import body_of, label_of, prims, start_time
 from retake.usd.units import StageUnits
 
 NO_SHAPE = 0xFFFFFFFF
-
-
-@dataclass(frozen=True)
-class Lighting:
-    """One sun with shadows, an ambient sky, and what is behind everything. Colours are linear RGB, 0..1."""
-
-    sun: tuple[float, float, float] = (0.72, 0.71, 0.68)
-    """Full sun (1.0) clips the white robot; 0.72 keeps its shading."""
-    sky: tuple[float, float, float] = (0.30, 0.31, 0.33)
-    ground: tuple[float, float, float] = (0.16, 0.15, 0.14)
-    background: tuple[int, int, int] = (58, 62, 70)
-    """sRGB bytes of pixels that see nothing."""
 
 
 @dataclass(frozen=True)

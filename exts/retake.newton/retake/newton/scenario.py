@@ -13,9 +13,10 @@ from pxr import Usd
 from retake.core.ends import beside, declare, load_declarations
 from retake.core.errors import InputError, StageError, unknown_name
 from retake.newton import pick_place, variation
-from retake.newton.describe import described, is_description
+from retake.newton.describe import described
 from retake.newton.motion import Motion, hold, replay
 from retake.newton.preset import CameraRequest, Preset, stage_path
+from retake.newton.preset_values import is_description
 from retake.newton.variation import Variation
 from retake.usd.articulation import Articulation, choose_articulations, find_articulations
 from retake.usd.bodies import StageObject, find_objects, read_object
