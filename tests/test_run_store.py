@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from retake.core.errors import RunError
 from retake.core.files import atomic_directory, canonical_json, read_json, sha256_json, write_bytes, write_json
-from retake.core.run_store import create_run, open_run, remove_leftovers
+from retake.core.run_store import create_run, episode_at, open_run, remove_leftovers
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -141,6 +141,11 @@ def test_a_run_of_another_episode_is_refused(tmp_path):
     with pytest.raises(RunError, match="is the run of"):
         create_run(tmp_path / "r", {}, tmp_path / "two")
     assert create_run(tmp_path / "r", {}, tmp_path / "one").episode == tmp_path / "one"
+    (tmp_path / "one" / "episode.json").touch()
+    assert episode_at(tmp_path / "r") == episode_at(tmp_path / "one") == tmp_path / "one"
+    own = create_run(tmp_path / "own", {})
+    assert episode_at(own.path) == own.captured_episode
+    assert not own.episode_is_elsewhere
 
 
 @pytest.mark.parametrize("key", ["config", "stages"])

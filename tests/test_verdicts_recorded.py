@@ -10,11 +10,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from retake.core.episode import CameraFrame, CameraSpec, Episode, EpisodeHeader, EpisodeWriter, Frame
 from retake.core.verdicts import judge, load_settings
 from retake.core.verdicts.cli import main
 from retake.core.verdicts.motion import measure_recorded
+from retake.core.verdicts.records import worst_of
 from retake.core.video import read_video, write_video
 
 DROID = Path(__file__).resolve().parents[1] / ".." / "shared" / "golden" / "droid" / "rgb.mp4"
@@ -137,6 +140,12 @@ def test_lag_and_shift_are_told_in_figures(episode: Episode) -> None:
     moved = judge(shifted(recording(), 0.05, 0), episode, "cam")
     assert moved.check("recording_shift").value == pytest.approx(32, abs=3)
     assert moved.check("recording_lag").value == pytest.approx(0, abs=0.3)
+
+
+@given(st.lists(st.sampled_from(["pass", "unsure", "fail"])))
+def test_the_worst_of_several_verdicts_counts(found: list[str]) -> None:
+    order = ["pass", "unsure", "fail"]
+    assert worst_of(found) == max(found, key=order.index, default="unsure")
 
 
 def test_a_recording_in_which_nothing_moves_says_so(episode: Episode) -> None:

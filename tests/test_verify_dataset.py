@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def test_a_faithful_copy_is_unsure_without_masks_and_another_motion_fails(
     assert read_json(tmp_path / "v.json")["verdicts"][0]["cameras"]["front"]["overall"] == "unsure"
     frozen = dataset(tmp_path / "frozen", [scene(0)] * COUNT)
     assert verify(frozen, tmp_path / "judged2", *against(real)) == 3
-    assert "episode 0     front           fail" in capsys.readouterr().out
+    assert re.match(r"episode 0 +front +fail +p=0\.\d{3}  recording_motion: ", capsys.readouterr().out)
     (row,) = Dataset(tmp_path / "judged2").episodes()
     assert row.provenance["verdict_status"] == "fail"
 

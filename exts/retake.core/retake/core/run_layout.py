@@ -34,6 +34,11 @@ class RunLayout:
     path: Path
 
     @property
+    def captured_episode(self) -> Path:
+        """Where a capture into this run writes its Episode (`RunReader.episode`: the one the run is about)."""
+        return self.path / "episode"
+
+    @property
     def check(self) -> Path:
         """Result of the episode check."""
         return self.path / "check.json"

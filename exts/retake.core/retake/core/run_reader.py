@@ -142,7 +142,7 @@ class RunReader(RunLayout):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             if elsewhere := read_json(self.path / MANIFEST).get("episode_path"):
                 return Path(elsewhere)
-        return self.path / "episode"
+        return self.captured_episode
 
     @property
     def episode_sha256(self) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from retake.core.episode.layout import HEADER
 from retake.core.errors import RunError
 from retake.core.files import is_abandoned, read_json, write_json
 from retake.core.host import lock
@@ -33,7 +34,7 @@ class RunDirectory(RunReader):
     @property
     def episode_is_elsewhere(self) -> bool:
         """Whether run.json points to an Episode outside the folder: a recording, which is never replaced."""
-        return self.episode != self.path / "episode"
+        return self.episode != self.captured_episode
 
     def manifest(self) -> dict[str, Any]:
         """run.json. Raises RunError when it is missing, unreadable or of another schema version."""
@@ -169,10 +170,16 @@ def remove_leftovers(folder: Path) -> None:
                 shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
 
 
+def episode_at(path: Path | str) -> Path:
+    """The Episode folder meant by a path: itself, or the one of the run that lies there."""
+    path = Path(path)
+    return path if (path / HEADER).exists() else RunReader(path).episode
+
+
 def locate(path: Path | str) -> tuple[Path, Path | None]:
     """The run folder meant by a path, and the episode if the path is one: then the run is around it, or beside it."""
     path = Path(path)
-    if not (path / "episode.json").exists():
+    if not (path / HEADER).exists():
         return path, None
     episode = path.resolve()
     if (episode.parent / MANIFEST).exists() and RunDirectory(episode.parent).episode.resolve() == episode:

@@ -23,6 +23,7 @@ import numpy as np
 
 from retake.core.config import RunConfig
 from retake.core.errors import InputError, RetakeError
+from retake.core.run_layout import RunLayout
 from retake.core.run_store import create_run
 from retake.isaac import kit, processes, timeline
 from retake.isaac.leaving import note_exit, quit_application, say
@@ -77,7 +78,7 @@ async def run(request: CaptureRequest, options: Mapping[str, Any], settings: Map
     """
     options = {**EXTRA, **options}
     run_folder = Path(request.output).absolute()
-    request = replace(request, output=str(run_folder / "episode"))
+    request = replace(request, output=str(RunLayout(run_folder).captured_episode))
     create_run(run_folder, RunConfig().to_json())
     if options["stage"]:
         await open_stage(Path(options["stage"]), float(options["timeout_s"]))

@@ -27,6 +27,7 @@ from retake.core.capture import PairingError
 from retake.core.config import RunConfig
 from retake.core.episode import Episode
 from retake.core.errors import InputError
+from retake.core.run_layout import RunLayout
 from retake.core.run_store import create_run
 from retake.isaac import kit, timeline
 from retake.isaac.live_capture import LiveCapture
@@ -127,7 +128,9 @@ class Recording:
         options = dict(self._settings)
         if self._world is not None and self._world.get_rendering_dt() == 0:
             options.setdefault("mode", "stepped")  # renders come after physics, in updates of their own
-        capture = LiveCapture(request_from_settings(output=str(folder / "episode"), **options).checked())
+        capture = LiveCapture(
+            request_from_settings(output=str(RunLayout(folder).captured_episode), **options).checked()
+        )
         capture.start()
         self._capture, self._target, self._stopped = capture, 1, False
         for _ in range(SETTLE_UPDATES + 1):

@@ -15,7 +15,6 @@ from retake.core.config import RunConfig
 from retake.core.episode import Episode
 from retake.core.episode.extra import ExtraWriter
 from retake.core.errors import RetakeError, RunError
-from retake.core.files import write_json
 from retake.core.host import lock
 from retake.core.run_store import create_run
 from retake.lab.content import LabContent
@@ -147,8 +146,3 @@ class EpisodeSession:
         if self._reader.extra is not None:
             self._reader.extra.abandon()
         shutil.rmtree(self.run.path, ignore_errors=True)
-
-
-def write_summary(folder: Path, content: dict[str, Any]) -> None:
-    """`session.json` of a recorder: what it kept and what it cost."""
-    write_json(folder / "session.json", content)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -262,8 +262,3 @@ def _row(
         second = [float(np.mean([member[seed].outcome.success for member in members])) for seed in shared]
         difference = paired(first, second)
     return Row(name, axis, drawn_by, len(made), successes, low, high, dict(sorted(failures.items())), difference)
-
-
-def with_seeds(asked: Asked, count: int, first: int = 0) -> Asked:
-    """The same with `count` seeds from `first`."""
-    return replace(asked, seeds=tuple(range(first, first + count)))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from retake.core.errors import RetakeError
+from retake.core.run_layout import RunLayout
 from retake.isaac.camera_text import camera_text, parse_channels
 from retake.isaac.checks import is_suspicious
 from retake.isaac.request import CaptureRequest
@@ -197,7 +198,7 @@ class ViewModel:
         run = Path(self.state.folder).expanduser()
         request = replace(
             self._settings,
-            output=str(run / "episode"),
+            output=str(RunLayout(run).captured_episode),
             robots=tuple(c.key for c in self.state.robots if c.chosen),
             cameras=tuple(camera_text(c.key, c.size, c.channels) for c in self.state.cameras if c.chosen),
             objects=tuple(c.key for c in self.state.objects if c.chosen),

@@ -153,10 +153,6 @@ class Episode:
         """All frames, one in memory at a time."""
         return (self.frame(index) for index in range(len(self)))
 
-    def image_sha256(self, camera: str, channel: str, index: int) -> str:
-        """The recorded hash of one image file."""
-        return self._log[range(len(self))[index]]["files"][layout.image_path(camera, channel, range(len(self))[index])]
-
     def verify(self) -> None:
         """Check every image file against its hash. Raises EpisodeError naming the first damaged file."""
         for index, line in enumerate(self._log):

@@ -184,13 +184,6 @@ class CameraFrame:
         """K, pose, size and lens as a Camera."""
         return Camera(self.K, self.T_camera_world, (self.rgb.shape[1], self.rgb.shape[0]), self.lens)
 
-    @property
-    def normals_unit(self) -> Float32[np.ndarray, "H W 3"]:
-        """World-frame unit normals as float32. Raises EpisodeError when the camera recorded none."""
-        if self.normals is None:
-            raise EpisodeError("this camera recorded no normals")
-        return self.normals.astype(np.float32) / NORMAL_SCALE
-
 
 @dataclass(frozen=True)
 class Contact:

@@ -15,7 +15,7 @@ from retake.core.gap.measure import gaps
 from retake.core.gap.model import fit, read_model, through, write_model
 from retake.core.gap.page import page
 from retake.core.importers.sage import JointLog, log_of, read_log, write_log, write_motion
-from retake.core.run_store import locate
+from retake.core.run_store import episode_at
 
 _EPILOG = """examples:
   retake gap export runs/demo --out output/sim/panda/retake/demo --motion motion_files/panda/retake/demo.txt
@@ -56,8 +56,7 @@ def main(argv: list[str]) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    run = locate(args.run)[0]
-    episode = open_episode(run / "episode" if (run / "episode").is_dir() else args.run)
+    episode = open_episode(episode_at(args.run))
     log = log_of(episode, args.robot)
     if args.motion is not None and args.motion.exists():
         raise InputError(f"{args.motion} exists; choose another (nothing was changed)")

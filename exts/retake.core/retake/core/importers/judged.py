@@ -31,9 +31,9 @@ from retake.core.importers import lerobot_cli
 from retake.core.importers.lerobot import camera_keys, import_lerobot
 from retake.core.masks.make import mask_episode
 from retake.core.progress import Bar, CheckCancel, Progress, Stop, never, silent
-from retake.core.run_store import locate
+from retake.core.run_store import episode_at
 from retake.core.verdicts.recorded import judge
-from retake.core.verdicts.records import EXIT_CODES, Verdict
+from retake.core.verdicts.records import EXIT_CODES, Verdict, row_text, worst_of
 from retake.core.verdicts.settings import VerdictSettings, load_settings
 
 Reference = Callable[[Row], Episode]
@@ -51,8 +51,7 @@ class JudgedEpisode:
     @property
     def status(self) -> str:
         """The worst of its cameras."""
-        found = {v.overall for v in self.verdicts.values()}
-        return next(status for status in ("fail", "unsure", "pass") if status in found)
+        return worst_of(v.overall for v in self.verdicts.values())
 
 
 def judge_dataset(
@@ -178,8 +177,7 @@ def _require_same_motion(copy: Dataset, row: Row, against: Dataset, original: Ro
 
 def simulated_reference(paths: Sequence[Path], dataset: Path) -> tuple[Reference, tuple[str, ...]]:
     """Simulated episodes (runs or episode folders), one for all or one per episode of the dataset, in order."""
-    runs = [locate(path)[0] for path in paths]
-    folders = [run / "episode" if (run / "episode").is_dir() else path for run, path in zip(runs, paths, strict=True)]
+    folders = [episode_at(path) for path in paths]
     count = len(Dataset(dataset))
     if len(folders) not in (1, count):
         raise InputError(f"--episode names {len(folders)}; {dataset} has {count} episodes: give one, or one for each")
@@ -247,13 +245,10 @@ def main(argv: list[str]) -> int:
         )  # fmt: skip
     for one in judged:
         for camera, verdict in one.verdicts.items():
-            reasons = "; ".join(f"{c.name}: {c.note}" for c in verdict.checks if c.status == "fail")
-            print(
-                f"episode {one.index:<6}{camera:<16}{verdict.overall:<7} p={verdict.probability:.3f}  {reasons}".rstrip()
-            )
+            print(row_text(f"episode {one.index:<6}{camera}", verdict.overall, verdict.probability, verdict.reasons))
     found = [one.status for one in judged]
     print(f"{args.out}: {found.count('pass')} of {len(found)} episodes passed, {found.count('fail')} failed")
     if args.json:
         verdicts = [{"episode": o.index, "cameras": {c: v.to_json() for c, v in o.verdicts.items()}} for o in judged]
         write_json(args.json, {"verdicts": verdicts})
-    return EXIT_CODES[next(s for s in ("fail", "unsure", "pass") if s in found)]
+    return EXIT_CODES[worst_of(found)]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from retake.core.array_types import Float32, UInt8
+from retake.core.array_types import Float32
 
 Colour = tuple[float, float, float]
 
@@ -124,8 +124,3 @@ def lookup(image: np.ndarray, x: np.ndarray, y: np.ndarray, border: int = cv2.BO
     grid = maps.reshape(2, rows, width)
     out = cv2.remap(image, grid[0], grid[1], cv2.INTER_LINEAR, borderMode=border)
     return out.reshape(rows * width, -1)[:count] if image.ndim == 3 else out.reshape(-1)[:count]
-
-
-def to_srgb8(lin: Float32[np.ndarray, "*n 3"]) -> UInt8[np.ndarray, "*n 3"]:
-    """sRGB bytes of linear colours."""
-    return np.round(np.clip(gamma(lin), 0, 1) * 255).astype(np.uint8)

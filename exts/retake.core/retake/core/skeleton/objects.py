@@ -21,8 +21,6 @@ from retake.core.lens import Lens
 from retake.core.skeleton import convention as c
 from retake.core.skeleton.strokes import project
 
-GLYPH: Final = "retake-objects/1"
-"""Name of the drawing; a change of anything below must change it."""
 OBJECT_RGB: Final[tuple[c.RGB, ...]] = ((255, 0, 255), (0, 255, 255), (255, 128, 0), (255, 255, 255))
 """By the object's place in the episode, again from the start after the last."""
 OUTLINE_PX: Final = 3

@@ -23,6 +23,7 @@ from retake.core import plugins
 from retake.core.episode import open_episode
 from retake.core.errors import EpisodeError, InputError, MissingDependencyError, unknown_name
 from retake.core.files import write_json
+from retake.core.run_layout import RunLayout
 from retake.core.variants.backends import BACKENDS, EXTRAS, image_backend
 from retake.core.variants.base import ImageBackend, SourceFrame, World, source_frame
 from retake.core.variants.lock import lock_robot
@@ -135,9 +136,9 @@ def _timed(make: Callable[[], ImageBackend], source: SourceFrame, world: World, 
 
 
 def _source(path: Path, camera: str) -> SourceFrame:
-    folder = path / "episode" if (path / "episode").is_dir() else path
+    recorded = RunLayout(path).captured_episode
     try:
-        return source_frame(open_episode(folder), camera, 0)
+        return source_frame(open_episode(recorded if recorded.is_dir() else path), camera, 0)
     except EpisodeError as error:
         raise InputError(f"no episode to dress: {error}; `retake run --run runs/demo` makes one") from error
 

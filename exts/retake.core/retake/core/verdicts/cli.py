@@ -19,7 +19,7 @@ from retake.core.run_store import locate
 from retake.core.verdicts.clip import is_pictures
 from retake.core.verdicts.economics import economics, faulty_share_of
 from retake.core.verdicts.recorded import verify_video
-from retake.core.verdicts.records import EXIT_CODES, Verdict
+from retake.core.verdicts.records import EXIT_CODES, Verdict, row_text, worst_of
 from retake.core.verdicts.run import read_picture, summary, verify_run
 from retake.core.verdicts.settings import VerdictSettings, load_settings
 from retake.core.verdicts.worlds import compare_worlds
@@ -81,11 +81,10 @@ def _run(options: argparse.Namespace) -> int:
     settings = load_settings(options.config, options.operating_point)
     verdicts = verify_run(locate(options.what)[0], Bar("verdicts"), config=settings)
     for row in verdicts:
-        print(f"{row['take']:<32} {row['overall']:<7} p={row['probability']:.3f}  {'; '.join(row['reasons'])}")
+        print(row_text(row["take"], row["overall"], row["probability"], row["reasons"]))
     worlds = compare_worlds(RunReader(locate(options.what)[0]), Bar("views"), config=settings)
     for row in worlds:
-        cameras = ", ".join(row["videos"])
-        print(f"{row['world']:<32} {row['status']:<7} {cameras}  {'; '.join(row['reasons'])}")
+        print(row_text(row["world"], row["status"], ", ".join(row["videos"]), row["reasons"]))
     total = summary(verdicts)
     print(f"{total['pass']} of {total['takes']} takes passed, {total['fail']} failed, {total['unsure']} unsure")
     if estimate := expected_cost(settings, total):
@@ -95,9 +94,8 @@ def _run(options: argparse.Namespace) -> int:
     if not verdicts:
         print(f"{options.what} has no takes yet; `retake run` or `retake takes` makes them", file=sys.stderr)
         return EXIT_CODES["unsure"]
-    torn = any(row["status"] == "fail" for row in worlds)
-    worst = "fail" if total["fail"] or torn else "unsure" if total["unsure"] else "pass"
-    return EXIT_CODES[worst]
+    torn = [row["status"] for row in worlds if row["status"] == "fail"]
+    return EXIT_CODES[worst_of([*torn, *(row["overall"] for row in verdicts)])]
 
 
 def expected_cost(settings: VerdictSettings, total: dict[str, Any]) -> str:

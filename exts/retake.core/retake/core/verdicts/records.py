@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -122,6 +123,19 @@ class Verdict:
             "metrics": {k: _number(v) for k, v in self.metrics.items()},
             "series": {k: [_number(x) for x in v] for k, v in self.series.items()},
         }  # fmt: skip
+
+
+def worst_of(statuses: Iterable[str]) -> Status:
+    """Fail before unsure before pass; unsure where nothing was judged."""
+    found = set(statuses)
+    return "fail" if "fail" in found else "pass" if found == {"pass"} else "unsure"
+
+
+def row_text(what: str, status: str, about: float | str, reasons: Iterable[str]) -> str:
+    """A line of what was judged for a terminal: its name, its status, the probability that it is faultless or what else
+    is to be known, and why it did not pass."""
+    said = about if isinstance(about, str) else f"p={about:.3f}"
+    return f"{what:<32} {status:<7} {said}  {'; '.join(reasons)}".rstrip()
 
 
 def check_to_json(check: Check) -> dict[str, Any]:

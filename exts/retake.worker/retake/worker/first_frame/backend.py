@@ -38,7 +38,6 @@ EXTRA = "oscar"
 EDGES_KEPT = 0.98
 """Structure F1 of the robot's edges after relighting, against the simulated picture."""
 SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
-Callback = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
 log = logging.getLogger(__name__)
 
 
