@@ -8,6 +8,7 @@ counted is read from the run and from the dataset, never from this script.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -109,8 +110,10 @@ def run(case: Case) -> dict[str, Any]:
         row["accepted"] = sum(s.status == "pass" for s in standings.values())
         row["ends"] = [f"{g.ee_link} ({g.kind})" for r in episode.header.robots for g in r.grippers]
         if row["accepted"]:
-            row["said"] = _retake("export", str(out), "--out", str(CACHE / f"{case.name}_dataset"))
-            meta = CACHE / f"{case.name}_dataset" / "meta" / "info.json"
+            data = CACHE / f"{case.name}_dataset"
+            shutil.rmtree(data, ignore_errors=True)  # ours alone; what an older proof exported is counted anew
+            row["said"] = _retake("export", str(out), "--out", str(data))
+            meta = data / "meta" / "info.json"
             row["exported_episodes"] = json.loads(meta.read_text("utf-8"))["total_episodes"] if meta.is_file() else 0
     row["seconds"] = round(time.monotonic() - started, 1)
     write_json(kept, row)
