@@ -20,7 +20,7 @@ from mutation.faults import Fault
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "mutants"
 COPY = CACHE / "copy"
-PACKAGES = ("core", "usd", "worker", "isaac", "ui", "newton", "lab")
+PACKAGES = ("core", "usd", "worker", "isaac", "ui", "newton", "lab", "loop")
 NEAREST = 3
 WHOLE = {
     "retake.usd": ("test_survivors", "test_usd_articulation", "test_usd_stages", "test_usd_laws", "test_usd_camera"),
@@ -36,7 +36,7 @@ WHOLE = {
     "retake.core.episode": ("test_episode_io", "test_episode_check"),
 }
 """Package -> test files for all of it, looked at after those that name a module."""
-TRACE_LIMIT_S, MOST_S = 120, 30
+TRACE_LIMIT_S, MOST_S = 60, 30
 """Time after which no further test of a file is measured, and its tests' own time per mutant (shortest first) beyond which no
 more are added."""
 OPTIONS = ["-p", "no:cacheprovider", "--hypothesis-seed=0"]

@@ -42,7 +42,7 @@ def mount_of(episode: Episode, camera: str) -> Mount:
     """What carries a camera of the episode. Raises EpisodeError for an unknown one."""
     if episode.header.camera(camera).static:
         return FIXED
-    frames = np.unique(np.linspace(0, len(episode) - 1, SAMPLES).astype(int))
+    frames = np.linspace(0, len(episode) - 1, SAMPLES).astype(int)  # some twice in a short episode
     T_world_camera = inverse(episode.camera_matrices(camera)[1][frames])
     found: list[Mount] = []
     for robot in episode.header.robots:
