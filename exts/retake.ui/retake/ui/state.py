@@ -24,43 +24,18 @@ class Phase(str, Enum):
     EXPORTING = "exporting"
 
 
+_READY = frozenset({"refresh", "open_demo", "add_selected", "declare", "self_test", "record", "pick_folder"})
+_RECORDED = _READY | {"generate", "export", "open_folder"}
 ACTIONS: dict[Phase, frozenset[str]] = {
     Phase.EMPTY: frozenset({"refresh", "open_demo", "pick_folder"}),
-    Phase.READY: frozenset({"refresh", "open_demo", "add_selected", "declare", "self_test", "record", "pick_folder"}),
+    Phase.READY: _READY,
     Phase.ARMED: frozenset({"stop"}),
     Phase.RECORDING: frozenset({"pause", "stop"}),
     Phase.PAUSED: frozenset({"resume", "stop"}),
     Phase.SAVING: frozenset(),
-    Phase.RECORDED: frozenset(
-        {
-            "refresh",
-            "open_demo",
-            "add_selected",
-            "declare",
-            "self_test",
-            "record",
-            "pick_folder",
-            "generate",
-            "export",
-            "open_folder",
-        }
-    ),
+    Phase.RECORDED: _RECORDED,
     Phase.GENERATING: frozenset({"cancel", "open_folder"}),
-    Phase.GENERATED: frozenset(
-        {
-            "refresh",
-            "open_demo",
-            "add_selected",
-            "declare",
-            "self_test",
-            "record",
-            "pick_folder",
-            "generate",
-            "export",
-            "open_report",
-            "open_folder",
-        }
-    ),
+    Phase.GENERATED: _RECORDED | {"open_report"},
     Phase.EXPORTING: frozenset({"cancel_export", "open_folder"}),
 }
 """Which buttons do something, per phase. The worker's buttons depend on the worker alone, `open_dataset` on a dataset."""

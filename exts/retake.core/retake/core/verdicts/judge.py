@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""judge(): one take against its episode. Pixels in, Verdict out; no disk except what the episode reads."""
+"""examine(): one take against its episode. Pixels in, Verdict out; no disk except what the episode reads."""
 
 from __future__ import annotations
 
@@ -56,32 +56,6 @@ class Judged:
     """The file that was judged; None for frames in memory."""
 
 
-def judge(
-    video: Path | str | Frames,
-    episode: Episode,
-    camera: str,
-    *,
-    first_frame: UInt8[np.ndarray, "H W 3"] | None = None,
-    start: int = 0,
-    frames: int | None = None,
-    config: VerdictSettings | None = None,
-    fps: float | None = None,
-    check_cancel: CheckCancel = never,
-) -> Verdict:
-    """Judge a take: a file or folder (see `clip`), or its RGB frames. Take frame k shows episode frame `start` + k.
-
-    `frames` is the length of the window that was asked for; without it a take must reach as far as the episode, or one
-    window of a video model. Files whose rate is not the episode's are compared by their presentation times.
-    The simulator's colours are read by `redressed` alone. Raises VerdictError when nothing can be compared (no frames, a camera
-    without instance ids: see `recorded`, `start` outside the episode), InputError for an unreadable file, EpisodeError
-    for an unknown camera, Cancelled when asked to stop.
-    """
-    return examine(
-        video, episode, camera, first_frame=first_frame, start=start, frames=frames, config=config, fps=fps,
-        check_cancel=check_cancel,
-    ).verdict  # fmt: skip
-
-
 def examine(
     video: Path | str | Frames,
     episode: Episode,
@@ -94,7 +68,14 @@ def examine(
     fps: float | None = None,
     check_cancel: CheckCancel = never,
 ) -> Judged:
-    """`judge`, keeping what the verdict was measured from."""
+    """Judge a take: a file or folder (see `clip`), or its RGB frames. Take frame k shows episode frame `start` + k.
+
+    `frames` is the length of the window that was asked for; without it a take must reach as far as the episode, or one
+    window of a video model. Files whose rate is not the episode's are compared by their presentation times.
+    The simulator's colours are read by `redressed` alone. Raises VerdictError when nothing can be compared (no frames, a camera
+    without instance ids: see `recorded`, `start` outside the episode), InputError for an unreadable file, EpisodeError
+    for an unknown camera, Cancelled when asked to stop.
+    """
     settings = config or load_settings()
     film = open_film(
         video, episode, camera, settings, first_frame=first_frame, start=start, frames=frames, fps=fps,

@@ -43,7 +43,7 @@ def judge(
 ) -> Verdict:
     """Judge a take against any episode: by the simulator's masks where the camera has them, else by the recording.
 
-    Arguments and errors are those of `judge.judge`.
+    Arguments and errors are those of `examine`.
     """
     if not has_masks(episode, camera):
         return judge_recording(
