@@ -10,7 +10,7 @@ import yaml
 from scenes import make_scene_episode
 
 from retake.core.errors import VariantError
-from retake.core.painter.photos import Panorama, photo_texture
+from retake.core.painter.photos import LINEAR_OF_BYTE, LUMA, Panorama, photo_texture
 from retake.core.variants import load_catalogue, make_variants
 from retake.core.variants.make import read_frame
 from retake.core.variants.worlds import recipe_of
@@ -53,6 +53,24 @@ def test_a_panorama_shows_every_direction_and_brings_its_light(place):
     assert down.max() < 0.05
     turned = Panorama.of({**told, "heading_deg": 90}).lighting()
     assert abs((turned["azimuth_deg"] - light["azimuth_deg"] + 90 + 180) % 360 - 180) < 1
+
+
+@pytest.mark.parametrize("lamp", [100, 140, 200])
+def test_a_panorama_s_light_has_the_colours_and_the_contrast_of_its_parts(tmp_path, lamp):
+    """The brightest place as the sun, the rest of the upper half as the sky, the lower half as the ground."""
+    room = np.empty((256, 512, 3), np.uint8)
+    parts = {"sun": (lamp * np.array([0.8, 0.9, 1.0])).astype(np.uint8), "sky": (90, 80, 60), "ground": (20, 40, 60)}
+    room[:128], room[128:], room[32:64, 128:192] = parts["sky"], parts["ground"], parts["sun"]
+    cv2.imwrite(str(tmp_path / "room.png"), room)
+    light = Panorama.of({"photo": str(tmp_path / "room.png")}).lighting()
+    linear = {name: LINEAR_OF_BYTE[np.asarray(bgr, np.uint8)[::-1]] for name, bgr in parts.items()}
+    for name, colour in linear.items():
+        shown = np.array([int(light[name]["colour"][i : i + 2], 16) for i in (1, 3, 5)], np.uint8)
+        assert np.allclose(LINEAR_OF_BYTE[shown], colour / colour.max(), atol=0.03), name
+    strength = 0.12 * float(linear["sun"] @ LUMA) / float(linear["sky"] @ LUMA)
+    assert 0.1 < strength < 1
+    assert light["sun"]["strength"] == pytest.approx(strength, rel=0.03)
+    assert light["softness"] == pytest.approx(np.clip(1.2 - strength, 0.2, 1.0), rel=0.03)
 
 
 def test_photographs_are_laid_on_surfaces_and_mirrored_where_they_do_not_tile(tmp_path):
