@@ -76,22 +76,26 @@ def make_copy() -> None:
 
 
 def tests_of(module: Path, package: str) -> list[str]:
-    """Test files that reach a module: two that name it or its folder, then those of its package as a whole."""
+    """Test files that reach a module: three that name it or its folder, those of its package as a whole, and two that reach
+    it through a helper of the tests."""
     dotted = ".".join(module.relative_to(ROOT / f"exts/retake.{package}").with_suffix("").parts)
     dotted = dotted.removesuffix(".__init__")
     parent, _, stem = dotted.rpartition(".")
+    named = re.compile(rf"{re.escape(dotted)}\b|from {re.escape(parent)} import [^\n]*\b{stem}\b")
+    helpers = {p.stem for p in (ROOT / "tests").rglob("*.py") if named.search(p.read_text("utf-8"))}
     folder, ranked = parent.rpartition(".")[2], []
     for path in (*sorted((ROOT / "tests").glob("test_*.py")), *sorted((ROOT / "tests/worker").glob("test_*.py"))):
-        named = re.search(
-            rf"{re.escape(dotted)}\b|from {re.escape(parent)} import [^\n]*\b{stem}\b", path.read_text("utf-8")
-        )
-        if stem in path.stem or named:
+        text = path.read_text("utf-8")
+        if stem in path.stem or named.search(text):
             ranked.append((stem not in path.stem, path.stat().st_size, path))
         elif folder not in PACKAGES and folder in path.stem:
             ranked.append((2, path.stat().st_size, path))
-    nearest = [str(path.relative_to(ROOT)) for _, _, path in sorted(ranked)[:NEAREST]]
+        elif helpers & set(re.findall(r"^(?:from|import) (\w+)", text, re.M)):
+            ranked.append((3, path.stat().st_size, path))
+    near, helped = ([p for rank, _, p in sorted(ranked) if (rank == 3) == through] for through in (False, True))
     whole = [f"tests/{name}.py" for name in WHOLE.get(dotted.rpartition(".")[0], WHOLE.get(f"retake.{package}", ()))]
-    return list(dict.fromkeys([*nearest, *(name for name in whole if (ROOT / name).is_file())]))
+    files = [*(str(p.relative_to(ROOT)) for p in near[:NEAREST]), *(name for name in whole if (ROOT / name).is_file())]
+    return list(dict.fromkeys([*files, *(str(p.relative_to(ROOT)) for p in helped[:2])]))
 
 
 def trace_of(file: str, module: Path) -> Trace:

@@ -119,10 +119,6 @@ class Dataset:
                         "provenance": _provenance({k[7:]: v for k, v in row.items() if k.startswith("retake/")}),
                     }
 
-    def uids(self) -> set[str]:
-        """Identities of the episodes that Retake wrote."""
-        return {str(row["uid"]) for row in self.provenance() if row.get("uid")}
-
     def provenance(self) -> Iterator[dict[str, Any]]:
         """meta/retake_provenance.jsonl, one record per episode; nothing where Retake did not write the dataset."""
         yield from tables.read_jsonl(self.root / "meta/retake_provenance.jsonl")
