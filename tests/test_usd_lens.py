@@ -119,6 +119,23 @@ def test_what_cannot_be_known_is_refused_by_name(change: Any, text: str) -> None
         read_camera(prim, NOMINAL)
 
 
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("value", [0, -3])
+def test_each_number_of_a_calibration_must_be_positive(side: int, value: int) -> None:
+    def refused(name: str, wrong: Any, text: str) -> None:
+        stage = usd_stages.empty()  # held: a prim does not keep its stage
+        prim = usd_stages.add_camera(stage).GetPrim()
+        author(prim, "opencvPinhole")
+        prim.GetAttribute(f"omni:lensdistortion:opencvPinhole:{name}").Set(wrong)
+        with pytest.raises(StageError, match=text):
+            read_camera(prim, NOMINAL)
+
+    size = [*NOMINAL]
+    size[side] = value
+    refused("imageSize", Gf.Vec2i(*size), "expected the .width, height. that fx, fy, cx and cy are pixels of")
+    refused(("fx", "fy")[side], float(value), "expected positive numbers")
+
+
 def test_the_model_that_is_selected_counts_where_both_are_applied() -> None:
     stage = usd_stages.empty()
     prim = usd_stages.add_camera(stage).GetPrim()
