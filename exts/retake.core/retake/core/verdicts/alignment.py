@@ -57,6 +57,7 @@ def align(footage: Footage, truth: Truth, radius: int = 12, max_lag: int = 8, st
     points = np.zeros((frames, parts))
     lag = np.full((frames, 2 * max_lag + 1, parts), np.nan)
     lag_points = np.zeros((frames, 2 * max_lag + 1, parts))
+    number = np.stack([np.bincount(contour.part, minlength=parts) for contour in truth.contours])
     padded = np.zeros((len(edges(footage, 0, still)), height + 2 * pad, wide), np.float32)
     for t in range(0, frames, step):
         padded[:, pad:-pad, pad:-pad] = edges(footage, t, still)
@@ -71,9 +72,8 @@ def align(footage: Footage, truth: Truth, radius: int = 12, max_lag: int = 8, st
         for k in range(2 * max_lag + 1):
             other = t + k - max_lag
             if 0 <= other < frames:
-                part = truth.contours[other].part
-                lag[t, k] = np.bincount(part, np.take(field, flat[other]), parts)
-                lag_points[t, k] = np.bincount(part, minlength=parts)
+                lag[t, k] = np.bincount(truth.contours[other].part, np.take(field, flat[other]), parts)
+                lag_points[t, k] = number[other]
     return Alignment(step, shift, points, lag, lag_points, radius, max_lag, late - early, girth)
 
 

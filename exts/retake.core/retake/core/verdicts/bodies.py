@@ -149,8 +149,7 @@ def signed_distance(mask: Bool[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]
 
 def _codes(image: UInt8[np.ndarray, "h w 3"]) -> np.ndarray:
     """Colour bin of every pixel: brightness and two opponent chroma axes."""
-    rgb = cv2.GaussianBlur(image, (3, 3), 0).astype(np.int32)
-    r, g, b = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+    r, g, b = (plane.astype(np.int32) for plane in cv2.split(cv2.GaussianBlur(image, (3, 3), 0)))
     luma = (r + g + b) * _LUMA // 766
     red = np.clip((r - g + 192) * _CHROMA // 384, 0, _CHROMA - 1)
     blue = np.clip(((r + g) // 2 - b + 192) * _CHROMA // 384, 0, _CHROMA - 1)

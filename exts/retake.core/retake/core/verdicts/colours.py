@@ -34,7 +34,7 @@ _DARK = 24.0
 """Sum of RGB below which chroma is noise."""
 _BRIGHTER = 1.1
 """Factor of the brightest that was shown from which on a pixel may be a highlight: paint and the white of a lamp."""
-_HIGHLIGHTS = (0.0, 0.25, 0.5, 0.75)
+_HIGHLIGHTS = (0.25, 0.5, 0.75)
 """Shares of white that are tried."""
 _KNOWN = 400
 """Pixels of earlier frames that are compared with, evenly spread."""
@@ -101,12 +101,13 @@ def change(
 ) -> float:  # fmt: skip
     """Change of the mean chroma beyond what parts that came into view, or left it, explain.
 
-    They explain nothing where more than their share of the pixels has colours that were not shown.
+    They explain nothing where more than their share of the pixels has colours that were not shown, and nothing need be
+    explained of a change that no limit is near to.
     mean: RGB. before: means of the frames that are compared with. pixels, shown: single ones, uint8[N, 3].
     """
     reference = np.median(_chroma(before), axis=0)
     moved = float(np.abs(_chroma(mean[None])[0] - reference).sum())
-    if (to_nearest(pixels, shown) > _OTHER).mean() > reveals:
+    if moved < _OTHER / 2 or (to_nearest(pixels, shown) > _OTHER).mean() > reveals:
         return moved
     apart = np.abs(_chroma(np.concatenate([pixels, shown])) - reference).sum(1)
     return max(moved - reveals * float(np.quantile(apart, 0.9)), 0.0)
@@ -117,12 +118,12 @@ def to_nearest(pixels: np.ndarray, shown: np.ndarray) -> Float32[np.ndarray, "N"
     shown = shown[np.linspace(0, len(shown) - 1, min(len(shown), _KNOWN)).astype(int)]
     now, known = _chroma(pixels), _chroma(shown)
     bright = pixels.sum(1, dtype=np.int32) > _BRIGHTER * np.quantile(shown.sum(1, dtype=np.int32), 0.95)
-    nearest = np.full(len(now), np.inf, np.float32)
-    for share in _HIGHLIGHTS:
+    nearest = np.abs(now[:, None] - known[None]).sum(2).min(1)
+    for share in _HIGHLIGHTS if bright.any() else ():
         paint = (1 - share) * known + share / 3
-        distance = np.abs(now[:, None] - paint[None]).sum(2).min(1)
-        nearest = np.where(bright | (share == 0), np.minimum(nearest, distance), nearest)
-    return nearest.astype(np.float32)
+        distance = np.abs(now[bright][:, None] - paint[None]).sum(2).min(1)
+        nearest[bright] = np.minimum(nearest[bright], distance)
+    return nearest
 
 
 def _chroma(rgb: np.ndarray) -> Float32[np.ndarray, "N 3"]:

@@ -19,6 +19,7 @@ _ANGLES = np.arange(BINS) * np.pi / BINS
 _COS2 = (np.cos(_ANGLES) ** 2).astype(np.float32)
 _SIN2 = (np.sin(_ANGLES) ** 2).astype(np.float32)
 _SINCOS = (2 * np.sin(_ANGLES) * np.cos(_ANGLES)).astype(np.float32)
+_ALONG = np.stack([_COS2, _SIN2, _SINCOS], 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,11 +67,14 @@ def make_footage(frames: UInt8[np.ndarray, "T H W 3"], truth: Truth) -> Footage:
 
 def tensor(frame: UInt8[np.ndarray, "H W 3"] | Float32[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "3 H W"]:
     """Structure tensor (Jxx, Jyy, Jxy) summed over the colour channels: edges between equal greys count too."""
-    soft = cv2.GaussianBlur(frame, (0, 0), 0.8).astype(np.float32)
-    gx = cv2.Sobel(soft, cv2.CV_32F, 1, 0, ksize=3, scale=0.125)
-    gy = cv2.Sobel(soft, cv2.CV_32F, 0, 1, ksize=3, scale=0.125)
-    ones = np.ones((1, 3), np.float32)
-    return np.stack([cv2.transform(cv2.multiply(a, b), ones) for a, b in ((gx, gx), (gy, gy), (gx, gy))])
+    soft = cv2.GaussianBlur(frame, (0, 0), 0.8)
+    # Differences of bytes are whole numbers: half as wide, and exact.
+    kind = cv2.CV_16S if soft.dtype == np.uint8 else cv2.CV_32F
+    gx, gy = cv2.Sobel(soft, kind, 1, 0, ksize=3), cv2.Sobel(soft, kind, 0, 1, ksize=3)
+    out = np.empty((3, *soft.shape[:2]), np.float32)
+    for k, (a, b) in enumerate(((gx, gx), (gy, gy), (gx, gy))):
+        out[k] = cv2.transform(cv2.multiply(a, b, scale=1 / 64, dtype=cv2.CV_32F), np.ones((1, 3), np.float32))
+    return out
 
 
 def _trace(J: Float32[np.ndarray, "3 H W"]) -> Float32[np.ndarray, "H W"]:
@@ -87,13 +91,13 @@ def edges(footage: Footage, t: int, scenery_tensor: Float32[np.ndarray, "3 H W"]
 
 def responses(J: Float32[np.ndarray, "3 H W"], contrast: float) -> Float32[np.ndarray, "B H W"]:
     """Edge response 0..1 per direction bin of a structure tensor; 0.5 where the squared gradient equals `contrast`."""
-    over = np.ascontiguousarray(np.moveaxis(J, 0, -1))
-    out = np.empty((BINS, *over.shape[:2]), np.float32)
-    for b in range(BINS):
-        strength = cv2.transform(over, np.array([[_COS2[b], _SIN2[b], _SINCOS[b]]], np.float32))
-        np.maximum(strength, 0, out=strength)
-        np.divide(strength, strength + contrast, out=out[b])
-    return out
+    out = _ALONG @ J.reshape(3, -1)
+    # x / (x + c) = 1 - c / (x + c), in place.
+    np.maximum(out, 0, out=out)
+    out += contrast
+    np.divide(contrast, out, out=out)
+    np.subtract(1, out, out=out)
+    return out.reshape(BINS, *J.shape[1:])
 
 
 def scenery_tensor(footage: Footage) -> Float32[np.ndarray, "3 H W"]:

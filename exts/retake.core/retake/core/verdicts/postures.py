@@ -196,12 +196,13 @@ def _colours(footage: Footage, truth: Truth, part: int) -> _Colours | None:
     early = [int(t) for t in shown[:3]]
     later = [int(t) for t in shown[np.linspace(3, len(shown) - 1, 8).astype(int)]] if len(shown) > 11 else []
     for t in (*early, *later):
-        mask = (truth.labels[t] == part + 1).astype(np.uint8)
-        depth = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
+        mask = cv2.inRange(truth.labels[t], part + 1, part + 1)  # type: ignore[call-overload]
+        box = _around(mask)
+        depth = cv2.distanceTransform(mask[box], cv2.DIST_L2, 3)
         inner = depth > (1.5 if t in early else 0.6 * depth.max())
         if not inner.any():
             continue
-        a, b, c = _bins(*(x[inner] for x in _split(footage.frames[t])))
+        a, b, c = _bins(*(x[inner] for x in _split(footage.frames[t][box])))
         weight = (1.0 / len(early) if t in early else 0.5 / len(later)) / len(a)
         np.add.at(tones, (a, b), weight)
         np.add.at(lumas, c, weight)
@@ -210,6 +211,12 @@ def _colours(footage: Footage, truth: Truth, part: int) -> _Colours | None:
     tones = cv2.GaussianBlur(tones, (0, 0), 1.0)
     lumas = cv2.GaussianBlur(lumas[None], (0, 0), 1.6)[0]
     return _Colours((tones / tones.sum()).astype(np.float32), (lumas / lumas.sum()).astype(np.float32))
+
+
+def _around(mask: UInt8[np.ndarray, "H W"]) -> tuple[slice, slice]:
+    """The window of a mask, with two pixels to spare."""
+    x, y, width, height = cv2.boundingRect(mask)
+    return np.s_[max(y - 2, 0) : y + height + 2, max(x - 2, 0) : x + width + 2]
 
 
 def _evidence(

@@ -24,6 +24,8 @@ class Scene:
     camera: str
     truth: Truth
     known: dict[int, Float32[np.ndarray, "h w"]]
+    seen: dict[int, Float64[np.ndarray, "h w 3"]]
+    """Of the frame that was asked about last: what each pixel shows, m, camera axes."""
 
     def depth(self, t: int) -> Float32[np.ndarray, "h w"]:
         """Depth of frame t, m, read on first use."""
@@ -33,20 +35,25 @@ class Scene:
             self.known[t] = cv2.resize(whole, half, interpolation=cv2.INTER_NEAREST)
         return self.known[t]
 
+    def points(self, t: int) -> Float64[np.ndarray, "h w 3"]:
+        """What every pixel of frame t shows, m, camera axes."""
+        if t not in self.seen:
+            K, here = self.truth.K[t], self.depth(t)
+            v, u = np.mgrid[0 : here.shape[0], 0 : here.shape[1]]
+            whole = self.truth.ideal(t, np.stack([2 * u + 0.5, 2 * v + 0.5], -1).reshape(-1, 2)) + 0.5
+            ray = np.concatenate([(whole - K[:2, 2]) / np.diag(K)[:2], np.ones((here.size, 1))], 1)
+            self.seen.clear()
+            self.seen[t] = ray.reshape(*here.shape, 3) * here[..., None]
+        return self.seen[t]
+
     def same_place(
         self, t: int, r: int
     ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
         """Column and row in frame r of what every pixel of frame t shows, and whether frame r shows that place too."""
         truth, here, there = self.truth, self.depth(t), self.depth(r)
         height, width = here.shape
-        v, u = np.mgrid[0:height, 0:width]
-        K = truth.K[t]
-        whole = truth.ideal(t, np.stack([2 * u + 0.5, 2 * v + 0.5], -1).reshape(-1, 2)).reshape(height, width, 2) + 0.5
-        ray = np.stack(
-            [(whole[..., 0] - K[0, 2]) / K[0, 0], (whole[..., 1] - K[1, 2]) / K[1, 1], np.ones_like(here)], -1
-        )  # fmt: skip
         T: Float64[np.ndarray, "4 4"] = truth.T_camera_world[r] @ np.linalg.inv(truth.T_camera_world[t])
-        p = (ray * here[..., None]) @ T[:3, :3].T + T[:3, 3]
+        p = self.points(t) @ T[:3, :3].T + T[:3, 3]
         K = truth.K[r]
         z = np.maximum(p[..., 2], 1e-6)
         place = np.stack([p[..., 0] * K[0, 0] / z + K[0, 2], p[..., 1] * K[1, 1] / z + K[1, 2]], -1) - 0.5
@@ -63,4 +70,4 @@ def open_scene(episode: Episode, camera: str, truth: Truth) -> Scene | None:
     """The scene of a moving camera; None for a still one, or where no depth was recorded."""
     if truth.static_camera or "depth" not in episode.header.camera(camera).channels:
         return None
-    return Scene(episode, camera, truth, {})
+    return Scene(episode, camera, truth, {}, {})

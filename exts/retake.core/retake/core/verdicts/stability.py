@@ -28,7 +28,7 @@ def measure_stability(
     greys = [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in footage.frames]
     return [
         _drift(greys, truth, scenery, settings),
-        *_appearance(footage, truth, scenery, settings),
+        *_appearance(footage, greys, truth, scenery),
         _darkness(greys),
         _measure_frozen(greys, truth, motion_px, settings),
         _identity(footage, truth, settings),
@@ -114,14 +114,16 @@ def _votes(
     flow: Float32[np.ndarray, "h w 2"], mask: Bool[np.ndarray, "h w"]
 ) -> tuple[Float64[np.ndarray, "N 2"], Float64[np.ndarray, "N 2"]]:
     """Centre and median flow of every cell with texture in the mask, half working px."""
-    places, moved = [], []
-    for y in range(0, mask.shape[0], _CELL):
-        for x in range(0, mask.shape[1], _CELL):
-            inside = mask[y : y + _CELL, x : x + _CELL]
-            if inside.sum() >= 0.2 * _CELL * _CELL:
-                places.append((x + _CELL / 2, y + _CELL / 2))
-                moved.append(np.median(flow[y : y + _CELL, x : x + _CELL][inside], axis=0))
-    return np.array(places).reshape(-1, 2), np.array(moved).reshape(-1, 2)
+    rows, columns = (-(-side // _CELL) for side in mask.shape)
+    padded = np.full((rows * _CELL, columns * _CELL, 2), np.inf, np.float32)
+    padded[: mask.shape[0], : mask.shape[1]][mask] = flow[mask]
+    cells = padded.reshape(rows, _CELL, columns, _CELL, 2).transpose(0, 2, 4, 1, 3).reshape(-1, 2, _CELL * _CELL)
+    counts = np.isfinite(cells[:, 0]).sum(1)
+    chosen = np.flatnonzero(counts >= 0.2 * _CELL * _CELL)
+    ordered, count = np.sort(cells[chosen], axis=2), counts[chosen, None, None]
+    middle = [np.take_along_axis(ordered, k, axis=2)[..., 0] for k in ((count - 1) // 2, count // 2)]
+    places = np.stack([chosen % columns, chosen // columns], 1) * float(_CELL) + _CELL / 2
+    return places, ((middle[0] + middle[1]) / 2).astype(np.float64)
 
 
 def _levelled(grey: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
@@ -152,7 +154,7 @@ def _coherent(place: Float64[np.ndarray, "N 2"], moved: Float64[np.ndarray, "N 2
     return min(float(np.median(np.hypot(*fitted))), float(np.quantile(np.hypot(*moved.T), _ALL)))
 
 
-def _appearance(footage: Footage, truth: Truth, scenery: np.ndarray, settings: StabilitySettings) -> list[Measurement]:
+def _appearance(footage: Footage, greys: list, truth: Truth, scenery: np.ndarray) -> list[Measurement]:
     """flicker, colour_shift, seams and sharpness_loss, from small colour images of the scenery."""
     if not truth.static_camera:
         names = ("flicker", "colour_shift", "seams", "sharpness_loss")
@@ -163,14 +165,15 @@ def _appearance(footage: Footage, truth: Truth, scenery: np.ndarray, settings: S
     weight = np.zeros((count, size[1], size[0]), np.float32)
     sharp = np.full(count, np.nan)
     for t in range(count):
-        frame, mask = footage.frames[t].astype(np.float32), scenery[t].astype(np.float32)
-        weight[t] = cv2.resize(mask, size, interpolation=cv2.INTER_AREA)
-        cells[t] = cv2.resize(frame * mask[..., None], size, interpolation=cv2.INTER_AREA)
+        mask = scenery[t].astype(np.uint8)
+        weight[t] = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+        seen = cv2.copyTo(footage.frames[t], mask).astype(np.float32)
+        cells[t] = cv2.resize(seen, size, interpolation=cv2.INTER_AREA)
         cells[t] /= np.maximum(weight[t], 1e-6)[..., None]
         both = scenery[t] & scenery[0]
         if both.sum() > 200:
-            grey = cv2.cvtColor(footage.frames[t], cv2.COLOR_RGB2GRAY)
-            sharp[t] = np.sqrt(np.square(cv2.Laplacian(cv2.GaussianBlur(grey, (0, 0), 0.8), cv2.CV_32F)[both]).mean())
+            soft = cv2.GaussianBlur(greys[t], (0, 0), 0.8)
+            sharp[t] = np.sqrt(np.square(cv2.Laplacian(soft, cv2.CV_32F)[both]).mean())
     level = _level(cells[0], weight[0])
     return [
         _flicker(cells, weight, level), _colour(cells, weight, level), _seams(cells, weight, level), _sharpness(sharp)
@@ -285,9 +288,10 @@ def _identity(footage: Footage, truth: Truth, settings: StabilitySettings) -> Me
     first: dict[int, np.ndarray] = {}
     series = np.full(len(footage), np.nan)
     for t in range(0, len(footage), 2):
-        labels = truth.labels[t].ravel()
+        shown = np.flatnonzero(truth.labels[t])
+        labels, pixels = truth.labels[t].ravel()[shown], footage.frames[t].reshape(-1, 3)[shown]
         count = np.bincount(labels, minlength=len(truth.parts) + 1)
-        sums = np.stack([np.bincount(labels, c.ravel(), minlength=len(count)) for c in cv2.split(footage.frames[t])], 1)
+        sums = np.stack([np.bincount(labels, pixels[:, c], minlength=len(count)) for c in range(3)], 1)
         changes, weights = [], []
         for part in truth.robot_parts:
             if truth.area[t, part] < settings.identity_min_area:

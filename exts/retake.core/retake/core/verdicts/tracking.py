@@ -116,8 +116,7 @@ def track(footage: Footage, truth: Truth, part: int, scene: Scene | None = None)
 
 def _codes(frame: UInt8[np.ndarray, "H W 3"]) -> np.ndarray:
     """Colour bin of every pixel: two opponent chroma axes finely, brightness coarsely (shading changes it)."""
-    rgb = cv2.GaussianBlur(frame, (3, 3), 0).astype(np.int16)
-    r, g, b = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+    r, g, b = (plane.astype(np.int16) for plane in cv2.split(cv2.GaussianBlur(frame, (3, 3), 0)))
     luma = (r + g + b) * _LUMA_BINS // 766
     red = np.clip(((r - g) + 256) * _CHROMA_BINS // 512, 0, _CHROMA_BINS - 1)
     blue = np.clip((((r + g) // 2 - b) + 256) * _CHROMA_BINS // 512, 0, _CHROMA_BINS - 1)
