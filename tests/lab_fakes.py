@@ -53,6 +53,7 @@ def author(num_envs: int) -> Usd.Stage:
         UsdPhysics.RigidBodyAPI.Apply(cube.GetPrim())
         UsdGeom.Camera.Define(stage, f"{root}/front")
         UsdGeom.Camera.Define(stage, f"{root}/Robot/arm/hand")
+    UsdGeom.Camera.Define(stage, "/World/outside")
     return stage
 
 
@@ -79,13 +80,18 @@ class FakeCamera:
             prim_path=f"/World/envs/env_.*/{path}", data_types=types, update_period=period, renderer_cfg=renderer
         )
         self.image_shape = (SIZE[1], SIZE[0])
-        n = env.num_envs
         self.follows = True
+        self.only(*range(env.num_envs))
+
+    def only(self, *clones: int, path: str = "") -> None:
+        """Pictures of these clones alone; `path`: of a camera of the world."""
+        self.rows, n = list(clones), len(clones)
+        self.cfg.prim_path = path or self.cfg.prim_path
         self._timestamp, self._timestamp_last_update = np.zeros(n), np.zeros(n)
         self._is_outdated, self._frames = np.ones(n, bool), np.zeros(n, int)
         self._shown = np.full((n, 2), -1)
         self._drawn = np.full((n, 2), -1)
-        self._poses = np.stack([self._pose(i) for i in range(n)])
+        self._poses = np.stack([self._pose(i) for i in clones])
         K = np.array([[20, 0, SIZE[0] / 2], [0, 20, SIZE[1] / 2], [0, 0, 1]], np.float32)
         self._K = np.tile(K, (n, 1, 1))
 
@@ -103,13 +109,14 @@ class FakeCamera:
 
     def draw(self) -> None:
         """The renderer's picture of the present states."""
-        self._drawn = np.stack([self.env.count, self.env.episode], 1)
+        self._drawn = np.stack([self.env.count, self.env.episode], 1)[self.rows]
 
     def reset(self, ids: list[int]) -> None:
-        self._timestamp[ids] = self._timestamp_last_update[ids] = 0.0
-        self._is_outdated[ids], self._frames[ids] = True, 0
-        for i in ids:
-            self._poses[i] = self._pose(i)
+        for row, clone in enumerate(self.rows):
+            if clone in ids:
+                self._timestamp[row] = self._timestamp_last_update[row] = 0.0
+                self._is_outdated[row], self._frames[row] = True, 0
+                self._poses[row] = self._pose(clone)
 
     def update(self, dt: float) -> None:
         self._timestamp += dt
@@ -124,15 +131,15 @@ class FakeCamera:
             self._shown[due] = self._drawn[due]
             self._frames[due] += 1
             if self.follows:
-                for i in np.flatnonzero(due):
-                    self._poses[i] = self._pose(i)
+                for row in np.flatnonzero(due):
+                    self._poses[row] = self._pose(self.rows[row])
             self._timestamp_last_update[due] = self._timestamp[due]
             self._is_outdated = np.zeros_like(due)
-        n, (width, height) = self.env.num_envs, SIZE
+        n, (width, height) = len(self.rows), SIZE
         rgb = np.zeros((n, height, width, 3), np.uint8)
         rgb[..., 0] = (self._shown[:, 0] % 251)[:, None, None]
         rgb[..., 1] = (self._shown[:, 1] % 251)[:, None, None]
-        rgb[..., 2] = np.arange(n)[:, None, None]
+        rgb[..., 2] = np.array(self.rows)[:, None, None]
         depth = np.full((n, height, width, 1), 1.5, np.float32)
         depth[:, 0] = np.inf
         ids = np.full((n, height, width, 1), 2, np.int32)
@@ -140,12 +147,12 @@ class FakeCamera:
         wrap = self.env.wrapped
         labels = [
             {0: "BACKGROUND", 1: "UNLABELLED", 2: f"/World/envs/env_{i}/Robot/arm", 3: f"/World/envs/env_{i}/Cube"}
-            for i in range(n)
+            for i in self.rows
         ]
         shared = {0: "BACKGROUND", 1: "UNLABELLED"}
-        for i, table in enumerate(labels):  # one table for all clones, as Newton's and tiled cameras have
-            shared |= {2 + 10 * i: table[2], 3 + 10 * i: table[3]}
-            ids[i][ids[i] > 1] += 10 * i
+        for row, table in enumerate(labels):  # one table for all clones, as Newton's and tiled cameras have
+            shared |= {2 + 10 * row: table[2], 3 + 10 * row: table[3]}
+            ids[row][ids[row] > 1] += 10 * row
         output = {"rgb": wrap(rgb), "distance_to_image_plane": wrap(depth), "instance_segmentation": wrap(ids)}
         return SimpleNamespace(
             output=output, info={"instance_segmentation": {"idToLabels": shared}}, intrinsic_matrices=wrap(self._K),
@@ -184,6 +191,7 @@ class FakeEnv:
             env_origins=np.array([origin(i) for i in range(num_envs)], np.float32), num_envs=num_envs,
         )  # fmt: skip
         self.scene.sensors = {name: FakeCamera(self, name, paths[name], period) for name in cameras}
+        self.scene.update = self._update
 
     def wrapped(self, value: np.ndarray) -> Any:
         """As the version holds its arrays."""
@@ -219,8 +227,7 @@ class FakeEnv:
             if self._sim_step_counter % self.cfg.sim.render_interval == 0 and self.kind != "newton_warp":
                 for camera in self.scene.sensors.values():
                     camera.draw()
-            for camera in self.scene.sensors.values():
-                camera.update(DT)
+            self.scene.update(DT)
         steps = self.count // self.cfg.decimation
         ended = [i for i in range(self.num_envs) if steps[i] >= self.lengths(i, int(self.episode[i]))]
         flags = np.isin(np.arange(self.num_envs), ended)
@@ -229,6 +236,10 @@ class FakeEnv:
             self._reset_idx(ended)
         self.observe()
         return {}, np.zeros(self.num_envs), flags, np.zeros_like(flags), {}
+
+    def _update(self, dt: float) -> None:
+        for camera in self.scene.sensors.values():
+            camera.update(dt)
 
     def observe(self) -> None:
         """A policy's observations read the cameras."""

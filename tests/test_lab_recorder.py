@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lab_fakes import SIZE, FakeEnv
+from lab_fakes import SIZE, FakeCamera, FakeEnv
 
 pytest.importorskip("pxr")
 
@@ -183,6 +183,61 @@ def test_a_lower_picture_rate_becomes_the_episodes_rate(tmp_path: Path) -> None:
     assert episode.header.fps == pytest.approx(25)
     assert mispaired(episode) == 0
     assert read_json(episode.path / "capture.json")["between"] > 0
+
+
+@pytest.mark.parametrize(("kind", "interval"), [("newton_warp", 3), ("isaac_rtx", 6)])
+def test_objects_are_recorded_at_every_physics_step_on_demand(tmp_path: Path, kind: str, interval: int) -> None:
+    """Three physics steps to a control step, one or two control steps to a frame; a reset ends the track with its episode."""
+    env = FakeEnv(2, kind=kind, decimation=3, render_interval=interval, lengths=lambda i, e: 6)
+    before = env.scene.update
+    request = RecordRequest(tmp_path, env_ids=(1,), channels=CHANNELS, physics_rate=True)
+    recorder = drive(env, request, 14)
+    assert env.scene.update == before, "the scene is left as it was"
+    assert len(recorder.kept) >= 2
+    for run in recorder.kept:
+        episode = open_episode(run.episode)
+        parts = [episode.physics(k) for k in range(len(episode))]
+        times, poses = np.concatenate([p.time_s for p in parts]), np.concatenate([p.T_world_object for p in parts])
+        assert [len(p.time_s) for p in parts] == [1] + [interval] * (len(episode) - 1)
+        assert np.allclose(times, 0.01 * np.arange(len(times)), atol=1e-9)
+        steps = np.round(poses[:, 0, 0, 3] / 0.001).astype(int)
+        assert np.array_equal(steps - steps[0], np.arange(len(steps)))
+        assert np.array_equal(poses[::interval], episode.object_poses)
+
+
+def test_a_neighbour_in_a_picture_is_nothing_of_the_clones_own(tmp_path: Path) -> None:
+    """Renderers that show all clones name a neighbour's arm by its own path, which may be the path of the prims that
+    describe every clone."""
+    env = newton()
+
+    class Wide(FakeCamera):
+        @property
+        def data(self) -> Any:
+            found = super().data
+            found.output["instance_segmentation"].torch[1, 4] = 2  # the arm of clone 0, in the picture of clone 1
+            return found
+
+    env.scene.sensors["front"] = Wide(env, "front", "front", 0.0)
+    recorder = drive(env, RecordRequest(tmp_path, env_ids=(1,), channels=CHANNELS, cameras=("front",)), 3)
+    episode = open_episode(recorder.kept[0].episode)
+    ids = episode.image("front", "instances", 1)
+    named = {i.id: (i.prim_path, i.owner) for i in episode.header.instances}
+    assert named[int(ids[4, 0])] == ("/", "")
+    assert named[int(ids[6, 0])][0].endswith("/Robot/arm")
+
+
+def test_a_camera_of_the_world_has_one_picture_for_all_clones(tmp_path: Path) -> None:
+    env = newton()
+    env.scene.sensors["front"].only(1, path="/World/outside")
+    recorder = drive(env, RecordRequest(tmp_path, env_ids=(1,), channels=CHANNELS, cameras=("front",)), 4)
+    episode = open_episode(recorder.kept[0].episode)
+    assert (len(episode), mispaired(episode)) == (4, 0)
+    assert episode.header.cameras[0].static
+    assert episode.header.cameras[0].prim_path == "/World/outside"
+    odd = FakeEnv(3)
+    odd.scene.sensors["front"].only(1, 2)
+    with pytest.raises(RetakeError, match="has 2 pictures, clone 2 is not among them"):
+        drive(odd, RecordRequest(tmp_path / "odd", env_ids=(2,), channels=CHANNELS, cameras=("front",)), 2)
 
 
 PLANTED: dict[str, Callable[[pytest.MonkeyPatch], None]] = {

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,15 +22,18 @@ import torch
 from retake.core.episode import open_episode
 from retake.core.episode.check import check_episode
 from retake.core.episode.extra import extra_of, success_of
+from retake.core.errors import InputError, RunError
 from retake.core.export import ExportOptions, Selection, export
 from retake.core.export.isaaclab_env import LabTarget
 from retake.core.geometry import inverse, pose_from_wxyz, wxyz_from_xyzw
 from retake.lab import cli, replay
+from retake.lab.preparation import prepare
 from retake.lab.request import RecordRequest
 from retake.lab.terms import RetakeRecorderCfg, RetakeRecorderManagerCfg
 from retake.lab.wrapper import RetakeWrapper
 
 STEPS = 8
+EXAMPLE = str(lab.ROOT / "exts/retake.lab/examples/pick_place_env.py")
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +151,133 @@ def test_an_episode_ends_where_the_environment_ends_it(recorded: dict[str, Any])
     )
 
 
+# One environment at a time: what makes its own comes before `shared`.
+
+
+def command(capsys: Any, *words: Any) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr) of the command line."""
+    gc.collect()
+    code = cli.main([str(word) for word in words])
+    gc.collect()
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_a_checkpoint_is_recorded_exported_and_replayed(tmp_path: Path, capsys: Any) -> None:
+    """The whole way on the command line: a TorchScript policy, an HDF5 of it, its replay by actions and by states."""
+
+    class Nod(torch.nn.Module):
+        def forward(self, obs: dict[str, torch.Tensor]) -> torch.Tensor:
+            return obs["joint_pos"] + 0.02
+
+    model = tmp_path / "policy.pt"
+    torch.jit.script(Nod()).save(str(model))
+    common = ("--import", EXAMPLE, "--camera", "front:64x48", "--quiet", "--seed", 3)
+    code, out, _ = command(
+        capsys, "record", *common, "--task", lab.pick_place_env.TASK, "--policy", model, "--steps", 8, "--out",
+        tmp_path / "r", "--physics-rate",
+    )  # fmt: skip
+    assert code == 0, out
+    first = open_episode(tmp_path / "r/env000_0000/episode")
+    assert "next: retake run --run" in out
+    tracks = [first.physics(k) for k in range(len(first))]
+    assert [len(t.time_s) for t in tracks] == [1] + [12] * 7
+    assert np.allclose(np.diff(np.concatenate([t.time_s for t in tracks])), 1 / 240, atol=1e-9)
+    assert all(np.array_equal(t.T_world_object[-1], first.object_poses[k]) for k, t in enumerate(tracks))
+    seen = extra_of(first)["action"][1][:-1] - 0.02
+    order = [first.header.robots[0].dof_index(n) for n in (*lab.pick_place_env.ARM, *lab.pick_place_env.FINGERS)]
+    assert np.allclose(seen[1:], first.joint("robot", "position")[1:-1][:, order], atol=1e-6), "the policy's own words"
+    options = ExportOptions("hdf5-isaaclab", isaaclab=LabTarget(3, lab.pick_place_env.TASK))
+    export([tmp_path / "r/env000_0000"], tmp_path / "d", options, Selection(include_sim=True, unverified=True))
+    demos = tmp_path / "d/dataset.hdf5"
+    for name, more in (("actions", ()), ("states", ("--states",))):
+        code, out, err = command(capsys, "replay", demos, *common, "--out", tmp_path / name, *more)
+        assert code == 0, err
+        assert "demo_0: as recorded" in out
+        again = open_episode(tmp_path / f"{name}/env000_0000/episode")
+        assert len(again) == len(first) == 8
+        off = np.abs(again.joint("robot", "position") - first.joint("robot", "position")).max()
+        assert off < 1e-6, f"{name}: {off}"
+        assert np.abs(again.object_poses - first.object_poses).max() < 1e-6
+        # The pictures that the recording had: the same scene, drawn again.
+        shown = [e.image("front", "rgb", 7).astype(int) for e in (first, again)]
+        assert np.abs(shown[0] - shown[1]).mean() < 0.5
+
+
+def test_kit_is_started_by_the_wheels_own_launcher(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
+) -> None:
+    """Isaac Sim is not to be had here. What is: the launcher's file in the wheel, which says what it takes and how it ends."""
+    words = (
+        "record",
+        "--kit",
+        "--import",
+        EXAMPLE,
+        "--task",
+        lab.pick_place_env.TASK,
+        "--out",
+        tmp_path / "o",
+        "--quiet",
+    )
+    code, _, err = command(capsys, *words)
+    assert code != 0
+    assert "--kit starts Isaac Sim, and that is not installed in this environment" in err
+    assert not (tmp_path / "o").exists()
+    import isaaclab.app.app_launcher as wheel
+
+    started, ended = [], []
+
+    class Runtime:
+        def enter_context(self, launched: Any) -> None:
+            started.append(launched)
+
+        def __exit__(self, kind: Any, error: Any, _: Any) -> None:
+            ended.append(error.code)
+
+    monkeypatch.setattr(wheel, "_RUNTIME", Runtime())
+    monkeypatch.setattr(wheel, "launch_simulation", lambda cfg, args: dict(args))
+    kit = SimpleNamespace(app=SimpleNamespace(get_app=lambda: SimpleNamespace(is_running=lambda: True)))
+    monkeypatch.setitem(sys.modules, "omni", SimpleNamespace(kit=kit))
+    monkeypatch.setitem(sys.modules, "omni.kit", kit)
+    monkeypatch.setitem(sys.modules, "omni.kit.app", kit.app)
+    code, _, err = command(capsys, *words, "--task", "No-Such-v0")
+    assert started == [{"headless": True, "enable_cameras": True, "require_kit": True}]
+    assert ended == [code] == [2], "the mistake's own exit code"
+    assert "unknown task 'No-Such-v0'" in err
+
+
+def test_mistakes_on_the_command_line_are_one_sentence(tmp_path: Path, capsys: Any) -> None:
+    base = ["record", "--import", EXAMPLE, "--out", str(tmp_path / "o"), "--quiet"]
+    for more, message in (
+        (["--task", "No-Such-v0"], "unknown task 'No-Such-v0'; registered: "),
+        ([], "which task?"),
+        (
+            ["--task", lab.pick_place_env.TASK, "--camera", "side"],
+            "unknown camera of the scene 'side'; valid: front, wrist",
+        ),
+        (["--task", lab.pick_place_env.TASK, "--envs", "4"], "clone 4; the environment has 1"),
+        (["--task", lab.pick_place_env.TASK, "--envs", "a"], "expected numbers of clones such as 0,3, or all"),
+        (["--task", lab.pick_place_env.TASK, "--channels", "rgb,smell"], "channels are"),
+        (["--task", lab.pick_place_env.TASK, "--look", "a=1,2"], "expected NAME=EX,EY,EZ:TX,TY,TZ"),
+        (["--import", "no_such_module", "--task", "x"], "no_such_module cannot be imported"),
+    ):
+        assert cli.main([*base, *more]) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "o").exists()
+    assert cli.main(["replay", "none.hdf5", "--envs", "all", "--out", str(tmp_path / "o")]) == 2
+    assert "a demonstration is replayed in one clone; expected its number" in capsys.readouterr().err
+    bare = lab.pick_place_env.PickPlaceEnvCfg()
+    bare.scene.front = bare.scene.wrist = None
+    with pytest.raises(InputError, match="the environment's scene has no camera; `--look"):
+        prepare(bare)
+    outside = lab.pick_place_env.PickPlaceEnvCfg()
+    outside.scene.front.prim_path = "/World/outside"
+    with pytest.raises(InputError, match=r"camera 'front' stands at /World/outside, outside the clones.*NS}/outside"):
+        prepare(outside)
+    outside.scene.num_envs = 1
+    assert "front" in prepare(outside)
+
+
 def run_schedule(env: Any, rng: np.random.Generator, out: Path) -> tuple[int, int, int]:
     """(frames, mispaired, resets) of one random schedule: decimation, render_interval, a camera's period, resets within
     steps and from outside."""
@@ -239,21 +371,30 @@ def test_an_export_is_read_and_set_by_isaac_lab_itself(shared: Any, recorded: di
         assert lab.replayed(shared, out / "dataset.hdf5", clone=1, targets=True).largest <= replay.TOLERANCE
 
 
-def test_mistakes_on_the_command_line_are_one_sentence(tmp_path: Path, capsys: Any) -> None:
-    example = str(lab.ROOT / "exts/retake.lab/examples/pick_place_env.py")
-    base = ["record", "--import", example, "--out", str(tmp_path / "o"), "--quiet"]
-    for more, message in (
-        (["--task", "No-Such-v0"], "unknown task 'No-Such-v0'; registered: "),
-        ([], "which task?"),
+def test_what_does_not_fit_is_not_replayed(shared: Any, recorded: dict[str, Any], tmp_path: Path) -> None:
+    options = ExportOptions("hdf5-isaaclab", isaaclab=LabTarget(3))
+    export([recorded["out"] / "env001_0000"], tmp_path / "d", options, Selection(include_sim=True, unverified=True))
+    path = tmp_path / "d/dataset.hdf5"
+    for change, message in (
+        (lambda demo: None, None),
         (
-            ["--task", lab.pick_place_env.TASK, "--camera", "side"],
-            "unknown camera of the scene 'side'; valid: front, wrist",
+            lambda demo: demo.update(actions=demo["actions"][:, :4]),
+            r"actions of shape \(8, 4\); the environment takes 9",
         ),
-        (["--task", lab.pick_place_env.TASK, "--envs", "4"], "clone 4; the environment has 1"),
-        (["--task", lab.pick_place_env.TASK, "--channels", "rgb,smell"], "channels are"),
-        (["--task", lab.pick_place_env.TASK, "--look", "a=1,2"], "expected NAME=EX,EY,EZ:TX,TY,TZ"),
-        (["--import", "no_such_module", "--task", "x"], "no_such_module cannot be imported"),
+        (lambda demo: demo["initial"]["rigid_object"].clear(), "has no rigid_object/packet, which the environment has"),
+        (lambda demo: demo["initial"]["articulation"]["robot"].pop("joint_velocity"), "joint_velocity has nothing"),
+        (lambda demo: demo.update(states=None), "has no states for --states to set"),
     ):
-        assert cli.main([*base, *more]) == 2
-        assert message in capsys.readouterr().err
-        assert not (tmp_path / "o").exists()
+        (demo,), _, _ = replay.read_demos(path, [], failed=True)
+        change(demo)
+        if message is None:
+            replay.require_fit(demo, shared, path, states=True)
+            continue
+        with pytest.raises(InputError, match=message):
+            replay.require_fit(demo, shared, path, states=True)
+    with pytest.raises(InputError, match="expected a manager-based environment"):
+        replay.require_fit(demo, object(), path)
+    first = RetakeWrapper(shared, RecordRequest(tmp_path / "two"))
+    with pytest.raises(RunError, match="is being recorded to by another recorder"):
+        RetakeWrapper(shared, RecordRequest(tmp_path / "two"))
+    first.finish()

@@ -28,11 +28,22 @@ def main(argv: list[str]) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("retake.lab").setLevel(logging.INFO)
     options = parser().parse_args(argv)
+    app, code = None, 1
     try:
-        return record(options) if options.command == "record" else replay(options)
+        if options.kit:
+            from retake.lab.tasks import start_kit
+
+            app = start_kit()
+        code = record(options) if options.command == "record" else replay(options)
     except RetakeError as error:
         print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        code = error.exit_code
+    finally:
+        if app is not None:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            app.close(code)  # may end the process
+    return code
 
 
 def parser() -> argparse.ArgumentParser:
@@ -70,14 +81,16 @@ def parser() -> argparse.ArgumentParser:
         add("--scenery", action="append", default=[], metavar="NAME", help="static asset that the task names")
         add("--channels", default=",".join(CHANNELS), help="default: all of rgb,depth,normals,instances")
         add("--task-text", default="", help="what is done, as one would tell a person")
+        add("--physics-rate", action="store_true", help="record object poses at every physics step, too")
         add("--success-only", action="store_true", help="keep episodes only where the task was done")
         add("--seed", type=int, default=0)
         add("--device", default="cpu")
         add("--kit", action="store_true", help="start Isaac Sim first (PhysX, RTX cameras)")
         add("--quiet", action="store_true")
+        add("--num_envs", type=int, default=1, help="clones")
+        add("--envs", default="0", help="clones to record: numbers, or all" if name == "record" else
+            "the clone to replay in: where the recorded one stood, contacts repeat")  # fmt: skip
         if name == "record":
-            add("--num_envs", type=int, default=1, help="clones")
-            add("--envs", default="0", help="clones to record: numbers, or all")
             add("--episodes", type=int, default=1, help="episodes to keep")
             add(
                 "--steps",
@@ -121,18 +134,17 @@ def replay(options: Any) -> int:
     """`replay`: each demonstration again, in one clone. Raises RetakeError."""
     from retake.lab.replay import replay_file
 
-    return replay_file(options, _environment, _report)
+    clones = _numbers(options.envs)
+    if clones is None or len(clones) != 1:
+        raise InputError(f"--envs {options.envs!r}: a demonstration is replayed in one clone; expected its number")
+    return replay_file(options, clones[0], _environment, _report)
 
 
 def _environment(options: Any, num_envs: int, env_ids: tuple[int, ...] | None, episodes: int) -> tuple[Any, Any]:
     """(environment, request) of the command's arguments."""
-    if options.kit:
-        from isaaclab.app import AppLauncher
-
-        AppLauncher(headless=True, enable_cameras=True)
     from retake.lab.preparation import prepare
     from retake.lab.request import RecordRequest
-    from retake.lab.tasks import environment_cfg, load_module
+    from retake.lab.tasks import environment_cfg, load_module, make_environment
 
     for name in options.imports:
         load_module(name)
@@ -144,15 +156,14 @@ def _environment(options: Any, num_envs: int, env_ids: tuple[int, ...] | None, e
     channels: Any = tuple(part.strip() for part in options.channels.split(",") if part.strip())
     request = RecordRequest(
         out=options.out, env_ids=env_ids, cameras=cameras, scenery=tuple(options.scenery), channels=channels,
-        task=options.task_text, episodes=episodes, success_only=options.success_only, seed=options.seed,
+        task=options.task_text, episodes=episodes, success_only=options.success_only, physics_rate=options.physics_rate,
+        seed=options.seed,
     )  # fmt: skip
     request.chosen(num_envs)
     cfg = environment_cfg(options.task, num_envs, options.device)
     cfg.seed = options.seed
     prepare(cfg, cameras, channels=channels, sizes=sizes, looks=_looks(options.look))
-    import gymnasium
-
-    return gymnasium.make(options.task, cfg=cfg), request
+    return make_environment(options.task, cfg), request
 
 
 def _attached(env: Any, request: Any) -> tuple[Any, Any]:

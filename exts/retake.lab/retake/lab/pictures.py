@@ -23,7 +23,7 @@ from retake.core.errors import EpisodeError, StageError
 from retake.core.geometry import inverse
 from retake.lab import host
 from retake.lab.content import LabCamera, LabContent
-from retake.usd.instances import InstanceLookup
+from retake.usd.instances import OTHER, InstanceLookup
 
 SAME_TIME_S = 1e-6
 MOVED_M, MOVED_RAD = 1e-3, 3e-3
@@ -169,9 +169,13 @@ class ViewDecoder:
     def _path(self, label: Any) -> str:
         text = label if isinstance(label, str) else next((str(v) for v in dict(label).values()), "")
         if text == "UNLABELLED":
-            return "/"
-        own = f"{self._content.prefix}/"
-        return f"{self._content.source}/{text[len(own) :]}" if text.startswith(own) else text
+            return OTHER
+        own, others = f"{self._content.prefix}/", f"{self._content.prefix.rpartition('/')[0]}/env_"
+        if text.startswith(own):
+            return f"{self._content.source}/{text[len(own) :]}"
+        return (
+            OTHER if text.startswith(others) else text
+        )  # a neighbour is nothing of this clone's, whatever describes both
 
 
 def number_of(key: Any) -> int:

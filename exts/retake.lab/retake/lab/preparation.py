@@ -47,6 +47,13 @@ def prepare(
             raise InputError(unknown_name("camera of the scene", name, known))
     for name in wanted:
         camera = known[name]
+        path = str(camera.prim_path)
+        inside = path.startswith(("{ENV_REGEX_NS}", "/World/envs/env_"))
+        if not inside and getattr(scene, "num_envs", 1) > 1 and _is_xyzw(type(camera)):
+            raise InputError(
+                f"camera {name!r} stands at {path}, outside the clones, and Isaac Lab 3 has one picture per clone: put it at "
+                f"{{ENV_REGEX_NS}}/{path.rpartition('/')[2]}, or make one clone (num_envs=1)"
+            )
         types = list(camera.data_types)
         for channel in channels:
             if not set(OUTPUTS[channel]) & set(types):

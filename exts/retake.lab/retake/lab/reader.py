@@ -148,7 +148,10 @@ class LabStageReader:
                     pose, name = objects[int(number)], self._content.objects[int(number)].spec.name
                 self._mounts.check(camera.key, self._views.camera_pose(view), pose, name)
         contacts = tuple(self._contact(contact) for contact in raw.contacts)
-        track = PhysicsSamples(np.array([paired.state.time_s]), objects[None]) if len(objects) else None
+        track = None
+        if len(objects):
+            before = [self._objects(sample.payload) for sample in paired.track[:-1]]
+            track = PhysicsSamples(np.array([sample.time_s for sample in paired.track]), np.stack([*before, objects]))
         if self.extra is not None:
             self.extra.append(self._extra_row(raw))
         return Frame(paired.state.time_s, states, objects, tuple(frames), contacts, track)

@@ -27,7 +27,7 @@ from retake.lab.content import LabContent, read_content
 from retake.lab.pictures import RawView, is_fresh, read_view, stride_of
 from retake.lab.request import RecordRequest
 from retake.lab.session import EpisodeSession, OutFolder
-from retake.lab.states import read_state, read_targets
+from retake.lab.states import read_objects, read_state, read_targets
 
 LOG = logging.getLogger("retake.lab")
 SUMMARY = "session.json"
@@ -65,6 +65,7 @@ class LabRecorder:
         """Time in the recorder so far, without what cameras took to draw."""
         self.render_s = 0.0
         """Time that reading cameras took: drawing, where nobody had read them before in the step."""
+        self._unwatch: Callable[[], None] | None = None
         self._began = time.perf_counter()
         atexit.register(_close_at_exit, weakref.ref(self))
 
@@ -118,6 +119,32 @@ class LabRecorder:
             self._ended[env_id] = session
         self.cost_s += time.perf_counter() - started - (self.render_s - drawn)
 
+    def _watch_physics(self) -> None:
+        """Hear of every physics step: after `scene.update` the assets hold the state it ended with."""
+        if not self.request.physics_rate or self._unwatch is not None:
+            return
+        scene, inner, here = self.env.scene, self.env.scene.update, weakref.ref(self)
+        own = "update" in vars(scene)
+
+        def update(dt: float, *more: Any, **named: Any) -> Any:
+            result = inner(dt, *more, **named)
+            recorder = here()
+            if recorder is not None:
+                started = time.perf_counter()
+                for session in recorder._open.values():
+                    session.physics_step(float(dt), read_objects(scene, session.content)[0])
+                recorder.cost_s += time.perf_counter() - started
+            return result
+
+        def unwatch() -> None:
+            if own:
+                scene.update = inner
+            else:
+                del scene.update
+
+        scene.update = update
+        self._unwatch = unwatch
+
     def set_success(self, env_ids: Iterable[int], values: Any) -> None:
         """Whether the task was done in episodes that just ended; a later word that it was overrules an earlier `no`."""
         for env_id, value in zip(env_ids, np.asarray(host.array(values)).ravel().tolist(), strict=False):
@@ -152,6 +179,8 @@ class LabRecorder:
                             session.run.path)  # fmt: skip
             self._decide(session, unfinished=True)
         self._ended, self._open = {}, {}
+        if self._unwatch is not None:
+            self._unwatch()
         try:
             while self._finishing:
                 self._finishing.popleft().result()
@@ -183,6 +212,7 @@ class LabRecorder:
             self._stride = stride_of(self.env, {camera.key: known[camera.key] for camera in content.cameras})
         while len(self._finishing) > len(self._ids):
             self._finishing.popleft().result()
+        self._watch_physics()
         names = () if action is None else tuple(f"action_{i}" for i in range(int(host.tensor(action).shape[-1])))
         self._open[env_id] = EpisodeSession(
             self._folder, content, self.request, self.env, self._stride, self._action_names(names)

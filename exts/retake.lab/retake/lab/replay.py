@@ -91,8 +91,8 @@ def worst_difference(recorded: dict[str, Any], now: dict[str, Any], index: int, 
     return worst, where
 
 
-def replay_file(options: Any, environment: Callable[..., Any], report: Callable[[Any], None]) -> int:
-    """The command. Raises RetakeError."""
+def replay_file(options: Any, clone: int, environment: Callable[..., Any], report: Callable[[Any], None]) -> int:
+    """The command, in one clone. Raises RetakeError."""
     import torch
 
     from retake.core.progress import Bar, silent
@@ -100,7 +100,7 @@ def replay_file(options: Any, environment: Callable[..., Any], report: Callable[
 
     demos, left, name = read_demos(options.demos, options.demo, failed=options.failed)
     options.task = options.task or name
-    env, request = environment(options, 1, (0,), 0)
+    env, request = environment(options, options.num_envs, (clone,), 0)
     inner = env.unwrapped
     try:
         recorder = LabRecorder(inner, request)
@@ -108,21 +108,23 @@ def replay_file(options: Any, environment: Callable[..., Any], report: Callable[
         env.close()
         raise
     recorder.left_out += [f"{demo}: failed (success = False); --failed replays it" for demo in left]
-    ids = torch.tensor([0], device=inner.device, dtype=torch.int32)
+    ids = torch.tensor([clone], device=inner.device, dtype=torch.int32)
     bar = silent if options.quiet else Bar("Replay")
     results = {}
     try:
         env.reset(seed=options.seed)
         order = host.quaternion_order(inner.scene)
+        for demo in demos:
+            require_fit(demo, inner, options.demos, states=options.states)
         for number, demo in enumerate(demos):
             bar(number, len(demos), demo["name"])
             inner.reset_to(state_at(demo["initial"], 0, inner.device, order), ids, is_relative=True)
-            recorder.after_reset([0])
+            recorder.after_reset([clone])
             worst = (0.0, "", -1)
             for k, action in enumerate(demo["actions"]):
                 actions = torch.as_tensor(action, device=inner.device)[None].repeat(inner.num_envs, 1)
                 recorder.before_step(actions)
-                if options.states and demo["states"] is not None:
+                if options.states:
                     inner.scene.reset_to(state_at(demo["states"], k, inner.device, order), ids, is_relative=True)
                     inner.sim.forward()
                     inner._sim_step_counter += inner.cfg.decimation
@@ -132,12 +134,12 @@ def replay_file(options: Any, environment: Callable[..., Any], report: Callable[
                 recorder.after_step()
                 if demo["states"] is not None:
                     off, where = worst_difference(
-                        demo["states"], _xyzw(inner.scene.get_state(is_relative=True), order), k, 0
+                        demo["states"], _xyzw(inner.scene.get_state(is_relative=True), order), k, clone
                     )
                     worst = max(worst, (off, where, k))
-            recorder.before_reset([0], reason=f"replayed {demo['name']}")
-            recorder.set_success([0], [bool(demo["success"])])
-            recorder.after_reset([0])
+            recorder.before_reset([clone], reason=f"replayed {demo['name']}")
+            recorder.set_success([clone], [bool(demo["success"])])
+            recorder.after_reset([clone])
             results[demo["name"]] = {"largest_difference": worst[0], "where": worst[1], "step": worst[2],
                                      "within_tolerance": worst[0] <= TOLERANCE}  # fmt: skip
     finally:
@@ -152,6 +154,31 @@ def replay_file(options: Any, environment: Callable[..., Any], report: Callable[
         )
     report(recorder)
     return 0
+
+
+def require_fit(demo: dict[str, Any], env: Any, path: Path, *, states: bool = False) -> None:
+    """Raise InputError where a demonstration is not of this environment: another kind, other assets, other actions."""
+    name = f"{path}: {demo['name']}"
+    manager = getattr(env, "action_manager", None)
+    if manager is None or not hasattr(env, "reset_to"):
+        raise InputError(f"{name} cannot be replayed in {type(env).__name__}; expected a manager-based environment")
+    width = int(manager.total_action_dim)
+    if demo["actions"].ndim != 2 or demo["actions"].shape[1] != width:
+        raise InputError(f"{name} has actions of shape {demo['actions'].shape}; the environment takes {width} numbers")
+    if states and demo["states"] is None:
+        raise InputError(f"{name} has no states for --states to set; without --states its actions are repeated")
+    for kind, assets in env.scene.get_state(is_relative=True).items():
+        for asset, parts in assets.items():
+            held = demo["initial"].get(kind, {}).get(asset)
+            if held is None:
+                known = ", ".join(f"{k}/{a}" for k, found in demo["initial"].items() for a in found) or "nothing"
+                raise InputError(f"{name} has no {kind}/{asset}, which the environment has; it has {known}")
+            for part, value in parts.items() if hasattr(parts, "items") else ():
+                if part not in held or held[part].shape[-1] != value.shape[-1]:
+                    found = "nothing" if part not in held else f"{held[part].shape[-1]} numbers"
+                    raise InputError(
+                        f"{name}: {kind}/{asset}/{part} has {found}; the environment has {value.shape[-1]}"
+                    )
 
 
 def step_without_reset(env: Any, actions: Any) -> None:

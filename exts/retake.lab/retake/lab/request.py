@@ -34,6 +34,8 @@ class RecordRequest:
     """Stop after so many episodes were kept; 0 = no limit."""
     success_only: bool = False
     """Keep an episode only where the environment says that the task was done."""
+    physics_rate: bool = False
+    """Record object poses after every physics step as well, not only at frames."""
     queue_frames: int = 8
     """Frames per episode that may wait for the disk before a step has to."""
     seed: int = 0

@@ -18,7 +18,7 @@ from retake.core.errors import RetakeError, RunError
 from retake.core.host import lock
 from retake.core.run_store import create_run
 from retake.lab.content import LabContent
-from retake.lab.pictures import RawView, not_due
+from retake.lab.pictures import SAME_TIME_S, RawView, not_due
 from retake.lab.reader import LabStageReader, RawState, make_header
 from retake.lab.request import RecordRequest
 
@@ -81,6 +81,20 @@ class EpisodeSession:
         self.reason = "recording"
         self._first = -1
         self._pending: tuple[RawState, dict[str, RawView], float] | None = None
+        self._track: list[StateSample] = []
+        """Physics steps since the last frame, where they are recorded: as many as a frame has."""
+        self._ready: list[StateSample] = []
+        """Those that led to the pending frame."""
+        self._since_frame_s = 0.0
+
+    def physics_step(self, dt_s: float, objects: dict[str, Any]) -> None:
+        """Object poses after `dt_s` more of physics."""
+        if self._first < 0:
+            return
+        self._since_frame_s += dt_s
+        time_s = (self.frames - 1 + (self._pending is not None)) * self.stride * self._step_s + self._since_frame_s
+        state = RawState({}, objects, {})
+        self._track.append(StateSample(key_of_seconds(time_s), time_s, self.frames, state))
 
     def offer(self, state: RawState, views: dict[str, RawView] | None, stale: str) -> None:
         """The state at the present control step, with pictures if every camera's shows it (`stale` names one that does
@@ -94,6 +108,7 @@ class EpisodeSession:
         if self._first < 0:
             self._first = self.step
         self._pending = (state, views, (self.step - self._first) * self._step_s)
+        self._ready, self._track, self._since_frame_s = self._track, [], 0.0
 
     def command(self, targets: dict[str, Any] | None, action: Any) -> None:
         """What was commanded after the frame offered last; it goes to the writer with it."""
@@ -113,7 +128,9 @@ class EpisodeSession:
 
     def _submit(self, state: RawState, views: dict[str, RawView], time_s: float) -> None:
         sample = StateSample(key_of_seconds(time_s), time_s, self.frames, state)
-        self._recorder.submit(PairedFrame(self.frames, sample, None, views, (sample,)))
+        # What led to the frame, and the frame itself in place of the physics step that ended at it.
+        before = [s for s in self._ready if s.time_s < time_s - SAME_TIME_S]
+        self._recorder.submit(PairedFrame(self.frames, sample, None, views, (*before, sample)))
         self.frames += 1
 
     @property

@@ -29,7 +29,15 @@ def read_state(scene: Any, content: LabContent) -> RawState:
         if robot.efforts:
             one["effort"] = host.row(host.joint_efforts(scene.articulations[robot.key]), env)
         joints[robot.key] = one
-    objects, velocities = {}, {}
+    objects, velocities = read_objects(scene, content)
+    return RawState(joints, objects, velocities, read_contacts(scene, content))
+
+
+def read_objects(scene: Any, content: LabContent) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """(poses, root velocities) of the objects of one clone now."""
+    env = content.env_id
+    objects: dict[str, np.ndarray] = {}
+    velocities: dict[str, np.ndarray] = {}
     for item in content.objects:
         if not item.key:
             continue
@@ -42,7 +50,7 @@ def read_state(scene: Any, content: LabContent) -> RawState:
             if name not in objects:
                 data = scene.rigid_object_collections[name].data
                 objects[name], velocities[name] = _collection(data, env)
-    return RawState(joints, objects, velocities, read_contacts(scene, content))
+    return objects, velocities
 
 
 def read_targets(scene: Any, content: LabContent) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from retake.core.errors import InputError, MissingDependencyError
+from retake.core.errors import InputError, MissingDependencyError, StageError
 
 Policy = Callable[[Any, Any], Any]
 """(environment, observations) → actions (N, A)."""
@@ -66,6 +66,44 @@ def environment_cfg(task: str, num_envs: int, device: str) -> Any:
     if device:
         cfg.sim.device = device
     return cfg
+
+
+def make_environment(task: str, cfg: Any) -> Any:
+    """The environment of a task. Raises StageError with what Isaac Lab says where it cannot be made."""
+    import gymnasium
+
+    try:
+        return gymnasium.make(task, cfg=cfg)
+    except (RuntimeError, ValueError, FileNotFoundError) as error:
+        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise StageError(f"Isaac Lab could not make {task}: {first.strip()}") from error
+
+
+class KitApp:
+    """Isaac Sim's application, started without a window and with cameras."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    def close(self, code: int) -> None:
+        """End it, with an exit code where this version takes one."""
+        try:
+            self.app.close(exit_code=code)
+        except TypeError:  # 2.3
+            self.app.close()
+
+
+def start_kit() -> KitApp:
+    """Start Isaac Sim. Raises MissingDependencyError where it is not installed."""
+    try:
+        from isaaclab.app import AppLauncher
+
+        return KitApp(AppLauncher(headless=True, enable_cameras=True).app)
+    except (ImportError, SystemExit) as error:
+        raise MissingDependencyError(
+            "--kit starts Isaac Sim, and that is not installed in this environment; without --kit an environment runs with "
+            "the physics and the renderer of its configuration (Newton's need no Kit)"
+        ) from error
 
 
 def make_policy(name: str, env: Any) -> Policy:

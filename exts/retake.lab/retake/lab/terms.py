@@ -95,6 +95,7 @@ def request_of(cfg: RetakeRecorderCfg) -> RecordRequest:
         task=str(cfg.task),
         episodes=cfg.episodes,
         success_only=cfg.success_only,
+        physics_rate=bool(cfg.physics_rate),
         queue_frames=cfg.queue_frames,
         seed=cfg.seed,
         settings=dict(cfg.settings),
@@ -118,6 +119,7 @@ class RetakeRecorderCfg(RecorderTermCfg):
     task: str = ""
     episodes: int = 0
     success_only: bool = False
+    physics_rate: bool = False
     queue_frames: int = 8
     seed: int = 0
     settings: dict = {}  # noqa: RUF012  # Isaac Lab's configclass makes a copy per instance
