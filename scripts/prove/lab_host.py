@@ -125,12 +125,11 @@ def pairing(folder: Path, quick: bool, clones: int = 2, part: int = 0) -> dict[s
     env = lab.make(clones, size=(96, 72))
     rng, count = np.random.default_rng([clones, part]), 3 if quick else 25
     totals = np.zeros(3, int)
-    refused = 0
     for i in range(count):
         totals += np.array(tests.run_schedule(env, rng, folder / str(i)))
     env.close()
     return {"schedules": count, "clones": clones, "pictures": int(totals[0]), "mispaired": int(totals[1]),
-            "resets": int(totals[2]), "refused": refused}  # fmt: skip
+            "resets": int(totals[2])}  # fmt: skip
 
 
 def round_trip(folder: Path, quick: bool, clones: int = 1) -> dict[str, Any]:
@@ -187,16 +186,75 @@ def round_trip(folder: Path, quick: bool, clones: int = 1) -> dict[str, Any]:
     return out
 
 
+def planted(folder: Path, quick: bool) -> dict[str, Any]:
+    """Faults planted in the recorder, in the real host: each must be seen by the marker, the mask or the recorder itself."""
+    import pytest
+    import test_lab_host as tests
+
+    from retake.core.errors import EpisodeError
+
+    env = lab.make(2, size=(96, 72))
+    found: dict[str, str] = {}
+    for name, plant in (("none", lambda patch: None), *lab.PLANTED.items()):
+        rng, frames, wrong = np.random.default_rng(1), 0, 0
+        with pytest.MonkeyPatch.context() as patch:
+            plant(patch)
+            try:
+                for i in range(3):
+                    some, bad, _ = tests.run_schedule(env, rng, folder / f"{name.replace(' ', '_')}_{i}")
+                    frames, wrong = frames + some, wrong + bad
+                found[name] = f"{wrong} of {frames} pictures mispaired" if wrong else ""
+            except EpisodeError as error:
+                found[name] = str(error)
+    env.close()
+    alarms = [found.pop("none")]
+    missed = [name for name, how in found.items() if not how]
+    return {"caught": found, "missed": missed, "without a fault": alarms[0] or "nothing"}
+
+
+def cost(folder: Path, quick: bool) -> dict[str, Any]:
+    """Sixteen clones, one recorded: blocks of control steps with and without the recorder, in turn, drawing in both."""
+    env = lab.ManagerBasedRLEnv(lab.standing(16))
+    env.reset()
+    action = torch.tensor([list(lab.pick_place_env.HOME.values())] * 16)
+
+    def bare() -> None:
+        _ = env.scene["front"].data
+        env.step(action)
+
+    def timed(step: Any, steps: int = 12) -> tuple[float, float]:
+        wall, cpu = time.perf_counter(), time.thread_time()
+        for _ in range(steps):
+            step()
+        return (time.perf_counter() - wall) / steps, (time.thread_time() - cpu) / steps
+
+    for _ in range(15):
+        bare()
+    rows = []
+    for block in range(4 if quick else 24):
+        without = timed(bare)
+        wrapped = RetakeWrapper(env, RecordRequest(folder / str(block), env_ids=(5,)))
+        for _ in range(3):
+            wrapped.step(action)
+        before = wrapped.recorder.cost_s
+        within = timed(lambda wrapped=wrapped: wrapped.step(action))
+        rows.append([(wrapped.recorder.cost_s - before) / 12 / within[0], within[1] / without[1] - 1, 1000 * within[0]])
+        wrapped.finish()
+    env.close()
+    middle = np.median(np.array(rows), axis=0)
+    return {
+        "blocks": len(rows),
+        "steps per block": 12,
+        "recorder, share of a control step": round(float(middle[0]), 5),
+        "CPU time of the stepping thread, increase": round(float(middle[1]), 5),
+        "control step ms": round(float(middle[2]), 2),
+    }
+
+
 def memory(folder: Path, quick: bool, minutes: int = 30) -> dict[str, Any]:
     """Sixteen clones, one recorded, a thousand control steps (fewer where the minutes run out, and it says so): resident
     memory, and what recording costs."""
-    cfg = lab.config(16, size=(64, 48))
-    cfg.scene.wrist = None
-    cfg.episode_length_s = 1e6
-    cfg.terminations.success = None
-    cfg.decimation = 2
-    cfg.sim.render_interval = 2
-    env = lab.ManagerBasedRLEnv(cfg)
+    env = lab.ManagerBasedRLEnv(lab.standing(16))
     wrapped = RetakeWrapper(env, RecordRequest(folder, env_ids=(5,)))
     wrapped.reset()
     action = torch.tensor([list(lab.pick_place_env.HOME.values())] * 16)
@@ -213,11 +271,12 @@ def memory(folder: Path, quick: bool, minutes: int = 30) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Run one part: geometry, memory, pairing:CLONES:PART."""
+    """Run one part: geometry, round_trip:CLONES, pairing:CLONES:PART, planted, cost, memory."""
     name, out, quick = sys.argv[1], Path(sys.argv[2]), len(sys.argv) > 3
     with tempfile.TemporaryDirectory() as folder:
         kind, *more = name.split(":")
-        parts = {"geometry": geometry, "memory": memory, "pairing": pairing, "round_trip": round_trip}
+        parts = {"geometry": geometry, "memory": memory, "pairing": pairing, "round_trip": round_trip,
+                 "planted": planted, "cost": cost}  # fmt: skip
         result = parts[kind](Path(folder), quick, *map(int, more))
     write_json(out, result)
     print(json.dumps(result, indent=1))

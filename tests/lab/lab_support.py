@@ -5,7 +5,7 @@ recorder but the episode they look at."""
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from isaaclab.utils import configclass  # noqa: E402
 
 from retake.core.episode import Episode  # noqa: E402
 from retake.core.geometry import transform  # noqa: E402
-from retake.lab import replay  # noqa: E402
+from retake.lab import host, pictures, recorder, replay  # noqa: E402
 from retake.lab.preparation import prepare  # noqa: E402
 
 PLACES = np.array([[0.75, y, 0.35] for y in (-0.36, -0.24, -0.12, 0.0, 0.12, 0.24, 0.36)], np.float32)
@@ -71,11 +71,79 @@ def make(clones: int, **more: Any) -> ManagerBasedRLEnv:
     return ManagerBasedRLEnv(config(clones, **more))
 
 
+def standing(clones: int) -> Any:
+    """A configuration whose episodes never end: the fixed camera alone, two physics steps to a control step."""
+    cfg = config(clones, size=(64, 48))
+    cfg.scene.wrist = None
+    cfg.episode_length_s = 1e6
+    cfg.terminations.success = None
+    cfg.decimation = 2
+    cfg.sim.render_interval = 2
+    return cfg
+
+
+def _late(patch: Any) -> None:
+    """Every picture one late."""
+    last: dict[tuple[str, int], Any] = {}
+    real = pictures.read_view
+
+    def read(sensor: Any, camera: Any, env_id: int) -> Any:
+        view = real(sensor, camera, env_id)
+        old, last[camera.key, env_id] = last.get((camera.key, env_id), view), view
+        return replace(view, images=old.images)
+
+    patch.setattr(recorder, "read_view", read)
+
+
+def _stale(patch: Any) -> None:
+    """The first picture after a reset is the last one of before it."""
+    last: dict[tuple[str, int], Any] = {}
+    real, fresh = pictures.read_view, pictures.is_fresh
+    new: dict[tuple[int, int], int] = {}
+
+    def is_fresh(env: Any, sensor: Any, env_id: int, since: int) -> bool:
+        new[id(sensor), env_id] = since
+        return fresh(env, sensor, env_id, since)
+
+    def read(sensor: Any, camera: Any, env_id: int) -> Any:
+        view = real(sensor, camera, env_id)
+        old, last[camera.key, env_id] = last.get((camera.key, env_id), view), view
+        return replace(view, images=old.images) if new[id(sensor), env_id] == 0 else view
+
+    patch.setattr(recorder, "is_fresh", is_fresh)
+    patch.setattr(recorder, "read_view", read)
+
+
+def _no_origin(patch: Any) -> None:
+    real = host.local_poses
+    patch.setattr(host, "local_poses", lambda rows, origin, order: real(rows, np.zeros(3), order))
+
+
+def _neighbour(patch: Any) -> None:
+    real = pictures.read_view
+
+    def read(sensor: Any, camera: Any, env_id: int) -> Any:
+        return replace(real(sensor, camera, env_id), images=real(sensor, camera, 1 - env_id).images)
+
+    patch.setattr(recorder, "read_view", read)
+
+
+PLANTED = {
+    "pictures one step late": _late,
+    "quaternions w x y z for x y z w": lambda patch: patch.setattr(host, "quaternion_order", lambda scene: "wxyz"),
+    "origin of the clone left out": _no_origin,
+    "picture of before the reset": _stale,
+    "pictures of the other clone": _neighbour,
+}
+"""Faults for the real host, by name; each changes the recorder through pytest's MonkeyPatch."""
+
+
 def put_marker(env: Any, steps: np.ndarray) -> None:
-    """Set the packet to the place of each clone's step number; it falls by a fraction of a pixel until the step's end."""
+    """Set the packet to the place of each clone's step number, another one in each clone; it falls by a fraction of a pixel
+    until the step's end."""
     packet = env.scene["packet"]
     pose = packet.data.root_link_pose_w.torch.clone()
-    places = torch.tensor(PLACES[steps % len(PLACES)])
+    places = torch.tensor(PLACES[(steps + 3 * np.arange(len(steps))) % len(PLACES)])
     pose[:, :3] = places + env.scene.env_origins
     pose[:, 3:] = torch.tensor([0.0, 0.0, 0.0, 1.0])
     packet.write_root_pose_to_sim_index(root_pose=pose)
@@ -83,9 +151,10 @@ def put_marker(env: Any, steps: np.ndarray) -> None:
 
 
 def decoded(episode: Episode, camera: str, k: int) -> int | None:
-    """Index of the place at which picture k shows the marker, from its red pixels alone; None where it shows none."""
-    rgb = episode.image(camera, "rgb", k).astype(int)
-    red = (rgb[..., 0] > 90) & (rgb[..., 0] > 2 * rgb[..., 1]) & (rgb[..., 0] > 2 * rgb[..., 2])
+    """Index of the place at which picture k shows the marker, from its red pixels alone (it is drawn about (192, 105, 76));
+    None where it shows none."""
+    rgb = episode.image(camera, "rgb", k).astype(float)
+    red = (rgb[..., 0] > 90) & (rgb[..., 0] > 1.5 * rgb[..., 1]) & (rgb[..., 0] > 1.8 * rgb[..., 2])
     if red.sum() < 6:
         return None
     seen = np.array([np.nonzero(red)[1].mean() + 0.5, np.nonzero(red)[0].mean() + 0.5])
@@ -94,9 +163,25 @@ def decoded(episode: Episode, camera: str, k: int) -> int | None:
 
 
 def stated(episode: Episode, k: int) -> int:
-    """Index of the place at which the recorded state has the marker."""
+    """Index of the place at which the recorded state has the marker; -1 where it is at none."""
     names = [o.name for o in episode.header.objects]
-    return int(np.linalg.norm(PLACES - episode.object_poses[k, names.index("packet"), :3, 3], axis=1).argmin())
+    off = np.linalg.norm(PLACES - episode.object_poses[k, names.index("packet"), :3, 3], axis=1)
+    return int(off.argmin()) if off.min() < 0.02 else -1
+
+
+def mispaired(episode: Episode) -> tuple[int, int]:
+    """(pictures, those that do not show their own state or whose state is not of their own control step)."""
+    said = episode.header.settings["isaac_lab"]
+    stride, clone = round(1 / (episode.header.fps * said["control_step_s"])), said["env_id"]
+    mask = mask_of(episode, "object:packet", "front", 0)  # where the environment's own reset put the packet
+    wrong = int(not mask.any() or beyond(mask, box_silhouette(episode, "packet", "front", 0)) > 0)
+    for k in range(1, len(episode)):
+        told, step = stated(episode, k), k * stride + 3 * clone
+        due = {(step + 1) % len(PLACES)}
+        if k == len(episode) - 1:  # taken just before the reset, the marker is where the last step had it
+            due.add(step % len(PLACES))
+        wrong += told not in due or decoded(episode, "front", k) != told
+    return len(episode), wrong
 
 
 def box_silhouette(episode: Episode, name: str, camera: str, k: int) -> np.ndarray:

@@ -25,6 +25,7 @@ from retake.core.run_store import RunDirectory
 from retake.lab import host
 from retake.lab.content import LabContent, read_content
 from retake.lab.pictures import RawView, is_fresh, read_view, stride_of
+from retake.lab.reader import RawState
 from retake.lab.request import RecordRequest
 from retake.lab.session import EpisodeSession, OutFolder
 from retake.lab.states import read_objects, read_state, read_targets
@@ -78,13 +79,17 @@ class LabRecorder:
         """State, pictures and action (N, A) of before a control step. Raises EpisodeError where they cannot be recorded."""
         started = time.perf_counter()
         drawn = self.render_s
-        ready = [env_id for env_id in self._ids if env_id not in self._ended]
-        for env_id in ready:
+        states: dict[int, RawState] = {}
+        for env_id in self._ids:
+            if env_id in self._ended or (env_id not in self._open and self.done):
+                continue
             if env_id not in self._open:
-                if self.done:
-                    continue
                 self._begin(env_id, action)
-            self._offer(env_id)
+            states[env_id] = read_state(self.env.scene, self._open[env_id].content)
+        for env_id in states:
+            self._open[env_id].hand_over()
+        for env_id, state in states.items():
+            self._offer(env_id, self._open[env_id], state)
         self._action = None if action is None else host.tensor(action)
         self.cost_s += time.perf_counter() - started - (self.render_s - drawn)
 
@@ -111,7 +116,9 @@ class LabRecorder:
                 self._command(env_id, session)
             self._since_reset[env_id] += 1
             try:
-                self._offer(env_id, session, last=True)
+                state = read_state(self.env.scene, session.content)
+                session.hand_over()
+                self._offer(env_id, session, state, last=True)
             except RetakeError as error:  # the frames before it are whole
                 LOG.warning("clone %d: the last frame is left out: %s", env_id, error)
             session.finish_frame(read_targets(self.env.scene, session.content) if session.frames else None)
@@ -137,6 +144,8 @@ class LabRecorder:
             return result
 
         def unwatch() -> None:
+            if vars(scene).get("update") is not update:
+                return  # somebody else stands before it: it passes on, and hears nothing more
             if own:
                 scene.update = inner
             else:
@@ -229,9 +238,7 @@ class LabRecorder:
             return plain
         return tuple(names) if len(names) == len(plain) else plain
 
-    def _offer(self, env_id: int, session: EpisodeSession | None = None, *, last: bool = False) -> None:
-        session = session or self._open[env_id]
-        state = read_state(self.env.scene, session.content)
+    def _offer(self, env_id: int, session: EpisodeSession, state: RawState, *, last: bool = False) -> None:
         views: dict[str, RawView] | None = {}
         stale = ""
         for camera in session.content.cameras:

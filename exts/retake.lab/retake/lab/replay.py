@@ -121,22 +121,21 @@ def replay_file(options: Any, clone: int, environment: Callable[..., Any], repor
             inner.reset_to(state_at(demo["initial"], 0, inner.device, order), ids, is_relative=True)
             recorder.after_reset([clone])
             worst = (0.0, "", -1)
+            states = demo["states"]
             for k, action in enumerate(demo["actions"]):
                 actions = torch.as_tensor(action, device=inner.device)[None].repeat(inner.num_envs, 1)
                 recorder.before_step(actions)
-                if options.states:
-                    inner.scene.reset_to(state_at(demo["states"], k, inner.device, order), ids, is_relative=True)
+                if options.states and states is not None:  # require_fit has made sure of it
+                    inner.scene.reset_to(state_at(states, k, inner.device, order), ids, is_relative=True)
                     inner.sim.forward()
                     inner._sim_step_counter += inner.cfg.decimation
                     inner.scene.update(dt=inner.step_dt)
                 else:
                     step_without_reset(inner, actions)
                 recorder.after_step()
-                if demo["states"] is not None:
-                    off, where = worst_difference(
-                        demo["states"], _xyzw(inner.scene.get_state(is_relative=True), order), k, clone
-                    )
-                    worst = max(worst, (off, where, k))
+                if states is not None:
+                    now = _xyzw(inner.scene.get_state(is_relative=True), order)
+                    worst = max(worst, (*worst_difference(states, now, k, clone), k))
             recorder.before_reset([clone], reason=f"replayed {demo['name']}")
             recorder.set_success([clone], [bool(demo["success"])])
             recorder.after_reset([clone])

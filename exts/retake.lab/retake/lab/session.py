@@ -81,6 +81,8 @@ class EpisodeSession:
         self.reason = "recording"
         self._first = -1
         self._pending: tuple[RawState, dict[str, RawView], float] | None = None
+        self._outbox: PairedFrame | None = None
+        """A whole frame that the writer has not been given yet."""
         self._track: list[StateSample] = []
         """Physics steps since the last frame, where they are recorded: as many as a frame has."""
         self._ready: list[StateSample] = []
@@ -111,26 +113,34 @@ class EpisodeSession:
         self._ready, self._track, self._since_frame_s = self._track, [], 0.0
 
     def command(self, targets: dict[str, Any] | None, action: Any) -> None:
-        """What was commanded after the frame offered last; it goes to the writer with it."""
+        """What was commanded after the frame offered last: it is whole now."""
         self.step += 1
         if self._pending is None:
             return
         state, views, time_s = self._pending
         self._pending = None
-        self._submit(replace(state, targets=targets, action=action), views, time_s)
+        self._put_out(replace(state, targets=targets, action=action), views, time_s)
 
     def finish_frame(self, targets: dict[str, Any] | None) -> None:
         """The last frame, after which nothing was commanded: the targets that held stay."""
         if self._pending is not None:
             state, views, time_s = self._pending
             self._pending = None
-            self._submit(replace(state, targets=targets), views, time_s)
+            self._put_out(replace(state, targets=targets), views, time_s)
 
-    def _submit(self, state: RawState, views: dict[str, RawView], time_s: float) -> None:
+    def hand_over(self) -> None:
+        """Give the writer the frame that is whole. Called before cameras are read: while a renderer draws, the interpreter
+        is free for the writer, which the step would otherwise wait for. Raises what stopped the writer."""
+        if self._outbox is not None:
+            frame, self._outbox = self._outbox, None
+            self._recorder.submit(frame)
+
+    def _put_out(self, state: RawState, views: dict[str, RawView], time_s: float) -> None:
         sample = StateSample(key_of_seconds(time_s), time_s, self.frames, state)
         # What led to the frame, and the frame itself in place of the physics step that ended at it.
         before = [s for s in self._ready if s.time_s < time_s - SAME_TIME_S]
-        self._recorder.submit(PairedFrame(self.frames, sample, None, views, (*before, sample)))
+        self.hand_over()
+        self._outbox = PairedFrame(self.frames, sample, None, views, (*before, sample))
         self.frames += 1
 
     @property
@@ -145,6 +155,7 @@ class EpisodeSession:
             self.drop()
             return None
         try:
+            self.hand_over()
             episode = self._recorder.finish(
                 reason=self.reason, success=self.success, env_id=self.content.env_id, between=self.between, **report
             )
