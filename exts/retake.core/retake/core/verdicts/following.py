@@ -187,7 +187,7 @@ def _link_offset(
             if gain <= needed or offset <= worst:
                 continue
             middle = start + settings.window // 2
-            if evidence is None or np.hypot(dx, dy) <= _HERE:
+            if evidence is None or np.hypot(dx, dy) <= _OWN:
                 worst, where, frame = offset, group.name, middle
             elif evidence.speaks(
                 window, [parts[i] for i in group.parts], (dx, dy), float(score[alignment.radius, alignment.radius])
@@ -210,8 +210,10 @@ def _link_offset(
     return Measurement("link_offset", worst, where, frame)
 
 
+_OWN = 1.5
+"""Working px: a peak this near is the links' own; a farther one may be the shading of a thin, pale link, or its shadow."""
 _HERE = 3
-"""Working px: a peak this near is the links' own, moved by a warp or a widening."""
+"""Working px within which links that stand where they belong have their peak, be it moved by a warp or a widening."""
 FAR = 4.0
 """Working px; a nearer best place is the peak of the links themselves."""
 
