@@ -89,6 +89,16 @@ def test_an_application_that_never_gets_ready_is_named(monkeypatch: pytest.Monke
             asyncio.run(stage_open.application_ready(50))
 
 
+def test_an_application_that_cannot_say_whether_it_is_ready_counts_as_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(10**6))
+    monkeypatch.setattr(stage_open.time, "monotonic", lambda: float(next(clock)))
+    with FakeKit("6.x", motion()):
+        app = stage_open.require("omni.kit.app").get_app()
+        older = SimpleNamespace(next_update_async=app.next_update_async)
+        monkeypatch.setattr(stage_open.require("omni.kit.app"), "get_app", lambda: older)
+        asyncio.run(stage_open.application_ready(50))
+
+
 class Counting:
     """A recording of 45 frames, one per look at it."""
 

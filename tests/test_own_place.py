@@ -86,6 +86,19 @@ def test_photographs_are_laid_on_surfaces_and_mirrored_where_they_do_not_tile(tm
     assert abs(float(flat[0, 0] - flat[1, 0])) > 0.5
 
 
+def test_a_mirrored_photograph_is_itself_and_its_mirror_image_in_both_directions(tmp_path):
+    rng = np.random.default_rng(4)
+    picture = cv2.resize(rng.uniform(0, 255, (4, 6, 3)).astype(np.uint8), (96, 64), interpolation=cv2.INTER_CUBIC)
+    cv2.imwrite(str(tmp_path / "wall.png"), picture)
+    one = photo_texture({"photo": str(tmp_path / "wall.png"), "tile_m": 1.5, "tileable": True})
+    two = photo_texture({"photo": str(tmp_path / "wall.png"), "tile_m": 1.5})
+    assert (one.size_m, two.size_m) == ((1.5, 1.0), (3.0, 2.0))
+    u, v = rng.uniform(0.1, 1.4, 50).astype(np.float32), rng.uniform(0.1, 0.9, 50).astype(np.float32)
+    fine, shown = np.full(50, 1e-3, np.float32), one.sample(u, v, np.full(50, 1e-3, np.float32))
+    for there in ((u, v), (3 - u, v), (u, 2 - v), (3 - u, 2 - v), (u + 3, v - 2)):
+        assert np.abs(two.sample(*there, fine) - shown).max() < 0.03
+
+
 def test_a_world_of_photographs_is_painted_and_states_its_terms(place, tmp_path):
     catalogue = load_catalogue((place[0],))
     episode = make_scene_episode(tmp_path / "e", frames=3, size=(160, 120))

@@ -76,8 +76,8 @@ def make_copy() -> None:
 
 
 def tests_of(module: Path, package: str) -> list[str]:
-    """Test files that reach a module: three that name it or its folder, those of its package as a whole, and two that reach
-    it through a helper of the tests."""
+    """Test files that reach a module: three that name it or its folder, those of its package as a whole, then further ones
+    that name it or reach it through a helper of the tests (a survivor costs them all)."""
     dotted = ".".join(module.relative_to(ROOT / f"exts/retake.{package}").with_suffix("").parts)
     dotted = dotted.removesuffix(".__init__")
     parent, _, stem = dotted.rpartition(".")
@@ -95,7 +95,9 @@ def tests_of(module: Path, package: str) -> list[str]:
     near, helped = ([p for rank, _, p in sorted(ranked) if (rank == 3) == through] for through in (False, True))
     whole = [f"tests/{name}.py" for name in WHOLE.get(dotted.rpartition(".")[0], WHOLE.get(f"retake.{package}", ()))]
     files = [*(str(p.relative_to(ROOT)) for p in near[:NEAREST]), *(name for name in whole if (ROOT / name).is_file())]
-    return list(dict.fromkeys([*files, *(str(p.relative_to(ROOT)) for p in helped[:2])]))
+    return list(
+        dict.fromkeys([*files, *(str(p.relative_to(ROOT)) for p in (*near[NEAREST : 3 * NEAREST], *helped[:NEAREST]))])
+    )
 
 
 def trace_of(file: str, module: Path) -> Trace:
