@@ -24,7 +24,7 @@ from retake.core.video import read_video
 
 pytest.importorskip("pyarrow")
 H264 = VideoOptions.of("h264")
-FORMATS = ("lerobot-v3", "lerobot-v2.1", "oscar", "hdf5-isaaclab")
+FORMATS = ("lerobot-v3", "lerobot-v2.1", "oscar", "oscar-canvas", "hdf5-isaaclab")
 
 
 def opts(fmt="lerobot-v3", **more) -> ExportOptions:

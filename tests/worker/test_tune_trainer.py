@@ -344,3 +344,9 @@ def _losses_by_two_generators(trainer) -> list[float]:
             batches.append(dataclasses.replace(batch, epsilon=epsilon, u=flow.draw_u(1, generator)))
         losses.append(trainer.tuner.step_accumulated(batches).loss)
     return losses
+
+
+def test_objects_are_not_drawn_through_one_camera_on_a_canvas_of_several():
+    arrays = {**make_clip(0).physics(), "canvas_cameras": np.array(["wrist", "front"])}
+    with pytest.raises(InputError, match="wrist, front on one picture"):
+        object_video(read_truth(arrays, 9, SIZE), None)

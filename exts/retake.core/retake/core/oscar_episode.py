@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,36 +109,34 @@ def read_oscar_meta(path: Path | str) -> OscarMeta:
     )
 
 
-def export_oscar(
+@dataclass(frozen=True, eq=False)
+class OscarView:
+    """One camera over a window of an episode, as OSCAR's layout holds it."""
+
+    arrays: dict[str, np.ndarray]
+    """Of episode_meta.npz."""
+    skeleton: Iterator[UInt8[np.ndarray, "H W 3"]]
+    """RGB at the camera's size, one per frame; each is valid until the next one is asked for."""
+    length: int
+
+
+def oscar_view(
     episode: Episode,
     camera: str,
-    out_dir: Path | str,
     *,
     robot: str | None = None,
-    caption: str | None = None,
     start: int = 0,
     length: int | None = None,
-    rgb: Iterable[UInt8[np.ndarray, "H W 3"]] | None = None,
     overrides: tuple[RobotOverride, ...] | None = None,
-    progress: Progress | None = None,
-    cancel: CheckCancel | None = None,
-) -> Path:
-    """One camera of an episode in OSCAR's layout: two videos, episode_meta.npz, caption.json and caption.pickle.
+) -> OscarView:
+    """What OSCAR's layout says of one arm seen by one camera in frames start … start + length - 1 (None = to the end).
 
-    `ee_pose` is the drawn end-effector pose, rotation included, in the base frame. The layout describes one arm:
-    `robot` chooses where the episode has several. `caption` None is the task text. Frames start … start + length - 1
-    are written (None = to the end); `rgb` replaces the episode's pictures, one per written frame at the camera's size.
-    Existing files of these names are not overwritten. Raises EpisodeError or SkeletonError.
+    `ee_pose` is the drawn end-effector pose, rotation included, in the base frame. The layout describes one arm: `robot`
+    chooses where the episode has several. Raises EpisodeError or SkeletonError.
     """
-    out_dir, progress, cancel = Path(out_dir), progress or silent, cancel or never
     overrides = load_overrides() if overrides is None else overrides
     spec = episode.header.camera(camera)
     arm, T_world_base, angles = _one_arm(episode, robot, overrides)
-    present = [name for name in (RGB, SCENARIO, META, CAPTION, CAPTION_PICKLE) if (out_dir / name).exists()]
-    if present:
-        raise EpisodeError(
-            f"{out_dir} already holds {', '.join(present)}; nothing is overwritten, choose another folder"
-        )
     frames = len(episode) - start if length is None else length
     if start < 0 or frames < 1 or start + frames > len(episode):
         raise EpisodeError(f"frames {start}…{start + frames - 1} were asked; {episode.path} has 0…{len(episode) - 1}")
@@ -158,26 +156,83 @@ def export_oscar(
     }
     if spec.lens is not None:
         arrays |= {LENS_MODEL: np.array(spec.lens.model), DISTORTION: np.array(spec.lens.coefficients)}
-    pictures = (episode.image(camera, "rgb", i) for i in range(start, start + frames)) if rgb is None else rgb
+    strokes = stream_skeleton([track], CameraTrack(K, T_camera_world, spec.size, spec.lens), reuse=True)
+    return OscarView(arrays, strokes, frames)
+
+
+def write_oscar(
+    out_dir: Path,
+    arrays: dict[str, np.ndarray],
+    rgb: Iterable[UInt8[np.ndarray, "H W 3"]],
+    skeleton: Iterable[UInt8[np.ndarray, "H W 3"]],
+    *,
+    size: tuple[int, int],
+    length: int,
+    fps: float,
+    caption: str,
+    said: Mapping[str, object],
+) -> None:
+    """A folder of OSCAR's layout: two videos of `length` frames of (width, height), caption and arrays.
+
+    `said` goes into caption.json beside the text. Raises EpisodeError where there are more or fewer pictures, or others.
+    """
+    written = write_video(out_dir / RGB, rgb, fps)
+    if (written.frames, written.size) != (length, size):
+        (out_dir / RGB).unlink()
+        raise EpisodeError(f"rgb has {written.frames} frames of {written.size}; expected {length} of {size}")
+    write_video(out_dir / SCENARIO, skeleton, fps)
+    write_json(out_dir / CAPTION, {"caption": caption, **said})
+    write_bytes(out_dir / CAPTION_PICKLE, pickle.dumps({"caption": caption}, protocol=4))
+    # The arrays come last: a folder with episode_meta.npz is a whole one.
+    write_oscar_meta(out_dir / META, arrays)
+
+
+def write_oscar_meta(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """The arrays of a view as episode_meta.npz."""
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
+
+
+def export_oscar(
+    episode: Episode,
+    camera: str,
+    out_dir: Path | str,
+    *,
+    robot: str | None = None,
+    caption: str | None = None,
+    start: int = 0,
+    length: int | None = None,
+    rgb: Iterable[UInt8[np.ndarray, "H W 3"]] | None = None,
+    overrides: tuple[RobotOverride, ...] | None = None,
+    progress: Progress | None = None,
+    cancel: CheckCancel | None = None,
+) -> Path:
+    """One camera of an episode in OSCAR's layout: two videos, episode_meta.npz, caption.json and caption.pickle.
+
+    Arm and frames are those of `oscar_view`. `caption` None is the task text. `rgb` replaces the episode's pictures, one per
+    written frame at the camera's size. Existing files of these names are not overwritten. Raises EpisodeError or SkeletonError.
+    """
+    out_dir, progress, cancel = Path(out_dir), progress or silent, cancel or never
+    spec = episode.header.camera(camera)
+    present = [name for name in (RGB, SCENARIO, META, CAPTION, CAPTION_PICKLE) if (out_dir / name).exists()]
+    if present:
+        raise EpisodeError(
+            f"{out_dir} already holds {', '.join(present)}; nothing is overwritten, choose another folder"
+        )
+    view = oscar_view(episode, camera, robot=robot, start=start, length=length, overrides=overrides)
+    pictures = (episode.image(camera, "rgb", i) for i in range(start, start + view.length)) if rgb is None else rgb
 
     def counted(images: Iterable[UInt8[np.ndarray, "H W 3"]], done: int) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
         for index, image in enumerate(images):
             cancel()
             yield image
-            progress(done + index + 1, 2 * frames, "export")
+            progress(done + index + 1, 2 * view.length, "export")
 
-    strokes = stream_skeleton([track], CameraTrack(K, T_camera_world, spec.size, spec.lens), reuse=True)
-    written = write_video(out_dir / RGB, counted(pictures, 0), episode.header.fps)
-    if (written.frames, written.size) != (frames, spec.size):
-        (out_dir / RGB).unlink()
-        raise EpisodeError(f"rgb has {written.frames} frames of {written.size}; expected {frames} of {spec.size}")
-    write_video(out_dir / SCENARIO, counted(strokes, frames), episode.header.fps)
-    text = episode.header.task if caption is None else caption
-    write_json(out_dir / CAPTION, {"caption": text, "camera": spec.name, "motion_source": episode.header.motion_source})
-    write_bytes(out_dir / CAPTION_PICKLE, pickle.dumps({"caption": text}, protocol=4))
-    # The arrays come last: a folder with episode_meta.npz is a whole one.
-    with atomic_path(out_dir / META) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, **arrays)
+    write_oscar(
+        out_dir, view.arrays, counted(pictures, 0), counted(view.skeleton, view.length), size=spec.size, length=view.length,
+        fps=episode.header.fps, caption=episode.header.task if caption is None else caption,
+        said={"camera": spec.name, "motion_source": episode.header.motion_source},
+    )  # fmt: skip
     return out_dir
 
 

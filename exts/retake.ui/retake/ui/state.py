@@ -54,7 +54,7 @@ NEXT = {
 }
 """What happens now, or what to do next."""
 
-FORMATS = ("lerobot-v3", "lerobot-v2.1", "oscar", "hdf5-isaaclab")
+FORMATS = ("lerobot-v3", "lerobot-v2.1", "oscar", "oscar-canvas", "hdf5-isaaclab")
 """Dataset formats, as `retake export --format` names them."""
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from retake.core.errors import Cancelled, ExportError, InputError, unknown_name
-from retake.core.export import card, encode, tables
+from retake.core.export import canvas, card, encode, tables
 from retake.core.export.collect import IMAGE, Item, Plan, Selection, plan
 from retake.core.export.isaaclab import IsaacLabWriter
 from retake.core.export.isaaclab_env import LabTarget, require_environment
@@ -85,6 +85,8 @@ def export(
                 f"--layout {selection.layout} is for LeRobot's formats; {options.format} has its own vectors"
             )
     made = plan(runs, selection)
+    if options.format == canvas.FORMAT:
+        canvas.arrange(*canvas.schema_sizes(made.schema))
     if selection.language and options.format == "lerobot-v3":
         made = replace(made, schema=replace(made.schema, language=True))
     if selection.language and options.format == "lerobot-v2.1":
@@ -266,6 +268,8 @@ def make_writer(staging: Staging, schema: Schema, options: ExportOptions, split:
         return LeRobotV21Writer(staging, schema, options.encoding, split)
     if options.format == "oscar":
         return OscarWriter(staging, schema)
+    if options.format == canvas.FORMAT:
+        return canvas.OscarCanvasWriter(staging, schema)
     return IsaacLabWriter(staging, schema, split, options.isaaclab)
 
 

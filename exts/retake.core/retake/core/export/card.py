@@ -20,6 +20,7 @@ NAMES = {
     "lerobot-v3": "LeRobot v3.0",
     "lerobot-v2.1": "LeRobot v2.1 with GR00T's modality.json",
     "oscar": "OSCAR fine-tuning samples",
+    "oscar-canvas": "OSCAR fine-tuning samples, all cameras of a world on one picture",
     "hdf5-isaaclab": "robomimic / Isaac Lab HDF5",
 }
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from retake.core.episode import open_episode
+from retake.core.episode import Episode, open_episode
 from retake.core.errors import EpisodeError, ExportError
 from retake.core.export.collect import IMAGE
 from retake.core.export.physics import physics_arrays, write_physics
@@ -49,6 +49,7 @@ class OscarWriter:
     """Each sample's folder is final as soon as it is written, so nothing is joined later."""
 
     replaced: tuple[str, ...] = ()
+    format = "oscar"
 
     def __init__(self, staging: Staging, schema: Schema) -> None:
         self.staging, self.schema = staging, schema
@@ -59,16 +60,13 @@ class OscarWriter:
             raise ExportError(
                 "OSCAR's layout needs the simulator's state: only takes of run folders can be exported to it"
             )
-        p, videos = episode.provenance, episode.extra["videos"]
+        p = episode.provenance
         parts = windows(episode.length)
-        name = _safe(f"{p['run']}__{p.get('take_id') or 'sim'}__{episode.uid[:8]}")
+        name = safe_name(f"{p['run']}__{p.get('take_id') or 'sim'}__{episode.uid[:8]}")
         samples = []
         for number, (offset, length) in enumerate(parts):
-            folder = Path(_safe(f"retake_{p['domain']}")) / (name if len(parts) == 1 else f"{name}__w{number}")
-            for camera, _ in videos:
-                sample = folder / camera if len(videos) > 1 else folder
-                self._sample(sample, episode, camera, offset, length)
-                samples.append({"sample": sample.as_posix(), "camera": camera, "offset": offset, "length": length})
+            folder = Path(safe_name(f"retake_{p['domain']}")) / (name if len(parts) == 1 else f"{name}__w{number}")
+            samples += self.samples(episode, folder, offset, length)
         return {
             "uid": episode.uid,
             "length": episode.length,
@@ -77,25 +75,29 @@ class OscarWriter:
             "provenance": dict(p),
         }
 
-    def _sample(self, sample: Path, item: DatasetEpisode, camera: str, offset: int, length: int) -> None:
-        source = open_episode(item.extra["episode"])
-        part, target = self.staging.parts / "sample", self.staging.dataset / sample
+    def samples(self, episode: DatasetEpisode, folder: Path, offset: int, length: int) -> Iterator[dict[str, Any]]:
+        """Write the samples of a window, one per camera; yields what is to be known of each."""
+        videos = episode.extra["videos"]
+        for camera, _ in videos:
+            sample = folder / camera if len(videos) > 1 else folder
+            self._sample(sample, episode, camera, offset, length)
+            yield {"sample": sample.as_posix(), "camera": camera, "offset": offset, "length": length}
+
+    def part(self) -> Path:
+        """An empty folder for a sample that is being written."""
+        part = self.staging.parts / "sample"
         clear(part)
+        return part
+
+    def _sample(self, sample: Path, item: DatasetEpisode, camera: str, offset: int, length: int) -> None:
+        source, part = open_episode(item.extra["episode"]), self.part()
         start = item.extra["start"] + offset
-        frames = _window(item.frames(IMAGE + camera), offset, length)
+        frames = window_of(item.frames(IMAGE + camera), offset, length)
         # The caption is the text the video was made from: task and world.
         caption = str(item.provenance.get("prompt") or item.task)
         export_oscar(source, camera, part, caption=caption, start=start, length=length, rgb=frames)
         write_physics(part / "physics.npz", physics_arrays(source, camera, start, length))
-        # The export above holds one arm: that of the robot with an end effector.
-        robot = next(r for r in source.header.robots if r.grippers)
-        write_bytes(part / "robot.urdf", robot_urdf(robot).encode())
-        window = {"window_start": start, "window_length": length, "camera": camera, "task": item.task}
-        window["ee_link"] = robot.grippers[0].ee_link
-        write_json(part / "provenance.json", {**item.provenance, **window})
-        shutil.rmtree(target, ignore_errors=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part.rename(target)
+        end_sample(part, self.staging.dataset / sample, source, item, start, length, camera)
 
     def advance(self, entry: Entry) -> None:
         """Nothing to remember: samples do not depend on each other."""
@@ -113,10 +115,26 @@ class OscarWriter:
                 )
             ),
         )
-        write_marker(self.staging, self.schema, "oscar")
+        write_marker(self.staging, self.schema, self.format)
 
 
-def _window(frames: Iterator[Any], offset: int, length: int) -> Iterator[Any]:
+def end_sample(
+    part: Path, target: Path, source: Episode, item: DatasetEpisode, start: int, length: int, camera: str
+) -> None:
+    """Add the robot and where the sample comes from, and give the folder its place."""
+    # The arrays beside hold one arm: that of the robot with an end effector.
+    robot = next(r for r in source.header.robots if r.grippers)
+    write_bytes(part / "robot.urdf", robot_urdf(robot).encode())
+    window = {"window_start": start, "window_length": length, "camera": camera, "task": item.task}
+    window["ee_link"] = robot.grippers[0].ee_link
+    write_json(part / "provenance.json", {**item.provenance, **window})
+    shutil.rmtree(target, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part.rename(target)
+
+
+def window_of(frames: Iterator[Any], offset: int, length: int) -> Iterator[Any]:
+    """Frames offset … offset + length - 1 of a stream."""
     for index, frame in enumerate(frames):
         if index >= offset + length:
             return
@@ -124,7 +142,7 @@ def _window(frames: Iterator[Any], offset: int, length: int) -> Iterator[Any]:
             yield frame
 
 
-def _safe(name: str) -> str:
+def safe_name(name: str) -> str:
     """A folder name that every file system and shell takes."""
     return re.sub(r"[^A-Za-z0-9_.+-]+", "_", name)
 

@@ -18,7 +18,7 @@ from retake.core.array_types import UInt8
 from retake.core.codec import OMITTED, decode, encode
 from retake.core.errors import ExportError, InputError, unknown_name
 
-FORMATS = ("lerobot-v3", "lerobot-v2.1", "oscar", "hdf5-isaaclab")
+FORMATS = ("lerobot-v3", "lerobot-v2.1", "oscar", "oscar-canvas", "hdf5-isaaclab")
 STATE, ACTION = "observation.state", "action"
 IMAGE = "observation.images."
 SOURCE_TIME, SOURCE_FRAME = "source.time_s", "source.frame_index"

@@ -59,6 +59,11 @@ def import_oscar(
     source, out_dir, progress, cancel = Path(source), Path(out_dir), progress or silent, cancel or never
     if not source.is_dir():
         raise EpisodeError(f"{source} is not a folder; expected one with {RGB}, {META} and a URDF")
+    if (source / "canvas.json").is_file():
+        raise EpisodeError(
+            f"{source} shows several cameras on one picture (canvas.json), which is no camera's view; import the samples of "
+            "--format oscar, one camera each"
+        )
     urdf = _find_urdf(source) if urdf is None else Path(urdf)
     meta = read_oscar_meta(source / META)
     robot, dofs = _arm(urdf, ee_link, base_link, meta.joint_angles.shape[1])

@@ -40,6 +40,8 @@ class ObjectTruth:
     K: np.ndarray
     T_camera_world: np.ndarray
     lens: Lens | None = None
+    canvas: tuple[str, ...] = ()
+    """Cameras that share one picture (`--format oscar-canvas`), the one of K and T_camera_world first; else none."""
 
 
 def read_truth(arrays: Any, frames: int, size: tuple[int, int]) -> ObjectTruth:
@@ -84,6 +86,7 @@ def read_truth(arrays: Any, frames: int, size: tuple[int, int]) -> ObjectTruth:
         lens_of(str(arrays["camera_lens_model"]), arrays["camera_distortion"])
         if "camera_lens_model" in arrays
         else None,
+        tuple(map(str, arrays["canvas_cameras"])) if "canvas_cameras" in arrays else (),
     )
 
 
@@ -126,7 +129,15 @@ def loss_weight(cells: Tensor, falling: Tensor, settings: ObjectSupervision) -> 
 
 
 def object_video(truth: ObjectTruth, skeleton: np.ndarray | None) -> np.ndarray:
-    """The objects' glyphs on the Skeleton video, or on black without one: uint8 RGB (T, H, W, 3)."""
+    """The objects' glyphs on the Skeleton video, or on black without one: uint8 RGB (T, H, W, 3).
+
+    Raises InputError for a canvas of several cameras: glyphs are drawn through one.
+    """
+    if truth.canvas:
+        raise InputError(
+            f"this sample shows the cameras {', '.join(truth.canvas)} on one picture, and objects are drawn through one camera: "
+            "export with --format oscar to draw them, or tune on canvases with their weight alone"
+        )
     height, width = truth.masks.shape[2:]
     canvas = np.zeros((len(truth.masks), height, width, 3), np.uint8) if skeleton is None else skeleton
     return np.stack(list(draw_objects(canvas, list(truth.tracks), truth.K, truth.T_camera_world, truth.lens)))
