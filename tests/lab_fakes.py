@@ -5,17 +5,22 @@ which step they show. `kind`: newton_warp draws when it is read, isaac_rtx hands
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from pxr import Gf, Usd, UsdGeom, UsdPhysics
 
+from retake.core.episode import Episode
 from retake.core.geometry import inverse, wxyz_from_rotation
+from retake.lab.recorder import LabRecorder
+from retake.lab.request import RecordRequest
 
 SIZE = (16, 12)
 LENGTH = 0.4
 DT = 0.01
+CHANNELS: Any = ("rgb", "depth", "instances")
 
 
 class Proxy:
@@ -316,3 +321,56 @@ class _CubeData:
 def shown_pose(camera: Any) -> np.ndarray:
     """T_env_camera of a recorded camera."""
     return inverse(camera)
+
+
+def drive(
+    env: FakeEnv, request: RecordRequest, steps: int, between: Callable[[int], None] | None = None
+) -> LabRecorder:
+    """The calls that RetakeWrapper makes, without gymnasium."""
+    recorder = LabRecorder(env, request)
+    inner = env._reset_idx
+    state: dict[str, Any] = {"inside": False, "now": set()}
+
+    def on_reset(ids: list[int]) -> None:
+        recorder.before_reset(ids, stepped=not state["inside"])
+        recorder.set_success(ids, [env.episode[i] % 2 == 1 for i in ids])
+        if state["inside"]:
+            state["now"] |= set(ids)
+        inner(ids)
+        recorder.after_reset(ids)
+
+    env._reset_idx = on_reset  # type: ignore[method-assign]
+    try:
+        env.reset()
+        for k in range(steps):
+            action = np.array([[100.0 * env.episode[i] + env.count[i], i] for i in range(env.num_envs)], np.float32)
+            recorder.before_step(action)
+            state["inside"], state["now"] = True, set()
+            env.step(action)
+            state["inside"] = False
+            recorder.after_step(skip=state["now"])
+            if between is not None:
+                between(k)
+    finally:
+        env._reset_idx = inner  # type: ignore[method-assign]
+        recorder.close()
+    return recorder
+
+
+def mispaired(episode: Episode) -> int:
+    """Frames whose picture shows another step, episode or clone than their state is of."""
+    wrong = 0
+    env = episode.header.settings["isaac_lab"]["env_id"]
+    for k in range(len(episode)):
+        count = round(episode.object_poses[k, 0, 0, 3] / 0.001)
+        number = round(episode.object_poses[k, 0, 1, 3] / 0.01)
+        angle = episode.joint("robot", "position")[k, 0]
+        for camera in episode.header.cameras:
+            pixel = episode.image(camera.name, "rgb", k)[0, 0]
+            wrong += not np.array_equal(pixel, [count % 251, number % 251, env])
+        wrong += abs(angle - (0.01 * count + 0.1 * (number % 7) + 0.001 * env)) > 1e-6
+    return wrong
+
+
+def newton(**more: Any) -> FakeEnv:
+    return FakeEnv(2, lengths=lambda i, e: 6, **more)

@@ -11,72 +11,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lab_fakes import SIZE, FakeCamera, FakeEnv
+from lab_fakes import CHANNELS, SIZE, FakeEnv, drive, mispaired, newton
 
 pytest.importorskip("pxr")
 
 from retake.core.capture import PairingError
-from retake.core.episode import Episode, open_episode
+from retake.core.episode import open_episode
 from retake.core.episode.check import check_episode
 from retake.core.episode.extra import extra_of, success_of
-from retake.core.errors import EpisodeError, InputError, RetakeError, RunError
+from retake.core.errors import EpisodeError
 from retake.core.files import read_json
 from retake.lab import host, pictures
 from retake.lab import recorder as recorder_module
 from retake.lab.recorder import LabRecorder
 from retake.lab.request import RecordRequest
 
-CHANNELS: Any = ("rgb", "depth", "instances")
 SCHEDULES = int(os.environ.get("RETAKE_SCHEDULES", "10"))
-
-
-def drive(
-    env: FakeEnv, request: RecordRequest, steps: int, between: Callable[[int], None] | None = None
-) -> LabRecorder:
-    """The calls that RetakeWrapper makes, without gymnasium."""
-    recorder = LabRecorder(env, request)
-    inner = env._reset_idx
-    state: dict[str, Any] = {"inside": False, "now": set()}
-
-    def on_reset(ids: list[int]) -> None:
-        recorder.before_reset(ids, stepped=not state["inside"])
-        recorder.set_success(ids, [env.episode[i] % 2 == 1 for i in ids])
-        if state["inside"]:
-            state["now"] |= set(ids)
-        inner(ids)
-        recorder.after_reset(ids)
-
-    env._reset_idx = on_reset  # type: ignore[method-assign]
-    try:
-        env.reset()
-        for k in range(steps):
-            action = np.array([[100.0 * env.episode[i] + env.count[i], i] for i in range(env.num_envs)], np.float32)
-            recorder.before_step(action)
-            state["inside"], state["now"] = True, set()
-            env.step(action)
-            state["inside"] = False
-            recorder.after_step(skip=state["now"])
-            if between is not None:
-                between(k)
-    finally:
-        env._reset_idx = inner  # type: ignore[method-assign]
-        recorder.close()
-    return recorder
-
-
-def mispaired(episode: Episode) -> int:
-    """Frames whose picture shows another step, episode or clone than their state is of."""
-    wrong = 0
-    env = episode.header.settings["isaac_lab"]["env_id"]
-    for k in range(len(episode)):
-        count = round(episode.object_poses[k, 0, 0, 3] / 0.001)
-        number = round(episode.object_poses[k, 0, 1, 3] / 0.01)
-        angle = episode.joint("robot", "position")[k, 0]
-        for camera in episode.header.cameras:
-            pixel = episode.image(camera.name, "rgb", k)[0, 0]
-            wrong += not np.array_equal(pixel, [count % 251, number % 251, env])
-        wrong += abs(angle - (0.01 * count + 0.1 * (number % 7) + 0.001 * env)) > 1e-6
-    return wrong
 
 
 def schedule(seed: int) -> tuple[FakeEnv, RecordRequest, int]:
@@ -117,10 +67,6 @@ def test_pictures_have_their_own_states_over_random_schedules(tmp_path: Path) ->
         assert wrong == 0, f"seed {seed}"
         frames += some
     assert frames > 2 * SCHEDULES
-
-
-def newton(**more: Any) -> FakeEnv:
-    return FakeEnv(2, lengths=lambda i, e: 6, **more)
 
 
 @pytest.mark.parametrize("version", [2, 3])
@@ -205,41 +151,6 @@ def test_objects_are_recorded_at_every_physics_step_on_demand(tmp_path: Path, ki
         assert np.array_equal(poses[::interval], episode.object_poses)
 
 
-def test_a_neighbour_in_a_picture_is_nothing_of_the_clones_own(tmp_path: Path) -> None:
-    """Renderers that show all clones name a neighbour's arm by its own path, which may be the path of the prims that
-    describe every clone."""
-    env = newton()
-
-    class Wide(FakeCamera):
-        @property
-        def data(self) -> Any:
-            found = super().data
-            found.output["instance_segmentation"].torch[1, 4] = 2  # the arm of clone 0, in the picture of clone 1
-            return found
-
-    env.scene.sensors["front"] = Wide(env, "front", "front", 0.0)
-    recorder = drive(env, RecordRequest(tmp_path, env_ids=(1,), channels=CHANNELS, cameras=("front",)), 3)
-    episode = open_episode(recorder.kept[0].episode)
-    ids = episode.image("front", "instances", 1)
-    named = {i.id: (i.prim_path, i.owner) for i in episode.header.instances}
-    assert named[int(ids[4, 0])] == ("/", "")
-    assert named[int(ids[6, 0])][0].endswith("/Robot/arm")
-
-
-def test_a_camera_of_the_world_has_one_picture_for_all_clones(tmp_path: Path) -> None:
-    env = newton()
-    env.scene.sensors["front"].only(1, path="/World/outside")
-    recorder = drive(env, RecordRequest(tmp_path, env_ids=(1,), channels=CHANNELS, cameras=("front",)), 4)
-    episode = open_episode(recorder.kept[0].episode)
-    assert (len(episode), mispaired(episode)) == (4, 0)
-    assert episode.header.cameras[0].static
-    assert episode.header.cameras[0].prim_path == "/World/outside"
-    odd = FakeEnv(3)
-    odd.scene.sensors["front"].only(1, 2)
-    with pytest.raises(RetakeError, match="has 2 pictures, clone 2 is not among them"):
-        drive(odd, RecordRequest(tmp_path / "odd", env_ids=(2,), channels=CHANNELS, cameras=("front",)), 2)
-
-
 PLANTED: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "off by one": lambda patch: _delay(patch),
     "quaternions swapped": lambda patch: patch.setattr(host, "quaternion_order", lambda scene: "wxyz"),
@@ -282,17 +193,6 @@ def test_a_planted_fault_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return
     recorder = drive(env, request, 13)
     assert sum(mispaired(open_episode(run.episode)) for run in recorder.kept) > 0
-
-
-def test_a_camera_that_stands_still_while_its_link_moves_is_an_error(tmp_path: Path) -> None:
-    env = newton()
-    env.scene.sensors["hand"].follows = False
-    with pytest.raises(
-        EpisodeError, match=r"camera 'hand' reports the same pose while its link 'arm'.*update_latest_camera_pose"
-    ):
-        drive(env, RecordRequest(tmp_path, channels=CHANNELS), 5)
-    kept = open_episode(tmp_path / "env000_0000/episode", allow_incomplete=True)
-    assert len(kept) >= 1
 
 
 def test_only_successes_are_kept_on_demand_and_episodes_are_counted(tmp_path: Path) -> None:
@@ -368,64 +268,6 @@ def test_contacts_of_a_sensor_are_forces_between_bodies(tmp_path: Path) -> None:
     assert contact.body_b.endswith("/Cube")
     assert (contact.force_n, contact.normal) == ((0, 0, 5), (0, 0, 1))
     assert np.allclose(contact.position_m, [0, 0.01 * env.episode[1], 0.2], atol=1e-6), "where the body is"
-
-
-def test_what_goes_wrong_is_one_sentence_and_frames_so_far_are_kept(tmp_path: Path, caplog: Any) -> None:
-    open_ended = FakeEnv(1)
-    with caplog.at_level("WARNING", "retake.lab"):
-        closed = drive(open_ended, RecordRequest(tmp_path / "closed", channels=CHANNELS), 4)
-    assert "closed while recording; its 4 frames so far are kept" in caplog.text
-    assert len(open_episode(closed.kept[0].episode)) == 4
-    env = FakeEnv(1)
-    with caplog.at_level("WARNING", "retake.lab"):
-        cut = drive(
-            env,
-            RecordRequest(tmp_path / "cut", channels=CHANNELS),
-            5,
-            lambda k: env._reset_idx([0]) if k == 2 else None,
-        )
-    assert "reset in mid-episode; its 4 frames so far are kept" in caplog.text
-    assert [len(open_episode(run.episode)) for run in cut.kept] == [4, 2]
-
-    first = LabRecorder(FakeEnv(1), RecordRequest(tmp_path / "two", channels=CHANNELS))
-    with pytest.raises(RunError, match="is being recorded to by another recorder"):
-        LabRecorder(FakeEnv(1), RecordRequest(tmp_path / "two", channels=CHANNELS))
-    first.close()
-    for change, request, message in (
-        (lambda e: e.scene.sensors.clear(), {}, "has no camera"),
-        (lambda e: None, {"cameras": ("side",)}, "unknown camera of the scene 'side'; valid: front, hand"),
-        (lambda e: None, {"channels": ("rgb", "normals")}, "normals needs data_types"),
-        (lambda e: e.scene.sensors["front"].cfg.data_types.remove("instance_segmentation"), {}, "instances needs data_types"),
-        (lambda e: None, {"robots": ("dog",)}, "unknown robot of the scene 'dog'; valid: robot"),
-        (lambda e: None, {"scenery": ("Moon",)}, "unknown scenery of the scene 'Moon'"),
-        (lambda e: e.scene.articulations["robot"].joint_names.clear(), {}, "which the simulation does not know"),
-    ):  # fmt: skip
-        env = FakeEnv(1)
-        change(env)
-        name = message[:12].replace(" ", "_")
-        with pytest.raises(RetakeError, match=message):
-            drive(env, RecordRequest(tmp_path / name, **{"channels": CHANNELS, **request}), 2)
-        assert not list((tmp_path / name).glob("env*"))
-    with pytest.raises(InputError, match="clone 3; the environment has 1"):
-        LabRecorder(FakeEnv(1), RecordRequest(tmp_path / "n", env_ids=(3,)))
-    with pytest.raises(EpisodeError, match="no environment of Isaac Lab"):
-        LabRecorder(object(), RecordRequest(tmp_path / "n"))
-
-
-def test_a_camera_whose_pictures_come_unevenly_is_refused(tmp_path: Path) -> None:
-    """Eager drawing in the middle of control steps: no picture is of a step's end where one is due."""
-    env = newton(decimation=3, period=0.02)
-    real = env.step
-
-    def eager(action: Any) -> Any:
-        result = real(action)
-        for camera in env.scene.sensors.values():
-            camera._timestamp += 0.005
-        return result
-
-    env.step = eager  # type: ignore[method-assign]
-    with pytest.raises(RetakeError, match="has no picture of control step"):
-        drive(env, RecordRequest(tmp_path, channels=CHANNELS), 6)
 
 
 def test_colours_stand_for_ids_where_a_renderer_colours_instances() -> None:

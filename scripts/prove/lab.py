@@ -37,14 +37,12 @@ RECORDING = (
 """What a recording depends on, and what looks at it."""
 TRIP = (*RECORDING, f"{LAB}/replay.py", f"{CORE}/export/isaaclab*.py", f"{CORE}/episode/extra.py")
 HOST = (*TRIP, f"{LAB}/*.py", "tests/lab/*.py", f"{CORE}/importers/isaaclab.py")
-FAKES = (f"{LAB}/*.py", "tests/lab_fakes.py", "tests/test_lab_recorder.py")
+FAKES = (f"{LAB}/*.py", "tests/lab_fakes.py", "tests/test_lab_*.py")
 
 
 def sources(name: str) -> str:
     """Hash of what a job depends on."""
     patterns = {"host tests": HOST, "fakes": FAKES}.get(name, TRIP if name in TRIPS else RECORDING)
-    if name == "planted" or name in PAIRING:
-        patterns = (*patterns, "tests/lab/test_lab_host.py")
     found = sorted({path for pattern in patterns for path in ROOT.glob(pattern)})
     return sha256_json({str(path.relative_to(ROOT)): sha256_file(path) for path in found})
 
@@ -106,7 +104,7 @@ def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
     if not PYTHON.exists():
         sys.exit("prove lab: .lab-env is missing; make lab-env")
     schedules = "12" if quick else "200"
-    fakes = ["tests/test_lab_recorder.py"]
+    fakes = ["tests/test_lab_recorder.py", "tests/test_lab_mistakes.py"]
     jobs: dict[str, Any] = {
         **{name: (lambda name=name: part(name, quick)) for name in (PARTS[:4] if quick else PARTS)},
         "host tests": lambda: tests(PYTHON, ["tests/lab"]),

@@ -120,13 +120,12 @@ def link_triangles(env: Any) -> dict[str, np.ndarray]:
 
 def pairing(folder: Path, quick: bool, clones: int = 2, part: int = 0) -> dict[str, Any]:
     """Random schedules with a marker that says its step."""
-    import test_lab_host as tests
 
     env = lab.make(clones, size=(96, 72))
     rng, count = np.random.default_rng([clones, part]), 3 if quick else 25
     totals = np.zeros(3, int)
     for i in range(count):
-        totals += np.array(tests.run_schedule(env, rng, folder / str(i)))
+        totals += np.array(lab.run_schedule(env, rng, folder / str(i)))
     env.close()
     return {"schedules": count, "clones": clones, "pictures": int(totals[0]), "mispaired": int(totals[1]),
             "resets": int(totals[2])}  # fmt: skip
@@ -189,7 +188,6 @@ def round_trip(folder: Path, quick: bool, clones: int = 1) -> dict[str, Any]:
 def planted(folder: Path, quick: bool) -> dict[str, Any]:
     """Faults planted in the recorder, in the real host: each must be seen by the marker, the mask or the recorder itself."""
     import pytest
-    import test_lab_host as tests
 
     from retake.core.errors import EpisodeError
 
@@ -201,7 +199,7 @@ def planted(folder: Path, quick: bool) -> dict[str, Any]:
             plant(patch)
             try:
                 for i in range(3):
-                    some, bad, _ = tests.run_schedule(env, rng, folder / f"{name.replace(' ', '_')}_{i}")
+                    some, bad, _ = lab.run_schedule(env, rng, folder / f"{name.replace(' ', '_')}_{i}")
                     frames, wrong = frames + some, wrong + bad
                 found[name] = f"{wrong} of {frames} pictures mispaired" if wrong else ""
             except EpisodeError as error:

@@ -21,10 +21,12 @@ from isaaclab.envs import ManagerBasedRLEnv  # noqa: E402
 from isaaclab.managers import RecorderTerm, RecorderTermCfg  # noqa: E402
 from isaaclab.utils import configclass  # noqa: E402
 
-from retake.core.episode import Episode  # noqa: E402
+from retake.core.episode import Episode, open_episode  # noqa: E402
 from retake.core.geometry import transform  # noqa: E402
 from retake.lab import host, pictures, recorder, replay  # noqa: E402
 from retake.lab.preparation import prepare  # noqa: E402
+from retake.lab.request import RecordRequest  # noqa: E402
+from retake.lab.wrapper import RetakeWrapper  # noqa: E402
 
 PLACES = np.array([[0.75, y, 0.35] for y in (-0.36, -0.24, -0.12, 0.0, 0.12, 0.24, 0.36)], np.float32)
 """Where the marker stands, in a clone's coordinates, m: one place per control step, round and round."""
@@ -182,6 +184,37 @@ def mispaired(episode: Episode) -> tuple[int, int]:
             due.add(step % len(PLACES))
         wrong += told not in due or decoded(episode, "front", k) != told
     return len(episode), wrong
+
+
+def run_schedule(env: Any, rng: np.random.Generator, out: Path) -> tuple[int, int, int]:
+    """(frames, mispaired, resets) of one random schedule: decimation, render_interval, a camera's period, resets within
+    steps and from outside."""
+    env.cfg.decimation, env.cfg.sim.render_interval = int(rng.integers(1, 5)), int(rng.integers(1, 7))
+    for name in ("front", "wrist"):
+        env.scene[name].cfg.update_period = float(rng.choice([0.0, 0.0, 2 * env.step_dt]))
+    wrapped = RetakeWrapper(env, RecordRequest(out, env_ids=None, channels=("rgb", "depth", "instances")))
+    steps = np.zeros(env.num_envs, int)
+    resets = 0
+    action = torch.tensor([[*list(pick_place_env.HOME.values())]] * env.num_envs)
+    try:
+        wrapped.reset()
+        for _ in range(int(rng.integers(4, 9))):
+            if rng.random() < 0.2:
+                chosen = int(rng.integers(env.num_envs))
+                env.reset(env_ids=torch.tensor([chosen], dtype=torch.int32))
+                steps[chosen], resets = 0, resets + 1
+            if rng.random() < 0.25:
+                env.episode_length_buf[int(rng.integers(env.num_envs))] = env.max_episode_length
+            steps += 1
+            put_marker(env, steps)
+            _, _, done, late, _ = wrapped.step(action)
+            ended = (done | late).numpy()
+            resets += int(ended.sum())
+            steps[ended] = 0
+    finally:
+        wrapped.finish()
+    counts = [mispaired(open_episode(run.episode)) for run in wrapped.recorder.kept]
+    return sum(frames for frames, _ in counts), sum(wrong for _, wrong in counts), resets
 
 
 def box_silhouette(episode: Episode, name: str, camera: str, k: int) -> np.ndarray:

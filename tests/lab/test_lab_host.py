@@ -278,37 +278,6 @@ def test_mistakes_on_the_command_line_are_one_sentence(tmp_path: Path, capsys: A
     assert "front" in prepare(outside)
 
 
-def run_schedule(env: Any, rng: np.random.Generator, out: Path) -> tuple[int, int, int]:
-    """(frames, mispaired, resets) of one random schedule: decimation, render_interval, a camera's period, resets within
-    steps and from outside."""
-    env.cfg.decimation, env.cfg.sim.render_interval = int(rng.integers(1, 5)), int(rng.integers(1, 7))
-    for name in ("front", "wrist"):
-        env.scene[name].cfg.update_period = float(rng.choice([0.0, 0.0, 2 * env.step_dt]))
-    wrapped = RetakeWrapper(env, RecordRequest(out, env_ids=None, channels=("rgb", "depth", "instances")))
-    steps = np.zeros(env.num_envs, int)
-    resets = 0
-    action = torch.tensor([[*list(lab.pick_place_env.HOME.values())]] * env.num_envs)
-    try:
-        wrapped.reset()
-        for _ in range(int(rng.integers(4, 9))):
-            if rng.random() < 0.2:
-                chosen = int(rng.integers(env.num_envs))
-                env.reset(env_ids=torch.tensor([chosen], dtype=torch.int32))
-                steps[chosen], resets = 0, resets + 1
-            if rng.random() < 0.25:
-                env.episode_length_buf[int(rng.integers(env.num_envs))] = env.max_episode_length
-            steps += 1
-            lab.put_marker(env, steps)
-            _, _, done, late, _ = wrapped.step(action)
-            ended = (done | late).numpy()
-            resets += int(ended.sum())
-            steps[ended] = 0
-    finally:
-        wrapped.finish()
-    counts = [lab.mispaired(open_episode(run.episode)) for run in wrapped.recorder.kept]
-    return sum(frames for frames, _ in counts), sum(wrong for _, wrong in counts), resets
-
-
 @pytest.fixture(scope="module")
 def shared(recorded: dict[str, Any]) -> Iterator[Any]:
     """One environment of two clones for what needs no recorder of its own. Isaac Lab has one environment at a time, so it
@@ -322,7 +291,7 @@ def shared(recorded: dict[str, Any]) -> Iterator[Any]:
 def test_pictures_have_their_own_states_in_the_real_host(shared: Any, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     try:
-        totals = np.sum([run_schedule(shared, rng, tmp_path / str(i)) for i in range(10)], axis=0)
+        totals = np.sum([lab.run_schedule(shared, rng, tmp_path / str(i)) for i in range(10)], axis=0)
     finally:
         shared.cfg.decimation, shared.cfg.sim.render_interval = 12, 12
         for name in ("front", "wrist"):

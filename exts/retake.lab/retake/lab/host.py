@@ -108,6 +108,15 @@ def local_poses(rows: np.ndarray, origin: Float64[np.ndarray, "3"], order: str) 
     return pose_from_wxyz(rows[..., :3] - origin, q)
 
 
+def clones_of(env_ids: Any, num_envs: int) -> list[int]:
+    """Numbers of the clones that the host names: None or a slice, or indices in a list, an array or a tensor."""
+    if env_ids is None:
+        return list(range(num_envs))
+    if isinstance(env_ids, slice):
+        return list(range(num_envs))[env_ids]
+    return [int(i) for i in (env_ids.tolist() if hasattr(env_ids, "tolist") else env_ids)]
+
+
 def is_camera(sensor: Any) -> bool:
     """Whether a sensor of a scene is a camera that renders."""
     return hasattr(sensor, "image_shape") and hasattr(sensor, "frame") and hasattr(sensor.cfg, "data_types")

@@ -16,6 +16,8 @@ from retake.core.errors import InputError, unknown_name
 from retake.lab.content import OUTPUTS
 
 ADDED = {"rgb": "rgb", "depth": "distance_to_image_plane", "normals": "normals", "instances": "instance_segmentation"}
+ADDED_2 = {**ADDED, "instances": "instance_segmentation_fast"}
+"""As 2.x calls them; each version refuses the other's name of instances."""
 
 
 def prepare(
@@ -57,7 +59,7 @@ def prepare(
         types = list(camera.data_types)
         for channel in channels:
             if not set(OUTPUTS[channel]) & set(types):
-                types.append(ADDED[channel])
+                types.append((ADDED if _is_xyzw(type(camera)) else ADDED_2)[channel])
         camera.data_types = types
         camera.update_latest_camera_pose = True
         for holder in (camera.renderer_cfg if hasattr(camera, "renderer_cfg") else camera, camera):

@@ -54,6 +54,7 @@ class LabRecorder:
         self._counts: dict[tuple[int, str], int] = {}
         self._finisher = ThreadPoolExecutor(1, thread_name_prefix="retake-finish")
         self._finishing: deque[Future[Any]] = deque()
+        self._actions: dict[int, np.ndarray] = {}
         self._stride = 0
         self._closed = False
         self._accepted = 0
@@ -81,7 +82,7 @@ class LabRecorder:
         drawn = self.render_s
         states: dict[int, RawState] = {}
         for env_id in self._ids:
-            if env_id in self._ended or (env_id not in self._open and self.done):
+            if self._closed or env_id in self._ended or (env_id not in self._open and self.done):
                 continue
             if env_id not in self._open:
                 self._begin(env_id, action)
@@ -90,13 +91,14 @@ class LabRecorder:
             self._open[env_id].hand_over()
         for env_id, state in states.items():
             self._offer(env_id, self._open[env_id], state)
-        self._action = None if action is None else host.tensor(action)
+        # Copies: an environment may clip its actions in place.
+        self._actions = {} if action is None else {i: host.row(action, i).astype(np.float32) for i in states}
         self.cost_s += time.perf_counter() - started - (self.render_s - drawn)
 
     def after_step(self, skip: Iterable[int] = ()) -> None:
         """What was commanded in the control step just made; `skip`: clones that were reset within it."""
         started = time.perf_counter()
-        self.steps += 1
+        self.steps += not self._closed
         for env_id, session in self._open.items():
             if env_id not in skip:
                 self._command(env_id, session)
@@ -183,10 +185,10 @@ class LabRecorder:
         for env_id, session in self._open.items():
             session.finish_frame(None)
             session.reason = reason
-            if session.frames:
+            if session.frames and not self.request.success_only:
                 LOG.warning("clone %d: %s; its %d frames so far are kept in %s", env_id, reason, session.frames,
                             session.run.path)  # fmt: skip
-            self._decide(session, unfinished=True)
+            self._decide(session)
         self._ended, self._open = {}, {}
         if self._unwatch is not None:
             self._unwatch()
@@ -263,11 +265,8 @@ class LabRecorder:
         session.offer(state, views, stale)
 
     def _command(self, env_id: int, session: EpisodeSession) -> None:
-        action = None if self._action is None else host.array(self._action[env_id]).astype(np.float32)
-        session.command(read_targets(self.env.scene, session.content), action)
+        session.command(read_targets(self.env.scene, session.content), self._actions.get(env_id))
         self._since_reset[env_id] += 1
-
-    _action: Any = None
 
     def _reason_of(self, env_id: int) -> str:
         for name, reason in (("reset_terminated", "terminated"), ("reset_time_outs", "timed out")):
@@ -276,12 +275,12 @@ class LabRecorder:
                 return reason
         return "reset in mid-episode"
 
-    def _decide(self, session: EpisodeSession, *, unfinished: bool = False) -> None:
+    def _decide(self, session: EpisodeSession) -> None:
         where = f"clone {session.content.env_id}"
         if session.frames == 0:
             session.drop()
             return
-        if self.request.success_only and not session.success and not unfinished:
+        if self.request.success_only and not session.success:
             self.left_out.append(f"{where}: {session.reason} after {session.frames} frames, and the task was not done")
             LOG.info("%s", self.left_out[-1])
             self._later(session.drop)

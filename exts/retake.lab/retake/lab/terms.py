@@ -15,6 +15,7 @@ from isaaclab.utils import configclass
 
 from retake.core.episode import CHANNELS
 from retake.core.errors import InputError
+from retake.lab import host
 from retake.lab.recorder import LabRecorder
 from retake.lab.request import RecordRequest
 
@@ -42,12 +43,12 @@ class RetakeRecorder(RecorderTerm):
     def record_pre_reset(self, env_ids: Sequence[int] | None) -> tuple[None, None]:
         """The last state of clones that are about to be reset."""
         self._watch()
-        self.recorder.before_reset(_numbers(env_ids))
+        self.recorder.before_reset(host.clones_of(env_ids, self._env.num_envs))
         return None, None
 
     def record_post_reset(self, env_ids: Sequence[int] | None) -> tuple[None, None]:
         """Clones were reset."""
-        self.recorder.after_reset(_numbers(env_ids))
+        self.recorder.after_reset(host.clones_of(env_ids, self._env.num_envs))
         return None, None
 
     def close(self, file_path: str = "") -> None:
@@ -67,18 +68,9 @@ class RetakeRecorder(RecorderTerm):
             said(there(), env_ids, success_values)
             term = here()
             if term is not None:
-                numbers = _numbers(env_ids)
-                term.recorder.set_success(range(term._env.num_envs) if numbers is None else numbers, success_values)
+                term.recorder.set_success(host.clones_of(env_ids, term._env.num_envs), success_values)
 
         manager.set_success_to_episodes = set_success_to_episodes
-
-
-def _numbers(env_ids: Any) -> list[int] | None:
-    if env_ids is None:
-        return None
-    if isinstance(env_ids, slice):
-        return None if env_ids == slice(None) else list(range(env_ids.stop or 0))[env_ids]
-    return [int(i) for i in (env_ids.tolist() if hasattr(env_ids, "tolist") else env_ids)]
 
 
 def request_of(cfg: RetakeRecorderCfg) -> RecordRequest:

@@ -8,6 +8,7 @@ from typing import Any
 
 import gymnasium
 
+from retake.lab import host
 from retake.lab.recorder import LabRecorder
 from retake.lab.request import RecordRequest
 
@@ -52,10 +53,7 @@ class RetakeWrapper(gymnasium.Wrapper):
 
     def _on_reset(self, env_ids: Any, *more: Any, **named: Any) -> Any:
         """Stands before the environment's own `_reset_idx`: the last state is still there."""
-        numbers = None
-        if env_ids is not None and not isinstance(env_ids, slice):
-            numbers = [int(i) for i in (env_ids.tolist() if hasattr(env_ids, "tolist") else env_ids)]
-        ids = list(range(self._host.num_envs)) if numbers is None else numbers
+        ids = host.clones_of(env_ids, self._host.num_envs)
         self.recorder.before_reset(ids, stepped=not self._inside)
         if self._success is not None:
             values = self._success(self._host)
