@@ -26,7 +26,7 @@ OLD_STATES = {"link": "body_state_w", "root": "root_state_w"}
 
 def tensor(value: Any) -> Any:
     """A tensor of the host: a ProxyArray's, or the value itself."""
-    return value.torch if hasattr(value, "torch") else value
+    return getattr(value, "torch", value)
 
 
 def array(value: Any) -> np.ndarray:
