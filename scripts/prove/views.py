@@ -6,6 +6,7 @@ of one camera planted. Resumable: one row per world, fault and pair of cameras. 
     python scripts/prove/views.py table
     python scripts/prove/views.py marks --episodes DIR
     python scripts/prove/views.py carry --episodes DIR
+    python scripts/prove/views.py sheet --episodes DIR          eight worlds through three cameras, to look at
 
 Frames are painted at 320 px, from every second pixel of the recorded maps. The split `tune` is what limits may be looked
 for on; `held` is for the table: other seeds of worlds that `tune` never shows, over all episodes.
@@ -395,11 +396,30 @@ def marks(options: argparse.Namespace) -> None:
         _keep("marks", out)
 
 
+SHOWN = ("bun_warehouse", "kitchen", "conveyor_blue", "living_room", "workshop", "garden", "night_terrace", "hospital")
+SHEET = ROOT / "docs" / "images" / "views.jpg"
+
+
+def sheet(options: argparse.Namespace) -> None:
+    """docs/images/views.jpg: eight worlds, two in a row, each through the first three cameras of the episode that has most."""
+    episodes = [open_episode(path.parent) for path in sorted(options.episodes.glob("*/complete.json"))]
+    episode = max(episodes, key=lambda e: len(e.header.cameras))
+    cameras = [c.name for c in episode.header.cameras if set(c.channels) >= MAPS][:3]
+    rows = []
+    for name in SHOWN:
+        world = load_catalogue().preset(name)
+        rows.append(np.hstack([Film(episode, camera, world)[len(episode) // 2] for camera in cameras]))
+        print(name, flush=True)
+    half = len(rows) // 2
+    picture = np.hstack([np.vstack(rows[:half]), np.vstack(rows[half:])])
+    SHEET.write_bytes(cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes())
+
+
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     words = parser.add_subparsers(required=True)
-    for name, call in (("make", make), ("table", table), ("marks", marks), ("carry", carried)):
+    for name, call in (("make", make), ("table", table), ("marks", marks), ("carry", carried), ("sheet", sheet)):
         sub = words.add_parser(name)
         sub.set_defaults(call=call)
         if name != "table":

@@ -21,7 +21,7 @@ class ProceduralBackend:
     """Procedural surfaces, sets, light and object looks (docs/variants.md). Deterministic by seed."""
 
     name = "procedural"
-    version = "3"
+    version = "4"
     licence = "Apache-2.0"
     model = ""
     revision = ""

@@ -160,6 +160,11 @@ def _furnish(
             leaves = _surface(front, (1.0, 1.0), rng, own)
             out += [Box(*span, (leaves,) * 6, leafy=True) for span in cluster(lo, hi, rng)]
             continue
+        if item.get("shape") == "planter":
+            pot, leaves = _surface(body, (1.0, 1.0), rng, own), _surface(top, (1.0, 1.0), rng, own)
+            out += [Box(*span, (pot,) * 6) for span in _pot(lo, hi)]
+            out += [Box(*span, (leaves,) * 6, leafy=True) for span in cluster(*_crown(lo, hi), rng)]
+            continue
         faces = []
         for face in range(6):
             if face < 4:
@@ -170,6 +175,28 @@ def _furnish(
                 faces.append(_surface(top, (1.0, 1.0), rng, own))
         out.append(Box(lo, hi, tuple(faces)))
     return out
+
+
+def _pot(low: np.ndarray, high: np.ndarray) -> list[Corners]:
+    """A pot in the lower part of a planter's box: its body stands back behind the rim, and a foot behind the body. m."""
+    height, inset = high[2] - low[2], 0.08 * (high[:2] - low[:2])
+    levels = ((0.0, 0.05, 2.0), (0.05, 0.5, 1.0), (0.5, 0.62, 0.0))
+    return [
+        (
+            np.array([*(low[:2] + k * inset), low[2] + a * height], np.float32),
+            np.array([*(high[:2] - k * inset), low[2] + b * height], np.float32),
+        )
+        for a, b, k in levels
+    ]
+
+
+def _crown(low: np.ndarray, high: np.ndarray) -> Corners:
+    """Where what grows in a planter is: from within the pot to a third above the box, as wide as the rim and a little more."""
+    height, over = high[2] - low[2], 0.06 * (high[:2] - low[:2])
+    return (
+        np.array([*(low[:2] - over), low[2] + 0.52 * height], np.float32),
+        np.array([*(high[:2] + over), high[2] + 0.35 * height], np.float32),
+    )
 
 
 @dataclass(frozen=True, eq=False)
