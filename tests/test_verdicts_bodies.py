@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from verdict_scenes import FRAMES
 
 from retake.core.errors import InputError
-from retake.core.verdicts import examine, judge, load_settings
+from retake.core.verdicts import examine, judge, load_settings, tracking
 from retake.core.verdicts.additions import measure_additions, workspace
 from retake.core.verdicts.bodies import bodies
 from retake.core.verdicts.economics import economics, faulty_share_of
@@ -205,3 +205,26 @@ def test_nothing_is_added_to_a_faithful_take_and_a_new_thing_is(clean: Judged) -
     darker[FRAMES // 3 :, y - 8 : y + 9, x - 8 : x + 9] //= 2
     shadow = measure_additions(replace(footage, frames=darker), truth, settings)[0]
     assert (shadow.value or 0.0) < 8
+
+
+def test_a_track_goes_on_after_frames_that_say_nothing(clean: Judged, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dark frames before scenery of the object's colours: nothing is said of them, and what comes later is told again."""
+    monkeypatch.setattr(tracking, "_around", lambda clutter, mask: 1.0)
+    frames, dark = clean.footage.frames.copy(), slice(10, 13)
+    frames[dark] = 0
+    found = tracking.track(replace(clean.footage, frames=frames), clean.truth, object_part(clean))
+    assert found is not None
+    assert np.isnan(found.here[dark]).all()
+    assert np.isnan(found.found[dark]).all()
+    seen = np.flatnonzero(clean.truth.area[13:, object_part(clean)] >= tracking.MIN_AREA) + 13
+    assert len(seen) > 10
+    assert np.isfinite(found.here[seen]).all()
+
+
+@pytest.mark.parametrize(("width", "height", "inner"), [(3, 3, 0), (6, 7, 0), (5, 9, 21), (9, 9, 49)])
+def test_the_core_of_a_mask_is_its_inside_where_that_is_enough(width: int, height: int, inner: int) -> None:
+    mask = np.zeros((20, 20), bool)
+    mask[4 : 4 + height, 5 : 5 + width] = True
+    core = tracking._core(mask)
+    assert core.sum() == (inner or width * height)
+    assert not (core & ~mask).any()

@@ -17,6 +17,7 @@ from retake.core.errors import InputError
 from retake.core.files import write_json
 from retake.core.video import write_video
 from retake.worker.oscar import OscarPipeline
+from retake.worker.tune import launch
 from retake.worker.tune.cli import main
 from retake.worker.tune.clips import find_clips
 from retake.worker.tune.planning import check_fits, plan_training
@@ -118,6 +119,23 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(tmp_path, 
         with pytest.raises(InputError, match=says):
             main([*command, *extra, "--steps", "1", "--device", "cpu"])
     assert not (out / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(("card", "sharded", "says"), [
+    ("cpu", False, "loaded"), ("cuda", True, "loaded"), ("cuda", False, "training needs .* GiB and cuda has 0.0 GiB free"),
+])  # fmt: skip
+def test_a_card_is_asked_for_memory_before_anything_is_loaded(tmp_path, model, data, monkeypatch, card, sharded, says):
+    """The CPU is not: its memory is the machine's; and a sharded run needs a share that is not known here."""
+
+    def load(*_: object, **__: object) -> None:
+        raise InputError("loaded")
+
+    monkeypatch.setattr(launch, "usable_device", lambda _: torch.device(card))
+    monkeypatch.setattr(launch, "free_device_bytes", lambda _: 2**20)
+    monkeypatch.setattr(launch.OscarPipeline, "from_pretrained", load)
+    command = ["run", str(data), "--model", str(model), "--out", str(tmp_path), "--frames", "9", "--size", "32x32"]
+    with pytest.raises(InputError, match=says):
+        main([*command, "--steps", "1", *(["--shard"] if sharded else [])])
 
 
 def test_plan_counts_a_step(model, capsys):
