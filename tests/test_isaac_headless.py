@@ -174,6 +174,22 @@ class TestExit:
         assert done.returncode == 5
         assert done.stdout.rstrip().endswith("retake: exit code 5")
 
+    def test_the_watchdog_waits_its_time_and_has_a_second_clock_where_it_ends_a_process(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        slept: list[float] = []
+        ended: list[int] = []
+        clocks: list[tuple[float, bool]] = []
+        monkeypatch.setattr(leaving.time, "sleep", slept.append)
+        monkeypatch.setattr(
+            leaving.faulthandler, "dump_traceback_later", lambda seconds, exit: clocks.append((seconds, exit))
+        )
+        leaving.arm(5, 12.0, ended.append).join()
+        assert (slept, ended, clocks) == ([12.0], [5], [])
+        monkeypatch.setattr(leaving.threading, "Thread", lambda **_: SimpleNamespace(start=lambda: None))
+        leaving.arm(5, 12.0)
+        assert clocks == [(42.0, True)]
+
     def test_a_folder_that_was_refused_keeps_no_trace(self, tmp_path: Path) -> None:
         leaving.note_exit(tmp_path / "nothing here", 2, "refused")
         assert list(tmp_path.iterdir()) == []
