@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import verdict_scenes as scene
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from verdict_scenes import FRAMES
 
@@ -228,3 +229,27 @@ def test_the_core_of_a_mask_is_its_inside_where_that_is_enough(width: int, heigh
     core = tracking._core(mask)
     assert core.sum() == (inner or width * height)
     assert not (core & ~mask).any()
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=25, deadline=None)
+def test_scenery_seen_elsewhere_is_the_median_of_the_frames_that_show_it(seed: int) -> None:
+    """Against a loop over pixels: the lower median of what other frames show of a place; of none, the frame's own."""
+    rng = np.random.default_rng(seed)
+    frames, width, height = 5, 6, 4
+    codes = [rng.integers(0, 50, (2 * height, 2 * width)) for _ in range(frames)]
+    table = rng.uniform(0, 1, 50).astype(np.float32)
+    shown = rng.random((frames, height, width)) < 0.6
+    x, y = (grid.astype(np.float32) for grid in np.meshgrid(np.arange(width), np.arange(height)))
+    still = SimpleNamespace(same_place=lambda t, r: (x, y, shown[r]))
+    now, *others = (cv2.resize(table[c], (width, height), interpolation=cv2.INTER_AREA) for c in codes)
+    wanted = now.copy()
+    for row, column in np.ndindex(height, width):
+        values = sorted(o[row, column] for o, s in zip(others, shown[1:], strict=True) if s[row, column])
+        wanted[row, column] = values[(len(values) - 1) // 2] if values else now[row, column]
+    places = list(range(frames))
+    found = tracking._seen_elsewhere(still, places, codes, table, None, 0, (width, height))  # type: ignore[arg-type]
+    assert np.allclose(found, cv2.dilate(wanted, np.ones((3, 3), np.uint8)), atol=1e-6)
+    for scene_or_none, references in ((None, places), (still, [0])):
+        alone = tracking._seen_elsewhere(scene_or_none, references, codes, table, None, 0, (width, height))  # type: ignore[arg-type]
+        assert np.array_equal(alone, now)

@@ -3,13 +3,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pickle
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from convert_support import VAE, command, copy_checkpoint, full_size_shapes, nothing_left, run_golden
+from hypothesis import given
+from hypothesis import strategies as st
 from oscar_golden import GOLDEN, difference, golden_call, tensors, text_folder, text_model
 from safetensors.torch import load_file, save_file
 
@@ -238,3 +244,20 @@ def test_golden_pixels_are_what_they_should_be():
     call = golden_call()
     assert len({frame.tobytes() for frame in call["skeleton"]}) > 3
     assert not np.array_equal(call["first_frame"], call["skeleton"][0])
+
+
+@given(st.lists(st.integers(0, 60), max_size=12), st.sampled_from([None, torch.float32, torch.float64]))
+def test_shards_hold_every_tensor_once_and_as_many_as_fit(counts, dtype):
+    """In order, none empty, none larger than allowed unless one tensor is, and none that the next tensor still fits into."""
+    part: Any = SimpleNamespace(
+        tensors={f"w{i}": SimpleNamespace(shape=(n,), dtype=torch.float32) for i, n in enumerate(counts)}
+    )
+    nbytes = {f"w{i}": n * (8 if dtype is torch.float64 else 4) for i, n in enumerate(counts)}
+    with mock.patch.object(convert_module, "_SHARD_BYTES", 200):
+        shards = convert_module._shards(part, dtype)
+    assert [key for shard in shards for key in shard] == list(nbytes)
+    assert all(shards) or not counts
+    for shard, after in itertools.pairwise(shards):
+        held = sum(nbytes[key] for key in shard)
+        assert held <= 200 or len(shard) == 1
+        assert held + nbytes[after[0]] > 200
