@@ -82,6 +82,7 @@ def judge(module: Path, fault: Fault, package: str) -> dict[str, Any]:
     row = {
         "package": package, "module": name_of(module), "line": fault.line, "fault": fault.what, "text": fault.text,
         "key": fault.key, "asked": asked, "source": _digest(source), "tests": 0, "killed": False, "by": "",
+        "first": known and known.get("first", known["killed"]),
     }  # fmt: skip
     started, target = time.monotonic(), COPY / "exts" / name_of(module)
     listed = CACHE / "chosen.json"
@@ -102,6 +103,8 @@ def judge(module: Path, fault: Fault, package: str) -> dict[str, Any]:
             row["by"] = f"hangs for {limit_s:.0f} s" if code is None else _first_failure(text)
             break
     row |= {"files": files, "seconds": round(time.monotonic() - started)}
+    if row["first"] is None:
+        row["first"] = row["killed"]
     kept.parent.mkdir(exist_ok=True)
     kept.write_text(json.dumps(row))
     return row
@@ -178,16 +181,24 @@ def equivalents() -> dict[str, str]:
 
 
 def _public(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in ("package", "module", "line", "fault", "text", "key", "killed", "by")}
+    names = ("package", "module", "line", "fault", "text", "key", "killed", "by")
+    return {**{name: row[name] for name in names}, "first": first_killed(row)}
+
+
+def first_killed(row: dict[str, Any]) -> bool:
+    """Whether the tests of that time killed it when it was judged first: before any test was written for its kind."""
+    return bool(row.get("first", row["killed"]))
 
 
 def page(rows: list[dict[str, Any]], seed: int, reasons: dict[str, str], asked: int) -> str:
     lines = [
         "# Proof: mutants", "",
         f"`make mutants` (seed {seed}; {PER_MODULE} faults in each of some modules): small faults planted one at a time; a fault",
-        "is killed when one of the tests that execute its line fails or hangs. The share is of those a test could notice.",
+        "is killed when one of the tests that execute its line fails or hangs. The shares are of those a test could notice:",
+        "when first judged, and after tests were written for the kinds that had survived (a new --seed draws others).",
         f"Judged so far: {len(rows)} of {asked} that were asked for.", "",
-        "| package | mutants | killed | of them by hanging | equivalent | killed of the others |", "|---|---|---|---|---|---|",
+        "| package | mutants | equivalent | killed when first judged | killed | of them by hanging |",
+        "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for package in SAMPLED:
         own = [row for row in rows if row["package"] == package]
@@ -196,8 +207,8 @@ def page(rows: list[dict[str, Any]], seed: int, reasons: dict[str, str], asked: 
             same = [row for row in own if not row["killed"] and row["key"] in reasons]
             hanging, rest = sum(row["by"].startswith("hangs") for row in killed), len(own) - len(same)
             lines.append(
-                f"| {package} | {len(own)} | {len(killed)} | {hanging} | {len(same)} | {len(killed)} of {rest}: "
-                f"{len(killed) / max(rest, 1):.0%} |"
+                f"| {package} | {len(own)} | {len(same)} | {_share(sum(map(first_killed, own)), rest)} | "
+                f"{_share(len(killed), rest)} | {hanging} |"
             )
     survivors = [row for row in rows if not row["killed"]]
     lines += ["", "| survivor | line | fault | why |", "|---|---|---|---|"] if survivors else []
@@ -206,6 +217,10 @@ def page(rows: list[dict[str, Any]], seed: int, reasons: dict[str, str], asked: 
         why = reasons.get(row["key"], "no test notices it")
         lines.append(f"| {row['module']}:{row['line']} | `{text}` | {row['fault']} | {why} |")
     return "\n".join(lines) + "\n"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part} of {whole}: {part / max(whole, 1):.0%}"
 
 
 if __name__ == "__main__":

@@ -18,11 +18,12 @@ from isaac_support import finished, motion, products, request
 from pxr import Gf, Sdf, Usd, UsdPhysics
 
 from retake.core.episode import open_episode
-from retake.core.errors import InputError
+from retake.core.errors import InputError, StageError
 from retake.isaac import autorun, options, writer
 from retake.isaac.camera_text import camera_text, parse_camera
 from retake.isaac.contacts import API, ContactReports, reported_bodies
 from retake.isaac.live_capture import LiveCapture
+from retake.isaac.products import camera_choices
 from retake.isaac.request import SETTINGS, CaptureRequest, request_from
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -372,3 +373,22 @@ class TestPictures:
             settings = finished(capture, kit).header.settings
             assert settings["preset"] == "a"
             assert "/rtx/rendermode" not in settings["renderer"]
+
+
+def test_render_products_name_their_cameras_each_once() -> None:
+    """Cameras of clones share their names: the second is called NAME_2, and so on."""
+    stage = Usd.Stage.CreateInMemory()
+    cameras = [f"/World/{parent}/{name}" for parent in ("a", "b", "c") for name in ("front", "front_2")]
+    for index, path in enumerate(cameras):
+        prim = stage.DefinePrim(f"/Render/p{index}", "RenderProduct")
+        prim.CreateRelationship("camera").SetTargets([path])
+        prim.CreateAttribute("resolution", Sdf.ValueTypeNames.Int2).Set(Gf.Vec2i(64 + index, 48))
+    paths = [f"/Render/p{index}" for index in range(len(cameras))]
+    found = camera_choices(stage, paths, ("rgb",))
+    assert [c.name for c in found] == ["front", "front_2", "front_3", "front_2_2", "front_4", "front_2_3"]
+    assert [(c.prim_path, c.size, c.channels) for c in found] == [
+        (path, (64 + index, 48), ("rgb",)) for index, path in enumerate(cameras)
+    ]
+    for broken in ("/Render/none", "/World/a"):
+        with pytest.raises(StageError, match="is no render product with a camera and a resolution"):
+            camera_choices(stage, [*paths, broken])
