@@ -185,7 +185,7 @@ class LabRecorder:
         for env_id, session in self._open.items():
             session.finish_frame(None)
             session.reason = reason
-            if session.frames and not self.request.success_only:
+            if session.frames and not self.request.success_only and not session.stopped:
                 LOG.warning("clone %d: %s; its %d frames so far are kept in %s", env_id, reason, session.frames,
                             session.run.path)  # fmt: skip
             self._decide(session)

@@ -144,6 +144,11 @@ class EpisodeSession:
         self.frames += 1
 
     @property
+    def stopped(self) -> bool:
+        """Whether the writer has failed."""
+        return bool(self._recorder.status.error)
+
+    @property
     def waited_s(self) -> float:
         """Time that steps waited for the disk."""
         return self._recorder.waited_s
@@ -154,8 +159,9 @@ class EpisodeSession:
         if self.frames == 0:
             self.drop()
             return None
-        try:
+        with contextlib.suppress(RetakeError):  # what stopped the writer is said below, after what it has is on disk
             self.hand_over()
+        try:
             episode = self._recorder.finish(
                 reason=self.reason, success=self.success, env_id=self.content.env_id, between=self.between, **report
             )
