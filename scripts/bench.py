@@ -54,6 +54,23 @@ def encode_rate(run: Path) -> float:
     return len(frames) / (time.perf_counter() - started)
 
 
+def verdict_rows(run: Path) -> list[tuple[str, str, float, str]]:
+    """Seconds of one core that judging a take costs, file to verdict, the episode's geometry read afresh and known."""
+    from retake.core.run_store import open_run
+
+    opened = open_run(run)
+    take = next(take for take in opened.takes() if take.camera == "front")
+    out = run.parent / "verdict.json"
+    measured(
+        [*RETAKE, "bench", "verify", str(take.video), "--episode", str(opened.episode), "--camera", "front", "--json", str(out)]
+    )  # fmt: skip
+    found = json.loads(out.read_text("utf-8"))
+    note = f"{found['frames']} frames of {'x'.join(map(str, found['size']))}, "
+    return [
+        (f"verdict, {row['what']}", "s of one core", row["cpu_s"], note + "file to verdict") for row in found["rows"]
+    ]
+
+
 def bookkeeping_ms(run: Path) -> float:
     """Capture bookkeeping per frame outside rendering and disk: `check_frame`, packing and hashing the state record."""
     from retake.core.episode import EpisodeWriter, open_episode
@@ -95,6 +112,7 @@ def main() -> int:
         rows.append(("stages one by one", "s", total, ""))
         rows.append(("capture bookkeeping per frame", "ms", bookkeeping_ms(run), "without rendering and disk"))
         rows.append(("H.264 encoding", "frames/s", encode_rate(run), "640x480"))
+        rows += verdict_rows(run)
         seconds, memory = measured([*RETAKE, "run", "--run", str(folder / "warm"), "--preset", "short"])
         rows.append(("whole arrow, warm caches, from scratch", "s", seconds, f"peak {memory:.2f} GiB"))
         again, _ = measured([*RETAKE, "run", "--run", str(folder / "warm"), "--preset", "short"])

@@ -19,7 +19,7 @@ from retake.core.verdicts.falls import GRAVITY, measure_fall
 from retake.core.verdicts.footage import Footage
 from retake.core.verdicts.judge import Judged
 from retake.core.verdicts.novelty import measure_novelty
-from retake.core.verdicts.postures import body_hull, measure_posture
+from retake.core.verdicts.postures import body_hull, measure_posture, shows_body
 from retake.core.verdicts.tracking import Track
 from retake.core.verdicts.truth import Truth
 
@@ -64,6 +64,16 @@ def test_an_object_that_is_no_larger_than_simulated_is_not_larger(clean: Judged)
     extent = np.ptp(hull, axis=0)
     assert (extent > 0.01).all()
     assert (extent < 0.3).all()
+
+
+@given(st.floats(0.3, 3.0), st.floats(0.05, 0.45))
+def test_a_body_is_learned_where_it_is_seen_whole(distance: float, share: float) -> None:
+    """Near views of which the border leaves a share, and whole ones from afar."""
+    near, far = np.full(8, 4000.0 / distance**2), np.full(5, 4000.0 / (4 * distance) ** 2)
+    area, away = np.concatenate([share * near, far]), np.repeat([distance, 4 * distance], [8, 5])
+    assert shows_body(area, away).tolist() == (
+        [] if area.max() < 60 else [8, 9, 10, 11, 12] if far[0] >= 60 else list(range(8))
+    )
 
 
 @pytest.mark.parametrize("degrees", [15, -20])

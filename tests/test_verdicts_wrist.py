@@ -18,7 +18,8 @@ from retake.core.episode import Episode
 from retake.core.errors import InputError, VerdictError
 from retake.core.geometry import axis_angle
 from retake.core.verdicts import examine, judge, load_settings, trackers
-from retake.core.verdicts.geometry import measure_geometry, sampson
+from retake.core.verdicts.following import measure_following
+from retake.core.verdicts.geometry import measure_geometry, partner_of, sampson
 from retake.core.verdicts.pictures import skeleton
 
 rematerialise, faults = pytest.importorskip("rematerialise"), pytest.importorskip("faults")
@@ -81,6 +82,34 @@ def test_a_hand_camera_is_judged_by_what_it_shows(episode: Episode, wrist: Any) 
     swaying = replace(judged.truth, T_camera_world=T)
     sampson_error, _ = measure_geometry(judged.footage, swaying, episode, "wrist", load_settings().stability)
     assert (sampson_error.value or 0.0) > 2 * (geometry.value or 0.0)
+
+
+def test_a_hand_that_stands_still_in_its_own_picture_shows_no_lag() -> None:
+    """The scenery moves before a camera on the hand; the outlines of the hand do not, and fit it at any lag."""
+    judged = examine(scene.clean_video(), scene.scene_episode(), "front")
+    truth, settings = judged.truth, load_settings().following
+    carried = np.tile(np.eye(4), (FRAMES, 1, 1))
+    carried[:, 0, 3] = np.linspace(0, 0.3, FRAMES)
+    moving = replace(truth, static_camera=False, T_camera_world=carried @ truth.T_camera_world)
+    still = replace(moving, centroid=np.broadcast_to(truth.centroid[:1], truth.centroid.shape))
+    for seen, judged_by_it in ((moving, True), (still, False)):
+        found = {m.name: m for m in measure_following(judged.alignment, seen, settings, judged.footage)}
+        for name in ("lag", "local_lag"):
+            assert (found[name].value is not None) == judged_by_it
+            assert found[name].applies == judged_by_it
+
+
+@pytest.mark.parametrize(("degrees", "frames"), [(0.5, 4), (1.5, 2), (3, 1), (9, None)])
+def test_points_are_followed_as_far_as_they_can_be(degrees: float, frames: int | None) -> None:
+    """A camera that turns about the vertical: fewer frames the faster it turns, none where it whirls."""
+    truth = examine(scene.clean_video(), scene.scene_episode(), "front").truth
+    poses = np.tile(np.eye(4), (FRAMES, 1, 1))
+    for t in range(FRAMES):
+        poses[t, :3, :3] = axis_angle(np.array([0.0, 1.0, 0.0]), np.float64(np.radians(degrees * t)))
+    depth = np.full((SIZE[1], SIZE[0]), 2.0, np.float32)
+    turning = replace(truth, static_camera=False, T_camera_world=poses, K=np.tile(truth.K[:1], (FRAMES, 1, 1)))
+    partner = partner_of(turning, depth, 3, load_settings().stability)
+    assert partner == (None if frames is None else 3 + frames)
 
 
 def test_geometry_is_not_asked_of_a_camera_that_stands_still() -> None:

@@ -45,7 +45,7 @@ CAMERAS = ("front", "wrist")
 DEMO = (("panda", 51), ("sixaxis", 51), ("panda", 52), ("sixaxis", 52))
 ZOO_SEEDS = (1, 2)
 FRAMES = 33
-TURN = 7
+TURN = 3
 """Presets of an episode and camera that are judged in turn: a run cut short has seen every robot, and an episode's geometry
 is read once for all of them."""
 

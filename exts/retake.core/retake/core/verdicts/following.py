@@ -242,31 +242,49 @@ def _lags(alignment: Alignment, truth: Truth, settings: FollowingSettings) -> li
     if len(moving) < 2 * alignment.max_lag + 3:
         why = f"{len(moving)} frames are too few to tell a lag of up to {alignment.max_lag}"
         return [Measurement("lag", None, why), Measurement("local_lag", None, why)]
+    length = settings.lag_window
+    windows = [slice(start, start + length) for start in range(0, len(moving) - length + 1, 2)]
+    windows = [
+        w for w in windows if np.nansum(moving[w]) >= settings.min_motion_px and _moves(alignment, truth, w, settings)
+    ]
+    if not truth.static_camera and not windows:
+        why = "the robot hardly moves in the picture of the camera that it carries"
+        return [Measurement("lag", None, why, applies=False), Measurement("local_lag", None, why, applies=False)]
     lag, curve = best_lag(alignment, parts)
     if float(np.ptp(curve)) < settings.min_gain:
         why = "the robot's outlines look the same at every lag"
         return [Measurement("lag", None, why, applies=False), Measurement("local_lag", None, why, applies=False)]
     worst, frame = 0.0, None
-    length = settings.lag_window
     series = np.full(len(moving), np.nan)
-    for start in range(0, len(moving) - length + 1, 2):
-        window = slice(start, start + length)
-        if np.nansum(moving[window]) * 1.0 < settings.min_motion_px:
-            continue
+    for window in windows:
         value = _window_lag(alignment, parts, window, settings, truth.static_camera)
         if value is None:
             continue
-        series[start + length // 2] = value
-        before = series[start + length // 2 - 2]
+        middle = window.start + length // 2
+        series[middle] = value
+        before = series[middle - 2]
         if not truth.static_camera:
             # One window of a hand that hardly moves in its own picture is no evidence: its neighbour must agree.
             value = min(abs(value), abs(before)) if abs(value - before) <= 1 else 0.0
         if abs(value) > worst:
-            worst, frame = abs(value), start + length // 2
+            worst, frame = abs(value), middle
     return [
         Measurement("lag", abs(lag), f"{lag:+.2f} frames", frame),
         Measurement("local_lag", worst, "worst window", frame, series=series),
     ]
+
+
+def _moves(alignment: Alignment, truth: Truth, window: slice, settings: FollowingSettings) -> bool:
+    """Whether the robot's own outlines move in the picture, so that a lag shows in them.
+
+    Before a camera on the hand the scenery moves, and a tip of the hand at the picture's border looks like it by chance.
+    """
+    if truth.static_camera:
+        return True
+    parts = truth.robot_parts
+    moved = np.linalg.norm(np.diff(truth.centroid[window][:, parts], axis=0), axis=-1)
+    points = alignment.points[window][:, parts].sum(0)
+    return bool(points[np.nansum(moved, axis=0) >= settings.lag_own_px].sum() >= settings.min_points)
 
 
 def _window_lag(

@@ -40,7 +40,10 @@ def measure_geometry(
     errors, shares = np.full(len(footage), np.nan), np.full(len(footage), np.nan)
     doubts: list[float] = []
     for t in range(0, len(footage) - settings.pair_frames, 2):
-        u = t + settings.pair_frames
+        depth = episode.image(camera, "depth", truth.start + t) if depth_known else None
+        u = partner_of(truth, depth, t, settings)
+        if u is None:
+            continue
         F = fundamental(truth, t, u, settings.pair_baseline_m)
         if F is None:
             continue
@@ -51,8 +54,8 @@ def measure_geometry(
         start = corners.reshape(-1, 2).astype(np.float64)
         tracks, seen = LucasKanade().track(footage.frames[t : u + 1], start)
         a, b = tracks[0][seen[-1]], tracks[-1][seen[-1]]
-        if depth_known:
-            expected = predicted(truth, episode.image(camera, "depth", truth.start + t), start, t, u)
+        if depth is not None:
+            expected = predicted(truth, depth, start, t, u)
             place, doubt = _nearer(greys[t], greys[u], start, tracks[-1], seen[-1], expected)
             shift = np.linalg.norm(expected - start, axis=1)
             use = np.isfinite(place).all(1) & (shift > settings.pair_shift)
@@ -67,6 +70,26 @@ def measure_geometry(
         why = f"the scenery's texture repeats: {100 * np.median(doubts):.0f} % of its points fit in more than one place"
         return [Measurement(name, None, why) for name in NAMES]
     return [_upper(NAMES[0], errors, settings), _upper(NAMES[1], shares, settings)]
+
+
+_FOLLOWED = 24.0
+"""Working px over which a point of faithful takes is followed reliably: a camera that whirls loses them."""
+
+
+def partner_of(
+    truth: Truth, depth: Float32[np.ndarray, "H W"] | None, t: int, settings: StabilitySettings
+) -> int | None:
+    """The frame that t is compared with: as far away as points can be followed. None where even the next is too far."""
+    if depth is None:
+        return t + settings.pair_frames
+    v, u = np.mgrid[0 : truth.size[1] : 24, 0 : truth.size[0] : 24]
+    grid = np.stack([u.ravel(), v.ravel()], 1).astype(np.float64)
+    for frames in range(settings.pair_frames, 0, -1):
+        shift = np.linalg.norm(predicted(truth, depth, grid, t, t + frames) - grid, axis=1)
+        # Nothing ahead has a depth: nothing can be said.
+        if np.isnan(shift).all() or np.nanmedian(shift) <= _FOLLOWED:
+            return t + frames
+    return None
 
 
 _LK = {"winSize": (11, 11), "maxLevel": 1}

@@ -18,6 +18,7 @@ from retake.core.array_types import Bool, Float32, Float64, UInt8
 from retake.core.episode import Episode
 from retake.core.geometry import axis_angle, inverse
 from retake.core.verdicts.bodies import signed_distance
+from retake.core.verdicts.colours import views_of
 from retake.core.verdicts.footage import Footage
 from retake.core.verdicts.records import Measurement
 from retake.core.verdicts.settings import ObjectSettings
@@ -140,7 +141,7 @@ def phase_views(
 
 def body_hull(truth: Truth, episode: Episode, camera: str, part: int) -> Float64[np.ndarray, "N 3"] | None:
     """Corners of the convex hull of what depth shows of an object, m, object frame; None where it shows too little."""
-    seen = np.flatnonzero(truth.area[:, part] >= max(_MIN_AREA, 0.5 * truth.area[:, part].max()))
+    seen = shows_body(truth.area[:, part], views_of(truth, part)[1])
     points = []
     for t in seen[np.unique(np.linspace(0, len(seen) - 1, 5).astype(int))] if len(seen) else ():
         depth = cv2.resize(
@@ -166,6 +167,13 @@ def body_hull(truth: Truth, episode: Episode, camera: str, part: int) -> Float64
     polar, round_ = np.arccos(1 - 2 * k / 200), np.pi * (1 + 5**0.5) * k
     ways = np.stack([np.cos(round_) * np.sin(polar), np.sin(round_) * np.sin(polar), np.cos(polar)], 1)
     return every[np.unique(np.ascontiguousarray(ways @ every.T).argmax(1))]
+
+
+def shows_body(area: Float64[np.ndarray, "T"], distance: Float64[np.ndarray, "T"]) -> np.ndarray:
+    """Frames that show most of a body: as seen from one distance, for a near view that the border cuts is larger than a
+    whole one from afar. area: visible working px²; distance: m."""
+    size, enough = area * np.square(distance), area >= _MIN_AREA
+    return np.flatnonzero(enough & (size >= 0.5 * size.max(where=enough, initial=0.0)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,6 +280,9 @@ def _view(
     union = ((mask | (whole > 0)) & free).sum()
     if union < 0.5 * _MIN_AREA or (mask & (whole > 0) & free).sum() < _BODY_FIT * union:
         return None
+    # Where the hull is no body (it was never seen whole), a posture that differs there is none either.
+    apart = (mask != (whole > 0)).astype(np.uint8)
+    free &= cv2.dilate(cv2.erode(apart, np.ones((2, 2), np.uint8)), np.ones((5, 5), np.uint8)) == 0
     union = np.max([whole, *others], axis=0)
     near = cv2.dilate(union, np.ones((5, 5), np.uint8)) > 0
     field = _evidence(footage, t, box, ~near & free, colours) * free

@@ -47,6 +47,8 @@ class FollowingSettings:
     faithful gripper left 0.6; a displaced one leaves none)."""
     min_gain: float = 0.03
     """Mean edge response by which another hypothesis must beat the simulator's."""
+    lag_own_px: float = 3.0
+    """Working px that a part of the robot must move in the picture of a moving camera, in one window, to show a lag."""
     min_motion_px: float = 8.0
     """Image motion inside a window below which no lag can be told, px."""
     gripper_window: int = 21
