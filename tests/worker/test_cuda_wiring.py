@@ -277,22 +277,11 @@ def test_the_harness_finds_what_it_is_for(monkeypatch):
 # -- first frames --------------------------------------------------------------------------------------------------------
 
 
-NOT_FOLLOWED = {
-    "qwen-edit": "on the pretended machine its tiny model ends in NaN, on the plain CPU it does not: cause not found",
-    "z-image model-offload": "one layer's weights stay on the host there: fault of harness or hook, not known",
-}
-"""What docs/proof/gpu_path.md does not speak for. Strict: who mends one takes it out."""
 FIRST_FRAMES = [
-    pytest.param(
-        name, tier, id=f"{name}-{tier}",
-        marks=[
-            pytest.mark.xfail(strict=True, reason=why)
-            for key, why in NOT_FOLLOWED.items() if key in (name, f"{name} {tier}")
-        ],
-    )
+    (name, tier)
     for name in ("z-image", "flux2-klein", "qwen-edit", "sdxl", "cosmos-transfer")
     for tier in ("resident", "model-offload", "group-offload")
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "tier"), FIRST_FRAMES)
@@ -303,10 +292,11 @@ def test_first_frame_backends_stay_on_their_card(monkeypatch, name, tier):
     monkeypatch.setattr(plus, "VAE_IMAGE_SIZE", PIXELS)
     monkeypatch.setattr(plus, "CONDITION_IMAGE_SIZE", 112 * 112)
     with machine(monkeypatch, cards=2) as found:
-        made = make(name, device="cuda:1", tier=tier, dtype="float32", steps=1)
+        made = make(name, device="cuda:1", tier=tier, dtype="float32", steps=2)
         frame = made.render(source(), world(), 1)
         assert frame.any()
         assert made.tier == tier
         assert set(found.used) <= {"cuda:1"}
         assert found.used["cuda:1"] > 100
+        assert np.array_equal(made.render(source(), world(), 1), frame)  # offloaded, and brought once more
         made.close()

@@ -306,6 +306,13 @@ def test_a_world_in_words_is_painted_from_these_words(tmp_path: Path) -> None:
     assert "same pose" in prompts.image
 
 
+@pytest.mark.parametrize(("name", "steps"), [("qwen-edit", 1), ("z-image", 1001), ("sdxl", -1)])
+def test_steps_that_make_no_picture_are_refused(name: str, steps: int) -> None:
+    """A single step of Qwen's scheduler is 0/0: said before a model of fifty gigabytes is loaded."""
+    with pytest.raises(InputError, match=rf"steps {steps} \({2 if name == 'qwen-edit' else 1} … 1000\)"):
+        make(name, steps=steps)
+
+
 def test_progress_and_cancel_between_steps() -> None:
     backend, seen, calls = shared("flux2-klein"), [], []
     backend.progress = lambda done, total, note="": seen.append((done, total, note))

@@ -59,6 +59,7 @@ class DiffusionBackend(ABC):
     control_part: ClassVar[ModelPart | None] = None
     multiple: ClassVar[int] = 16
     default_steps: ClassVar[int]
+    least_steps: ClassVar[int] = 1
     default_guidance: ClassVar[float]
     default_pixels: ClassVar[int] = 1_000_000
     default_controls: ClassVar[Mapping[str, float]] = {}
@@ -294,9 +295,9 @@ class DiffusionBackend(ABC):
         for name in self.controls:
             if name not in self.known_controls:
                 raise InputError(unknown_name(f"control of backend {self.name!r}", name, self.known_controls))
-        if not 1 <= self.steps <= 1000 or not 64 * 64 <= self.pixels <= 4_200_000:
+        if not self.least_steps <= self.steps <= 1000 or not 64 * 64 <= self.pixels <= 4_200_000:
             raise InputError(
-                f"backend {self.name!r}: steps {self.steps} (1 … 1000) or pixels {self.pixels} (4096 … 4200000)"
+                f"backend {self.name!r}: steps {self.steps} ({self.least_steps} … 1000) or pixels {self.pixels} (4096 … 4200000)"
             )
 
 

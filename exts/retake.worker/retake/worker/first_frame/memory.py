@@ -45,12 +45,47 @@ def apply(pipe: Any, tier: str, device: str) -> None:
     if tier == "resident":
         pipe.to(device)
     elif tier == "model-offload":
+        _offload_whole_components(pipe)
         pipe.enable_model_cpu_offload(device=device)
     elif tier == "group-offload":
         pipe.enable_group_offload(onload_device=torch.device(device), offload_type="leaf_level")
         _keep_attention_projections(pipe, torch.device(device))
     else:
         check_tier(tier)
+
+
+def _offload_whole_components(pipe: Any) -> None:
+    """Every component comes to the device as a whole, whenever the pipeline offloads (it hooks them anew after each picture).
+
+    accelerate's hook looks at a component's first parameter and leaves the rest where it is when that is there already. A
+    Z-Image control network shares modules with its transformer: once it ran, the transformer's first parameter is on the
+    device and most of its layers are not.
+    """
+    import torch
+
+    enable = pipe.enable_model_cpu_offload
+
+    def enable_whole(*args: Any, **kwargs: Any) -> None:
+        enable(*args, **kwargs)
+        for component in pipe.components.values():
+            hook = getattr(component, "_hf_hook", None)
+            if isinstance(component, torch.nn.Module) and hook is not None and hasattr(hook, "execution_device"):
+                hook.pre_forward = _bringing_all(hook)
+
+    pipe.enable_model_cpu_offload = enable_whole
+
+
+def _bringing_all(hook: Any) -> Any:
+    """The hook's `pre_forward`, and then whatever it left elsewhere."""
+    usual = hook.pre_forward
+
+    def pre_forward(module: Any, *args: Any, **kwargs: Any) -> Any:
+        out = usual(module, *args, **kwargs)
+        if any(tensor.device != hook.execution_device for tensor in (*module.parameters(), *module.buffers())):
+            module.to(hook.execution_device)
+        return out
+
+    return pre_forward
 
 
 def _keep_attention_projections(pipe: Any, device: Any) -> None:

@@ -39,6 +39,8 @@ class QwenEditBackend(DiffusionBackend):
     part = ModelPart("Qwen/Qwen-Image-Edit-2509", "Apache-2.0")
     multiple = 32
     default_steps = 40
+    least_steps = 2
+    """Its scheduler stretches the steps to a last one that is not zero: of a single step it makes 0/0, and a picture of NaN."""
     default_guidance = 4.0
     masked = False
     known_controls = tuple(EXPLAIN)
