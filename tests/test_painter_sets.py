@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retake.core.painter.panels import PANELS
 from retake.core.painter.sets import Box, build_set
 from retake.core.variants.roles import Anchor
 
@@ -47,3 +49,28 @@ def test_an_entry_without_a_shape_is_one_box() -> None:
     (box,) = boxes(3, count=1, width_m=0.5, depth_m=0.4, height_m=0.5)
     assert not box.leafy
     assert box.low[2] == np.float32(ANCHOR.floor_z)
+
+
+OWN = ["#336699", "#99aa44", "#cc4411", "#224466", "#775533"]
+UNSAID = {
+    "racking": (2, ("#b08a5a", "#c49a69", "#9c7748")),
+    "cabinets": (1, ("#8d8f92",)),
+    "goods": (2, ("#c8433a", "#e0a63a", "#4a8f5c", "#3e6fb0", "#efe9dc")),
+    "books": (1, ("#7d3b32", "#33506b", "#d7c9a7", "#4f6a4e", "#26272b", "#b98b4e")),
+    "machine": (1, ("#e0a526",)),
+    "windows": (1, ("#fafafa", "#7fb0e0", "#dcebf5", "#6f8f5e")),
+    "pictures": (2, ("#c9703f", "#2f5d62", "#e3c58c", "#7a8b99")),
+}
+"""Panel → how many colours must be said, and what stands for the others."""
+
+
+@pytest.mark.parametrize("name", sorted(UNSAID))
+def test_colours_of_a_panel_that_are_not_said_are_those_of_its_kind(name: str) -> None:
+    needed, others = UNSAID[name]
+
+    def painted(*colours: str) -> np.ndarray:
+        return PANELS[name](np.random.default_rng(3), 2.0, 1.4, colours).levels[0]
+
+    said = OWN[:needed]
+    assert np.array_equal(painted(*said), painted(*said, *others))
+    assert not np.array_equal(painted(*said), painted(*said, *OWN[needed:]))
