@@ -23,7 +23,7 @@ from retake.isaac import autorun, options, writer
 from retake.isaac.camera_text import camera_text, parse_camera
 from retake.isaac.contacts import API, ContactReports, reported_bodies
 from retake.isaac.live_capture import LiveCapture
-from retake.isaac.products import camera_choices
+from retake.isaac.products import Products, camera_choices
 from retake.isaac.request import SETTINGS, CaptureRequest, request_from
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -392,3 +392,11 @@ def test_render_products_name_their_cameras_each_once() -> None:
     for broken in ("/Render/none", "/World/a"):
         with pytest.raises(StageError, match="is no render product with a camera and a resolution"):
             camera_choices(stage, [*paths, broken])
+    adopted = Products()
+    adopted.adopt(paths, found)  # type: ignore[arg-type]
+    assert adopted.camera_of == {f"p{index}": camera.name for index, camera in enumerate(found)}
+    assert adopted.paths == paths
+    with pytest.raises(ValueError, match="shorter"):
+        Products().adopt(paths, found[:-1])  # type: ignore[arg-type]
+    with pytest.raises(StageError, match="two render products are called 'p0'"):
+        adopted.adopt(["/Render/other/p0"], found[:1])  # type: ignore[arg-type]
