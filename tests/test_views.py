@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import pytest
 from export_runs import make_run
+from hypothesis import given
+from hypothesis import strategies as st
 from scenes import make_scene_episode
 
 from retake.core.episode import open_episode
@@ -22,7 +24,7 @@ from retake.core.painter.staged import staged
 from retake.core.run_reader import RunReader
 from retake.core.takes import TakeRequest, make_take
 from retake.core.takes.follow import split_views
-from retake.core.variants import load_catalogue, make_gated_variants, make_variants
+from retake.core.variants import load_catalogue, make_gated_variants, make_variants, scene
 from retake.core.variants.base import source_frame
 from retake.core.variants.carry import CarryingBackend, anchor_of, carry, complete_by_rendering
 from retake.core.variants.correspond import correspond, view_at, view_of
@@ -143,6 +145,57 @@ def test_a_camera_without_depth_says_what_cannot_be_told(episode, cameras, films
     blind = dataclasses.replace(episode, header=header)
     [pair] = compare_views(blind, {name: films[name] for name in cameras}, settings=SETTINGS)
     assert all(m.value is None and not m.applies and "recorded no depth" in m.note for m in pair.measurements)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_the_lead_camera_comes_first_among_the_places_of_a_scene(episode, cameras, monkeypatch, place):
+    """The first camera that recorded maps leads, wherever in the episode it stands, and is where it is at that moment."""
+    header = dataclasses.replace(
+        episode.header, cameras=tuple(
+            c if c.name == cameras[place] else dataclasses.replace(c, channels=("rgb",)) for c in episode.header.cameras
+        ),
+    )  # fmt: skip
+    monkeypatch.setattr(scene, "open_episode", lambda path: dataclasses.replace(episode, header=header))
+    found = scene.scene_of.__wrapped__(episode.path, "", 7)
+    assert found.lead is not None
+    assert found.lead.camera_name == cameras[place]
+    T_camera_world = episode.camera_matrices(cameras[place])[1]
+    assert np.allclose(found.eyes[0], np.linalg.inv(T_camera_world[7])[:3, 3])
+    for name in cameras:
+        T = episode.camera_matrices(name)[1]
+        assert all(np.abs(found.eyes - np.linalg.inv(t)[:3, 3]).max(1).min() < 1e-9 for t in T)
+
+
+def test_the_lead_camera_s_small_view_covers_its_picture_and_sees_the_same_places(episode, cameras):
+    """Every second pixel of a 320 px wide camera, in its middle: what one unprojects to, the other does."""
+    found = scene.scene_of.__wrapped__(episode.path, "", 3).lead
+    view = episode.camera_frame(cameras[0], 3)
+    for small, whole in (
+        (found.rgb, view.rgb), (found.depth_m, view.depth_m), (found.normals, view.normals),
+        (found.instance_ids, view.instance_ids),
+    ):  # fmt: skip
+        assert np.array_equal(small, whole[1::2, 1::2])
+    assert found.camera.size == (160, 120)
+    rows, columns = np.nonzero(found.depth_m > 0)
+    there = found.camera.unproject(
+        np.stack([columns + 0.5, rows + 0.5], -1), found.depth_m[rows, columns].astype(float)
+    )
+    pixels = np.stack([2 * columns + 1.5, 2 * rows + 1.5], -1)
+    assert np.allclose(there, view.camera.unproject(pixels, found.depth_m[rows, columns].astype(float)), atol=1e-6)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 300))
+def test_a_cloud_is_thinned_to_one_of_its_points_per_cell(seed, count):
+    points = np.random.default_rng(seed).uniform(-0.03, 0.03, (count, 3)).astype(np.float32)
+    thin = scene._thinned(points)
+    kept = {tuple(p) for p in thin.tolist()}
+    assert kept <= {tuple(p) for p in points.tolist()}
+
+    def cells(of: np.ndarray) -> list[tuple[int, ...]]:
+        return [tuple(c) for c in np.round(of / np.float32(scene.CLOUD_CELL_M)).astype(int).tolist()]
+
+    assert len(set(cells(thin))) == len(thin)
+    assert set(cells(thin)) == set(cells(points))
 
 
 def test_the_camera_in_every_failing_pair_is_the_one():
