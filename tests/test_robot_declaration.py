@@ -80,6 +80,12 @@ def test_what_is_left_out_stays_as_found(tmp_path):
         ("ends: [{link: palm}]", "unknown link of robot 'Robot' 'palm'; valid: base_link, hand"),
         ("ends: [{link: hand, joints: {thumb: {open: 1, closed: 0}}}]", "unknown joint .* 'thumb'; valid: joint1"),
         ("ends: [{link: hand, joints: {joint1: {open: 1, closed: 1}}}]", "open and closed are both 1.0"),
+        ("ends: [{link: hand, joints: {joint1: {open: 90, closed: 0}}}]", "joint 'joint1': open is 90 rad; its limits are"),
+        ("ends: [{link: hand, joints: {left_joint: {open: 0, closed: -30}}}]", "'left_joint': closed is -30 m; its limits are"),
+        ("ends: [{link: hand, joints: {joint1: {open: yes, closed: no}}}]", "open and closed are numbers; found"),
+        ("ends: [{link: hand, translation_m: [0, 0, 103]}]", "'translation_m' of 'hand' is 103 m; expected metres"),
+        ("ends: [{link: hand, translation_m: 103}]", "'translation_m' of 'hand' must be three finite numbers"),
+        ("ends: [{link: hand, approach: '123'}]", "'approach' of 'hand' must be an axis such as -z or three finite numbers"),
         ("ends: [{link: hand, joints: {joint1: 3}}]", r"expected NAME: \{open: …, closed: …\}"),
         ("ends: [{link: hand, joints: {joint1: {open: .inf, closed: 1}}}]", "must be finite"),
         ("ends: [{link: hand, approach: up}]", "'approach' of 'hand' must be an axis such as -z or three finite numbers"),
@@ -116,6 +122,7 @@ def test_command_prints_draws_and_writes(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "jaw 'hand' on link hand" in out
     assert "jaw_joint: open 100°, closed -10°" in out
+    assert "    jaw_joint: turns -10° to 100°" in out
     assert cv2.imread(str(picture)).shape[1] == 3 * 420
     file = beside(stage)
     assert file is not None

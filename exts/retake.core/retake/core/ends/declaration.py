@@ -30,7 +30,7 @@ from retake.core.array_types import Float64
 from retake.core.config import known_mapping, load_yaml
 from retake.core.errors import InputError, unknown_name
 from retake.core.geometry import inverse
-from retake.core.robot import EndKind, GripperSpec, RobotSpec
+from retake.core.robot import EndKind, GripperSpec, JointSpec, RobotSpec
 
 ROBOT_KEYS = ("robot", "base", "ends")
 END_KEYS = ("link", "name", "frame", "approach", "opening", "translation_m", "joints")
@@ -40,6 +40,12 @@ AXES = {
     for sign, s in (("+", 1), ("-", -1), ("", 1))
 }
 SUFFIX = ".robot.yaml"
+FARTHEST = {"revolute": 4 * np.pi, "prismatic": 2.0}
+"""rad or m: where a joint without limits may be declared open or closed."""
+LEAST_MARGIN = {"revolute": 0.05, "prismatic": 0.005}
+"""rad or m by which a declared position may pass the joint's limits, where that is more than a quarter of its travel."""
+FARTHEST_FRAME_M = 3.0
+"""A drawn frame farther from its link was meant in another unit."""
 
 
 @dataclass(frozen=True)
@@ -151,12 +157,25 @@ def _end(robot: RobotSpec, end: EndDeclaration, source: str) -> GripperSpec:
     kind, joints = base.kind, (base.finger_joints, base.open_position, base.closed_position)
     if end.joints is not None:
         for name, opened, closed in end.joints:
-            robot.dof_index(name)
+            _reachable(robot.dof_joints[robot.dof_index(name)], opened, closed)
             if opened == closed:
                 raise InputError(f"joint {name!r}: open and closed are both {opened}; openness needs two positions")
         joints = (tuple(j[0] for j in end.joints), tuple(j[1] for j in end.joints), tuple(j[2] for j in end.joints))
         kind = _kind(base.kind, len(end.joints))
     return GripperSpec(end.name or end.link, end.link, T, *joints, kind, f"declared in {Path(source).name}")
+
+
+def _reachable(joint: JointSpec, opened: float, closed: float) -> None:
+    """Raises InputError for positions that the joint's limits forbid, as degrees and millimetres are."""
+    low, high = joint.lower, joint.upper
+    if not np.isfinite([low, high]).all():
+        low, high = -FARTHEST[joint.kind], FARTHEST[joint.kind]
+    margin = max(LEAST_MARGIN[joint.kind], 0.25 * (high - low))
+    for what, value in (("open", opened), ("closed", closed)):
+        if not low - margin <= value <= high + margin:
+            unit = "rad" if joint.kind == "revolute" else "m"
+            limits = f"its limits are {joint.lower:.4g} to {joint.upper:.4g} {unit}"
+            raise InputError(f"joint {joint.name!r}: {what} is {value:g} {unit}; {limits} (positions are in rad and m)")
 
 
 def _kind(found: EndKind, joints: int) -> EndKind:
@@ -238,6 +257,8 @@ def _joints(value: Any, path: Path, link: str) -> tuple[tuple[str, float, float]
                 f"{path}: joints of {link!r}: expected NAME: {{open: …, closed: …}} (rad or m); found {value!r}"
             )
         try:
+            if any(isinstance(ends[end], bool) for end in ("open", "closed")):
+                raise ValueError("a truth value")
             out.append((str(name), float(ends["open"]), float(ends["closed"])))
         except (TypeError, ValueError):
             raise InputError(
@@ -262,12 +283,20 @@ def _direction(value: Any, path: Path, link: str, key: str) -> tuple[float, floa
 
 def _three(value: Any, path: Path, link: str, key: str) -> tuple[float, float, float]:
     try:
+        if isinstance(value, str):
+            raise ValueError("text")
         x, y, z = (float(v) for v in value)
     except (TypeError, ValueError):
         x = y = z = float("nan")
     if not np.isfinite([x, y, z]).all():
         raise InputError(
-            f"{path}: '{key}' of {link!r} must be an axis such as -z or three finite numbers; found {value!r}"
+            f"{path}: '{key}' of {link!r} must be {'' if key == 'translation_m' else 'an axis such as -z or '}three finite "
+            f"numbers; found {value!r}"
+        )
+    if key == "translation_m" and np.linalg.norm([x, y, z]) > FARTHEST_FRAME_M:
+        raise InputError(
+            f"{path}: 'translation_m' of {link!r} is {np.linalg.norm([x, y, z]):.4g} m; expected metres from the link, "
+            f"{FARTHEST_FRAME_M:g} at most"
         )
     return x, y, z
 
