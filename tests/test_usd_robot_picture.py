@@ -8,6 +8,7 @@ import pytest
 import usd_stages
 from hypothesis import given
 from hypothesis import strategies as st
+from pxr import UsdGeom
 
 from retake.core.geometry import is_rigid, transform
 from retake.usd.articulation import read_articulations
@@ -51,3 +52,20 @@ def test_no_robots_are_an_empty_picture_and_an_end_without_fingers_has_no_closed
     picture = draw_robots(stage, read_articulations(stage))
     assert picture.shape[1] == 2 * TILE
     assert (picture == DOT).all(-1).any()
+
+
+def test_robots_of_plain_boxes_are_seen_by_their_edges():
+    """Primitive shapes and meshes of few vertices have little more than corners."""
+    boxes = usd_stages.pendulum()
+    meshes = usd_stages.pendulum()
+    corners = [(x, y, z) for x in (-0.05, 0.05) for y in (-0.05, 0.05) for z in (-0.05, 0.05)]
+    faces = [0, 1, 3, 2, 4, 6, 7, 5, 0, 4, 5, 1, 2, 3, 7, 6, 0, 2, 6, 4, 1, 5, 7, 3]
+    for link in ("base", "swing", "tip"):
+        meshes.RemovePrim(f"/World/Arm/{link}/shape")
+        mesh = UsdGeom.Mesh.Define(meshes, f"/World/Arm/{link}/shape")
+        mesh.CreatePointsAttr(corners)
+        mesh.CreateFaceVertexCountsAttr([4] * 6)
+        mesh.CreateFaceVertexIndicesAttr(faces)
+    seen = [(draw_robots(stage, read_articulations(stage))[:, :TILE] == DOT).all(-1) for stage in (boxes, meshes)]
+    assert seen[0].sum() > 300
+    assert (seen[0] == seen[1]).all()

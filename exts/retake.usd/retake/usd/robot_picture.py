@@ -14,7 +14,7 @@ from retake.core.geometry import inverse, transform
 from retake.core.robot import GripperSpec, RobotSpec
 from retake.core.skeleton import render_into
 from retake.usd.articulation import Articulation
-from retake.usd.shapes import link_points
+from retake.usd.shapes import link_outline
 from retake.usd.units import StageUnits
 
 TILE = 420
@@ -29,7 +29,7 @@ def draw_robots(stage: Usd.Stage, robots: Sequence[Articulation]) -> UInt8[np.nd
     rows = []
     for robot in robots:
         units = StageUnits.of(stage)
-        clouds = [link_points(stage, link.prim_path, units) for link in robot.spec.links]
+        clouds = [link_outline(stage, link.prim_path, units) for link in robot.spec.links]
         for end in robot.spec.grippers or (None,):
             rows.append(_row(robot, clouds, end))
     if not rows:

@@ -4,17 +4,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 from pxr import Gf, Usd, UsdGeom, UsdPhysics
 
-from retake.core.array_types import Float64
+from retake.core.array_types import Float64, Int
 from retake.core.geometry import inverse, transform
 from retake.usd.stage import body_of, prims_under, start_time
 from retake.usd.units import StageUnits, world_pose
 
 POINTS_PER_SHAPE = 1500
 """Vertices looked at of one mesh; of larger ones every n-th."""
+FEW = 200
+"""A mesh of at most so many vertices is drawn by its edges."""
+PER_EDGE = 48
+BOX_EDGES = np.array([(i, i | bit) for bit in (1, 2, 4) for i in range(8) if not i & bit])
+"""Of the corners in the order of `Gf.Range3d.GetCorner`."""
 
 
 def link_box(
@@ -33,8 +39,14 @@ def link_points(stage: Usd.Stage, path: str, units: StageUnits) -> Float64[np.nd
     return np.concatenate(found) if found else np.zeros((0, 3))
 
 
+def link_outline(stage: Usd.Stage, path: str, units: StageUnits) -> Float64[np.ndarray, "N 3"]:
+    """Points to draw of a body, in its frame, m: as `link_points`, and along the edges of shapes that have few vertices."""
+    found = list(_shapes(stage, path, units, colliders_only=False, boxes=False, edges=True))
+    return np.concatenate(found) if found else np.zeros((0, 3))
+
+
 def _shapes(
-    stage: Usd.Stage, path: str, units: StageUnits, *, colliders_only: bool, boxes: bool
+    stage: Usd.Stage, path: str, units: StageUnits, *, colliders_only: bool, boxes: bool, edges: bool = False
 ) -> Iterator[Float64[np.ndarray, "N 3"]]:
     body = stage.GetPrimAtPath(path)
     T_body_world = inverse(world_pose(body, units))
@@ -52,10 +64,31 @@ def _shapes(
                 continue
             box = Gf.Range3d(Gf.Vec3d(extent[0]), Gf.Vec3d(extent[1]))
             points = np.array([box.GetCorner(i) for i in range(8)])
+            points = _along(points, BOX_EDGES) if edges else points
+        elif edges and len(points) <= FEW:
+            points = _along(points, _mesh_edges(UsdGeom.Mesh(prim), time, len(points)))
         M = np.array(cache.GetLocalToWorldTransform(prim))
         world = (points @ M[:3, :3] + M[3, :3]) * units.metres_per_unit
         if np.isfinite(world).all():
             yield transform(T_body_world, world @ units.R_world_stage.T)
+
+
+def _along(points: Float64[np.ndarray, "N 3"], edges: Int[np.ndarray, "E 2"]) -> Float64[np.ndarray, "M 3"]:
+    """The points, and points between the ends of every edge."""
+    share = np.linspace(0, 1, PER_EDGE)[:, None, None]
+    between = points[edges[:, 0]] * (1 - share) + points[edges[:, 1]] * share
+    return np.concatenate([points, between.reshape(-1, 3)])
+
+
+def _mesh_edges(mesh: UsdGeom.Mesh, time: Usd.TimeCode, points: int) -> Int[np.ndarray, "E 2"]:
+    """The edges of a mesh's faces; none where its faces do not fit its points."""
+    counts = mesh.GetFaceVertexCountsAttr().Get(time) or ()
+    indices = np.asarray(mesh.GetFaceVertexIndicesAttr().Get(time) or (), np.int64)
+    if sum(counts) != len(indices) or not len(indices) or indices.min() < 0 or indices.max() >= points:
+        return np.zeros((0, 2), np.int64)
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    faces = [indices[a:b] for a, b in pairwise(starts) if b > a]
+    return np.concatenate([np.stack([face, np.roll(face, -1)], axis=1) for face in faces])
 
 
 def _vertices(prim: Usd.Prim, time: Usd.TimeCode) -> Float64[np.ndarray, "N 3"] | None:
