@@ -21,7 +21,7 @@ from retake.core.robot import RobotSpec
 from retake.usd.articulation import find_articulations, read_articulations, read_robots
 from retake.usd.bodies import read_object, read_objects
 from retake.usd.si import si_stage
-from retake.usd.stage import label_of, open_stage, stage_sha256
+from retake.usd.stage import label_of, missing_assets, open_stage, stage_sha256
 from retake.usd.units import StageUnits
 
 UNITS = st.tuples(st.sampled_from([1.0, 0.01, 0.1]), st.sampled_from([1.0, 0.001]), st.sampled_from(["Y", "Z"]))
@@ -247,6 +247,43 @@ def test_refusals(tmp_path):
         open_stage(dangling)
     with pytest.raises(StageError, match=r"has no articulation .0 rigid bodies"):
         read_robots(usd_stages.empty())
+
+
+def test_textures_and_shaders_that_are_not_there_refuse_nothing_and_are_said(tmp_path, capfd):
+    """Every stage of Isaac Sim names MDL materials that lie inside Isaac Sim."""
+    stage = usd_stages.pendulum()
+    shader = stage.DefinePrim("/World/Looks/Steel/Shader", "Shader")
+    for name, file in (("info:mdl:sourceAsset", "OmniPBR.mdl"), ("inputs:diffuse_texture", "./gone.png")):
+        shader.CreateAttribute(name, Sdf.ValueTypeNames.Asset).Set(file)
+    file = tmp_path / "scene.usda"
+    stage.Export(str(file))
+    assert [robot.name for robot in read_robots(open_stage(file))] == ["Arm"]
+    (note,) = missing_assets(file)
+    assert "OmniPBR.mdl" in note
+    assert "gone.png" in note
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("metres", [1.0, 0.01])
+@pytest.mark.parametrize("schema", ["newton", "physx"])
+@pytest.mark.parametrize("slides", [True, False])
+def test_a_factor_between_a_hinge_and_a_slide_counts_lengths_in_the_stages_unit(metres, schema, slides):
+    """2 cm per radian are 0.02 m per radian, read from the stage as it is and from the stage in metres."""
+    stage = usd_stages.pendulum(metres)
+    leader, follower = ("hinge", "slide") if slides else ("slide", "hinge")
+    factor = 0.02 / metres if slides else 50.0 * metres
+    prim = stage.GetPrimAtPath(f"/World/Arm/joints/{follower}")
+    newton = schema == "newton"
+    prim.AddAppliedSchema("NewtonMimicAPI" if newton else "PhysxMimicJointAPI:rotX")
+    target = "newton:mimicJoint" if newton else "physxMimicJoint:rotX:referenceJoint"
+    prim.CreateRelationship(target).SetTargets([f"/World/Arm/joints/{leader}"])
+    name = "newton:mimicCoef1" if newton else "physxMimicJoint:rotX:gearing"
+    prim.CreateAttribute(name, Sdf.ValueTypeNames.Float).Set(factor if newton else -factor)
+    for one in (stage, si_stage(stage)):
+        (robot,) = read_robots(one)
+        mimic = robot.dof_joints[robot.dof_index(follower)].mimic
+        assert mimic is not None
+        assert mimic.factor == pytest.approx(0.02 if slides else 50.0)
 
 
 def test_refuses_joints_it_cannot_express():

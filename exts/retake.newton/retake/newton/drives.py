@@ -28,6 +28,8 @@ from retake.newton.actuators import (
 from retake.newton.preset_values import DriveRequest
 from retake.usd.articulation import Articulation
 
+BEYOND = {"revolute": 0.05, "prismatic": 0.005}
+"""rad or m by which a motion may pass a joint's limit: a recorded joint leans on its stop."""
 FOLLOWS = 2e-3
 """rad or m by which a commanded follower may differ from where its leader puts it."""
 
@@ -74,7 +76,7 @@ class Drives:
 
         Raises InputError naming joints that are commanded and that nothing can move.
         """
-        self._model, self._robots, self._joints = model, robots, [list(ids) for ids in joints]
+        self._mujoco, self._model, self._robots, self._joints = mujoco, model, robots, [list(ids) for ids in joints]
         actuators = read_actuators(mujoco, model)
         empty = {a.joints[0]: a for a in actuators if a.kind == "motor" and a.gain == 0.0 and len(a.joints) == 1}
         moved = frozenset(a.joints[0] for a in actuators if a.gain != 0.0 and len(a.joints) == 1)
@@ -138,6 +140,14 @@ class Drives:
             self._target[f.joint] = f.position(self._target[f.leader])
         data.ctrl[self._rows] = self._offset + self._lever @ self._target
 
+    def damping(self, joint: int) -> float:
+        """Of all actuators on one joint (MuJoCo's number): N·m·s/rad or N·s/m."""
+        model, total = self._model, 0.0
+        for a in read_actuators(self._mujoco, model):
+            for j, lever in zip(a.joints, a.lever, strict=True):
+                total -= min(a.bias[2], 0.0) * lever**2 if j == joint else 0.0
+        return total
+
     def follow(self, robot: int, q: Float64[np.ndarray, "D"]) -> Float64[np.ndarray, "D"]:
         """Joint positions with every follower where its leader puts it (same robot; rad or m)."""
         out, place = np.array(q, np.float64), {j: d for d, j in enumerate(self._joints[robot])}
@@ -183,7 +193,20 @@ class Drives:
                     f"puts it {off:.3g} rad or m from where its leader does; leave it out or let it agree"
                 )
             out[:, place[f.joint]] = wanted
+        for name in sorted(names) if named is not None else ():
+            self._within_limits(spec, name, out[:, spec.dof_index(name)])
         return out
+
+    @staticmethod
+    def _within_limits(spec: Any, name: str, q: Float64[np.ndarray, "K"]) -> None:
+        joint = spec.dof_joints[spec.dof_index(name)]
+        beyond = np.maximum(joint.lower - q, q - joint.upper)
+        if beyond.max() > BEYOND[joint.kind]:
+            unit = "rad" if joint.kind == "revolute" else "m"
+            raise InputError(
+                f"the motion asks joint {name!r} of {spec.name!r} to be at {q[beyond.argmax()]:.4g} {unit}; its limits are "
+                f"{joint.lower:.4g} to {joint.upper:.4g} {unit} (a motion counts in rad and m: correct it, or the stage's limits)"
+            )
 
     @staticmethod
     def _together(

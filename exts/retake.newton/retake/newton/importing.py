@@ -28,6 +28,8 @@ SMALL_MASS_KG = 0.01
 """Of a moving link that states none."""
 SMALL_RADIUS_M = 0.02
 """A mended link's inertia is that of a solid ball of this radius."""
+LEAST_TRAVEL = 1e-4
+"""rad or m; MuJoCo refuses a joint whose two limits are one."""
 LEAST_MASS_KG = 1e-8
 LEAST_INERTIA = 1e-9
 """kg·m²; MuJoCo refuses moving bodies below about 1e-15, and integrates nothing sensible long before."""
@@ -75,7 +77,7 @@ def import_stage(stage: Usd.Stage, friction: float | None = None) -> tuple[Any, 
     if friction is not None:
         # The larger friction of a pair wins in MuJoCo, so an override must reach every shape.
         builder.shape_material_mu = [float(friction)] * len(builder.shape_material_mu)
-    notes += mend_masses(newton, builder) + mend_shapes(newton, builder)
+    notes += mend_limits(newton, builder) + mend_masses(newton, builder) + mend_shapes(newton, builder)
     hide_sites(newton, builder, stage)
     return builder, tuple(notes)
 
@@ -163,6 +165,34 @@ def _set_mass(builder: Any, body: int, mass: float, inertia: Float64[np.ndarray,
     builder.body_inv_inertia[body] = wp.mat33(*np.linalg.inv(inertia).ravel().tolist())
 
 
+def mend_limits(newton: Any, builder: Any) -> list[str]:
+    """A joint whose limits leave no travel stays where they are, a drive without force drives nothing; notes that name them."""
+    notes = []
+    kinds = (int(newton.JointType.REVOLUTE), int(newton.JointType.PRISMATIC), int(newton.JointType.D6))
+    starts = [*builder.joint_qd_start, len(builder.joint_limit_lower)]
+    for joint, kind in enumerate(builder.joint_type):
+        if int(kind) not in kinds:
+            continue
+        for dof in range(starts[joint], starts[joint + 1]):
+            label, low, high = (
+                builder.joint_label[joint],
+                builder.joint_limit_lower[dof],
+                builder.joint_limit_upper[dof],
+            )
+            if not high - low > LEAST_TRAVEL:
+                builder.joint_limit_lower[dof] = min(low, high) - LEAST_TRAVEL
+                builder.joint_limit_upper[dof] = min(low, high) + LEAST_TRAVEL
+                notes.append(
+                    f"joint {label} has limits without travel: it stays at {min(low, high):.4g} rad or m "
+                    "(give it a lower limit below the upper one to let it move)"
+                )
+            if not builder.joint_effort_limit[dof] > 0:
+                builder.joint_effort_limit[dof] = float("inf")
+                builder.joint_target_ke[dof] = builder.joint_target_kd[dof] = 0.0
+                notes.append(f"joint {label} has a drive without force: it drives nothing (give it a physics:maxForce)")
+    return notes
+
+
 def mend_shapes(newton: Any, builder: Any) -> list[str]:
     """Give a size to shapes without one and a thickness to flat mesh colliders; notes that name them."""
     notes = []
@@ -173,7 +203,16 @@ def mend_shapes(newton: Any, builder: Any) -> list[str]:
         if kind == int(newton.GeoType.PLANE):
             continue
         size = np.array(builder.shape_scale[shape], np.float64)
-        if not np.any(size > 0):
+        if kind in meshes and np.any(size < 0):
+            # A mirrored mesh: MuJoCo takes no negative sizes.
+            source = builder.shape_source[shape]
+            faces = np.array(source.indices).reshape(-1, 3)
+            faces = faces[:, ::-1] if np.prod(size) < 0 else faces
+            points = np.array(source.vertices, np.float32) * size.astype(np.float32)
+            builder.shape_source[shape] = source.copy(points, np.ascontiguousarray(faces.reshape(-1)))
+            builder.shape_scale[shape] = (1.0, 1.0, 1.0)
+            size = np.ones(3)
+        if not np.any(size):
             builder.shape_scale[shape] = (POINT_M, POINT_M, POINT_M)
             notes.append(f"{label} has no size: {POINT_M * 1000:.1g} mm are taken (give it one, or remove it)")
         elif kind in meshes and int(builder.shape_flags[shape]) & collide:

@@ -20,6 +20,7 @@ from retake.core.episode import Contact
 from retake.core.errors import InputError, StageError
 from retake.core.geometry import pose_from_wxyz
 from retake.core.robot import JointSpec
+from retake.newton.actuators import mass_matrix_diagonal
 from retake.newton.drives import DriveRequest, Drives, placeholders
 from retake.newton.engine import load
 from retake.newton.importing import import_stage
@@ -102,11 +103,31 @@ class Simulator:
         self.drives = Drives(
             mujoco, self._model, self._data, robots, joints, drives or DriveRequest(), named or (None,) * len(robots)
         )
+        self.notes += self._resolve_leaders()
         for robot, articulation in enumerate(robots):
             start = self.drives.follow(robot, articulation.initial_position)
             self.set_joint_position(robot, start)
             self.command(robot, start)
         mujoco.mj_forward(self._model, self._data)
+
+    def _resolve_leaders(self) -> tuple[str, ...]:
+        """Give leading joints whose drives damp more than one step resolves as much rotor inertia as the step adds anyway.
+
+        The integrator is implicit in the drives' damping and the constraints are not: without it a constraint sees a lighter
+        joint than the one that moves, and followers swing by radians.
+        """
+        model, notes = self._model, []
+        inertia = mass_matrix_diagonal(self._mujoco, model, self._data)
+        for joint in sorted({f.leader for f in self.drives.followers}):
+            dof = int(model.jnt_dofadr[joint])
+            wanted = self.dt_s * self.drives.damping(joint)
+            if wanted > max(inertia[dof], float(model.dof_armature[dof])):
+                model.dof_armature[dof] = wanted
+                notes.append(
+                    f"joint {self._joint_path[joint]} leads others and its drive damps more than a physics step resolves: it "
+                    f"counts with {wanted:.3g} kg·m² or kg of rotor inertia (lower its damping to choose less)"
+                )
+        return tuple(notes)
 
     @property
     def time_s(self) -> float:
@@ -139,7 +160,11 @@ class Simulator:
         return self.body_paths.index(path)
 
     def pose(self, body: int) -> Float64[np.ndarray, "4 4"]:
-        """T_world_body of a free body right after a step, m (no other quantity is brought up to date)."""
+        """T_world_body of an object right after a step, m (no other quantity is brought up to date)."""
+        if body not in self._free_qpos:  # a lid on its box, a thing that a joint holds to a hand
+            self._mujoco.mj_kinematics(self._model, self._data)
+            number = self._body_id[body]
+            return pose_from_wxyz(self._data.xpos[number], self._data.xquat[number])
         address = self._free_qpos[body]
         q = self._data.qpos[address : address + 7]
         return pose_from_wxyz(q[:3], q[3:])
@@ -207,6 +232,7 @@ class Simulator:
             if newton >= 0:
                 by_label.setdefault(model.joint_label[int(newton)], []).append(i)
         self._qpos, self._qvel, joints = [], [], []
+        self._joint_path: dict[int, str] = {}
         for robot in self.robots:
             joint_id = _joints_of(robot, by_label, mj.jnt_axis)
             if missing := [path for path in robot.dof_paths if path not in joint_id]:
@@ -214,6 +240,7 @@ class Simulator:
                     f"the simulator did not import {', '.join(missing)}; put a link of its own behind each joint"
                 )
             ids = [joint_id[path] for path in robot.dof_paths]
+            self._joint_path |= dict(zip(ids, robot.dof_paths, strict=True))
             self._qpos.append(np.array([mj.jnt_qposadr[i] for i in ids], int))
             self._qvel.append(np.array([mj.jnt_dofadr[i] for i in ids], int))
             joints.append(ids)

@@ -7,7 +7,11 @@ The stage's own files are never touched. Each mend is a note where something of 
 from __future__ import annotations
 
 import numpy as np
-from pxr import Sdf, Usd, UsdPhysics
+from pxr import Sdf, Usd, UsdGeom, UsdPhysics
+
+from retake.newton.stage_joints import mend_bodies, mend_joints
+from retake.newton.stage_meshes import mend_meshes
+from retake.usd.stage import editable, prims, start_time
 
 LIMITED_TENDON = "true"
 """Value of `mjc:limited` that asks for limits whatever the range is."""
@@ -15,7 +19,27 @@ LIMITED_TENDON = "true"
 
 def mend_stage(stage: Usd.Stage) -> list[str]:
     """All mends; notes that name prim, default and remedy."""
-    return [*mend_mimics(stage), *mend_references(stage), *mend_ranges(stage)]
+    mend_times(stage)
+    notes = [*mend_bodies(stage), *mend_meshes(stage), *mend_joints(stage)]
+    return [*notes, *mend_mimics(stage), *mend_references(stage), *mend_ranges(stage)]
+
+
+def mend_times(stage: Usd.Stage) -> None:
+    """What has values at times only has those of the stage's start, as the reader takes it; the importer sees none of them.
+
+    Cameras keep their times.
+    """
+    if not any(layer.ListAllTimeSamples() for layer in stage.GetUsedLayers()):
+        return
+    start, found = start_time(stage), []
+    for prim in prims(stage):
+        if not prim.IsA(UsdGeom.Camera):
+            timed = [a for a in prim.GetAuthoredAttributes() if a.GetNumTimeSamples()]
+            found += [(str(prim.GetPath()), a.GetName(), a.Get(start)) for a in timed]
+    for path, name, value in found:
+        attribute = editable(stage, path).GetAttribute(name)
+        with Usd.EditContext(stage, stage.GetSessionLayer()):
+            attribute.Set(value)
 
 
 def mend_mimics(stage: Usd.Stage) -> list[str]:
@@ -24,7 +48,7 @@ def mend_mimics(stage: Usd.Stage) -> list[str]:
     Newton refuses the whole stage for either. Returns notes that name the joints.
     """
     found = {}
-    for prim in stage.Traverse():
+    for prim in prims(stage):
         relation = prim.GetRelationship("newton:mimicJoint") if prim.IsA(UsdPhysics.Joint) else None
         targets = relation.GetTargets() if relation else []
         enabled = prim.GetAttribute("newton:mimicEnabled")
@@ -34,6 +58,7 @@ def mend_mimics(stage: Usd.Stage) -> list[str]:
     for path, leader in found.items():
         prim, first = stage.GetPrimAtPath(path), stage.GetPrimAtPath(leader)
         if not (_turns_or_slides(prim) and _turns_or_slides(first)):
+            prim = editable(stage, path)
             with Usd.EditContext(stage, stage.GetSessionLayer()):
                 prim.CreateAttribute("newton:mimicEnabled", Sdf.ValueTypeNames.Bool).Set(False)
             notes.append(f"{path} follows {leader}, and one of the two cannot move: it follows nothing")
@@ -46,6 +71,7 @@ def mend_mimics(stage: Usd.Stage) -> list[str]:
             offset, slope = offset + slope * leader_offset, slope * leader_slope
             leader = found[leader]
         if len(seen) > 1 and leader not in seen:
+            prim = editable(stage, path)
             with Usd.EditContext(stage, stage.GetSessionLayer()):
                 prim.GetRelationship("newton:mimicJoint").SetTargets([leader])
                 prim.CreateAttribute("newton:mimicCoef0", Sdf.ValueTypeNames.Float).Set(offset)
@@ -74,11 +100,10 @@ def mend_references(stage: Usd.Stage) -> list[str]:
     the stage's. Returns notes that name the joints.
     """
     notes = []
-    for prim in stage.Traverse():
-        attribute = prim.GetAttribute("mjc:ref") if prim.IsA(UsdPhysics.Joint) else None
-        reference = attribute.Get() if attribute else None
-        if attribute is None or not reference:
-            continue
+    paths = [str(p.GetPath()) for p in prims(stage) if p.IsA(UsdPhysics.Joint) and p.HasAttribute("mjc:ref")]
+    for prim in (editable(stage, path) for path in paths if stage.GetPrimAtPath(path).GetAttribute("mjc:ref").Get()):
+        attribute = prim.GetAttribute("mjc:ref")
+        reference = attribute.Get()
         rest = prim.GetAttribute("mjc:springref")
         with Usd.EditContext(stage, stage.GetSessionLayer()):
             attribute.Set(0.0)
@@ -99,9 +124,8 @@ def mend_ranges(stage: Usd.Stage) -> list[str]:
     Returns notes that name the tendons whose limits are left out.
     """
     notes = []
-    for prim in stage.Traverse():
-        if prim.GetTypeName() != "MjcTendon":
-            continue
+    tendons = [str(p.GetPath()) for p in prims(stage) if p.GetTypeName() == "MjcTendon"]
+    for prim in (editable(stage, path) for path in tendons):
         for name in ("mjc:range", "mjc:actuatorfrcrange"):
             ends = [prim.GetAttribute(f"{name}:{end}") for end in ("min", "max")]
             authored = [bool(end) and end.HasAuthoredValue() for end in ends]

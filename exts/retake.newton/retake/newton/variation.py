@@ -17,6 +17,7 @@ from retake.core.array_types import Float64
 from retake.core.errors import InputError, StageError, unknown_name
 from retake.core.geometry import axis_angle
 from retake.usd.bodies import StageObject
+from retake.usd.stage import editable
 from retake.usd.units import StageUnits
 
 
@@ -90,8 +91,11 @@ def apply(stage: Usd.Stage, variation: Variation, obj: StageObject, target: Usd.
         raise StageError(f"object size and mass must be positive; asked for {variation.to_json()}")
     units = StageUnits.of(stage)
     R = units.R_world_stage
-    prim = stage.GetPrimAtPath(obj.spec.prim_path)
+    prim = editable(stage, obj.spec.prim_path)
+    target = None if target is None else editable(stage, str(target.GetPath()))
     with Usd.EditContext(stage, stage.GetSessionLayer()):
+        if prim.IsInstance():
+            prim.SetInstanceable(False)
         _move(prim, _new_pose(obj, variation), R)
         ratio = Gf.Vec3f(*variation.object_scale)
         if variation.object_scale != (1.0, 1.0, 1.0):

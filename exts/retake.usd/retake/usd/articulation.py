@@ -21,7 +21,17 @@ from retake.core.ends import find_ends
 from retake.core.errors import InputError, StageError, unknown_name
 from retake.core.geometry import transform
 from retake.core.robot import WORLD, JointSpec, LinkSpec, Mimic, RobotSpec
-from retake.usd.joints import AXES, Edge, JointValues, actuated_joints, follows, joint_values, read_edges, scaled_slide
+from retake.usd.joints import (
+    AXES,
+    Edge,
+    JointValues,
+    actuated_joints,
+    follows,
+    joint_values,
+    loose_joints,
+    read_edges,
+    scaled_slide,
+)
 from retake.usd.names import CONTAINER, distinct, model_prim
 from retake.usd.names import WORLD as WORLD_NAMES
 from retake.usd.shapes import link_points
@@ -89,6 +99,8 @@ def _find_articulations(stage: Usd.Stage) -> StageRobots:
     names = distinct([_model(stage, r, read) for r in read], plain=True)
     robots = tuple(replace(r, spec=replace(r.spec, name=n)) for r, n in zip(read, names, strict=True))
     notes += [f"robot {robot.spec.name!r}: {note}" for robot in robots for note in robot.notes]
+    loose = loose_joints(stage).items()
+    notes += [f"joint {path} {why}: it is left out (correct its bodies, or deactivate it)" for path, why in loose]
     notes += [f"robot {path} left out: {why}" for path, why in refused.items()]
     return StageRobots(robots, refused, tuple(notes))
 
@@ -141,7 +153,7 @@ def articulation_bodies(stage: Usd.Stage) -> frozenset[str]:
     """Prim paths of all bodies that belong to an articulation, whether or not it can be read as a robot."""
     edges = read_edges(stage, StageUnits.of(stage))
     roots = [prim for prim in notable_prims(stage) if prim.HasAPI(UsdPhysics.ArticulationRootAPI)]
-    return frozenset(body for root in roots for body in _component(_seeds(root, edges), edges))
+    return frozenset(body for root in roots for body in _component(root_bodies(root, edges), edges))
 
 
 def _model(stage: Usd.Stage, robot: Articulation, robots: Sequence[Articulation]) -> Usd.Prim:
@@ -172,7 +184,7 @@ def _within(path: str, top: str) -> bool:
 
 
 def _members(root: Usd.Prim, edges: list[Edge]) -> set[str]:
-    seeds = _seeds(root, edges)
+    seeds = root_bodies(root, edges)
     if not seeds:
         raise StageError(f"articulation {root.GetPath()} has no rigid body; expected links with PhysicsRigidBodyAPI")
     return _component(seeds, edges)
@@ -250,7 +262,8 @@ def _mimics(movable: list[Edge], of_path: dict[str, str], units: StageUnits) -> 
     return found, notes
 
 
-def _seeds(root: Usd.Prim, edges: list[Edge]) -> set[str]:
+def root_bodies(root: Usd.Prim, edges: list[Edge]) -> set[str]:
+    """Prim paths of the jointed bodies that an articulation root stands for: those of its joint, its own, or those under it."""
     if root.IsA(UsdPhysics.Joint):
         return {body for e in edges if e.prim == root for body in e.bodies if body}
     if root.HasAPI(UsdPhysics.RigidBodyAPI):

@@ -59,7 +59,7 @@ class JointValues:
 
 @dataclass(frozen=True)
 class Follows:
-    """q = factor * q_leader + offset (rad or m)."""
+    """q = factor * q_leader + offset (rad or m; the factor between a hinge and a slide is in m/rad or rad/m)."""
 
     leader: str
     """Prim path of the leading joint."""
@@ -73,9 +73,9 @@ def read_edges(stage: Usd.Stage, units: StageUnits) -> list[Edge]:
 
 
 def _read_edges(stage: Usd.Stage, units: StageUnits) -> list[Edge]:
-    edges = []
+    edges, loose = [], loose_joints(stage)
     for prim in notable_prims(stage):
-        if not prim.IsA(UsdPhysics.Joint):
+        if not prim.IsA(UsdPhysics.Joint) or str(prim.GetPath()) in loose:
             continue
         joint = UsdPhysics.Joint(prim)
         if joint.GetJointEnabledAttr().Get() is False or joint.GetExcludeFromArticulationAttr().Get():
@@ -89,6 +89,29 @@ def _read_edges(stage: Usd.Stage, units: StageUnits) -> list[Edge]:
         edge = Edge(prim, "fixed", "", "", (bodies[0], bodies[1]), (frames[0], frames[1]), problem)
         edges.append(edge if problem else _with_kind(edge))
     return edges
+
+
+def loose_joints(stage: Usd.Stage) -> dict[str, str]:
+    """Prim path -> why, of enabled joints that hold nothing: they name a body that is not there, or one body twice.
+
+    That is how a stage looks whose gripper was taken off; physics engines leave such joints out as well.
+    """
+    return remembered(stage, "loose joints", lambda: _loose_joints(stage))
+
+
+def _loose_joints(stage: Usd.Stage) -> dict[str, str]:
+    loose = {}
+    for prim in notable_prims(stage):
+        joint = UsdPhysics.Joint(prim) if prim.IsA(UsdPhysics.Joint) else None
+        if joint is None or joint.GetJointEnabledAttr().Get() is False:
+            continue
+        named = [targets[0] for r in (joint.GetBody0Rel(), joint.GetBody1Rel()) if (targets := r.GetTargets())]
+        there = [stage.GetPrimAtPath(path) for path in named]
+        if gone := [str(path) for path, p in zip(named, there, strict=True) if not p or not p.IsActive()]:
+            loose[str(prim.GetPath())] = f"names {gone[0]}, which is not on the stage"
+        elif len(there) == 2 and (body := body_of(there[0])) is not None and body == body_of(there[1]):
+            loose[str(prim.GetPath())] = f"joins {body.GetPath()} to itself"
+    return loose
 
 
 def _with_kind(edge: Edge) -> Edge:
@@ -145,8 +168,6 @@ def _side(joint: UsdPhysics.Joint, index: int, units: StageUnits) -> tuple[str, 
     rotation = (joint.GetLocalRot0Attr(), joint.GetLocalRot1Attr())[index].Get(time) or Gf.Quatf(1)
     targets = relation.GetTargets()
     target = prim.GetStage().GetPrimAtPath(targets[0]) if targets else None
-    if targets and not target:
-        raise StageError(f"{prim.GetPath()}: body{index} names {targets[0]}, which is not on the stage")
     body = body_of(target) if target else None
     length = Gf.Quatd(rotation).GetLength()
     turn = Gf.Rotation(Gf.Quatd(rotation).GetNormalized()) if length > 1e-9 else Gf.Rotation()
@@ -244,7 +265,7 @@ def follows(edge: Edge, units: StageUnits) -> Follows | None:
         if (leader := _target(prim, "newton:mimicJoint")) is None:
             return None
         factor, offset = _value(prim, "newton:mimicCoef1", 1.0), _value(prim, "newton:mimicCoef0", 0.0)
-        return Follows(leader, float(factor), float(offset) * to_si)
+        return Follows(leader, float(factor) * _factor_to_si(edge, leader, units), float(offset) * to_si)
     for name in applied:
         schema, _, axis = name.partition(":")
         if schema == "PhysxMimicJointAPI" and (leader := _target(prim, f"physxMimicJoint:{axis}:referenceJoint")):
@@ -253,8 +274,15 @@ def follows(edge: Edge, units: StageUnits) -> Follows | None:
                 _value(prim, f"physxMimicJoint:{axis}:gearing", 1.0),
                 _value(prim, f"physxMimicJoint:{axis}:offset", 0.0),
             )
-            return Follows(leader, -float(gearing), -float(offset) * to_si)
+            return Follows(leader, -float(gearing) * _factor_to_si(edge, leader, units), -float(offset) * to_si)
     return None
+
+
+def _factor_to_si(edge: Edge, leader: str, units: StageUnits) -> float:
+    """Of a factor between a hinge and a slide, which counts lengths in the stage's unit per radian."""
+    other = edge.prim.GetStage().GetPrimAtPath(leader)
+    leads_sliding = bool(other) and other.IsA(UsdPhysics.PrismaticJoint)
+    return units.metres_per_unit ** ((edge.kind == "prismatic") - leads_sliding)
 
 
 def actuated_joints(stage: Usd.Stage) -> frozenset[str]:

@@ -15,11 +15,17 @@ import numpy as np
 from retake.core.ends import beside, declaration_text, declare, load_declarations
 from retake.core.errors import InputError
 from retake.core.files import write_bytes
+from retake.core.plugins import load
 from retake.core.robot import GripperSpec, RobotSpec
 from retake.usd.articulation import Articulation, choose_articulations, find_articulations
 from retake.usd.bodies import find_objects
 from retake.usd.robot_picture import draw_robots
-from retake.usd.stage import open_stage
+from retake.usd.stage import missing_assets, open_stage
+
+DESCRIPTIONS = (".urdf", ".xml", ".mjcf")
+"""Robot descriptions, which are converted first."""
+UNITS = {"revolute": ("°", 180 / np.pi), "prismatic": (" mm", 1000.0)}
+"""Unit shown, and what it takes of rad or m."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="A declaration beside the stage (scene.robot.yaml for scene.usda) is in force by itself, others with --robot.",
     )
     add = out.add_argument
-    add("stage", type=Path, help="USD stage")
+    add("stage", type=Path, help="USD stage, or a URDF or MJCF (docs/motion.md)")
     add("--prim", action="append", default=[], metavar="PATH", help="only the robots at or under this prim")
     add("--robot", type=Path, metavar="FILE", help="declaration to apply")
     add(
@@ -50,30 +56,33 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print what was found; write what was asked for. Raises InputError, StageError."""
     args = parser().parse_args(argv)
-    stage = open_stage(args.stage)
+    file = args.stage
+    if file.suffix.lower() in DESCRIPTIONS:
+        file = load("retake.newton.describe:described", extra="newton")(file)
+    stage = open_stage(file)
     found = find_articulations(stage)
     robots = choose_articulations(stage, found, args.prim)
     if declared := args.robot or beside(args.stage):
         specs = declare([robot.spec for robot in robots], load_declarations(declared))
         robots = tuple(replace(robot, spec=spec) for robot, spec in zip(robots, specs, strict=True))
-    notes = (*found.notes, *find_objects(stage).notes)
+    notes = (*missing_assets(file), *found.notes, *find_objects(stage).notes)
     specs = tuple(robot.spec for robot in robots)
     targets = []
     if args.write is not None:
-        file = args.write if args.write.name else args.stage.with_suffix(".robot.yaml")
-        targets.append((file, declaration_text(specs, args.stage.name)))
-    for file in (*(file for file, _ in targets), *([args.picture] if args.picture else [])):
-        if file.exists() and not args.overwrite:
-            raise InputError(f"{file} exists; choose another name, or replace it with --overwrite")
+        written = args.write if args.write.name else args.stage.with_suffix(".robot.yaml")
+        targets.append((written, declaration_text(specs, args.stage.name)))
+    for target in (*(target for target, _ in targets), *([args.picture] if args.picture else [])):
+        if target.exists() and not args.overwrite:
+            raise InputError(f"{target} exists; choose another name, or replace it with --overwrite")
     if args.json:
         print(json.dumps({"robots": [spec.to_json() for spec in specs], "notes": list(notes)}, indent=2))
     else:
         print("\n".join(_lines(robots, declared)))
         for note in notes:
             print(f"note: {note}")
-    for file, text in targets:
-        write_bytes(file, text.encode())
-        print(f"declaration: {file}")
+    for target, text in targets:
+        write_bytes(target, text.encode())
+        print(f"declaration: {target}")
     if args.picture:
         picture = cv2.cvtColor(draw_robots(stage, robots), cv2.COLOR_RGB2BGR)
         write_bytes(args.picture, cv2.imencode(".png", picture)[1].tobytes())
@@ -93,11 +102,25 @@ def _lines(robots: Sequence[Articulation], declared: Path | None) -> list[str]:
             f"{spec.name}  {spec.prim_path}  {len(spec.links)} links, {len(spec.dof_names)} joints"
             f"{' (' + ', '.join(extra) + ')' if extra else ''}, base {spec.links[spec.root].name} {held}"
         )
+        out += _joints(spec) if spec.dof_names else []
         for end in spec.grippers:
             out += _end(spec, end)
         if not spec.grippers:
             out.append("  no end effector: declare one (--write gives the form)")
     return out
+
+
+def _joints(spec: RobotSpec) -> list[str]:
+    """One line per movable joint, by the name that a motion calls it."""
+    lines = ["  joints"]
+    for joint in spec.dof_joints:
+        unit, factor = UNITS[joint.kind]
+        says = "turns" if joint.kind == "revolute" else "slides"
+        ends = [f"{x * factor:.4g}{unit}" if np.isfinite(x) else "any" for x in (joint.lower, joint.upper)]
+        limits = "without limits" if ends == ["any", "any"] else f"{ends[0]} to {ends[1]}"
+        what = f", follows {joint.mimic.leader}" if joint.mimic else "" if joint.driven else ", passive"
+        lines.append(f"    {joint.name}: {says} {limits}{what}")
+    return lines
 
 
 def _end(spec: RobotSpec, end: GripperSpec) -> list[str]:
@@ -108,8 +131,7 @@ def _end(spec: RobotSpec, end: GripperSpec) -> list[str]:
         f"    chain {' - '.join(chain)}",
     ]
     for name, opened, closed in zip(end.finger_joints, end.open_position, end.closed_position, strict=True):
-        revolute = spec.dof_joints[spec.dof_index(name)].kind == "revolute"
-        unit, factor = ("°", 180 / np.pi) if revolute else (" mm", 1000.0)
+        unit, factor = UNITS[spec.dof_joints[spec.dof_index(name)].kind]
         lines.append(f"    {name}: open {opened * factor:.4g}{unit}, closed {closed * factor:.4g}{unit}")
     return [*lines, f"    why: {end.note}"] if end.note else lines
 

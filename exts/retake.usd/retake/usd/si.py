@@ -72,6 +72,8 @@ def si_stage(stage: Usd.Stage) -> Usd.Stage:
 
 def _factor(spec: Sdf.AttributeSpec, metres: float, kilograms: float) -> float:
     name, prim_type = spec.name, spec.owner.typeName
+    if name == "newton:mimicCoef1" or (name.startswith("physxMimicJoint:") and name.endswith(":gearing")):
+        return metres ** ((prim_type == "PhysicsPrismaticJoint") - _follows_a_slide(spec))
     if name in LENGTHS or name.startswith(("xformOp:translate", "xformOp:transform")):
         return metres
     if name in SLIDE_LENGTHS and prim_type == "PhysicsPrismaticJoint":
@@ -80,6 +82,15 @@ def _factor(spec: Sdf.AttributeSpec, metres: float, kilograms: float) -> float:
         mass, length = POWERS[name]
         return kilograms**mass * metres**length
     return 1.0
+
+
+def _follows_a_slide(spec: Sdf.AttributeSpec) -> bool:
+    """Whether the joint that a follower's attribute belongs to follows a sliding one."""
+    leader = spec.name.removesuffix("gearing") + "referenceJoint" if "gearing" in spec.name else "newton:mimicJoint"
+    relation = spec.owner.relationships.get(leader)
+    targets = list(relation.targetPathList.GetAppliedItems()) if relation else []
+    other = spec.layer.GetPrimAtPath(targets[0]) if targets else None
+    return other is not None and other.typeName == "PhysicsPrismaticJoint"
 
 
 def _scale_value(value: Any, factor: float, name: str) -> Any:

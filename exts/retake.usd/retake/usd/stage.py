@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pxr import Gf, Tf, Usd, UsdGeom, UsdPhysics, UsdUtils
+from pxr import Gf, Sdf, Tf, Usd, UsdGeom, UsdPhysics, UsdUtils
 
 from retake.core.errors import StageError
 from retake.core.files import sha256_file, sha256_json
@@ -30,10 +30,28 @@ def open_stage(path: Path) -> Usd.Stage:
         # After the place in the library's own source comes what happened.
         reason = str(error).strip().splitlines()[-1].rsplit(" : ", 1)[-1].strip().strip("'")
         raise StageError(f"stage {path} cannot be opened as USD: {reason}") from error
-    _, _, missing = UsdUtils.ComputeAllDependencies(str(path))
-    if missing:
-        raise StageError(f"stage {path} needs files that are not there: {', '.join(sorted(map(str, missing)))}")
+    if missing := [file for file in _dependencies(path)[2] if _is_layer(file)]:
+        raise StageError(f"stage {path} needs files that are not there: {', '.join(missing)}")
     return stage
+
+
+def missing_assets(path: Path) -> tuple[str, ...]:
+    """Textures and shaders that a stage names and that are not there (a simulator's own MDL materials); a note on them."""
+    missing = [file for file in _dependencies(path)[2] if not _is_layer(file)]
+    some = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+    return (f"textures or shaders that are not there are not seen: {some}",) if missing else ()
+
+
+def _is_layer(file: str) -> bool:
+    return Sdf.FileFormat.FindByExtension(file) is not None
+
+
+def _dependencies(path: Path) -> tuple[list[Sdf.Layer], list[str], list[str]]:
+    """Layers, other assets, and what is not there, of a stage file."""
+    quiet = UsdUtils.CoalescingDiagnosticDelegate()  # what is missing is said in our own words
+    layers, assets, missing = UsdUtils.ComputeAllDependencies(str(path))
+    quiet.TakeUncoalescedDiagnostics()
+    return list(layers), [str(a) for a in assets], sorted(map(str, missing))
 
 
 def register_schemas() -> None:
@@ -106,6 +124,19 @@ def remembered(stage: Usd.Stage, what: str, find: Callable[[], Found]) -> Found:
     return known[1][what]
 
 
+def editable(stage: Usd.Stage, path: str) -> Usd.Prim:
+    """The prim at a path as one that can be edited: instances around it become plain prims in the session layer."""
+    prim = stage.GetPrimAtPath(path)
+    while prim.IsInstanceProxy():
+        above = prim
+        while above.IsInstanceProxy():
+            above = above.GetParent()
+        with Usd.EditContext(stage, stage.GetSessionLayer()):
+            above.SetInstanceable(False)
+        prim = stage.GetPrimAtPath(path)
+    return prim
+
+
 def start_time(stage: Usd.Stage) -> Usd.TimeCode:
     """The time a stage starts at. Values that have time samples only are invisible at USD's default time."""
     return Usd.TimeCode(stage.GetStartTimeCode())
@@ -139,8 +170,8 @@ def stage_sha256(path: Path) -> str:
 
     The same files copied elsewhere hash the same; absolute paths do not enter.
     """
-    layers, assets, _ = UsdUtils.ComputeAllDependencies(str(path))
-    files = {Path(layer.realPath) for layer in layers if layer.realPath} | {Path(str(a)) for a in assets}
+    layers, assets, _ = _dependencies(path)
+    files = {Path(layer.realPath) for layer in layers if layer.realPath} | {Path(a) for a in assets}
     root = Path(path).resolve().parent
     content = {}
     for file in files:
