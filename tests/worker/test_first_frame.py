@@ -19,6 +19,7 @@ from first_frame_support import (
     MASKED,
     NAMES,
     PIXELS,
+    SIZE,
     Guardrail,
     Seen,
     episode,
@@ -29,10 +30,13 @@ from first_frame_support import (
     spied,
     world,
 )
+from scenes import make_scene_episode
 
 from retake.core.errors import Cancelled, InputError, MissingDependencyError, VariantError
 from retake.core.files import read_json
-from retake.core.variants import load_catalogue, make_variant, make_variants
+from retake.core.variants import SourceFrame, load_catalogue, make_variant, make_variants, source_frame
+from retake.core.variants.carry import CarryingBackend, carry
+from retake.core.variants.controls import control_maps
 from retake.core.variants.edges import structure_f1
 from retake.core.variants.lock import GAIN_BOUNDS
 from retake.core.variants.prompts import compose_prompts
@@ -395,3 +399,48 @@ def test_a_world_without_words_is_refused() -> None:
 
     with pytest.raises(VariantError, match="empty"):
         make("flux2-klein", catalogue=Catalogue(sections, known.exclusions)).render(source(), world(), 1)
+
+
+# -- further cameras of a world --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def views(tmp_path_factory: pytest.TempPathFactory) -> tuple[SourceFrame, SourceFrame]:
+    """One moment of a fixed camera and of the hand's."""
+    found = make_scene_episode(tmp_path_factory.mktemp("views") / "e", frames=12, size=SIZE, only=range(1), wrist=True)
+    return source_frame(found, "front", 0), source_frame(found, "wrist", 0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_further_camera_is_carried_and_only_the_rest_is_painted(
+    name: str, views: tuple[SourceFrame, SourceFrame]
+) -> None:
+    """What both cameras see keeps the anchor's pixels; the model that painted the anchor is asked for what is missing, with
+    the known pixels before it, and the robot is the simulated one."""
+    front, wrist = views
+    backend, gradient = shared(name), np.linspace(40, 215, SIZE[0], dtype=np.uint8)
+    painted = np.repeat(np.repeat(gradient[None, :, None], SIZE[1], 0), 3, 2)
+    carried = carry(front, painted, wrist)
+    assert 0.02 < carried.share < 0.98
+    carrying = CarryingBackend(backend, front, painted)
+    with spied(backend) as seen:
+        frame = carrying.render(wrist, world(), 1)
+    call = seen.call
+    keep = control_maps(wrist).keep
+    sure = cv2.erode((carried.known & ~keep).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    assert np.array_equal(frame[sure], carried.frame[sure])
+    assert (carrying.origin["kind"], carrying.origin["anchor"]) == ("carried", "front")
+    assert carrying.origin["inpainted"] == pytest.approx(float((~carried.known & ~keep).mean()), abs=0.02)
+    if backend.masked and name != "cosmos-transfer":
+        mask = backend.canvas(SIZE).restore(np.repeat(np.asarray(call["mask_image"])[..., None], 3, 2))[..., 0] > 127
+        assert mask[~carried.known & ~keep].mean() > 0.98
+        assert mask[sure].mean() < 0.35  # cells of 16 px reach into what is known
+    if name != "cosmos-transfer":  # that one reads control maps alone
+        shown = call["image"][0] if isinstance(call["image"], list) else call["image"]
+        given = backend.canvas(SIZE).restore(np.asarray(shown.resize(backend.canvas(SIZE).size)))
+        assert np.abs(given[sure].astype(int) - carried.frame[sure]).mean() < 6
+
+
+def test_nothing_missing_asks_no_model() -> None:
+    backend, known = shared("z-image"), source().rgb
+    assert backend.complete(source(), world(), 1, known, np.zeros(known.shape[:2], bool)) is known

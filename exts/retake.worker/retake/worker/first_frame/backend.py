@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from retake.core.array_types import UInt8
+from retake.core.array_types import Bool, UInt8
 from retake.core.errors import Cancelled, InputError, MissingDependencyError, VariantError, install_hint, unknown_name
 from retake.core.licences import joint_licence
 from retake.core.progress import CheckCancel, Progress, never, silent
@@ -88,7 +88,8 @@ class DiffusionBackend(ABC):
         self.licence = licence if self._given else joint_licence(part.licence for part in self.found.values())
         self.model = model if self._given else self._join_parts(lambda found: _short(found.source))
         self.revision = revision if self._given else self._join_parts(lambda found: found.revision)
-        self.tier, self.report = "", {}
+        self.tier = ""
+        self.report: dict[str, Any] = {}
         self.progress: Progress = silent
         self.margin_bytes = device_memory.MARGIN_BYTES
         """What a plan of its own leaves free for the renderer."""
@@ -106,20 +107,7 @@ class DiffusionBackend(ABC):
     ) -> UInt8[np.ndarray, "H W 3"]:
         """The re-dressed frame, the robot locked. Raises VariantError (bad frame, refused or broken picture), InputError
         (model files that cannot be loaded), Cancelled between two denoising steps."""
-        check_cancel()
-        started = time.perf_counter()
-        prompts = compose_prompts(source.header, world, self.catalogue, mount=source.mount)
-        if not prompts.image.strip() or not prompts.scene.strip():
-            raise VariantError(f"the prompt of world {world.name!r} is empty; a model would paint anything")
-        maps = control_maps(source, keep_object=self.keep_object)
-        canvas = self.canvas((source.rgb.shape[1], source.rgb.shape[0]))
-        inputs = Conditioning.of(source, maps, canvas, world, seed, self.catalogue)
-        painted = canvas.restore(self._paint_in_memory(inputs, prompts, seed, check_cancel))
-        if not painted.any():
-            raise VariantError(f"{self.name} returned a black picture (a guardrail's refusal looks like this)")
-        self.report = {
-            **self.report, "tier": self.tier, "canvas": canvas.to_json(), "seconds": round(time.perf_counter() - started, 3),
-        }  # fmt: skip
+        painted, maps = self._painted(source, world, seed, check_cancel)
         if not self.relight:
             return lock_robot(painted, source, maps, relight=False).frame
         if self.masked:
@@ -128,6 +116,43 @@ class DiffusionBackend(ABC):
         frame, share = harmonise(painted, source, maps)
         self.report["relight_share"] = share
         return frame
+
+    def complete(
+        self, source: SourceFrame, world: World, seed: int, known: UInt8[np.ndarray, "H W 3"],
+        missing: Bool[np.ndarray, "H W"], check_cancel: CheckCancel = never,
+    ) -> UInt8[np.ndarray, "H W 3"]:  # fmt: skip
+        """A picture carried from another camera with its missing pixels painted, by the prompt and seed of that camera's world.
+
+        Models that paint inside a mask see what is known and paint only the rest. The others see it as their picture and
+        paint all of it; what was known replaces theirs. Raises as `render`.
+        """
+        if not missing.any():
+            return known
+        painted, _ = self._painted(source, world, seed, check_cancel, (known, missing))
+        return np.where(missing[..., None], painted, known)
+
+    def _painted(
+        self, source: SourceFrame, world: World, seed: int, check_cancel: CheckCancel,
+        carried: tuple[UInt8[np.ndarray, "H W 3"], Bool[np.ndarray, "H W"]] | None = None,
+    ) -> tuple[UInt8[np.ndarray, "H W 3"], ControlMaps]:  # fmt: skip
+        """The model's picture at the camera's size, and the maps it was made from. `carried`: what is known, what is missing."""
+        check_cancel()
+        started = time.perf_counter()
+        prompts = compose_prompts(source.header, world, self.catalogue, mount=source.mount)
+        if not prompts.image.strip() or not prompts.scene.strip():
+            raise VariantError(f"the prompt of world {world.name!r} is empty; a model would paint anything")
+        maps = control_maps(source, keep_object=self.keep_object)
+        canvas = self.canvas((source.rgb.shape[1], source.rgb.shape[0]))
+        inputs = Conditioning.of(source, maps, canvas, world, seed, self.catalogue)
+        if carried is not None:
+            inputs = inputs.around(*carried, maps.keep)
+        painted = canvas.restore(self._paint_in_memory(inputs, prompts, seed, check_cancel))
+        if not painted.any():
+            raise VariantError(f"{self.name} returned a black picture (a guardrail's refusal looks like this)")
+        self.report = {
+            **self.report, "tier": self.tier, "canvas": canvas.to_json(), "seconds": round(time.perf_counter() - started, 3),
+        }  # fmt: skip
+        return painted, maps
 
     def canvas(self, capture: tuple[int, int]) -> Canvas:
         """The model's working size for a camera of (width, height)."""

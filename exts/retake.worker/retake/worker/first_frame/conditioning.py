@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -64,6 +64,19 @@ class Conditioning:
             canvas.place(maps.normals, hard=True),
             repaint,
         )
+
+    def around(
+        self, known: UInt8[np.ndarray, "h w 3"], missing: Bool[np.ndarray, "h w"], keep: Bool[np.ndarray, "h w"]
+    ) -> Conditioning:
+        """To paint only what is missing of a picture of the camera's size; kept pixels stay the simulated ones, relit."""
+        canvas = self.canvas
+        shown = canvas.place(~missing & ~keep, hard=True)
+        # A pixel further: where grids differ, a rim of the simulated picture would stay. What is known comes back anyway.
+        repaint = canvas.place(cv2.dilate(missing.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0, hard=True)
+        repaint[canvas.inner[1] :] = True
+        repaint[:, canvas.inner[0] :] = True
+        picture = np.where(shown[..., None], canvas.place(known), self.picture)
+        return replace(self, picture=picture, repaint=repaint)
 
     def control(self, name: str) -> UInt8[np.ndarray, "H W 3"]:
         """A control map by name, as the three-channel picture control models read. Raises VariantError."""
