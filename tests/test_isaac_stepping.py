@@ -205,3 +205,88 @@ def test_wrong_settings_and_a_used_folder_are_refused_and_the_world_is_left_alon
         assert "reset" not in world.__dict__ or world.reset.__name__ == "reset"
         assert kit.writers == kit.products == []
     assert (tmp_path / "000/episode/mine.txt").read_text() == "x"
+
+
+def steps_of(world: Any, count: int) -> None:
+    for _ in range(count):
+        world.step()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 6])
+def test_every_reset_gives_an_episode_from_its_first_step_on(steps: int, tmp_path: Path) -> None:
+    """A world that ran before, resets at once and after a step or two: nothing is lost, nothing empty is left."""
+    source = motion()
+    with FakeKit("6.x", source, lag=2) as kit:
+        world = world_of(kit)
+        world.reset()
+        steps_of(world, 3)
+        with record(world, output=tmp_path / "o", **SMALL) as recording:
+            for count in (steps, 24):
+                world.reset()
+                world.reset()
+                steps_of(world, count)
+            world.reset()  # begins an episode that never comes
+        assert [check_exact(episode, source, 4)[0] for episode in recording.episodes] == [1, 1]
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["000", "001"]
+
+
+def test_a_script_goes_on_after_an_episode_that_failed(tmp_path: Path) -> None:
+    """Its frames so far keep their folder; the next episode has the next one."""
+    source, failures = motion(), []
+    with FakeKit("6.x", source) as kit:
+        world = world_of(kit)
+        with record(world, output=tmp_path / "o", **SMALL) as recording:
+            for index in range(4):
+                try:
+                    world.reset()
+                    for step in range(40):
+                        if (index, step) == (1, 20):
+                            kit.deleted.add("/World/Packet")
+                        world.step()
+                except StageError as error:
+                    failures.append(str(error))
+                    kit.deleted.clear()
+                    world.reset()
+        assert len(failures) == 1
+        assert "was a prim deleted" in failures[0]
+        assert len(recording.episodes) >= 2
+        for episode in recording.episodes:
+            check_exact(episode, source, 4)
+    assert (tmp_path / "o/001/episode").is_dir()
+
+
+@pytest.mark.parametrize("wrong", [{"cameras": "/World/Nope"}, {"fps": 0}, {"robots": "/World/Nope"}])
+def test_what_is_refused_leaves_no_folder(wrong: dict[str, Any], tmp_path: Path) -> None:
+    with FakeKit("6.x", motion()) as kit:
+        world = world_of(kit)
+        with pytest.raises(RetakeError), record(world, output=tmp_path / "o", **{**SMALL, **wrong}):
+            pass
+        assert kit.writers == kit.products == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_two_recordings_of_one_world(in_order: bool, tmp_path: Path) -> None:
+    source = motion(cameras=2)
+    with FakeKit("6.x", source) as kit:
+        world = world_of(kit)
+        one, two = (
+            record(world, output=tmp_path / name, cameras=f"/World/Camera{index}", **SMALL)
+            for index, name in enumerate("ab")
+        )
+        with one:
+            two.__enter__()
+            world.reset()
+            steps_of(world, 20)
+            if in_order:
+                two.__exit__(None, None, None)
+                steps_of(world, 20)
+        if not in_order:
+            steps_of(world, 20)
+            two.__exit__(None, None, None)
+        world.reset()
+        steps_of(world, 9)  # the world is the script's again
+        for recording in (one, two):
+            (episode,) = recording.episodes
+            assert check_exact(episode, source, 4)[0] == 1
+        assert kit.writers == kit.products == []

@@ -18,6 +18,8 @@ Each episode is a run folder, `output/000` and so on: `retake run --run output/0
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
@@ -60,7 +62,10 @@ class Recording:
     def __init__(self, world: Any, output: Path, settings: dict[str, Any]) -> None:
         self._world, self._output, self._settings = world, output, dict(settings)
         self._capture: LiveCapture | None = None
-        self._wrapped: dict[str, Callable[..., Any]] = {}
+        self._wrapped: dict[str, tuple[Callable[..., Any], Any]] = {}
+        """Method of the World -> (our wrapper, what the object itself had there before; None = the class's)."""
+        self._number, self._new = 0, False
+        """Of the episode's folder; whether this recording made it. A failed episode keeps its folder and its number."""
         self._target = 1
         self._stopped = False
         """Whether the last episode ended with a Stop: the next begins with Play."""
@@ -77,6 +82,8 @@ class Recording:
             self._begin()
         except BaseException:
             self._unwrap()
+            if self._capture is not None:
+                self._capture.close("the recording could not begin")
             raise
         return self
 
@@ -112,7 +119,7 @@ class Recording:
             return
         phase = capture.status.phase
         if phase is Phase.FAILED:
-            self._capture = None
+            self._end("failed")  # raises what stopped it
             raise capture.failure
         if phase not in (Phase.WAITING, Phase.RECORDING):
             self._stopped = not playing  # else as many frames as asked for: the next reset begins anew
@@ -123,7 +130,29 @@ class Recording:
     # -- inside -----------------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        folder = self._output / f"{len(self.episodes):03d}"
+        folder = self._folder
+        self._new = not folder.exists()
+        try:
+            self._capture = self._started(folder)
+        except BaseException:
+            self._forget_folder()  # what is refused leaves no trace
+            raise
+        self._target, self._stopped = 1, False
+        self._settle(self._capture)
+
+    @property
+    def _folder(self) -> Path:
+        return self._output / f"{self._number:03d}"
+
+    def _forget_folder(self) -> None:
+        """Remove a run folder in which nothing was recorded, where this recording made it."""
+        if not self._new:
+            return
+        shutil.rmtree(self._folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # there are other episodes, or files of the user
+            self._output.rmdir()
+
+    def _started(self, folder: Path) -> LiveCapture:
         create_run(folder, RunConfig().to_json())
         options = dict(self._settings)
         if self._world is not None and self._world.get_rendering_dt() == 0:
@@ -132,22 +161,29 @@ class Recording:
             request_from_settings(output=str(RunLayout(folder).captured_episode), **options).checked()
         )
         capture.start()
-        self._capture, self._target, self._stopped = capture, 1, False
+        return capture
+
+    def _settle(self, capture: LiveCapture) -> None:
+        """Frames of before leave the renderer, and no step of this episode is lost."""
         for _ in range(SETTLE_UPDATES + 1):
             if capture.ready:
                 return
-            self._render_only()  # frames of before leave the renderer, and no step of this episode is lost
+            self._render_only()
 
     def _end(self, reason: str) -> None:
         capture, self._capture = self._capture, None
         if capture is None:
             return
         for _ in range(SETTLE_UPDATES):
-            if capture.status.phase is not Phase.RECORDING or not capture.in_flight:
+            if capture.status.phase is not Phase.RECORDING or (capture.counts.frames and not capture.in_flight):
                 break
-            self._render_only()  # the last frames are still on their way
+            self._render_only()  # the last frames, and the first of a short episode, are still on their way
         begun = capture.header is not None
         capture.close(reason)
+        if begun:
+            self._number += 1
+        else:
+            self._forget_folder()
         if begun and capture.status.phase is Phase.FAILED:
             raise capture.failure  # its frames so far are in its folder
         if begun:
@@ -188,6 +224,8 @@ class Recording:
         answer = plain(*args, **kwargs)
         if begun:
             self._begin()
+        elif self._capture is not None:
+            self._settle(self._capture)  # the reset stopped and played: its first steps are this episode's
         return answer
 
     def _step_world(self, plain: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -199,12 +237,21 @@ class Recording:
         plain = getattr(self._world, name, None)
         if plain is None:
             return
-        self._wrapped[name] = plain
-        setattr(self._world, name, lambda *args, **kwargs: around(plain, *args, **kwargs))
+
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return around(plain, *args, **kwargs) if name in self._wrapped else plain(*args, **kwargs)
+
+        self._wrapped[name] = (wrapper, vars(self._world).get(name))
+        setattr(self._world, name, wrapper)
 
     def _unwrap(self) -> None:
-        for name in self._wrapped:
-            delattr(self._world, name)  # the class's own method is behind it
+        for name, (wrapper, before) in self._wrapped.items():
+            if vars(self._world).get(name) is not wrapper:
+                continue  # somebody wrapped ours and ends later: ours only passes on from now on
+            if before is None:
+                delattr(self._world, name)  # the class's own method is behind it
+            else:
+                setattr(self._world, name, before)
         self._wrapped.clear()
 
 
