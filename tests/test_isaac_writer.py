@@ -18,7 +18,7 @@ from isaac_support import check_exact, motion, products
 from pxr import Usd
 
 from retake.core.episode import open_episode
-from retake.core.errors import InputError
+from retake.core.errors import InputError, RetakeError
 from retake.isaac import autorun, options, writer
 from retake.isaac.live_capture import LiveCapture
 from retake.isaac.request import CaptureRequest
@@ -104,6 +104,20 @@ def test_the_synthetic_data_recorder_s_backend_is_accepted(tmp_path: Path) -> No
         script.detach()
         forget(source)
     check_exact(open_episode(tmp_path / "e"), source, 4)
+
+
+def test_what_the_writer_does_not_use_is_told_and_robots_is_robot(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = motion(cameras=2)
+    with FakeKit("6.x", source) as kit:
+        writer.register()
+        script = sys.modules["omni.replicator.core"].WriterRegistry.get("RetakeWriter")
+        script.initialize(output_dir=str(tmp_path / "e"), backend=object(), robots="/World/Nope", fsp=30, width=64)
+        assert "RetakeWriter does not use fsp, width; it takes output_dir, robot," in caplog.text
+        with pytest.raises(RetakeError, match="unknown robot prim '/World/Nope'"):
+            script.attach(products(kit, 1))
+        forget(source)
 
 
 def test_attach_without_initialize_says_what_is_missing() -> None:

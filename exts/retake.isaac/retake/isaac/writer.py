@@ -13,6 +13,7 @@ Replicator's base class exists only inside Kit, so the class is built on first u
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -26,9 +27,13 @@ from retake.isaac.live_capture import LiveCapture
 from retake.isaac.options import request_from_settings
 from retake.isaac.request import CaptureStatus, Phase
 
+log = logging.getLogger(__name__)
+
 NAME = "RetakeWriter"
 SETTABLE = ("robot_file", "rt_subframes", "antialiasing", "undistort", "queue_frames", "when_full")
 """Settings that the writer takes by name beside those of its signature."""
+NAMES = ("robot", "objects", "task", "fps", "frames", "contacts", "channels", "seed", *SETTABLE)
+"""What a script may give beside `output_dir`."""
 
 
 @cache
@@ -54,10 +59,18 @@ def writer_class() -> Any:
         ) -> None:
             """`output_dir`: empty folder for the episode. `robot`, `objects`: prim paths; empty = found on the stage.
 
-            `fps` must divide the physics rate. `others`: settings of /exts/retake.isaac by name (SETTABLE). What is not
-            given is what the settings say; sizes and cameras are those of the render products.
+            `fps` must divide the physics rate. `others`: settings of /exts/retake.isaac by name (SETTABLE); `robots` is
+            `robot`, and what is unknown is told in the log, for later recorders pass more. What is not given is what the
+            settings say; sizes and cameras are those of the render products.
             """
             self._settings = settings
+            robot = robot or others.pop("robots", ())
+            unused = sorted(set(others) - {*SETTABLE, "backend"})
+            if unused:
+                log.warning(
+                    "%s does not use %s; it takes output_dir, %s, and sizes and cameras are those of the render products",
+                    NAME, ", ".join(unused), ", ".join(NAMES),
+                )  # fmt: skip
             self._request = None
             if output_dir:
                 values = {
