@@ -5,6 +5,7 @@ time-outs that say what they waited for, and a shutdown that hangs."""
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from isaac_support import check_exact, motion
 
 from retake.core.episode import open_episode
 from retake.core.errors import InputError
-from retake.isaac import autorun, leaving, stage_open, watch
+from retake.isaac import autorun, leaving, stage_open, standalone, watch
 from retake.isaac.request import CaptureStatus, Phase
 
 
@@ -218,3 +219,102 @@ def test_an_extension_folder_missing_from_the_path_is_said_in_words(tmp_path: Pa
     assert done.returncode != 0
     assert "retake.core is not on the path" in done.stderr
     assert "exts" in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "closed", "none"])
+def test_the_application_quits_whatever_the_log_can_hold(
+    encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A console of Windows, a farm's log, a pipe that is gone, an application without a console."""
+    raw = io.BytesIO()
+    log = io.TextIOWrapper(raw, encoding="ascii" if encoding in ("closed", "none") else encoding)
+    with FakeKit("6.x", Nothing(), on_open=lambda url: motion()) as kit:
+        path = config(tmp_path, cameras="/World/\u65e5\u672c")
+        monkeypatch.setattr(sys, "stdout", None if encoding == "none" else log)
+        if encoding == "closed":
+            log.close()
+
+        async def whole() -> None:
+            await autorun.start(path)
+
+        asyncio.run(whole())
+        monkeypatch.undo()
+        assert kit.settings["quit"] == 2
+    if encoding in ("cp1252", "ascii"):
+        assert b"unknown camera prim '/World/\\u65e5" in raw.getvalue()
+        assert raw.getvalue().rstrip().endswith(b"exit code 2")
+
+
+@pytest.mark.parametrize(
+    ("stage", "opened"),
+    [("omniverse://server/x.usd", True), ("https://server/x.usd", True), ("omniverse:/x.usd", False)],
+)
+def test_a_stage_may_be_an_address_that_kit_resolves(
+    stage: str, opened: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, urls = motion(), []
+    with FakeKit("6.x", Nothing(), on_open=lambda url: urls.append(url) or source):
+        assert run(config(tmp_path, stage=stage)) == (0 if opened else 2)
+    assert urls == ([stage] if opened else [])
+    assert ("does not exist" in capsys.readouterr().out) is not opened
+
+
+def test_an_autorun_without_an_output_does_not_take_the_folder_one_stands_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, empty = config(tmp_path, output=""), tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    with FakeKit("6.x", Nothing(), on_open=lambda url: motion()):
+        assert run(path) == 2
+    assert "/exts/retake.isaac/output is empty" in capsys.readouterr().out
+    assert list(empty.iterdir()) == []
+
+
+class TestCommandLine:
+    """`python.sh -m retake.isaac.standalone`: SimulationApp hands every argument of the command line on to Kit."""
+
+    def test_kit_is_given_its_arguments_and_not_ours(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen: list[list[str]] = []
+        plain = standalone.simulation_app
+
+        def started(**options: Any) -> Any:
+            seen.append(list(sys.argv))
+            return plain(**options)
+
+        monkeypatch.setattr(standalone, "simulation_app", started)
+        own = [str(config(tmp_path, fps=25)), "--window"]
+        kits = ["--/exts/retake.isaac/frames=2", "--ext-folder", "/x", "--allow-root"]
+        monkeypatch.setattr(sys, "argv", ["retake", *own, *kits])
+        with FakeKit("6.x", Nothing(), on_open=lambda url: motion()) as kit:
+            assert standalone.main() == 2
+            assert kit.exit_code == 2
+        assert seen == [["retake", *kits]]
+        assert sys.argv == ["retake", *own, *kits]
+
+    @pytest.mark.parametrize("module", ["standalone", "selftest"])
+    def test_outside_isaac_sim_it_is_a_sentence_and_a_word_too_many_is_usage(self, module: str, tmp_path: Path) -> None:
+        arguments = [str(tmp_path / "a.yaml")] if module == "standalone" else []
+        command = [sys.executable, "-m", f"retake.isaac.{module}", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+        assert done.returncode not in (0, 1)
+        assert "SimulationApp cannot be imported here" in done.stderr
+        assert "Traceback" not in done.stderr
+        done = subprocess.run([*command, "word"], capture_output=True, text=True, timeout=100)
+        assert done.returncode == 2
+        assert "unrecognized argument: word" in done.stderr
+
+    def test_a_defect_before_the_work_is_told_before_the_process_ends(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        from retake.isaac import writer
+
+        def refuses() -> Any:
+            raise RuntimeError("the registry is broken")
+
+        monkeypatch.setattr(writer, "register", refuses)
+        with FakeKit("6.x", Nothing()) as kit:
+            assert standalone.main([str(tmp_path / "a.yaml")]) == 1
+            assert kit.exit_code == 1
+        out = capsys.readouterr().out
+        assert out.index("RuntimeError: the registry is broken") < out.index("retake: exit code 1")

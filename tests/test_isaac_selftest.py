@@ -85,12 +85,12 @@ def test_a_fault_fails_its_item_and_the_others_still_run(tmp_path: Path, monkeyp
 
 
 def test_it_starts_where_there_is_neither_usd_nor_kit() -> None:
-    """python.sh knows pxr only once a SimulationApp exists."""
+    """python.sh knows pxr only once a SimulationApp exists, and numpy, cv2 and yaml come with extensions."""
     block = (
         "import sys\n"
         "class NoKit:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] in ('pxr', 'omni', 'carb', 'isaacsim'):\n"
+        "        if name.split('.')[0] in ('pxr', 'omni', 'carb', 'isaacsim', 'numpy', 'cv2', 'yaml'):\n"
         "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
         "sys.meta_path.insert(0, NoKit())\n"
         "import retake.isaac, retake.isaac.standalone, retake.isaac.selftest as s\n"

@@ -29,7 +29,7 @@ from retake.isaac import kit, processes, timeline
 from retake.isaac.leaving import note_exit, quit_application, say
 from retake.isaac.live_capture import LiveCapture
 from retake.isaac.options import EXTRA, load_autorun, quits
-from retake.isaac.request import CaptureRequest, Phase
+from retake.isaac.request import SETTINGS, CaptureRequest, Phase
 from retake.isaac.stage_open import open_stage
 from retake.isaac.stepped import drive_stepped
 
@@ -77,11 +77,13 @@ async def run(request: CaptureRequest, options: Mapping[str, Any], settings: Map
     `request.output` is the run folder; `options` are those of options.EXTRA; `settings` go into the episode's header.
     """
     options = {**EXTRA, **options}
+    if not request.output:
+        raise InputError(f"{SETTINGS}/output is empty; give the run folder that the recording goes to")
     run_folder = Path(request.output).absolute()
     request = replace(request, output=str(RunLayout(run_folder).captured_episode))
     create_run(run_folder, RunConfig().to_json())
     if options["stage"]:
-        await open_stage(Path(options["stage"]), float(options["timeout_s"]))
+        await open_stage(options["stage"], float(options["timeout_s"]))
     capture = LiveCapture(request, settings=settings)
     capture.start()
     try:
@@ -93,10 +95,10 @@ async def run(request: CaptureRequest, options: Mapping[str, Any], settings: Map
         capture.limit(controller.frames(request.fps))
     say(f"recording {len(capture.content.robots) if capture.content else 0} robots to {request.output}")
     await record(capture, controller, float(options["timeout_s"]))
-    episode, status = capture.episode, capture.status
+    episode, (p50, p99) = capture.episode, capture.costs.now()
     say(
-        f"episode: {len(episode)} frames, dropped 0, callback p50 {status.callback_ms[0]:.2f} ms "
-        f"p99 {status.callback_ms[1]:.2f} ms, slowed by the disk for {status.waited_s:.1f} s"
+        f"episode: {len(episode)} frames, dropped 0, callback p50 {p50:.2f} ms p99 {p99:.2f} ms, slowed by the disk for "
+        f"{capture.status.waited_s:.1f} s"
     )
     if not options["generate"]:
         return 0

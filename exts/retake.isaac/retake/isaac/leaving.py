@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from retake.core.errors import RetakeError
-from retake.core.run_store import open_run
 from retake.isaac.kit import optional, require
 
 CLOSE_TIMEOUT_S = 120.0
@@ -35,12 +34,28 @@ end_process: Callable[[int], None] = os._exit
 
 def say(text: str) -> None:
     """A line of progress."""
-    sys.stdout.write(f"retake: {text}\n")
-    sys.stdout.flush()
+    write_line(f"retake: {text}")
+
+
+def write_line(text: str) -> None:
+    """A line on stdout, whatever stdout is: letters that its encoding lacks (a console of Windows, a farm's log) are escaped,
+    and one that is gone (a closed pipe, an application without a console) is no failure, for the application must quit."""
+    out = sys.stdout
+    if out is None:
+        return
+    with contextlib.suppress(OSError, ValueError):
+        try:
+            out.write(f"{text}\n")
+        except UnicodeEncodeError:
+            encoding = getattr(out, "encoding", None) or "ascii"
+            out.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        out.flush()
 
 
 def note_exit(run_folder: Path, code: int, message: str) -> None:
     """Write exit code and reason into run.json, where a run folder was begun; a disk that refuses is no second failure."""
+    from retake.core.run_store import open_run  # needs numpy, which may not exist before the application does
+
     with contextlib.suppress(RetakeError, OSError):
         open_run(run_folder).update(
             exit={"code": code, "message": message, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
@@ -53,10 +68,7 @@ def arm(code: int, seconds: float = CLOSE_TIMEOUT_S, end: Callable[[int], None] 
 
     def wait() -> None:
         time.sleep(seconds)
-        sys.stdout.write(
-            f"retake: the application did not close within {seconds:g} s; ended\nretake: exit code {code}\n"
-        )
-        sys.stdout.flush()
+        say(f"the application did not close within {seconds:g} s; ended\nretake: exit code {code}")
         end(code)
 
     thread = threading.Thread(target=wait, name="retake-leave", daemon=True)

@@ -17,6 +17,7 @@ from retake.core.errors import InputError
 from retake.isaac.kit import optional, require
 from retake.isaac.processes import repository
 from retake.isaac.request import SETTINGS, CaptureRequest, convert, request_from
+from retake.isaac.stage_open import is_url
 
 EXTRA = {
     "autorun": "",
@@ -81,7 +82,7 @@ def load_autorun(path: Path) -> tuple[CaptureRequest, dict[str, Any]]:
     request = request_from({key: value for key, value in asked.items() if key in names})
     others = {key: convert(key, value, EXTRA[key]) for key, value in asked.items() if key in EXTRA}
     for name in ("stage", "trajectory", "config"):
-        if others.get(name):
+        if others.get(name) and not is_url(others[name]):
             others[name] = str(locate(others[name], path))
     return request, {**EXTRA, **others}
 

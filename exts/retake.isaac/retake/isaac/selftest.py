@@ -23,6 +23,8 @@ from typing import Any
 from retake.core.files import atomic_path, write_json
 from retake.isaac import kit, processes
 from retake.isaac.assumptions import ASSUMPTIONS, Item
+from retake.isaac.leaving import write_line
+from retake.isaac.standalone import exit_code_of_command, options_of, run_in_app
 
 FRAMES = 20
 JSON, REPORT = "retake-selftest.json", "retake-selftest.md"
@@ -36,8 +38,7 @@ def line(item: Item) -> str:
 
 def show(item: Item) -> None:
     """One line on stdout."""
-    sys.stdout.write(line(item) + "\n")
-    sys.stdout.flush()
+    write_line(line(item))
 
 
 def report(versions: dict[str, str], items: Sequence[Item]) -> str:
@@ -74,9 +75,9 @@ async def whole(stage: Path | None, out: Path | None = None, on_item: Callable[[
         write_json(out / JSON, {"versions": kit.versions(), "items": [asdict(item) for item in items]})
         with atomic_path(out / REPORT) as path:
             path.write_text(report(kit.versions(), items), encoding="utf-8")
-        sys.stdout.write(f"written: {out / JSON}, {out / REPORT}\n")
+        write_line(f"written: {out / JSON}, {out / REPORT}")
     failed = sum(item.status == "fail" for item in items)
-    sys.stdout.write(f"{len(items) - failed} of {len(items)} items without a failure\n")
+    write_line(f"{len(items) - failed} of {len(items)} items without a failure")
     return 1 if failed else 0
 
 
@@ -95,11 +96,9 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--stage", type=Path, default=processes.repository() / "data/stages/pick_place/scene.usda")
     parser.add_argument("--out", type=Path, default=Path("retake-selftest"), help="folder for the two files to attach")
-    options = parser.parse_args(argv)
-    from retake.isaac.standalone import run_in_app
-
-    return run_in_app(lambda: whole(options.stage.absolute(), options.out.absolute()))
+    options, arguments = options_of(parser, argv)
+    return run_in_app(lambda: whole(options.stage.absolute(), options.out.absolute()), arguments=arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(exit_code_of_command(main))

@@ -171,7 +171,7 @@ class SelfTest:
         capture = self.live or self.stepped
         if capture is None:
             return None, "needs a recording", None
-        p50, p99 = capture.status.callback_ms
+        p50, p99 = capture.costs.now()
         good = p50 <= COST_LIMIT_MS[0] and p99 <= COST_LIMIT_MS[1]
         return good, f"p50 {p50:.3f} ms, p99 {p99:.3f} ms (limits 0.3, 2)", [p50, p99]
 

@@ -43,14 +43,23 @@ async def application_ready(timeout_s: float = TIMEOUT_S) -> None:
             )
 
 
-async def open_stage(path: Path, timeout_s: float = TIMEOUT_S) -> None:
-    """Open a USD file and wait until it is there. Raises InputError naming what went wrong or what it waited for."""
-    if not path.is_file():
-        raise InputError(f"stage {path} does not exist; expected a USD file")
+def is_url(text: str) -> bool:
+    """Whether a stage is named by an address that the application resolves (omniverse://…, https://…), not by a path."""
+    return "://" in text
+
+
+async def open_stage(path: Path | str, timeout_s: float = TIMEOUT_S) -> None:
+    """Open a USD file, or an address that Kit resolves, and wait until it is there. Raises InputError naming what went wrong or
+    what it waited for."""
+    url = path if isinstance(path, str) and is_url(path) else str(Path(path).absolute())
+    if not is_url(url) and not Path(url).is_file():
+        raise InputError(
+            f"stage {path} does not exist; expected a USD file, or an address like omniverse://server/x.usd"
+        )
     await application_ready(timeout_s)
     context = require("omni.usd").get_context()
     for _ in range(TRIES):
-        if not context.open_stage(str(path.absolute())):
+        if not context.open_stage(url):
             raise InputError(f"{path} could not be opened; see the log above")
         if await _stays(context, time.monotonic() + timeout_s, path, timeout_s):
             return
@@ -60,7 +69,7 @@ async def open_stage(path: Path, timeout_s: float = TIMEOUT_S) -> None:
     )
 
 
-async def _stays(context: Any, deadline: float, path: Path, timeout_s: float) -> bool:
+async def _stays(context: Any, deadline: float, path: Path | str, timeout_s: float) -> bool:
     """Whether the stage just opened is still there once everything is loaded."""
     app, opened, steady = require("omni.kit.app").get_app(), context.get_stage(), 0
     status = getattr(context, "get_stage_loading_status", lambda: ("", 0, 0))
