@@ -17,7 +17,7 @@ from retake.core.episode import open_episode
 from retake.core.errors import ExportError, InputError, RetakeError
 from retake.core.export import ExportOptions, Selection, VideoOptions, export
 from retake.core.export.reader import Dataset
-from retake.core.importers.lerobot import Calibration, ImportOptions, import_lerobot
+from retake.core.importers.lerobot import Calibration, ImportOptions, camera_name, import_lerobot
 from retake.core.urdf import read_urdf
 
 CASES = Path(__file__).parent / "cases/data"
@@ -301,3 +301,18 @@ def test_files_that_are_missing_or_damaged_are_named(tmp_path: Path) -> None:
     assert "name them in order: --entries" in refused(data, tmp_path / "o")
     episode, _ = bring(data, tmp_path / "o", entries=PANDA)
     assert np.abs(episode.joint("Panda", "position") - q).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("observation.images.front", "front"),
+        ("observation.image.front", "front"),
+        ("observation.image", "image"),
+        ("observation.front_camera_of_the_left_arm", "front_camera_of_the_left_arm"),
+        ("a_camera_with_a_long_name", "a_camera_with_a_long_name"),
+        ("image", "image"),
+    ],
+)
+def test_a_picture_feature_s_short_name_is_what_follows_the_longest_prefix(key: str, name: str) -> None:
+    assert camera_name(key) == name
