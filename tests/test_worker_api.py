@@ -129,6 +129,22 @@ def test_one_wrong_job_of_a_batch_queues_none(api: Api) -> None:
     assert sum(api.service.store.counts().values()) == 0
 
 
+def test_jobs_are_given_a_page_at_a_time(api: Api) -> None:
+    api.ask("POST", "/api/queue/pause")
+    ids = [api.submit(api.place.job(seed, name=f"t{seed}")).json()["jobs"][0]["id"] for seed in range(4)]
+
+    def page(query: str) -> list[str]:
+        answer = api.ask("GET", f"/api/jobs?{query}")
+        assert answer.status_code == 200, answer.text
+        return [job["id"] for job in answer.json()["jobs"]]
+
+    assert page("state=queued&kind=take") == ids
+    assert page("limit=2&offset=1&state=queued") == ids[1:3]
+    assert page("limit=3&offset=3") == ids[3:]
+    assert page("kind=variant") == page("state=done") == []
+    assert api.ask("GET", "/api/jobs?kind=film").status_code == 400
+
+
 def test_a_link_that_appears_after_the_check_is_still_refused(api: Api, tmp_path: Path) -> None:
     api.ask("POST", "/api/queue/pause")
     job_id = api.submit(api.place.job(1, name="late")).json()["jobs"][0]["id"]
