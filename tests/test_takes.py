@@ -21,6 +21,7 @@ from retake.core.painter.composite import CompositeBackend, psnr
 from retake.core.painter.matting import Matte
 from retake.core.painter.procedural import ProceduralBackend
 from retake.core.takes import TakeRequest, make_take, open_take
+from retake.core.takes.make import kept_take
 from retake.core.variants import load_catalogue, make_variants, source_frame
 from retake.core.variants.edges import edge_f1, instance_border, structure_f1
 from retake.core.variants.make import read_frame
@@ -166,6 +167,9 @@ def test_a_take_is_written_kept_and_remade(bench, tmp_path):
     assert (
         make_take(request, CompositeBackend(), tmp_path / "t", extra={"note": 1}) == take == open_take(tmp_path / "t")
     )
+    assert kept_take(request, CompositeBackend(), tmp_path / "t", {"note": 1}) == take
+    assert kept_take(request, CompositeBackend(), tmp_path / "elsewhere") is None
+    assert kept_take(dataclasses.replace(request, frames=4), CompositeBackend(), tmp_path / "t") is None
     assert take.video.stat().st_mtime_ns == stamp
     other = make_take(dataclasses.replace(request, frames=4), CompositeBackend(), tmp_path / "t")
     assert other.frames == 4

@@ -20,6 +20,7 @@ from retake.core.errors import StageError
 from retake.core.robot import RobotSpec
 from retake.usd.articulation import find_articulations, read_articulations, read_robots
 from retake.usd.bodies import read_object, read_objects
+from retake.usd.joints import read_edges, scaled_slide
 from retake.usd.si import si_stage
 from retake.usd.stage import label_of, missing_assets, open_stage, stage_sha256
 from retake.usd.units import StageUnits
@@ -371,3 +372,16 @@ def test_script_varies_the_scene(tmp_path):
     assert np.degrees(np.arctan2(*packet.T_world_object[[1, 0], 0])) == pytest.approx(20, abs=1e-4)
     tray = read_object(stage.GetPrimAtPath("/World/Tray"), StageUnits.of(stage), movable=False)
     np.testing.assert_allclose(tray.spec.center_m, [0.5, 0.3, 0.025], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("scale", "said"), [((1, 1, 1), ""), ((2, 2, 2), "scaled by 2;"), ((1, 2, 1), "scaled by [1.0, 2.0, 1.0];")]
+)
+def test_a_slide_between_scaled_bodies_is_noted_and_no_other_joint(scale: tuple[float, ...], said: str) -> None:
+    stage = usd_stages.pendulum()
+    UsdGeom.Xformable(stage.GetPrimAtPath("/World/Arm/tip")).AddScaleOp().Set(Gf.Vec3f(*scale))
+    notes = {edge.path.rsplit("/", 1)[-1]: scaled_slide(edge) for edge in read_edges(stage, StageUnits.of(stage))}
+    slide = notes.pop("slide")
+    assert bool(slide) == bool(said)
+    assert said in slide
+    assert not any(notes.values())
