@@ -400,3 +400,28 @@ def test_render_products_name_their_cameras_each_once() -> None:
         Products().adopt(paths, found[:-1])  # type: ignore[arg-type]
     with pytest.raises(StageError, match="two render products are called 'p0'"):
         adopted.adopt(["/Render/other/p0"], found[:1])  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib needs Python 3.11")
+def test_manifest_code_and_docs_name_the_same_settings_with_the_same_defaults() -> None:
+    import tomllib
+
+    declared = tomllib.loads((ROOT / "exts/retake.isaac/config/extension.toml").read_text())["settings"]["exts"][
+        "retake.isaac"
+    ]
+    fields = {field.name for field in dataclasses.fields(CaptureRequest)}
+    assert set(declared) == fields | set(options.EXTRA)
+    assert request_from({name: value for name, value in declared.items() if name in fields}) == CaptureRequest()
+    assert {name: value for name, value in declared.items() if name in options.EXTRA} == options.EXTRA
+    table = (ROOT / "docs/isaac_sim.md").read_text().partition("| setting | default")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in table.splitlines()[2:]))) == set(declared)
+
+
+@pytest.mark.parametrize("page", ["isaac_sim.md", "isaac_sim_install.md", "isaac_sim_checklist.md"])
+def test_commands_of_the_docs_start_the_application_where_it_lies(page: str) -> None:
+    """One stands in the checkout: a launcher has its folder, and what is named beside it is there."""
+    text = (ROOT / "docs" / page).read_text()
+    for block in re.findall(r"```(?:sh|text)\n(.*?)```", text, re.S):
+        assert not re.search(r"(?<![\w/\\])(\./)?(isaac-sim|python)\.(sh|bat)", block), block
+        for name in re.findall(r"(?<![\w/])((?:exts|config|scripts)[/\\][\w./\\]+)", block):
+            assert (ROOT / name.replace("\\", "/")).exists(), name
