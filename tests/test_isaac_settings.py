@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import re
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from pxr import Gf, Sdf, Usd, UsdPhysics
 
 from retake.core.episode import open_episode
 from retake.core.errors import InputError, StageError
-from retake.isaac import autorun, options, writer
+from retake.isaac import autorun, options, record, writer
 from retake.isaac.camera_text import camera_text, parse_camera
 from retake.isaac.contacts import API, ContactReports, reported_bodies
 from retake.isaac.live_capture import LiveCapture
@@ -425,3 +426,25 @@ def test_commands_of_the_docs_start_the_application_where_it_lies(page: str) -> 
         assert not re.search(r"(?<![\w/\\])(\./)?(isaac-sim|python)\.(sh|bat)", block), block
         for name in re.findall(r"(?<![\w/])((?:exts|config|scripts)[/\\][\w./\\]+)", block):
             assert (ROOT / name.replace("\\", "/")).exists(), name
+
+
+@pytest.mark.parametrize("way", ["autorun", "a script's loop", "writer"])
+def test_a_tilde_is_the_home_folder(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No shell expands what stands in a YAML, a script, or behind the = of a setting."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    with FakeKit("6.x", motion()) as kit:
+        if way == "autorun":
+            path = tmp_path / "a.yaml"
+            path.write_text("output: ~/mine\nwidth: 32\nheight: 24\nframes: 2\ngenerate: false\n")
+            assert asyncio.run(autorun.run_file(path)) == 0
+            assert json.loads((tmp_path / "mine/run.json").read_text())["exit"]["code"] == 0
+        elif way == "writer":
+            made = writer.writer_class()(output_dir="~/mine")
+            assert made._request.output == str(tmp_path / "mine")
+        else:
+            kit.play()
+            with record(output="~/mine", width=32, height=24):
+                kit.update(20)
+            assert open_episode(tmp_path / "mine/000/episode").complete
+    assert not Path("~").exists()

@@ -41,7 +41,7 @@ async def run_file(path: Path) -> int:
     async def whole() -> int:
         request, options = load_autorun(path)
         if request.output:
-            folder.append(Path(request.output).absolute())
+            folder.append(Path(request.output).expanduser().absolute())
         return await run(request, options)
 
     code, message = await _run_and_explain(whole())
@@ -79,7 +79,7 @@ async def run(request: CaptureRequest, options: Mapping[str, Any], settings: Map
     options = {**EXTRA, **options}
     if not request.output:
         raise InputError(f"{SETTINGS}/output is empty; give the run folder that the recording goes to")
-    run_folder = Path(request.output).absolute()
+    run_folder = Path(request.output).expanduser().absolute()
     request = replace(request, output=str(RunLayout(run_folder).captured_episode))
     create_run(run_folder, RunConfig().to_json())
     if options["stage"]:

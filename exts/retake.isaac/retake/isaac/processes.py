@@ -41,7 +41,7 @@ def repository() -> Path:
 def find_python(setting: str = "", *, worker: bool = False) -> Path:
     """A Python outside Kit that has Retake. Raises InputError saying how to get one."""
     environments = [".venv-worker"] if worker else [".venv", ".venv-worker"]
-    candidates = [Path(setting)] if setting else [python_of(repository() / name) for name in environments]
+    candidates = [Path(setting).expanduser()] if setting else [python_of(repository() / name) for name in environments]
     for candidate in candidates:
         if candidate.is_file():
             return candidate

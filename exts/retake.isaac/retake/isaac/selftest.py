@@ -97,7 +97,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--stage", type=Path, default=processes.repository() / "data/stages/pick_place/scene.usda")
     parser.add_argument("--out", type=Path, default=Path("retake-selftest"), help="folder for the two files to attach")
     options, arguments = options_of(parser, argv)
-    return run_in_app(lambda: whole(options.stage.absolute(), options.out.absolute()), arguments=arguments)
+    return run_in_app(
+        lambda: whole(options.stage.expanduser().absolute(), options.out.expanduser().absolute()), arguments=arguments
+    )
 
 
 if __name__ == "__main__":

@@ -52,7 +52,9 @@ def record(
     """
     options = {"robots": _paths(robots), "cameras": _cameras(cameras), "objects": _paths(objects), **settings}
     return Recording(
-        world, Path(output).absolute(), {name: value for name, value in options.items() if value not in ((), None)}
+        world,
+        Path(output).expanduser().absolute(),
+        {name: value for name, value in options.items() if value not in ((), None)},
     )
 
 

@@ -79,7 +79,7 @@ def writer_class() -> Any:
                     **{name: value for name, value in others.items() if name in SETTABLE},
                 }  # fmt: skip
                 self._request = request_from_settings(
-                    output=str(Path(output_dir).absolute()), mode="live", cameras=(),
+                    output=str(Path(output_dir).expanduser().absolute()), mode="live", cameras=(),
                     **{name: value for name, value in values.items() if value is not None},
                 ).checked()  # fmt: skip
             super().__init__(channels=CHANNELS if self._request is None else self._request.channels)
