@@ -8,13 +8,14 @@ pixels, in 0..1; all estimates are maxima of their sums over time, and the gap t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from retake.core.array_types import Float32, Float64
-from retake.core.verdicts.footage import Footage, edges, scenery_tensor
-from retake.core.verdicts.truth import Contour, Truth
+from retake.core.verdicts.footage import Footage, Window, edges, scenery_tensor
+from retake.core.verdicts.truth import BINS, Contour, Truth
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,13 +59,16 @@ def align(footage: Footage, truth: Truth, radius: int = 12, max_lag: int = 8, st
     lag = np.full((frames, 2 * max_lag + 1, parts), np.nan)
     lag_points = np.zeros((frames, 2 * max_lag + 1, parts))
     number = np.stack([np.bincount(contour.part, minlength=parts) for contour in truth.contours])
-    padded = np.zeros((len(edges(footage, 0, still)), height + 2 * pad, wide), np.float32)
+    # Outside the window nothing is looked up.
+    window = _reached(truth, radius + math.ceil(np.abs(girth).max(initial=0.0)) + 2)
+    padded = np.zeros((BINS, height + 2 * pad, wide), np.float32)
+    inner = _inner(padded, pad, window)
     for t in range(0, frames, step):
-        padded[:, pad:-pad, pad:-pad] = edges(footage, t, still)
+        inner[:] = edges(footage, t, still, window)
         field = padded.ravel()
         contour = truth.contours[t]
         if len(contour.xy):
-            values = np.take(field, flat[t][:, None] + offsets[None, :])
+            values = np.take(field, flat[t][:, None] + offsets[None, :], mode="clip")
             present, first = np.unique(contour.part, return_index=True)
             counts = np.diff(np.append(first, len(contour.part)))
             shift[t, present] = (np.add.reduceat(values, first, axis=0) / counts[:, None]).reshape(-1, span, span)
@@ -72,7 +76,7 @@ def align(footage: Footage, truth: Truth, radius: int = 12, max_lag: int = 8, st
         for k in range(2 * max_lag + 1):
             other = t + k - max_lag
             if 0 <= other < frames:
-                lag[t, k] = np.bincount(truth.contours[other].part, np.take(field, flat[other]), parts)
+                lag[t, k] = np.bincount(truth.contours[other].part, np.take(field, flat[other], mode="clip"), parts)
                 lag_points[t, k] = number[other]
     return Alignment(step, shift, points, lag, lag_points, radius, max_lag, late - early, girth)
 
@@ -101,9 +105,12 @@ def _girth(
     member = {name: np.array([part.robot == name for part in truth.parts]) for name in robots}
     total = {name: np.zeros((len(_GIRTHS), len(offsets))) for name in robots}
     count = dict.fromkeys(robots, 0)
+    window = _reached(truth, _GIRTH_REACH + math.ceil(max(_GIRTHS)) + 2)
+    padded = np.zeros((BINS, height + 2 * pad, wide), np.float32)
+    inner, field = _inner(padded, pad, window), padded.ravel()
     for t in np.unique(np.linspace(first, last, _GIRTH_FRAMES).astype(int)) if robots else ():
         contour = truth.contours[t]
-        field = np.pad(edges(footage, t, still), ((0, 0), (pad, pad), (pad, pad))).ravel()
+        inner[:] = edges(footage, t, still, window)
         for name in robots:
             mine = member[name][contour.part]
             if not mine.any():
@@ -111,13 +118,29 @@ def _girth(
             count[name] += int(mine.sum())
             for k, girth in enumerate(_GIRTHS):
                 flat = _flat_index(contour, np.full(parts, girth), pad, wide, plane, height, width)[mine]
-                total[name][k] += np.take(field, flat[:, None] + offsets[None, :]).sum(0)
+                total[name][k] += np.take(field, flat[:, None] + offsets[None, :], mode="clip").sum(0)
     for name in robots:
         if count[name]:
             score = (total[name] / count[name]).max(1) - _GIRTH_PRIOR * np.square(_GIRTHS)
             best = int(np.argmax(score))
             out[member[name]] = _GIRTHS[best] + vertex(score, best)
     return out
+
+
+def _reached(truth: Truth, reach: int) -> Window:
+    """The part of the picture within `reach` working px of any contour of the take."""
+    places = np.concatenate([contour.xy for contour in truth.contours])
+    if not len(places):
+        return slice(0, 1), slice(0, 1)
+    low = np.maximum(np.floor(places.min(0)).astype(int) - reach, 0)
+    high = np.ceil(places.max(0)).astype(int) + reach + 1
+    return slice(int(low[1]), min(int(high[1]), truth.size[1])), slice(int(low[0]), min(int(high[0]), truth.size[0]))
+
+
+def _inner(padded: Float32[np.ndarray, "B H W"], pad: int, window: Window) -> Float32[np.ndarray, "B h w"]:
+    """The window's part of a padded picture, as a view."""
+    rows, columns = window
+    return padded[:, rows.start + pad : rows.stop + pad, columns.start + pad : columns.stop + pad]
 
 
 def _flat_index(

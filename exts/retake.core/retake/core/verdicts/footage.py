@@ -22,6 +22,12 @@ _SINCOS = (2 * np.sin(_ANGLES) * np.cos(_ANGLES)).astype(np.float32)
 _ALONG = np.stack([_COS2, _SIN2, _SINCOS], 1)
 
 
+Window = tuple[slice, slice]
+"""Rows and columns of a picture."""
+_MARGIN = 8
+"""Working px beyond a window that its edges depend on, and some."""
+
+
 @dataclass(frozen=True, eq=False)
 class Footage:
     """A take at working size."""
@@ -81,12 +87,19 @@ def _trace(J: Float32[np.ndarray, "3 H W"]) -> Float32[np.ndarray, "H W"]:
     return J[0] + J[1]
 
 
-def edges(footage: Footage, t: int, scenery_tensor: Float32[np.ndarray, "3 H W"]) -> Float32[np.ndarray, "B H W"]:
+def edges(
+    footage: Footage, t: int, scenery_tensor: Float32[np.ndarray, "3 H W"], window: Window | None = None
+) -> Float32[np.ndarray, "B h w"]:
     """Edge response 0..1 per direction bin: squared gradient along the bin, less the scenery's own, saturated.
 
-    Saturation at the clip's contrast keeps one bright edge from outvoting a faint contour.
+    Saturation at the clip's contrast keeps one bright edge from outvoting a faint contour. window: the part of the picture
+    that is wanted; what is computed is the same.
     """
-    return responses(tensor(footage.frames[t]) - scenery_tensor, footage.contrast)
+    rows, columns = window or (slice(0, footage.frames.shape[1]), slice(0, footage.frames.shape[2]))
+    top, left = max(rows.start - _MARGIN, 0), max(columns.start - _MARGIN, 0)
+    frame = footage.frames[t][top : rows.stop + _MARGIN, left : columns.stop + _MARGIN]
+    inner = np.s_[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    return responses(tensor(frame)[inner] - scenery_tensor[:, rows, columns], footage.contrast)
 
 
 def responses(J: Float32[np.ndarray, "3 H W"], contrast: float) -> Float32[np.ndarray, "B H W"]:
