@@ -5,7 +5,7 @@ so every failed verdict is a false alarm. Resumable: one row per episode, camera
     python scripts/prove/composite_takes.py --cache DIR --minutes 20
 
 Both demo robots and three converted robots (`zoo_episodes`), two episodes each, front and wrist, all presets, windows of 33
-frames (of the demo robots with the release in it) at 320x240: a verdict looks at 320 px anyway. Takes are encoded and read
+frames (of the demo robots, at 640x480, with the release in it; converted robots at 320x240). Takes are encoded and read
 back as users' are, and not kept.
 """
 
