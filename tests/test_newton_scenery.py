@@ -8,7 +8,7 @@ import pytest
 from pxr import Gf, Sdf, UsdGeom, UsdPhysics
 from usd_stages import add_body, pendulum
 
-from retake.core.errors import InputError
+from retake.core.errors import InputError, StageError
 from retake.newton.importing import import_stage
 from retake.newton.motion import obeyed, replay
 from retake.newton.simulator import Simulator
@@ -47,6 +47,14 @@ def drawer(stage):
 def lid(stage):
     box, top = side(stage, "box", "top")
     joint(stage, UsdPhysics.RevoluteJoint, "hinge", box, top, (0, 0, 0.2))
+
+
+def door(stage):
+    frame, leaf = side(stage, "frame", "leaf")
+    joint(stage, UsdPhysics.FixedJoint, "bolt", "", frame, (1, 0, 0.2))
+    for number, height in enumerate((0.1, 0.3)):
+        hinge = joint(stage, UsdPhysics.RevoluteJoint, f"hinge{number}", frame, leaf, (0, 0, height), "Z")
+        hinge.CreateLocalPos1Attr(Gf.Vec3f(0, 0, height - 0.2))
 
 
 def ball_lamp(stage):
@@ -131,6 +139,7 @@ SCENERY = {
     for f, said in (
         (drawer, "counts as scenery"),
         (lid, ""),
+        (door, "counts as scenery"),
         (ball_lamp, "counts as scenery"),
         (loop, "closes a loop and holds"),
         (loop_with_a_root, "closes a loop and holds"),
@@ -154,8 +163,9 @@ SCENERY = {
 
 
 @pytest.mark.parametrize("name", SCENERY)
-def test_a_robot_moves_the_same_whatever_stands_beside_it(name):
+def test_a_robot_moves_the_same_whatever_stands_beside_it(name, tmp_path, monkeypatch):
     """Nothing refuses, every body is there once, the robot does what it does alone, and what was changed is said."""
+    monkeypatch.chdir(tmp_path)
     change, said = SCENERY[name]
     stage, alone = pendulum(), pendulum()
     change(stage)
@@ -182,6 +192,7 @@ def test_a_robot_moves_the_same_whatever_stands_beside_it(name):
         ends.append(q)
     np.testing.assert_allclose(ends[0], ends[1], atol=5e-3)
     assert not said or any(said in note for note in notes)
+    assert not list(tmp_path.iterdir()), "the engine writes a log of its own"
 
 
 def test_a_thing_glued_to_the_robot_outside_its_articulation_moves_with_it():
@@ -331,6 +342,55 @@ def test_a_motion_beyond_the_limits_is_refused_by_name(tmp_path, column, value, 
             obeyed(motion, simulator.drives)
     else:
         obeyed(motion, simulator.drives)
+
+
+@pytest.mark.parametrize("skew", [0.0, 25.0])
+def test_several_joints_of_one_body_turn_about_places_of_their_own(skew):
+    """The importer alone lets all of them turn about the first one's place, and links are metres from where they belong."""
+    stage = pendulum()
+    second = UsdPhysics.RevoluteJoint.Define(stage, f"{ARM}/joints/second")
+    second.CreateBody0Rel().SetTargets([f"{ARM}/base"])
+    second.CreateBody1Rel().SetTargets([f"{ARM}/swing"])
+    second.CreateAxisAttr("Y")
+    turn = Gf.Quatf(Gf.Rotation(Gf.Vec3d(0, 0, 1), skew).GetQuat())
+    second.CreateLocalPos0Attr(Gf.Vec3f(0.1, 0.05, 0.55))
+    second.CreateLocalPos1Attr(Gf.Vec3f(0.1, 0.05, 0.15))
+    second.CreateLocalRot0Attr(turn)
+    second.CreateLocalRot1Attr(turn)
+    (robot,) = find_articulations(stage).robots
+    simulator = Simulator(stage, (robot,), 1 / 500)
+    for seed in range(5):
+        q = np.random.default_rng(seed).uniform([-1, -1, -0.1], [1, 1, 0.1])
+        q = q[[["hinge", "second", "slide"].index(name) for name in robot.spec.dof_names]]
+        simulator.set_joint_position(0, q)
+        state = simulator.measure()
+        links = [simulator.body_index(link.prim_path) for link in robot.spec.links]
+        expected = robot.spec.forward_kinematics(q, robot.T_world_link[0])
+        np.testing.assert_allclose(state.T_world_body[links], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_slide_along_a_hinges_own_axis_is_not_taken_for_it(first):
+    """Where the simulator would move the body in another order than the stage, it says so."""
+    stage = pendulum()
+    second = UsdPhysics.PrismaticJoint.Define(stage, f"{ARM}/joints/along")
+    second.CreateBody0Rel().SetTargets([f"{ARM}/base"])
+    second.CreateBody1Rel().SetTargets([f"{ARM}/swing"])
+    second.CreateAxisAttr("X")
+    second.CreateLocalPos0Attr(Gf.Vec3f(0, 0, 0.4))
+    if not first:
+        (robot,) = find_articulations(stage).robots
+        with pytest.raises(StageError, match="in another order than the stage's"):
+            Simulator(stage, (robot,), 1 / 500)
+        return
+    stage.GetPrimAtPath(f"{ARM}/joints").SetChildrenReorder(["along", "fix", "hinge", "slide"])
+    (robot,) = find_articulations(stage).robots
+    simulator = Simulator(stage, (robot,), 1 / 500)
+    q = np.array([{"hinge": 0.5, "along": 0.1, "slide": 0.05}[name] for name in robot.spec.dof_names])
+    simulator.set_joint_position(0, q)
+    links = [simulator.body_index(link.prim_path) for link in robot.spec.links]
+    expected = robot.spec.forward_kinematics(q, robot.T_world_link[0])
+    np.testing.assert_allclose(simulator.measure().T_world_body[links], expected, atol=1e-6)
 
 
 def test_what_has_values_at_times_only_is_where_the_stage_starts():

@@ -71,6 +71,8 @@ class Simulator:
         newton, _ = load()
         import mujoco
 
+        # Without a listener MuJoCo writes its warnings into a file in whatever folder this runs; `step` sees what matters.
+        mujoco.set_mju_user_warning(_unheard)
         self._mujoco, self.stage, self.robots, self.dt_s = mujoco, stage, robots, dt_s
         self.builder, self.notes = import_stage(stage, friction)
         placeholders(newton, self.builder)
@@ -234,12 +236,14 @@ class Simulator:
         self._qpos, self._qvel, joints = [], [], []
         self._joint_path: dict[int, str] = {}
         for robot in self.robots:
-            joint_id = _joints_of(robot, by_label, mj.jnt_axis)
+            slides = mj.jnt_type == int(self._mujoco.mjtJoint.mjJNT_SLIDE)
+            joint_id = _joints_of(robot, by_label, mj.jnt_axis, slides)
             if missing := [path for path in robot.dof_paths if path not in joint_id]:
                 raise StageError(
                     f"the simulator did not import {', '.join(missing)}; put a link of its own behind each joint"
                 )
             ids = [joint_id[path] for path in robot.dof_paths]
+            self._place_joints(robot, joint_id)
             self._joint_path |= dict(zip(ids, robot.dof_paths, strict=True))
             self._qpos.append(np.array([mj.jnt_qposadr[i] for i in ids], int))
             self._qvel.append(np.array([mj.jnt_dofadr[i] for i in ids], int))
@@ -254,6 +258,19 @@ class Simulator:
         self._geom_owner = [self._owner(int(shape_of[g])) for g in range(mj.ngeom)]
         return joints
 
+    def _place_joints(self, robot: Articulation, joint_id: dict[str, int]) -> None:
+        """Several joints of one body turn about places of their own; the importer gives all of them the first one's."""
+        mj, moved = self._model, False
+        for joint in robot.spec.dof_joints:
+            number = joint_id[joint.prim_path]
+            if mj.body_jntnum[mj.jnt_bodyid[number]] < 2:
+                continue
+            axis = joint.T_child_joint[:3, :3] @ np.array(joint.axis)
+            if axis @ mj.jnt_axis[number] > 0.99:
+                mj.jnt_axis[number], mj.jnt_pos[number], moved = axis, joint.T_child_joint[:3, 3], True
+        if moved:
+            self._mujoco.mj_setConst(mj, self._data)
+
     def _owner(self, shape: int) -> str:
         """Prim path that stands for a shape in contacts: its rigid body, or the static prim itself."""
         path = self.shape_paths[shape]
@@ -262,10 +279,14 @@ class Simulator:
         return path if body is None else str(body.GetPath())
 
 
-def _joints_of(robot: Articulation, by_label: dict[str, list[int]], axes: Any) -> dict[str, int]:
+def _unheard(_text: str) -> None:
+    """A listener of MuJoCo's warnings."""
+
+
+def _joints_of(robot: Articulation, by_label: dict[str, list[int]], axes: Any, slides: Any) -> dict[str, int]:
     """Joint prim path -> MuJoCo joint. Of several joints of one body the importer makes one, labelled as the first of them,
-    with an axis each: they are told apart by their axes in the body's frame. It turns the body in the order of their paths;
-    where that is another order than the stage's, rotations come out differently: StageError."""
+    with an axis each: they are told apart by what they do and by their axes in the body's frame. It turns the body in the
+    order of their paths; where that is another order than the stage's, rotations come out differently: StageError."""
     out: dict[str, int] = {}
     groups: dict[int, list[JointSpec]] = {}
     for joint in robot.spec.dof_joints:
@@ -278,7 +299,8 @@ def _joints_of(robot: Articulation, by_label: dict[str, list[int]], axes: Any) -
         left = list(ids)
         for joint in group:
             axis = joint.T_child_joint[:3, :3] @ np.array(joint.axis)
-            best = max(left, key=lambda i: abs(float(axes[i] @ axis)))
+            alike = [i for i in left if bool(slides[i]) == (joint.kind == "prismatic")] or left
+            best = max(alike, key=lambda i: abs(float(axes[i] @ axis)))
             out[joint.prim_path] = best
             left.remove(best)
         order = [out[joint.prim_path] for joint in group]

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from pxr import Gf, Usd, UsdGeom, UsdPhysics
 
-from retake.usd.articulation import root_bodies
-from retake.usd.joints import loose_joints, read_edges
+from retake.usd.articulation import root_bodies, same_hinge
+from retake.usd.joints import Edge, loose_joints, read_edges
 from retake.usd.stage import body_of, editable, notable_prims, start_time
 from retake.usd.units import StageUnits
 
@@ -56,7 +56,7 @@ def mend_bodies(stage: Usd.Stage) -> list[str]:
 def mend_joints(stage: Usd.Stage) -> list[str]:
     """One articulation for every group of jointed bodies, each a tree; notes on what is taken otherwise than it is written."""
     notes = _without_bodies(stage)
-    edges = read_edges(stage, StageUnits.of(stage))
+    edges = _hinged_once(stage, read_edges(stage, StageUnits.of(stage)))
     joints = [Link(e.path, e.bodies, e.kind == "fixed" and not e.problem, e.axis) for e in edges if any(e.bodies)]
     joints += _attached(stage, joints)
     roots = {str(p.GetPath()): root_bodies(p, edges) for p in _roots(stage)}
@@ -93,6 +93,23 @@ def _without_bodies(stage: Usd.Stage) -> list[str]:
         with Usd.EditContext(stage, stage.GetSessionLayer()):
             UsdPhysics.Joint(editable(stage, path)).CreateJointEnabledAttr(False)
     return notes
+
+
+def _hinged_once(stage: Usd.Stage, edges: list[Edge]) -> list[Edge]:
+    """The joints without further hinges on the line of another between the same bodies, as a door has; those are switched off:
+    together they would be joints that no force tells apart."""
+    kept: list[Edge] = []
+    off = []
+    for edge in edges:
+        alike = [e for e in kept if set(e.bodies) == set(edge.bodies) and not e.problem and not edge.problem]
+        if any(same_hinge(e, edge) for e in alike):
+            off.append(edge.path)
+        else:
+            kept.append(edge)
+    for path in off:
+        with Usd.EditContext(stage, stage.GetSessionLayer()):
+            UsdPhysics.Joint(editable(stage, path)).CreateJointEnabledAttr(False)
+    return kept
 
 
 def _attached(stage: Usd.Stage, joints: list[Link]) -> list[Link]:

@@ -332,7 +332,7 @@ def _walk(base: str, edges: list[Edge]) -> tuple[list[str], list[tuple[Edge, boo
                 if more in used or set(other.bodies) != {body, child} or "fixed" in (edge.kind, other.kind):
                     continue
                 used.add(more)
-                if _same_hinge(edge, other):
+                if same_hinge(edge, other):
                     notes.append(f"{other.path} lies on the axis of {edge.path}: two hinges of one door are one joint")
                 else:
                     group.append(other)
@@ -345,7 +345,7 @@ def _walk(base: str, edges: list[Edge]) -> tuple[list[str], list[tuple[Edge, boo
     return links, walked, notes
 
 
-def _same_hinge(a: Edge, b: Edge) -> bool:
+def same_hinge(a: Edge, b: Edge) -> bool:
     """Whether two hinges turn about one line, as the hinges of a door do."""
     if (a.kind, b.kind) != ("revolute", "revolute"):
         return False
