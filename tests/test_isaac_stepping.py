@@ -98,6 +98,8 @@ def test_steps_of_simulation_manager_between_updates_are_exact_or_refused(steps:
     """
     source = motion()
     with FakeKit("6.x", source, lag=2) as kit:
+        if kit.profile.application == "lab":
+            pytest.skip("Isaac Lab puts a manager without `step` in its place")
         recording = record(output=tmp_path, **SMALL)
 
         def script() -> None:

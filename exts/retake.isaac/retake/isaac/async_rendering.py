@@ -5,12 +5,17 @@ A frame that is rendered beside the simulation shows a state that its time does 
 asynchronous rendering on; isaacsim.core.throttling switches it off on Play and on again after Pause and Stop, and Replicator
 switches it off while annotators are attached (v5.1.0 and v6.0.1, throttling's extension.py). In which order they act cannot be
 seen from outside, so a recording switches it off itself, keeps throttling from switching it on again, waits until it has been
-off for some updates, looks again at every update, and puts everything back at its end.
+off for some updates, looks again at every update, and puts everything back at its end. Of several recordings at once the first
+changes the settings and the last puts them back; each waits until it has been off for long enough.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from typing import Any
+
 from retake.core.errors import InputError
+from retake.isaac.kit import require
 from retake.isaac.settings_guard import SettingsGuard
 
 APPLICATION = ("/app/asyncRendering", "/app/asyncRenderingLowLatency")
@@ -22,36 +27,65 @@ MAX_ATTEMPTS = 60
 """Updates in which somebody else switched it on again before giving up."""
 
 
+@dataclass(eq=False)
+class _Held:
+    """What all recordings of one application share."""
+
+    host: Any
+    """The application's settings module: recordings of another application (tests) share nothing with it."""
+    guard: SettingsGuard
+    throttled: bool
+    playing_before: bool
+    by: list[AsyncRendering] = field(default_factory=list)
+
+
+_held: list[_Held] = []
+"""One while anything is recorded, else none."""
+
+
 class AsyncRendering:
     """Off while held. `update()` once per application update; `ready` once steps may count."""
 
-    def __init__(self, guard: SettingsGuard) -> None:
-        self._guard = guard
+    def __init__(self) -> None:
+        self._shared: _Held | None = None
+        self._settings = SettingsGuard()
+        """Only asked: what is changed belongs to all recordings."""
         self._attempts = 0
         self._updates_off = SETTLED_UPDATES
         self._was_on = False
-        self._throttled = False
-        self._playing_before = False
 
     def remember(self, *, playing: bool) -> None:
         """Before anything is attached: Replicator may switch it off as soon as a writer is. `playing`: whether the simulation
         runs already."""
-        self._playing_before = playing
-        self._throttled = bool(self._guard.get(THROTTLING))
+        host = require("carb.settings")
+        if not _held or _held[0].host is not host:
+            guard = SettingsGuard()
+            _held[:] = [_Held(host, guard, bool(guard.get(THROTTLING)), playing)]
+            for path in PATHS:
+                guard.remember(path)
+        self._shared = _held[0]
         self._was_on = bool(self.on())
-        for path in PATHS:
-            self._guard.remember(path)
+        if self._shared.throttled and playing and not self._shared.by:
+            # Throttling has it off while the simulation runs, and Replicator puts back some updates after the recording what it
+            # finds now: that would stay off when the simulation has stopped by then. `hold` follows in the same update.
+            for path in APPLICATION:
+                self._shared.guard.set(path, True)
 
     def hold(self) -> None:
         """Switch it off and keep it off."""
-        if self._throttled:
-            self._guard.set(THROTTLING, False)
-        if self._was_on or self._throttled or self.on():  # where throttling works, it may have been on a moment ago
+        shared = self._known()
+        if shared.throttled:
+            shared.guard.set(THROTTLING, False)
+        if shared.by:
+            self._updates_off = min(other._updates_off for other in shared.by)
+        shared.by.append(self)
+        if self.on() or (len(shared.by) == 1 and (self._was_on or shared.throttled)):
+            # where throttling works, it may have been on a moment ago
             self._switch_off()
 
     def on(self) -> list[str]:
         """Settings that switch it on at the moment."""
-        return [path for path in PATHS if self._guard.get(path)]
+        return [path for path in PATHS if self._settings.get(path)]
 
     @property
     def ready(self) -> bool:
@@ -74,18 +108,28 @@ class AsyncRendering:
         self._switch_off()
 
     def restore(self, *, playing: bool) -> None:
-        """Where throttling owns the application's two settings, leave them as it would have them by now: off while playing, on
-        while not. Everything else is the guard's to put back."""
-        if not self._throttled:
+        """Put everything back where no other recording needs it off. Where throttling owns the application's two settings, leave
+        them as it would have them by now: off while playing, on while not."""
+        shared, self._shared = self._shared, None
+        if shared is None:
             return
-        if playing:
-            on = False
-        else:
-            on = self._playing_before or any(self._guard.before(path) for path in APPLICATION)
-        for path in APPLICATION:
-            self._guard.put_back_as(path, on)
+        if self in shared.by:
+            shared.by.remove(self)
+        if shared.by:
+            return
+        if _held and _held[0] is shared:
+            _held.clear()
+        if shared.throttled:
+            on = not playing and (shared.playing_before or any(shared.guard.before(path) for path in APPLICATION))
+            for path in APPLICATION:
+                shared.guard.put_back_as(path, on)
+        shared.guard.restore()
+
+    def _known(self) -> _Held:
+        assert self._shared is not None, "`remember` comes first, and nothing after `restore`"
+        return self._shared
 
     def _switch_off(self) -> None:
         self._updates_off = 0
         for path in self.on():
-            self._guard.set(path, False)
+            self._known().guard.set(path, False)

@@ -31,7 +31,7 @@ class Hooks:
     def __init__(self, stage: Any, content: StageContent) -> None:
         self.stage, self.content = stage, content
         self.guard = SettingsGuard()
-        self.rendering = AsyncRendering(self.guard)
+        self.rendering = AsyncRendering()
         self.products = Products()
         self.notes: list[str] = []
         specs = [robot.spec for robot in content.robots]
