@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -86,19 +87,23 @@ def run_part(profile: str, part: int) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def run_schedules(path: Path, quick: bool, parts: int = PARTS) -> dict[str, Any]:
-    """Every part that is not proved yet for these sources, at most `parts` of each profile; returns what is known so far."""
+def run_schedules(path: Path, quick: bool, parts: int = PARTS, jobs: int = 1) -> dict[str, Any]:
+    """Every part that is not proved yet for these sources, at most `parts` of each profile, `jobs` at a time; returns what is
+    known so far."""
     mark = sources(["tests/test_isaac_capture.py"])
     data: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     known = data.get("randomised schedules", {})
     done = dict(known.get("parts", {})) if known.get("sources") == mark else {}
-    for part in range(1 if quick else min(parts, PARTS)):
-        for profile in profiles():
-            name = f"{profile} {part}"
-            if done.get(name, {}).get("ok"):
-                continue
-            done[name] = run_part(profile, part)
-            print(f"{name}: {done[name]['summary']}", flush=True)
+    todo = [
+        (profile, part) for part in range(1 if quick else min(parts, PARTS)) for profile in profiles()
+        if not done.get(f"{profile} {part}", {}).get("ok")
+    ]  # fmt: skip
+    with ThreadPoolExecutor(jobs) as pool:
+        running = {pool.submit(run_part, profile, part): f"{profile} {part}" for profile, part in todo}
+        for count, finished in enumerate(as_completed(running), 1):
+            name = running[finished]
+            done[name] = finished.result()
+            print(f"{count}/{len(todo)} {name}: {done[name]['summary']}", flush=True)
             data = json.loads(path.read_text()) if path.exists() else {}
             write_json(path, {**data, "randomised schedules": {"sources": mark, "parts": done}})
     return {"sources": mark, "parts": done}
@@ -261,12 +266,13 @@ if __name__ == "__main__":
     parser.add_argument(
         "--parts", type=int, default=PARTS, help=f"of each profile, {SCHEDULES // PARTS} schedules each"
     )
+    parser.add_argument("--jobs", type=int, default=1, help="parts at a time, one core each")
     parser.add_argument("--page", action="store_true", help="write the page of what is proved so far")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/proof")
     chosen = parser.parse_args()
     if chosen.page:
         partial(chosen.out)
     elif chosen.schedules:
-        run_schedules(chosen.out / "isaac.json", False, chosen.parts)
+        run_schedules(chosen.out / "isaac.json", False, chosen.parts, chosen.jobs)
     else:
         prove(chosen.out, False, chosen.parts)

@@ -134,6 +134,8 @@ class Hooks:
             prim = self.stage.GetPrimAtPath(path)
             if not prim or not prim.IsDefined():  # what the session layer says of it may outlive the prim
                 return f"{what} ({path}) was deleted while recording"
+            if not prim.IsActive():
+                return f"{what} ({path}) was deactivated while recording"
         return ""
 
     def close(self) -> None:

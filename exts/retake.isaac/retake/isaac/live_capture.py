@@ -84,6 +84,8 @@ class LiveCapture:
         `products`: render products of a Replicator script; None makes one per chosen camera. `attach`: attaches the script's
         writer to them, when it is its turn.
         """
+        if self._hooks is not None:
+            raise StageError("this recording was started before; a new one needs a LiveCapture of its own")
         stage = kit.require("omni.usd").get_context().get_stage()
         if stage is None:
             raise StageError("no stage is open; open one with a robot and a camera first")
@@ -118,6 +120,7 @@ class LiveCapture:
             hooks.subscribe(self._on_step, self._on_pause, self._on_stop, self._on_update)
         except BaseException:
             hooks.close()
+            self._hooks = None
             raise
         self._phase, self._message = Phase.WAITING, "press Play"
         RUNNING.add(self)

@@ -83,7 +83,11 @@ class CaptureRequest:
                 raise InputError(unknown_name(f"{SETTINGS}/{name}", str(getattr(self, name)), valid))
         self.camera_choices()
         folder = Path(self.output)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        try:
+            used = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+        except OSError as error:  # a name that is too long, a folder that may not be looked into
+            raise InputError(f"{folder} cannot be used ({error.strerror}); choose another output folder") from error
+        if used:
             raise InputError(f"{folder} is not an empty folder; an episode needs a folder of its own")
         return self
 
@@ -130,12 +134,16 @@ def convert(name: str, value: Any, default: Any) -> Any:
             texts = [camera_from_mapping(item) if isinstance(item, Mapping) else str(item).strip() for item in items]
             return tuple(text for text in texts if text)
         if isinstance(default, bool):
-            return value if isinstance(value, bool) else str(value).strip().lower() in TRUE
+            word = str(value).strip().lower()
+            if word not in (*TRUE, *FALSE):
+                raise ValueError(value)
+            return word in TRUE
         if name == "contacts" and str(value).strip().lower() in (*TRUE, *FALSE):  # as a switch: recordings of before
             return "on" if str(value).strip().lower() in TRUE else "off"
         return type(default)(value)
     except (TypeError, ValueError):
-        raise InputError(f"{SETTINGS}/{name} needs a {type(default).__name__}; found {value!r}") from None
+        needed = "true or false" if isinstance(default, bool) else f"a value like {default!r}"
+        raise InputError(f"{SETTINGS}/{name} needs {needed}; found {value!r}") from None
 
 
 class Phase(str, Enum):

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import queue
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -112,6 +113,7 @@ class Recorder:
             self._raise_failure()
         if self._written == 0:
             self._abandon(report)
+            self._empty()
             raise EpisodeError(
                 f"{self.path}: no frame was captured ({reason}); is the simulation playing and rendering?"
             )
@@ -181,6 +183,14 @@ class Recorder:
             write_json(self.path / REPORT, report)
         except OSError:
             return  # the failure being reported is the one that matters
+
+    def _empty(self) -> None:
+        """Leave the folder as it was found, empty, so that it can be recorded into."""
+        for child in self.path.iterdir():
+            if child.is_dir():
+                shutil.rmtree(child, ignore_errors=True)
+            else:
+                child.unlink(missing_ok=True)
 
     def _raise_failure(self) -> None:
         if self._error is None:
