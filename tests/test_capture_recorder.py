@@ -118,6 +118,7 @@ def test_without_a_frame_it_says_why(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path / "e", Reader())
     with pytest.raises(EpisodeError, match="no frame was captured"):
         recorder.finish(reason="never played")
+    assert list((tmp_path / "e").iterdir()) == []
 
 
 def test_a_broken_preview_does_not_stop_the_recording(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from retake.core.episode import EpisodeWriter, open_episode
 from retake.core.errors import InputError, RetakeError, StageError
 from retake.isaac.contacts import ContactReports
 from retake.isaac.live_capture import LiveCapture
-from retake.isaac.request import Phase, request_from
+from retake.isaac.request import Phase, convert, request_from
 from retake.isaac.stage_reader import read_content
 from retake.isaac.stepped import drive_stepped
 
@@ -122,7 +122,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_starts(tmp_
 def test_settings_that_make_no_sense_are_named() -> None:
     with pytest.raises(InputError, match="unknown capture setting 'framerate'"):
         request_from({"framerate": 3})
-    with pytest.raises(InputError, match="fps needs a float"):
+    with pytest.raises(InputError, match="fps needs a value like"):
         request_from({"fps": "many"})
     with pytest.raises(InputError, match="must be positive"):
         request_from({"output": "x", "fps": -1}).checked()
@@ -226,6 +226,65 @@ def test_a_robot_or_camera_deleted_from_the_stage_ends_the_recording_at_once(
         assert "complete frames are kept" in capture.status.message
         assert len(open_episode(tmp_path / "e")) >= 5
         assert is_untouched(kit)
+
+
+@pytest.mark.parametrize("path", ["/World/Arm0", "/World/Camera0"])
+def test_a_robot_or_camera_that_is_deactivated_ends_the_recording(path: str, tmp_path: Path) -> None:
+    source = random_motion(make_stage(), 200)
+    with FakeKit("6.x", source) as kit:
+        capture = LiveCapture(request(tmp_path / "e"))
+        capture.start()
+        kit.play()
+        kit.update(30)
+        source.stage.GetPrimAtPath(path).SetActive(False)
+        kit.update(1)
+        end(capture, kit)
+        assert capture.status.phase is Phase.FAILED
+        assert re.search(rf"\({path}\) was de(activated|leted) while recording", capture.status.message)
+        assert len(open_episode(tmp_path / "e")) >= 5
+        assert is_untouched(kit)
+
+
+def test_a_recording_is_started_once(tmp_path: Path) -> None:
+    with FakeKit("6.x", random_motion(make_stage(), 200)) as kit:
+        capture = LiveCapture(request(tmp_path / "e"))
+        capture.start()
+        with pytest.raises(StageError, match="started before"):
+            capture.start()
+        kit.play()
+        kit.update(30)
+        capture.stop("done")
+        end(capture, kit)
+        assert capture.status.phase is Phase.DONE
+        assert is_untouched(kit)
+
+
+@pytest.mark.parametrize("updates", [0, 1, 2, 3, 4])
+def test_a_recording_without_a_frame_leaves_a_folder_that_can_be_recorded_into(updates: int, tmp_path: Path) -> None:
+    for count in (updates, 40):
+        with FakeKit("6.x", random_motion(make_stage(), 200), lag=3) as kit:
+            capture = LiveCapture(request(tmp_path / "e"))
+            capture.start()
+            kit.play()
+            kit.update(count)
+            capture.stop("done")
+            end(capture, kit)
+            assert is_untouched(kit)
+        if capture.status.phase is Phase.DONE:
+            break
+        assert not (tmp_path / "e").exists() or not any((tmp_path / "e").iterdir())
+    assert len(open_episode(tmp_path / "e")) >= 1
+
+
+@pytest.mark.parametrize(("name", "value"), [("undistort", "ture"), ("stepped", "maybe"), ("overwrite", "2")])
+def test_a_switch_that_is_neither_on_nor_off_is_told(name: str, value: str) -> None:
+    with pytest.raises(InputError, match=f"{name} needs true or false; found '{value}'"):
+        convert(name, value, False)
+
+
+def test_a_folder_that_no_file_system_takes_is_told(tmp_path: Path) -> None:
+    with FakeKit("6.x", motion()), pytest.raises(InputError, match=r"cannot be used .*choose another output folder"):
+        request(tmp_path / ("e" * 300)).checked()
 
 
 @pytest.mark.parametrize("playing", [True, False])
