@@ -26,7 +26,7 @@ WHOLE = {
     "retake.usd": ("test_survivors", "test_usd_articulation", "test_usd_stages", "test_usd_laws", "test_usd_camera"),
     "retake.isaac": ("test_isaac_settings", "test_isaac_capture", "test_isaac_writer", "test_isaac_bad_input"),
     "retake.worker": ("test_worker_memory", "test_worker_jobs", "test_worker_api", "test_worker_store"),
-    "retake.worker.oscar": ("worker/test_oscar_inputs", "worker/test_oscar_pipeline"),
+    "retake.worker.oscar": ("worker/test_oscar_inputs", "worker/test_oscar_pipeline", "worker/test_oscar_speed"),
     "retake.worker.first_frame": ("worker/test_first_frame_parts", "worker/test_first_frame"),
     "retake.worker.tune": ("worker/test_tune_step", "worker/test_tune_trainer", "worker/test_tune_eval"),
     "retake.core.verdicts": ("test_verdicts_bodies", "test_verdicts", "test_verdicts_recorded"),
