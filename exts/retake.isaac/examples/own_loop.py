@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A script that steps its World itself, with Retake recording beside it: one episode per reset.
 
-    PYTHONPATH=exts/retake.core:exts/retake.usd:exts/retake.isaac ./python.sh exts/retake.isaac/examples/own_loop.py
+    PYTHONPATH=exts/retake.core:exts/retake.usd:exts/retake.isaac ~/isaac-sim/python.sh exts/retake.isaac/examples/own_loop.py
 
 Then `retake run --run runs/own_loop/000` makes variants and takes of the first episode. World is that of
 isaacsim.core.api (4.5 to 6.x, deprecated there) or omni.isaac.core (4.2); scripts without one pass None and call

@@ -3,7 +3,7 @@
 
 Inside Isaac Sim: the panel's "Open demo", or Window > Script Editor: run this file. Headless:
 
-    PYTHONPATH=exts/retake.core:exts/retake.usd:exts/retake.isaac ./python.sh exts/retake.isaac/examples/pick_place.py
+    PYTHONPATH=exts/retake.core:exts/retake.usd:exts/retake.isaac ~/isaac-sim/python.sh exts/retake.isaac/examples/pick_place.py
 
 The joint trajectory is the embedded simulator's plan (data/trajectories/pick_place.npz), replayed as drive targets.
 """

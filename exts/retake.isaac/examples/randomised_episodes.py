@@ -2,7 +2,7 @@
 """K randomised episodes of one task × N variants each: Replicator randomises the simulation, Retake the realism.
 
     PYTHONPATH=exts/retake.core:exts/retake.usd:exts/retake.isaac \
-        ./python.sh exts/retake.isaac/examples/randomised_episodes.py --episodes 5 --output runs/randomised
+        ~/isaac-sim/python.sh exts/retake.isaac/examples/randomised_episodes.py --episodes 5 --output runs/randomised
 
 Every episode has its own object pose, lights, table colour and camera jitter (seeded; all but the colour, which is
 Replicator's own, are written into the episode's settings). Each then gets its variants and takes; `--record-only` leaves
