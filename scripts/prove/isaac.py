@@ -42,7 +42,7 @@ TESTS = {
     "examples, start to report": ["tests/test_isaac_examples.py"],
     "self-test and doctor": ["tests/test_isaac_selftest.py"],
     "panel": ["tests/test_ui_view_model.py", "tests/test_ui_panel.py"],
-    "interchange": ["tests/test_interchange.py"],
+    "recordings of others": ["tests/test_import_recordings.py"],
 }
 
 BESIDE = ("assumptions", "autorun", "bench", "extension", "leaving", "options", "preview", "processes", "selftest",
@@ -141,7 +141,7 @@ def sources(paths: list[str]) -> str:
     patterns = [*ADAPTERS, *FAKES, *paths]
     if any("test_ui" in path for path in paths):
         patterns.append("exts/retake.ui/**/*.py")
-    if any("interchange" in path for path in paths):
+    if any("test_import_recordings" in path for path in paths):
         patterns.append("exts/retake.core/retake/core/importers/recorded.py")
     if not any("test_isaac_capture" in path for path in paths):
         patterns += ["exts/retake.isaac/**/*.py", "exts/retake.core/retake/core/doctor.py"]
