@@ -200,15 +200,13 @@ def test_a_prim_deleted_in_mid_capture_keeps_the_frames_before_it(version: str, 
         assert is_untouched(kit)
 
 
+@pytest.mark.parametrize("gone", ["deleted", "deactivated"])
 @pytest.mark.parametrize(
-    ("path", "message"),
-    [
-        ("/World/Arm0", r"robot 'Arm0' \(/World/Arm0\) was deleted while recording"),
-        ("/World/Camera0", r"camera 'Camera0' \(/World/Camera0\) was deleted while recording"),
-    ],
+    ("path", "what"),
+    [("/World/Arm0", r"robot 'Arm0' \(/World/Arm0\)"), ("/World/Camera0", r"camera 'Camera0' \(/World/Camera0\)")],
 )
-def test_a_robot_or_camera_deleted_from_the_stage_ends_the_recording_at_once(
-    path: str, message: str, tmp_path: Path
+def test_a_robot_or_camera_that_goes_from_the_stage_ends_the_recording_at_once(
+    path: str, what: str, gone: str, tmp_path: Path
 ) -> None:
     """A renderer may go on with a stale picture, and views with a stale state: the prim itself is what counts."""
     source = random_motion(make_stage(), 200)
@@ -217,30 +215,17 @@ def test_a_robot_or_camera_deleted_from_the_stage_ends_the_recording_at_once(
         capture.start()
         kit.play()
         kit.update(30)
-        source.stage.RemovePrim(path)
+        if gone == "deleted":
+            source.stage.RemovePrim(path)
+        else:
+            source.stage.GetPrimAtPath(path).SetActive(False)
         kit.update(1)
         assert capture.status.phase is not Phase.RECORDING
         end(capture, kit)
         assert capture.status.phase is Phase.FAILED
-        assert re.search(message, capture.status.message)
+        # What is inactive is not defined for every version of USD.
+        assert re.search(f"{what} was (deleted|{gone}) while recording", capture.status.message)
         assert "complete frames are kept" in capture.status.message
-        assert len(open_episode(tmp_path / "e")) >= 5
-        assert is_untouched(kit)
-
-
-@pytest.mark.parametrize("path", ["/World/Arm0", "/World/Camera0"])
-def test_a_robot_or_camera_that_is_deactivated_ends_the_recording(path: str, tmp_path: Path) -> None:
-    source = random_motion(make_stage(), 200)
-    with FakeKit("6.x", source) as kit:
-        capture = LiveCapture(request(tmp_path / "e"))
-        capture.start()
-        kit.play()
-        kit.update(30)
-        source.stage.GetPrimAtPath(path).SetActive(False)
-        kit.update(1)
-        end(capture, kit)
-        assert capture.status.phase is Phase.FAILED
-        assert re.search(rf"\({path}\) was de(activated|leted) while recording", capture.status.message)
         assert len(open_episode(tmp_path / "e")) >= 5
         assert is_untouched(kit)
 

@@ -344,13 +344,27 @@ def test_a_motion_beyond_the_limits_is_refused_by_name(tmp_path, column, value, 
         obeyed(motion, simulator.drives)
 
 
+def links_are_where_kinematics_says(simulator, robot, q):
+    """Raises AssertionError where a link is elsewhere than our forward kinematics of positions q puts it."""
+    simulator.set_joint_position(0, q)
+    links = [simulator.body_index(link.prim_path) for link in robot.spec.links]
+    expected = robot.spec.forward_kinematics(q, robot.T_world_link[0])
+    np.testing.assert_allclose(simulator.measure().T_world_body[links], expected, atol=1e-6)
+
+
+def second_joint(stage, kind, name):
+    """Another joint from the arm's base to its swing."""
+    joint = kind.Define(stage, f"{ARM}/joints/{name}")
+    joint.CreateBody0Rel().SetTargets([f"{ARM}/base"])
+    joint.CreateBody1Rel().SetTargets([f"{ARM}/swing"])
+    return joint
+
+
 @pytest.mark.parametrize("skew", [0.0, 25.0])
 def test_several_joints_of_one_body_turn_about_places_of_their_own(skew):
     """The importer alone lets all of them turn about the first one's place, and links are metres from where they belong."""
     stage = pendulum()
-    second = UsdPhysics.RevoluteJoint.Define(stage, f"{ARM}/joints/second")
-    second.CreateBody0Rel().SetTargets([f"{ARM}/base"])
-    second.CreateBody1Rel().SetTargets([f"{ARM}/swing"])
+    second = second_joint(stage, UsdPhysics.RevoluteJoint, "second")
     second.CreateAxisAttr("Y")
     turn = Gf.Quatf(Gf.Rotation(Gf.Vec3d(0, 0, 1), skew).GetQuat())
     second.CreateLocalPos0Attr(Gf.Vec3f(0.1, 0.05, 0.55))
@@ -362,20 +376,14 @@ def test_several_joints_of_one_body_turn_about_places_of_their_own(skew):
     for seed in range(5):
         q = np.random.default_rng(seed).uniform([-1, -1, -0.1], [1, 1, 0.1])
         q = q[[["hinge", "second", "slide"].index(name) for name in robot.spec.dof_names]]
-        simulator.set_joint_position(0, q)
-        state = simulator.measure()
-        links = [simulator.body_index(link.prim_path) for link in robot.spec.links]
-        expected = robot.spec.forward_kinematics(q, robot.T_world_link[0])
-        np.testing.assert_allclose(state.T_world_body[links], expected, atol=1e-6)
+        links_are_where_kinematics_says(simulator, robot, q)
 
 
 @pytest.mark.parametrize("first", [True, False])
 def test_a_slide_along_a_hinges_own_axis_is_not_taken_for_it(first):
     """Where the simulator would move the body in another order than the stage, it says so."""
     stage = pendulum()
-    second = UsdPhysics.PrismaticJoint.Define(stage, f"{ARM}/joints/along")
-    second.CreateBody0Rel().SetTargets([f"{ARM}/base"])
-    second.CreateBody1Rel().SetTargets([f"{ARM}/swing"])
+    second = second_joint(stage, UsdPhysics.PrismaticJoint, "along")
     second.CreateAxisAttr("X")
     second.CreateLocalPos0Attr(Gf.Vec3f(0, 0, 0.4))
     if not first:
@@ -387,10 +395,7 @@ def test_a_slide_along_a_hinges_own_axis_is_not_taken_for_it(first):
     (robot,) = find_articulations(stage).robots
     simulator = Simulator(stage, (robot,), 1 / 500)
     q = np.array([{"hinge": 0.5, "along": 0.1, "slide": 0.05}[name] for name in robot.spec.dof_names])
-    simulator.set_joint_position(0, q)
-    links = [simulator.body_index(link.prim_path) for link in robot.spec.links]
-    expected = robot.spec.forward_kinematics(q, robot.T_world_link[0])
-    np.testing.assert_allclose(simulator.measure().T_world_body[links], expected, atol=1e-6)
+    links_are_where_kinematics_says(simulator, robot, q)
 
 
 def test_what_has_values_at_times_only_is_where_the_stage_starts():

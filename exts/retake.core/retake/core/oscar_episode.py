@@ -30,6 +30,8 @@ RGB, SCENARIO, META, CAPTION, CAPTION_PICKLE = (
     "caption.json",
     "caption.pickle",
 )
+CANVAS = "canvas.json"
+"""Beside them where several cameras share one picture: which is where (export.canvas)."""
 LENS_MODEL, DISTORTION = "camera_lens_model", "camera_distortion"
 _KEYS = ("joint_angles", "ee_pose", "gripper_openness", "camera_intrinsic", "camera_extrinsic", "camera_is_per_frame")
 

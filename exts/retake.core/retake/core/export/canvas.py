@@ -29,9 +29,9 @@ from retake.core.export.oscar import OscarWriter, end_sample, safe_name, window_
 from retake.core.export.physics import physics_arrays, unpack_masks, write_physics
 from retake.core.export.records import DatasetEpisode, Schema
 from retake.core.files import write_json
-from retake.core.oscar_episode import oscar_view, write_oscar, write_oscar_meta
+from retake.core.oscar_episode import CANVAS, oscar_view, write_oscar, write_oscar_meta
 
-LAYOUT, CAMERAS = "canvas.json", "cameras"
+CAMERAS = "cameras"
 SCHEMA = "retake.canvas/1"
 FORMAT = "oscar-canvas"
 
@@ -124,7 +124,7 @@ class OscarCanvasWriter(OscarWriter):
             said={"cameras": names, "motion_source": source.header.motion_source},
         )
         write_json(
-            part / LAYOUT,
+            part / CANVAS,
             {"schema": SCHEMA, "size": list(canvas.size), "tiles": [asdict(tile) for tile in canvas.tiles]},
         )
         for name, view in views.items():

@@ -26,7 +26,7 @@ from retake.core.episode import (
 from retake.core.episode.layout import header_to_json
 from retake.core.errors import EpisodeError, unknown_name
 from retake.core.files import atomic_directory, sha256_file
-from retake.core.oscar_episode import CAPTION, META, RGB, OscarMeta, read_oscar_meta
+from retake.core.oscar_episode import CANVAS, CAPTION, META, RGB, OscarMeta, read_oscar_meta
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.robot import RobotSpec
 from retake.core.urdf import keep_links, read_urdf
@@ -59,9 +59,9 @@ def import_oscar(
     source, out_dir, progress, cancel = Path(source), Path(out_dir), progress or silent, cancel or never
     if not source.is_dir():
         raise EpisodeError(f"{source} is not a folder; expected one with {RGB}, {META} and a URDF")
-    if (source / "canvas.json").is_file():
+    if (source / CANVAS).is_file():
         raise EpisodeError(
-            f"{source} shows several cameras on one picture (canvas.json), which is no camera's view; import the samples of "
+            f"{source} shows several cameras on one picture ({CANVAS}), which is no camera's view; import the samples of "
             "--format oscar, one camera each"
         )
     urdf = _find_urdf(source) if urdf is None else Path(urdf)
