@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scenes import look_at, make_scene_episode
 
@@ -44,6 +44,10 @@ CALIBRATIONS: dict[str, Lens] = {
     "equidistant": Lens("opencv-fisheye", ()),
     "wide": Lens("opencv-fisheye", (-0.02, -0.01, 0.003, -0.0006)),
 }
+ONE_SIDED = Lens(
+    "opencv-pinhole", (-0.171, 0.107, -0.01, -0.007, -0.024, 0.222, -0.036, -0.001, -0.008, 0.001, -0.008, -0.004)
+)
+"""Folds in one corner of the picture before its radial curve does: 14 px beside OpenCV there if taken as covered."""
 lenses = pytest.mark.parametrize("lens", CALIBRATIONS.values(), ids=CALIBRATIONS)
 
 
@@ -78,6 +82,7 @@ class TestNumbers:
         found = by_opencv(lens, view.K, points)
         assert np.abs(found - view.pixel_grid().reshape(-1, 2)).max() < 1e-3
 
+    @example(ONE_SIDED, 0)
     @given(st.sampled_from(["opencv-pinhole", "opencv-fisheye"]).flatmap(bending), st.integers(0, 2**32 - 1))
     def test_any_lens_is_opencv_s_up_to_its_fold_and_rises_beyond(self, lens: Lens, seed: int) -> None:
         view, rng = camera(lens, (160, 120), 90.0), np.random.default_rng(seed)
@@ -86,8 +91,8 @@ class TestNumbers:
         points = np.concatenate([rays, np.ones((120, 160, 1))], -1)[covered]
         miss = np.abs(by_opencv(lens, view.K, points) - view.pixel_grid()[covered]).max(-1, initial=0.0)
         radial = not any(lens.coefficients[2:4] + lens.coefficients[8:]) or lens.model == "opencv-fisheye"
-        # Tangential and prism terms move the fold by their own size: a rim of the picture may lie beyond it.
-        assert miss.max(initial=0.0) < 1e-3 if radial else np.quantile(miss, 0.95) < 0.5 or covered.mean() < 0.5
+        assert miss.max(initial=0.0) < 1e-3, "where a lens has folded on one side first, nothing is covered"
+        assert covered[60, 80], "every lens shows what lies before it"
         direction = rng.normal(size=2)
         line = direction / np.linalg.norm(direction) * np.geomspace(1e-3, 1e5, 400)[:, None]
         if radial:

@@ -99,6 +99,44 @@ def test_submit_watch_cancel_play(worker: ServiceProcess, page: Any) -> None:
     until(page, "document.querySelector('#takes output').textContent.startsWith('frame 7')")
 
 
+HELD_BACK = """() => {
+  const real = window.fetch;
+  const gate = new Promise((go) => { window.letGo = go; });
+  window.shown = [];
+  window.fetch = async (path, options) => {
+    const answer = await real(path, options);
+    const states = (String(path).match(/state=([a-z]+)/) || [])[1];
+    if (!states) return answer;
+    if (states === "failed") { window.held = true; await gate; }
+    const read = answer.json.bind(answer);
+    answer.json = async () => { const data = await read(); setTimeout(() => window.shown.push(states), 50); return data; };
+    return answer;
+  };
+}"""
+"""Answers about stopped jobs wait in the browser for `letGo`; `shown`: the first state of each answer the page dealt with."""
+
+
+def test_an_answer_that_comes_late_shows_no_other_tab(worker: ServiceProcess, page: Any) -> None:
+    [failed] = worker.client.submit([worker.place.job(78, name="hail", error="it hails", max_attempts=1)])
+    wait_for(lambda: worker.client.job(failed.id).state == "failed")
+    page.click("#pause")
+    wait_for(lambda: worker.client.status().paused)
+    [waiting] = worker.client.submit([worker.place.job(79, name="patient")])
+    page.wait_for_selector(f"#job-{waiting.id} .tag.queued")
+    page.evaluate(HELD_BACK)
+    page.get_by_role("button", name="Stopped").click()
+    until(page, "window.held")
+    page.get_by_role("button", name="Active").click()
+    until(page, "window.shown.includes('running')")
+    page.evaluate("() => window.letGo()")
+    until(page, "window.shown.includes('failed')")
+    assert page.locator(f"#job-{waiting.id}").count() == 1, "the rows of the tab that is chosen stay"
+    assert page.locator(f"#job-{failed.id}").count() == 0, "the rows of the tab left behind do not come"
+    worker.client.cancel(waiting.id)
+    page.click("#pause")
+    wait_for(lambda: not worker.client.status().paused)
+
+
 def test_pause_retry_log_and_filters(worker: ServiceProcess, page: Any) -> None:
     if page.locator("#pause").text_content() != "Resume":
         page.click("#pause")

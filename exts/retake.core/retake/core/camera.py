@@ -77,9 +77,10 @@ class Camera:
 
     def covered(self) -> Bool[np.ndarray, "H W"]:
         """Pixels that the lens's calibration reaches: all of a pinhole's, none beyond the fold of a polynomial."""
+        if self.lens is None:
+            return np.ones(self.size[::-1], bool)
         seen = (self.pixel_grid() - [self.K[0, 2], self.K[1, 2]]) / [self.K[0, 0], self.K[1, 1]]
-        reach = np.inf if self.lens is None else self.lens.reach()
-        return np.hypot(seen[..., 0], seen[..., 1]) < reach
+        return self.lens.covers(seen, self.rays())
 
     def resized(self, size: tuple[int, int]) -> Camera:
         """The same camera after its image was stretched to `size` (both axes on their own: a squeeze is allowed)."""

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from retake.core.array_types import Float32, Float64
+from retake.core.array_types import Bool, Float32, Float64
 from retake.core.errors import InputError, unknown_name
 
 LensModel = Literal["opencv-pinhole", "opencv-fisheye"]
@@ -35,6 +35,9 @@ WIDEST_RAD = np.pi / 2 - 1e-3
 """Angle from the axis up to which a fisheye is looked at: forward depth has no meaning at 90°."""
 FARTHEST_BENT = 1e6
 """Normalised coordinates beyond which a point is as good as beside the camera."""
+SEEN_AGAIN = 1e-7
+"""Normalised coordinates by which a pixel may miss itself after its ray was put through the lens again; more and the lens
+has folded there (the inverse reaches 1e-9 where it has not)."""
 SAMPLES = 4096
 ROUNDS = 20
 
@@ -94,6 +97,17 @@ class Lens:
             far = ~np.isfinite(xy).all(-1) | (np.abs(xy).max(-1) > FARTHEST_BENT)
             bent = self.distort(np.where(far[..., None], 0.0, xy))
         return np.where(far[..., None], xy, bent) * focal + centre
+
+    def covers(self, seen: Float64[np.ndarray, "*n 2"], rays: Float64[np.ndarray, "*n 2"]) -> Bool[np.ndarray, "*n"]:
+        """Whether the calibration holds at points `seen` (…, 2) with the lens whose `undistort` gave `rays` (…, 2).
+
+        The radial curve alone does not say: tangential and prism terms fold a lens on one side sooner than on the other.
+        Where it has folded no ray leads to the point, and what the inverse found leads elsewhere.
+        """
+        again = np.abs(self.distort(rays) - seen).max(-1) < SEEN_AGAIN * (1 + np.hypot(seen[..., 0], seen[..., 1]))
+        out = np.hypot(rays[..., 0], rays[..., 1])
+        within = (np.arctan(out) if self.model == "opencv-fisheye" else out) < self._limit
+        return again & within & (np.hypot(seen[..., 0], seen[..., 1]) < self.reach())
 
     def reach(self) -> float:
         """Radius in the picture (normalised, with the lens) up to which the calibration holds; beyond it nothing is seen."""

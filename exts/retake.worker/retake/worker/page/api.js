@@ -40,6 +40,16 @@ export async function call(method, path, body) {
 export const get = (path) => call("GET", path);
 export const post = (path, body = {}) => call("POST", path, body);
 
+// `ask`, but only the last question counts: an answer that comes after a later question was put is null, as a failure is.
+export function latest(ask) {
+  let last = 0;
+  return async (...question) => {
+    const mine = ++last;
+    const answer = await ask(...question).catch(() => null);
+    return mine === last ? answer : null;
+  };
+}
+
 // An object URL of a file of the worker; `name` lets equal files (one simulation, many takes) share one download.
 export function blob(path, name = path) {
   if (!blobs.has(name)) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The gallery: simulation | skeleton | take side by side, one clock for the three. Videos load when they come into view.
 
-import { $, blob, el, get } from "./api.js";
+import { $, blob, el, get, latest } from "./api.js";
 
 const PAGE = 12;
 const CAPTIONS = { simulation: "Simulation", skeleton: "Skeleton", take: "Take" };
@@ -9,6 +9,7 @@ const DRIFT_S = 0.04; // less than a frame at 24 fps
 let shown = PAGE;
 let timer = 0;
 const cards = new Map();
+const ask = latest(get); // another filter may be chosen while an answer is on its way
 const seen = new IntersectionObserver((entries) => {
   for (const entry of entries) if (entry.isIntersecting) { seen.unobserve(entry.target); entry.target.fill(); }
 }, { rootMargin: "300px" });
@@ -25,7 +26,7 @@ export function soon() {
 export async function load() {
   const query = new URLSearchParams({ limit: String(Math.min(shown, 1000)) });
   for (const part of ["episode", "variant", "verdict"]) if ($(`filter-${part}`).value) query.set(part, $(`filter-${part}`).value);
-  const data = await get(`/api/takes?${query}`).catch(() => null);
+  const data = await ask(`/api/takes?${query}`);
   if (!data) return;
   choices("episode", data.episodes);
   choices("variant", data.variants);

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // The queue: one list item per job, updated in place so that focus and screen readers stay where they are.
 
-import { $, announce, blob, el, forget, get, post } from "./api.js";
+import { $, announce, blob, el, forget, get, latest, post } from "./api.js";
 
 const PAGE = 50;
 let states = "running,queued";
 let shown = PAGE;
 let timer = 0;
 const items = new Map(); // id → { node, job, … }
+const ask = latest(get); // another tab may be chosen while an answer is on its way
 
 export function start() {
   for (const tab of document.querySelectorAll(".tabs button")) {
@@ -26,7 +27,7 @@ export function soon() {
 }
 
 export async function load() {
-  const data = await get(`/api/jobs?state=${states}&limit=${Math.min(shown, 1000)}`).catch(() => null);
+  const data = await ask(`/api/jobs?state=${states}&limit=${Math.min(shown, 1000)}`);
   if (!data) return;
   showCounts(data.counts);
   const list = $("jobs"), wanted = new Set(data.jobs.map((job) => job.id));
