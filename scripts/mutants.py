@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make mutants`: do the tests notice a small fault? A random sample of faults per package, each planted alone in a copy.
 
-A mutant (mutation/faults.py) is run against the tests that execute its line, shortest first, up to the first that fails; which
-tests those are is measured once per test file (mutation/reach.py). It is killed when a test fails or hangs. Survivors that no
-test can notice are named with the reason in mutation/equivalent.yaml and left out of the share.
+A mutant (mutation/faults.py) is run against the tests that execute its line, those of the nearest files first, up to the first
+that fails; which tests those are is measured once per test file (mutation/reach.py). Tests are collected once, and each mutant
+lives in a fork (mutation/session.py); only one whose line importing executes gets a process of its own. It is killed when a
+test fails or hangs. Survivors that no test can notice are named with the reason in mutation/equivalent.yaml and left out of the
+share.
 
-The sample is one of modules and of faults in each (`sample`); it follows from the seed and from the code alone, and `--count 40`
-runs the 20 of `--count 20` first. Results are kept per mutant in .cache/mutants, so an interrupted run goes on where it was;
-survivors are judged anew when the tests near them change. The table goes to docs/proof/mutants.md.
+A sample follows from the seed and from the code alone, and `--count 40` runs the 20 of `--count 20` first. Results are kept per
+mutant in .cache/mutants, so an interrupted run goes on where it was; survivors are judged anew when the tests near them change.
+docs/proof/mutants.md has two samples: `tuned`, for whose survivors tests were written, and `unseen`, for which none was. Once a
+test is written for a survivor of the unseen one, it is no longer that: run its seed as `tuned` and draw another.
 
-usage: mutants.py [PACKAGE …] [--count N] [--seed S] [--minutes M]
+usage: mutants.py [PACKAGE …] [--as tuned|unseen] [--count N] [--seed S] [--minutes M]
+       mutants.py --list [PACKAGE …] [--count N] [--seed S]      the sample, without judging it
        mutants.py --at FILE[:LINE] …      every fault of these lines, without a table
 """
 
@@ -18,22 +22,30 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import re
 import sys
 import time
+from itertools import count
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import yaml
+from mutation import reach
 from mutation.faults import Fault, faults, plant
-from mutation.reach import CACHE, COPY, ROOT, chosen_tests, make_copy, run, tests_of
+from mutation.reach import CACHE, COPY, MOST_ALL_S, NEAREST, ROOT, chosen_tests, make_copy, run, session_for, tests_of
 
 OUT = ROOT / "docs" / "proof"
 EQUIVALENT = ROOT / "scripts" / "mutation" / "equivalent.yaml"
 SAMPLED = ("core", "usd", "worker", "isaac")
+KINDS = {
+    "unseen": "Unseen: no test was written for any of these",
+    "tuned": "Tuned on: tests were written for the kinds of fault that survived here at first",
+}
 LEFT_OUT = {"tests", "bench.py"}
 """Kit's own tests, and measurements."""
-PER_MODULE = 5
+_moments = count(int(time.time()) % 10**8 * 4)
 
 
 def modules(package: str) -> list[Path]:
@@ -46,16 +58,9 @@ def name_of(module: Path) -> str:
 
 
 def sample(package: str, seed: int, count: int) -> list[tuple[Path, Fault]]:
-    """A sample in two stages: modules, each with a chance that grows with its faults, and PER_MODULE faults of each.
-
-    Both follow from hashes of names and texts with the seed, so that an edit elsewhere changes (nearly) nothing of it.
-    """
-    found = {path: faults(path.read_text("utf-8"), name_of(path)) for path in modules(package)}
-    weighed = [(_unit(seed, name_of(path)) ** (1 / len(own)), path) for path, own in found.items() if own]
-    out: list[tuple[Path, Fault]] = []
-    for _, path in sorted(weighed, reverse=True)[: -(-count // PER_MODULE)]:
-        out += [(path, fault) for fault in sorted(found[path], key=lambda f: _unit(seed, f.key))[:PER_MODULE]]
-    return out[:count]
+    """A random sample of a package's faults, each with the same chance; an edit elsewhere changes (nearly) nothing of it."""
+    found = [(path, fault) for path in modules(package) for fault in faults(path.read_text("utf-8"), name_of(path))]
+    return sorted(found, key=lambda pair: _unit(seed, pair[1].key))[:count]
 
 
 def _unit(seed: int, text: str) -> float:
@@ -74,7 +79,7 @@ def known_result(module: Path, fault: Fault) -> dict[str, Any] | None:
 def judge(module: Path, fault: Fault, package: str) -> dict[str, Any]:
     """Plant one fault in the copy, run the tests of the files near it, nearest first, put the module back. It is kept."""
     source, kept = module.read_text("utf-8"), CACHE / "results" / f"{fault.key}.json"
-    files = tests_of(module, package)
+    files = [file for file in tests_of(module, package) if not reach.ONLY or file in reach.ONLY]
     asked = _digest(source + "".join((ROOT / file).read_text("utf-8") for file in files))
     known = known_result(module, fault)
     if known and (known["killed"] or known["asked"] == asked or fault.key in equivalents()):
@@ -84,30 +89,57 @@ def judge(module: Path, fault: Fault, package: str) -> dict[str, Any]:
         "key": fault.key, "asked": asked, "source": _digest(source), "tests": 0, "killed": False, "by": "",
         "first": known and known.get("first", known["killed"]),
     }  # fmt: skip
-    started, target = time.monotonic(), COPY / "exts" / name_of(module)
-    listed = CACHE / "chosen.json"
-    for file in files:
-        tests = chosen_tests(file, module, fault)
-        if not tests:
-            continue
-        row["tests"] += len(tests)
-        listed.write_text(json.dumps([name for name, _ in tests]))
-        limit_s = 120 + 20 * sum(seconds for _, seconds in tests)
-        target.write_text(plant(source, fault.number), "utf-8")
-        try:
-            code, text = run(file, ["scripts/mutation/chosen.py", str(listed)], limit_s)
-        finally:
-            target.write_text(source, "utf-8")
-        if code != 0:
-            row["killed"] = True
-            row["by"] = f"hangs for {limit_s:.0f} s" if code is None else _first_failure(text)
+    started = time.monotonic()
+    left = MOST_ALL_S
+    for near in (True, False):  # the nearest files alone first: most mutants live no longer
+        listed = [(file, chosen_tests(file, module, fault)) for file in (files[:NEAREST] if near else files[NEAREST:])]
+        for worker in (False, True):
+            tests = []
+            for file, own in listed:
+                if own and file.startswith("tests/worker/") == worker and (cost := sum(s for _, s in own)) <= left:
+                    left -= cost
+                    tests += own
+            if tests and not row["killed"]:
+                row["tests"] += len(tests)
+                row["by"] = _run_against(module, fault, source, tests)
+                row["killed"] = bool(row["by"])
+        if row["killed"]:
             break
-    row |= {"files": files, "seconds": round(time.monotonic() - started)}
+    row |= {"files": files, "seconds": round(time.monotonic() - started, 1)}
     if row["first"] is None:
         row["first"] = row["killed"]
     kept.parent.mkdir(exist_ok=True)
     kept.write_text(json.dumps(row))
     return row
+
+
+def _run_against(module: Path, fault: Fault, source: str, tests: list[tuple[str, float]]) -> str:
+    """The first of the tests that fails with the fault planted, or how they end otherwise; empty when all pass."""
+    target, names = COPY / "exts" / name_of(module), [name for name, _ in tests]
+    limit_s = 60 + 15 * sum(seconds for _, seconds in tests)
+    before = target.stat().st_mtime
+    target.write_text(plant(source, fault.number), "utf-8")  # for the processes that tests start
+    os.utime(target, (before, 1e9 + next(_moments)))  # what is compiled of one mutant is not taken for the next
+    try:
+        order = {
+            "module": name_of(module),
+            "source": source,
+            "number": fault.number,
+            "span": fault.span,
+            "tests": names,
+        }
+        found = session_for(names[0]).obey(order, limit_s) if fault.in_function else {"fresh": True}
+        if found.get("fresh"):
+            listed = CACHE / "chosen.json"
+            listed.write_text(json.dumps(names))
+            code, text = run(names[0], ["scripts/mutation/chosen.py", str(listed)], limit_s + 60)
+            return "" if code == 0 else f"hangs for {limit_s:.0f} s" if code is None else _first_failure(text)
+        if found["hangs"]:
+            return f"hangs for {limit_s:.0f} s"
+        return "the process dies" if found.get("crashed") else str(found["failed"])
+    finally:
+        target.write_text(source, "utf-8")
+        os.utime(target, (before, before))
 
 
 def _first_failure(text: str) -> str:
@@ -131,10 +163,23 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=40, help="mutants per package (40)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=0, help="then only what is known already (0: no limit)")
+    parser.add_argument(
+        "--as", dest="kind", choices=KINDS, default="tuned", help="which sample of the page this is (tuned)"
+    )
+    parser.add_argument("--list", action="store_true", help="print the sample without judging it")
+    parser.add_argument(
+        "--tests", nargs="+", default=[], metavar="FILE", help="with --at: look at these test files alone"
+    )
     parser.add_argument("--at", nargs="+", metavar="FILE[:LINE]", help="every fault of these lines, without a table")
     options = parser.parse_args()
     if unknown := set(options.packages) - set(SAMPLED):
         parser.error(f"unknown package {sorted(unknown)[0]!r}; valid: {', '.join(SAMPLED)}")
+    if options.list:
+        for package in options.packages or SAMPLED:
+            for module, fault in sample(package, options.seed, options.count):
+                print(f"{fault.key} {name_of(module)}:{fault.line} {fault.what} | {fault.text}")
+        return 0
+    reach.ONLY.update(options.tests)
     make_copy()
     if options.at:
         return at(options.at)
@@ -151,10 +196,16 @@ def main() -> int:
             if (row := known_result(module, fault) if late else judge(module, fault, package)) is not None:
                 rows.append(row)
                 print(shown(row), flush=True)
-    text = page(rows, options.seed, equivalents(), sum(map(len, samples.values())))
-    OUT.joinpath("mutants.json").write_text(
-        json.dumps({"seed": options.seed, "mutants": [_public(row) for row in rows]}, indent=1) + "\n", "utf-8"
-    )
+    kept = OUT / "mutants.json"
+    samples_kept = json.loads(kept.read_text("utf-8")).get("samples", {}) if kept.is_file() else {}
+    asked = {"seed": options.seed, "asked": sum(map(len, samples.values())), "mutants": [_public(row) for row in rows]}
+    samples_kept = {
+        kind: asked if kind == options.kind else samples_kept[kind]
+        for kind in KINDS
+        if kind in {*samples_kept, options.kind}
+    }
+    kept.write_text(json.dumps({"samples": samples_kept}, indent=1) + "\n", "utf-8")
+    text = page(samples_kept, equivalents())
     OUT.joinpath("mutants.md").write_text(text, "utf-8")
     print(text)
     return 0
@@ -181,7 +232,7 @@ def equivalents() -> dict[str, str]:
 
 
 def _public(row: dict[str, Any]) -> dict[str, Any]:
-    names = ("package", "module", "line", "fault", "text", "key", "killed", "by")
+    names = ("package", "module", "line", "fault", "text", "key", "killed", "by", "seconds")
     return {**{name: row[name] for name in names}, "first": first_killed(row)}
 
 
@@ -190,33 +241,38 @@ def first_killed(row: dict[str, Any]) -> bool:
     return bool(row.get("first", row["killed"]))
 
 
-def page(rows: list[dict[str, Any]], seed: int, reasons: dict[str, str], asked: int) -> str:
+def page(samples: dict[str, dict[str, Any]], reasons: dict[str, str]) -> str:
     lines = [
         "# Proof: mutants", "",
-        f"`make mutants` (seed {seed}; {PER_MODULE} faults in each of some modules): small faults planted one at a time; a fault",
-        "is killed when one of the tests that execute its line fails or hangs. The shares are of those a test could notice:",
-        "when first judged, and after tests were written for the kinds that had survived (a new --seed draws others).",
-        f"Judged so far: {len(rows)} of {asked} that were asked for.", "",
-        "| package | mutants | equivalent | killed when first judged | killed | of them by hanging |",
-        "|---|---|---|---|---|---|",
+        "`make mutants`: small faults planted one at a time, each fault of a package with the same chance; one is killed when",
+        "a test that executes its line fails or hangs. The shares are of those that a test could notice.",
     ]  # fmt: skip
-    for package in SAMPLED:
-        own = [row for row in rows if row["package"] == package]
-        if own:
-            killed = [row for row in own if row["killed"]]
-            same = [row for row in own if not row["killed"] and row["key"] in reasons]
-            hanging, rest = sum(row["by"].startswith("hangs") for row in killed), len(own) - len(same)
-            lines.append(
-                f"| {package} | {len(own)} | {len(same)} | {_share(sum(map(first_killed, own)), rest)} | "
-                f"{_share(len(killed), rest)} | {hanging} |"
-            )
-    survivors = [row for row in rows if not row["killed"]]
-    lines += ["", "| survivor | line | fault | why |", "|---|---|---|---|"] if survivors else []
-    for row in survivors:
-        text = row["text"].replace("|", "\\|")
-        why = reasons.get(row["key"], "no test notices it")
-        lines.append(f"| {row['module']}:{row['line']} | `{text}` | {row['fault']} | {why} |")
+    for kind, sample in samples.items():
+        rows = sample["mutants"]
+        lines += ["", f"## {KINDS[kind]}", "", f"Seed {sample['seed']}; {len(rows)} of {sample['asked']} judged."]
+        lines += [
+            "", "| package | mutants | equivalent | killed at first | killed now | of them by hanging | median seconds |",
+            "|---|---|---|---|---|---|---|",
+        ]  # fmt: skip
+        lines += [
+            _row(package, own, reasons) for package in SAMPLED if (own := [r for r in rows if r["package"] == package])
+        ]
+        survivors = [row for row in rows if not row["killed"]]
+        lines += ["", "| survivor | line | fault | why |", "|---|---|---|---|"] if survivors else []
+        for row in survivors:
+            text, why = row["text"].replace("|", "\\|"), reasons.get(row["key"], "no test notices it")
+            lines.append(f"| {row['module']}:{row['line']} | `{text}` | {row['fault']} | {why} |")
     return "\n".join(lines) + "\n"
+
+
+def _row(package: str, rows: list[dict[str, Any]], reasons: dict[str, str]) -> str:
+    killed = [row for row in rows if row["killed"]]
+    same = sum(not row["killed"] and row["key"] in reasons for row in rows)
+    hanging, rest = sum(row["by"].startswith("hangs") for row in killed), len(rows) - same
+    return (
+        f"| {package} | {len(rows)} | {same} | {_share(sum(row['first'] for row in rows), rest)} | "
+        f"{_share(len(killed), rest)} | {hanging} | {median(row['seconds'] for row in rows):.0f} |"
+    )
 
 
 def _share(part: int, whole: int) -> str:

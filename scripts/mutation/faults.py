@@ -3,7 +3,9 @@
 
 A fault is one changed node: a comparison or an operator turned, `min` for `max`, `and` for `or`, `break` for `continue`, a
 `not`, a sign or a statement dropped, a number moved by one, two arguments exchanged. Left out, because nothing a program
-does depends on them: texts, what is raised, annotations, log lines, and a record's own `frozen`, `slots`, `kw_only`, `order`.
+does depends on them: texts, what is raised, annotations, log lines, a record's own `frozen`, `slots`, `kw_only`, `order`; the
+order of equal arguments and of those of `max`, `hypot` and the like; the size of a cache; how often a text is split of which
+only the outer end is kept; which negative size `reshape` gets; indents of JSON; and assertions (`assert`, `strict=True`).
 """
 
 from __future__ import annotations
@@ -21,6 +23,14 @@ COMPARE = {
 OPERATE = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult}
 SWAPPED = {"min": "max", "max": "min", "any": "all", "all": "any"}
 LOGGERS = ("log", "logger", "logging")
+COMMUTATIVE = {
+    "min", "max", "fmin", "fmax", "minimum", "maximum", "hypot", "gcd", "lcm", "add", "multiply", "absdiff", "array_equal",
+    "union1d", "intersect1d", "logical_and", "logical_or", "logical_xor", "bitwise_and", "bitwise_or", "bitwise_xor", "samefile",
+}  # fmt: skip
+"""Calls whose first two arguments may stand in either order."""
+CACHES = {"lru_cache", "cache"}
+WITHOUT_EFFECT = {("indent", None), ("strict", True), ("copy", False), ("maxsize", None), ("stacklevel", None)}
+"""(keyword, value or None for any): arguments that can be moved without a change of what a program does."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +38,15 @@ class Fault:
     """One fault of one module.
 
     number: its place in the module's order. what: the change in words. line: of the changed node. span: first and last line of
-    the statement (of a compound one, its head). text: the changed line, stripped. key: the same after unrelated edits.
+    the statement (of a compound one, its head). in_function: whether a call executes it, not importing. text: the changed line,
+    stripped. key: the same after unrelated edits.
     """
 
     number: int
     what: str
     line: int
     span: tuple[int, int]
+    in_function: bool
     text: str
     key: str
 
@@ -94,7 +106,18 @@ class Planter(ast.NodeTransformer):
         return ast.copy_location(ast.Continue(), node) if self._here(node, "break → continue") else node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
+        if _name(node.func) in CACHES:
+            return node
+        kept = [k for k in node.keywords if isinstance(k.value, ast.Constant) and _without_effect(k.arg, k.value.value)]
+        if _name(node.func) == "reshape":
+            sizes, node.args = node.args, [a for a in node.args if not _negative(a)]
+            node.args = [self.visit(a) for a in node.args]
+            rest = iter(node.args)
+            node.args = [a if _negative(a) else next(rest) for a in sizes]
+            return node
+        node.keywords = [k for k in node.keywords if k not in kept]
         self.generic_visit(node)
+        node.keywords += kept
         if isinstance(node.func, ast.Name) and node.func.id in SWAPPED:
             new = SWAPPED[node.func.id]
             if self._here(node, f"{node.func.id} → {new}"):
@@ -102,7 +125,12 @@ class Planter(ast.NodeTransformer):
         named = isinstance(node.func, ast.Name | ast.Attribute) and not any(
             isinstance(a, ast.Starred) for a in node.args
         )
-        if named and len(node.args) >= 2 and self._here(node, "first two arguments exchanged"):
+        named = named and len(node.args) >= 2 and _name(node.func) not in COMMUTATIVE
+        if (
+            named
+            and ast.dump(node.args[0]) != ast.dump(node.args[1])
+            and self._here(node, "first two arguments exchanged")
+        ):
             node.args[0], node.args[1] = node.args[1], node.args[0]
         return node
 
@@ -140,8 +168,40 @@ class Planter(ast.NodeTransformer):
         node.decorator_list = decorators
         return node
 
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+        if _outer_part(node):
+            return node
+        self.generic_visit(node)
+        return node
+
+    def visit_Assert(self, node: ast.Assert) -> ast.AST:
+        return node
+
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
         return node
+
+
+def _name(function: ast.expr) -> str:
+    """The last part of what is called."""
+    return getattr(function, "attr", getattr(function, "id", ""))
+
+
+def _without_effect(keyword: str | None, value: object) -> bool:
+    return bool(WITHOUT_EFFECT & {(keyword, None), (keyword, value)})
+
+
+def _negative(node: ast.expr) -> bool:
+    return isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub)
+
+
+def _outer_part(node: ast.Subscript) -> bool:
+    """Whether this is text.split(by, n)[0] or text.rsplit(by, n)[-1]."""
+    called = node.value
+    return (
+        isinstance(called, ast.Call)
+        and len(called.args) == 2
+        and (_name(called.func), ast.unparse(node.slice)) in {("split", "0"), ("rsplit", "-1")}
+    )
 
 
 def _logs(node: ast.expr) -> bool:
@@ -158,19 +218,30 @@ def faults(source: str, name: str) -> list[Fault]:
     planter, tree = Planter(), ast.parse(source)
     planter.visit(ast.parse(source))
     lines, spans, out = source.splitlines(), _spans(tree), []
+    bodies = [
+        (n.body[0].lineno - 1, n.end_lineno or 0)
+        for n in ast.walk(tree)
+        if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
     met: Counter[tuple[str, str]] = Counter()
     for number, (what, line) in enumerate(planter.passed):
         text = lines[line - 1].strip()
         met[what, text] += 1
         key = hashlib.sha256(f"{name}\n{what}\n{text}\n{met[what, text]}".encode()).hexdigest()[:16]
         span = min((s for s in spans if s[0] <= line <= s[1]), key=lambda s: s[1] - s[0], default=(line, line))
-        out.append(Fault(number, what, line, span, text, key))
+        inside = any(first < line <= last for first, last in bodies)
+        out.append(Fault(number, what, line, span, inside, text, key))
     return out
+
+
+def planted(tree: ast.Module, number: int) -> ast.Module:
+    """The module's tree (which it changes) with that fault."""
+    return ast.fix_missing_locations(Planter(number).visit(tree))
 
 
 def plant(source: str, number: int) -> str:
     """The module with that fault."""
-    return ast.unparse(ast.fix_missing_locations(Planter(number).visit(ast.parse(source))))
+    return ast.unparse(planted(ast.parse(source), number))
 
 
 def _spans(tree: ast.AST) -> list[tuple[int, int]]:

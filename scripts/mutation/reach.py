@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import atexit
+import filecmp
 import hashlib
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
-import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "mutants"
 COPY = CACHE / "copy"
 PACKAGES = ("core", "usd", "worker", "isaac", "ui", "newton", "lab", "loop")
+SITE = COPY / "scripts/mutation/site"
 NEAREST = 3
 WHOLE = {
     "retake.usd": ("test_survivors", "test_usd_articulation", "test_usd_stages", "test_usd_laws", "test_usd_camera"),
@@ -29,16 +33,16 @@ WHOLE = {
     "retake.worker.oscar": ("worker/test_oscar_inputs", "worker/test_oscar_pipeline", "worker/test_oscar_speed"),
     "retake.worker.first_frame": ("worker/test_first_frame_parts", "worker/test_first_frame"),
     "retake.worker.tune": ("worker/test_tune_step", "worker/test_tune_trainer", "worker/test_tune_eval"),
-    "retake.core.verdicts": ("test_verdicts_bodies", "test_verdicts", "test_verdicts_recorded"),
-    "retake.core.painter": ("test_painter_golden", "test_survivors", "test_variants"),
+    "retake.core.verdicts": ("test_verdicts_golden", "test_verdicts_bodies", "test_verdicts", "test_verdicts_recorded"),
+    "retake.core.painter": ("test_painter_scenes_golden", "test_painter_golden", "test_survivors", "test_variants"),
     "retake.core.export": ("test_export_formats", "test_export"),
     "retake.core.ends": ("test_ends_laws", "test_robot_declaration"),
     "retake.core.episode": ("test_episode_io", "test_episode_check"),
 }
 """Package -> test files for all of it, looked at after those that name a module."""
-TRACE_LIMIT_S, MOST_S = 60, 30
-"""Time after which no further test of a file is measured, and its tests' own time per mutant (shortest first) beyond which no
-more are added."""
+MOST_S, MOST_ALL_S = 20, 60
+"""Processor time of one file's tests per mutant (shortest first), and of all, beyond which no more are added."""
+TRACE_LIMIT_S, COLLECT_LIMIT_S = 900, 1800
 OPTIONS = ["-p", "no:cacheprovider", "--hypothesis-seed=0"]
 SEED = {"RETAKE_TEST_SEED": "1"}
 
@@ -56,7 +60,7 @@ class Trace:
         met: set[str] = set()
         for line in range(fault.span[0], fault.span[1] + 1):
             met |= set(lines.get(str(line), ()))
-        if met and not met - {""}:
+        if not fault.in_function:
             met = {context for contexts in lines.values() for context in contexts}
         met.discard("")
         return [
@@ -66,13 +70,24 @@ class Trace:
 
 
 def make_copy() -> None:
-    """The checkout as it is now, without what git ignores."""
+    """The checkout as it is now, without what git ignores; files that are the same stay, with what is compiled of them."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(COPY, ignore_errors=True)
+    ours = set()
     for name in ("exts", "tests", "config", "data", "scripts", "docs", "examples"):
-        shutil.copytree(ROOT / name, COPY / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in (*ROOT.glob("*.toml"), *ROOT.glob("*.md"), ROOT / "Makefile", ROOT / "constraints.txt"):
-        shutil.copy(path, COPY)
+        ours |= {
+            p.relative_to(ROOT) for p in (ROOT / name).rglob("*") if p.is_file() and p.parent.name != "__pycache__"
+        }
+    ours |= {p.relative_to(ROOT) for p in (*ROOT.glob("*.toml"), *ROOT.glob("*.md"))} | {
+        Path("Makefile"),
+        Path("constraints.txt"),
+    }
+    for path in COPY.rglob("*"):
+        if path.is_file() and path.parent.name != "__pycache__" and path.relative_to(COPY) not in ours:
+            path.unlink()
+    for path in ours:
+        if not (COPY / path).is_file() or not filecmp.cmp(ROOT / path, COPY / path, shallow=False):
+            (COPY / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / path, COPY / path)
 
 
 def tests_of(module: Path, package: str) -> list[str]:
@@ -107,15 +122,23 @@ def trace_of(file: str, module: Path) -> Trace:
     name = str(module.relative_to(ROOT / "exts"))
     if known.get("file") != _hash(ROOT / file) or known["sources"].get(name) != _hash(module):
         print(f"  measuring {file}", flush=True)
-        raw = CACHE / "trace.json"
-        raw.unlink(missing_ok=True)
-        command = ["scripts/mutation/traced.py", str(COPY / "exts"), str(raw), str(TRACE_LIMIT_S), file]
-        run(file, command, 5 * TRACE_LIMIT_S)
-        found = json.loads(raw.read_text()) if raw.is_file() else {"tests": {}, "lines": {}}
+        found = session_for(file).obey({"trace": file}, TRACE_LIMIT_S)
         sources = {str(p.relative_to(ROOT / "exts")): _hash(p) for p in (ROOT / "exts").glob("retake.*/retake/**/*.py")}
-        known = {"file": _hash(ROOT / file), "sources": sources, "tests": found["tests"], "lines": found["lines"]}
+        known = {
+            "file": _hash(ROOT / file),
+            "sources": sources,
+            "tests": found.get("tests", {}),
+            "lines": found.get("lines", {}),
+        }
         kept.parent.mkdir(exist_ok=True)
         kept.write_text(json.dumps(known))
+        _trace.cache_clear()
+    return _trace(kept)
+
+
+@cache
+def _trace(kept: Path) -> Trace:
+    known = json.loads(kept.read_text())
     return Trace(known["tests"], known["lines"])
 
 
@@ -131,18 +154,76 @@ def chosen_tests(file: str, module: Path, fault: Fault) -> list[tuple[str, float
     return chosen
 
 
-def run(file: str, command: list[str], limit_s: float) -> tuple[int | None, str]:
-    """(exit code or None after limit_s, stdout) of a Python command in the copy, with nothing of it left running."""
-    python = ROOT / (".venv-worker" if file.startswith("tests/worker") else ".venv") / "bin/python"
+class Session:
+    """A pytest process that has collected test files and runs orders in forks (session.py)."""
+
+    def __init__(self, files: list[str]) -> None:
+        orders, self._orders = os.pipe()
+        self._answers, answers = os.pipe()
+        self._process = subprocess.Popen(
+            [_python(files[0]), "scripts/mutation/session.py", str(COPY / "exts"), str(orders), str(answers), *files, *OPTIONS],
+            cwd=COPY, env=_environment(), pass_fds=(orders, answers), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        os.close(orders)
+        os.close(answers)
+        atexit.register(self._process.kill)
+        print(f"  collected {self._answer(COLLECT_LIMIT_S)}", flush=True)
+
+    def obey(self, order: dict[str, Any], limit_s: float) -> dict[str, Any]:
+        os.write(self._orders, (json.dumps({**order, "limit_s": limit_s}) + "\n").encode())
+        return self._answer(limit_s + 60)
+
+    def _answer(self, limit_s: float) -> dict[str, Any]:
+        text = b""
+        while not text.endswith(b"\n"):
+            ready, _, _ = select.select([self._answers], [], [], limit_s)
+            part = os.read(self._answers, 1 << 20) if ready else b""
+            if not part:
+                raise RuntimeError("the session of the tests gives no answer")
+            text += part
+        return json.loads(text)
+
+
+def session_for(file: str) -> Session:
+    return _session(_in_worker(file))
+
+
+ONLY: set[str] = set()
+"""Test files that are looked at (empty: all)."""
+
+
+@cache
+def _session(of_worker: bool) -> Session:
+    names = [
+        str(p.relative_to(ROOT))
+        for p in (*(ROOT / "tests").glob("test_*.py"), *(ROOT / "tests/worker").glob("test_*.py"))
+    ]
+    return Session(sorted(n for n in names if _in_worker(n) == of_worker and (not ONLY or n in ONLY)))
+
+
+def _in_worker(file: str) -> bool:
+    return file.startswith("tests/worker/")
+
+
+def _python(file: str) -> Path:
+    return ROOT / (".venv-worker" if _in_worker(file) else ".venv") / "bin/python"
+
+
+def _environment() -> dict[str, str]:
     home = CACHE / "home"
     home.mkdir(parents=True, exist_ok=True)
-    environment = {
-        **os.environ, **SEED, "PYTHONPATH": os.pathsep.join(str(COPY / f"exts/retake.{name}") for name in PACKAGES),
-        "HOME": str(home), "WARP_CACHE_PATH": str(CACHE / "warp"), "PYTHONDONTWRITEBYTECODE": "1",
+    threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
+    return {
+        **os.environ, **SEED, **threads, "HOME": str(home), "WARP_CACHE_PATH": str(CACHE / "warp"),
+        "PYTHONPATH": os.pathsep.join([*(str(COPY / f"exts/retake.{name}") for name in PACKAGES), str(SITE)]),
     }  # fmt: skip
+
+
+def run(file: str, command: list[str], limit_s: float) -> tuple[int | None, str]:
+    """(exit code or None after limit_s, stdout) of a Python command in the copy, with nothing of it left running."""
     process = subprocess.Popen(
-        [python, *command, *OPTIONS], cwd=COPY, env=environment, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, start_new_session=sys.platform != "win32",
+        [_python(file), *command, *OPTIONS], cwd=COPY, env=_environment(), text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
     try:
         text, _ = process.communicate(timeout=limit_s)
@@ -150,10 +231,7 @@ def run(file: str, command: list[str], limit_s: float) -> tuple[int | None, str]
     except subprocess.TimeoutExpired:
         return None, ""
     finally:
-        if sys.platform == "win32":
-            process.kill()
-        else:
-            _kill_group(process.pid)
+        _kill_group(process.pid)
         process.wait()
 
 
