@@ -28,7 +28,7 @@ SITE = COPY / "scripts/mutation/site"
 NEAREST = 3
 WHOLE = {
     "retake.usd": ("test_survivors", "test_usd_articulation", "test_usd_stages", "test_usd_laws", "test_usd_camera"),
-    "retake.isaac": ("test_isaac_settings", "test_isaac_capture", "test_isaac_writer", "test_isaac_bad_input"),
+    "retake.isaac": ("test_parts_of_isaac", "test_isaac_settings", "test_isaac_capture", "test_isaac_writer", "test_isaac_bad_input"),
     "retake.worker": ("test_worker_memory", "test_worker_jobs", "test_worker_api", "test_worker_store"),
     "retake.worker.oscar": ("worker/test_oscar_inputs", "worker/test_oscar_pipeline", "worker/test_oscar_speed"),
     "retake.worker.first_frame": ("worker/test_first_frame_parts", "worker/test_first_frame"),
@@ -40,7 +40,7 @@ WHOLE = {
     "retake.core.episode": ("test_episode_io", "test_episode_check"),
 }
 """Package -> test files for all of it, looked at after those that name a module."""
-MOST_S, MOST_ALL_S = 20, 60
+MOST_S, MOST_ALL_S = 12, 30
 """Processor time of one file's tests per mutant (shortest first), and of all, beyond which no more are added."""
 TRACE_LIMIT_S, COLLECT_LIMIT_S = 900, 1800
 OPTIONS = ["-p", "no:cacheprovider", "--hypothesis-seed=0"]
