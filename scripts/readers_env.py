@@ -23,9 +23,11 @@ READERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "lerobot-0.4.4": (("--no-deps", "lerobot==0.4.4"),),
     "lerobot-0.3.3": (("--no-deps", "lerobot==0.3.3"), ("--no-deps", "datasets==3.6.0")),
     "decord-0.6.0": (("--no-deps", "decord==0.6.0"),),
+    "torchcodec-0.13.0": (("--no-deps", "torchcodec==0.13.0"),),
     "robomimic-0.3.0": (("--no-deps", "robomimic==0.3.0"), ("--no-deps", "h5py>=3.10"), ("termcolor", "tensorboardX")),
 }  # fmt: skip
-"""Reader → pip requests, one after the other; what they ask for beside is shared."""
+"""Reader → pip requests, one after the other; what they ask for beside is shared. Later torchcodec wheels of the package index
+need CUDA's libraries; this one decodes on the CPU with the system's FFmpeg (libavcodec and its siblings, version 4 to 8)."""
 
 
 def python() -> Path:

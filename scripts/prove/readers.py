@@ -8,6 +8,7 @@ from its public source by tests/test_export_readers.py and named so. Writes docs
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from retake.core.export.restore import restore  # noqa: E402
 from retake.core.files import write_bytes, write_json  # noqa: E402
 
 READER = ROOT / "scripts/readers/lerobot_any.py"
+TORCHCODEC = "torchcodec-0.13.0"
 FRAMES = 6
 REPLAYED = (
     ("GR00T N1.5 (gr00t/data/dataset.py at 16d0dae)", "lerobot-v2.1", "test_gr00t_n15_slices_every_statistic_of_a_vector"),
@@ -52,9 +54,9 @@ def prove(out_dir: Path, quick: bool = False, only: tuple[str, ...] = ()) -> dic
         "# Readers of exported datasets", "",
         f"Two runs of two cameras, {FRAMES} frames, simulated and generated episodes. LeRobot: every state, action, time, "
         "picture and task text, a window, the statistics, against our own reader; its frame decoder is PyAV here, with LeRobot's "
-        "tolerance. Where this machine's Python is older than 3.12, LeRobot 0.6 runs with its generics written in the older form "
-        "(scripts/readers_env.py). openpi's pinned lerobot (0cf8648, format v2.1) is on no index; 0.3.3 is the newest with "
-        "that format. `make readers` writes this table.", "",
+        "tolerance, where torchcodec is not named. Where this machine's Python is older than 3.12, LeRobot 0.6 runs with its "
+        "generics written in the older form (scripts/readers_env.py). openpi's pinned lerobot (0cf8648, format v2.1) is on no "
+        "index; 0.3.3 is the newest with that format. `make readers` writes this table.", "",
         "| reader | format | result | figures |", "|---|---|---|---|",
     ]  # fmt: skip
     lines += [f"| {r['reader']} | {r['format']} | {r['result']} | {r['figures']} |" for r in rows]
@@ -117,6 +119,12 @@ def _rows(work: Path, lacking: dict[str, str]) -> list[dict[str, str]]:
             lambda r=reader: _converted(r, roots["lerobot-v2.1"], work),
         )
     row("lerobot-0.3.3", "lerobot-v2.1", lambda: _compare("lerobot-0.3.3", roots["lerobot-v2.1"], work))
+    for reader in ("lerobot-0.6.1", "lerobot-0.4.4"):
+        for name in ("lerobot-v3 (AV1)", "lerobot-v3 (H.264)"):
+            check = lambda r=reader, n=name: _compare(r, roots[n], work, decoder=TORCHCODEC)  # noqa: E731
+            row(reader, f"{name}, decoded by torchcodec as it chooses itself", check)
+    for name in ("lerobot-v3 (AV1)", "lerobot-v3 (H.264)", "lerobot-v2.1"):
+        row(TORCHCODEC, name, lambda n=name: _torchcodec(roots[n], work))
     row("decord-0.6.0", "lerobot-v2.1", lambda: _decord(roots["lerobot-v2.1"]))
     row("robomimic-0.3.0", "hdf5-isaaclab", lambda: _robomimic(roots["hdf5-isaaclab"]))
     out += [
@@ -126,12 +134,13 @@ def _rows(work: Path, lacking: dict[str, str]) -> list[dict[str, str]]:
     return out
 
 
-def _run(reader: str, *arguments: str | Path, script: Path | None = READER) -> Any:
-    """What a reader's process prints last, as JSON. Raises RuntimeError with its last words."""
+def _run(reader: str, *arguments: str | Path, script: Path | None = READER, beside: str = "") -> Any:
+    """What a reader's process prints last, as JSON; `beside`: a second reader's packages. Raises RuntimeError with its last
+    words."""
     environment = {
         "PATH": "/usr/bin:/bin", "HOME": tempfile.gettempdir(), "HF_HOME": str(readers_env.FOLDER / f"hf-{reader}"),
         "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(readers_env.FOLDER / reader),
+        "PYTHONPATH": os.pathsep.join(str(readers_env.FOLDER / name) for name in (reader, beside) if name),
     }  # fmt: skip
     command = [str(readers_env.python()), *([str(script)] if script else []), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
@@ -140,10 +149,11 @@ def _run(reader: str, *arguments: str | Path, script: Path | None = READER) -> A
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def _compare(reader: str, root: Path, work: Path) -> str:
-    """LeRobot's items against our own reader. Raises AssertionError naming what differs."""
+def _compare(reader: str, root: Path, work: Path, decoder: str = "") -> str:
+    """LeRobot's items against our own reader; `decoder`: the reader that decodes in PyAV's place. Raises AssertionError
+    naming what differs."""
     got_file = work / f"{reader}.npz"
-    meta = _run(reader, "read", root, got_file)
+    meta = _run(reader, "read-itself" if decoder else "read", root, got_file, beside=decoder)
     with np.load(got_file) as data:
         got = {key.replace("|", "/"): data[key] for key in data.files}
     ours, start, worst = Dataset(root), 0, 0.0
@@ -212,6 +222,23 @@ def _converted(reader: str, root: Path, work: Path) -> str:
     assert {"q01", "q99"} <= set(stats["action"]), "no q01/q99 after the conversion"
     done = _run(reader, "read", target, work / "converted.npz")
     return f"v3.0 with {', '.join(sorted(stats['action']))}; {done['frames']} frames read"
+
+
+def _torchcodec(root: Path, work: Path) -> str:
+    """torchcodec on the CPU against our own decoding, every frame of every video."""
+    data, worst = Dataset(root), 0.0
+    for row in data.episodes():
+        for key, segment in row.videos.items():
+            out = work / "torchcodec.npz"
+            _run(TORCHCODEC, "decode", segment.path, out)
+            with np.load(out) as found:
+                theirs = found["frames"]
+            ours = np.stack(list(data.frames(row, key)))
+            worst = max(
+                worst, float(np.abs(theirs[segment.start : segment.start + segment.length].astype(int) - ours).max())
+            )
+    assert worst <= 2, f"pictures differ by {worst:.0f} of 255"
+    return f"every frame of {len(data)} episodes, within {worst:.0f} of 255"
 
 
 def _decord(root: Path) -> str:

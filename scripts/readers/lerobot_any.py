@@ -3,7 +3,8 @@
 
 `read ROOT OUT.npz`, `edit ROOT OUT_DIR` (delete, split, merge: LeRobot 0.4 and newer), `convert ROOT` (v2.1 → v3.0 in
 place: 0.4 and newer), `decode FILE OUT.npz` (torchcodec). Prints JSON. Its frame decoder is PyAV with LeRobot's own
-tolerance, because torchvision no longer has the one that older versions ask for.
+tolerance, because torchvision no longer has the one that older versions ask for; `read-itself ROOT OUT.npz` leaves LeRobot
+the decoder it chooses itself, torchcodec where that is installed.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ import contextlib
 from lerobot_reader import decode, register_schemas
 
 
-def modules():
-    """(dataset module, modules whose decoder is replaced)."""
+def modules(replaced: bool = True):
+    """(dataset module, its package's name); its decoder is PyAV where `replaced`."""
     register_schemas()
     for name in ("lerobot.datasets", "lerobot.common.datasets"):
         try:
@@ -32,6 +33,8 @@ def modules():
             if not str(error.name).startswith("lerobot"):
                 raise
             continue
+        if not replaced:
+            return found, name
         users = [found]
         for other in ("dataset_reader", "video_utils"):
             with contextlib.suppress(ModuleNotFoundError):
@@ -45,10 +48,19 @@ def modules():
     raise SystemExit("no lerobot here")
 
 
-def read(root: Path, out: Path) -> dict:
-    """Every item, a window of actions and pictures, statistics."""
-    module, name = modules()
+def read_itself(root: Path, out: Path) -> dict:
+    """`read` with LeRobot's own choice of a decoder, which must be torchcodec."""
+    import torchcodec.decoders  # its sentence about missing libraries, not LeRobot's silent second choice
+
+    return read(root, out, modules(replaced=False), "torchcodec") | {"decoder": f"torchcodec {torchcodec.__version__}"}
+
+
+def read(root: Path, out: Path, found: tuple[Any, str] | None = None, decoder: str = "") -> dict:
+    """Every item, a window of actions and pictures, statistics. Raises AssertionError where it decodes not with `decoder`."""
+    module, name = found or modules()
     data = module.LeRobotDataset("retake/check", root=root)
+    chosen = getattr(data, "_video_backend", None) or getattr(data, "video_backend", "")
+    assert decoder in ("", chosen), f"LeRobot decodes with {chosen!r} here; {decoder!r} was asked for"
     arrays, tasks, language = {}, [], []
     for i in range(len(data)):
         item = data[i]
@@ -124,6 +136,9 @@ if __name__ == "__main__":
     what, arguments = sys.argv[1], [Path(a) for a in sys.argv[2:]]
     print(
         json.dumps(
-            {"read": read, "edit": edit, "convert": convert, "decode": torchcodec}[what](*arguments), default=str
+            {"read": read, "read-itself": read_itself, "edit": edit, "convert": convert, "decode": torchcodec}[what](
+                *arguments
+            ),
+            default=str,
         )
     )
