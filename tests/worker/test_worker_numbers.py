@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every number that the worker computes from shapes alone, against what was computed before: costs, memory plans, forecasts, sizes
+of models. One that changes by accident is seen.
+
+`python tests/worker/test_worker_numbers.py` writes them anew where they were changed on purpose.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from golden_values import compare, load, store, summed_up
+
+from retake.worker.first_frame import random_models
+from retake.worker.oscar import bench, planner
+from retake.worker.oscar.costs import forward_traffic, meta_transformer, stage_costs
+from retake.worker.oscar.tiers import TIERS
+from retake.worker.tune.config import LoraSettings, ObjectSupervision, TuneConfig
+from retake.worker.tune.planning import plan_training
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "worker" / "numbers.json"
+SHARE = 1e-3
+GIB = 2**30
+SMALL = {"frames": 17, "height": 288, "width": 512, "dtype": torch.float32}
+TUNED = {
+    "whole": TuneConfig(lora=None, gradient_checkpointing=False),
+    "lora": TuneConfig(lora=LoraSettings(), gradient_checkpointing=True),
+    "objects": TuneConfig(lora=None, objects=ObjectSupervision(control="embed"), ema_rate=None),
+}
+
+
+def report(**size: Any) -> dict[str, Any]:
+    costs = stage_costs(**size)
+    plan = planner.plan_report(costs, 8, 35, 9 * GIB, 400e12, 3)
+    return {"costs": costs, "plan": plan, "lines": planner.plan_lines(plan), "take": costs.take_flops(20, 5, 2)}
+
+
+def training(name: str) -> dict[str, Any]:
+    plan = plan_training(
+        TUNED[name], transformer=bench.TINY_TRANSFORMER, frames=9, size=(96, 64), batch=2, dtype=torch.bfloat16
+    )
+    return {"plan": plan, "peak": plan.peak, "lines": plan.lines()}
+
+
+CASES = {
+    "full size": report,
+    "smaller": lambda: report(**SMALL),
+    "tiers": lambda: {tier.name: tier for tier in TIERS},
+    "bench": bench.computed,
+    "traffic": lambda: forward_traffic(meta_transformer(bench.TINY_TRANSFORMER, torch.bfloat16), 3, 8, 12),
+    **{f"training, {name}": lambda name=name: training(name) for name in TUNED},
+    **{f"parameters of {name}": lambda name=name: random_models.parameters(name) for name in random_models.FULL},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_numbers_are_what_they_were(case: str) -> None:
+    assert not compare(summed_up(CASES[case]()), load(GOLDEN)[case], SHARE)
+
+
+if __name__ == "__main__":
+    store(GOLDEN, {case: summed_up(make()) for case, make in CASES.items()})
