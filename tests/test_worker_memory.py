@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retake.core.errors import Cancelled, InputError, TakeError, VariantError
 from retake.core.wire import GpuDevice, GpuProcess, JobRecord
 from retake.worker import memory
 from retake.worker.admission import Admission, Held, Turn
@@ -46,6 +49,37 @@ def test_the_card_with_most_room_is_named():
     assert pick_tier(SPEC, (card(0, free=3), card(1, free=12)), 1) == Placement("resident", "GPU-1")
 
 
+@given(st.lists(st.floats(0, 48), min_size=1, max_size=4), st.integers(0, 3))
+def test_a_model_stays_on_its_card_unless_another_one_runs_it_faster(free, holder):
+    """Cards of different size: the best tier anywhere; the same tier elsewhere is no reason to move tens of gigabytes."""
+    cards = tuple(card(index, total=48, free=amount) for index, amount in enumerate(free))
+    place = pick_tier(SPEC, cards, 1, held_card=f"GPU-{holder}")
+    alone = [pick_tier(SPEC, (one,), 1).tier for one in cards]
+    names = [name for name, _ in SPEC.tiers]
+    best = min((names.index(tier) for tier in alone if tier), default=None)
+    if best is None:
+        assert place.reason
+        return
+    assert place.tier == names[best]
+    assert alone[int(place.card[4:])] == names[best]
+    if holder < len(free) and alone[holder] == names[best]:
+        assert place.card == f"GPU-{holder}"
+
+
+@pytest.mark.parametrize(
+    ("device", "place"),
+    [
+        ("", Placement("resident", "GPU-1")), ("cuda", Placement("resident", "GPU-1")),
+        ("cuda:0", Placement("streamed", "GPU-0")),
+        ("cuda:1", Placement("resident", "GPU-1")), ("cuda:7", Placement("resident", "GPU-1")), ("cpu", Placement("cpu")),
+    ],
+)  # fmt: skip
+def test_a_device_that_the_options_name_is_where_it_runs(device, place):
+    spec = BackendSpec("model", "take", "m:M", {"device": device}, SPEC.tiers)
+    assert pick_tier(spec, (card(0, free=3.5), card(1, free=12)), 1) == place
+    assert pick_tier(spec, (), 1) == Placement("cpu" if device == "cpu" else "auto")
+
+
 def test_without_nvml_the_backend_asks_for_itself():
     assert pick_tier(SPEC, (), 1) == Placement("auto")
     assert pick_tier(BackendSpec("plain", "take", "m:M"), (), 1) == Placement()
@@ -69,7 +103,11 @@ def test_the_executors_own_memory_counts_as_free(cards, held, held_card, tier):
 @pytest.mark.parametrize(
     ("wish", "left"),
     [
-        (None, [0, 1, 2]), ("", []), ("2,0", [2, 0]), ("GPU-1", [1]), ("1,7,0", [1]), ("GPU-", [0, 1, 2]), ("-1", []),
+        (None, [0, 1, 2]), ("", []), ("2,0", [2, 0]), ("GPU-1", [1]), ("1,7,0", [1]), ("-1", []), ("1,-1,0", [1]),
+        ("GPU-", []), ("GPU-2,GPU-", [2]),  # ambiguous
+        ("0,0", []), ("GPU-1,GPU-1", []), ("2,0,2", []),  # CUDA shows nothing to who asks twice
+        ("0,GPU-1", [0]), ("GPU-1,0", [1]), ("1st,2nd", [1, 2]), ("+2", [2]), (" 1 , 0 ", [1, 0]), ("all", []), ("none", []),
+        ("0x1", [0]), ("NoDevFiles", []), (",", []), ("0,", [0]), ("01", [1]),
     ],
 )  # fmt: skip
 def test_cuda_visible_devices_is_obeyed(wish, left):
@@ -123,13 +161,51 @@ def test_slices_stand_for_their_card(monkeypatch):
     probe = NvmlProbe()
     probe._nvml = Nvml()
     assert [(d.uuid, d.total_bytes // GIB) for d in probe.read()] == [
-        ("GPU-card0", 24),
-        ("MIG-slice0", 20),
-        ("MIG-slice1", 20),
-    ]
+        ("MIG-slice0", 20)
+    ]  # a process sees one, the first
     assert probe.read()[0].processes[0].used_bytes == 0
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-slice1")
-    assert [d.uuid for d in probe.read()] == ["MIG-slice1"]
+    for wish, seen in (("MIG-slice1", "MIG-slice1"), ("MIG-slice1,MIG-slice0", "MIG-slice1"), ("1", "MIG-slice0"),
+                       ("0", "GPU-card0"), ("0,1", "MIG-slice0")):  # fmt: skip
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", wish)
+        assert [d.uuid for d in probe.read()] == [seen]
+
+
+def test_a_driver_that_stops_answering_is_asked_again(monkeypatch):
+    """Nothing is raised into the dispatcher's loop, and NVML is started anew."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    probe, asked = NvmlProbe(), []
+
+    class Lost(Nvml):
+        def nvmlDeviceGetCount(self) -> int:
+            if "nvmlInit" not in asked:
+                raise RuntimeError("GPU is lost")
+            return 1
+
+        def nvmlShutdown(self) -> None:
+            asked.append("nvmlShutdown")
+            raise RuntimeError("Uninitialized")
+
+        def nvmlInit(self) -> None:
+            asked.append("nvmlInit")
+
+    probe._nvml = Lost()
+    assert probe.read() == ()
+    assert [d.uuid for d in probe.read()] == ["GPU-card0"]
+    assert asked == ["nvmlShutdown", "nvmlInit"]
+
+
+def test_a_card_that_cannot_be_asked_is_left_out(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    class Half(Nvml):
+        def nvmlDeviceGetHandleByIndex(self, index: int) -> str:
+            if index == 1:
+                raise RuntimeError("GPU is lost")
+            return super().nvmlDeviceGetHandleByIndex(index)
+
+    probe = NvmlProbe()
+    probe._nvml = Half()
+    assert [d.uuid for d in probe.read()] == ["GPU-card0"]
 
 
 @pytest.mark.parametrize(
@@ -146,10 +222,72 @@ def test_slices_stand_for_their_card(monkeypatch):
         (RuntimeError("CUDA error: unspecified launch failure"), False, True),
         (RuntimeError("shapes (3, 4) and (5, 6) cannot be multiplied"), False, False),
         (ValueError("CUDA is a word"), False, False),
+        (RuntimeError("CUDA driver error: invalid argument"), False, True),
+        (RuntimeError("CUDA unknown error - this may be due to an incorrectly set up environment"), False, True),
+        (RuntimeError("No CUDA GPUs are available"), False, True),
+        (RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"), False, True),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), True, False),
+        (RuntimeError("cuModuleLoadData failed: CUDA_ERROR_OUT_OF_MEMORY"), True, False),
+        (RuntimeError("launch failed: CUDA_ERROR_LAUNCH_FAILED"), False, True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"), True, False),
     ],
 )
 def test_errors_are_told_apart(error, exhausted, broken):
     assert (memory.is_out_of_memory(error), memory.is_broken_context(error)) == (exhausted, broken)
+
+
+def test_a_fault_is_seen_through_the_words_of_a_backend():
+    broken, full = RuntimeError("CUDA error: unspecified launch failure"), RuntimeError("CUDA out of memory")
+
+    def told(cause: BaseException, *, explicit: bool) -> Exception:
+        try:
+            try:
+                raise cause
+            except RuntimeError as error:
+                if explicit:
+                    raise TakeError("the model failed") from error
+                raise TakeError("the model failed")  # noqa: B904 - what a backend of somebody else may do
+        except TakeError as error:
+            return error
+
+    for explicit in (True, False):
+        assert memory.fault_of(told(broken, explicit=explicit)) == "context"
+        assert memory.fault_of(told(full, explicit=explicit)) == "memory"
+    assert memory.fault_of(TakeError("the model failed")) == ""
+    # the card ran full, and cleaning up found it broken: the process must go
+    full.__context__ = broken
+    assert memory.fault_of(full) == "context"
+    broken.__context__ = full  # a ring ends
+    assert memory.fault_of(full) == "context"
+
+
+def test_the_executor_says_what_it_holds_whatever_became_of_its_job(tmp_path, monkeypatch):
+    """Else its own memory stands in the way of its next job where NVML does not tell processes apart."""
+    from retake.worker import executor
+
+    raised: list[BaseException] = []
+
+    def execute(*_: Any) -> Any:
+        raise raised[0]
+
+    for name, answer in (("execute", execute), ("job_from_json", lambda _: SimpleNamespace(request=None, output=tmp_path)),
+                         ("spec_from_json", lambda _: SPEC), ("held_device_bytes", lambda: 9 * GIB)):  # fmt: skip
+        monkeypatch.setattr(executor, name, answer)
+    message = {"id": "a", "job": {}, "backend": {}, "content": "", "tier": "", "card": "", "margin_bytes": 0, "attempt": 1,
+               "reuse": "", "roots": [str(tmp_path)], "preview": str(tmp_path / "p.jpg")}  # fmt: skip
+    for error, event, says in (
+        (Cancelled("stopped"), "cancelled", {"held": 9 * GIB}),
+        (InputError("wrong"), "failed", {"held": 9 * GIB, "again": False, "broken": False}),
+        (VariantError("ran out of memory"), "failed", {"held": 9 * GIB, "again": True, "out_of_memory": True}),
+        (RuntimeError("CUDA error: unspecified launch failure"), "failed", {"broken": True, "again": True}),
+    ):
+        raised[:] = [error]
+        out = io.StringIO()
+        executor.Executor(out, io.StringIO())._run(message)
+        said = json.loads(out.getvalue())
+        assert said["event"] == event
+        assert {key: said.get(key) for key in says} == says
+        assert ("held" in said) is ("held" in says)
 
 
 # -- batches by model -------------------------------------------------------------------------------------------------
@@ -226,6 +364,8 @@ class Turns:
 
     def read(self, ours: frozenset[int] = frozenset()) -> tuple[GpuDevice, ...]:
         self.asked.append(ours)
+        if self.free < 0:  # no card answers
+            return ()
         return (card(total=48, free=self.free, ours=self.ours),)
 
     def next(self, now: float = 0, held: Held = Held()) -> Turn:  # noqa: B008
@@ -302,6 +442,28 @@ def test_what_the_executor_holds_counts_for_its_next_job():
     assert resident is not None
     assert (streamed[2].tier, resident[2].tier) == ("streamed", "resident")
     assert turns.asked == [frozenset(), frozenset({7})]
+
+
+def test_a_card_that_was_there_is_waited_for_and_no_job_goes_to_the_cpu_instead():
+    turns = Turns(record(1, "model"), record(2, "plain"), free=-1)
+    turn = turns.next()
+    assert turn.start is not None
+    assert turn.start[2] == Placement("auto")  # never seen one: the backend asks torch
+    turns.free = 20
+    turns.next()
+    turns.free = -1
+    turn = turns.next(10)
+    assert turn.start is not None
+    assert turn.start[0].id == "job2"  # others pass
+    turns.queue.pop()
+    assert turns.next(10).waiting.startswith("waiting for the GPU: NVML showed 1 before and shows none now")
+    turns.free = 20
+    turn = turns.next(20)
+    assert turn.start is not None
+    assert turn.start[2].tier == "resident"
+    turns.free = -1
+    turns.next(30)
+    assert turns.next(91).refused[0][1].startswith("gave up after 61 s: waiting for the GPU")
 
 
 @pytest.mark.parametrize(("system", "wanted"), [("Windows", True), ("Linux", True), ("Darwin", False)])

@@ -8,6 +8,7 @@ interrupted proof goes on where it stopped (and starts anew when the code change
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import platform
@@ -29,8 +30,10 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "worker")]
 
 import cuda_faults as faults  # noqa: E402
 import oscar_golden as golden  # noqa: E402
+import pretend_cuda  # noqa: E402
 
 from retake.core.files import sha256_bytes, write_bytes, write_json  # noqa: E402
+from retake.worker import memory  # noqa: E402
 from retake.worker.oscar import bench, costs, fused, quality, stepcache  # noqa: E402
 from retake.worker.oscar.tiers import TIERS  # noqa: E402
 
@@ -216,7 +219,11 @@ PARTS: dict[str, Callable[[bool], Rows]] = {
 
 def code_key() -> str:
     """Changes with the code that is proved and with the proof."""
-    files = [*sorted(Path(str(costs.__file__)).parent.glob("*.py")), Path(__file__), Path(str(faults.__file__))]
+    files = [
+        *sorted(Path(str(costs.__file__)).parent.glob("*.py")),
+        *(Path(str(module.__file__)) for module in (memory, faults, pretend_cuda)),
+        Path(__file__),
+    ]
     return sha256_bytes(*(path.read_bytes() for path in files))
 
 
@@ -228,6 +235,7 @@ def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
     ends = time.monotonic() + float(os.environ.get("RETAKE_PROVE_SECONDS", "inf"))
     torch.set_num_threads(1)
     disable_progress_bar()
+    gc.freeze()  # imported modules: every stage of every take collects rubbish, a third of a row's time went into them
     partial, key = out_dir / "gpu_path.partial.json", [code_key(), quick]
     done: dict[str, dict[str, Any]] = {}
     if partial.is_file():
@@ -295,6 +303,7 @@ def table(result: dict[str, Any]) -> list[str]:
     for name, row in result["graphs"].items():
         lines.append(f"| {name} | {row['graphs']} | {row['breaks']} | {row['compilations_by_sizes_2_2_3_5_6']} |")
     lines += ["", *mode_rows(result["modes"]["tiny random weights"])]
+    lines += ["", *reference_rows()]
     if result["wrong"]:
         lines += ["", f"**Does not hold:** {'; '.join(result['wrong'])}"]
     return lines
@@ -318,6 +327,15 @@ def fault_rows(result: dict[str, Any]) -> list[str]:
         f"| service: contexts broken, memory short, among {queue.get('jobs')} jobs | {queue.get('faults')} | every take once, "
         f"{queue.get('attempts')} attempts, {queue.get('failed_for_another')} jobs failed for another's fault |",
     ]
+
+
+def reference_rows() -> list[str]:
+    """The faults that were found when the path was looked at, and the tests that failed before each was mended."""
+    lines = ["| fault that was found | tests that fail with it |", "|---|---|"]
+    for number, (fault, tests) in enumerate(faults.FOUND, start=1):
+        named = "; ".join(f"`{file}`: {', '.join(names)}" for file, names in tests.items())
+        lines.append(f"| {number}. {fault} | {named} |")
+    return lines
 
 
 def mode_rows(found: dict[str, Any]) -> list[str]:

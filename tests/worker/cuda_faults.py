@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -46,20 +47,22 @@ class Fault:
         self.stays = False
         """Whether every later operation fails, too: a broken context."""
         self._visits: dict[str, int] = {}
-        self._here, self._done = "", 0
+        self._thread = threading.local()
+        """Where a thread is and how many operations it did there: decodes run beside the steps of the next take."""
 
     def enter(self, place: str) -> None:
         self._visits[place] = self._visits.get(place, -1) + 1
-        self._here, self._done = place, 0
+        self._thread.here, self._thread.visit, self._thread.done = place, self._visits[place], 0
 
     def operation(self, name: str) -> None:
         if self.fired:
             if self.stays:
                 raise self.error
             return
-        if self._here == self.place and self._visits[self._here] == self.nth:
-            self._done += 1
-            if self._done >= self.at:
+        thread = self._thread
+        if getattr(thread, "here", "") == self.place and thread.visit == self.nth:
+            thread.done += 1
+            if thread.done >= self.at:
                 self.fired = True
                 raise self.error
 
@@ -199,3 +202,49 @@ def broken_context(monkeypatch: Any, place: str, message: str) -> dict[str, Any]
 
 
 TIER_NAMES = tuple(tier.name for tier in TIERS)
+
+FOUND: tuple[tuple[str, dict[str, tuple[str, ...]]], ...] = (
+    ("a new prompt fails on small cards: no plan placed a lazy text encoder", {
+        "worker/test_cuda_wiring.py": ("test_a_lazy_text_encoder_is_placed_by_what_is_free",
+                                       "test_an_encoder_that_runs_out_of_memory_loses_nothing"),
+        "worker/test_oscar_backend.py": ("test_an_encoder_that_does_not_fit_is_run_on_the_cpu",)}),
+    ("the CPU is used although CUDA is there", {
+        "worker/test_cuda_wiring.py": ("test_without_a_word_the_card_is_used",),
+        "test_worker_memory.py": ("test_without_nvml_the_backend_asks_for_itself",
+                                  "test_nvml_is_part_of_the_worker_where_cards_are")}),
+    ("one broken context fails the whole queue; a library's failed allocation is not seen as out of memory", {
+        "test_worker_faults.py": ("test_a_broken_cuda_context_is_one_jobs_fault",),
+        "test_worker_memory.py": ("test_errors_are_told_apart", "test_a_fault_is_seen_through_the_words_of_a_backend")}),
+    ("several cards, containers, MIG: the plan is of one card and the work on another; the executor stands in its own way", {
+        "worker/test_oscar_backend.py": ("test_the_chosen_card_is_the_one_that_runs",),
+        "test_worker_memory.py": ("test_the_executors_own_memory_counts_as_free",
+                                  "test_the_executor_says_what_it_holds_whatever_became_of_its_job",
+                                  "test_cuda_visible_devices_is_obeyed", "test_slices_stand_for_their_card"),
+        "worker/test_gpu_choice.py": ("test_cuda_visible_devices_means_what_torch_says_it_means",
+                                      "test_first_frames_are_planned_for_the_card_they_run_on",
+                                      "test_a_ray_actor_knows_its_own_memory_and_names_its_card")}),
+    ("`cuda:1` computes in float32", {"worker/test_oscar_backend.py": ("test_every_card_is_bfloat16",)}),
+    ("attention kernel and compiling are the bench's alone", {
+        "worker/test_cuda_wiring.py": ("test_what_the_bench_selects_is_what_runs",)}),
+    ("streamed weights move both ways, unpinned, one after the other", {
+        "worker/test_oscar_streaming.py": ("test_weights_move_once_per_forward_and_never_back",),
+        "worker/test_cuda_wiring.py": ("test_weights_visit_once_per_stage",)}),
+    ("a new stream for every window", {"worker/test_cuda_wiring.py": ("test_one_decode_stream_for_all_windows",)}),
+    ("what decides last bits is chosen by the moment and not recorded", {
+        "worker/test_oscar_backend.py": ("test_what_is_pinned_is_part_of_the_identity_and_not_overruled",
+                                         "test_modes_are_pinned_labelled_and_checked", "test_a_take_says_what_it_ran_with"),
+        "worker/test_cuda_wiring.py": ("test_options_of_the_backend",)}),
+    ("plans are for one size; out of memory starts the take anew", {
+        "worker/test_cuda_wiring.py": ("test_a_plan_is_for_the_jobs_own_size_and_leaves_the_margin",),
+        "worker/test_cuda_faults.py": ("test_out_of_memory_costs_no_take_and_no_finished_step",)}),
+    ("fp8 stores weights and does not compute in it", {
+        "worker/test_oscar_speed.py": ("test_float8_products_are_products",
+                                       "test_float8_is_compute_is_labelled_and_is_refused_by_old_cards")}),
+    ("the text encoder visits for every prompt; skeletons are encoded for every job; backends alternate", {
+        "worker/test_cuda_wiring.py": ("test_the_encoder_visits_once_for_all_prompts",),
+        "worker/test_oscar_pipeline.py": ("test_takes_of_their_own_share_the_skeleton_encode",),
+        "test_worker_memory.py": ("test_models_are_not_swapped_for_every_job_and_nobody_waits_for_ever",)}),
+    ("another tokenizer's padding would go unnoticed", {
+        "worker/test_oscar_convert.py": ("test_padding_other_than_the_references_is_noted",)}),
+)  # fmt: skip
+"""Each fault that reading the path found, and the tests (file below tests/ -> functions) that fail where it is back."""

@@ -24,7 +24,6 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
 GIB = 1 << 30
@@ -239,6 +238,20 @@ def site() -> str:
     return "?"
 
 
+def tensors_in(value: Any) -> list[torch.Tensor]:
+    """Every tensor in what an operation takes or gives, in order."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return []
+    found: list[torch.Tensor] = []
+    for part in value:
+        found += tensors_in(part)
+    return found
+
+
 _WRITES: dict[Any, tuple[tuple[int, ...], frozenset[str]]] = {}
 
 
@@ -250,7 +263,7 @@ def written(func: Any, args: Any, kwargs: Any) -> list[Any]:
         _WRITES[func] = (places, frozenset(arguments[i].name for i in places))
     places, names = _WRITES[func]
     found = [args[i] for i in places if i < len(args)] + [v for k, v in kwargs.items() if k in names]
-    return [t for t in tree_leaves(found) if isinstance(t, torch.Tensor)]
+    return tensors_in(found)
 
 
 class Operations(TorchDispatchMode):
@@ -262,7 +275,7 @@ class Operations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         world, kwargs = self.world, kwargs or {}
-        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+        tensors = tensors_in((args, kwargs))
         entries = [(t, world._entry(t)) for t in tensors]
         cards = {entry.device for _, entry in entries if entry is not None}
         if not cards:
@@ -287,7 +300,7 @@ class Operations(TorchDispatchMode):
             world.dtypes["matmul", str(tensors[-1].dtype).removeprefix("torch.")] += 1
         result = func(*args, **kwargs)
         changed = written(func, args, kwargs)
-        fresh = [t for t in tree_leaves(result) if isinstance(t, torch.Tensor) and world._entry(t) is None]
+        fresh = [t for t in tensors_in(result) if world._entry(t) is None]
         known = {id(t.untyped_storage()) for t in tensors}
         for tensor in fresh:
             if id(tensor.untyped_storage()) not in known:

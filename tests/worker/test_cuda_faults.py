@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import cuda_faults as faults
 import numpy as np
@@ -40,3 +41,13 @@ def test_memory_that_another_process_takes(monkeypatch):
 @pytest.mark.parametrize(("place", "message"), [("encode", 0), ("step 2", 1), ("decode", 0)])
 def test_a_broken_context_is_raised_at_once(monkeypatch, place, message):
     faults.broken_context(monkeypatch, place, faults.BROKEN[message])
+
+
+def test_every_fault_that_was_found_names_tests_that_are_there():
+    root = Path(__file__).parent.parent
+    assert len(faults.FOUND) == 13
+    for _, tests in faults.FOUND:
+        assert tests
+        for file, names in tests.items():
+            text = (root / file).read_text("utf-8")
+            assert [name for name in names if f"def {name}(" not in text] == []

@@ -16,6 +16,7 @@ from pretend_cuda import GIB, machine
 
 from retake.worker import memory
 from retake.worker.backends.oscar import OscarBackend
+from retake.worker.oscar import OscarPipeline
 from retake.worker.oscar.tiers import TIERS
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -177,6 +178,28 @@ def test_a_lazy_text_encoder_is_placed_by_what_is_free(monkeypatch, free, where)
         assert pipe._lazy_encoder is None
 
 
+@pytest.mark.parametrize("tier", ["resident", "staged", "group-offload"])
+def test_the_encoder_visits_once_for_all_prompts(monkeypatch, tier):
+    """A negative prompt and three prompts, in one visit of the encoder and one of the projection; the same embeddings."""
+    prompts = ["a kitchen", "a garage", "a kitchen", "a bakery"]
+    alone = {text: text_pipeline().encode_prompt(text).embeds for text in {*prompts, "blur"}}
+    with machine(monkeypatch) as world:
+        pipe = text_pipeline()
+        pipe.enable_memory_tier(tier, "cuda")
+        world.reset()
+        found = pipe.encode_prompts(["blur", *prompts])
+        moved = world.to_card["tensors"]
+        raw = 4 * 512 * pipe.transformer.config["crossattn_proj_in_channels"] * 4
+        visit = weights(pipe.text_encoder) + (0 if tier == "resident" else weights(pipe.transformer.crossattn_proj))
+        assert moved <= visit + raw + 50_000
+        assert pipe.stats.text_encodes == 4
+        assert list(found) == ["blur", "a kitchen", "a garage", "a bakery"]
+        assert all(torch.equal(found[text].embeds, embeds) for text, embeds in alone.items())
+        pipe.encode_prompts(prompts)
+        assert (pipe.stats.text_encodes, pipe.stats.prompts_from_cache) == (4, 3)
+        assert set(world.used) == {"cuda:0"}
+
+
 def test_an_encoder_that_runs_out_of_memory_loses_nothing(monkeypatch):
     with machine(monkeypatch) as world:
         pipe = text_pipeline()
@@ -230,8 +253,13 @@ def test_what_the_bench_selects_is_what_runs(monkeypatch):
 
     monkeypatch.setattr(backends, "time_backends", lambda *_: {"native": 2.0, "_native_flash": 1.0})
     with machine(monkeypatch):
-        made = OscarBackend(model=str(converted()), tier="resident")
+        compiled: list[int] = []
+        monkeypatch.setattr(OscarPipeline, "enable_compile", lambda pipe: compiled.append(1))
+        made = OscarBackend(model=str(converted()), tier="resident", compile=True)
         made._place(32, 32, 5)
+        made._place(64, 64, 5)
+        assert compiled == [1]
+        assert made._ran()["attention"] == "_native_flash"
         kinds = {
             str(module.processor._attention_backend.value)
             for module in made.pipeline.transformer.modules() if hasattr(module, "processor")

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 import torch
-from oscar_golden import pipeline
+from oscar_golden import pipeline, text_model
 
 from retake.core.errors import InputError
 from retake.worker import memory
@@ -47,6 +48,7 @@ def cuda(monkeypatch):
     """A machine with two cards, as far as the backend asks; kernels are not chosen (there is none)."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (1, 2))
     uuids = ["aaaa-1", "bbbb-2"]
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: type("P", (), {"uuid": uuids[index]})())
     monkeypatch.setattr(OscarBackend, "_use_kernels", lambda *_: None)
@@ -115,6 +117,52 @@ def test_what_is_pinned_is_part_of_the_identity_and_not_overruled(cuda):
             OscarBackend(pipeline=Recorded(), **wrong)
 
 
+def test_a_mode_is_pinned_with_its_options_and_a_file_with_what_is_in_it(tmp_path):
+    """Other options are other pixels: a take that was kept must not pass for one of these."""
+    file = tmp_path / "calibration.json"
+
+    def pins(**options: Any) -> str:
+        return OscarBackend(pipeline=Recorded(), device="cpu", approximate={"first-block-cache": options}).arithmetic
+
+    file.write_text("one")
+    found = [pins(), pins(threshold=0.05), pins(threshold=0.2), pins(threshold=str(file)), pins(threshold=file)]
+    assert found[1] == "approximate first-block-cache(threshold=0.05)"
+    assert len(set(found)) == 4
+    assert str(tmp_path) not in found[3]
+    file.write_text("two")
+    assert pins(threshold=str(file)) not in found
+
+
+def test_a_take_says_what_it_ran_with(tmp_path):
+    from tiny_run import make_run
+
+    from retake.core.takes import make_take
+    from retake.core.takes.base import TakeRequest
+    from retake.core.takes.make import read_take
+
+    run = make_run(tmp_path)
+    made = OscarBackend(
+        model=str(text_model()), device="cpu", attention="native", approximate={"guidance-interval": {"low": 0.2}}
+    )
+    request = TakeRequest(run / "episode", "front", run / "skeleton" / "front", run / "variants" / "kitchen" / "front",
+                          "a packet on a table", seed=1, frames=5,
+                          settings={"steps": 2, "window": 5, "width": 64, "height": 48})  # fmt: skip
+    take = make_take(request, made, tmp_path / "take")
+    assert take.approximations == read_take(tmp_path / "take").approximations == ("guidance-interval:0.2-1", "steps:2")
+    ran = made.report["oscar"]
+    assert ran["approximations"] == list(take.approximations)
+    wanted = {"device": "cpu", "dtype": "float32", "attention": "native", "tiled": False, "compiled": False,
+              "deterministic": False, "tier": "resident", "kernels": "reference"}  # fmt: skip
+    assert {key: ran[key] for key in wanted} == wanted
+    exact = OscarBackend(model=str(text_model()), device="cpu")
+    plain = make_take(
+        TakeRequest(**{**request.__dict__, "settings": {**request.settings, "steps": 35}}), exact, tmp_path / "x"
+    )
+    assert plain.approximations == ()
+    assert "approximations" not in json.loads((tmp_path / "x" / "take.json").read_text())
+    assert take.inputs_sha256 != plain.inputs_sha256
+
+
 def test_an_encoder_that_does_not_fit_is_run_on_the_cpu(monkeypatch):
     pipe = pipeline()
     encoder = torch.nn.Linear(1000, 1000)
@@ -145,7 +193,7 @@ def test_an_encoder_that_runs_out_of_memory_goes_on_on_the_cpu(monkeypatch):
     pipe.text_device, pipe._tier_device = torch.device("meta"), torch.device("meta")
     monkeypatch.setattr(prompting.text_stage, "embed", embed)
     ids = torch.ones(1, 3)
-    assert torch.equal(pipe._embed(Encoder(), ids), ids)
+    assert torch.equal(pipe._embed(Encoder(), [ids])[0], ids)
     assert seen == ["failed", "cpu"]
 
 
@@ -156,7 +204,7 @@ def test_modes_are_pinned_labelled_and_checked():
         kernels="fused",
         approximate={"guidance-interval": {"low": 0.1, "high": 0.8}, "fp8": {}},
     )
-    assert made.arithmetic == "kernels fused, approximate fp8 guidance-interval"
+    assert made.arithmetic == "kernels fused, approximate fp8 guidance-interval(high=0.8, low=0.1)"
     made._place(32, 32, 5)
     made._place(64, 64, 5)
     assert made.pipeline.kernels == "fused"

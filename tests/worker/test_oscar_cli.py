@@ -56,6 +56,16 @@ def test_run_writes_the_pipelines_take_and_a_sidecar(files, capsys):
         run(files, out, "--embeds", str(files / "e.safetensors"))
 
 
+def test_run_takes_the_backends_kernels_attention_and_modes(files):
+    out = files / "take.npz"
+    extra = ["--kernels", "fused", "--attention", "native", "--approximate", "guidance-interval:low=0.2,high=0.9",
+             "--embeds", str(files / "e.safetensors")]  # fmt: skip
+    assert run(files, out, *extra) == 0
+    sidecar = json.loads(out.with_suffix(".json").read_text())
+    assert (sidecar["kernels"], sidecar["attention"]) == ("fused", "native")
+    assert sidecar["approximations"] == ["guidance-interval:0.2-0.9", "steps:2"]
+
+
 def test_run_with_a_prompt_fills_the_cache_and_writes_a_video(files):
     arguments = ["--prompt", "a desk", "--negative-prompt", "ugly", "--prompt-cache", str(files / "cache")]
     assert run(files, files / "take.mp4", *arguments, model=text_model()) == 0
@@ -74,6 +84,12 @@ def test_run_with_a_prompt_fills_the_cache_and_writes_a_video(files):
         (["--skeleton", "nowhere.mp4", "--prompt", "x"], "no skeleton at"),
         (["--model", "nowhere", "--prompt", "x"], "no model folder"),
         (["--prompt", "x", "--tier", "huge"], "unknown memory tier"),
+        (["--prompt", "x", "--kernels", "quick"], "unknown kernels"),
+        (["--prompt", "x", "--attention", "magic"], "unknown attention"),
+        (["--prompt", "x", "--attention", "sage"], "approximate mode 'sage'"),
+        (["--prompt", "x", "--approximate", "magic"], "unknown approximate mode"),
+        (["--prompt", "x", "--approximate", "sparse-tile:reach"], "valid: reach=VALUE"),
+        (["--prompt", "x", "--approximate", "first-block-cache:threshold=much"], "threshold is much"),
         ([], "found neither"),
     ],
 )

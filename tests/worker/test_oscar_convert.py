@@ -103,6 +103,35 @@ def tiny_names():
 # -- whole conversions ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("token", "number", "size", "odd"), [
+    ("<|endoftext|>", 151643, 151665, False), ("<|endoftext|>", 7, 300, False), ("<|endoftext|>", 7, 151665, True),
+    ("<pad>", 151643, 151665, True), ("<|im_end|>", 151645, 151665, True), (None, None, 300, True),
+])  # fmt: skip
+def test_padding_other_than_the_references_is_noted(token, number, size, odd):
+    """OSCAR's prompts were tokenised by Qwen2.5-VL-7B-Instruct's tokenizer, whatever encoder read them."""
+    from retake.worker.oscar.convert import _odd_padding
+
+    class Tokenizer:
+        pad_token, pad_token_id = token, number
+
+        def __len__(self) -> int:
+            return size
+
+    note = _odd_padding(Tokenizer())
+    assert bool(note) is odd
+    if odd:
+        assert f"pads with {token!r} (id {number})" in note
+        assert "151643" in note
+
+
+def test_the_command_says_when_padding_is_another(tmp_path, capsys):
+    text = text_folder(tmp_path / "text", tokenizer=True)
+    settings = text / "tokenizer_config.json"
+    settings.write_text(settings.read_text().replace('"pad_token": "<|endoftext|>"', '"pad_token": "<|im_end|>"'))
+    assert cli.main(command(GOLDEN / "dcp", tmp_path / "out", "--text-encoder", text)) == 0
+    assert "note: the tokenizer pads with '<|im_end|>'" in capsys.readouterr().err
+
+
 def test_convert_by_the_command_line_gives_the_golden_run(tmp_path, capsys):
     text = text_folder(tmp_path / "text", tokenizer=True)
     assert cli.main(command(GOLDEN / "dcp", tmp_path / "out", "--text-encoder", text)) == 0

@@ -13,7 +13,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oscar_golden import difference, golden_call, pipeline, pixels, tensors
+from oscar_golden import difference, golden_call, pipeline, pixels, tensors, text_model
+from tiny_run import make_run
 
 from retake.core.errors import InputError
 from retake.worker.backends.oscar import OscarBackend
@@ -418,3 +419,39 @@ def test_a_changed_verdict_is_counted():
     assert by_name["fp8"].psnr_db > 10
     with pytest.raises(InputError, match="a seed or more"):
         quality.compare(pipe_of, call, (), {})
+
+
+def test_quality_on_a_run_says_how_many_verdicts_change(tmp_path, capsys):
+    """On a converted model and a run folder, through the command: verdicts of the verifier on the run's own episode."""
+    import shutil
+
+    from retake.core.files import read_json
+    from retake.worker.oscar import cli
+
+    run = make_run(tmp_path)
+    for part in ("variants", "skeleton"):
+        (run / part).rename(tmp_path / part)
+    arguments = ["--quality", "--model", str(text_model()), "--run", str(run), "--seeds", "1,2", "--steps", "2", "--frames", "5",
+                 "--size", "64x48", "--approximate", "fp8", "--approximate", "guidance-interval:low=0.2,high=0.9",
+                 "--device", "cpu", "--json", str(tmp_path / "q.json")]  # fmt: skip
+    with pytest.raises(InputError, match="no variants"):
+        cli.bench(arguments)
+    shutil.copytree(tmp_path / "variants", run / "variants")
+    with pytest.raises(InputError, match="no skeleton of camera 'front'"):
+        cli.bench(arguments)
+    (tmp_path / "skeleton").rename(run / "skeleton")
+    assert cli.bench(arguments) == 0
+    rows = {row["mode"]: row for row in read_json(tmp_path / "q.json")["rows"]}
+    assert list(rows) == ["kernels fused", "fp8", "guidance-interval:low=0.2,high=0.9"]
+    assert rows["guidance-interval:low=0.2,high=0.9"]["label"] == "guidance-interval:0.2-0.9"
+    for row in rows.values():
+        assert row["reason"] == ""
+        assert row["seeds"] == 2
+        assert 0 <= row["verdicts_changed"] <= 2
+        assert -1 <= row["probability_shift"] <= 1
+    assert rows["kernels fused"]["verdicts_changed"] == 0  # the same pixels, the same verdict
+    assert "2 seeds, cpu" in capsys.readouterr().out
+    for wrong, words in ((["--size", "64"], "WIDTHxHEIGHT"), (["--approximate", "magic"], "approximate mode"),
+                         (["--approximate", "fp8:speed=2"], "no option of fp8")):  # fmt: skip
+        with pytest.raises(InputError, match=words):
+            cli.bench([*arguments, *wrong])

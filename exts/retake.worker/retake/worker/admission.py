@@ -10,6 +10,7 @@ from pathlib import Path
 from retake.core.wire import JobRecord
 from retake.worker.batching import Batch
 from retake.worker.gpu import GpuProbe, Placement, pick_tier
+from retake.worker.memory import AUTO
 from retake.worker.settings import GIB, BackendSpec, WorkerSettings
 from retake.worker.store import Store
 
@@ -48,6 +49,8 @@ class Admission:
         self._free_bytes = free_bytes
         self._not_before: dict[str, float] = {}
         self._waiting_since: dict[str, float] = {}
+        self._seen = 0
+        """Cards that NVML has shown."""
         self.batch = Batch()
 
     @property
@@ -100,4 +103,12 @@ class Admission:
             )
         ours = frozenset({held.pid} if held.pid else ())
         margin = self._settings.waiting.memory_margin_gib
-        return pick_tier(backend, self._gpu.read(ours), margin, held.gpu_bytes, held.card)
+        gpus = self._gpu.read(ours)
+        place = pick_tier(backend, gpus, margin, held.gpu_bytes, held.card)
+        if place.tier == AUTO and self._seen:  # not a machine without NVML: torch would take the CPU, for days
+            return Placement(reason=(
+                f"waiting for the GPU: NVML showed {self._seen} before and shows none now (a driver that is being replaced, a "
+                "card that was lost); see `nvidia-smi`"
+            ))  # fmt: skip
+        self._seen = max(self._seen, len(gpus))
+        return place

@@ -26,7 +26,7 @@ from retake.core.host import stop_signals
 from retake.core.wire import job_from_json
 from retake.worker.backends import spec_from_json
 from retake.worker.execute import Context, Loaded, describe, execute
-from retake.worker.memory import held_device_bytes, is_broken_context, is_out_of_memory
+from retake.worker.memory import fault_of, held_device_bytes
 from retake.worker.roots import Roots
 
 PROGRESS_EVERY_S = 0.05
@@ -108,13 +108,15 @@ class Executor:
             tier = getattr(self._loaded.instance, "tier", "") or message["tier"]
             self.send(event="done", id=job_id, result=result, tier=tier, held=held_device_bytes())
         except Cancelled:
-            self.send(event="cancelled", id=job_id)
+            self.send(event="cancelled", id=job_id, held=held_device_bytes())
         except Exception as error:
             traceback.print_exc()
-            reason, again = describe(error)
+            (reason, again), fault = describe(error), fault_of(error)
+            # A process whose context is broken ends, and is asked nothing more; any other still holds its model.
+            held = {} if fault == "context" else {"held": held_device_bytes()}
             self.send(
-                event="failed", id=job_id, error=reason, again=again, disk_full=getattr(error, "errno", None) == 28,
-                out_of_memory=is_out_of_memory(error), broken=is_broken_context(error),
+                event="failed", id=job_id, error=reason, again=again or bool(fault), out_of_memory=fault == "memory",
+                broken=fault == "context", disk_full=getattr(error, "errno", None) == 28, **held,
             )  # fmt: skip
         finally:
             self._cancelled.discard(job_id)

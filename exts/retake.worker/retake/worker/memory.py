@@ -8,7 +8,7 @@ model's files, or the numbers in config/worker.yaml. Torch is imported on use: t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from retake.core.errors import InputError
 
@@ -27,9 +27,13 @@ _EXHAUSTED = (
     "cublas_status_alloc_failed",
     "cudnn_status_alloc_failed",
     "cusolver_status_alloc_failed",
+    "cuda_error_out_of_memory",
+    "defaultcpuallocator",  # the host's own memory: pinned copies of weights are large
 )
-_CUDA_WORDS = ("cuda error", "cublas_status", "cudnn_status", "cusolver_status", "device-side assert", "nccl error",
-               "unspecified launch failure", "illegal memory access")  # fmt: skip
+_CUDA_WORDS = ("cuda error", "cuda driver error", "cuda unknown error", "cuda_error_", "cudaerror", "triton error [cuda]",
+               "cublas_status", "cudnn_status", "cusolver_status", "cusparse_status", "cufft_", "nccl error",
+               "device-side assert", "unspecified launch failure", "illegal memory access",
+               "no cuda gpus are available")  # fmt: skip
 
 
 def first_fitting(needs: Mapping[str, int], free_bytes: int, margin_bytes: int = 0) -> str | None:
@@ -122,3 +126,18 @@ def is_broken_context(error: BaseException) -> bool:
     """
     text = f"{type(error).__name__} {error}".lower()
     return not is_out_of_memory(error) and ("acceleratorerror" in text or any(words in text for words in _CUDA_WORDS))
+
+
+def fault_of(error: BaseException) -> Literal["", "memory", "context"]:
+    """What an error leaves behind in its process: a card short of memory, a broken CUDA context, or nothing to speak of.
+
+    Looks through what the error was raised from: a backend may put it into words of its own.
+    """
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    if any(is_broken_context(one) for one in chain):
+        return "context"
+    return "memory" if any(is_out_of_memory(one) for one in chain) else ""

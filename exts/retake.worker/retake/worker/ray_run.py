@@ -29,7 +29,7 @@ from retake.core.takes.fan_out import BACKENDS, video_backend
 from retake.core.takes.make import kept_take, open_take
 from retake.core.wire import TakeJob, VariantJob, job_from_json, job_to_json
 from retake.worker.backends import find, registry, spec_from_json, spec_to_json
-from retake.worker.memory import GIB, held_device_bytes, is_broken_context
+from retake.worker.memory import GIB, fault_of, held_device_bytes
 from retake.worker.settings import BackendSpec, load_settings
 
 MAX_LOSSES = 3
@@ -71,12 +71,14 @@ class _Actor:
             )
             return {"result": execute(job_from_json(job), spec, self._loaded, context)}
         except Exception as error:
-            if is_broken_context(error):
-                os._exit(
-                    3
-                )  # this process's CUDA context is poisoned; Ray sees a lost actor and the job goes to another
+            fault = fault_of(error)
+            if fault == "context":
+                os._exit(3)  # CUDA is poisoned in this process: Ray sees a lost actor, and the job goes to another
             text, again = describe(error)
-            return {"error": text, "again": again}
+        # Outside the handler, whose traceback holds tensors: the next job begins with a free card.
+        if fault == "memory":
+            self._loaded.close()
+        return {"error": text, "again": again or fault == "memory"}
 
 
 class Fleet:

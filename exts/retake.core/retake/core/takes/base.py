@@ -72,6 +72,8 @@ class Take:
     """`simulated` or `recorded`: the episode's."""
     inputs_sha256: str = ""
     """Of everything that determines the take."""
+    approximations: tuple[str, ...] = ()
+    """Approximate modes that the backend ran with; empty for an exact take."""
     extra: dict[str, Any] = field(default_factory=dict)
     """What its maker notes beside it; determines nothing."""
 

@@ -62,8 +62,12 @@ def make_take(
         model=getattr(backend, "model", ""), revision=getattr(backend, "revision", ""), licence=backend.licence,
         camera=request.camera, start=request.start, negative_prompt=request.negative_prompt, settings=request.settings,
         motion_source=episode.header.motion_source, inputs_sha256=plan.digest, extra=dict(extra or {}),
+        approximations=tuple(getattr(backend, "approximations", ())),
     )  # fmt: skip
-    write_json(out_dir / TAKE_RECORD, {"schema": SCHEMA, **encode(take), "video": TAKE_VIDEO})
+    record = {"schema": SCHEMA, **encode(take), "video": TAKE_VIDEO}
+    if not take.approximations:
+        del record["approximations"]
+    write_json(out_dir / TAKE_RECORD, record)
     return take
 
 

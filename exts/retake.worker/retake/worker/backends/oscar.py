@@ -14,10 +14,12 @@ import numpy as np
 
 from retake.core.array_types import UInt8
 from retake.core.errors import Cancelled, InputError, TakeError, install_hint, unknown_name
+from retake.core.files import sha256_file
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.run_layout import VARIANT_FRAME
 from retake.core.skeleton import open_skeleton
 from retake.core.takes.base import TakeRequest
+from retake.worker.gpu import roomiest_device
 from retake.worker.memory import AUTO, CPU, MARGIN_BYTES, device_of_card, usable_device
 
 SETTINGS = ("steps", "guidance", "fit", "window", "height", "width", "exact_first_frame", "preview")
@@ -70,7 +72,7 @@ class OscarBackend:
         from retake.worker.oscar.fused import KERNELS
         from retake.worker.oscar.tiers import find_tier
 
-        self.device = str(usable_device(device or None))
+        self.device = str(usable_device(device)) if device else roomiest_device()
         folder = Path(model or os.environ.get(MODEL_VARIABLE, ""))
         if pipeline is None:
             if not (model or os.environ.get(MODEL_VARIABLE)):
@@ -84,6 +86,8 @@ class OscarBackend:
         self._steps, self._guidance = steps, guidance
         self.preview: Callable[[UInt8[np.ndarray, "h w 3"]], None] = lambda image: None
         self.report: dict[str, Any] = {}
+        self.approximations: tuple[str, ...] = ()
+        """Approximate modes of the newest take, for its record."""
         self.tier = ""
         self.margin_bytes = MARGIN_BYTES
         """What a plan of its own leaves free for the renderer."""
@@ -180,12 +184,25 @@ class OscarBackend:
             if not any(label.partition(":")[0] == name for label in self.pipeline.approximations):
                 self.pipeline.enable_approximation(name, **options)
 
+    def _ran(self) -> dict[str, Any]:
+        """What of the way a take was computed decides its last bits, beside tier and kernels."""
+        from retake.worker.oscar.backends import attention_of
+
+        return {
+            "device": self.device,
+            "dtype": str(self.pipeline.transformer.dtype).removeprefix("torch."),
+            "attention": attention_of(self.pipeline.transformer),
+            "tiled": bool(self.pipeline.vae.use_tiling),
+            "compiled": self._compiled,
+            "deterministic": self._deterministic,
+        }
+
     def _pins(self) -> str:
         told = {
             "tier": self._pinned_tier,
             "attention": "" if self._attention == "auto" else self._attention,
             "kernels": "" if self._kernels == AUTO else self._kernels,
-            "approximate": " ".join(sorted(self._approximate)),
+            "approximate": " ".join(_stated(name, self._approximate[name]) for name in sorted(self._approximate)),
             "compiled": "yes" if self._compile else "",
             "deterministic": "yes" if self._deterministic else "",
         }
@@ -238,7 +255,8 @@ class OscarBackend:
         except Cancelled:
             self.pipeline.cancel()
             raise
-        self.tier, self.report = result.tier, {"oscar": result.report()}
+        self.tier, self.report = result.tier, {"oscar": {**result.report(), **self._ran()}}
+        self.approximations = tuple(result.approximations)
         frames = np.asarray(result.frames)[0]
         if len(frames) != count:
             raise TakeError(f"the model returned {len(frames)} frames; {count} were asked")
@@ -283,6 +301,15 @@ def _modes(given: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> dict[str, 
     if unknown := [name for name in found if name not in MODES]:
         raise InputError(unknown_name("approximate mode", unknown[0], MODES))
     return found
+
+
+def _stated(name: str, options: Mapping[str, Any]) -> str:
+    """A mode with its options; a file stands for what is in it."""
+    told = []
+    for key in sorted(options):
+        path = Path(str(options[key])) if isinstance(options[key], (str, Path)) else None
+        told.append(f"{key}={sha256_file(path)[:16] if path is not None and path.is_file() else options[key]}")
+    return f"{name}({', '.join(told)})" if told else name
 
 
 class LatentPainter:

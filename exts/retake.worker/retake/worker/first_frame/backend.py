@@ -33,6 +33,7 @@ from retake.worker.first_frame import memory
 from retake.worker.first_frame.canvas import Canvas
 from retake.worker.first_frame.conditioning import Conditioning, relit
 from retake.worker.first_frame.parts import Found, ModelPart, find, weights
+from retake.worker.gpu import roomiest_device
 
 EXTRA = "oscar"
 EDGES_KEPT = 0.98
@@ -205,9 +206,7 @@ class DiffusionBackend(ABC):
     def device(self) -> str:
         """Where the model runs."""
         if not self._device:
-            import torch
-
-            self._device = "cuda" if torch.cuda.is_available() else "cpu"
+            self._device = roomiest_device()
         return self._device
 
     @property

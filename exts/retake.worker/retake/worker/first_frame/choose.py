@@ -17,6 +17,7 @@ from retake.core.painter.procedural import ProceduralBackend
 from retake.core.variants.base import ImageBackend
 from retake.core.variants.worlds import Catalogue
 from retake.worker.first_frame.memory import TIERS
+from retake.worker.gpu import roomiest_device
 from retake.worker.memory import GIB, MARGIN_BYTES, first_fitting, free_device_bytes
 from retake.worker.settings import load_settings
 
@@ -90,7 +91,7 @@ def _free_bytes() -> int:
         return 0
     if not torch.cuda.is_available():
         return 0
-    return max(free_device_bytes(f"cuda:{index}") for index in range(torch.cuda.device_count()))
+    return free_device_bytes(roomiest_device())  # where a backend without a device of its own will run
 
 
 def report(choice: Choice) -> list[str]:

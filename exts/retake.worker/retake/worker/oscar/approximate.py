@@ -7,6 +7,7 @@ claim is made for real weights on a card: none was measured there.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,26 @@ def enable(pipe: Any, name: str, **options: Any) -> str:
     return begin(pipe, name, **options)
 
 
+def read_mode(text: str) -> tuple[str, dict[str, Any]]:
+    """`MODE[:OPTION=VALUE,…]` of a command line as a mode and its options. Raises InputError."""
+    name, _, rest = text.partition(":")
+    if name not in MODES:
+        raise InputError(unknown_name("approximate mode", name, MODES))
+    options: dict[str, Any] = {}
+    for part in rest.split(",") if rest else ():
+        key, sign, value = part.partition("=")
+        if not sign or key not in _MODES[name][1]:
+            raise InputError(
+                f"--approximate {text!r}: {part!r} is no option of {name}; valid: "
+                f"{', '.join(f'{one}=VALUE' for one in _MODES[name][1]) or 'none'}"
+            )
+        try:
+            options[key] = json.loads(value)
+        except ValueError:  # a word or a path
+            options[key] = value
+    return name, options
+
+
 def disable(pipe: Any, active: Sequence[str]) -> None:
     """Undo what can be undone. Raises InputError for modes that rounded the weights."""
     if rounded := [label for label in active if label in PERMANENT]:
@@ -62,12 +83,16 @@ def fewer_steps(steps: int) -> tuple[str, ...]:
     return (f"steps:{steps}",) if steps < DEFAULT_STEPS else ()
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _first_block_cache(pipe: Any, name: str, threshold: float = DEFAULT_THRESHOLD) -> str:
     from diffusers.hooks import FirstBlockCacheConfig
 
     if pipe.transformer.residuals is not None:
         raise InputError("first-block-cache and step-cache exclude each other; disable_approximations() first")
-    if not 0 < threshold < 1:
+    if not (_is_number(threshold) and 0 < threshold < 1):
         raise InputError(f"threshold is {threshold}; valid: above 0, below 1 (0.05 skips little, 0.2 much)")
     pipe.transformer.enable_cache(FirstBlockCacheConfig(threshold=threshold))
     return f"{name}:{threshold:g}"
@@ -87,7 +112,7 @@ def _step_cache(pipe: Any, name: str, calibration: Any = None) -> str:
 
 
 def _guidance_interval(pipe: Any, name: str, low: float = 0.0, high: float = 1.0) -> str:
-    if not 0 <= low < high <= 1:
+    if not (_is_number(low) and _is_number(high) and 0 <= low < high <= 1):
         raise InputError(f"guidance-interval from {low} to {high}; give 0 <= low < high <= 1 (1 = noise, 0 = picture)")
     pipe.guidance_interval = (float(low), float(high))
     return f"{name}:{low:g}-{high:g}"

@@ -90,6 +90,16 @@ def set_backend(transformer: Any, name: str) -> None:
             module.processor._attention_backend = AttentionBackendName(name)  # pyright: ignore
 
 
+def attention_of(transformer: Any) -> str:
+    """The kernel that `set_backend` chose; "native" where none was."""
+    from diffusers.models.attention_processor import Attention
+
+    found = {
+        getattr(m.processor, "_attention_backend", None) for m in transformer.modules() if isinstance(m, Attention)
+    }
+    return " ".join(sorted(str(getattr(one, "value", one)) for one in found if one is not None)) or "native"
+
+
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)

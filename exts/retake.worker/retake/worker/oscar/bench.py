@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from . import backends
+from .approximate import read_mode
 from .costs import FULL_TRANSFORMER, FULL_VAE, forward_traffic, meta_transformer, stage_costs
 from .fused import KERNELS, set_kernels
 from .meter import Cost, measure
@@ -235,8 +236,9 @@ def cuda(
     tokens = ((frames - 1) // 4 + 1) * (height // 16) * (width // 16)
     note = pipe.use_kernels(kernels)
     backend, timings = backends.select_backend(pipe.transformer, tokens, target)
-    for name in approximate:
-        pipe.enable_approximation(name)
+    for text in approximate:
+        name, options = read_mode(text)
+        pipe.enable_approximation(name, **options)
     if compile_blocks:
         pipe.enable_compile()
     first, skeleton = random_input(frames, height, width)

@@ -42,7 +42,11 @@ def bench(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", help="default: cuda if there is one")
     parser.add_argument("--compile", action="store_true", help="torch.compile the blocks (CUDA part)")
     parser.add_argument(
-        "--approximate", action="append", default=[], metavar="MODE", help="also time this mode (CUDA part)"
+        "--approximate",
+        action="append",
+        default=[],
+        metavar="MODE[:OPTION=VALUE,…]",
+        help="also time this mode (CUDA part); with --quality: compare these modes only",
     )
     parser.add_argument("--no-measure", action="store_true", help="computed figures only")
     parser.add_argument("--kernels", default="auto", help="auto, fused or reference (CUDA part)")
@@ -53,7 +57,10 @@ def bench(argv: Sequence[str] | None = None) -> int:
         "--model", type=Path, metavar="DIR", help="quality of this converted model (default: a tiny random one)"
     )
     parser.add_argument("--run", type=Path, metavar="RUN", help="quality on this run's first variant, with verdicts")
-    parser.add_argument("--prompt", default="", help="with --model: the prompt of the takes")
+    parser.add_argument("--prompt", default="", help="with --model: the prompt of the takes (default: the variant's)")
+    parser.add_argument(
+        "--size", default="", help="WIDTHxHEIGHT of the quality comparison with --run (default: OSCAR's)"
+    )
     parser.add_argument("--seeds", default="1,2", help="seeds of the quality comparison, with commas")
     parser.add_argument(
         "--calibrate", type=Path, metavar="FILE", help="first calibrate the step cache and write it here"
@@ -96,6 +103,16 @@ def bench(argv: Sequence[str] | None = None) -> int:
 TINY_SIZE = 64
 
 
+def _size(text: str) -> tuple[int, int] | None:
+    """`640x480` as (width, height); None for nothing. Raises InputError."""
+    width, _, height = text.partition("x")
+    if not text:
+        return None
+    if not (width.isdecimal() and height.isdecimal() and min(int(width), int(height)) > 0):
+        raise InputError(f"--size {text!r}: expected WIDTHxHEIGHT, for instance 640x480")
+    return int(width), int(height)
+
+
 def _quality(arguments: argparse.Namespace) -> int:
     """`retake bench oscar --quality | --calibrate`."""
     from retake.core.files import write_json
@@ -103,6 +120,7 @@ def _quality(arguments: argparse.Namespace) -> int:
 
     from . import bench as work
     from . import quality, stepcache
+    from .approximate import read_mode
 
     try:
         seeds = tuple(int(part) for part in arguments.seeds.split(","))
@@ -118,7 +136,7 @@ def _quality(arguments: argparse.Namespace) -> int:
     steps, frames = arguments.steps, arguments.frames
     call: dict[str, Any] = {"num_inference_steps": steps}
     if arguments.run is not None:
-        inputs, judge = quality.run_inputs(arguments.run, frames)
+        inputs, judge = quality.run_inputs(arguments.run, frames, _size(arguments.size))
         call |= inputs
     else:
         first, skeleton = work.random_input(frames, TINY_SIZE, TINY_SIZE)
@@ -151,7 +169,8 @@ def _quality(arguments: argparse.Namespace) -> int:
             "prompt_embeds": work.random_prompt(pipe, 12),
             "negative_prompt_embeds": work.random_prompt(pipe, 12, 1),
         }
-    else:
+        call = {name: value for name, value in call.items() if name not in ("prompt", "negative_prompt")}
+    elif arguments.prompt:
         call["prompt"] = arguments.prompt
     calibration = None
     if arguments.calibrate is not None:
@@ -166,7 +185,8 @@ def _quality(arguments: argparse.Namespace) -> int:
         if not arguments.quality:
             return 0
     bar = Bar("quality")
-    rows = quality.compare(make, call, seeds, quality.default_modes(calibration), judge, lambda *at: bar(*at))
+    modes = {text: read_mode(text) for text in arguments.approximate} or quality.default_modes(calibration)
+    rows = quality.compare(make, call, seeds, modes, judge, lambda *at: bar(*at))
     what = "tiny random model" if arguments.model is None else arguments.model.name
     where = f"{what}, {frames} frames, {steps} steps, {len(seeds)} seeds, {device}"
     if arguments.json == "-":
@@ -307,6 +327,15 @@ def _add_run(commands: Any) -> None:
     parser.add_argument("--device", help="default: cuda if there is one")
     parser.add_argument("--tier", help="memory tier (default: planned on CUDA, resident elsewhere)")
     parser.add_argument("--dtype", choices=("bf16", "fp32"), help="default: bf16 on CUDA, fp32 elsewhere")
+    parser.add_argument(
+        "--attention", default="auto", metavar="NAME", help="auto (default): the fastest exact kernel here"
+    )
+    parser.add_argument("--kernels", default="auto", help="auto (default), fused or reference")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the blocks")
+    parser.add_argument(
+        "--approximate", action="append", default=[], metavar="MODE[:OPTION=VALUE,…]",
+        help="trade exactness for time; named in the sidecar. For instance guidance-interval:low=0.1,high=0.9",
+    )  # fmt: skip
     parser.set_defaults(go=_run)
 
 

@@ -34,6 +34,8 @@ CONVERSION_VERSION = 1
 DTYPES: dict[str, torch.dtype | None] = {"keep": None, "bf16": torch.bfloat16, "fp32": torch.float32}
 _SHARD_BYTES = 4 << 30  # what stays in memory at most, and below diffusers' own 10 GB shards
 _SPARE_BYTES = 16 << 20  # configurations, tokenizer, file system overhead
+REFERENCE_PAD = ("<|endoftext|>", 151643)
+"""Pad token and its number in the reference's tokenizer."""
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json")
 
 
@@ -87,7 +89,7 @@ def convert(
         hashes: dict[str, str] = {}
         for name, part in parts.items():
             hashes.update(_write_part(folder, name, part, target_dtype, done))
-        tokenizer = _write_tokenizer(text_encoder, folder) if text_encoder is not None else None
+        tokenizer, odd = _write_tokenizer(text_encoder, folder) if text_encoder is not None else (None, "")
         make_scheduler().save_pretrained(folder / "scheduler")
         revision = sha256_json({k: v for k, v in hashes.items() if k.startswith("transformer/")})[:16]
         write_json(folder / "model_index.json", _index("text_encoder" in parts, tokenizer))
@@ -102,7 +104,8 @@ def convert(
         }
         write_json(folder / "conversion.json", record)
         written = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return Conversion(out, revision, record["parameters"], written, _notes(parts, text_encoder, tokenizer))
+    notes = (*_notes(parts, text_encoder, tokenizer), *([odd] if odd else []))
+    return Conversion(out, revision, record["parameters"], written, notes)
 
 
 def _is_large(part: ComponentWeights) -> bool:
@@ -200,10 +203,10 @@ def _shards(part: ComponentWeights, dtype: torch.dtype | None) -> list[list[str]
     return shards
 
 
-def _write_tokenizer(source: Path, folder: Path) -> str | None:
-    """Copy the tokenizer through transformers; its class name, or None if the source has none."""
+def _write_tokenizer(source: Path, folder: Path) -> tuple[str | None, str]:
+    """Copy the tokenizer through transformers; its class name (None if the source has none), and what is odd about it."""
     if not any((source / name).is_file() for name in _TOKENIZER_FILES):
-        return None
+        return None, ""
     from transformers import AutoTokenizer
 
     try:
@@ -213,7 +216,22 @@ def _write_tokenizer(source: Path, folder: Path) -> str | None:
         raise
     except Exception as error:  # transformers raises many kinds for a bad tokenizer
         raise InputError(f"{source} has tokenizer files that cannot be read: {error}") from None
-    return type(tokenizer).__name__
+    return type(tokenizer).__name__, _odd_padding(tokenizer)
+
+
+def _odd_padding(tokenizer: Any) -> str:
+    """How its padding differs from the reference's tokenizer (Qwen2.5-VL-7B-Instruct); empty where it does not.
+
+    512 tokens, most of them padding, reach the network unmasked. The reference's number is asked of full vocabularies only.
+    """
+    token, number = tokenizer.pad_token, tokenizer.pad_token_id
+    wanted, wanted_number = REFERENCE_PAD
+    if token == wanted and (len(tokenizer) <= wanted_number or number == wanted_number):
+        return ""
+    return (
+        f"the tokenizer pads with {token!r} (id {number}), OSCAR was trained with {wanted!r} (id {wanted_number}): every prompt "
+        "is padded, so takes will differ; use the tokenizer of Qwen2.5-VL-7B-Instruct or of Cosmos-Reason1-7B"
+    )
 
 
 def _index(text: bool, tokenizer: str | None) -> dict[str, Any]:

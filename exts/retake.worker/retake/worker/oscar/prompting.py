@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -37,45 +38,76 @@ class PromptStage:
     @torch.no_grad()
     def project_embeddings(self: Any, raw: Tensor, text: str | None = None) -> ProjectedPrompt:
         """Raw embeddings (1, L, D) -> ProjectedPrompt on the CPU. Raises InputError."""
-        check_embeddings(raw, "prompt embeddings", self.transformer.config["crossattn_proj_in_channels"])
+        return self._project([raw], [text])[0]
+
+    def _project(self: Any, raws: Sequence[Tensor], texts: Sequence[str | None]) -> list[ProjectedPrompt]:
+        for raw in raws:
+            check_embeddings(raw, "prompt embeddings", self.transformer.config["crossattn_proj_in_channels"])
         with self.stage("project", self.transformer.crossattn_proj):
-            embeds = self.transformer.project_text(raw.to(self.run_device))
-        return ProjectedPrompt(embeds.cpu(), self.model_revision, text)
+            projected = [self.transformer.project_text(raw.to(self.run_device)).cpu() for raw in raws]
+        return [
+            ProjectedPrompt(embeds, self.model_revision, text)
+            for embeds, text in zip(projected, texts, strict=True)
+        ]  # fmt: skip
 
     @torch.no_grad()
     def encode_prompt(self: Any, prompt: str) -> ProjectedPrompt:
         """One text -> ProjectedPrompt, from the cache if it is there. Raises InputError, TakeError."""
-        dtype, length = self.transformer.dtype, text_stage.PROMPT_LENGTH
-        known = self.prompt_cache.get(self.model_revision, dtype, length, prompt, self._encoder_revision)
-        if known is not None:
-            self.stats.prompts_from_cache += 1
-            return known
-        encoder, tokenizer = self._text_parts(prompt)
-        ids = text_stage.tokenize(tokenizer, prompt, length)
-        with self.stage("text"):
-            raw = self._embed(encoder, ids)
-        self.stats.text_encodes += 1
-        projected = self.project_embeddings(raw, prompt)
-        self.prompt_cache.put(projected, length, self._encoder_revision)
-        return projected
+        return self.encode_prompts([prompt])[prompt]
 
-    def _embed(self: Any, encoder: Any, ids: Tensor) -> Tensor:
-        """Run the text encoder where memory allows; in a memory tier it only visits the device."""
+    @torch.no_grad()
+    def encode_prompts(self: Any, prompts: Sequence[str]) -> dict[str, ProjectedPrompt]:
+        """Every distinct text -> ProjectedPrompt, in this order; those that are not cached in one visit of the text encoder.
+
+        Raises InputError, TakeError.
+        """
+        dtype, length = self.transformer.dtype, text_stage.PROMPT_LENGTH
+        found: dict[str, ProjectedPrompt] = {}
+        fresh: list[str] = []
+        for prompt in dict.fromkeys(prompts):
+            known = self.prompt_cache.get(self.model_revision, dtype, length, prompt, self._encoder_revision)
+            if known is None:
+                fresh.append(prompt)
+            else:
+                self.stats.prompts_from_cache += 1
+                found[prompt] = known
+        if fresh:
+            encoder, tokenizer = self._text_parts(fresh[0])
+            ids = [text_stage.tokenize(tokenizer, prompt, length) for prompt in fresh]
+            with self.stage("text"):
+                raws = self._embed(encoder, ids)
+            self.stats.text_encodes += len(fresh)
+            for prompt, projected in zip(fresh, self._project(raws, fresh), strict=True):
+                self.prompt_cache.put(projected, length, self._encoder_revision)
+                found[prompt] = projected
+        return found
+
+    def _embed(self: Any, encoder: Any, ids: Sequence[Tensor]) -> list[Tensor]:
+        """Run the text encoder where memory allows; in a memory tier it visits the device once for all of them. Raw
+        embeddings, on the CPU where there are several: beside the encoder there may be no room for them."""
+        done: list[Tensor] = []
+
+        def embed() -> list[Tensor]:
+            while len(done) < len(ids):
+                raw = text_stage.embed(encoder, ids[len(done)])
+                done.append(raw if len(ids) == 1 else raw.cpu())
+            return done
+
         if hasattr(encoder, "_hf_hook"):  # accelerate's offloading moves it by itself
-            return text_stage.embed(encoder, ids)
+            return embed()
         device = self.text_device or self._place_for(encoder)
         try:
             if self._tier_device is None:  # no tier: it stays where it ran
                 encoder.to(device)
-                return text_stage.embed(encoder, ids)
+                return embed()
             with visiting([encoder], device, pin=False):
-                return text_stage.embed(encoder, ids)
+                return embed()
         except (RuntimeError, MemoryError) as error:
             if device.type == "cpu" or not memory.is_out_of_memory(error):
                 raise
         # somebody took the memory between the look and the use; the CPU is slow and always there
         encoder.to("cpu")
-        return text_stage.embed(encoder, ids)
+        return embed()
 
     def _place_for(self: Any, encoder: Any) -> torch.device:
         """The run device where the encoder fits now, beside what is there and the margin; else the CPU."""
@@ -89,26 +121,23 @@ class PromptStage:
 
     def prepare_prompts(self: Any, request: Request) -> tuple[tuple[ProjectedPrompt, ...], ProjectedPrompt | None]:
         """Every distinct prompt of a run once, the negative first (the reference's order); then the text encoder may go."""
-        done: dict[Any, ProjectedPrompt] = {}
-
-        def project(prompt: Prompt) -> ProjectedPrompt:
-            key = prompt if isinstance(prompt, str) else id(prompt)
-            if key not in done:
-                done[key] = self._project_one(prompt)
-            return done[key]
-
+        given: list[Prompt] = [*([] if request.negative is None else [request.negative]), *request.prompts]
+        texts = [prompt for prompt in given if isinstance(prompt, str)]
+        if self.safety_checker is not None:
+            for text in dict.fromkeys(texts):
+                if (reason := self.safety_checker.check_prompt(text)) is not None:
+                    raise TakeError(f"the safety checker refused the prompt: {reason}")
         try:
-            negative = None if request.negative is None else project(request.negative)
-            return tuple(project(prompt) for prompt in request.prompts), negative
+            done: dict[Any, ProjectedPrompt] = dict(self.encode_prompts(texts))
         finally:
             self._lazy_encoder = None
+        for prompt in given:
+            if not isinstance(prompt, str) and id(prompt) not in done:
+                done[id(prompt)] = self._project_one(prompt)
+        found = [done[prompt if isinstance(prompt, str) else id(prompt)] for prompt in given]
+        return (tuple(found), None) if request.negative is None else (tuple(found[1:]), found[0])
 
-    def _project_one(self: Any, prompt: Prompt) -> ProjectedPrompt:
-        if isinstance(prompt, str):
-            reason = self.safety_checker.check_prompt(prompt) if self.safety_checker is not None else None
-            if reason is not None:
-                raise TakeError(f"the safety checker refused the prompt: {reason}")
-            return self.encode_prompt(prompt)
+    def _project_one(self: Any, prompt: Tensor | ProjectedPrompt) -> ProjectedPrompt:
         if isinstance(prompt, Tensor):
             return self.project_embeddings(prompt)
         wanted = self.transformer.config["text_embed_dim"]

@@ -148,11 +148,13 @@ def judge_of(episode: Any, camera: str, first_frame: np.ndarray, start: int = 0)
     return ask
 
 
-def run_inputs(folder: Path, frames: int) -> tuple[dict[str, Any], Judge]:
-    """(arguments of the pipeline, judge) from a run folder: its first variant, skeleton and episode. Raises InputError."""
+def run_inputs(folder: Path, frames: int, size: tuple[int, int] | None = None) -> tuple[dict[str, Any], Judge]:
+    """(arguments of the pipeline, judge) from a run folder: its first variant, skeleton and episode, at (width, height).
+
+    The variant's own prompt is among the arguments. Raises InputError, RunError.
+    """
     from retake.core.episode import open_episode
-    from retake.core.run_layout import VARIANT_FRAME
-    from retake.core.run_reader import open_run
+    from retake.core.run_store import open_run
     from retake.core.skeleton import open_skeleton
     from retake.core.variants.make import read_frame
 
@@ -162,13 +164,16 @@ def run_inputs(folder: Path, frames: int) -> tuple[dict[str, Any], Judge]:
         raise InputError(f"{folder} has no variants; `retake variants {folder}` makes first frames")
     variant, episode = variants[0], open_episode(run.episode)
     camera = variant.camera or episode.header.cameras[0].name
-    skeleton = open_skeleton(run.skeleton_folder(camera))
+    if not run.has_skeleton(camera):
+        raise InputError(f"{folder} has no skeleton of camera {camera!r}; `retake skeleton {folder}` draws it")
+    skeleton = open_skeleton(run.skeleton(camera))
     count = min(frames, len(skeleton))
-    first = read_frame(run.variant_folder(variant.id) / VARIANT_FRAME)
+    first = read_frame(variant.frame)
     control = np.stack([skeleton.frame(index) for index in range(count)])
-    width, height = skeleton.squeeze.model_size
+    width, height = size or skeleton.squeeze.model_size
     call = {"first_frame": first, "skeleton": control, "height": height, "width": width, "num_frames": frames,
-            "exact_first_frame": True}  # fmt: skip
+            "exact_first_frame": True, "prompt": variant.record.prompt,
+            "negative_prompt": variant.record.negative_prompt or None}  # fmt: skip
     return call, judge_of(episode, camera, first)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from retake.core.errors import InputError, TakeError
+from retake.core.errors import InputError, TakeError, unknown_name
 from retake.core.files import atomic_path, sha256_file, sha256_json, write_json
 
 SUFFIXES = (".npz", ".mp4")
@@ -36,12 +36,20 @@ def make_take(arguments: argparse.Namespace) -> str:
 
     from retake.worker.memory import usable_device
 
+    from .approximate import read_mode
+    from .backends import attention_of, check_backend
+    from .fused import KERNELS
     from .pipeline import OscarPipeline
 
     device = usable_device(arguments.device)
     wanted = arguments.dtype or ("bf16" if device.type == "cuda" else "fp32")
     dtype = torch.bfloat16 if wanted == "bf16" else torch.float32
     embeds = _read_embeds(arguments.embeds) if arguments.embeds else {}
+    modes = dict(read_mode(text) for text in arguments.approximate)
+    if arguments.kernels not in ("auto", *KERNELS):
+        raise InputError(unknown_name("kernels", arguments.kernels, ("auto", *KERNELS)))
+    if arguments.attention != "auto":
+        check_backend(arguments.attention)
     pipe = OscarPipeline.from_pretrained(arguments.model, torch_dtype=dtype, lazy_text_encoder=True)
     if arguments.prompt_cache is not None:
         pipe.enable_prompt_cache(arguments.prompt_cache)
@@ -49,6 +57,7 @@ def make_take(arguments: argparse.Namespace) -> str:
         pipe.enable_memory_tier(arguments.tier, device)
     elif device.type == "cuda":
         pipe.enable_planned_memory(device, arguments.height, arguments.width, arguments.frames)
+    _use_way(pipe, arguments, device, modes)
     result = pipe(
         arguments.first_frame,
         arguments.skeleton,
@@ -74,6 +83,7 @@ def make_take(arguments: argparse.Namespace) -> str:
         "guidance": arguments.guidance,
         "dtype": wanted,
         "device": str(device),
+        "attention": attention_of(pipe.transformer),
         "inputs_sha256": {
             "first_frame": _sha256(arguments.first_frame),
             "skeleton": _sha256(arguments.skeleton),
@@ -82,6 +92,25 @@ def make_take(arguments: argparse.Namespace) -> str:
     }  # fmt: skip
     write_json(sidecar_path(arguments.out), sidecar)
     return f"{arguments.out}: {len(frames)} frames, tier {result.tier}, seed {arguments.seed}"
+
+
+def _use_way(pipe: Any, arguments: argparse.Namespace, device: Any, modes: dict[str, dict[str, Any]]) -> None:
+    """Kernels, modes and attention as the video backend chooses them; kernels first, quantised layers cannot be joined."""
+    from .backends import select_backend, set_backend
+    from .vae import latent_frames
+    from .windows import window_length
+
+    pipe.use_kernels(arguments.kernels)
+    for name, options in modes.items():
+        pipe.enable_approximation(name, **options)
+    if "sage" not in modes:
+        if arguments.attention != "auto":
+            set_backend(pipe.transformer, arguments.attention)
+        elif device.type == "cuda":
+            tokens = latent_frames(window_length(arguments.frames)) * (arguments.height // 16) * (arguments.width // 16)
+            select_backend(pipe.transformer, tokens, device)
+    if arguments.compile:
+        pipe.enable_compile()
 
 
 def _sha256(path: Path) -> str:

@@ -84,7 +84,8 @@ def _train(
     vae_id = sha256_file(vae_file)[:16] if vae_file else base
     pipe.vae.to(target)
     cache = LatentCache(pipe.vae, vae_id, out / "latents", settings.size, settings.fit, settings.step.objects)
-    texts = {clip.caption: pipe.encode_prompt(clip.caption).embeds for clip in (*clips, *held)}
+    prompts = pipe.encode_prompts([clip.caption for clip in (*clips, *held)])
+    texts = {caption: prompt.embeds for caption, prompt in prompts.items()}
     transformer = pipe.transformer.to(target)
     torch.manual_seed(settings.step.seed)  # adapters and the object embedding start from it
     if settings.step.objects.control == "embed" and not transformer.config["object_channels"]:
