@@ -25,17 +25,46 @@ CACHE = ROOT / ".cache" / "mutants"
 COPY = CACHE / "copy"
 PACKAGES = ("core", "usd", "worker", "isaac", "ui", "newton", "lab", "loop")
 SITE = COPY / "scripts/mutation/site"
-NEAREST = 3
+NEAREST, FURTHER = 3, 8
 WHOLE = {
-    "retake.usd": ("test_survivors", "test_usd_articulation", "test_usd_stages", "test_usd_laws", "test_usd_camera"),
-    "retake.isaac": ("test_parts_of_isaac", "test_isaac_settings", "test_isaac_capture", "test_isaac_writer", "test_isaac_bad_input"),
-    "retake.worker": ("test_worker_memory", "test_worker_jobs", "test_worker_api", "test_worker_store"),
-    "retake.worker.oscar": ("worker/test_oscar_inputs", "worker/test_oscar_pipeline", "worker/test_oscar_speed"),
+    "retake.usd": (
+        "test_usd_golden",
+        "test_survivors",
+        "test_usd_articulation",
+        "test_usd_stages",
+        "test_usd_laws",
+        "test_usd_camera",
+    ),
+    "retake.isaac": (
+        "test_parts_of_isaac",
+        "test_isaac_settings",
+        "test_isaac_capture",
+        "test_isaac_writer",
+        "test_isaac_bad_input",
+    ),
+    "retake.worker": (
+        "test_command_lines",
+        "test_worker_memory",
+        "test_worker_jobs",
+        "test_worker_api",
+        "test_worker_store",
+    ),
+    "retake.worker.oscar": (
+        "worker/test_worker_numbers",
+        "worker/test_worker_command_lines",
+        "worker/test_oscar_inputs",
+        "worker/test_oscar_pipeline",
+        "worker/test_oscar_speed",
+    ),
     "retake.worker.first_frame": ("worker/test_first_frame_parts", "worker/test_first_frame"),
     "retake.worker.tune": ("worker/test_tune_step", "worker/test_tune_trainer", "worker/test_tune_eval"),
     "retake.core.verdicts": ("test_verdicts_golden", "test_verdicts_bodies", "test_verdicts", "test_verdicts_recorded"),
     "retake.core.painter": ("test_painter_scenes_golden", "test_painter_golden", "test_survivors", "test_variants"),
-    "retake.core.export": ("test_export_formats", "test_export"),
+    "retake.core.export": ("test_export_golden", "test_export_formats", "test_export"),
+    "retake.core.variants": ("test_painter_golden", "test_variants", "test_variants_gate"),
+    "retake.core.importers": ("test_import_lerobot", "test_import_recordings"),
+    "retake.core.skeleton": ("test_skeleton", "test_skeleton_episode"),
+    "retake.core": ("test_command_lines", "test_run_reader", "test_pipeline"),
     "retake.core.ends": ("test_ends_laws", "test_robot_declaration"),
     "retake.core.episode": ("test_episode_io", "test_episode_check"),
 }
@@ -91,8 +120,8 @@ def make_copy() -> None:
 
 
 def tests_of(module: Path, package: str) -> list[str]:
-    """Test files that reach a module: three that name it or its folder, those of its package as a whole, then further ones
-    that name it or reach it through a helper of the tests (a survivor costs them all)."""
+    """Test files that reach a module: three that name it or its folder, those of its package as a whole, then further ones of
+    the first kind, or that reach it through a helper of the tests, as far as they are measured already."""
     dotted = ".".join(module.relative_to(ROOT / f"exts/retake.{package}").with_suffix("").parts)
     dotted = dotted.removesuffix(".__init__")
     parent, _, stem = dotted.rpartition(".")
@@ -107,17 +136,21 @@ def tests_of(module: Path, package: str) -> list[str]:
             ranked.append((2, path.stat().st_size, path))
         elif helpers & set(re.findall(r"^(?:from|import) (\w+)", text, re.M)):
             ranked.append((3, path.stat().st_size, path))
-    near, helped = ([p for rank, _, p in sorted(ranked) if (rank == 3) == through] for through in (False, True))
+    names = [str(path.relative_to(ROOT)) for _, _, path in sorted(ranked)]
     whole = [f"tests/{name}.py" for name in WHOLE.get(dotted.rpartition(".")[0], WHOLE.get(f"retake.{package}", ()))]
-    files = [*(str(p.relative_to(ROOT)) for p in near[:NEAREST]), *(name for name in whole if (ROOT / name).is_file())]
+    further = [name for name in names[NEAREST:] if _trace_file(name).is_file()]
     return list(
-        dict.fromkeys([*files, *(str(p.relative_to(ROOT)) for p in (*near[NEAREST : 3 * NEAREST], *helped[:NEAREST]))])
+        dict.fromkeys([*names[:NEAREST], *(name for name in whole if (ROOT / name).is_file()), *further[:FURTHER]])
     )
+
+
+def _trace_file(file: str) -> Path:
+    return CACHE / "traces" / f"{file.replace('/', '.')}.json"
 
 
 def trace_of(file: str, module: Path) -> Trace:
     """What the test file executes, measured unless it is known for this text of the file and of the module."""
-    kept = CACHE / "traces" / f"{file.replace('/', '.')}.json"
+    kept = _trace_file(file)
     known = json.loads(kept.read_text()) if kept.is_file() else {}
     name = str(module.relative_to(ROOT / "exts"))
     if known.get("file") != _hash(ROOT / file) or known["sources"].get(name) != _hash(module):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every number that the worker computes from shapes alone, against what was computed before: costs, memory plans, forecasts, sizes
-of models. One that changes by accident is seen.
+"""Every number that the worker computes from shapes alone, against what was computed before: costs, memory plans, forecasts,
+sizes of models. One that changes by accident is seen.
 
 `python tests/worker/test_worker_numbers.py` writes them anew where they were changed on purpose.
 """
