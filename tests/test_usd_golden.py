@@ -65,7 +65,8 @@ def reading(stage: Usd.Stage) -> dict[str, Any]:
     cameras, left_out = ((), usable) if isinstance(usable, str) else usable
     edges = enumerate(read_edges(stage, units))
     out: dict[str, Any] = {
-        "units": units, "robots": robots, "refused": found.refused, "notes": found.notes, "objects": tried(lambda: find_objects(stage)),
+        "units": units, "robots": robots, "refused": found.refused, "notes": found.notes,
+        "objects": tried(lambda: find_objects(stage)),
         "edges": {f"{k} {e.kind}": [list(e.bodies), e.frames, e.axis, e.drive, e.problem] for k, e in edges},
         "loose": loose_joints(stage), "driven": sorted(actuated_joints(stage)), "left out": left_out,
         "labels": {str(p.GetPath()): [label_of(p), str(scenery_group(p).GetPath())] for p in notable_prims(stage)},
