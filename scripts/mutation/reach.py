@@ -59,14 +59,22 @@ WHOLE = {
     "retake.worker.first_frame": ("worker/test_first_frame_parts", "worker/test_first_frame"),
     "retake.worker.tune": ("worker/test_tune_step", "worker/test_tune_trainer", "worker/test_tune_eval"),
     "retake.core.verdicts": ("test_verdicts_golden", "test_verdicts_bodies", "test_verdicts", "test_verdicts_recorded"),
-    "retake.core.painter": ("test_painter_scenes_golden", "test_painter_golden", "test_survivors", "test_variants"),
+    "retake.core.painter": (
+        "test_arrow_golden",
+        "test_painter_scenes_golden",
+        "test_painter_golden",
+        "test_survivors",
+        "test_variants",
+    ),
     "retake.core.export": ("test_export_golden", "test_export_formats", "test_export"),
-    "retake.core.variants": ("test_painter_golden", "test_variants", "test_variants_gate"),
-    "retake.core.importers": ("test_import_lerobot", "test_import_recordings"),
-    "retake.core.skeleton": ("test_skeleton", "test_skeleton_episode"),
-    "retake.core": ("test_command_lines", "test_run_reader", "test_pipeline"),
-    "retake.core.ends": ("test_ends_laws", "test_robot_declaration"),
-    "retake.core.episode": ("test_episode_io", "test_episode_check"),
+    "retake.core.variants": ("test_arrow_golden", "test_painter_golden", "test_variants", "test_variants_gate"),
+    "retake.core.importers": ("test_arrow_golden", "test_import_lerobot", "test_import_recordings"),
+    "retake.core.skeleton": ("test_arrow_golden", "test_skeleton", "test_skeleton_episode"),
+    "retake.core.gap": ("test_arrow_golden", "test_gap"),
+    "retake.core.robustness": ("test_arrow_golden", "test_robustness"),
+    "retake.core": ("test_arrow_golden", "test_command_lines", "test_run_reader", "test_pipeline"),
+    "retake.core.ends": ("test_arrow_golden", "test_ends_laws", "test_robot_declaration"),
+    "retake.core.episode": ("test_arrow_golden", "test_episode_io", "test_episode_check"),
 }
 """Package -> test files for all of it, looked at after those that name a module."""
 MOST_S, MOST_ALL_S = 12, 30
@@ -139,9 +147,7 @@ def tests_of(module: Path, package: str) -> list[str]:
     names = [str(path.relative_to(ROOT)) for _, _, path in sorted(ranked)]
     whole = [f"tests/{name}.py" for name in WHOLE.get(dotted.rpartition(".")[0], WHOLE.get(f"retake.{package}", ()))]
     further = [name for name in names[NEAREST:] if _trace_file(name).is_file()]
-    return list(
-        dict.fromkeys([*names[:NEAREST], *(name for name in whole if (ROOT / name).is_file()), *further[:FURTHER]])
-    )
+    return list(dict.fromkeys(n for n in (*names[:NEAREST], *whole, *further[:FURTHER]) if (COPY / n).is_file()))
 
 
 def _trace_file(file: str) -> Path:
@@ -227,10 +233,8 @@ ONLY: set[str] = set()
 
 @cache
 def _session(of_worker: bool) -> Session:
-    names = [
-        str(p.relative_to(ROOT))
-        for p in (*(ROOT / "tests").glob("test_*.py"), *(ROOT / "tests/worker").glob("test_*.py"))
-    ]
+    folder = COPY / "tests"  # what the checkout got since then is not in the copy
+    names = [str(p.relative_to(COPY)) for p in (*folder.glob("test_*.py"), *(folder / "worker").glob("test_*.py"))]
     return Session(sorted(n for n in names if _in_worker(n) == of_worker and (not ONLY or n in ONLY)))
 
 
