@@ -5,14 +5,15 @@ so every failed verdict is a false alarm. Resumable: one row per episode, camera
     python scripts/prove/composite_takes.py --cache DIR --minutes 20
 
 Both demo robots and three converted robots (`zoo_episodes`), two episodes each, front and wrist, all presets, windows of 33
-frames (of the demo robots, at 640x480, with the release in it; converted robots at 320x240). Takes are encoded and read
-back as users' are, and not kept.
+frames (of the demo robots with the release in it), 320x240. Takes are encoded and read back as users' are, and kept: other
+estimators judge the same files.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import tempfile
 import time
 import zlib
@@ -28,10 +29,11 @@ from zoo_episodes import ROBOTS, zoo_episode
 
 from retake.core.episode import Episode, open_episode
 from retake.core.episode.events import object_events
-from retake.core.files import read_json
+from retake.core.files import atomic_directory, read_json, sha256_json
 from retake.core.painter.composite import CompositeBackend
+from retake.core.painter.procedural import ProceduralBackend
 from retake.core.painter.staged import staged
-from retake.core.run_layout import VARIANT_RECORD
+from retake.core.run_layout import VARIANT_FRAME, VARIANT_RECORD
 from retake.core.takes.base import TakeRequest
 from retake.core.variants.make import make_variants
 from retake.core.variants.worlds import load_catalogue
@@ -45,6 +47,7 @@ CAMERAS = ("front", "wrist")
 DEMO = (("panda", 51), ("sixaxis", 51), ("panda", 52), ("sixaxis", 52))
 ZOO_SEEDS = (1, 2)
 FRAMES = 33
+VIDEO = "take.mp4"
 TURN = 3
 """Presets of an episode and camera that are judged in turn: a run cut short has seen every robot, and an episode's geometry
 is read once for all of them."""
@@ -82,24 +85,39 @@ def first_frame(episode: Episode) -> int:
     return int(np.clip(release - FRAMES // 2, 0, len(episode) - FRAMES))
 
 
-def row(take: Composite, settings: VerdictSettings) -> dict[str, Any]:
-    """Dress the first frame, let the composite backend make the take, judge it."""
+def film(cache: Path, take: Composite, episode: Episode, start: int) -> Path:
+    """Folder with the take's video, first frame and variant record: dressed and drawn on first use, and anew when the
+    painter or the episode is another one."""
+    world = load_catalogue().preset(take.world)
+    made_of = [episode.content_sha256, take.camera, take.world, start, FRAMES, ProceduralBackend.version,
+               CompositeBackend.version, world.identity()]  # fmt: skip
+    folder = cache / "composite_takes" / take.key.replace("/", "-") / sha256_json(made_of)[:16]
+    if folder.is_dir():
+        return folder
+    shutil.rmtree(folder.parent, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as temporary, atomic_directory(folder) as out:
+        variant = make_variants(episode, take.camera, Path(temporary), worlds=[world], index=start)[0]
+        drawn = Path(temporary) / variant.id
+        request = TakeRequest(take.episode, take.camera, drawn, drawn, variant.prompt, frames=FRAMES, start=start)
+        write_video(out / VIDEO, CompositeBackend().generate(request), episode.header.fps)
+        for name in (VARIANT_FRAME, VARIANT_RECORD):
+            shutil.copyfile(drawn / name, out / name)
+    return folder
+
+
+def row(cache: Path, take: Composite, settings: VerdictSettings) -> dict[str, Any]:
+    """Judge one take, made if it is not there."""
     episode = open_episode(take.episode)
     start = first_frame(episode)
     began = time.process_time()
-    with tempfile.TemporaryDirectory() as temporary:
-        world = load_catalogue().preset(take.world)
-        variant = make_variants(episode, take.camera, Path(temporary), worlds=[world], index=start)[0]
-        folder, video = Path(temporary) / variant.id, Path(temporary) / "take.mp4"
-        request = TakeRequest(take.episode, take.camera, folder, folder, variant.prompt, frames=FRAMES, start=start)
-        write_video(video, CompositeBackend().generate(request), episode.header.fps)
-        first = read_picture(folder / "frame.png")
-        # Objects have the shapes that the painter gave them, as in `retake verify`.
-        shown = staged(episode, read_json(folder / VARIANT_RECORD).get("recipe"))
-        made = time.process_time()
-        verdict = examine(
-            video, shown, take.camera, first_frame=first, start=start, frames=FRAMES, config=settings
-        ).verdict  # fmt: skip
+    folder = film(cache, take, episode, start)
+    made = time.process_time()
+    # Objects have the shapes that the painter gave them, as in `retake verify`.
+    shown = staged(episode, read_json(folder / VARIANT_RECORD).get("recipe"))
+    verdict = examine(
+        folder / VIDEO, shown, take.camera, first_frame=read_picture(folder / VARIANT_FRAME), start=start,
+        frames=FRAMES, config=settings,
+    ).verdict  # fmt: skip
     return {
         "key": take.key, "episode": take.episode.name, "robot": episode.header.robots[0].name, "camera": take.camera,
         "world": take.world, "overall": verdict.overall,
@@ -115,6 +133,8 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after this long; the next call goes on")
     parser.add_argument("--part", default="0/1", help="K/N: the K-th of N shares of all episodes and cameras")
+    parser.add_argument("--only", default="", help="takes whose key (EPISODE/CAMERA/PRESET) contains this")
+    parser.add_argument("--make", action="store_true", help="make the takes that are missing, judge none")
     options = parser.parse_args()
     cv2.setNumThreads(1)
     cache, deadline, settings = options.cache, time.monotonic() + 60 * options.minutes, load_settings()
@@ -125,9 +145,13 @@ def main() -> None:
             return
         if zlib.crc32(f"{take.episode.name}{take.camera}".encode()) % parts != part:
             continue
-        if take.key in read_rows(rows):
+        if options.only not in take.key or take.key in read_rows(rows):
             continue
-        found = row(take, settings)
+        if options.make:
+            episode = open_episode(take.episode)
+            film(cache, take, episode, first_frame(episode))
+            continue
+        found = row(cache, take, settings)
         with rows.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(found) + "\n")
         print(take.key, found["overall"], found["failed"], found["unsure"], found["make_s"], found["cpu_s"], flush=True)

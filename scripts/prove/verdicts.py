@@ -37,7 +37,7 @@ FLOORS = {
     "arm_offset": 2.2, "link_offset": 3.5, "lag": 0.5, "local_lag": 1.5, "gripper_openness": 0.45,
     "object_before": 6.0, "object_held": 7.0, "object_released": 8.0, "object_settled": 6.0, "object_present": 2.5,
     "background_drift": 1.5, "flicker": 0.012, "colour_shift": 0.04, "seams": 0.04,
-    "sharpness_loss": 0.35, "darkness": 0.01, "frozen": 5.5, "robot_identity": 0.12, "first_frame": 0.08,
+    "sharpness_loss": 0.35, "darkness": 0.01, "frozen": 5.5, "robot_identity": 0.1, "first_frame": 0.08,
 }  # fmt: skip
 """No limit is calibrated below these: what a warp of 2 px, a noisy frame or a coarse bin can do to a faithful take."""
 COUNTS = {

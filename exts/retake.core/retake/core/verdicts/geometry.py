@@ -56,8 +56,8 @@ def measure_geometry(
         a, b = tracks[0][seen[-1]], tracks[-1][seen[-1]]
         if depth is not None:
             expected = predicted(truth, depth, start, t, u)
-            place, doubt = _nearer(greys[t], greys[u], start, tracks[-1], seen[-1], expected)
-            shift = np.linalg.norm(expected - start, axis=1)
+            place, doubt = nearer(greys[t], greys[u], start, tracks[-1], seen[-1], expected)
+            place, shift = shown_of(greys[t], start, place, expected)
             use = np.isfinite(place).all(1) & (shift > settings.pair_shift)
             if use.sum() >= settings.pair_points:
                 shares[t] = float(np.median(np.linalg.norm(place - expected, axis=1)[use] / shift[use]))
@@ -95,34 +95,79 @@ def partner_of(
 _LK = {"winSize": (11, 11), "maxLevel": 1}
 _AS_GOOD = 1.25
 _APART = 2.0
+_BACK = 0.5
+"""Working px within which a point that is followed back must return."""
 
 
-def _nearer(
+def nearer(
     first: UInt8[np.ndarray, "H W"], second: UInt8[np.ndarray, "H W"], start: Float64[np.ndarray, "N 2"],
     followed: Float64[np.ndarray, "N 2"], seen: Bool[np.ndarray, "N"], expected: Float64[np.ndarray, "N 2"],
 ) -> tuple[Float64[np.ndarray, "N 2"], Bool[np.ndarray, "N"]]:  # fmt: skip
-    """Where every point is in the second picture (NaN: nowhere), and whether two places fit it alike.
+    """Where every point is in the second picture (NaN: nowhere), and whether two places fit it alike; working px.
 
-    A point is followed from its own place and looked for at the predicted one. Of two places that fit alike (a texture
-    that repeats) the nearer to the prediction is taken; one that fits better is taken in any case.
+    A point is followed from its own place and looked for at the predicted one; a place counts only if the point returns
+    from there. Of two places that fit alike (a texture that repeats) the nearer to the prediction is taken; one that fits
+    better is taken in any case.
     """
     known = np.asarray(np.isfinite(expected).all(axis=1))
     guess = np.where(known[:, None], expected, start)
     ends, errors = [], []
     for initial, valid in ((followed, seen), (guess, known)):
-        flow = initial.astype(np.float32).reshape(-1, 1, 2).copy()
-        there, found, error = cv2.calcOpticalFlowPyrLK(  # type: ignore[call-overload]
-            first, second, start.astype(np.float32).reshape(-1, 1, 2), flow, flags=cv2.OPTFLOW_USE_INITIAL_FLOW, **_LK
-        )
-        good = valid & (found.ravel() > 0)
-        ends.append(np.where(good[:, None], there.reshape(-1, 2), np.nan))
-        errors.append(np.where(good, error.ravel(), np.inf))
+        there, found, error = _follow(first, second, start, initial)
+        back, returned, _ = _follow(second, first, there, there - (initial - start))
+        good = valid & found & returned & (np.linalg.norm(back - start, axis=1) < _BACK)
+        ends.append(np.where(good[:, None], there, np.nan))
+        errors.append(np.where(good, error, np.inf))
     apart = np.linalg.norm(ends[0] - ends[1], axis=1) > _APART
     alike = np.maximum(errors[0], errors[1]) < _AS_GOOD * np.minimum(errors[0], errors[1]) + 1.0
     first_is_better = (errors[0] < errors[1]) & ~(apart & alike)
     place = np.where(first_is_better[:, None], ends[0], ends[1])
-    place = np.where(np.isfinite(place), place, ends[0])
-    return place.astype(np.float64), apart & alike
+    return np.where(np.isfinite(place), place, ends[0]), apart & alike
+
+
+def _follow(
+    first: UInt8[np.ndarray, "H W"], second: UInt8[np.ndarray, "H W"], points: Float64[np.ndarray, "N 2"],
+    initial: Float64[np.ndarray, "N 2"],
+) -> tuple[Float64[np.ndarray, "N 2"], Bool[np.ndarray, "N"], Float64[np.ndarray, "N"]]:  # fmt: skip
+    """Places in the second picture, whether there is one, and how much the patches differ; working px, grey levels."""
+    there, found, error = cv2.calcOpticalFlowPyrLK(  # type: ignore[call-overload]
+        first, second, points.astype(np.float32).reshape(-1, 1, 2), initial.astype(np.float32).reshape(-1, 1, 2),
+        flags=cv2.OPTFLOW_USE_INITIAL_FLOW, **_LK,
+    )  # fmt: skip
+    return there.reshape(-1, 2).astype(np.float64), found.ravel() > 0, error.ravel().astype(np.float64)
+
+
+_EDGE = 0.1
+"""Of a patch's contrast across its edges: with less than this along them it is a straight edge. The steps that a slanted
+edge has in a picture of pixels stay below; they move along it as the raster has it, not as the scenery does."""
+_SOFT = 1.2
+"""Working px of the blur that takes these steps off before contrast is measured."""
+
+
+def shown_of(
+    grey: UInt8[np.ndarray, "H W"], start: Float64[np.ndarray, "N 2"], place: Float64[np.ndarray, "N 2"],
+    expected: Float64[np.ndarray, "N 2"],
+) -> tuple[Float64[np.ndarray, "N 2"], Float64[np.ndarray, "N"]]:  # fmt: skip
+    """Where the points are, as far as the picture shows it, and how far it shows them to move if they go to `expected`.
+
+    Nobody sees how far a straight edge moved along itself: of such a point only the part across the edge counts, and it
+    is put at the place nearest to the prediction. Working px; `grey` is the picture of `start`.
+    """
+    soft = cv2.GaussianBlur(grey.astype(np.float32), (0, 0), _SOFT)
+    gx, gy = cv2.Sobel(soft, cv2.CV_32F, 1, 0), cv2.Sobel(soft, cv2.CV_32F, 0, 1)
+    at = np.clip(np.round(start).astype(int), 0, np.array(grey.shape[::-1]) - 1)
+    xx, xy, yy = (
+        cv2.blur(product, _LK["winSize"])[at[:, 1], at[:, 0]].astype(np.float64)  # type: ignore[arg-type]
+        for product in (gx * gx, gx * gy, gy * gy)
+    )
+    half, spread = (xx + yy) / 2, np.hypot((xx - yy) / 2, xy)
+    edge = half - spread < _EDGE * (half + spread)
+    angle = np.arctan2(2 * xy, xx - yy) / 2
+    across = np.stack([np.cos(angle), np.sin(angle)], 1)
+    off = ((place - expected) * across).sum(1)
+    shift = np.where(edge, np.abs(((expected - start) * across).sum(1)), np.linalg.norm(expected - start, axis=1))
+    projected = expected + off[:, None] * across
+    return np.where((edge & np.isfinite(off))[:, None], projected, place), shift
 
 
 def _upper(name: str, series: Float64[np.ndarray, "T"], settings: StabilitySettings) -> Measurement:

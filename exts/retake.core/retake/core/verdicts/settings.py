@@ -153,7 +153,8 @@ class StabilitySettings:
     """Distance of the frames whose points are compared with a moving camera's motion."""
     pair_baseline_m: float = 0.008
     """Camera motion between them below which points say nothing."""
-    pair_points: int = 12
+    pair_points: int = 8
+    """Points whose place is known that a pair of frames needs."""
     pair_shift: float = 3.0
     """Working px that a point must shift to be compared with its prediction."""
     pair_doubt: float = 0.5

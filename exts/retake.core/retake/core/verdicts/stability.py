@@ -282,28 +282,39 @@ def _measure_frozen(
     return Measurement("frozen", float(longest), "frames without the expected change", frame, series=series)
 
 
+_DARK = 12.0
+"""Sum of the channels' levels below which a colour has no hue."""
+_LEVELS = 3.0
+"""Sum of the channels' levels by which an encoded mean colour may be off, one of 255 each: much of a dark part's chroma."""
+_SPILL = (0.0, 0.5, 1.0)
+"""How much of what may spill over a part's outline is taken off its colour."""
+
+
 def _identity(footage: Footage, truth: Truth, settings: StabilitySettings) -> Measurement:
-    """Change of the links' chroma against their first good view (area-weighted mean over links)."""
+    """Change of the links' chroma against their first good view (area-weighted mean over links).
+
+    What lies beside a link shows in its outline, and does so more the smaller and darker it is: of all colours that a link
+    may have had then and now, the two that are most alike are compared.
+    """
     name = "robot_identity"
-    first: dict[int, np.ndarray] = {}
+    first: dict[int, tuple[np.ndarray, float]] = {}
     series = np.full(len(footage), np.nan)
     for t in range(0, len(footage), 2):
-        shown = np.flatnonzero(truth.labels[t])
-        labels, pixels = truth.labels[t].ravel()[shown], footage.frames[t].reshape(-1, 3)[shown]
-        count = np.bincount(labels, minlength=len(truth.parts) + 1)
-        sums = np.stack([np.bincount(labels, pixels[:, c], minlength=len(count)) for c in range(3)], 1)
         changes, weights = [], []
         for part in truth.robot_parts:
             if truth.area[t, part] < settings.identity_min_area:
                 continue
-            mean = sums[part + 1] / count[part + 1]
-            chroma = mean / max(float(mean.sum()), 12.0)
-            if not count[part + 1]:
+            colours = part_colours(footage.frames[t], truth.labels[t] == part + 1)
+            if colours is None:
                 continue
+            level = max(float(colours[0].sum()), _DARK)
+            chroma = colours / np.maximum(colours.sum(1, keepdims=True), _DARK)
             if part not in first:
-                first[part] = chroma
+                first[part] = (chroma, level)
                 continue
-            changes.append(float(np.abs(chroma - first[part]).sum()))
+            before, level_before = first[part]
+            change = float(np.abs(chroma[:, None] - before[None]).sum(2).min())
+            changes.append(max(change - _LEVELS / min(level, level_before), 0.0))
             weights.append(truth.area[t, part])
         if changes:
             series[t] = np.average(changes, weights=weights)
@@ -311,6 +322,24 @@ def _identity(footage: Footage, truth: Truth, settings: StabilitySettings) -> Me
         return Measurement(name, None, "robot never visible long enough", applies=False)
     smooth = _median(series, 5)
     return Measurement(name, float(np.nanmax(smooth)), "", int(np.nanargmax(smooth)), series=series)
+
+
+def part_colours(frame: UInt8[np.ndarray, "H W 3"], mask: Bool[np.ndarray, "H W"]) -> Float64[np.ndarray, "S 3"] | None:
+    """Mean RGB (0..255) of a part as it is seen, and with ever more of what surrounds it taken off: half of every pixel of
+    the outline may show that. None for a part without pixels."""
+    shape = mask.astype(np.uint8)
+    x, y, width, height = cv2.boundingRect(shape)
+    if not width:
+        return None
+    box = slice(max(y - 2, 0), y + height + 2), slice(max(x - 2, 0), x + width + 2)
+    shape, pixels = shape[box], frame[box]
+    area, core = int(shape.sum()), int(cv2.erode(shape, np.ones((3, 3), np.uint8)).sum())
+    ring = cv2.dilate(shape, np.ones((5, 5), np.uint8)) - shape
+    mean = np.array(cv2.mean(pixels, shape)[:3])
+    if not ring.any():
+        return np.repeat(mean[None], len(_SPILL), 0)
+    share = np.array(_SPILL)[:, None] * (area - core) / (2 * area)
+    return np.clip((mean - share * np.array(cv2.mean(pixels, ring)[:3])) / (1 - share), 0.0, 255.0)
 
 
 def _median(series: Float64[np.ndarray, "T"], width: int) -> Float64[np.ndarray, "T"]:
