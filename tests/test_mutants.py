@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tool that plants faults: none that nothing could notice, each alone, in a module's functions without importing it again."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+sys.path.append(str(SCRIPTS))
+from mutation.faults import faults, plant
+from mutation.session import patch
+
+MODULES = sorted((SCRIPTS.parent / "exts/retake.core/retake/core").glob("*.py"))
+
+WITHOUT = """
+import math, json, logging
+import numpy as np
+from functools import lru_cache
+log = logging.getLogger()
+def f(a, b, text):
+    assert a < b, 1
+    log.info("%d", 1)
+    json.dumps(a, indent=2)
+    np.asarray(a).reshape(-1)
+    np.asarray(a).astype(float, copy=False)
+    zip(a, b, strict=True)
+    math.hypot(a, b)
+    np.maximum(a, b)
+    f(a, a, text)
+    return text.rsplit(".", 1)[-1], text.split(".", 1)[0]
+@lru_cache(maxsize=3)
+def g():
+    raise ValueError(1 + 2)
+"""
+
+
+def test_no_fault_is_planted_that_nothing_could_notice() -> None:
+    found = {fault.text: fault.what for fault in faults(WITHOUT, "m")}
+    dropped = {text: what for text, what in found.items() if what == "statement dropped"}
+    # The statements themselves may be dropped, and zip and f mean something else with their arguments exchanged.
+    assert set(found) - set(dropped) <= {"zip(a, b, strict=True)"}
+
+
+@pytest.mark.parametrize("path", MODULES[::6], ids=lambda path: path.stem)
+def test_a_fault_changes_one_thing_and_its_key_is_its_own(path: Path) -> None:
+    source = path.read_text("utf-8")
+    found, plain = faults(source, path.name), ast.unparse(ast.parse(source)).splitlines()
+    assert len({fault.key for fault in found}) == len(found)
+    for fault in found[::7]:
+        changed = plant(source, fault.number).splitlines()
+        different = [a for a, b in zip(plain, changed, strict=False) if a != b]
+        assert different or len(plain) != len(changed), fault
+        assert fault.span[0] <= fault.line <= fault.span[1]
+
+
+SOURCE = """
+LIMIT = 3
+
+
+def plain(a, b):
+    return a < b
+
+
+def outer():
+    limit = 5
+
+    def inner(a):
+        return a + limit
+
+    return inner
+
+
+class Thing:
+    size = 4
+
+    @property
+    def double(self):
+        return self.size * 2
+"""
+
+
+def module(tmp_path: Path) -> ModuleType:
+    path = tmp_path / "planted.py"
+    path.write_text(SOURCE)
+    spec = importlib.util.spec_from_file_location("planted", path)
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "takes", "after"),
+    [
+        ("return a < b", "Lt → LtE", True, lambda m: m.plain(1, 1)),
+        ("return a + limit", "Add → Sub", True, lambda m: m.outer()(1) == -4),
+        ("limit = 5", "5 → 6", True, lambda m: m.outer()(1) == 7),
+        ("return self.size * 2", "2 → 3", True, lambda m: m.Thing().double == 12),
+        ("LIMIT = 3", "3 → 4", False, lambda m: m.LIMIT == 3),
+        ("size = 4", "4 → 5", False, lambda m: m.Thing().double == 8),
+    ],
+)
+def test_functions_get_the_fault_and_what_importing_executes_does_not(tmp_path, text, what, takes, after) -> None:
+    made = module(tmp_path)
+    held = made.plain  # as another module holds what it imported
+    (fault,) = (f for f in faults(SOURCE, "m") if (f.text, f.what) == (text, what))
+    assert fault.in_function == takes
+    assert patch(made.__file__, SOURCE, fault.number) == takes
+    assert after(made)
+    assert held is made.plain
