@@ -45,6 +45,8 @@ KINDS = {
 }
 LEFT_OUT = {"tests", "bench.py"}
 """Kit's own tests, and measurements."""
+MEASURE = [True]
+"""Whether test files are measured first: worth it where many mutants of a module are judged."""
 _moments = count(int(time.time()) % 10**8 * 4)
 
 
@@ -92,7 +94,10 @@ def judge(module: Path, fault: Fault, package: str) -> dict[str, Any]:
     started = time.monotonic()
     left = MOST_ALL_S
     for near in (True, False):  # the nearest files alone first: most mutants live no longer
-        listed = [(file, chosen_tests(file, module, fault)) for file in (files[:NEAREST] if near else files[NEAREST:])]
+        listed = [
+            (file, chosen_tests(file, module, fault, measure=MEASURE[0]))
+            for file in (files[:NEAREST] if near else files[NEAREST:])
+        ]
         for worker in (False, True):
             tests = []
             for file, own in listed:
@@ -121,30 +126,35 @@ def _run_against(module: Path, fault: Fault, source: str, tests: list[tuple[str,
     target.write_text(plant(source, fault.number), "utf-8")  # for the processes that tests start
     os.utime(target, (before, 1e9 + next(_moments)))  # what is compiled of one mutant is not taken for the next
     try:
-        order = {
-            "module": name_of(module),
-            "source": source,
-            "number": fault.number,
-            "span": fault.span,
-            "tests": names,
-        }
-        found = session_for(names[0]).obey(order, limit_s) if fault.in_function else {"fresh": True}
+        order = {"module": name_of(module), "source": source, "span": fault.span, "cpu_s": MOST_ALL_S}
+        session, found = session_for(names[0]), {"fresh": True}
+        if fault.in_function:
+            found = session.obey({**order, "number": fault.number, "tests": names}, limit_s)
         if found.get("fresh"):
-            listed = CACHE / "chosen.json"
-            listed.write_text(json.dumps(names))
-            code, text = run(names[0], ["scripts/mutation/chosen.py", str(listed)], limit_s + 60)
-            return "" if code == 0 else f"hangs for {limit_s:.0f} s" if code is None else _first_failure(text)
-        if found["hangs"]:
-            return f"hangs for {limit_s:.0f} s"
-        return "the process dies" if found.get("crashed") else str(found["failed"])
+            found = _in_a_fresh_process(names, limit_s)
+        if found["hangs"] or found.get("crashed"):
+            return f"hangs for {limit_s:.0f} s" if found["hangs"] else "the process dies"
+        if not found["failed"]:
+            return ""
+        target.write_text(source, "utf-8")  # a test that fails without the fault, too, says nothing about it
+        os.utime(target, (before, before))
+        plainly = session.obey({**order, "number": None, "tests": [found["failed"]]}, limit_s)
+        return "" if plainly.get("failed") else str(found["failed"])
     finally:
         target.write_text(source, "utf-8")
         os.utime(target, (before, before))
 
 
-def _first_failure(text: str) -> str:
-    found = re.search(r"^(?:FAILED|ERROR) (\S+)", text, re.M)
-    return found[1] if found else "the tests cannot be collected"
+def _in_a_fresh_process(names: list[str], limit_s: float) -> dict[str, Any]:
+    """The same answer as a session's, from a process that imports everything anew."""
+    listed = CACHE / "chosen.json"
+    listed.write_text(json.dumps(names))
+    code, text = run(names[0], ["scripts/mutation/chosen.py", str(listed)], limit_s + 60)
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", text, re.M)
+    return {
+        "hangs": code is None,
+        "failed": "" if code == 0 else failed[1] if failed else "the tests cannot be collected",
+    }
 
 
 def _digest(text: str) -> str:
@@ -170,6 +180,7 @@ def main() -> int:
     parser.add_argument(
         "--tests", nargs="+", default=[], metavar="FILE", help="with --at: look at these test files alone"
     )
+    parser.add_argument("--unmeasured", action="store_true", help="run test files that were never measured as they are")
     parser.add_argument("--at", nargs="+", metavar="FILE[:LINE]", help="every fault of these lines, without a table")
     options = parser.parse_args()
     if unknown := set(options.packages) - set(SAMPLED):
@@ -180,12 +191,16 @@ def main() -> int:
                 print(f"{fault.key} {name_of(module)}:{fault.line} {fault.what} | {fault.text}")
         return 0
     reach.ONLY.update(options.tests)
+    MEASURE[0] = not options.unmeasured
     make_copy()
     if options.at:
         return at(options.at)
     print(f"seed {options.seed}, {options.count} mutants per package", flush=True)
     packages, until = options.packages or SAMPLED, time.monotonic() + 60 * options.minutes
     samples = {package: sample(package, options.seed, options.count) for package in packages}
+    if options.unmeasured:
+        mutants = [(module, package) for package in packages for module, _ in samples[package]]
+        reach.ONLY.update(file for module, package in mutants for file in tests_of(module, package))
     rows = []
     for number in range(options.count):  # in turn, so that a run that is stopped has as many of each
         for package in packages:

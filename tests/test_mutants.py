@@ -13,8 +13,8 @@ import pytest
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 sys.path.append(str(SCRIPTS))
-from mutation.faults import faults, plant
-from mutation.session import patch
+from mutation.faults import faults, plant  # noqa: E402
+from mutation.session import patch  # noqa: E402
 
 MODULES = sorted((SCRIPTS.parent / "exts/retake.core/retake/core").glob("*.py"))
 

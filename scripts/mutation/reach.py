@@ -154,12 +154,19 @@ def _trace_file(file: str) -> Path:
     return CACHE / "traces" / f"{file.replace('/', '.')}.json"
 
 
+def is_measured(file: str, module: Path) -> bool:
+    """Whether it is known what the test file executes, for this text of it and of the module."""
+    kept, name = _trace_file(file), str(module.relative_to(ROOT / "exts"))
+    if not kept.is_file():
+        return False
+    known = json.loads(kept.read_text())
+    return known["file"] == _hash(COPY / file) and known["sources"].get(name) == _hash(module)
+
+
 def trace_of(file: str, module: Path) -> Trace:
     """What the test file executes, measured unless it is known for this text of the file and of the module."""
     kept = _trace_file(file)
-    known = json.loads(kept.read_text()) if kept.is_file() else {}
-    name = str(module.relative_to(ROOT / "exts"))
-    if known.get("file") != _hash(ROOT / file) or known["sources"].get(name) != _hash(module):
+    if not is_measured(file, module):
         print(f"  measuring {file}", flush=True)
         found = session_for(file).obey({"trace": file}, TRACE_LIMIT_S)
         sources = {str(p.relative_to(ROOT / "exts")): _hash(p) for p in (ROOT / "exts").glob("retake.*/retake/**/*.py")}
@@ -181,8 +188,12 @@ def _trace(kept: Path) -> Trace:
     return Trace(known["tests"], known["lines"])
 
 
-def chosen_tests(file: str, module: Path, fault: Fault) -> list[tuple[str, float]]:
-    """(node id, seconds) of the tests of one file to run, shortest first."""
+def chosen_tests(file: str, module: Path, fault: Fault, *, measure: bool) -> list[tuple[str, float]]:
+    """(node id, seconds) of the tests of one file to run: where it is measured (or is to be) those that execute the fault,
+    shortest first; else all of the file, which count as half of MOST_S."""
+    if not measure and not is_measured(file, module):
+        names = [name for name in session_for(file).tests if name.startswith(f"{file}::")]
+        return [(name, MOST_S / 2 / len(names)) for name in names]
     trace = trace_of(file, module)
     names = trace.reaching(str(module.relative_to(ROOT / "exts")), fault)
     chosen: list[tuple[str, float]] = []
@@ -206,7 +217,8 @@ class Session:
         os.close(orders)
         os.close(answers)
         atexit.register(self._process.kill)
-        print(f"  collected {self._answer(COLLECT_LIMIT_S)}", flush=True)
+        self.tests: list[str] = self._answer(COLLECT_LIMIT_S)["collected"]
+        print(f"  collected {len(self.tests)} tests", flush=True)
 
     def obey(self, order: dict[str, Any], limit_s: float) -> dict[str, Any]:
         os.write(self._orders, (json.dumps({**order, "limit_s": limit_s}) + "\n").encode())

@@ -2,8 +2,9 @@
 """A pytest session that collects test files once and then runs orders, each in a process forked from it.
 
 An order is a line of JSON on descriptor ORDERS, answered by one on ANSWERS. {"trace": FILE}: which lines of the packages each
-test of the file executes. {"module", "source", "number", "span", "tests"}: these tests, up to the first that fails, against the
-module with that fault; its functions get the changed code. A fault that importing executes is not for it ("fresh").
+test of the file executes. {"module", "source", "number", "span", "tests", "cpu_s"}: these tests, up to the first that fails or
+to the end of that processor time, against the module with that fault (null: with none); its functions get the changed code. A
+fault that importing executes is not for it ("fresh").
 
 usage: session.py EXTS ORDERS ANSWERS FILE … [PYTEST OPTION …]
 """
@@ -108,14 +109,15 @@ class Orders:
         self.importing.stop()
         gc.collect()
         gc.freeze()
-        print(json.dumps({"collected": len(session.items), "failed": session.testsfailed}), file=self.answers)
+        names = [item.nodeid for item in session.items]
+        print(json.dumps({"collected": names, "failed": session.testsfailed}), file=self.answers)
         session.testsfailed = 0
         for line in self.orders:
             print(json.dumps(self._in_a_fork(session, json.loads(line))), file=self.answers)
         return True
 
     def _in_a_fork(self, session: pytest.Session, order: dict[str, Any]) -> dict[str, Any]:
-        if "number" in order and self._imported(order):
+        if order.get("number") is not None and self._imported(order):
             return {"fresh": True}
         folder = Path(tempfile.mkdtemp(prefix="mutant-"))
         child = os.fork()
@@ -150,13 +152,16 @@ class Orders:
         tempfile.tempdir = None
         if "trace" in order:
             found = self._trace([i for i in session.items if i.nodeid.startswith(order["trace"] + "::")], folder)
-        elif not patch(str(self.exts / order["module"]), order["source"], order["number"]):
+        elif order["number"] is not None and not patch(
+            str(self.exts / order["module"]), order["source"], order["number"]
+        ):
             found = {"fresh": True}
         else:
             by_name = {item.nodeid: item for item in session.items}
-            first = FirstFailure()
+            first, until = FirstFailure(), _cpu_s() + order["cpu_s"]
             session.config.pluginmanager.register(first)
-            run_items([by_name[name] for name in order["tests"] if name in by_name], lambda: bool(first.name))
+            items = [by_name[name] for name in order["tests"] if name in by_name]
+            run_items(items, lambda: bool(first.name) or _cpu_s() > until)
             found = {"failed": first.name}
         (folder / "answer.json").write_text(json.dumps(found, default=sorted))
         return 0
