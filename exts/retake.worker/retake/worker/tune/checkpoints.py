@@ -27,8 +27,6 @@ from torch import Tensor
 from retake.core.errors import InputError, TakeError
 from retake.core.files import atomic_directory, read_json, write_json
 
-from .step import Tuner
-
 SCHEMA = "retake.tune/1"
 _NAME = re.compile(r"step-(\d{6,})")
 
@@ -82,8 +80,8 @@ def prune(folder: Path, keep: int) -> None:
         shutil.rmtree(checkpoint.path, ignore_errors=True)
 
 
-def capture(tuner: Tuner) -> dict[str, dict[str, Tensor]]:
-    """Everything of a tuner that the next step depends on, beside the frozen weights."""
+def capture(tuner: Any) -> dict[str, dict[str, Tensor]]:
+    """Everything of a tuner (its `optimizer` and `generator`) that the next step depends on, beside the frozen weights."""
     state = tuner.optimizer.state_dict()
     trained = {f"weight.{name}": value for name, value in state["masters"].items()}
     if state["ema"] is not None:
@@ -95,11 +93,14 @@ def capture(tuner: Tuner) -> dict[str, dict[str, Tensor]]:
     return {"trained": trained, "optimizer": moments}
 
 
-def restore(tuner: Tuner, checkpoint: Checkpoint) -> None:
-    """A tuner as it was. Raises InputError where the checkpoint is damaged or of other trained weights."""
+def restore(tuner: Any, checkpoint: Checkpoint, prefix: str = "") -> None:
+    """A tuner as it was; `prefix`: of its files, where a checkpoint holds several.
+
+    Raises InputError where the checkpoint is damaged or of other trained weights.
+    """
     try:
-        trained = load_file(checkpoint.path / "trained.safetensors")
-        moments = load_file(checkpoint.path / "optimizer.safetensors")
+        trained = load_file(checkpoint.path / f"{prefix}trained.safetensors")
+        moments = load_file(checkpoint.path / f"{prefix}optimizer.safetensors")
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"{checkpoint.path} is damaged ({error}); remove this folder and the checkpoint before it is used"

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`retake tune plan | run | stop | save | eval`. Errors are RetakeErrors; the caller prints them."""
+"""`retake tune plan | run | distil | stop | save | eval`. Errors are RetakeErrors; the caller prints them."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_plan(commands)
     _add_run(commands)
+    _add_distil(commands)
     _add_stop(commands)
     _add_save(commands)
     _add_eval(commands)
@@ -50,6 +51,7 @@ def _add_plan(commands: Any) -> None:
     parser = commands.add_parser("plan", help="memory and work of a step, counted without a GPU")
     _add_step(parser)
     parser.add_argument("--model", type=Path, metavar="DIR", help="a converted folder (default: full-size OSCAR-2B)")
+    parser.add_argument("--distil", action="store_true", help="for `retake tune distil`: student, critic and teacher")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(go=_plan)
 
@@ -69,33 +71,28 @@ def _plan(arguments: argparse.Namespace) -> int:
         settings.step, transformer=transformer, dtype=_dtype(arguments.dtype, "cuda"), frames=settings.frames,
         size=settings.size, batch=settings.batch,
     )  # fmt: skip
+    distil: dict[str, int] = {}
+    if arguments.distil:
+        from .distill_run import DistilSettings, distil_peak
+
+        DistilSettings(step=settings.step)  # or why it cannot be distilled so
+        distil = {"distil_peak": distil_peak(plan)}
     if arguments.json:
-        print(json.dumps({**dataclasses.asdict(plan), "peak": plan.peak}, indent=2))
+        print(json.dumps({**dataclasses.asdict(plan), "peak": plan.peak, **distil}, indent=2))
     else:
         print("\n".join(plan.lines()))
+        for need in distil.values():
+            print(f"{'distilling in all':<18}{need / 2**30:8.2f} GiB (student, critic and teacher)")
     return 0
 
 
-def _add_run(commands: Any) -> None:
-    parser = commands.add_parser("run", help="train; the same command goes on where it stopped")
+def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", nargs="+", type=Path, help="run folders (accepted takes) and folders in OSCAR's layout")
-    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="a converted folder: the base weights")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoints, curves, latents")
-    _add_step(parser)
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--accumulate", type=int, default=1, help="forward passes per update")
-    parser.add_argument("--lr", type=float, default=3e-5)
     parser.add_argument("--warm-up", type=int, default=100)
     parser.add_argument(
         "--cycle", type=int, default=400_000, help="steps over which the rate falls to 0.4 (default 400000)"
     )
-    parser.add_argument("--time-weight", default="uniform", choices=("uniform", "reweighting"))
-    parser.add_argument(
-        "--object-weight", type=float, default=0.0, help="how much more the objects' cells count (0: off)"
-    )
-    parser.add_argument("--release-boost", type=float, default=1.0, help="factor on it between release and settling")
-    parser.add_argument("--text-dropout", type=float, default=0.0)
-    parser.add_argument("--skeleton-dropout", type=float, default=0.0)
     parser.add_argument("--include-sim", action="store_true", help="the simulator's own pictures, too")
     parser.add_argument("--unverified", action="store_true", help="takes that nobody judged, too")
     parser.add_argument("--only-commercial", action="store_true")
@@ -103,20 +100,85 @@ def _add_run(commands: Any) -> None:
         "--domain", action="append", default=[], metavar="NAME=SHARE", help="share of a domain of clips"
     )
     parser.add_argument("--balance", action="store_true", help="domains share by frames^(1/3)")
-    parser.add_argument("--validation", type=float, default=0.0, help="share of source episodes held back")
-    parser.add_argument("--validate-every", type=int, default=100)
     parser.add_argument("--save-every", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", help="default: cuda if there is one")
+
+
+def _add_run(commands: Any) -> None:
+    parser = commands.add_parser("run", help="train; the same command goes on where it stopped")
+    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="a converted folder: the base weights")
+    _add_data(parser)
+    _add_step(parser)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--accumulate", type=int, default=1, help="forward passes per update")
+    parser.add_argument("--lr", type=float, default=3e-5)
+    parser.add_argument("--time-weight", default="uniform", choices=("uniform", "reweighting"))
+    parser.add_argument(
+        "--object-weight", type=float, default=0.0, help="how much more the objects' cells count (0: off)"
+    )
+    parser.add_argument("--release-boost", type=float, default=1.0, help="factor on it between release and settling")
+    parser.add_argument("--text-dropout", type=float, default=0.0)
+    parser.add_argument("--skeleton-dropout", type=float, default=0.0)
+    parser.add_argument("--validation", type=float, default=0.0, help="share of source episodes held back")
+    parser.add_argument("--validate-every", type=int, default=100)
     parser.add_argument("--shard", action="store_true", help="several processes: split the weights (FSDP2)")
     parser.add_argument("--ray", metavar="ADDRESS", help="train on a Ray cluster (`local` starts one on this machine)")
     parser.add_argument("--processes", type=int, default=2, help="of a training on Ray (default 2), one per GPU")
     parser.set_defaults(go=_run)
 
 
-def _run(arguments: argparse.Namespace) -> int:
-    from .launch import train
+def _add_distil(commands: Any) -> None:
+    parser = commands.add_parser(
+        "distil", help="experimental: a student of a few steps, by distribution matching (nobody trained one yet)"
+    )
+    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="a converted folder: the teacher")
+    _add_data(parser)
+    parser.add_argument("--student-steps", type=int, default=4, help="evaluations of the student per take (default 4)")
+    parser.add_argument("--sampler", default="consistency", help="how it is sampled: consistency (default) or ode")
+    parser.add_argument(
+        "--guidance", type=float, default=6.0, help="of the teacher, which the student learns (default 6; 0: off)"
+    )
+    parser.add_argument(
+        "--critic-steps", type=int, default=5, help="steps of the critic per step of the student (default 5)"
+    )
+    parser.add_argument("--critic-lr", type=float, default=1e-6)
+    parser.add_argument("--steps", type=int, default=1000, help="of the critic (default 1000)")
+    parser.add_argument("--lr", type=float, default=1e-6, help="of the student (default 1e-6)")
+    parser.add_argument("--frames", type=int, default=81, help="window, 1 + 4k (default 81)")
+    parser.add_argument("--size", default="640x480", help="WIDTHxHEIGHT of the model (default 640x480)")
+    parser.add_argument("--batch", type=int, default=1, help="windows per step")
+    parser.add_argument("--dtype", choices=("bf16", "fp32"), help="default: bf16 on CUDA, fp32 elsewhere")
+    parser.add_argument("--no-checkpointing", action="store_true", help="keep all activations: faster, far more memory")
+    parser.set_defaults(go=_distil, lora=False, no_average=True, object_control="none")
 
+
+def _distil(arguments: argparse.Namespace) -> int:
+    import dataclasses
+
+    from ..oscar.few_step import Student
+    from .distill_run import DistilSettings, distil
+
+    plain = _settings(arguments, _shares(arguments))
+    settings = DistilSettings(
+        **{f.name: getattr(plain, f.name) for f in dataclasses.fields(plain)},
+        student=Student(arguments.student_steps, arguments.sampler), guidance=arguments.guidance,
+        critic_steps=arguments.critic_steps, critic_lr=arguments.critic_lr,
+    )  # fmt: skip
+    print("experimental: the recipe's loss is the public one's, but no student was trained with it yet")
+    distil(
+        arguments.model.absolute(), [path.absolute() for path in arguments.data], arguments.out.absolute(), settings,
+        device=arguments.device, dtype=arguments.dtype, include_sim=arguments.include_sim, unverified=arguments.unverified,
+        only_commercial=arguments.only_commercial, progress=Bar("distilling"), cancel=_check(arguments.out),
+    )  # fmt: skip
+    print(
+        f"{arguments.out}: step {settings.steps}; `retake tune save {arguments.out} --model {arguments.model} --out DIR` makes a "
+        f"model folder, `retake tune eval {arguments.model} DIR` judges it by verdicts"
+    )
+    return 0
+
+
+def _shares(arguments: argparse.Namespace) -> dict[str, float]:
     shares: dict[str, float] = {}
     for text in arguments.domain:
         name, _, share = text.partition("=")
@@ -124,15 +186,27 @@ def _run(arguments: argparse.Namespace) -> int:
             shares[name] = float(share)
         except ValueError:
             raise InputError(f"--domain {text!r}: expected NAME=SHARE, for instance composite=0.7") from None
-    settings = _settings(arguments, shares)
-    stop, bar = Stop(), Bar("tuning")
+    return shares
+
+
+def _check(out: Path) -> Callable[[], None]:
+    """Raises Cancelled after Ctrl-C, or where `retake tune stop` asked for it."""
+    stop = Stop()
 
     def check() -> None:
-        if (arguments.out / STOP).exists():
+        if (out / STOP).exists():
             stop.asked = True
-            (arguments.out / STOP).unlink(missing_ok=True)
+            (out / STOP).unlink(missing_ok=True)
         stop.check()
 
+    return check
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from .launch import train
+
+    settings = _settings(arguments, _shares(arguments))
+    bar = Bar("tuning")
     training = {
         "model": arguments.model.absolute(), "data": [path.absolute() for path in arguments.data],
         "out": arguments.out.absolute(), "settings": settings, "device": arguments.device, "dtype": arguments.dtype,
@@ -147,7 +221,7 @@ def _run(arguments: argparse.Namespace) -> int:
         train_on_ray(train_from_folders, training, processes=arguments.processes, storage=arguments.out / "ray", gpus=gpus,
                      address=arguments.ray)  # fmt: skip
     else:
-        train(**training, progress=bar, cancel=check)
+        train(**training, progress=bar, cancel=_check(arguments.out))
     print(f"{arguments.out}: step {settings.steps}; `retake tune save {arguments.out} --out FILE` makes weights to use")
     return 0
 
@@ -169,8 +243,10 @@ def _stop(arguments: argparse.Namespace) -> int:
 
 
 def _add_save(commands: Any) -> None:
-    parser = commands.add_parser("save", help="a checkpoint -> a LoRA file, or a model folder")
-    parser.add_argument("folder", type=Path, help="the --out of `retake tune run`")
+    parser = commands.add_parser(
+        "save", help="a checkpoint -> a LoRA file, or a model folder (a student: with student.json)"
+    )
+    parser.add_argument("folder", type=Path, help="the --out of `retake tune run` or `distil`")
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="the base weights it was trained from")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to create")
     parser.add_argument("--step", type=int, help="default: the newest checkpoint")
@@ -195,7 +271,7 @@ def _add_eval(commands: Any) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="takes, verdicts, eval.json, eval.html")
     parser.add_argument("--seeds", default="42", help="comma-separated")
     parser.add_argument("--frames", type=int, default=81, help="of each take (0: all)")
-    parser.add_argument("--steps", type=int, default=35)
+    parser.add_argument("--steps", type=int, help="of each take (default: 35, or what a few-step student was made for)")
     parser.add_argument("--device", default="")
     parser.set_defaults(go=_eval)
 
@@ -208,10 +284,11 @@ def _eval(arguments: argparse.Namespace) -> int:
         seeds = [int(seed) for seed in arguments.seeds.split(",")]
     except ValueError:
         raise InputError(f"--seeds {arguments.seeds!r}: expected whole numbers such as 1,2,3") from None
+    settings = {} if arguments.steps is None else {"steps": arguments.steps}
     backends = eval_backends(arguments.base, arguments.tuned, arguments.device)
     summary = evaluate(
         backends, arguments.episodes, arguments.out, seeds=seeds, frames=arguments.frames,
-        trained_on=training_episodes(arguments.tuned), settings={"steps": arguments.steps}, progress=Bar("evaluating"),
+        trained_on=training_episodes(arguments.tuned), settings=settings, progress=Bar("evaluating"),
         cancel=Stop().check,
     )  # fmt: skip
     for row in summary["rows"]:

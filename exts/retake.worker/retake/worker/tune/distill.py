@@ -60,6 +60,11 @@ class DistillResult:
     critic: float
     rung: int
 
+    @property
+    def loss(self) -> float:
+        """The critic's: it is there in every step."""
+        return self.critic
+
 
 def matching_loss(clean: Tensor, real: Tensor, fake: Tensor) -> Tensor:
     """Half the mean square of the student's clean latents (B, …) against themselves moved from `fake` towards `real`.
@@ -73,6 +78,17 @@ def matching_loss(clean: Tensor, real: Tensor, fake: Tensor) -> Tensor:
         move = torch.nan_to_num((to_real - to_fake) / scale)
         target = (clean.double() - move).float()
     return 0.5 * torch.nn.functional.mse_loss(clean.float(), target)
+
+
+def write_student(folder: Path, student: Student) -> None:
+    """`student.json`: how the pipeline samples this model folder."""
+    told = {
+        "steps": student.steps,
+        "sampler": student.sampler,
+        "guidance": student.guidance,
+        "sigmas": list(student.sigmas),
+    }
+    write_json(folder / FILE, told)
 
 
 class Distiller:
@@ -149,16 +165,7 @@ class Distiller:
     def save(self, folder: Path) -> None:
         """Write `student.json` and the transformer's weights into a copy of the teacher's model folder."""
         self.student.save_pretrained(folder / "transformer")
-        student = self.config.student
-        write_json(
-            folder / FILE,
-            {
-                "steps": student.steps,
-                "sampler": student.sampler,
-                "guidance": student.guidance,
-                "sigmas": list(student.sigmas),
-            },
-        )
+        write_student(folder, self.config.student)
 
     # -- parts --------------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,8 @@ from ..oscar.pipeline import OscarPipeline
 from . import checkpoints
 from .clips import Clip, find_clips, split
 from .config import LoraSettings, ObjectSupervision, TuneConfig
+from .distill import write_student
+from .distill_run import student_of, student_weights
 from .distributed import join_world, leave_world, replicate, shard
 from .latents import LatentCache
 from .lora import save_adapter
@@ -134,6 +136,14 @@ def save_weights(folder: Path, model: Path, out: Path, step: int | None = None, 
         raise InputError(
             f"{chosen.path} was trained from base {chosen.state['base']}, {model} is {pipe.model_revision}; give the same base"
         )
+    provenance = {key: chosen.state[key] for key in ("base", "data_sha256", "terms", "settings", "step", "episodes")}
+    if (student := student_of(chosen.state)) is not None:
+        weights = student_weights(pipe.transformer, chosen)
+        with atomic_directory(out) as temporary:
+            _save_model(pipe, model, temporary, weights, fuse=False)
+            write_student(temporary, student)
+            write_json(temporary / "tuned.json", {**provenance, "average": False, "experimental": "distilled"})
+        return f"{out}: {student.label} (experimental), step {chosen.step} of {folder}, terms: {'; '.join(chosen.state['terms'])}"
     trained = chosen.state["settings"]["step"]
     lora = (
         None
@@ -148,7 +158,6 @@ def save_weights(folder: Path, model: Path, out: Path, step: int | None = None, 
     )
     checkpoints.restore(tuner, chosen)
     weights: dict[str, Tensor] = tuner.optimizer.ema if average and tuner.optimizer.ema else tuner.optimizer.masters  # pyright: ignore
-    provenance = {key: chosen.state[key] for key in ("base", "data_sha256", "terms", "settings", "step", "episodes")}
     with atomic_directory(out) as temporary:
         if lora is not None and trained["objects"]["control"] != "embed":
             save_adapter(pipe.transformer, temporary, dict(weights))

@@ -27,7 +27,7 @@ from .latents import LatentCache, collate
 from .objects import loss_weight, shuffled
 from .sampling import Choice, Sampler
 from .settings import RunSettings
-from .step import Batch, StepResult, Tuner
+from .step import Batch
 
 TextOf = Callable[[str], Tensor]
 """A caption -> its context (1, L, D) for the network."""
@@ -46,13 +46,13 @@ class Trainer:
     """One run in `folder`; see `run`.
 
     Args:
-        tuner: the model and its step. settings: the run's. cache: encodes windows. text_of: caption -> context.
+        tuner: the model and its step, a `Tuner`. settings: the run's. cache: encodes windows. text_of: caption -> context.
         train, validation: clips of either side. base: the base model's revision, which a checkpoint must agree with.
     """
 
     def __init__(
         self,
-        tuner: Tuner,
+        tuner: Any,
         settings: RunSettings,
         folder: Path,
         *,
@@ -102,8 +102,7 @@ class Trainer:
                 loss = self.last_loss = self.world.mean(result.loss)
                 losses.append(loss)
                 if writer is not None:
-                    writer.add(step, loss=loss, grad_norm=result.grad_norm, lr=result.lr,
-                               object_error=result.object_error, background_error=result.background_error)  # fmt: skip
+                    writer.add(step, **self._curve(result, loss))
                 done = step + 1
                 if self.validation and (done % self.settings.validate_every == 0 or done == self.settings.steps):
                     found = {"step": float(done), **self.validate()}
@@ -118,7 +117,12 @@ class Trainer:
                 writer.close()
         return Progressed(self.settings.steps, tuple(losses), tuple(validated))
 
-    def _step(self, step: int) -> StepResult:
+    def _curve(self, result: Any, loss: float) -> dict[str, float | None]:
+        """What of a step goes into the curves."""
+        return {"loss": loss, "grad_norm": result.grad_norm, "lr": result.lr, "object_error": result.object_error,
+                "background_error": result.background_error}  # fmt: skip
+
+    def _step(self, step: int) -> Any:
         s, world = self.settings, self.world
         choices = self.sampler.draw(step, s.batch * s.accumulate, world.rank, world.size)
         self.tuner.generator.manual_seed((s.step.seed * 1_000_003 + step) * world.size + world.rank)
@@ -197,15 +201,22 @@ class Trainer:
                     f"{newest.path} was made with other {what} ({_difference(newest.state.get(key), mine[key])}); go on "
                     "with the same, or choose another folder"
                 )
-        checkpoints.restore(self.tuner, newest)
+        self._restore(newest)
         return newest.step
 
+    def _restore(self, checkpoint: checkpoints.Checkpoint) -> None:
+        checkpoints.restore(self.tuner, checkpoint)
+
+    def _capture(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+        """Tensors by file, and what of the state is not a tensor."""
+        return checkpoints.capture(self.tuner), {"iteration": self.tuner.optimizer.iteration}
+
     def _save(self, step: int) -> None:
-        parts = checkpoints.capture(self.tuner)  # gathers shards: every process takes part
+        parts, counters = self._capture()  # gathers shards: every process takes part
         if self.world.is_main:
             state = {
                 **self._identity(),
-                "iteration": self.tuner.optimizer.iteration,
+                **counters,
                 "terms": self.terms,
                 "episodes": self.episodes,
             }
