@@ -14,12 +14,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import test_ends_laws as ends
 import test_gap as gap
 import test_import_recordings as recordings
 import test_lens as lenses
+import test_masks as masked
 import test_takes as takes
 from export_runs import make_header, make_run, write_episode
 from golden_values import compare, load, store, summed_up
@@ -37,10 +39,13 @@ from retake.core.export.physics import physics_arrays
 from retake.core.files import write_json
 from retake.core.gap.measure import gaps
 from retake.core.gap.model import fit
-from retake.core.geometry import axis_angle
+from retake.core.geometry import axis_angle, transform
 from retake.core.importers.episode_recorder import import_episode_recorder
 from retake.core.importers.isaaclab import import_isaaclab
 from retake.core.lens import straight_maps
+from retake.core.masks import read_meshes
+from retake.core.masks.fit import _Fit, foreground
+from retake.core.masks.raster import paint
 from retake.core.painter.composite import CompositeBackend
 from retake.core.painter.procedural import ProceduralBackend
 from retake.core.robustness.analysis import WorldResult, analyse
@@ -260,10 +265,37 @@ def straight_from_run() -> dict[str, Any]:
     return {"frames": len(frames), "first": np.round(frames[0].astype(float).mean((0, 1)), 0), "state": state}
 
 
+def masks() -> dict[str, Any]:
+    """Meshes of every form, their pixels, what differs from the usual picture, and how well corrections fit."""
+    place = folder() / "masks"
+    (place / "meshes").mkdir(parents=True)
+    (place / "arm.urdf").write_text(masked.URDF)
+    (place / "meshes/fore.obj").write_text(masked.FORE_OBJ)
+    robot, found = read_urdf(place / "arm.urdf", "tool"), read_meshes(place / "arm.urdf", place / "meshes")
+    links = [i for i, link in enumerate(robot.links) if link.name in found.surfaces]
+    surfaces, t = [found.surfaces[robot.links[i].name] for i in links], np.arange(8.0)
+    frames, ids = masked.film(robot, surfaces, links, t)
+    small = np.stack([cv2.resize(f, (160, 120), interpolation=cv2.INTER_AREA) for f in frames])
+    poses = robot.forward_kinematics(masked.angles(t), np.broadcast_to(np.eye(4), (8, 4, 4)))
+    rng = np.random.default_rng(0)
+    clouds = [s.points(200, rng) for s in surfaces]
+    points = np.stack(
+        [np.concatenate([transform(pose[i], c) for i, c in zip(links, clouds, strict=True)]) for pose in poses]
+    )
+    fit = _Fit(foreground(small), points, np.diag([0.5, 0.5, 1]) @ masked.K, masked.TRUE)
+    steps = [np.zeros(7), *(0.03 * np.eye(7)), np.array([0.01, -0.02, 0.03, 0.02, -0.01, 0.04, 0.6])]
+    return {
+        "surfaces": found.surfaces, "missing": found.missing, "ids": ids, "seen": fit.seen, "points": points,
+        "depth": paint(surfaces, poses[3, links], range(1, len(links) + 1), masked.K, masked.TRUE, masked.SIZE)[1],
+        "scores": np.array([fit.score(x, np.arange(8)) for x in steps]), "poses": np.stack([fit.pose(x) for x in steps]),
+        "pixels": fit.pixels(steps[-1], np.arange(8)),
+    }  # fmt: skip
+
+
 CASES = {
     "gate": gate, "maps": maps, "carried": carried, "skeletons": skeletons, "composite": composite, "worlds": worlds,
     "checks": checks, "imports": imports, "ends": found_ends, "lenses": bent, "gap": actuators, "robustness": robust,
-    "run": straight_from_run,
+    "run": straight_from_run, "masks": masks,
 }  # fmt: skip
 
 
