@@ -3,7 +3,8 @@
 real video, composite takes. `make prove` runs it; writes docs/proof/verdicts.md and verdicts.json.
 
 Figures are those of the held-out splits; `tune` is shown beside them because limits come from it. Counts are the videos
-that were judged. Resumable: films, videos and rows are kept in the bench's cache.
+that were judged. Resumable: films, videos and rows are kept in the bench's cache. Called by itself it writes the tables from what
+has been judged.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from film_faults import FAULTS
 from painter_bench import CACHE, SPLITS, read_rows
 from real_video import rows as real_rows
 
-from retake.core.files import write_bytes, write_json
+from retake.core.files import read_json, write_bytes, write_json
 from retake.core.verdicts.records import VERSION
 from retake.core.verdicts.settings import VerdictSettings, load_settings
 
+PROOF = Path(__file__).resolve().parents[2] / "docs" / "proof" / "verdicts.json"
 SCALES = (0.6, 0.7, 0.85, 1.0, 1.25, 1.5, 2.0)
 """Factors of all limits in the operating curve."""
 LATE_MINUTES = float(os.environ.get("RETAKE_PROVE_MINUTES", "1e9"))
@@ -281,8 +283,9 @@ def composite_lines(rows: list[dict]) -> list[str]:
     found = counts(rows)
     lines += [
         f"{found['n']} takes (windows of 33 frames, 320x240) of "
-        f"{len({r['episode'] for r in rows})} episodes in {len({r['world'] for r in rows})} presets, judged by version {VERSION} "
-        f"of the estimators: {found['fail']} failed (95 % bound {100 * upper_bound(found['fail'], found['n']):.1f} %), "
+        f"{len({r['episode'] for r in rows})} episodes in {len({r['world'] for r in rows})} presets, judged by version "
+        f"{' and '.join(sorted({str(r.get('version', 20)) for r in rows}))} of the estimators: {found['fail']} failed "
+        f"(95 % bound {100 * upper_bound(found['fail'], found['n']):.1f} %), "
         f"{found['unsure']} unsure. {WANTED} were asked for"
         + (f"; {WANTED - found['n']} of them have not been judged." if found["n"] < WANTED else "."),
         "",
@@ -369,31 +372,39 @@ def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
     rows += [row for row in read_rows(cache / "rows.jsonl").values() if row["split"] not in again]
     rows = [at_limits(row, settings) for row in rows]
     result: dict[str, Any] = {"calibration": settings.calibration.data, "splits": {}}
-    lines = [HEAD, *disclosed(rows), LOOKS_TAKEN]
-    for split in ("blind_mitsuba", "blind_newton", "mitsuba", "newton", "tune"):
+    # What this cache has no rows of stands as it was last written.
+    earlier: dict[str, Any] = read_json(PROOF) if PROOF.is_file() else {"splits": {}}
+    for split in SPLITS:
         mine = [r for r in rows if r["split"] == split]
-        if mine:
-            result["splits"][split] = evaluate(mine, settings)
+        if mine or split in earlier["splits"]:
+            result["splits"][split] = evaluate(mine, settings) if mine else earlier["splits"][split]
+    lines = [HEAD, *disclosed(result["splits"]), LOOKS_TAKEN]
+    for split in ("blind_mitsuba", "blind_newton", "mitsuba", "newton", "tune"):
+        if split in result["splits"]:
             lines += split_lines(split, result["splits"][split])
         else:
             lines += [f"## Split `{split}`", "", "Not judged yet.", ""]
     held = [r for r in rows if r["split"].startswith("blind")]
-    result["operating_points"] = at_points(held, settings)
-    result["real"] = real_rows(cache / "real")
-    result["composite"] = list(read_rows(cache / f"composite-{VERSION}.jsonl").values())
+    result["operating_points"] = at_points(held, settings) if held else earlier.get("operating_points", [])
+    result["real"] = real_rows(cache / "real") or earlier.get("real", [])
+    composite = read_rows(cache / f"composite-{VERSION}.jsonl").values()
+    result["composite"] = [{**r, "version": VERSION} for r in composite] or earlier.get("composite", [])
     lines += [*real_lines(result["real"]), *composite_lines(result["composite"])]
     write_json(out_dir / "verdicts.json", result)
     write_bytes(out_dir / "verdicts.md", "\n".join(lines).encode())
     return result
 
 
-def disclosed(rows: list[dict]) -> list[str]:
-    """Which splits exist, what was looked at, and how many rows there are."""
-    tally = Counter((r["split"], "clean" if r["kind"] == "clean" else "faulty") for r in rows)
+def disclosed(tallies: dict[str, dict]) -> list[str]:
+    """Which splits exist, what was looked at, and how many videos were judged."""
     lines = ["| split | painter | episodes and sets | clean | faulty |", "|---|---|---|---|---|"]
     for name, split in SPLITS.items():
         films = "; ".join(f"{r} {s} {c} ({f})" for r, s, c, f in split.films)
-        lines.append(
-            f"| `{name}` | {PAINTER[split.painter]} | {films} | {tally[name, 'clean']} | {tally[name, 'faulty']} |"
-        )
+        tally = tallies.get(name, {"clean": {}, "faults": []})
+        clean, faulty = (sum(r["n"] for r in rows) for rows in (tally["clean"].values(), tally["faults"]))
+        lines.append(f"| `{name}` | {PAINTER[split.painter]} | {films} | {clean} | {faulty} |")
     return lines
+
+
+if __name__ == "__main__":
+    prove(PROOF.parent, quick=True)
