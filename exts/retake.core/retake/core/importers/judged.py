@@ -13,11 +13,13 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from retake.core.array_types import UInt8
 from retake.core.episode import Episode, open_episode
 from retake.core.errors import ExportError, InputError, unknown_name
 from retake.core.export import tables
@@ -31,13 +33,32 @@ from retake.core.importers import lerobot_cli
 from retake.core.importers.lerobot import camera_keys, import_lerobot
 from retake.core.masks.make import mask_episode
 from retake.core.progress import Bar, CheckCancel, Progress, Stop, never, silent
+from retake.core.run_layout import VARIANT_FRAME
+from retake.core.run_reader import RunReader
 from retake.core.run_store import episode_at
+from retake.core.takes.base import Take
+from retake.core.verdicts.clip import COARSEST, shown_at
 from retake.core.verdicts.recorded import judge
 from retake.core.verdicts.records import EXIT_CODES, Verdict, row_text, worst_of
-from retake.core.verdicts.settings import VerdictSettings, load_settings
+from retake.core.verdicts.run import read_picture, shown_by
+from retake.core.verdicts.settings import GENERATED, VerdictSettings, load_settings
 
-Reference = Callable[[Row], Episode]
-"""The episode that a dataset's episode is judged against."""
+
+@dataclass(frozen=True)
+class Shown:
+    """What a camera's video of a dataset's episode shows, as far as is known."""
+
+    episode: Episode
+    start: int = 0
+    """Frame of the episode that the video's first frame shows."""
+    family: str = GENERATED
+    """Who made the video (verdicts of families have limits of their own)."""
+    first_frame: UInt8[np.ndarray, "H W 3"] | None = None
+    """The picture it was made from."""
+
+
+Reference = Callable[[Row, str], Shown]
+"""What the video of a camera in a dataset's episode is judged against."""
 
 
 @dataclass(frozen=True)
@@ -77,18 +98,19 @@ def judge_dataset(
     for done, row in enumerate(rows):
         check_cancel()
         progress(done, len(rows), f"episode {row.index}")
-        episode, verdicts = reference(row), {}
+        verdicts = {}
         for camera in cameras:
-            frames = np.stack(list(data.frames(row, keys[camera])))
-            verdicts[camera] = judge(
-                frames,
-                episode,
-                camera,
-                frames=len(frames),
-                fps=data.schema.fps,
-                config=config,
-                check_cancel=check_cancel,
+            shown = reference(row, camera)
+            frames = _at_rate(
+                np.stack(list(data.frames(row, keys[camera]))),
+                data.schema.fps,
+                shown.episode.header.fps,
+                f"{data.root}",
             )
+            verdicts[camera] = judge(
+                frames, shown.episode, camera, first_frame=shown.first_frame, start=shown.start, frames=len(frames),
+                config=config.of(shown.family) if shown.family in config.families else config, check_cancel=check_cancel,
+            )  # fmt: skip
         judged.append(JudgedEpisode(row.index, verdicts))
     progress(len(rows), len(rows), "")
     known = {int(r.pop("episode_index")): r for r in map(dict, data.provenance()) if "episode_index" in r}
@@ -99,6 +121,19 @@ def judge_dataset(
             write_columns(temporary, records)
         tables.write_jsonl(temporary / PROVENANCE, ({"episode_index": i, **r} for i, r in enumerate(records)))
     return judged
+
+
+def _at_rate(
+    frames: UInt8[np.ndarray, "N H W 3"], rate: float, wanted: float, what: str
+) -> UInt8[np.ndarray, "T H W 3"]:
+    """Pictures of another rate as the episode's frames are: the nearest in time for each. Raises InputError where they lie too
+    far apart."""
+    if rate < COARSEST * wanted:
+        raise InputError(
+            f"{what} has {rate:g} pictures per second, the episode {wanted:g}: too far apart to be compared frame by frame; "
+            f"valid: {COARSEST * wanted:g} or more"
+        )
+    return frames if rate == wanted else frames[shown_at(np.arange(len(frames)) / rate, wanted)]
 
 
 def _record(data: Dataset, row: Row, known: dict[str, Any], one: JudgedEpisode) -> dict[str, Any]:
@@ -150,13 +185,18 @@ def recorded_reference(
             f"{copy.root} has {len(copy)} episodes, {against.root} {len(originals)}: which are copies of which?"
         )
 
-    def reference(row: Row) -> Episode:
-        _require_same_motion(copy, row, against, originals[row.index])
-        (episode,) = import_lerobot(args.against, folder, robot, cameras, options, episodes=[row.index])
+    @lru_cache(maxsize=1)  # asked for once per camera
+    def episode_of(index: int) -> Episode:
+        (episode,) = import_lerobot(args.against, folder, robot, cameras, options, episodes=[index])
         if args.masks is not None:
-            place = folder / f"masked_{row.index:06d}"
+            place = folder / f"masked_{index:06d}"
             return mask_episode(episode, place, args.masks, args.meshes, camera=next(iter(cameras)))
         return episode
+
+    def reference(row: Row, camera: str) -> Shown:
+        del camera
+        _require_same_motion(copy, row, against, originals[row.index])
+        return Shown(episode_of(row.index))
 
     return reference, tuple(cameras), dict(options.image_keys)
 
@@ -176,18 +216,44 @@ def _require_same_motion(copy: Dataset, row: Row, against: Dataset, original: Ro
 
 
 def simulated_reference(paths: Sequence[Path], dataset: Path) -> tuple[Reference, tuple[str, ...]]:
-    """Simulated episodes (runs or episode folders), one for all or one per episode of the dataset, in order."""
-    folders = [episode_at(path) for path in paths]
-    count = len(Dataset(dataset))
-    if len(folders) not in (1, count):
-        raise InputError(f"--episode names {len(folders)}; {dataset} has {count} episodes: give one, or one for each")
-    first = open_episode(folders[0])
-    names = tuple(camera.name for camera in first.header.cameras)
+    """Simulated episodes (runs or episode folders): those that the dataset's records name as their source, else one for
+    all or one per episode, in order.
 
-    def reference(row: Row) -> Episode:
-        return open_episode(folders[row.index if len(folders) > 1 else 0])
+    A take of a run that is given is judged as in that run: from the frame its window begins at, in the shapes that objects
+    have in its world, by the limits of its family.
+    """
+    folders = [episode_at(path) for path in paths]
+    known = [open_episode(folder) for folder in folders]
+    runs = [None if folder == Path(path) else RunReader(path) for path, folder in zip(paths, folders, strict=True)]
+    number_of = {episode.content_sha256: number for number, episode in enumerate(known)}
+    rows = list(Dataset(dataset).episodes())
+    strange = [row.index for row in rows if row.provenance.get("source_episode_id") not in number_of]
+    if strange and len(folders) not in (1, len(rows)):
+        raise InputError(
+            f"--episode names {len(folders)}; {dataset} has {len(rows)} episodes, and episode {strange[0]} says of none of them "
+            "that it comes from it: give one, or one for each"
+        )
+    names = tuple(camera.name for camera in known[0].header.cameras)
+
+    def reference(row: Row, camera: str) -> Shown:
+        number = number_of.get(str(row.provenance.get("source_episode_id")))
+        if number is None:
+            return Shown(known[row.index if len(known) > 1 else 0])
+        episode, run, start = known[number], runs[number], int(row.provenance.get("window_start") or 0)
+        take = None if run is None else _take_of(run, row, camera)
+        if run is None or take is None:
+            return Shown(episode, start)
+        frame = run.variant_folder(take.variant) / VARIANT_FRAME
+        picture = read_picture(frame) if frame.is_file() else None
+        return Shown(shown_by(run, take, episode), start, take.domain, picture)
 
     return reference, names
+
+
+def _take_of(run: RunReader, row: Row, camera: str) -> Take | None:
+    """The take of this run that a dataset's episode says it shows in a camera; None where the run has none."""
+    named = str(row.provenance.get("take_id") or "").split("+")
+    return next((take for take in run.takes() if take.id in named and take.camera == camera), None)
 
 
 def main(argv: list[str]) -> int:

@@ -51,8 +51,9 @@ def main(argv: list[str]) -> int:
     add(
         "what",
         type=Path,
-        metavar="RUN|VIDEO",
-        help="a run folder (or its episode folder), a video file, or a folder of numbered pictures",
+        metavar="RUN|VIDEO|DATASET",
+        help="a run folder (or its episode folder), a video file, a folder of numbered pictures, or a LeRobot dataset "
+        "(`retake verify DATASET --help` lists its options)",
     )
     add("--episode", type=Path, metavar="DIR", help="the episode a video is judged against")
     add("--camera", metavar="NAME", help="which of its cameras the video shows (default: its only one)")

@@ -16,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from retake.core.array_types import UInt8
+from retake.core.array_types import Float64, UInt8
 from retake.core.errors import InputError
 from retake.core.files import sha256_bytes, sha256_file
 from retake.core.video import open_av, read_video, true_size, video_fps
@@ -58,14 +58,7 @@ class Clip:
 
     def shown(self, fps: float) -> list[int]:
         """For every episode frame that the clip plays through, the picture whose time is nearest."""
-        times = np.array(self.times_s)
-        last = float(np.median(np.diff(times))) if len(times) > 1 else 1 / fps
-        count = int(np.floor((times[-1] + last) * fps + 0.25))
-        wanted = np.arange(max(count, 1)) / fps
-        after = np.clip(np.searchsorted(times, wanted), 0, len(times) - 1)
-        before = np.maximum(after - 1, 0)
-        nearer = np.abs(times[before] - wanted) <= np.abs(times[after] - wanted)
-        return np.where(nearer, before, after).tolist()
+        return shown_at(np.array(self.times_s), fps)
 
     def frames(self, fps: float) -> Iterator[Image]:
         """One picture per episode frame at `fps` frames per second."""
@@ -79,6 +72,17 @@ class Clip:
                 place += 1
             if place == len(wanted):
                 return
+
+
+def shown_at(times_s: Float64[np.ndarray, "N"], fps: float) -> list[int]:
+    """For every frame at `fps` per second that pictures at these times (s, rising) play through, the nearest picture's number."""
+    last = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 1 / fps
+    count = int(np.floor((times_s[-1] + last) * fps + 0.25))
+    wanted = np.arange(max(count, 1)) / fps
+    after = np.clip(np.searchsorted(times_s, wanted), 0, len(times_s) - 1)
+    before = np.maximum(after - 1, 0)
+    nearer = np.abs(times_s[before] - wanted) <= np.abs(times_s[after] - wanted)
+    return np.where(nearer, before, after).tolist()
 
 
 def open_clip(path: Path, fps: float) -> Clip:
