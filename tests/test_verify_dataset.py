@@ -122,7 +122,7 @@ def test_an_export_is_judged_against_its_simulated_episode_and_keeps_its_records
 def painted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A judged run in whose world the packet is a bun: its takes are exact, and no box."""
     episode = tmp_path_factory.mktemp("painted") / "e"
-    make_scene_episode(episode, frames=20, size=(320, 240), wrist=True)
+    make_scene_episode(episode, frames=30, size=(200, 152), wrist=True)
     for stage in (
         ["skeleton"], ["variants", "--world", "bun_warehouse"], ["takes", "--backend", "composite"], ["verify"],
     ):  # fmt: skip
