@@ -130,7 +130,8 @@ def told(run: Path) -> Path:
         {**first, "id": "good-2", "seed": 2, "status": "fail", "reason": "arm_offset: 9 px, limit 5"},
         {**first, "id": "good-3", "seed": 2, "status": "damaged", "reason": "take.mp4 was changed", "clip": None},
     ]
-    failing["takes"] = [{**failing["takes"][0], "id": "f", "seed": 1, "status": "fail", "reason": "lag: 3 frames"}]
+    failing["takes"] = [{**failing["takes"][0], "id": "f", "seed": 1, "status": "fail", "reason": "lag: 3 frames",
+                         "approximations": ["fp8", "steps:8"]}]  # fmt: skip
     for take in other["takes"]:
         take.update(id="w", seed=1, camera="wrist", status="pass", reason="")
     page = run / "told.html"
@@ -160,6 +161,7 @@ def test_selectors_worst_verdicts_and_reasons(run, page):
     page.check("#failed")
     assert len(cards(page)) == 1
     assert page.inner_text("figure[data-take] .why") == "fail: lag: 3 frames"
+    assert "seed 1 · approximate: fp8, steps:8" in page.inner_text("figure[data-take]")
     page.select_option("#seed", "")
     page.select_option("#layout", "all")
     ids = page.evaluate("[...document.querySelectorAll('figure[data-take]')].map(f => f.dataset.take)")
@@ -175,6 +177,7 @@ def test_selectors_worst_verdicts_and_reasons(run, page):
     page.select_option("#camera", label="wrist")
     ids = page.evaluate("[...document.querySelectorAll('figure[data-take]')].map(f => f.dataset.take)")
     assert ids == ["w"]
+    assert "approximate" not in page.inner_text("#stage")
     assert "wrist camera" in page.inner_text("#stage")
     assert "front camera" not in page.inner_text("#stage")
     page.check("#failed")

@@ -95,7 +95,7 @@ def test_depth_is_scaled_once_over_the_clip():
     assert np.ptp(clip[:, still], axis=0).max() <= 1
 
 
-@pytest.mark.parametrize("control", ["edge", "depth"])
+@pytest.mark.parametrize("control", CONTROLS)
 def test_a_take_begins_with_the_variant_and_follows_its_control(control, tmp_path):
     made = backend(control)
     request = request_()

@@ -248,6 +248,64 @@ def test_a_plan_is_for_the_jobs_own_size_and_leaves_the_margin(monkeypatch):
         assert made.pipeline.tier.name == NAMES[-1]
 
 
+@pytest.mark.parametrize("planned", [False, True])
+def test_a_card_that_filled_up_since_the_plan_costs_a_tier_and_no_job(monkeypatch, planned):
+    """The weights do not fit any more when they are brought: the take is made in a lower tier."""
+    with machine(monkeypatch) as world:
+        made = OscarBackend(model=str(converted()))
+        made.use_tier("auto" if planned else "resident-overlap")
+        taken = world.capacity[0] - weights(made.pipeline.transformer) // 2
+
+        def take(name: str) -> None:
+            world.others[0] = taken
+
+        enable = OscarPipeline.enable_memory_tier
+        monkeypatch.setattr(OscarPipeline, "enable_memory_tier", lambda *a, **k: [take(""), enable(*a, **k)][1])
+        made._place(32, 32, 5)
+        assert made.pipeline.tier.name in NAMES[3:]
+        assert world.live[0] < weights(made.pipeline.transformer) // 2
+        monkeypatch.setattr(OscarPipeline, "enable_memory_tier", enable)
+        world.others[0] = 0
+        assert made.pipeline(**small()).frames.any()
+        assert world.races == []
+
+
+def test_an_error_that_is_not_about_memory_is_raised_when_weights_are_brought(monkeypatch):
+    with machine(monkeypatch):
+        made = OscarBackend(model=str(converted()), tier="resident")
+        calls = []
+
+        def broken(*_: Any, **__: Any) -> None:
+            calls.append(1)
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+        monkeypatch.setattr(OscarPipeline, "enable_memory_tier", broken)
+        with pytest.raises(RuntimeError, match="illegal memory access"):
+            made._place(32, 32, 5)
+        assert calls == [1]
+
+
+@pytest.mark.parametrize("tier", ["resident-overlap", "staged", "group-offload"])
+def test_another_card_leaves_nothing_on_the_first(monkeypatch, tier):
+    """Cards of a machine in turn, as the service chooses them."""
+    with machine(monkeypatch, cards=2) as world:
+        made = OscarBackend(model=str(converted()))
+        made.use_tier(tier)
+        frames = []
+        for card in ("GPU-0", "GPU-1", "GPU-0"):
+            world.reset()
+            made.use_card(card)
+            made._place(32, 32, 5)
+            frames.append(np.array(made.pipeline(**small(seed=[1, 2])).frames))
+            here = int(card[-1])
+            assert set(world.used) == {f"cuda:{here}"}
+            made.pipeline.transformer._rope_cache.clear()
+            assert world.live[1 - here] <= 4096
+        assert np.array_equal(frames[0], frames[1])
+        assert np.array_equal(frames[0], frames[2])
+        assert world.races == []
+
+
 def test_what_the_bench_selects_is_what_runs(monkeypatch):
     from retake.worker.oscar import backends
 

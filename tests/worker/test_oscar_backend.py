@@ -10,7 +10,7 @@ import pytest
 import torch
 from oscar_golden import pipeline, text_model
 
-from retake.core.errors import InputError
+from retake.core.errors import InputError, TakeError
 from retake.worker import memory
 from retake.worker.backends import oscar as backend_module
 from retake.worker.backends.oscar import OscarBackend
@@ -131,6 +131,22 @@ def test_a_mode_is_pinned_with_its_options_and_a_file_with_what_is_in_it(tmp_pat
     assert str(tmp_path) not in found[3]
     file.write_text("two")
     assert pins(threshold=str(file)) not in found
+
+
+@pytest.mark.parametrize(("pinned", "ran", "fine"), [
+    ("", "group-offload", True), ("auto", "staged-tiled", True), ("resident", "resident", True), ("resident", "staged", True),
+    ("resident-overlap", "staged", True), ("resident", "staged-tiled", False), ("resident-batched", "resident", False),
+    ("staged-tiled", "group-offload", True),
+])  # fmt: skip
+def test_a_pinned_tier_is_not_left_for_one_with_other_pixels(cuda, pinned, ran, fine):
+    """Its name is part of the take's identity, so a take must not carry it falsely."""
+    made = OscarBackend(pipeline=Recorded(), tier=pinned)
+    if fine:
+        made._check_pinned(ran)
+        return
+    with pytest.raises(TakeError, match="pixels differ") as raised:
+        made._check_pinned(ran)
+    assert memory.fault_of(raised.value) == "memory"  # the executor gives the card back, and the job is tried again
 
 
 def test_a_take_says_what_it_ran_with(tmp_path):

@@ -20,7 +20,7 @@ from retake.core.run_layout import VARIANT_FRAME
 from retake.core.skeleton import open_skeleton
 from retake.core.takes.base import TakeRequest
 from retake.worker.gpu import roomiest_device
-from retake.worker.memory import AUTO, CPU, MARGIN_BYTES, device_of_card, usable_device
+from retake.worker.memory import AUTO, CPU, MARGIN_BYTES, device_of_card, is_out_of_memory, usable_device
 
 SETTINGS = ("steps", "guidance", "fit", "window", "height", "width", "exact_first_frame", "preview")
 MODEL_VARIABLE = "RETAKE_OSCAR_MODEL"
@@ -147,12 +147,42 @@ class OscarBackend:
         if self._wanted in ("", AUTO):
             key += f" {height} {width} {window}"
             if key != self._placed:
-                self.pipeline.enable_planned_memory(self.device, height, width, window)
+                self._enable(lambda: self.pipeline.enable_planned_memory(self.device, height, width, window))
         elif key != self._placed or self.pipeline.tier.name != self._wanted:
-            self.pipeline.enable_memory_tier(self._wanted, self.device)
+            self._enable(lambda: self.pipeline.enable_memory_tier(self._wanted, self.device))
         self._placed = key
         if key != before:
             self._use_kernels(height, width, window)
+
+    def _enable(self, enable: Callable[[], Any]) -> None:
+        """Bring the model into a tier; one tier down while there is no room for its weights (somebody took it since the plan)."""
+        from retake.worker.oscar.tiers import next_tier
+
+        while True:
+            try:
+                enable()
+                return
+            except (RuntimeError, MemoryError) as error:
+                lower = next_tier(self.pipeline.tier) if is_out_of_memory(error) else None
+                if lower is None:
+                    raise
+                name = lower.name
+            # outside the handler: its traceback holds what was half moved
+            self.pipeline.release_memory()
+            enable = lambda name=name: self.pipeline.enable_memory_tier(name, self.device)  # noqa: E731
+
+    def _check_pinned(self, ran: str) -> None:
+        """Raises TakeError where lack of memory led to a tier of other arithmetic than the pinned one, which names the take."""
+        from retake.worker.oscar.tiers import find_tier
+
+        if not self._pinned_tier or self._pinned_tier in (AUTO, CPU) or ran == self._pinned_tier:
+            return
+        wanted, found = find_tier(self._pinned_tier), find_tier(ran)
+        if (wanted.tiled_decode, wanted.batched_guidance) != (found.tiled_decode, found.batched_guidance):
+            raise TakeError(
+                f"the take ran out of memory in the pinned tier {self._pinned_tier!r} and could be made in {ran!r} only, whose "
+                "pixels differ: free memory of the card, or pin that tier (option `tier`)"
+            )
 
     def _use_kernels(self, height: int, width: int, window: int) -> None:
         """What `retake bench oscar` measures is what runs: the fastest exact attention at this size, compiled if asked."""
@@ -255,6 +285,7 @@ class OscarBackend:
         except Cancelled:
             self.pipeline.cancel()
             raise
+        self._check_pinned(result.tier)
         self.tier, self.report = result.tier, {"oscar": {**result.report(), **self._ran()}}
         self.approximations = tuple(result.approximations)
         frames = np.asarray(result.frames)[0]
