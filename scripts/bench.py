@@ -71,6 +71,34 @@ def verdict_rows(run: Path) -> list[tuple[str, str, float, str]]:
     ]
 
 
+def painter_rows(run: Path) -> list[tuple[str, str, float, str]]:
+    """Milliseconds of one core that the CPU painter takes for a frame after the first, of the standing camera (its scenery is
+    shaded once) and of the one on the hand (everything moves)."""
+    import cv2
+
+    from retake.core.episode import open_episode
+    from retake.core.painter.procedural import ProceduralBackend
+    from retake.core.run_store import open_run
+    from retake.core.variants.base import source_frame
+    from retake.core.variants.worlds import load_catalogue
+
+    cv2.setNumThreads(1)
+    episode = open_episode(open_run(run).episode)
+    world = load_catalogue().preset("garden")
+    rows = []
+    for camera in episode.header.cameras:
+        sources = [source_frame(episode, camera.name, t) for t in range(0, len(episode), 8)]
+        dresser = ProceduralBackend().dresser(sources[0], world, 0)
+        dresser.render(sources[0])
+        started = time.process_time()
+        for source in sources[1:]:
+            dresser.render(source)
+        spent = (time.process_time() - started) / (len(sources) - 1)
+        size = "x".join(map(str, camera.size))
+        rows.append((f"painting a frame, {camera.name}", "ms of one core", spent * 1e3, f"{size}, after the first"))
+    return rows
+
+
 def bookkeeping_ms(run: Path) -> float:
     """Capture bookkeeping per frame outside rendering and disk: `check_frame`, packing and hashing the state record."""
     from retake.core.episode import EpisodeWriter, open_episode
@@ -113,6 +141,7 @@ def main() -> int:
         rows.append(("capture bookkeeping per frame", "ms", bookkeeping_ms(run), "without rendering and disk"))
         rows.append(("H.264 encoding", "frames/s", encode_rate(run), "640x480"))
         rows += verdict_rows(run)
+        rows += painter_rows(run)
         seconds, memory = measured([*RETAKE, "run", "--run", str(folder / "warm"), "--preset", "short"])
         rows.append(("whole arrow, warm caches, from scratch", "s", seconds, f"peak {memory:.2f} GiB"))
         again, _ = measured([*RETAKE, "run", "--run", str(folder / "warm"), "--preset", "short"])

@@ -30,6 +30,7 @@ from retake.core.variants.carry import CarryingBackend, anchor_of, carry, comple
 from retake.core.variants.correspond import correspond, view_at, view_of
 from retake.core.variants.prompts import compose_prompts
 from retake.core.variants.worlds import recipe_of
+from retake.core.verdicts import views
 from retake.core.verdicts.assess import check_of
 from retake.core.verdicts.settings import load_settings
 from retake.core.verdicts.views import ViewGeometry, ViewSettings, compare_views, displacement
@@ -133,6 +134,50 @@ def test_one_world_passes_and_a_torn_one_fails(episode, cameras, films, geometry
     darker = [np.clip(f.astype(np.float32) * 0.8, 0, 255).astype(np.uint8) for f in films[wrist]]
     _, found = checks(episode, cameras, {front: films[front], wrist: darker}, geometry)
     assert "fail" not in {c.status for c in found.values()}, {n: c.value for n, c in found.items()}
+
+
+def test_another_background_in_every_camera_is_no_fault(episode, cameras, films, geometry):
+    """A world shows its own floor and walls, of which no depth is known: whatever they show, the figures are the same."""
+    front, wrist = cameras
+    floor = [i.id for i in episode.header.instances if i.label == "floor"]
+    seen = [np.isin(source_frame(episode, front, t).instance_ids, floor) for t in range(len(episode))]
+    assert all(mask.sum() > 1000 for mask in seen)
+    noise = np.random.default_rng(1).integers(0, 256, (*seen[0].shape, 3), dtype=np.uint8)
+    # Pictures are softened before they are compared: what borders on the floor may notice it, two pixels further none.
+    other = [np.where(cv2.erode(m.astype(np.uint8), np.ones((9, 9)))[..., None] > 0, noise, f)
+             for m, f in zip(seen, films[front], strict=True)]  # fmt: skip
+    _, clean = checks(episode, cameras, films, geometry)
+    _, found = checks(episode, cameras, {front: other, wrist: films[wrist]}, geometry)
+    assert {n: c.value for n, c in found.items()} == pytest.approx({n: c.value for n, c in clean.items()}, abs=0.02)
+    assert {c.status for c in found.values()} <= {"pass", "skipped"}
+
+
+def test_another_seed_of_a_surface_with_grain_is_told_by_its_grain(episode, cameras, geometry):
+    world = dataclasses.replace(WORLD, surface="plywood")
+    shown = ViewGeometry(staged(episode, recipe_of(world)), 0, 320)
+
+    def film(camera: str, seed: int) -> list[np.ndarray]:
+        dresser = ProceduralBackend().dresser(source_frame(episode, camera, 0), world, seed)
+        return [dresser.render(source_frame(episode, camera, t)) for t in range(len(episode))]
+
+    front, wrist = cameras
+    clean = {camera: film(camera, 0) for camera in cameras}
+    _, same = checks(episode, cameras, clean, shown)
+    _, other = checks(episode, cameras, {front: clean[front], wrist: film(wrist, 1)}, shown)
+    assert same["view_structure"].status == "pass"
+    assert other["view_structure"].status == "fail"
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(40, 200))
+def test_gloss_that_one_camera_alone_sees_makes_no_other_object(seed, count):
+    rng = np.random.default_rng(seed)
+    body = rng.uniform(0.02, 0.4, (count, 3)).astype(np.float32)
+    gloss = rng.uniform(0, 0.4, (count, 1)).astype(np.float32)
+    assert views._unlike(body + gloss, body) < 0.05
+    assert views._unlike(body, body + gloss) == pytest.approx(views._unlike(body + gloss, body), abs=0.05)
+    # Paint is no gloss: red and green of one brightness.
+    red, green = np.float32([0.4, 0.05, 0.05]), np.float32([0.02, 0.15, 0.05])
+    assert views._unlike(np.tile(red, (count, 1)), np.tile(green, (count, 1))) > 40
 
 
 def test_a_camera_without_depth_says_what_cannot_be_told(episode, cameras, films):

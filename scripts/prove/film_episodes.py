@@ -159,11 +159,12 @@ def film_episode(folder: Path, robot: str, seed: int) -> Episode:
         shutil.rmtree(path, ignore_errors=True)
         with tempfile.TemporaryDirectory() as temporary:
             preset, scenario = scenario_of(robot, seed, Path(temporary))
-            _record(path, preset, scenario, seed)
+            record(path, preset, scenario, seed)
     return open_episode(path)
 
 
-def _record(path: Path, preset: Preset, scenario: Scenario, seed: int) -> None:
+def record(path: Path, preset: Preset, scenario: Scenario, seed: int) -> None:
+    """Simulate and record a scenario; a camera named `moving` travels."""
     simulator = Simulator(scenario.stage, scenario.robots, preset.dt_s, friction=scenario.variation.friction)
     instances = instance_map(
         scenario.stage, simulator.shape_paths, scenario.robots, tuple(o.spec for o in scenario.objects)

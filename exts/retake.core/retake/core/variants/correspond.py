@@ -44,7 +44,7 @@ class Correspondence:
     """For every pixel of one view its place in another."""
 
     place: Float32[np.ndarray, "H W 2"]
-    """Image-index coordinates (x, y) in the other view."""
+    """Image-index coordinates (x, y) in the other view, where it is seen; far outside of it where nothing can be said."""
     seen: Bool[np.ndarray, "H W"]
     """The same point of the world is visible in both, well inside its surface."""
     scale: Float32[np.ndarray, "H W"]
@@ -80,24 +80,29 @@ def correspond(own: View, other: View) -> Correspondence:
     """Where each pixel of `own` is in `other`."""
     height, width = own.ids.shape
     camera = own.camera
-    points = camera.unproject(camera.pixel_grid(), own.depth_m.astype(np.float64))
+    # Only pixels that could correspond are projected: background, borders and grazing surfaces are most of a picture.
+    good = (own.depth_m > 0) & (own.ids > 0) & own.inner & (own.facing > GRAZING)
+    at = np.nonzero(good)
+    pixels = np.stack([at[1] + 0.5, at[0] + 0.5], -1)
     with np.errstate(invalid="ignore"):
-        uv, z = other.camera.project(points.reshape(-1, 3))
-    uv, z = uv.reshape(height, width, 2), z.reshape(height, width)
-    place = np.nan_to_num(uv - 0.5, nan=-9.0).astype(np.float32)
-    columns, rows = (np.rint(np.clip(place[..., k], -9, 1e5)).astype(int) for k in (0, 1))
+        uv, z = other.camera.project(camera.unproject(pixels, own.depth_m[at].astype(np.float64)))
+    where = np.nan_to_num(uv - 0.5, nan=-9.0).astype(np.float32)
+    columns, rows = (np.rint(np.clip(where[:, k], -9, 1e5)).astype(int) for k in (0, 1))
     size = other.ids.shape
-    inside = (columns >= 1) & (rows >= 1) & (columns < size[1] - 1) & (rows < size[0] - 1) & (own.depth_m > 0) & (z > 0)
+    inside = (columns >= 1) & (rows >= 1) & (columns < size[1] - 1) & (rows < size[0] - 1) & (z > 0)
     rows, columns = np.where(inside, rows, 0), np.where(inside, columns, 0)
-    there = cv2.remap(other.depth_m, place[..., 0], place[..., 1], cv2.INTER_LINEAR)
-    nearest = other.depth_m[rows, columns]
-    gap = np.minimum(np.abs(there - z), np.abs(nearest - z))
-    same = (other.ids[rows, columns] == own.ids) & (own.ids > 0) & (gap < DEPTH_M + DEPTH_SHARE * np.abs(z))
+    place = np.full((height, width, 2), -9, np.float32)
+    place[at] = where
+    there = cv2.remap(other.depth_m, place[..., 0], place[..., 1], cv2.INTER_LINEAR)[at]
+    gap = np.minimum(np.abs(there - z), np.abs(other.depth_m[rows, columns] - z))
     facing = other.facing[rows, columns]
-    good = inside & same & own.inner & other.inner[rows, columns] & (own.facing > GRAZING) & (facing > GRAZING)
-    mine = own.depth_m / np.float32(camera.K[0, 0]) / np.sqrt(np.maximum(own.facing, GRAZING))
+    same = (other.ids[rows, columns] == own.ids[at]) & (gap < DEPTH_M + DEPTH_SHARE * np.abs(z))
+    seen = inside & same & other.inner[rows, columns] & (facing > GRAZING)
+    good[at] = seen
+    mine = own.depth_m[at] / np.float32(camera.K[0, 0]) / np.sqrt(own.facing[at])
     theirs = (z / other.camera.K[0, 0]).astype(np.float32) / np.sqrt(np.maximum(facing, GRAZING))
-    scale = np.where(good, theirs / np.maximum(mine, 1e-6), 1).astype(np.float32)
+    scale = np.ones((height, width), np.float32)
+    scale[at] = np.where(seen, theirs / np.maximum(mine, 1e-6), 1)
     return Correspondence(place, good, scale)
 
 

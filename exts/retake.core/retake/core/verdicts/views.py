@@ -7,7 +7,7 @@ All figures hold after one gain of brightness per camera: an exposure of its own
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import cv2
@@ -17,11 +17,15 @@ from retake.core.array_types import Bool, Float32, UInt8
 from retake.core.episode import Episode
 from retake.core.episode.mounts import mount_of
 from retake.core.progress import CheckCancel, never
+from retake.core.variants.base import MAPS, source_frame
 from retake.core.variants.correspond import Correspondence, View, correspond, view_at
+from retake.core.variants.roles import BACKGROUND, find_roles
 from retake.core.verdicts.records import Measurement
 
 KEPT_VIEWS = 120
 """Views held in memory, about one megabyte each."""
+LAMP = 0.45
+"""Least share of a lamp's strongest channel that each of its channels has: a low sun comes down to half."""
 NAMES = ("view_colour", "view_instances", "view_structure", "view_lag")
 
 
@@ -37,8 +41,12 @@ class ViewSettings:
     """Of one instance."""
     min_textured: int = 120
     """Pixels with texture that structure is judged by."""
-    texture: float = 2.5
-    """Standard deviation of lightness (Lab) in a window that counts as texture."""
+    texture: float = 1.0
+    """Standard deviation of lightness (Lab) in a window that counts as texture: the grain of steel and rubber, which an
+    encoder still keeps."""
+    least_alike: float = 25
+    """Of the windows' correlations the percentile that counts: shadows and edges agree in worlds of two seeds, grain does
+    not."""
     window: int = 13
     """Side of that window, working px."""
     least_moments: int = 3
@@ -76,7 +84,10 @@ def compare_views(
     moments = np.unique(np.linspace(0, count - 1, settings.moments).astype(int))
     known = {name: set(episode.header.camera(name).channels) >= {"depth", "instances"} for name in order}
     moving = {name: mount_of(episode, name).moves for name in order}
-    pairs = [_Pair(a, b, moving[a], moving[b], settings) for a, b in combinations(order, 2) if known[a] and known[b]]
+    robot = [i.id for i in episode.header.instances if i.owner.startswith("robot:")]
+    pairs = [
+        _Pair(a, b, moving[a], moving[b], settings, robot) for a, b in combinations(order, 2) if known[a] and known[b]
+    ]
     geometry = geometry or ViewGeometry(episode, start, working_width)
     for t in moments:
         check_cancel()
@@ -101,6 +112,7 @@ class ViewGeometry:
     def __init__(self, episode: Episode, start: int, width: int) -> None:
         self.episode, self.start, self.width = episode, start, width
         self._known: dict[tuple[str, int], View] = {}
+        self._far = _background_of(episode)
 
     def size(self, name: str) -> tuple[int, int]:
         """(width, height) that a camera is compared at."""
@@ -108,16 +120,30 @@ class ViewGeometry:
         return min(width, self.width), round(height * min(width, self.width) / width)
 
     def at(self, name: str, t: int) -> View:
-        """A camera's view of take frame t."""
+        """A camera's view of take frame t; the background has id 0, which corresponds to nothing: a world shows another
+        one, whose depth nobody recorded."""
         if (name, t) not in self._known:
             if len(self._known) >= KEPT_VIEWS:
                 self._known.clear()
-            self._known[name, t] = view_at(self.episode, name, self.start + t, self.size(name))
+            view = view_at(self.episode, name, self.start + t, self.size(name))
+            self._known[name, t] = replace(view, ids=np.where(self._far[view.ids], 0, view.ids).astype(np.uint16))
         return self._known[name, t]
+
+    def between(self, first: str, t: int, second: str, u: int) -> Correspondence:
+        """Where a camera's pixels of take frame t are in another camera as it was at frame u."""
+        return correspond(self.at(first, t), self.at(second, u))
 
     def holds(self, t: int) -> bool:
         """Whether the episode has that take frame."""
         return 0 <= self.start + t < len(self.episode)
+
+
+def _background_of(episode: Episode) -> Bool[np.ndarray, "65536"]:
+    """Which instance ids a world replaces (floor, walls); none where no camera recorded what roles are told from."""
+    camera = next((spec.name for spec in episode.header.cameras if set(spec.channels) >= MAPS), None)
+    if camera is None:
+        return np.zeros(65536, bool)
+    return find_roles(source_frame(episode, camera, 0)).role == BACKGROUND
 
 
 def _picture(frame: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> Float32[np.ndarray, "h w 3"]:
@@ -133,8 +159,11 @@ _LINEAR = _LINEAR.astype(np.float32)
 class _Pair:
     """Figures of one pair, moment by moment. The camera with the finer pixels is looked up from the other one."""
 
-    def __init__(self, first: str, second: str, first_moves: bool, second_moves: bool, settings: ViewSettings) -> None:
-        self.first, self.second, self.settings = first, second, settings
+    def __init__(
+        self, first: str, second: str, first_moves: bool, second_moves: bool, settings: ViewSettings,
+        robot: Sequence[int],
+    ) -> None:  # fmt: skip
+        self.first, self.second, self.settings, self.robot = first, second, settings, robot
         self.moves = [(first, second, 1)] * first_moves + [(second, first, -1)] * second_moves
         self.samples: list[tuple[int, np.ndarray, np.ndarray, np.ndarray]] = []
         """(frame, linear light of both at co-visible points, instance ids)."""
@@ -143,8 +172,8 @@ class _Pair:
 
     def see(self, t: int, count: int, pictures: Mapping[str, np.ndarray], geometry: ViewGeometry) -> None:
         """One moment."""
-        own, other = geometry.at(self.first, t), geometry.at(self.second, t)
-        found = correspond(own, other)
+        own = geometry.at(self.first, t)
+        found = geometry.between(self.first, t, self.second, t)
         if found.seen.sum() < self.settings.min_points:
             return
         a, b = _aligned(pictures[self.first], pictures[self.second], found)
@@ -153,7 +182,7 @@ class _Pair:
         if on.sum() < self.settings.min_points:
             return
         self.samples.append((t, a[on], b[on], own.ids[on]))
-        score = _structure(a, b, on, self.settings)
+        score = likeness(a, b, on, self.settings)
         if score is None:
             return
         self.structure.append((t, 1 - score))
@@ -163,17 +192,17 @@ class _Pair:
         mover, still, _ = self.moves[-1]
         for lag in self.settings.lags:
             # Had the moving camera shown another frame, its pixels would be where they are then.
-            late = correspond(geometry.at(mover, t + lag), geometry.at(still, t))
+            late = geometry.between(mover, t + lag, still, t)
             if late.seen.sum() < self.settings.min_points:
                 return
             pair = _aligned(pictures[mover], pictures[still], late)
-            value = _structure(*pair, late.seen, self.settings)
+            value = likeness(*pair, late.seen, self.settings)
             if value is None:
                 return
             scores[lag] = value
         if mover != self.first:
-            there = correspond(geometry.at(mover, t), geometry.at(still, t))
-            value = _structure(*_aligned(pictures[mover], pictures[still], there), there.seen, self.settings)
+            there = geometry.between(mover, t, still, t)
+            value = likeness(*_aligned(pictures[mover], pictures[still], there), there.seen, self.settings)
             if value is None:
                 return
             scores[0] = value
@@ -197,12 +226,14 @@ class _Pair:
         by_instance: dict[int, list[tuple[int, float]]] = {}
         for t, a, b, ids in self.samples:
             # Half of the gain to each: neither is pushed into the other's shadows or highlights.
-            lab_a, lab_b = _lab(a / np.sqrt(gain)), _lab(b * np.sqrt(gain))
-            colour[t] = float(np.median(np.linalg.norm(lab_a - lab_b, axis=1)))
+            a, b = a / np.sqrt(gain, dtype=np.float32), b * np.sqrt(gain, dtype=np.float32)
+            colour[t] = float(np.median(np.linalg.norm(_lab(a) - _lab(b), axis=1)))
             for one in np.unique(ids):
                 mine = ids == one
-                if mine.sum() >= s.min_instance:
-                    by_instance.setdefault(int(one), []).append((t, _histograms(lab_a[mine], lab_b[mine])))
+                # Of a robot's links two cameras see few pixels, lit as they are turned; each take's own `robot_identity`
+                # judges it.
+                if one not in self.robot and mine.sum() >= s.min_instance:
+                    by_instance.setdefault(int(one), []).append((t, _unlike(a[mine], b[mine])))
         return PairFigures(
             self.first, self.second,
             (self._colour(colour), self._instances(by_instance, count), self._structure(count), self._lag()), gain,
@@ -309,7 +340,9 @@ def _peak(line: np.ndarray, k: int) -> float:
 
 
 def _graded(linear: Float32[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
-    return (linear.max(-1) < _LINEAR[244]) & (linear.max(-1) > _LINEAR[12])
+    # numpy's own maximum over an axis of three takes five times as long.
+    brightest = np.maximum(np.maximum(linear[..., 0], linear[..., 1]), linear[..., 2])
+    return (brightest < _LINEAR[244]) & (brightest > _LINEAR[12])
 
 
 def _softened(image: Float32[np.ndarray, "h w 3"], coarser: float) -> Float32[np.ndarray, "h w 3"]:
@@ -318,13 +351,14 @@ def _softened(image: Float32[np.ndarray, "h w 3"], coarser: float) -> Float32[np
     return cv2.GaussianBlur(image, (0, 0), float(min(sigma, 8.0)))
 
 
-def _structure(
+def likeness(
     a: Float32[np.ndarray, "h w 3"],
     b: Float32[np.ndarray, "h w 3"],
     seen: Bool[np.ndarray, "h w"],
     settings: ViewSettings,
 ) -> float | None:
-    """Median correlation of lightness in windows that show texture in either picture; None where too few do."""
+    """Correlation of lightness in windows that show texture in both pictures, that of the least alike quarter; None where too
+    few do. What one picture alone shows may be too fine for the other, or the fall-off of its lens."""
     la, lb = _lightness(a), _lightness(b)
     k, mask = (settings.window, settings.window), seen.astype(np.float32)
     weight = cv2.boxFilter(mask, -1, k)
@@ -334,13 +368,13 @@ def _structure(
 
     ma, mb = mean(la), mean(lb)
     va, vb, cov = mean(la * la) - ma * ma, mean(lb * lb) - mb * mb, mean(la * lb) - ma * mb
-    textured = np.maximum(va, vb) > settings.texture**2
+    textured = np.minimum(va, vb) > settings.texture**2
     use = seen & (weight > 0.6) & textured
     if use.sum() < settings.min_textured:
         return None
     floor = 0.25 * settings.texture**2
     value = cov[use] / np.sqrt((np.maximum(va[use], 0) + floor) * (np.maximum(vb[use], 0) + floor))
-    return float(np.median(value))
+    return float(np.percentile(value, settings.least_alike))
 
 
 def _lightness(linear: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
@@ -361,6 +395,28 @@ def _lab(linear: Float32[np.ndarray, "N 3"]) -> Float32[np.ndarray, "N 3"]:
 def lab_of_bytes(frame: UInt8[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "H W 3"]:
     """CIE Lab (D65) of sRGB bytes."""
     return _lab(_LINEAR[frame].reshape(-1, 3)).reshape(frame.shape)
+
+
+def _unlike(a: Float32[np.ndarray, "N 3"], b: Float32[np.ndarray, "N 3"]) -> float:
+    """How unlike one instance looks in two pictures (linear light after the gain), Lab: as it is, or without gloss,
+    whichever explains more."""
+    return min(_histograms(_lab(a), _lab(b)), _histograms(*(_lab(x) for x in _matte(a, b))))
+
+
+def _matte(
+    a: Float32[np.ndarray, "N 3"], b: Float32[np.ndarray, "N 3"]
+) -> tuple[Float32[np.ndarray, "N 3"], Float32[np.ndarray, "N 3"]]:
+    """Both without the light that either has more of: a highlight lies where one camera alone sees it, and adds its lamp's
+    colour to that of the surface. A lamp is no paint: each of its channels has at least `LAMP` of the strongest."""
+    luma = np.array([0.2126, 0.7152, 0.0722], np.float32)
+    more = (a - b) @ luma
+    out = []
+    for x, other, sign in ((a, b, 1), (b, a, -1)):
+        gloss = np.maximum(sign * more, 0)[:, None]
+        lamp = np.where(gloss > 0, x - other, 0).sum(0)
+        lamp = np.maximum(lamp, LAMP * max(float(lamp.max()), 1e-6))
+        out.append(np.maximum(x - gloss * (lamp / (lamp @ luma)), 0).astype(np.float32))
+    return out[0], out[1]
 
 
 def _histograms(a: Float32[np.ndarray, "N 3"], b: Float32[np.ndarray, "N 3"]) -> float:
