@@ -39,7 +39,7 @@ class ViewSettings:
     """Co-visible pixels below which a moment says nothing."""
     min_instance: int = 40
     """Of one instance."""
-    min_textured: int = 120
+    min_textured: int = 250
     """Pixels with texture that structure is judged by."""
     texture: float = 1.0
     """Standard deviation of lightness (Lab) in a window that counts as texture: the grain of steel and rubber, which an
@@ -183,12 +183,14 @@ class _Pair:
             return
         self.samples.append((t, a[on], b[on], own.ids[on]))
         score = likeness(a, b, on, self.settings)
-        if score is None:
-            return
-        self.structure.append((t, 1 - score))
+        if score is not None:
+            self.structure.append((t, 1 - score))
         if not self.moves or not all(geometry.holds(t + lag) for lag in self.settings.lags):
             return
-        scores = {0: score}
+        here = likeness(a, b, on, self.settings, either=True)
+        if here is None:
+            return
+        scores = {0: here}
         mover, still, _ = self.moves[-1]
         for lag in self.settings.lags:
             # Had the moving camera shown another frame, its pixels would be where they are then.
@@ -196,13 +198,14 @@ class _Pair:
             if late.seen.sum() < self.settings.min_points:
                 return
             pair = _aligned(pictures[mover], pictures[still], late)
-            value = likeness(*pair, late.seen, self.settings)
+            value = likeness(*pair, late.seen, self.settings, either=True)
             if value is None:
                 return
             scores[lag] = value
         if mover != self.first:
             there = geometry.between(mover, t, still, t)
-            value = likeness(*_aligned(pictures[mover], pictures[still], there), there.seen, self.settings)
+            pair = _aligned(pictures[mover], pictures[still], there)
+            value = likeness(*pair, there.seen, self.settings, either=True)
             if value is None:
                 return
             scores[0] = value
@@ -356,9 +359,14 @@ def likeness(
     b: Float32[np.ndarray, "h w 3"],
     seen: Bool[np.ndarray, "h w"],
     settings: ViewSettings,
+    *,
+    either: bool = False,
 ) -> float | None:
-    """Correlation of lightness in windows that show texture in both pictures, that of the least alike quarter; None where too
-    few do. What one picture alone shows may be too fine for the other, or the fall-off of its lens."""
+    """Correlation of lightness in windows that show texture, that of the least alike quarter; None where too few do.
+
+    Texture counts where both pictures show it: what one alone shows may be too fine for the other, or the fall-off of its
+    lens. Moments are told apart by what `either` shows, so that all of them are judged by the same windows.
+    """
     la, lb = _lightness(a), _lightness(b)
     k, mask = (settings.window, settings.window), seen.astype(np.float32)
     weight = cv2.boxFilter(mask, -1, k)
@@ -368,7 +376,7 @@ def likeness(
 
     ma, mb = mean(la), mean(lb)
     va, vb, cov = mean(la * la) - ma * ma, mean(lb * lb) - mb * mb, mean(la * lb) - ma * mb
-    textured = np.minimum(va, vb) > settings.texture**2
+    textured = (np.maximum if either else np.minimum)(va, vb) > settings.texture**2
     use = seen & (weight > 0.6) & textured
     if use.sum() < settings.min_textured:
         return None
