@@ -31,7 +31,7 @@ from test_import_lerobot import bring
 from variant_faults import KINDS, plant
 
 from retake.core.episode import Episode, open_episode
-from retake.core.episode.check import check_episode
+from retake.core.episode.check import CheckItem, check_episode
 from retake.core.episode.events import object_events
 from retake.core.episode.extra import extra_of
 from retake.core.episode.motion import motion_px
@@ -159,10 +159,16 @@ def checks() -> dict[str, Any]:
     for name, episode in (("scene", scene()), ("random", random)):
         found = check_episode(episode)
         out[name] = {
-            "items": {f"{k} {item.name}": item for k, item in enumerate(found.items)}, "events": object_events(episode),
+            "items": {f"{k} {item.name}": _placed(item) for k, item in enumerate(found.items)},
+            "events": object_events(episode),
             "physics": physics_arrays(episode, episode.header.cameras[0].name, 1, 5),
         }  # fmt: skip
     return out
+
+
+def _placed(item: CheckItem) -> CheckItem:
+    """Where an error that is rounding alone is largest is another processor's other frame."""
+    return replace(item, frame=None) if item.value is not None and abs(item.value) < 1e-9 else item
 
 
 def of_episode(episode: Episode) -> dict[str, Any]:

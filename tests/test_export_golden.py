@@ -92,9 +92,14 @@ def _plain(value: Any) -> Any:
 def files(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        name = re.sub(r"__[0-9a-f]{8}\b", "__uid", str(path.relative_to(folder)))
+        name = _without_uid(str(path.relative_to(folder)))
         found |= {name: "is here"} | summed_up(_arrays(contents(path)), name)
-    return {k: v for k, v in found.items() if not _unsteady(k) and not _of_machine(v)}
+    return {k: _without_uid(v) for k, v in found.items() if not _unsteady(k) and not _of_machine(v)}
+
+
+def _without_uid(value: Any) -> Any:
+    """Names of samples end in a hash of their video, which another processor encodes otherwise."""
+    return re.sub(r"__[0-9a-f]{8}\b", "__uid", value) if isinstance(value, str) else value
 
 
 def _unsteady(name: str) -> bool:
