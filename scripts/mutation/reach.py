@@ -77,7 +77,7 @@ WHOLE = {
     "retake.core.episode": ("test_arrow_golden", "test_episode_io", "test_episode_check"),
 }
 """Package -> test files for all of it, looked at after those that name a module."""
-MOST_S, MOST_ALL_S = 12, 30
+MOST_S, MOST_ALL_S = 12, 20
 """Processor time of one file's tests per mutant (shortest first), and of all, beyond which no more are added."""
 TRACE_LIMIT_S, COLLECT_LIMIT_S = 900, 1800
 OPTIONS = ["-p", "no:cacheprovider", "--hypothesis-seed=0"]
@@ -127,27 +127,35 @@ def make_copy() -> None:
             shutil.copy(ROOT / path, COPY / path)
 
 
-def tests_of(module: Path, package: str) -> list[str]:
+@cache
+def _tests() -> tuple[tuple[Path, str], ...]:
+    """Test files of the copy and their texts, and helpers'."""
+    return tuple((path, path.read_text("utf-8")) for path in sorted((COPY / "tests").rglob("*.py")))
+
+
+@cache
+def tests_of(module: Path, package: str) -> tuple[str, ...]:
     """Test files that reach a module: three that name it or its folder, those of its package as a whole, then further ones of
     the first kind, or that reach it through a helper of the tests, as far as they are measured already."""
     dotted = ".".join(module.relative_to(ROOT / f"exts/retake.{package}").with_suffix("").parts)
     dotted = dotted.removesuffix(".__init__")
     parent, _, stem = dotted.rpartition(".")
     named = re.compile(rf"{re.escape(dotted)}\b|from {re.escape(parent)} import [^\n]*\b{stem}\b")
-    helpers = {p.stem for p in (ROOT / "tests").rglob("*.py") if named.search(p.read_text("utf-8"))}
+    helpers = {path.stem for path, text in _tests() if named.search(text)}
     folder, ranked = parent.rpartition(".")[2], []
-    for path in (*sorted((ROOT / "tests").glob("test_*.py")), *sorted((ROOT / "tests/worker").glob("test_*.py"))):
-        text = path.read_text("utf-8")
+    for path, text in _tests():
+        if not path.name.startswith("test_") or path.parent.name not in ("tests", "worker"):
+            continue
         if stem in path.stem or named.search(text):
-            ranked.append((stem not in path.stem, path.stat().st_size, path))
+            ranked.append((stem not in path.stem, len(text), path))
         elif folder not in PACKAGES and folder in path.stem:
-            ranked.append((2, path.stat().st_size, path))
+            ranked.append((2, len(text), path))
         elif helpers & set(re.findall(r"^(?:from|import) (\w+)", text, re.M)):
-            ranked.append((3, path.stat().st_size, path))
-    names = [str(path.relative_to(ROOT)) for _, _, path in sorted(ranked)]
+            ranked.append((3, len(text), path))
+    names = [str(path.relative_to(COPY)) for _, _, path in sorted(ranked)]
     whole = [f"tests/{name}.py" for name in WHOLE.get(dotted.rpartition(".")[0], WHOLE.get(f"retake.{package}", ()))]
     further = [name for name in names[NEAREST:] if _trace_file(name).is_file()]
-    return list(dict.fromkeys(n for n in (*names[:NEAREST], *whole, *further[:FURTHER]) if (COPY / n).is_file()))
+    return tuple(dict.fromkeys(n for n in (*names[:NEAREST], *whole, *further[:FURTHER]) if (COPY / n).is_file()))
 
 
 def _trace_file(file: str) -> Path:
@@ -159,8 +167,14 @@ def is_measured(file: str, module: Path) -> bool:
     kept, name = _trace_file(file), str(module.relative_to(ROOT / "exts"))
     if not kept.is_file():
         return False
+    text, sources = _measured_with(kept)
+    return text == _hash(COPY / file) and sources.get(name) == _hash(module)
+
+
+@cache
+def _measured_with(kept: Path) -> tuple[str, dict[str, str]]:
     known = json.loads(kept.read_text())
-    return known["file"] == _hash(COPY / file) and known["sources"].get(name) == _hash(module)
+    return known["file"], known["sources"]
 
 
 def trace_of(file: str, module: Path) -> Trace:
@@ -179,6 +193,7 @@ def trace_of(file: str, module: Path) -> Trace:
         kept.parent.mkdir(exist_ok=True)
         kept.write_text(json.dumps(known))
         _trace.cache_clear()
+        _measured_with.cache_clear()
     return _trace(kept)
 
 
