@@ -264,7 +264,8 @@ def page(samples: dict[str, dict[str, Any]], reasons: dict[str, str]) -> str:
     ]  # fmt: skip
     for kind, sample in samples.items():
         rows = sample["mutants"]
-        lines += ["", f"## {KINDS[kind]}", "", f"Seed {sample['seed']}; {len(rows)} of {sample['asked']} judged."]
+        judged = f"Seed {sample['seed']}; {len(rows)} of {sample['asked']} judged. {sample.get('note', '')}".strip()
+        lines += ["", f"## {KINDS[kind]}", "", judged]
         lines += [
             "", "| package | mutants | equivalent | killed at first | killed now | of them by hanging | median seconds |",
             "|---|---|---|---|---|---|---|",
@@ -275,7 +276,7 @@ def page(samples: dict[str, dict[str, Any]], reasons: dict[str, str]) -> str:
         survivors = [row for row in rows if not row["killed"]]
         lines += ["", "| survivor | line | fault | why |", "|---|---|---|---|"] if survivors else []
         for row in survivors:
-            text, why = row["text"].replace("|", "\\|"), reasons.get(row["key"], "no test notices it")
+            text, why = row["text"].replace("|", "\\|"), reasons.get(row["key"], "no test that was run notices it")
             lines.append(f"| {row['module']}:{row['line']} | `{text}` | {row['fault']} | {why} |")
     return "\n".join(lines) + "\n"
 
@@ -284,9 +285,10 @@ def _row(package: str, rows: list[dict[str, Any]], reasons: dict[str, str]) -> s
     killed = [row for row in rows if row["killed"]]
     same = sum(not row["killed"] and row["key"] in reasons for row in rows)
     hanging, rest = sum(row["by"].startswith("hangs") for row in killed), len(rows) - same
+    times = [row["seconds"] for row in rows if row.get("seconds") is not None]
     return (
         f"| {package} | {len(rows)} | {same} | {_share(sum(row['first'] for row in rows), rest)} | "
-        f"{_share(len(killed), rest)} | {hanging} | {median(row['seconds'] for row in rows):.0f} |"
+        f"{_share(len(killed), rest)} | {hanging} | {f'{median(times):.0f}' if times else 'not noted'} |"
     )
 
 
