@@ -157,6 +157,27 @@ def test_kernels_of_other_packages_are_refused_in_words_where_they_are_not():
             pipeline().enable_approximation("sage")
 
 
+def test_a_kernel_of_the_hub_is_fetched_or_told_and_changes_nothing_where_it_cannot_be(monkeypatch):
+    from diffusers.models import attention_dispatch
+
+    asked, pipe = [], pipeline()
+    monkeypatch.setattr(backends, "obstacle", lambda name: "")
+    monkeypatch.setattr(attention_dispatch, "_maybe_download_kernel_for_backend", asked.append)
+    before = backends.attention_of(pipe.transformer)
+
+    def away(backend):
+        raise OSError("the Hub is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(attention_dispatch, "_maybe_download_kernel_for_backend", away)
+        with pytest.raises(InputError, match="'sage_blackwell_hub' cannot be fetched: the Hub is away"):
+            pipe.enable_approximation("sage", kernel="sage_blackwell_hub")
+    assert (pipe.approximations, backends.attention_of(pipe.transformer)) == ((), before)
+    pipe.enable_approximation("sage", kernel="sage_blackwell_hub")
+    assert [one.value for one in asked] == ["sage_blackwell_hub"]
+    assert backends.attention_of(pipe.transformer) == "sage_blackwell_hub"
+
+
 patterns = st.builds(
     sparse.Pattern, st.sampled_from(sparse.KINDS), st.integers(1, 3),
     st.tuples(st.integers(1, 6), st.integers(1, 13), st.integers(1, 4)),

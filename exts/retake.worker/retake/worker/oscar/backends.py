@@ -18,10 +18,13 @@ from retake.core.errors import InputError, unknown_name
 EXACT_BACKENDS = ("native", "_native_cudnn", "_native_flash", "_native_efficient", "flash", "_flash_3")
 QUANTISED_BACKENDS = (
     "sage", "_sage_qk_int8_pv_fp16_triton", "_sage_qk_int8_pv_fp16_cuda", "_sage_qk_int8_pv_fp8_cuda",
-    "_sage_qk_int8_pv_fp8_cuda_sm90",
+    "_sage_qk_int8_pv_fp8_cuda_sm90", "sage_blackwell_hub",
 )  # fmt: skip
-"""Q and K in int8, P and V in fp16 or fp8: approximate, never chosen by timing."""
-PACKAGES = {"flash": "flash-attn (FlashAttention 2)", "_flash_3": "flash_attn_interface (FlashAttention 3)"}
+"""Q and K in int8 (of the last one in 4 bits), P and V in fp16 or fp8: approximate, never chosen by timing."""
+PACKAGES = {
+    "flash": "flash-attn (FlashAttention 2)", "_flash_3": "flash_attn_interface (FlashAttention 3)",
+    "sage_blackwell_hub": "kernels (it fetches SageAttention 3, for Blackwell cards, from the Hub)",
+}  # fmt: skip
 
 
 def obstacle(name: str) -> str:
@@ -81,13 +84,21 @@ def select_backend(transformer: Any, tokens: int, device: torch.device) -> tuple
 
 
 def set_backend(transformer: Any, name: str) -> None:
-    """Use this backend in every attention of the transformer."""
-    from diffusers.models.attention_dispatch import AttentionBackendName
+    """Use this backend in every attention of the transformer; one of the Hub is fetched where it is not there yet.
+
+    Raises InputError for a kernel that cannot be fetched; nothing is changed then.
+    """
+    from diffusers.models import attention_dispatch
     from diffusers.models.attention_processor import Attention
 
+    backend = attention_dispatch.AttentionBackendName(name)
+    try:
+        attention_dispatch._maybe_download_kernel_for_backend(backend)
+    except Exception as error:  # whatever the Hub, the network or a kernel's build says
+        raise InputError(f"attention {name!r} cannot be fetched: {error}; works here: attention 'native'") from error
     for module in transformer.modules():
         if isinstance(module, Attention):
-            module.processor._attention_backend = AttentionBackendName(name)  # pyright: ignore
+            module.processor._attention_backend = backend  # pyright: ignore
 
 
 def attention_of(transformer: Any) -> str:
