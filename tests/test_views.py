@@ -136,20 +136,16 @@ def test_one_world_passes_and_a_torn_one_fails(episode, cameras, films, geometry
     assert "fail" not in {c.status for c in found.values()}, {n: c.value for n, c in found.items()}
 
 
-def test_another_background_in_every_camera_is_no_fault(episode, cameras, films, geometry):
-    """A world shows its own floor and walls, of which no depth is known: whatever they show, the figures are the same."""
-    front, wrist = cameras
-    floor = [i.id for i in episode.header.instances if i.label == "floor"]
-    seen = [np.isin(source_frame(episode, front, t).instance_ids, floor) for t in range(len(episode))]
-    assert all(mask.sum() > 1000 for mask in seen)
-    noise = np.random.default_rng(1).integers(0, 256, (*seen[0].shape, 3), dtype=np.uint8)
-    # Pictures are softened before they are compared: what borders on the floor may notice it, two pixels further none.
-    other = [np.where(cv2.erode(m.astype(np.uint8), np.ones((9, 9)))[..., None] > 0, noise, f)
-             for m, f in zip(seen, films[front], strict=True)]  # fmt: skip
-    _, clean = checks(episode, cameras, films, geometry)
-    _, found = checks(episode, cameras, {front: other, wrist: films[wrist]}, geometry)
-    assert {n: c.value for n, c in found.items()} == pytest.approx({n: c.value for n, c in clean.items()}, abs=0.02)
-    assert {c.status for c in found.values()} <= {"pass", "skipped"}
+def test_the_background_corresponds_to_nothing(episode, cameras, geometry):
+    """A world shows its own floor and walls, of which no depth is known."""
+    front = cameras[0]
+    floor = np.isin(
+        source_frame(episode, front, 0).instance_ids, [i.id for i in episode.header.instances if i.label == "floor"]
+    )
+    assert floor.sum() > 1000
+    found = geometry.between(front, 0, front, 1)  # a camera that stands still sees the same twice
+    assert found.seen.sum() > 1000
+    assert not found.seen[floor].any()
 
 
 def test_another_seed_of_a_surface_with_grain_is_told_by_its_grain(episode, cameras, geometry):
