@@ -44,10 +44,11 @@ def measure_object(
     near = np.linalg.norm(body.offset - _start(body, sure), axis=1) * truth.px
     error = np.where(sure & np.isfinite(near), near, np.where(body.looked, error, np.nan))
     shown = truth.area[:, part] >= MIN_AREA
+    falls = on_path(track, np.array([p == "released" for p in phases]), settings.near_px / truth.px)
     out = []
     for phase in PHASES:
         rows = np.array([p == phase for p in phases])
-        found = _phase(f"object_{phase}", error, rows, shown, settings)
+        found = _phase(f"object_{phase}", error, rows, shown, falls, settings)
         if phase in ("released", "settled") and (found.value or 0.0) > settings.near_px / 2:
             found = replace(found, note=f"{found.note}; {behaviour(track, truth, rows, phases)}")
         out.append(found)
@@ -177,7 +178,33 @@ def behaviour(track: Track, truth: Truth, rows: Bool[np.ndarray, "T"], phases: l
     return f"it is {abs(gap[0]):.0f} px {'left' if gap[0] < 0 else 'right'} of its place"
 
 
-def _phase(name: str, error: np.ndarray, rows: np.ndarray, shown: np.ndarray, settings: ObjectSettings) -> Measurement:
+def on_path(track: Track, falling: Bool[np.ndarray, "T"], reach: float) -> Bool[np.ndarray, "T"]:
+    """Falling frames whose object is found within `reach` (working px) of the way it falls along in the simulation, from where
+    it was let go to where it lands."""
+    rows = np.flatnonzero(falling)
+    out = np.zeros(len(falling), bool)
+    if not len(rows):
+        return out
+    way = track.expected[max(rows[0] - 1, 0) : rows[-1] + 2]
+    way = way[np.isfinite(way).all(1)]
+    for t in rows[np.isfinite(track.found[rows]).all(1)]:
+        out[t] = len(way) > 0 and _distance(track.found[t], way) <= reach
+    return out
+
+
+def _distance(point: Float64[np.ndarray, "2"], way: Float64[np.ndarray, "N 2"]) -> float:
+    """From a point to the nearest place on a line through points."""
+    begin, step = way[:-1], np.diff(way, axis=0)
+    if not len(begin):
+        return float(np.hypot(*(point - way[0])))
+    share = np.clip(((point - begin) * step).sum(1) / np.maximum((step**2).sum(1), 1e-12), 0.0, 1.0)
+    return float(np.hypot(*(point - begin - share[:, None] * step).T).min())
+
+
+def _phase(
+    name: str, error: np.ndarray, rows: np.ndarray, shown: np.ndarray, falls: np.ndarray, settings: ObjectSettings
+) -> Measurement:
+    """The error of one phase; `falls`: frames that count alone, for a fall at the wrong speed is wrong for a frame or two."""
     if not rows.any():
         return Measurement(name, None, "the episode has no such phase in these frames", applies=False)
     series = np.where(rows, error, np.nan)
@@ -188,14 +215,12 @@ def _phase(name: str, error: np.ndarray, rows: np.ndarray, shown: np.ndarray, se
         return Measurement(name, None, "the object shows in this phase, but nothing tells where it is")
     if len(valid) == 1:
         return Measurement(name, float(series[valid[0]]), "one frame", int(valid[0]), series=series)
-    if name == "object_released":
-        # A fall at the wrong speed is wrong for a frame or two only.
-        k = int(valid[np.argmax(series[valid])])
-        return Measurement(name, float(series[k]), f"{len(valid)} frames", k, series=series)
-    # Elsewhere a wrong place must hold for two measured frames in a row: single ones suffer from occlusion edges.
-    pairs = np.minimum(series[valid[1:]], series[valid[:-1]])
-    k = int(np.argmax(pairs))
-    return Measurement(name, float(pairs[k]), f"{len(valid)} frames", int(valid[k]), series=series)
+    # A wrong place must hold for two measured frames in a row: single ones suffer from occlusion edges, and no object is
+    # elsewhere for a moment. On the way it falls along it may be too early or too late for one.
+    pairs = np.minimum(series[valid], np.maximum(np.append(series[valid[1:]], 0.0), np.append(0.0, series[valid[:-1]])))
+    worst = np.where(falls[valid], series[valid], pairs)
+    k = int(np.argmax(worst))
+    return Measurement(name, float(worst[k]), f"{len(valid)} frames", int(valid[k]), series=series)
 
 
 def _presence(track: Track, settings: ObjectSettings) -> Measurement:
