@@ -185,7 +185,7 @@ def test_the_card_with_most_room_counts(monkeypatch: pytest.MonkeyPatch) -> None
     free = {"cuda:0": 3 * GIB, "cuda:1": 12 * GIB, "cuda:2": 7 * GIB}
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: len(free))
-    monkeypatch.setattr(choosing, "free_device_bytes", free.__getitem__)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda card: (free[f"cuda:{str(card)[-1]}"], 16 * GIB))
     assert choosing._free_bytes() == 12 * GIB
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert choosing._free_bytes() == 0
