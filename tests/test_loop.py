@@ -436,6 +436,13 @@ def test_an_edited_policy_is_another_policy(tmp_path):
     assert [a == b for a, b in zip(before, after, strict=True)] == [False, False, True]
 
 
+def test_what_has_a_name_alone_depends_on_no_file_around_it(tmp_path, monkeypatch):
+    here = identity_of("expert", "reach")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "something").write_text("of the user's")
+    assert identity_of("expert", "reach") == here
+
+
 def test_a_scene_that_cannot_be_planned_says_which(tmp_path):
     class Steep(ToyEnvironment):
         def reset(self, seed, look):

@@ -113,11 +113,16 @@ def _camera(text: str) -> dict[str, Any]:
 
 
 def identity_of(*specs: str) -> str:
-    """Content hash of the files behind `file.py:name` and policy folders: a study never mixes two versions of a policy."""
+    """Content hash of the files behind `file.py:name` and policy folders: a study never mixes two versions of a policy.
+
+    What has a name alone (a policy or task of Retake's own) has no files.
+    """
     found = []
     for spec in specs:
-        path = Path(spec if Path(spec).is_dir() else spec.rpartition(":")[0])
-        files = sorted(path.rglob("*")) if spec and path.is_dir() else [path]
+        if spec and Path(spec).is_dir():
+            files = sorted(Path(spec).rglob("*"))
+        else:
+            files = [Path(spec.rpartition(":")[0])] if ":" in spec else []
         found.append([sha256_file(file) for file in files if file.is_file()])
     return sha256_json(found)
 
