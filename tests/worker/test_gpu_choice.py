@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from retake.core.wire import GpuDevice
@@ -39,6 +39,7 @@ entries = st.one_of(
 
 @given(st.lists(entries, max_size=4))
 @settings(max_examples=300, deadline=None)
+@example(["-0"])
 def test_cuda_visible_devices_means_what_torch_says_it_means(parts):
     wish = ",".join(parts)
     with pytest.MonkeyPatch.context() as patch:

@@ -108,8 +108,10 @@ def _entries(wish: str, kind: str) -> list[str] | list[int]:
     parts = [part.strip() for part in wish.split(",")]
     if kind:
         return list(takewhile(lambda part: part.startswith(kind), parts))
-    numbers = takewhile(lambda found: found is not None, (re.match(r"\+?[0-9]+", part, re.ASCII) for part in parts))
-    return [int(found[0]) for found in numbers if found is not None]
+    found = (re.match(r"[+-]?[0-9]+", part, re.ASCII) for part in parts)
+    return list(
+        takewhile(lambda number: number >= 0, (int(one[0]) if one else -1 for one in found))
+    )  # "-0" is 0 to CUDA
 
 
 def roomiest_device() -> str:
