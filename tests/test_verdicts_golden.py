@@ -26,8 +26,8 @@ from retake.core.verdicts import examine, load_settings
 from retake.core.verdicts.motion import measure_recorded
 
 GOLDEN = Path(__file__).parent / "golden" / "verdicts" / "numbers.json"
-SHARE = 0.005
-"""Of a number: another processor may round differently, nothing more."""
+SHARE = 0.02
+"""Of a number: another processor rounds differently (without AVX2 `sharpness_loss` moves by 0.7 %), nothing more."""
 
 
 def turned_packet() -> np.ndarray:
