@@ -107,11 +107,7 @@ class Lens:
         again = np.abs(self.distort(rays) - seen).max(-1) < SEEN_AGAIN * (1 + np.hypot(seen[..., 0], seen[..., 1]))
         out = np.hypot(rays[..., 0], rays[..., 1])
         within = (np.arctan(out) if self.model == "opencv-fisheye" else out) < self._limit
-        return again & within & (np.hypot(seen[..., 0], seen[..., 1]) < self.reach())
-
-    def reach(self) -> float:
-        """Radius in the picture (normalised, with the lens) up to which the calibration holds; beyond it nothing is seen."""
-        return float(self._table[1][-1])
+        return again & within
 
     def to_json(self) -> dict[str, Any]:
         """JSON form: {model, coefficients}."""

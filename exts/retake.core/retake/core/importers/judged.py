@@ -109,7 +109,7 @@ def judge_dataset(
             )
             verdicts[camera] = judge(
                 frames, shown.episode, camera, first_frame=shown.first_frame, start=shown.start, frames=len(frames),
-                config=config.of(shown.family) if shown.family in config.families else config, check_cancel=check_cancel,
+                config=config.of_domain(shown.family), check_cancel=check_cancel,
             )  # fmt: skip
         judged.append(JudgedEpisode(row.index, verdicts))
     progress(len(rows), len(rows), "")
@@ -225,6 +225,7 @@ def simulated_reference(paths: Sequence[Path], dataset: Path) -> tuple[Reference
     folders = [episode_at(path) for path in paths]
     known = [open_episode(folder) for folder in folders]
     runs = [None if folder == Path(path) else RunReader(path) for path, folder in zip(paths, folders, strict=True)]
+    takes = [() if run is None else run.takes() for run in runs]
     number_of = {episode.content_sha256: number for number, episode in enumerate(known)}
     rows = list(Dataset(dataset).episodes())
     strange = [row.index for row in rows if row.provenance.get("source_episode_id") not in number_of]
@@ -240,7 +241,7 @@ def simulated_reference(paths: Sequence[Path], dataset: Path) -> tuple[Reference
         if number is None:
             return Shown(known[row.index if len(known) > 1 else 0])
         episode, run, start = known[number], runs[number], int(row.provenance.get("window_start") or 0)
-        take = None if run is None else _take_of(run, row, camera)
+        take = _take_of(takes[number], row, camera)
         if run is None or take is None:
             return Shown(episode, start)
         frame = run.variant_folder(take.variant) / VARIANT_FRAME
@@ -250,10 +251,10 @@ def simulated_reference(paths: Sequence[Path], dataset: Path) -> tuple[Reference
     return reference, names
 
 
-def _take_of(run: RunReader, row: Row, camera: str) -> Take | None:
-    """The take of this run that a dataset's episode says it shows in a camera; None where the run has none."""
+def _take_of(takes: Sequence[Take], row: Row, camera: str) -> Take | None:
+    """The take that a dataset's episode says it shows in a camera; None where there is none of that name."""
     named = str(row.provenance.get("take_id") or "").split("+")
-    return next((take for take in run.takes() if take.id in named and take.camera == camera), None)
+    return next((take for take in takes if take.id in named and take.camera == camera), None)
 
 
 def main(argv: list[str]) -> int:

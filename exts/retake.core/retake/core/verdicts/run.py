@@ -47,7 +47,9 @@ def verify_run(
     episode = open_episode(run.episode) if takes else None
     progress(0, len(takes), "")
     new = (
-        [] if episode is None else [t for t in takes if _valid_verdict(run, t, episode, for_take(settings, t)) is None]
+        []
+        if episode is None
+        else [t for t in takes if _valid_verdict(run, t, episode, settings.of_domain(t.domain)) is None]
     )
     if len(new) > 1:
         map_in_processes(
@@ -69,7 +71,7 @@ def verify_take(
     check_cancel: CheckCancel = never,
 ) -> dict[str, Any]:  # fmt: skip
     """Judge one take of a run against its episode, unless its verdict is there; returns the verdict's JSON."""
-    settings = for_take(config or load_settings(), take)
+    settings = (config or load_settings()).of_domain(take.domain)
     if (kept := _valid_verdict(run, take, episode, settings)) is not None:
         return kept
     out, frame = run.verdict_folder(take.id), run.variant_folder(take.variant) / VARIANT_FRAME
@@ -96,11 +98,6 @@ def shown_by(run: RunReader, take: Take, episode: Episode) -> Episode:
     if found is None or found.record.backend != "procedural":
         return episode
     return staged(episode, found.document().get("recipe"))
-
-
-def for_take(settings: VerdictSettings, take: Take) -> VerdictSettings:
-    """The settings with the limits of the take's own family, where it has some."""
-    return settings.of(take.domain) if take.domain in settings.families else settings
 
 
 def _judge_apart(run: Path, take: Take, settings: VerdictSettings, progress: Progress) -> None:

@@ -317,6 +317,10 @@ class VerdictSettings:
             raise InputError(f"config/verdicts.yaml: {unknown_name('threshold', name, known)}")
         return known[name]
 
+    def of_domain(self, domain: str) -> VerdictSettings:
+        """The settings with the limits of a take's own family, where its domain has some."""
+        return self.of(domain) if domain in self.families else self
+
     def of(self, family: str) -> VerdictSettings:
         """The same settings for takes of a family. Raises InputError naming the known ones."""
         if family == self.family or (family == GENERATED and not self.families):
