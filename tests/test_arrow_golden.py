@@ -239,7 +239,6 @@ def bent() -> dict[str, Any]:
             lens.distort(xy),
             lens.undistort(xy),
             lens.bend(K, xy * 300 + 300),
-            lens.reach,
             straight_maps(lens, K, (64, 48)),
         ]
         for name, lens in lenses.CALIBRATIONS.items()
