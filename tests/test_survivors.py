@@ -16,15 +16,19 @@ from scenes import make_scene_episode
 from strategies import random_frame, random_header, random_robot
 
 from retake.core.capture import FramePairer, StateSample, time_key
-from retake.core.episode import EpisodeWriter, open_episode
+from retake.core.episode import EpisodeWriter, Instance, open_episode
 from retake.core.files import sha256_json
 from retake.core.painter.shadows import ShadowField
 from retake.core.skeleton.topology import arms_of
+from retake.core.variants.carry import _minified
+from retake.core.variants.correspond import Correspondence, view_at
 from retake.core.verdicts.motion import _vertex, measure_recorded
 from retake.core.verdicts.settings import load_settings
 from retake.core.verdicts.truth import read_truth
+from retake.isaac import costs
 from retake.usd.articulation import find_articulations, read_articulations
 from retake.usd.bodies import find_objects
+from retake.usd.instances import InstanceLookup
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.text(max_size=6),
@@ -215,3 +219,55 @@ def test_a_take_shorter_than_its_recording_is_compared_as_far_as_it_goes():
     whole, cut = (measure_recorded(film[:24], recording, settings) for recording in (film, film[:24]))
     assert [m.value for m in whole] == [m.value for m in cut]
     assert any(m.value is not None for m in cut)
+
+
+def test_costs_are_told_at_once_and_anew_after_half_a_second(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(costs.time, "monotonic", lambda: clock[0])
+    told = costs.CallbackCosts()
+    told.steps.extend([1_000_000] * 100)
+    assert told.percentiles() == (1.0, 1.0)
+    told.steps.extend([3_000_000] * 200)
+    clock[0] += costs.FRESH_S / 2
+    assert told.percentiles() == (1.0, 1.0)
+    clock[0] += costs.FRESH_S
+    assert told.percentiles() == (3.0, 3.0)
+
+
+def test_what_a_renderer_calls_by_no_path_is_background():
+    """Annotators name what has no prim (BACKGROUND, UNLABELLED) and what is below a listed one by its own path."""
+    table = (Instance(1, "/World/Box", "box"), Instance(2, "/World/Box/Lid", "lid"), Instance(7, "/", "other"))
+    lookup = InstanceLookup(table)
+    paths = {0: "BACKGROUND", 1: "UNLABELLED", 2: "/World/Box/mesh", 3: "/World/Box/Lid/a/b", 4: "/Else", 9: "/World/Box"}
+    told = {key: lookup.id_of(path) for key, path in paths.items()}
+    assert told == {0: 0, 1: 0, 2: 1, 3: 2, 4: 7, 9: 1}
+    image = np.array([[0, 1, 2], [3, 4, 9], [5, 10, 2**32 - 1]], np.uint32)
+    assert lookup.remap(image, paths).tolist() == [[0, 0, 1], [2, 7, 1], [0, 0, 0]]
+    high = {key + 2**31: path for key, path in paths.items()}
+    assert lookup.remap(image + np.uint32(2**31), high).tolist()[:2] == [[0, 0, 1], [2, 7, 1]]
+
+
+@pytest.mark.parametrize("size", [(160, 120), (80, 60)])
+def test_how_steeply_a_surface_is_seen_follows_from_where_the_camera_stands(tmp_path, size):
+    episode = make_scene_episode(tmp_path / "episode", frames=2)
+    view = view_at(episode, "front", 0, size)
+    table = np.nonzero((view.ids == 2) & view.inner)
+    points = view.camera.unproject(np.stack([table[1] + 0.5, table[0] + 0.5], -1), view.depth_m[table].astype(float))
+    top = np.abs(points[:, 2] - np.median(points[:, 2])) < 1e-5  # its upper side, whose normal is the world's z
+    away = points[top] - np.linalg.inv(view.camera.T_camera_world)[:3, 3]
+    assert top.sum() > 200
+    assert np.abs(view.facing[table][top] - np.abs(away[:, 2]) / np.linalg.norm(away, axis=-1)).max() < 0.01
+
+
+@pytest.mark.parametrize("scale", [0.2, 0.4, 0.6])
+def test_what_is_carried_to_a_coarser_camera_spreads_as_its_pixels_do(scale):
+    """A blur beside the own pixel's spread (variance 1/4) makes the other pixel's: 1/4 over the scale squared."""
+    step = np.repeat(np.where(np.arange(81) < 40, 0, 255).astype(np.uint8)[None, :, None], 9, 0).repeat(3, 2)
+    found = Correspondence(
+        np.zeros((9, 81, 2), np.float32), np.ones((9, 81), bool), np.full((9, 81), scale, np.float32)
+    )
+    weights = np.diff(_minified(step, found)[4, :, 0].astype(float))
+    weights /= weights.sum()
+    at = np.arange(80)
+    spread = (weights * (at - (weights * at).sum()) ** 2).sum()
+    assert spread + 0.25 == pytest.approx(0.25 / scale**2, rel=0.06)

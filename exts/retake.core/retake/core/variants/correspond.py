@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from retake.core.array_types import Bool, Float32, UInt16
+from retake.core.array_types import Bool, Float32, Int16, UInt16
 from retake.core.camera import Camera
 from retake.core.episode import Episode
 from retake.core.variants.base import SourceFrame
@@ -67,12 +67,7 @@ def view_at(episode: Episode, camera: str, index: int, size: tuple[int, int]) ->
     assert view.depth_m is not None
     assert view.instance_ids is not None
     depth, ids = view.depth_m[at], view.instance_ids[at]
-    rays = np.concatenate([own.rays(), np.ones((size[1], size[0], 1))], -1)
-    if view.normals is None:
-        facing = np.ones(ids.shape, np.float32)
-    else:
-        normal = view.normals[at].astype(np.float32) / 32767 @ own.T_camera_world[:3, :3].T.astype(np.float32)
-        facing = np.abs((normal * rays).sum(-1) / np.linalg.norm(rays, axis=-1)).astype(np.float32)
+    facing = np.ones(ids.shape, np.float32) if view.normals is None else _facing(own, view.normals[at])
     return View(replace(own, K=shift @ own.K), depth, ids, facing, _inner(ids))
 
 
@@ -114,7 +109,12 @@ def _inner(ids: UInt16[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
 
 def view_of(source: SourceFrame) -> View:
     """A whole source frame as a view."""
-    rays = np.concatenate([source.camera.rays(), np.ones((*source.instance_ids.shape, 1))], -1)
-    normal = source.normals.astype(np.float32) / 32767 @ source.camera.T_camera_world[:3, :3].T.astype(np.float32)
-    facing = np.abs((normal * rays).sum(-1) / np.linalg.norm(rays, axis=-1)).astype(np.float32)
+    facing = _facing(source.camera, source.normals)
     return View(source.camera, source.depth_m, source.instance_ids, facing, _inner(source.instance_ids))
+
+
+def _facing(camera: Camera, normals: Int16[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "H W"]:
+    """Cosine between each pixel's recorded normal (world frame, of length 32767) and its direction to the camera."""
+    rays = np.concatenate([camera.rays(), np.ones((*normals.shape[:2], 1))], -1)
+    normal = normals.astype(np.float32) / 32767 @ camera.T_camera_world[:3, :3].T.astype(np.float32)
+    return np.abs((normal * rays).sum(-1) / np.linalg.norm(rays, axis=-1)).astype(np.float32)
