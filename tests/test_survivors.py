@@ -238,7 +238,14 @@ def test_what_a_renderer_calls_by_no_path_is_background():
     """Annotators name what has no prim (BACKGROUND, UNLABELLED) and what is below a listed one by its own path."""
     table = (Instance(1, "/World/Box", "box"), Instance(2, "/World/Box/Lid", "lid"), Instance(7, "/", "other"))
     lookup = InstanceLookup(table)
-    paths = {0: "BACKGROUND", 1: "UNLABELLED", 2: "/World/Box/mesh", 3: "/World/Box/Lid/a/b", 4: "/Else", 9: "/World/Box"}
+    paths = {
+        0: "BACKGROUND",
+        1: "UNLABELLED",
+        2: "/World/Box/mesh",
+        3: "/World/Box/Lid/a/b",
+        4: "/Else",
+        9: "/World/Box",
+    }
     told = {key: lookup.id_of(path) for key, path in paths.items()}
     assert told == {0: 0, 1: 0, 2: 1, 3: 2, 4: 7, 9: 1}
     image = np.array([[0, 1, 2], [3, 4, 9], [5, 10, 2**32 - 1]], np.uint32)
