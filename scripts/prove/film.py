@@ -45,6 +45,8 @@ class Item:
     """Length of one repetition."""
     gloss: float = 0.0
     """0 matt … 1 polished, for renderers that can."""
+    metallic: float = 0.0
+    """0 paint or plastic … 1 bare metal, for renderers that can."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class Film:
     """Direction in which the light shines."""
     sun_colour: tuple[float, float, float] = (0.7, 0.7, 0.7)
     sky: tuple[float, float, float] = (0.3, 0.3, 0.32)
+    sway_deg: float = 0.0
+    """How far the light swings about the vertical during the film, for renderers that can."""
 
     def __len__(self) -> int:
         return len(self.K)

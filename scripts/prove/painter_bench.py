@@ -5,7 +5,8 @@ judged. Resumable: every film, video and row is kept.
     python scripts/prove/painter_bench.py paint --split tune --cache DIR
     python scripts/prove/painter_bench.py judge --split tune --cache DIR --part 0/2
 
-Limits may come from `tune` alone. `newton` and `mitsuba` show other episodes, sets and (mitsuba) another renderer.
+Limits may come from `tune`, `newton` and `mitsuba`; nothing comes from `blind_newton`, `blind_mitsuba` and `vtk` (a third
+renderer, with sets of its own).
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import film_sets
 import numpy as np
+import vtk_sets
 from appearance import LOOKS, SUFFIX, Appearance, draw, encode
 from film import Film, film_of
 from film_episodes import film_episode, scenario_of
 from film_faults import FAULTS, MIN_PIXELS, NOT_WRIST, PICTURE, REORDERED, Story, plant, spoil, story_of
-from film_sets import dress
+from film_splits import OTHER, OTHER_AT, SPLITS
 from newton_painter import NewtonPainter, Shot
+from vtk_painter import VtkPainter
 
 from retake.core.episode import Episode, open_episode
 from retake.core.files import atomic_path, write_json
@@ -37,74 +41,6 @@ from retake.core.verdicts.run import read_picture
 from retake.core.verdicts.settings import VerdictSettings, load_settings
 
 CACHE = Path(os.environ.get("RETAKE_PAINTER_BENCH", ".cache/painters"))
-
-
-@dataclass(frozen=True)
-class Split:
-    """Which films a split has, and who renders them."""
-
-    painter: str
-    films: tuple[tuple[str, int, str, str], ...]
-    """(robot, seed, camera, family of sets)."""
-    clean: int
-    """Clean videos per film; looks are dealt in turn."""
-    faulty: int
-    """Videos per film and fault level: one fault, several looks."""
-    first_level: bool = False
-    """Only the smallest level of each fault."""
-
-
-SPLITS = {
-    "tune": Split(
-        "newton",
-        (
-            ("panda", 21, "front", "studio"), ("sixaxis", 21, "side", "workshop"), ("panda", 21, "wrist", "workshop"),
-            ("panda", 21, "moving", "studio"), ("sixaxis", 21, "wrist", "studio"), ("panda", 21, "side", "workshop"),
-            ("sixaxis", 21, "front", "studio"), ("sixaxis", 21, "moving", "workshop"),
-        ),
-        16, 1,
-    ),
-    "newton": Split(
-        "newton",
-        (
-            ("panda", 22, "front", "kitchen"), ("sixaxis", 33, "wrist", "kitchen"), ("panda", 22, "moving", "hall"),
-            ("sixaxis", 33, "front", "hall"), ("panda", 34, "front", "kitchen"),
-        ),
-        16, 1,
-    ),
-    "mitsuba": Split(
-        "mitsuba",
-        (
-            ("panda", 22, "side", "loft"), ("sixaxis", 33, "front", "lab"), ("panda", 22, "wrist", "lab"),
-            ("sixaxis", 33, "wrist", "loft"), ("panda", 22, "front", "lab"),
-        ),
-        48, 3, first_level=True,
-    ),
-    "blind_newton": Split(
-        "newton",
-        (
-            ("panda", 41, "front", "gallery"), ("sixaxis", 42, "side", "garage"), ("panda", 41, "wrist", "clinic"),
-            ("sixaxis", 44, "front", "attic"), ("panda", 43, "side", "garage"), ("sixaxis", 42, "wrist", "gallery"),
-            ("panda", 43, "front", "attic"), ("sixaxis", 45, "front", "clinic"), ("panda", 46, "side", "clinic"),
-            ("sixaxis", 45, "wrist", "attic"),
-        ),
-        16, 3, first_level=True,
-    ),
-    "blind_mitsuba": Split(
-        "mitsuba",
-        (
-            ("panda", 43, "front", "clinic"), ("sixaxis", 44, "side", "gallery"), ("sixaxis", 42, "wrist", "attic"),
-            ("panda", 46, "front", "garage"),
-        ),
-        16, 2, first_level=True,
-    ),
-}  # fmt: skip
-"""No episode and no family of sets of one pair of splits (tune; newton, mitsuba; blind_newton, blind_mitsuba) is in
-another. Limits may come from all that is not blind; a blind split is judged once, when nothing changes any more."""
-OTHER = {21: 22, 22: 21, 33: 21, 34: 22, 41: 43, 42: 44, 43: 41, 44: 42, 45: 44, 46: 43}
-OTHER_AT = {(41, "wrist"): 22, (42, "wrist"): 45, (45, "wrist"): 42, (44, "front"): 45, (43, "side"): 46}
-"""Episode (and camera, where the episodes' cameras differ) -> the one whose truth an `other_episode` video is judged
-against."""
 
 
 @dataclass(frozen=True)
@@ -138,10 +74,11 @@ class Job:
 def jobs(split: str) -> Iterator[Job]:
     """All videos of a split, film by film and in rounds: every look once and every fault once, then again."""
     made = SPLITS[split]
-    for film in made.films:
+    for place, film in enumerate(made.films):
+        first = place * made.clean if made.dealt else 0
         for number in range(max(-(-made.clean // len(LOOKS)), made.faulty)):
             looks = range(number * len(LOOKS), min((number + 1) * len(LOOKS), made.clean))
-            clean = [Job(split, film, "clean", 0, LOOKS[k % len(LOOKS)], number) for k in looks]
+            clean = [Job(split, film, "clean", 0, LOOKS[(first + k) % len(LOOKS)], number) for k in looks]
             yield from clean[:4]
             yield from _faulty(split, film, number)
             yield from clean[4:]
@@ -151,7 +88,7 @@ def _faulty(split: str, film: tuple[str, int, str, str], number: int) -> Iterato
     """One round of faults of a film."""
     made = SPLITS[split]
     for kind, (_, levels, _) in FAULTS.items():
-        if number >= made.faulty or (film[2] == "wrist" and kind in NOT_WRIST):
+        if kind not in made.kinds or number >= made.faulty or (film[2] == "wrist" and kind in NOT_WRIST):
             continue
         for level in levels[:1] if made.first_level else levels:
             turn = zlib.crc32(f"{film}{kind}{level}{number}".encode())
@@ -163,6 +100,8 @@ def painter_of(name: str, film: Film):
     """The renderer of a split, ready for a film."""
     if name == "newton":
         return NewtonPainter(film)
+    if name == "vtk":
+        return VtkPainter(film)
     from mitsuba_painter import MitsubaPainter
 
     return MitsubaPainter(film)
@@ -178,9 +117,11 @@ class View:
         with tempfile.TemporaryDirectory() as temporary:
             _, scenario = scenario_of(robot, seed, Path(temporary))
             film = film_of(self.episode, scenario.stage, camera)
+        dress = vtk_sets.dress if self.painter_name == "vtk" else film_sets.dress
         self.film = dress(film, family, zlib.crc32(f"{robot}{seed}{camera}".encode()) % 100_000)
         self.story: Story = story_of(self.episode, self.film)
         self.folder = cache / "shots" / f"{split}-{robot}_{seed}-{camera}-{family}"
+        self.keeps_faults = SPLITS[split].faulty > 1
         self._painter = None
 
     @property
@@ -221,7 +162,9 @@ class View:
         return (made, planted.film) if differs.any() and differs[differs > 0].mean() >= least else None
 
     def _reshot(self, job: Job, clean: Shot, film: Film) -> Shot:
-        """The faulty shot, kept on disk as the frames that differ: other looks use it again."""
+        """The faulty shot; where other looks use it again, it is kept on disk as the frames that differ."""
+        if not self.keeps_faults:
+            return self.painter.reshoot(clean, self.film, film)
         kept = self.folder / f"{job.kind}_{job.level:g}.npz"
         if not kept.exists():
             made = self.painter.reshoot(clean, self.film, film)

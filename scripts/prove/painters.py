@@ -22,8 +22,10 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
+from film_episodes import LARGE
 from film_faults import FAULTS
-from painter_bench import CACHE, SPLITS, read_rows
+from film_splits import SPLITS, UNSEEN
+from painter_bench import CACHE, read_rows
 from real_video import rows as real_rows
 
 from retake.core.files import read_json, write_bytes, write_json
@@ -35,7 +37,9 @@ SCALES = (0.6, 0.7, 0.85, 1.0, 1.25, 1.5, 2.0)
 """Factors of all limits in the operating curve."""
 LATE_MINUTES = float(os.environ.get("RETAKE_PROVE_MINUTES", "1e9"))
 GROUPS = {"front": "fixed", "side": "fixed", "wrist": "wrist", "moving": "moving"}
-PAINTER = {"newton": "Newton's renderer", "mitsuba": "Mitsuba 3, path traced"}
+PAINTER = {
+    "newton": "Newton's renderer", "mitsuba": "Mitsuba 3, path traced", "vtk": "VTK, physically based materials",
+}  # fmt: skip
 
 
 def upper_bound(failures: int, n: int, confidence: float = 0.95) -> float:
@@ -137,7 +141,7 @@ def reliability(rows: list[dict]) -> list[dict[str, Any]]:
 def evaluate(rows: list[dict], settings: VerdictSettings) -> dict[str, Any]:
     """Everything the tables of one split say."""
     clean = [r for r in rows if r["kind"] == "clean"]
-    out: dict[str, Any] = {"clean": {}, "looks": [], "faults": [], "curve": [], "speed_s": None}
+    out: dict[str, Any] = {"clean": {}, "looks": [], "faults": [], "curve": []}
     for group in ("fixed", "wrist", "moving"):
         mine = [r for r in clean if GROUPS[r["camera"]] == group]
         if mine:
@@ -171,21 +175,25 @@ def evaluate(rows: list[dict], settings: VerdictSettings) -> dict[str, Any]:
     out["doubts"] = [
         (n, c) for n, c in Counter(n for r in clean for n, s in r["status"].items() if s == "unsure").most_common(6)
     ]
-    if rows:
-        out["speed_s"] = float(np.median([r["cpu_s"] for r in rows]))
+    out["speed_s"] = speeds(rows)
     out["versions"] = sorted({r.get("version", "11") for r in rows})
     out["films"] = sorted({r["key"].split("/")[1].replace("-", " ") for r in rows})
     return out
 
 
-def percent(part: int, of: int) -> str:
-    """A share in words of a table."""
-    return f"{part} of {of}"
+def speeds(rows: list[dict]) -> dict[str, float]:
+    """Median CPU seconds of a verdict per size of picture."""
+    by_size: dict[str, list[float]] = {}
+    for row in rows:
+        seed = int(row["key"].split("/")[1].split("-")[0].rsplit("_", 1)[1])
+        width, height = LARGE.get(seed, (640, 480))
+        by_size.setdefault(f"{width}x{height}", []).append(row["cpu_s"])
+    return {size: float(np.median(every)) for size, every in sorted(by_size.items())}
 
 
 def split_lines(name: str, tally: dict[str, Any]) -> list[str]:
     """The tables of one split."""
-    role = "judged once, nothing tuned on it" if name.startswith("blind") else "limits come from here"
+    role = "judged once, nothing tuned on it" if name in UNSEEN else "limits come from here"
     lines = [
         f"## {PAINTER[SPLITS[name].painter]}, split `{name}` ({role})",
         "",
@@ -198,8 +206,10 @@ def split_lines(name: str, tally: dict[str, Any]) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     for group, row in tally["clean"].items():
+        share = 100 * row["fail"] / row["n"]
         lines.append(
-            f"| {group} | {row['n']} | {row['fail']} | {100 * row['bound_95']:.1f} % | {row['unsure']} | {row['checks']} |"
+            f"| {group} | {row['n']} | {row['fail']} ({share:.1f} %) | {100 * row['bound_95']:.1f} % | {row['unsure']} | "
+            f"{row['checks']} |"
         )
     if tally["doubts"]:
         lines += [
@@ -233,11 +243,11 @@ def split_lines(name: str, tally: dict[str, Any]) -> list[str]:
             f"| {r['low']:g} and {r['high']:g} | {r['n']} | {r['stated']:.3f} | {r['faithful']:.3f} |"
             for r in tally["reliability"]
         ]
-    if tally["speed_s"] is not None:
-        lines += [
-            "",
-            f"Median CPU time of a verdict (81 frames of 640x480, file to verdict): {tally['speed_s']:.2f} s.",
-        ]
+    # Earlier tables knew one size.
+    known = tally["speed_s"] if isinstance(tally["speed_s"], dict) else {"640x480": tally["speed_s"]}
+    told = [f"{seconds:.2f} s at {size}" for size, seconds in known.items() if seconds is not None]
+    if told:
+        lines += ["", f"Median CPU time of a verdict (81 frames, file to verdict): {', '.join(told)}."]
     return [*lines, ""]
 
 
@@ -322,11 +332,12 @@ def composite_lines(rows: list[dict]) -> list[str]:
 HEAD = """# Verdicts: what other painters, real video and composite takes showed
 
 Made by `scripts/prove/painters.py` (`make prove`). Films are a stage's meshes at simulated poses, rendered by Newton's own
-renderer (ray-traced Lambert light, one sun with cast shadows) or by Mitsuba 3 (path traced: soft lights, interreflection,
-glossy surfaces), in drawn sets with other materials, walls and clutter. Nothing of the older painter
+renderer (ray-traced Lambert light, one sun with cast shadows), by Mitsuba 3 (path traced: soft lights, interreflection,
+glossy surfaces) or by VTK (rasterised: physically based metals and lacquers, light from a panorama, a lamp with hard moving
+shadows that swings in some films), in drawn sets with other materials, walls and clutter. Nothing of the older painter
 (`rematerialise.py`) is imported or copied. On top come looks of generative models and cameras (`appearance.py`); faults are
-planted in the geometry before rendering (`film_faults.py`), except a melting texture and a drifting background. Both
-renderers share the reader of meshes, the sets' generator and the appearance layer; families of sets are split.
+planted in the geometry before rendering (`film_faults.py`), except a melting texture and a drifting background. The
+renderers share the reader of meshes and the appearance layer, the first two also the sets' generator; families of sets are split.
 """
 
 
@@ -393,12 +404,12 @@ def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
         if mine or split in earlier["splits"]:
             result["splits"][split] = evaluate(mine, settings) if mine else earlier["splits"][split]
     lines = [HEAD, *disclosed(result["splits"]), LOOKS_TAKEN]
-    for split in ("blind_mitsuba", "blind_newton", "mitsuba", "newton", "tune"):
+    for split in ("vtk", "blind_mitsuba", "blind_newton", "mitsuba", "newton", "tune"):
         if split in result["splits"]:
             lines += split_lines(split, result["splits"][split])
         else:
             lines += [f"## Split `{split}`", "", "Not judged yet.", ""]
-    held = [r for r in rows if r["split"].startswith("blind")]
+    held = [r for r in rows if r["split"] in UNSEEN]
     result["operating_points"] = at_points(held, settings) if held else earlier.get("operating_points", [])
     result["real"] = real_rows(cache / "real") or earlier.get("real", [])
     composite = read_rows(cache / f"composite-{VERSION}.jsonl").values()
