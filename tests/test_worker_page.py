@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from worker_support import ServiceProcess, all_done, make_place, settings_for, wait_for
+from worker_support import ServiceProcess, all_done, make_place, make_tuning, settings_for, wait_for
+
+from retake.worker.tune.folder import only_writer
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -256,3 +258,18 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(worker: ServiceProcess, pag
     page.wait_for_selector("#new-dialog[open]")
     assert page.evaluate(width) <= 390
     assert page.evaluate("(d => d.scrollWidth <= d.clientWidth)(document.querySelector('#new-dialog'))")
+
+
+def test_a_training_is_watched_and_asked_to_stop(worker: ServiceProcess, page: Any) -> None:
+    folder = make_tuning(worker.place.root / "drop")
+    with only_writer(folder):
+        page.wait_for_selector("#tuning-list .tag.running")
+        until(page, "document.querySelectorAll('#tuning-list polyline').length === 1")  # one value is no curve
+        until(page, "document.querySelector('#tuning-list .validation img')?.naturalWidth === 96")
+        line = page.locator("#tuning-list .job-line").first.text_content()
+        assert "step 10 of 100 · loss 0.9910 · objects in free fall 0.5000 · 2.0 s per step · about 3 min left" in line
+        page.get_by_role("button", name="Stop drop").click()
+        wait_for(lambda: (folder / "stop").exists())
+    page.wait_for_selector("#tuning-list .tag.stopped")
+    assert "retake tune run runs/a --out drop" in page.locator("#tuning-list").text_content()
+    assert page.get_by_role("button", name="Stop drop").count() == 0

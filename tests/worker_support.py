@@ -253,3 +253,26 @@ def all_done(client: WorkerClient, ids: Iterable[str], timeout_s: float = 60.0) 
     bad = [(r.id, r.state, r.error) for r in records if r.state != "done"]
     assert not bad, bad
     return records
+
+
+TUNING = {
+    "steps": 100,
+    "step": {"lr": 3e-5, "lora": {"rank": 32, "alpha": 32}, "objects": {"weight": 4.0, "release_boost": 2.0, "control": "none"}},
+}  # fmt: skip
+
+
+def make_tuning(folder: Path, steps: int = 10, settings: dict[str, Any] | None = None) -> Path:
+    """The folder of a training that has done `steps` steps, with a checkpoint of step 8 and a picture."""
+    (folder / "curves" / "pictures").mkdir(parents=True)
+    (folder / "model.json").write_text(json.dumps({"base": "abc", "settings": settings or TUNING}))
+    (folder / "command.json").write_text('{"command": "cd /data && retake tune run runs/a --out drop"}')
+    (folder / "state.json").write_text('{"step": 8}')
+    (folder / "curves" / "pictures" / "step-000008.png").write_bytes(
+        cv2.imencode(".png", np.full((32, 96, 3), 120, np.uint8))[1].tobytes()
+    )
+    lines = [{"step": k, "loss": 1 - k / 1000, **({"seconds": 2.0} if k else {})} for k in range(steps)]
+    lines.insert(8, {"step": 8, "validation_falling": 0.5})
+    (folder / "curves" / "curves.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in lines) + '{"step": 10, "lo'
+    )
+    return folder

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -295,9 +297,14 @@ leave_world()
 
 
 def _launch(folder: Path, how: str, steps: int) -> list[float]:
-    import json
-    import socket
+    """Losses of a training in two processes, of the steps that it did now."""
+    told = _start(_WORLD, str(folder), how, str(steps))
+    assert [process.returncode for process in told] == [0, 0], told
+    return json.loads(told[0].stdout)
 
+
+def _start(code: str, *arguments: str) -> list[subprocess.CompletedProcess[str]]:
+    """How two processes of one group ended."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -307,13 +314,15 @@ def _launch(folder: Path, how: str, steps: int) -> list[float]:
             **os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
             "OMP_NUM_THREADS": "1", "LOCAL_RANK": str(rank), "GLOO_SOCKET_IFNAME": "lo",
         }  # fmt: skip
-        command = [sys.executable, "-c", _WORLD.format(here=str(HERE)), str(folder), how, str(steps)]
+        command = [sys.executable, "-c", code.format(here=str(HERE)), *arguments]
         started.append(
             subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         )
     told = [process.communicate(timeout=400) for process in started]
-    assert [process.returncode for process in started] == [0, 0], told
-    return json.loads(told[0][0])
+    return [
+        subprocess.CompletedProcess(process.args, process.returncode, out, err)
+        for process, (out, err) in zip(started, told, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("how", ["replicate", "shard"])
@@ -344,6 +353,49 @@ def _losses_by_two_generators(trainer) -> list[float]:
             batches.append(dataclasses.replace(batch, epsilon=epsilon, u=flow.draw_u(1, generator)))
         losses.append(trainer.tuner.step_accumulated(batches).loss)
     return losses
+
+
+_KILLED = """
+import os, signal, sys, torch
+sys.path.insert(0, {here!r})
+from pathlib import Path
+from tune_clips import make_trainer
+from retake.core.errors import Cancelled
+from retake.worker.tune.distributed import join_world, leave_world
+world = join_world(torch.device("cpu"))
+torch.manual_seed(5)
+trainer = make_trainer(Path(sys.argv[1]), world=world, steps=4)
+def progress(done, total, note):
+    if done == 2 and world.rank == 1 and sys.argv[2] == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+def cancel():
+    if world.rank == 1 and sys.argv[2] == "stop" and trainer.tuner.optimizer.iteration == 2:
+        raise Cancelled("asked")
+try:
+    trainer.run(progress, cancel)
+except Cancelled as error:
+    print(error, flush=True)
+leave_world()
+"""
+
+
+@pytest.mark.parametrize("how", ["kill", "stop"])
+def test_two_processes_go_on_after_one_of_them(tmp_path, how):
+    """One is killed: the other ends with an error, and the same command goes on. One is asked to stop: both do, together."""
+    torch.manual_seed(5)
+    expected = _losses_by_two_generators(make_trainer(tmp_path / "one" / "run", batch=2, steps=4))
+    folder = tmp_path / "two" / "run"
+    ended = _start(_KILLED, str(folder), how)
+    assert (ended[1].returncode == -signal.SIGKILL) == (how == "kill")
+    if how == "kill":
+        assert ended[0].returncode not in (0, None)
+    else:
+        assert "another process" in ended[0].stdout
+        assert ended[1].stdout.strip() == "asked"
+    [*_, newest] = checkpoints.find(folder / "checkpoints")
+    assert newest.step == 2
+    found = _launch(folder, "replicate", 4)
+    assert found == pytest.approx(expected[2:], abs=1e-5)
 
 
 def test_objects_are_not_drawn_through_one_camera_on_a_canvas_of_several():

@@ -78,6 +78,7 @@ def settings(**changes: Any) -> RunSettings:
 
 def make_trainer(folder: Path, clips: Any = None, world: Any = None, shard: bool = False, **changes: Any) -> Trainer:
     """A trainer of the golden model on small clips, its latents kept beside `folder`."""
+    decode = changes.pop("decode", None)
     told = settings(**changes)
     pipe = pipeline()
     cache = LatentCache(pipe.vae, "tiny", folder.parent / "latents", told.size, objects=told.step.objects)
@@ -91,5 +92,5 @@ def make_trainer(folder: Path, clips: Any = None, world: Any = None, shard: bool
     train, validation = clips if clips is not None else ([make_clip(0, 17), make_clip(1)], [make_clip(2)])
     return Trainer(
         Tuner(model, told.step), told, folder, cache=cache, text_of=text_of, train=train, validation=validation,
-        base="golden", world=world,
+        base="golden", world=world, decode=decode,
     )  # fmt: skip

@@ -263,6 +263,44 @@ class RunsAnswer(BaseModel):
     """The others: name → why not, and the remedy."""
 
 
+class TuningAnswer(BaseModel):
+    """A training of `retake tune` in the roots."""
+
+    key: str
+    name: str
+    folder: str
+    state: str
+    """running, stopped or finished."""
+    step: int
+    """Steps done, by its curves."""
+    steps: int
+    checkpoint: int
+    """Step of the newest checkpoint: where it goes on from; 0 without one."""
+    changed_s: float
+    what: str
+    """What is trained, in a few words."""
+    seconds_per_step: float | None
+    eta_s: float | None
+    latest: dict[str, float]
+    """The newest value of every curve."""
+    pictures: list[str]
+    """Names of its validation pictures, oldest first."""
+    command: str
+    """What was typed to start it; typed again, it goes on."""
+
+
+class TuningsAnswer(BaseModel):
+    """Running trainings first, then the newest."""
+
+    tunings: list[TuningAnswer]
+
+
+class CurvesAnswer(BaseModel):
+    """Curve by name: pairs of step and value."""
+
+    curves: dict[str, list[tuple[float, float]]]
+
+
 class TakeView(str, Enum):
     """What of a take can be looked at."""
 

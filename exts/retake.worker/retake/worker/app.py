@@ -27,6 +27,7 @@ from retake.worker.roots import OutsideRootsError
 from retake.worker.security import Guard
 from retake.worker.service import Service
 from retake.worker.store import ConflictError, QueueUnwritableError, UnknownJobError, check_states
+from retake.worker.tunings import Tuning
 
 PAGE = Path(__file__).parent / "page"
 HEARTBEAT_S = 15.0
@@ -58,6 +59,7 @@ def create_app(service: Service) -> FastAPI:
     _queue_routes(app, service)
     _watch_routes(app, service)
     _gallery_routes(app, service)
+    _tuning_routes(app, service)
     app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
     app.add_middleware(Guard, token=service.token, max_body_bytes=service.settings.service.max_body_bytes)
     return app
@@ -235,6 +237,43 @@ def _gallery_routes(app: FastAPI, service: Service) -> None:
         if media is None:
             raise UnknownJobError(f"no {part.value} of a take {key[:40]!r}; GET /api/takes lists takes and their parts")
         return FileResponse(media[0], media_type=media[1])
+
+
+def _tuning_routes(app: FastAPI, service: Service) -> None:
+    tunings = service.tunings
+
+    def chosen(key: str) -> Tuning:
+        found = tunings.find(key)
+        if found is None:
+            raise UnknownJobError(f"no training {key[:40]!r}; GET /api/tunings lists them")
+        return found
+
+    @app.get("/api/tunings", response_model=m.TuningsAnswer, summary="Trainings of `retake tune` in the roots")
+    def every() -> Response:
+        return Answer({"tunings": [tuning.to_json() for tuning in tunings.all()]})
+
+    @app.get("/api/tunings/{key}/curves", response_model=m.CurvesAnswer, summary="A training's curves, thinned")
+    def curves(key: JobId) -> Response:
+        return Answer({"curves": chosen(key).curves()})
+
+    @app.get(
+        "/api/tunings/{key}/picture/{name}", response_class=FileResponse, summary="A validation picture of a training",
+        responses={200: {"content": {"image/png": {}}}},
+    )  # fmt: skip
+    def picture(key: JobId, name: JobId) -> Response:
+        found = tunings.picture(chosen(key), name)
+        if found is None:
+            raise UnknownJobError(f"no picture {name[:40]!r} of this training; GET /api/tunings lists them")
+        return FileResponse(found, media_type="image/png")
+
+    @app.post(
+        "/api/tunings/{key}/stop", response_model=m.TuningAnswer,
+        summary="Ask a training to write a checkpoint and stop; the command it was started with goes on",
+    )  # fmt: skip
+    def stop(key: JobId) -> Response:
+        tuning = chosen(key)
+        tunings.stop(tuning)
+        return Answer(tuning.to_json())
 
 
 def _say(status: int) -> Callable[[Request, Exception], Response]:

@@ -29,6 +29,7 @@ from retake.worker.roots import Roots
 from retake.worker.security import read_or_make_token
 from retake.worker.settings import BackendSpec, WorkerSettings
 from retake.worker.store import Prepared, Store
+from retake.worker.tunings import Tunings
 
 GPU_EVERY_S = 1.0
 
@@ -59,6 +60,7 @@ class Service:
             self.store = Store(self.state, clock)
             self.dispatcher = Dispatcher(self.store, settings, self.backends, self.roots, self.hub, self.gpu, **bend)
             self.gallery = Gallery(self.roots, self.state / "cache", settings.service.gallery_limit)
+            self.tunings = Tunings(self.roots)
         except BaseException:
             os.close(self._lock)
             raise

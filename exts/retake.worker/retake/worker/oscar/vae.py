@@ -65,6 +65,11 @@ def encode(vae: AutoencoderKLWan, frames: np.ndarray) -> Tensor:
 @torch.no_grad()
 def decode(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
     """Normalised latents (1, 16, t, h, w) -> float32 video (1, 3, 4t - 3, 8h, 8w), clamped to [-1, 1]."""
+    return decode_with_gradient(vae, latents)
+
+
+def decode_with_gradient(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
+    """As `decode`, for what learns through the decoder (rewards); values that are clamped pass no gradient."""
     mean, inverse_std = statistics(vae)
     raw = latents.to(vae.device, vae.dtype) / inverse_std + mean
     return vae.decode(raw, return_dict=False)[0].float()

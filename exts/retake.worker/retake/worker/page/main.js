@@ -5,6 +5,7 @@ import { $, announce, call, el, findToken, get, listen, post, Refused, setToken 
 import * as gallery from "./gallery.js";
 import * as newTakes from "./new.js";
 import * as queue from "./queue.js";
+import * as tunings from "./tunings.js";
 
 const GIB = 2 ** 30;
 const WORDS = { absent: "Asleep", starting: "Starting", idle: "Ready", busy: "Working" };
@@ -48,7 +49,7 @@ async function refresh() {
 }
 
 function onEvent(kind, data) {
-  if (kind === "hello") { refresh(); queue.load(); gallery.load(); }
+  if (kind === "hello") { refresh(); queue.load(); gallery.load(); tunings.load(); }
   if (kind === "status") refresh();
   if (kind === "queue") { queue.showCounts(data.counts); queue.soon(); }
   queue.onEvent(kind, data);
@@ -84,6 +85,7 @@ $("pause").addEventListener("click", async () => { showStatus(await post(paused 
 $("release").addEventListener("click", async () => { showStatus(await post("/api/release")); announce("GPU memory freed"); queue.soon(); });
 queue.start();
 gallery.start();
+tunings.start();
 newTakes.start(queue.soon);
 setInterval(() => { if (!document.hidden && !$("main").hidden) refresh(); }, 3000);
 if (findToken()) run(); else askToken("");

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shlex
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,6 @@ from retake.core.errors import InputError
 from retake.core.progress import Bar, Stop
 
 from ..oscar.cli import dependencies
-
-STOP = "stop"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,7 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_stop(commands)
     _add_save(commands)
     _add_eval(commands)
-    arguments = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    arguments = parser.parse_args(words)
+    arguments.words = words
     with dependencies():
         return arguments.go(arguments)
 
@@ -122,6 +125,9 @@ def _add_run(commands: Any) -> None:
     parser.add_argument("--skeleton-dropout", type=float, default=0.0)
     parser.add_argument("--validation", type=float, default=0.0, help="share of source episodes held back")
     parser.add_argument("--validate-every", type=int, default=100)
+    parser.add_argument(
+        "--picture-steps", type=int, default=8, help="of the pictures drawn at each validation (default 8; 0: none)"
+    )
     parser.add_argument("--shard", action="store_true", help="several processes: split the weights (FSDP2)")
     parser.add_argument("--ray", metavar="ADDRESS", help="train on a Ray cluster (`local` starts one on this machine)")
     parser.add_argument("--processes", type=int, default=2, help="of a training on Ray (default 2), one per GPU")
@@ -169,7 +175,8 @@ def _distil(arguments: argparse.Namespace) -> int:
     distil(
         arguments.model.absolute(), [path.absolute() for path in arguments.data], arguments.out.absolute(), settings,
         device=arguments.device, dtype=arguments.dtype, include_sim=arguments.include_sim, unverified=arguments.unverified,
-        only_commercial=arguments.only_commercial, progress=Bar("distilling"), cancel=_check(arguments.out),
+        only_commercial=arguments.only_commercial, command=_command(arguments), progress=Bar("distilling"),
+        cancel=_check(arguments.out),
     )  # fmt: skip
     print(
         f"{arguments.out}: step {settings.steps}; `retake tune save {arguments.out} --model {arguments.model} --out DIR` makes a "
@@ -189,14 +196,25 @@ def _shares(arguments: argparse.Namespace) -> dict[str, float]:
     return shares
 
 
+def _command(arguments: argparse.Namespace) -> str:
+    """What was typed, to be typed again in the same folder."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    start = (
+        ["retake"] if processes < 2 else ["torchrun", "--nproc-per-node", str(processes), "--module", "retake.core.cli"]
+    )
+    return f"cd {shlex.quote(os.getcwd())} && {shlex.join([*start, 'tune', *arguments.words])}"
+
+
 def _check(out: Path) -> Callable[[], None]:
-    """Raises Cancelled after Ctrl-C, or where `retake tune stop` asked for it."""
+    """Raises Cancelled after Ctrl-C, or where `retake tune stop` asked for it (after the training had begun)."""
+    from .folder import is_running, take_request
+
     stop = Stop()
+    if not is_running(out):
+        take_request(out)  # left over: there was nothing to stop then
 
     def check() -> None:
-        if (out / STOP).exists():
-            stop.asked = True
-            (out / STOP).unlink(missing_ok=True)
+        stop.asked = stop.asked or take_request(out)
         stop.check()
 
     return check
@@ -211,7 +229,7 @@ def _run(arguments: argparse.Namespace) -> int:
         "model": arguments.model.absolute(), "data": [path.absolute() for path in arguments.data],
         "out": arguments.out.absolute(), "settings": settings, "device": arguments.device, "dtype": arguments.dtype,
         "shard": arguments.shard, "include_sim": arguments.include_sim, "unverified": arguments.unverified,
-        "only_commercial": arguments.only_commercial,
+        "only_commercial": arguments.only_commercial, "command": _command(arguments),
     }  # fmt: skip
     if arguments.ray is not None:
         from ..memory import usable_device
@@ -237,8 +255,14 @@ def _stop(arguments: argparse.Namespace) -> int:
         raise InputError(
             f"{arguments.folder} is no training folder (no checkpoints/); give the --out of `retake tune run`"
         )
-    (arguments.folder / STOP).touch()
+    from .folder import ask_to_stop, is_running
+
+    ask_to_stop(arguments.folder)
     print(f"{arguments.folder}: will stop after the current step, with a checkpoint")
+    if not is_running(arguments.folder):
+        print(
+            "no process of this machine trains there now; one of another machine, or one that has not begun yet, hears it"
+        )
     return 0
 
 
@@ -328,7 +352,7 @@ def _settings(arguments: argparse.Namespace, shares: dict[str, float] | None = N
         step=step, steps=steps, batch=arguments.batch, accumulate=option("accumulate", 1), frames=arguments.frames,
         size=(int(width), int(height)), domains=shares or {}, balance=option("balance", False),
         validation=option("validation", 0.0), validate_every=option("validate_every", 100),
-        save_every=option("save_every", 100), data_seed=option("seed", 0),
+        picture_steps=option("picture_steps", 8), save_every=option("save_every", 100), data_seed=option("seed", 0),
     )  # fmt: skip
 
 

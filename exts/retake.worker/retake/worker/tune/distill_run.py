@@ -30,6 +30,7 @@ from . import checkpoints
 from .clips import find_clips
 from .config import TuneConfig
 from .distill import DistillConfig, Distiller, DistillResult
+from .folder import COMMAND, MODEL
 from .latents import LatentCache
 from .planning import TunePlan, plan_training
 from .settings import RunSettings
@@ -103,7 +104,7 @@ class DistilTrainer(Trainer):
 def distil(
     model: Path, data: Sequence[Path], out: Path, settings: DistilSettings, *, device: str | None = None,
     dtype: str | None = None, include_sim: bool = False, unverified: bool = False, only_commercial: bool = False,
-    progress: Progress | None = None, cancel: CheckCancel | None = None,
+    command: str = "", progress: Progress | None = None, cancel: CheckCancel | None = None,
 ) -> Progressed:  # fmt: skip
     """Distil the model of a converted folder, the teacher, on the first frames, skeletons and captions of these clips.
 
@@ -146,9 +147,8 @@ def distil(
         Distiller(student, critic, teacher, settings.config()), prompts[negative[0]].embeds if negative else None, settings, out,
         cache=cache, text_of=lambda caption: prompts[caption].embeds, train=clips, base=pipe.model_revision,
     )  # fmt: skip
-    write_json(
-        out / "model.json", {"base": pipe.model_revision, "terms": trainer.terms, "settings": settings.to_json()}
-    )
+    write_json(out / MODEL, {"base": pipe.model_revision, "terms": trainer.terms, "settings": settings.to_json()})
+    write_json(out / COMMAND, {"command": command})
     cache.prepare(trainer.sampler.choices, progress, cancel)
     pipe.vae.to("cpu")  # every window is on disk
     return trainer.run(progress, cancel)

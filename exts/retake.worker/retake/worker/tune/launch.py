@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from retake.core.files import atomic_directory, read_json, sha256_file, write_js
 from retake.core.progress import CheckCancel, Progress
 
 from ..memory import free_device_bytes, usable_device
+from ..oscar import vae as vae_stage
 from ..oscar.pipeline import OscarPipeline
 from . import checkpoints
 from .clips import Clip, find_clips, split
@@ -24,6 +26,7 @@ from .config import LoraSettings, ObjectSupervision, TuneConfig
 from .distill import write_student
 from .distill_run import student_of, student_weights
 from .distributed import join_world, leave_world, replicate, shard
+from .folder import COMMAND, MODEL
 from .latents import LatentCache
 from .lora import save_adapter
 from .planning import check_fits, plan_training
@@ -44,10 +47,13 @@ def train(
     include_sim: bool = False,
     unverified: bool = False,
     only_commercial: bool = False,
+    command: str = "",
     progress: Progress | None = None,
     cancel: CheckCancel | None = None,
 ) -> Progressed:
     """Train the model of a converted folder on these clips, in as many processes as the launcher started.
+
+    `command`: what a user types to go on, kept beside the checkpoints for whoever finds them.
 
     Raises InputError before any work where the data, the settings or the device's memory do not allow it.
     """
@@ -72,14 +78,14 @@ def train(
     pipe.enable_prompt_cache(out / "prompts")
     world = join_world(target)
     try:
-        return _train(pipe, target, world, shard, out, settings, train_clips, held, progress, cancel)
+        return _train(pipe, target, world, shard, out, settings, train_clips, held, command, progress, cancel)
     finally:
         leave_world()
 
 
 def _train(
     pipe: OscarPipeline, target: torch.device, world: Any, sharded: bool, out: Path, settings: RunSettings,
-    clips: list[Clip], held: list[Clip], progress: Progress | None, cancel: CheckCancel | None,
+    clips: list[Clip], held: list[Clip], command: str, progress: Progress | None, cancel: CheckCancel | None,
 ) -> Progressed:  # fmt: skip
     base = pipe.model_revision
     vae_file = next((pipe._folder / "vae").glob("*.safetensors")) if pipe._folder else None  # pyright: ignore
@@ -99,14 +105,32 @@ def _train(
         replicate(tuner.optimizer.parameters, world)
     trainer = Trainer(
         tuner, settings, out, cache=cache, text_of=lambda caption: texts[caption], train=clips, validation=held,
-        base=base, world=world,
+        base=base, world=world, decode=lambda latents: decode_on(pipe, latents, target),
     )  # fmt: skip
     if world.is_main:
-        write_json(out / "model.json", {"base": base, "terms": trainer.terms, "settings": settings.to_json()})
+        write_json(out / MODEL, {"base": base, "terms": trainer.terms, "settings": settings.to_json()})
+        write_json(out / COMMAND, {"command": command})
         cache.prepare(trainer.sampler.choices, progress, cancel)
     world.wait()
     pipe.vae.to("cpu")  # every window is on disk: the card is the transformer's
     return trainer.run(progress, cancel)
+
+
+def decode_on(pipe: OscarPipeline, latents: Tensor, device: torch.device) -> np.ndarray:
+    """Latents (1, C, T, h, w) -> uint8 RGB (1 + 4 (T - 1), H, W, 3), on a device that the VAE leaves again.
+
+    In tiles on a card, which the training fills. Encoding never runs so: its latents must not depend on the memory there is.
+    """
+    tiled = device.type != "cpu"
+    try:
+        pipe.vae.to(device)
+        if tiled:
+            pipe.enable_vae_tiling()
+        return vae_stage.to_uint8(vae_stage.decode(pipe.vae, latents))
+    finally:
+        if tiled:
+            pipe.disable_vae_tiling()
+            pipe.vae.to("cpu")
 
 
 def _need_physics(clips: Sequence[Clip]) -> None:

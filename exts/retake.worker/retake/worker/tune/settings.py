@@ -21,6 +21,7 @@ class RunSettings:
         frames: window length (1 + 4k). size: (width, height) of the model. stride: grid of window starts, frames.
         domains: share per domain (empty: by number of frames). balance: by frames^(1/3) instead.
         validation: share of source episodes kept for validation. validate_every, save_every: steps. keep: checkpoints.
+        picture_steps: Euler steps of the pictures drawn at each validation (0: none).
         data_seed: which windows are drawn. shuffle_objects: the control experiment (places of objects permuted).
     """
 
@@ -38,6 +39,7 @@ class RunSettings:
     validate_every: int = 100
     save_every: int = 100
     keep: int = 3
+    picture_steps: int = 8
     data_seed: int = 0
     shuffle_objects: bool = False
 
@@ -46,6 +48,8 @@ class RunSettings:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} is {value!r}; valid: a whole number from 1")
+        if not isinstance(self.picture_steps, int) or not 0 <= self.picture_steps <= 35:
+            raise InputError(f"picture_steps is {self.picture_steps!r}; valid: 0 (no pictures) to 35")
         if any(side < 16 or side % 16 for side in self.size):
             raise InputError(f"size is {self.size[0]}x{self.size[1]}; both must be positive multiples of 16")
         if (self.frames - 1) % 4:

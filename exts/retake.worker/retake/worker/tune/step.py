@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -150,8 +150,11 @@ class Tuner:
             grad_norm=norm, lr=lr, object_error=inside, background_error=outside,
         )  # fmt: skip
 
-    def predict(self, batch: Batch) -> Prediction:
-        """The loss of a batch, with gradients where they are enabled. Draws what the batch does not give."""
+    def predict(self, batch: Batch, *, dropout: bool = True) -> Prediction:
+        """The loss of a batch, with gradients where they are enabled. Draws what the batch does not give.
+
+        `dropout`: as the settings say; False measures what the model makes of everything it is given.
+        """
         self._check(batch)
         model, config = self.transformer, self.config
         device = next(model.parameters()).device
@@ -161,29 +164,15 @@ class Tuner:
         u = flow.draw_u(size, self.generator) if batch.u is None else torch.as_tensor(batch.u).float().reshape(size)
         timestep, sigma = flow.noise_levels(u.to(device), config.shift)
         xt, target = flow.interpolate(x0, epsilon, sigma)
-        control = as_tensor(batch.control, x0) * self._keep(size, config.skeleton_dropout, x0)
-        text = torch.as_tensor(batch.text).to(device)
-        if config.text_dropout:
-            text = text * self._keep(size, config.text_dropout, x0)[:, :, 0, 0].to(text.dtype)
-
-        given = x0.to(model.dtype)  # the network sees the first frame itself, in its own precision
-        latents = torch.cat([given[:, :, :1], xt.to(model.dtype)[:, :, 1:]], dim=2)
-        times = timestep.expand(size, x0.shape[2]).clone()
-        times[:, 0] = FIRST_FRAME_TIMESTEP
-        mask = x0.new_zeros(size, 1, *x0.shape[2:])
-        mask[:, :, 0] = 1
-        extra = {} if batch.objects is None else {"object_latents": as_tensor(batch.objects, x0)}
-        velocity = self.forward(
-            hidden_states=torch.cat([latents, control.to(model.dtype)], dim=1),
-            timestep=times * TIMESTEP_SCALE,
-            encoder_hidden_states=text,
-            condition_mask=mask,
-            text_is_projected=text.shape[-1] != model.config["crossattn_proj_in_channels"],
-            return_dict=False,
-            **extra,
-        )[0]
-        first = (epsilon - given.float())[:, :, :1]  # the given frame is not predicted: its error is rounding alone
-        velocity = torch.cat([first, velocity.float()[:, :, 1:]], dim=2)
+        control, text = as_tensor(batch.control, x0), torch.as_tensor(batch.text).to(device)
+        if dropout:
+            control = control * self._keep(size, config.skeleton_dropout, x0)
+            if config.text_dropout:
+                text = text * self._keep(size, config.text_dropout, x0)[:, :, 0, 0].to(text.dtype)
+        velocity = self.velocity(replace(batch, control=control, text=text), xt, timestep)
+        given = x0.to(model.dtype).float()
+        first = (epsilon - given)[:, :, :1]  # the given frame is not predicted: its error is rounding alone
+        velocity = torch.cat([first, velocity[:, :, 1:]], dim=2)
 
         squared = (velocity - target) ** 2
         valid = x0.new_ones(size, x0.shape[2]) if batch.valid is None else as_tensor(batch.valid, x0)
@@ -194,6 +183,34 @@ class Tuner:
         per_sample = weighted.sum(dim=(1, 2, 3, 4)) / (valid.sum(dim=1) * cells).clamp(min=1)
         loss = (flow.time_weight(timestep, config.time_weight, config.shift) * per_sample).mean()
         return Prediction(loss, velocity, xt, timestep, sigma, squared)
+
+    def velocity(self, batch: Batch, noisy: Tensor, timestep: Tensor) -> Tensor:
+        """What the network says about noisy latents (B, C, T, h, w) at timesteps (B, 1) on the 0..1000 scale: float32 velocities.
+
+        Of the batch it sees the first latent frame, control, text and objects. Latent frame 0 of the result means nothing.
+        """
+        model = self.transformer
+        device = next(model.parameters()).device
+        noisy = noisy.to(device)
+        x0, text = as_tensor(batch.x0, noisy), torch.as_tensor(batch.text).to(device)
+        size = x0.shape[0]
+        given = x0.to(model.dtype)  # the network sees the first frame itself, in its own precision
+        latents = torch.cat([given[:, :, :1], noisy.to(model.dtype)[:, :, 1:]], dim=2)
+        times = timestep.to(device).expand(size, x0.shape[2]).clone()
+        times[:, 0] = FIRST_FRAME_TIMESTEP
+        mask = x0.new_zeros(size, 1, *x0.shape[2:])
+        mask[:, :, 0] = 1
+        control = as_tensor(batch.control, x0).to(model.dtype)
+        extra = {} if batch.objects is None else {"object_latents": as_tensor(batch.objects, x0)}
+        return self.forward(
+            hidden_states=torch.cat([latents, control], dim=1),
+            timestep=times * TIMESTEP_SCALE,
+            encoder_hidden_states=text,
+            condition_mask=mask,
+            text_is_projected=text.shape[-1] != model.config["crossattn_proj_in_channels"],
+            return_dict=False,
+            **extra,
+        )[0].float()
 
     # -- parts --------------------------------------------------------------------------------------------------------
 

@@ -8,21 +8,25 @@ that is killed and started again with the same command ends as if it had never s
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from retake.core.errors import InputError
+from retake.core.errors import Cancelled, InputError
 from retake.core.files import sha256_json, write_json
 from retake.core.progress import CheckCancel, Progress, never, silent
 
-from . import checkpoints
+from . import checkpoints, pictures
 from .clips import Clip
+from .curves import Curves
 from .distributed import World, average_gradients, no_sync
+from .folder import STATE, only_writer
 from .latents import LatentCache, collate
 from .objects import loss_weight, shuffled
 from .sampling import Choice, Sampler
@@ -31,6 +35,8 @@ from .step import Batch
 
 TextOf = Callable[[str], Tensor]
 """A caption -> its context (1, L, D) for the network."""
+
+PICTURED = 2  # validation windows on a picture
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ class Trainer:
     Args:
         tuner: the model and its step, a `Tuner`. settings: the run's. cache: encodes windows. text_of: caption -> context.
         train, validation: clips of either side. base: the base model's revision, which a checkpoint must agree with.
+        decode: latents -> frames, for pictures of the validation windows; None: no pictures.
     """
 
     def __init__(
@@ -62,6 +69,7 @@ class Trainer:
         validation: Sequence[Clip] = (),
         base: str = "",
         world: World | None = None,
+        decode: pictures.Decode | None = None,
     ) -> None:
         self.tuner, self.settings, self.folder = tuner, settings, folder
         self.cache, self.text_of, self.base, self.world = cache, text_of, base, world or World()
@@ -69,7 +77,7 @@ class Trainer:
             train, settings.frames, weights=settings.domains or None, balance=settings.balance,
             stride=settings.stride, seed=settings.data_seed,
         )  # fmt: skip
-        self.validation = list(validation)
+        self.validation, self.decode, self.draws = list(validation), decode, decode is not None
         self.data_sha256 = sha256_json(sorted({c.clip.uid for c in self.sampler.choices}))
         self.terms = sorted({c.clip.terms for c in self.sampler.choices})
         self.episodes = sorted({c.clip.episode for c in self.sampler.choices})
@@ -82,40 +90,56 @@ class Trainer:
     def run(self, progress: Progress | None = None, cancel: CheckCancel | None = None) -> Progressed:
         """Train to `settings.steps`, from the newest checkpoint if there is one.
 
-        Raises InputError where the folder's checkpoints belong to other settings, data or base weights; Cancelled after a
-        checkpoint was written, where `cancel` asked to stop.
+        Raises InputError where the folder's checkpoints belong to other settings, data or base weights, or another process
+        trains in it; Cancelled after a checkpoint was written, where `cancel` asked to stop.
         """
-        progress, cancel = progress or silent, cancel or never
-        start = self._resume()
+        with only_writer(self.folder) if self.world.is_main else nullcontext():
+            return self._run(progress or silent, cancel or never)
+
+    def _run(self, progress: Progress, cancel: CheckCancel) -> Progressed:
+        start = saved = self._resume()
         losses: list[float] = []
         validated: list[dict[str, float]] = []
-        writer = _Curves(self.folder / "curves") if self.world.is_main else None
+        curves = Curves(self.folder) if self.world.is_main else None
         try:
             for step in range(start, self.settings.steps):
-                try:
-                    cancel()
-                except BaseException:
-                    if step > start:
+                if (asked := self._asked_to_stop(cancel)) is not None:
+                    if step > saved:
                         self._save(step)
-                    raise
+                    raise asked
                 result = self._step(step)
                 loss = self.last_loss = self.world.mean(result.loss)
                 losses.append(loss)
-                if writer is not None:
-                    writer.add(step, **self._curve(result, loss))
+                if curves is not None:
+                    curves.add_step(step, **self._curve(result, loss))
                 done = step + 1
                 if self.validation and (done % self.settings.validate_every == 0 or done == self.settings.steps):
                     found = {"step": float(done), **self.validate()}
                     validated.append(found)
-                    if writer is not None:
-                        writer.add(done, **{f"validation_{k}": v for k, v in found.items() if k != "step"})
+                    picture = self._picture()
+                    if curves is not None:
+                        curves.add(done, **{f"validation_{k}": v for k, v in found.items() if k != "step"})
+                        if picture is not None:
+                            curves.add_picture(done, picture)
                 if done % self.settings.save_every == 0 or done == self.settings.steps:
                     self._save(done)
+                    saved = done
                 progress(done, self.settings.steps, f"loss {loss:.4f}")
         finally:
-            if writer is not None:
-                writer.close()
+            if curves is not None:
+                curves.close()
         return Progressed(self.settings.steps, tuple(losses), tuple(validated))
+
+    def _asked_to_stop(self, cancel: CheckCancel) -> BaseException | None:
+        """Why to stop now; all processes stop at the same step, whichever of them was asked."""
+        asked: BaseException | None = None
+        try:
+            cancel()
+        except BaseException as error:  # also Ctrl-C: what was learnt is kept
+            asked = error
+        if self.world.mean(float(asked is not None)) > 0 and asked is None:
+            return Cancelled("another process of this training was asked to stop; the same command goes on from here")
+        return asked
 
     def _curve(self, result: Any, loss: float) -> dict[str, float | None]:
         """What of a step goes into the curves."""
@@ -157,33 +181,64 @@ class Trainer:
         """Mean squared velocity error over the validation windows, at fixed noise: whole, objects, objects in free fall."""
         sums: dict[str, list[float]] = {"error": [], "object": [], "falling": []}
         levels = (0.2, 0.5, 0.8)  # u, from noisy to clean
-        for number, clip in enumerate(self.validation):
-            sampler = Sampler([clip], self.settings.frames, stride=self.settings.stride)
-            for choice in sampler.choices[:: max(1, len(sampler.choices) // 3)]:
-                parts = collate([self.cache.read(choice)])
-                text = self._context(clip.caption)
-                for index, u in enumerate(levels):
-                    seed = torch.Generator().manual_seed(1000 * number + 10 * choice.window.start + index)
-                    epsilon = torch.randn(parts.x0.shape, generator=seed)
-                    found = self.tuner.predict(
-                        Batch(
-                            parts.x0, parts.control, text, parts.valid, epsilon, torch.tensor([u]), None, parts.objects
-                        )
-                    )
-                    squared = found.squared_error[:, :, 1:].mean(dim=1)  # (1, T - 1, h, w)
-                    sums["error"].append(float(squared.mean()))
-                    for name, share in (("object", parts.cells), ("falling", parts.falling)):
-                        if share is not None and float(share[:, 1:].sum()) > 0:
-                            cover = share[:, 1:].to(squared.device)
-                            sums[name].append(float((squared * cover).sum() / cover.sum()))
+        for number, choice in self._validation_windows():
+            parts = collate([self.cache.read(choice)])
+            text = self._context(choice.clip.caption)
+            for index, u in enumerate(levels):
+                seed = torch.Generator().manual_seed(1000 * number + 10 * choice.window.start + index)
+                epsilon = torch.randn(parts.x0.shape, generator=seed)
+                given = Batch(
+                    parts.x0, parts.control, text, parts.valid, epsilon, torch.tensor([u]), None, parts.objects
+                )
+                found = self.tuner.predict(given, dropout=False)
+                squared = found.squared_error[:, :, 1:].mean(dim=1)  # (1, T - 1, h, w)
+                sums["error"].append(float(squared.mean()))
+                for name, share in (("object", parts.cells), ("falling", parts.falling)):
+                    if share is not None and float(share[:, 1:].sum()) > 0:
+                        cover = share[:, 1:].to(squared.device)
+                        sums[name].append(float((squared * cover).sum() / cover.sum()))
         return {name: sum(values) / len(values) for name, values in sums.items() if values}
+
+    def _validation_windows(self) -> Iterator[tuple[int, Choice]]:
+        """About three windows of every held-back clip, with the clip's number."""
+        for number, clip in enumerate(self.validation):
+            choices = Sampler([clip], self.settings.frames, stride=self.settings.stride).choices
+            for choice in choices[:: max(1, len(choices) // 3)]:
+                yield number, choice
+
+    def _picture(self) -> np.ndarray | None:
+        """What the model makes of two held-back windows now, those with most of a fall.
+
+        Every process samples, which may need them all; the main one draws. Too little memory for decoding is no reason to end
+        a training: it goes on without pictures.
+        """
+        steps = self.settings.picture_steps
+        if not self.draws or not steps:
+            return None
+        windows = []
+        for _, choice in self._validation_windows():
+            parts = collate([self.cache.read(choice)])
+            fall = 0.0 if parts.falling is None else float(parts.falling.sum())
+            windows.append((fall, choice.clip.caption, parts))
+        shown = []
+        for _, caption, parts in sorted(windows, key=lambda window: -window[0])[:PICTURED]:
+            batch = Batch(parts.x0, parts.control, self._context(caption), parts.valid, objects=parts.objects)
+            made = pictures.sample(self.tuner, batch, steps)
+            shown.append(pictures.Shown(parts.x0, made, parts.cells, parts.falling))
+        if not self.world.is_main or self.decode is None:
+            return None
+        try:
+            return pictures.draw(shown, self.decode, steps)
+        except torch.OutOfMemoryError:
+            self.decode = None  # still sampled: the processes stay together
+            return None
 
     # -- what is kept -------------------------------------------------------------------------------------------------
 
     def _identity(self) -> dict[str, Any]:
         """What two parts of one run must share."""
         document = self.settings.to_json()
-        changeable = ("steps", "keep", "save_every", "validate_every")
+        changeable = ("steps", "keep", "save_every", "validate_every", "picture_steps")
         return {
             "base": self.base,
             "data_sha256": self.data_sha256,
@@ -223,34 +278,8 @@ class Trainer:
             folder = self.folder / "checkpoints"
             checkpoints.save(folder, step, parts, state)
             checkpoints.prune(folder, self.settings.keep)
-            write_json(self.folder / "state.json", {"step": step, "steps": self.settings.steps, "base": self.base})
+            write_json(self.folder / STATE, {"step": step, "steps": self.settings.steps, "base": self.base})
         self.world.wait()
-
-
-class _Curves:
-    """Training curves: TensorBoard events where it is installed, and lines of JSON always."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lines = (folder / "curves.jsonl").open("a", encoding="utf-8")
-        try:
-            from torch.utils.tensorboard.writer import SummaryWriter
-        except ImportError:
-            self._board = None
-        else:
-            self._board = SummaryWriter(str(folder))
-
-    def add(self, step: int, **values: float | None) -> None:
-        document = {name: value for name, value in values.items() if value is not None}
-        self._lines.write(json.dumps({"step": step, **document}) + "\n")
-        if self._board is not None:
-            for name, value in document.items():
-                self._board.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        self._lines.close()
-        if self._board is not None:
-            self._board.close()
 
 
 def _difference(old: Any, new: Any) -> str:
