@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`retake tune plan | run | distil | stop | save | eval`. Errors are RetakeErrors; the caller prints them."""
+"""`retake tune plan | run | reward | distil | stop | save | eval`. Errors are RetakeErrors; the caller prints them."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_plan(commands)
     _add_run(commands)
+    _add_reward(commands)
     _add_distil(commands)
     _add_stop(commands)
     _add_save(commands)
@@ -132,6 +133,57 @@ def _add_run(commands: Any) -> None:
     parser.add_argument("--ray", metavar="ADDRESS", help="train on a Ray cluster (`local` starts one on this machine)")
     parser.add_argument("--processes", type=int, default=2, help="of a training on Ray (default 2), one per GPU")
     parser.set_defaults(go=_run)
+
+
+def _add_reward(commands: Any) -> None:
+    parser = commands.add_parser(
+        "reward",
+        help="experimental second stage: follow a reward of how objects move (nobody tuned the full size so yet)",
+    )
+    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="a converted folder: the base weights")
+    _add_data(parser)
+    _add_step(parser)
+    parser.add_argument(
+        "--reward", default="overlap", help="overlap (default: with the simulator's objects) or acceleration"
+    )
+    parser.add_argument("--sample-steps", type=int, default=8, help="Euler steps of a sampled video (default 8)")
+    parser.add_argument(
+        "--gradient-steps", type=int, default=1, help="of them carry gradients, the last ones (default 1)"
+    )
+    parser.add_argument(
+        "--anchor", type=float, default=1.0, help="weight of the training loss beside it (default 1; 0: off)"
+    )
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--lr", type=float, default=3e-5)
+    parser.add_argument("--validation", type=float, default=0.0, help="share of source episodes held back")
+    parser.add_argument("--validate-every", type=int, default=50)
+    parser.add_argument(
+        "--picture-steps", type=int, default=8, help="of the pictures drawn at each validation (0: none)"
+    )
+    parser.set_defaults(go=_reward)
+
+
+def _reward(arguments: argparse.Namespace) -> int:
+    import dataclasses
+
+    from .launch import train
+    from .reward_run import RewardSettings
+
+    plain = _settings(arguments, _shares(arguments))
+    settings = RewardSettings(
+        **{f.name: getattr(plain, f.name) for f in dataclasses.fields(plain)},
+        reward=arguments.reward, sample_steps=arguments.sample_steps, gradient_steps=arguments.gradient_steps,
+        anchor=arguments.anchor,
+    )  # fmt: skip
+    print("experimental: rewards can be gamed; judge what comes out with `retake tune eval`")
+    train(
+        arguments.model.absolute(), [path.absolute() for path in arguments.data], arguments.out.absolute(), settings,
+        device=arguments.device, dtype=arguments.dtype, include_sim=arguments.include_sim, unverified=arguments.unverified,
+        only_commercial=arguments.only_commercial, command=_command(arguments), progress=Bar("rewarding"),
+        cancel=_check(arguments.out),
+    )  # fmt: skip
+    print(f"{arguments.out}: step {settings.steps}; `retake tune save {arguments.out} --out FILE` makes weights to use")
+    return 0
 
 
 def _add_distil(commands: Any) -> None:

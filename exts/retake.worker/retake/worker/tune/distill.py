@@ -197,7 +197,7 @@ class Distiller:
         try:
             if not bool(torch.isfinite(loss)):
                 raise InputError(
-                    f"the {who}'s loss of step {self.iteration} is {float(loss)}; nothing was changed by it"
+                    f"the {who}'s loss of step {self.iteration} is {float(loss.detach())}; nothing was changed by it"
                 )
             loss.backward()
             optimizer.step()

@@ -30,6 +30,7 @@ from .folder import COMMAND, MODEL
 from .latents import LatentCache
 from .lora import save_adapter
 from .planning import check_fits, plan_training
+from .reward_run import RewardSettings, RewardTrainer
 from .settings import RunSettings
 from .step import Tuner
 from .trainer import Progressed, Trainer
@@ -61,7 +62,7 @@ def train(
     wanted = dtype or ("bf16" if target.type == "cuda" else "fp32")
     selection = Selection(include_sim=include_sim, unverified=unverified, only_commercial=only_commercial)
     train_clips, held = split(find_clips(data, selection), settings.validation, settings.data_seed)
-    if settings.step.objects.weight or settings.step.objects.control != "none":
+    if settings.step.objects.weight or settings.step.objects.control != "none" or isinstance(settings, RewardSettings):
         _need_physics([*train_clips, *held])
     config = read_json(model / "transformer" / "config.json") if (model / "transformer").is_dir() else None
     if config is not None and target.type == "cuda":
@@ -103,25 +104,30 @@ def _train(
     tuner = Tuner(transformer, settings.step)
     if not sharded:
         replicate(tuner.optimizer.parameters, world)
-    trainer = Trainer(
-        tuner, settings, out, cache=cache, text_of=lambda caption: texts[caption], train=clips, validation=held,
-        base=base, world=world, decode=lambda latents: decode_on(pipe, latents, target),
-    )  # fmt: skip
+    given: dict[str, Any] = {
+        "cache": cache, "text_of": lambda caption: texts[caption], "train": clips, "validation": held, "base": base,
+        "world": world, "decode": lambda latents: decode_on(pipe, latents, target),
+    }  # fmt: skip
+    rewarded = isinstance(settings, RewardSettings)
+    trainer = (
+        RewardTrainer(tuner, pipe.vae, settings, out, **given) if rewarded else Trainer(tuner, settings, out, **given)
+    )
     if world.is_main:
         write_json(out / MODEL, {"base": base, "terms": trainer.terms, "settings": settings.to_json()})
         write_json(out / COMMAND, {"command": command})
         cache.prepare(trainer.sampler.choices, progress, cancel)
     world.wait()
-    pipe.vae.to("cpu")  # every window is on disk: the card is the transformer's
+    if not rewarded:
+        pipe.vae.to("cpu")  # every window is on disk: the card is the transformer's
     return trainer.run(progress, cancel)
 
 
 def decode_on(pipe: OscarPipeline, latents: Tensor, device: torch.device) -> np.ndarray:
-    """Latents (1, C, T, h, w) -> uint8 RGB (1 + 4 (T - 1), H, W, 3), on a device that the VAE leaves again.
+    """Latents (1, C, T, h, w) -> uint8 RGB (1 + 4 (T - 1), H, W, 3), on a device; the VAE goes back to where it was.
 
     In tiles on a card, which the training fills. Encoding never runs so: its latents must not depend on the memory there is.
     """
-    tiled = device.type != "cpu"
+    tiled, home = device.type != "cpu", pipe.vae.device
     try:
         pipe.vae.to(device)
         if tiled:
@@ -130,15 +136,15 @@ def decode_on(pipe: OscarPipeline, latents: Tensor, device: torch.device) -> np.
     finally:
         if tiled:
             pipe.disable_vae_tiling()
-            pipe.vae.to("cpu")
+            pipe.vae.to(home)
 
 
 def _need_physics(clips: Sequence[Clip]) -> None:
     without = [clip for clip in clips if clip.physics() is None]
     if without:
         raise InputError(
-            f"object supervision is on and {len(without)} of {len(clips)} clips have no physics (the first: "
-            f"{without[0].caption!r}, {without[0].domain}); leave them out, or set the object weight to 0"
+            f"objects are looked at and {len(without)} of {len(clips)} clips have no physics (the first: "
+            f"{without[0].caption!r}, {without[0].domain}); leave them out, or tune without object supervision"
         )
 
 
@@ -187,7 +193,8 @@ def save_weights(folder: Path, model: Path, out: Path, step: int | None = None, 
             save_adapter(pipe.transformer, temporary, dict(weights))
         else:
             _save_model(pipe, model, temporary, weights, fuse=lora is not None)
-        write_json(temporary / "tuned.json", {**provenance, "average": bool(average and tuner.optimizer.ema)})
+        stage = {"experimental": "reward"} if "reward" in chosen.state["settings"] else {}
+        write_json(temporary / "tuned.json", {**provenance, "average": bool(average and tuner.optimizer.ema), **stage})
     return f"{out}: step {chosen.step} of {folder}, terms: {'; '.join(chosen.state['terms'])}"
 
 

@@ -67,10 +67,7 @@ def read_truth(arrays: Any, frames: int, size: tuple[int, int]) -> ObjectTruth:
             f"physics.npz describes {found[0]} frames of {found[1][0]}x{found[1][1]}, the video has {frames} of "
             f"{size[0]}x{size[1]}: it belongs to another sample"
         )
-    index = np.arange(frames)[:, None]
-    release, settled = (np.asarray(arrays[f"{name}_frame"])[movable] for name in ("release", "settled"))
-    ends = np.where(settled == NEVER, frames, settled)
-    free = (release != NEVER) & (index >= release) & (index <= ends)
+    free = free_fall(arrays, frames)[:, movable]
     tracks = tuple(
         ObjectTrack(arrays["T_world_object"][:, o], arrays["object_sizes_m"][o], arrays["object_centers_m"][o])
         for o in movable
@@ -88,6 +85,14 @@ def read_truth(arrays: Any, frames: int, size: tuple[int, int]) -> ObjectTruth:
         else None,
         tuple(map(str, arrays["canvas_cameras"])) if "canvas_cameras" in arrays else (),
     )
+
+
+def free_fall(arrays: Any, frames: int) -> np.ndarray:
+    """Bool (T, O): frames between an object's release and its settling (or the end), of all objects of a physics.npz."""
+    index = np.arange(frames)[:, None]
+    release, settled = (np.asarray(arrays[f"{name}_frame"]) for name in ("release", "settled"))
+    ends = np.where(settled == NEVER, frames, settled)
+    return (release != NEVER) & (index >= release) & (index <= ends)
 
 
 def pool_cells(cover: np.ndarray, size: tuple[int, int]) -> np.ndarray:

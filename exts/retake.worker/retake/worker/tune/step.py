@@ -133,7 +133,7 @@ class Tuner:
                     last = self.predict(batch)
                     if not bool(torch.isfinite(last.loss)):
                         raise InputError(
-                            f"the loss of step {self.optimizer.iteration} is {float(last.loss)}: the weights or the "
+                            f"the loss of step {self.optimizer.iteration} is {float(last.loss.detach())}: the weights or the "
                             f"learning rate are at fault (lr {lr:g}); nothing was changed by this step"
                         )
                     (last.loss / len(batches)).backward()
