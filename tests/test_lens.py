@@ -314,7 +314,7 @@ class TestArrow:
         dresser.size, dresser._rays = source.camera.size, None
         directions, eye = Dresser._view(dresser, source)
         where = source.depth_m > 0
-        points = directions[where] * source.depth_m[where][:, None] + eye
+        points = (directions[:, where] * source.depth_m[where]).T + eye
         expected = source.camera.unproject(source.camera.pixel_grid(), source.depth_m.astype(np.float64))[where]
         assert np.abs(points - expected).max() < 1e-4
 

@@ -75,6 +75,14 @@ class Camera:
             self.lens, (float(focal[0]), float(focal[1])), (float(centre[0]), float(centre[1])), self.size
         )
 
+    def rays_at(self, rows: np.ndarray, columns: np.ndarray) -> Float64[np.ndarray, "N 2"]:
+        """`rays` of some pixels alone."""
+        if self.lens is not None:
+            return self.rays()[rows, columns]
+        return np.stack([
+            (columns + 0.5 - self.K[0, 2]) / self.K[0, 0], (rows + 0.5 - self.K[1, 2]) / self.K[1, 1],
+        ], -1)  # fmt: skip
+
     def covered(self) -> Bool[np.ndarray, "H W"]:
         """Pixels that the lens's calibration reaches: all of a pinhole's, none beyond the fold of a polynomial."""
         if self.lens is None:

@@ -17,21 +17,24 @@ import numpy as np
 
 from retake.core.array_types import Bool, Float32, UInt8
 from retake.core.geometry import inverse
-from retake.core.painter.light import Light, Look, robot_gain, source_linear
+from retake.core.painter.light import Light, Look, robot_gain
 from retake.core.painter.materials import make_material
 from retake.core.painter.photos import Panorama
+from retake.core.painter.planes import blocks, by_id, dot_of, largest, normalised, planes_of, turned, view_rays
 from retake.core.painter.restage import bodies_of, looks_of, restaged
-from retake.core.painter.sets import blocked, build_set, cast_set
+from retake.core.painter.sets import SetHit, blocked, build_set, cast_set
 from retake.core.painter.shadows import ShadowField
 from retake.core.painter.silhouettes import add_movers, posed
 from retake.core.painter.subjects import Subject, make_subject
 from retake.core.painter.surface import Surface
-from retake.core.painter.textures import Texture
+from retake.core.painter.textures import LINEAR_OF_BYTE, Texture
 from retake.core.variants.base import LUMA, SourceFrame
 from retake.core.variants.edges import instance_border, soften_edges
 from retake.core.variants.roles import BACKGROUND, CONTAINER, FIXTURE, ROBOT, SUBJECT, SURFACE, Roles, find_roles
 from retake.core.variants.scene import LeadView, robot_clouds
 
+DENSE = 0.6
+"""Share of a block that must be fresh for all of it to be shaded."""
 EPSILON = 2e-3
 """Shadow below which a pixel counts as untouched, so that the still background stays bit-equal."""
 
@@ -45,7 +48,10 @@ FIXTURE_MATERIAL = {"kind": "steel", "colours": ["#7d8388", "#5d6368"], "tile_m"
 
 
 class Dresser:
-    """One world over one camera. `recipe` maps the axes to their mappings (see `worlds.recipe_of`)."""
+    """One world over one camera. `recipe` maps the axes to their mappings (see `worlds.recipe_of`).
+
+    What is known of the pixels is kept as planes (3, H·W), indexed by flat pixel numbers (see `planes`).
+    """
 
     def __init__(self, reference: SourceFrame, recipe: dict[str, Any], seed: int) -> None:
         scene = reference.scene
@@ -63,12 +69,13 @@ class Dresser:
         self.subjects: dict[int, Subject] = self._make_subjects(reference, recipe, seeds[4])
         self.bodies = bodies_of(reference.header, self.roles.task_object, recipe)
         self._rays: tuple[np.ndarray, np.ndarray] | None = None
+        self.ambient = np.empty((3, 0), np.float32)
         self._pose: np.ndarray | None = None
         self._exposed = False
         self._robot_level = np.float32(1)
         if scene is None or not len(scene.ids):
             hit = reference.depth_m > 0
-            points, kind = self._points(reference, hit)[0], self.roles.role[reference.instance_ids[hit]]
+            points, kind = self._points(reference, hit), self.roles.role[reference.instance_ids[hit]]
         else:
             points, kind = scene.points, self.roles.role[scene.ids]
         self.surface = Surface(recipe["surface"], seeds[5], points, kind == SURFACE)
@@ -93,7 +100,7 @@ class Dresser:
     def render(self, source: SourceFrame) -> UInt8[np.ndarray, "H W 3"]:
         """The frame in this world."""
         source = restaged(source, self.roles, self.bodies)
-        role = self.roles.role[source.instance_ids]
+        role = by_id(self.roles.role, source.instance_ids)
         pose = np.concatenate([source.camera.K.ravel(), source.camera.T_camera_world.ravel()])
         if self._pose is None or not np.array_equal(pose, self._pose):
             self._reset()
@@ -102,20 +109,22 @@ class Dresser:
         self._shade_scenery(source, role)
         if not self._exposed:
             self._expose(source, role)
-            self._develop(*(m.ravel() for m in np.indices(role.shape)))
+            if self.static:
+                self._develop(slice(None))
         self._shade_moving_shadows(source, role)
-        out = self.still8.copy()
+        out = self.still8.copy() if self.static else np.empty_like(self.still8)
         self._apply_shadows(out, role)
         self._draw_robot(out, source, role)
         self._draw_subjects(out, source, role)
-        return soften_edges(out, source.instance_ids)
+        frame = cv2.merge([plane.reshape(role.shape) for plane in out])
+        return soften_edges(np.asarray(frame, np.uint8), source.instance_ids)
 
     def _expose(self, source: SourceFrame, role: np.ndarray) -> None:
         """The lead camera meters the scene, and how bright the robot is against it; the others are exposed as it is, so that
         one point of the world has one colour. A frame by itself meters what it sees."""
-        seen = self.known_depth >= 0
+        seen = np.flatnonzero(self.known_depth >= 0)[::16]
         base = self.look.gain
-        self.look.expose(self.ambient[seen] + self.sunlit[seen], self.light.exposure)
+        self.look.expose(self.ambient[:, seen] + self.sunlit[:, seen], self.light.exposure)
         if self._metered is None:
             self._robot_level = self._level_of(source, role)
         else:
@@ -144,94 +153,136 @@ class Dresser:
     # Scenery ------------------------------------------------------------------------------------------------------
 
     def _reset(self) -> None:
-        width, height = self.size
-        self.ambient = np.zeros((height, width, 3), np.float32)
-        self.sunlit = np.zeros((height, width, 3), np.float32)
-        self.still8 = np.zeros((height, width, 3), np.uint8)
-        self.known_depth = np.full((height, width), -1, np.float32)
-        self.known_id = np.zeros((height, width), np.uint16)
-        self.at_sun = np.zeros((height, width, 3), np.float32)
-        self.at_sky = np.zeros((height, width, 3), np.float32)
+        count = self.size[0] * self.size[1]
+        if self.ambient.shape[1] != count:
+            self.ambient, self.sunlit, self.at_sun, self.at_sky = (np.empty((3, count), np.float32) for _ in range(4))
+            self.still8 = np.empty((3, count), np.uint8)
+            self.known_depth, self.known_id = np.empty(count, np.float32), np.empty(count, np.uint16)
+        for known in (self.ambient, self.sunlit, self.still8, self.known_id, self.at_sun, self.at_sky):
+            known.fill(0)
+        self.known_depth.fill(-1)
 
     def _shade_background(self, source: SourceFrame) -> None:
         """The set behind everything. For a static camera at every pixel, so what the robot uncovers is there already."""
         d, eye = self._view(source)
         self._eye = eye
-        if self.static:
-            rows, columns = (m.ravel() for m in np.indices(source.instance_ids.shape))
-        else:
-            rows, columns = np.nonzero(self.roles.role[source.instance_ids] == BACKGROUND)
-        if not len(rows):
+        ids = source.instance_ids
+        at = np.arange(ids.size) if self.static else np.flatnonzero(by_id(self.roles.role, ids) == BACKGROUND)
+        if not len(at):
             return
-        where, light = (rows, columns), self.light
-        hit = cast_set(self.set, eye, np.ascontiguousarray(d[where]), 1 / source.camera.K[0, 0])
-        at_sun, at_sky = self.sun_still.coordinates(hit.points), self.sky_still.coordinates(hit.points)
-        facing = light.facing(hit.normal)
-        shade = _rows(self.sun_still.cast, at_sun, light.softness)
-        lit = np.flatnonzero((facing > 0) & (hit.glow < 1))
-        shade[lit] = np.maximum(shade[lit], blocked(self.set, hit.points[lit], light.to_sun))
-        contact = _rows(self.sky_still.contact, at_sky, 0.45)
-        dull = (1 - hit.glow)[:, None]
-        ambient = hit.albedo * light.ambient(hit.normal[:, 2]) * ((1 - hit.occlusion) * (1 - 0.55 * contact))[:, None]
-        ambient = ambient * dull + hit.albedo * ((1 - dull) * max(light.mean, 0.05) * 1.05)
-        sun = hit.albedo * light.sun * (facing * (1 - shade) * (1 - 0.5 * hit.occlusion))[:, None] * dull
-        labels = np.full(self.ambient.shape[:2], -2, np.int32)
-        distance = np.zeros(labels.shape, np.float32)
-        labels[where], distance[where] = hit.label, hit.distance_m
-        self.ambient[where], self.sunlit[where] = ambient, sun
-        self.at_sun[where], self.at_sky[where] = at_sun, at_sky
-        edge = np.nonzero(instance_border(labels) & (labels > -2))
-        for image in (self.ambient, self.sunlit):
-            image[edge] = cv2.GaussianBlur(image, (3, 3), 0.8)[edge]
+        rays = np.ascontiguousarray(d.reshape(3, -1)[:, at].T)
+        hit = cast_set(self.set, eye, rays, 1 / source.camera.K[0, 0])
+        for part in blocks(len(at)):
+            self._light_background(hit, part, at[part])
+        labels = np.full(ids.shape, -2, np.int32)
+        labels.reshape(-1)[at] = hit.label
+        edge = np.flatnonzero(instance_border(labels) & (labels > -2))
+        if len(edge):
+            for plane in (*self.ambient, *self.sunlit):
+                plane[edge] = cv2.GaussianBlur(plane.reshape(ids.shape), (3, 3), 0.8).reshape(-1)[edge]
         if self.static:
-            self.ambient = self._defocus(self.ambient, distance)
-            self.sunlit = self._defocus(self.sunlit, distance)
-        self.known_depth[where], self.known_id[where] = 0, source.instance_ids[where]
-        self._develop(rows, columns)
+            distance = np.zeros(ids.shape, np.float32)
+            distance.reshape(-1)[at] = hit.distance_m
+            self._defocus(self.ambient, distance)
+            self._defocus(self.sunlit, distance)
+        self.known_depth[at], self.known_id[at] = 0, ids.reshape(-1)[at]
+        if self.static:
+            self._develop(at)
 
-    def _defocus(self, image: np.ndarray, distance: np.ndarray) -> Float32[np.ndarray, "H W 3"]:
-        """Depth of field: what lies well behind the work surface goes soft."""
+    def _light_background(self, hit: SetHit, part: slice, at: np.ndarray) -> None:
+        """Light and shadow on what a block of rays hit."""
+        light, points = self.light, np.ascontiguousarray(hit.points[part].T)
+        normal, albedo, glow = np.ascontiguousarray(hit.normal[part].T), hit.albedo[part].T, hit.glow[part]
+        at_sun, at_sky = self.sun_still.planes(points), self.sky_still.planes(points)
+        facing = light.facing_on(normal)
+        shade = self.sun_still.cast_on(at_sun[:, None], light.softness)[0]
+        lit = np.flatnonzero((facing > 0) & (glow < 1))
+        shade[lit] = np.maximum(shade[lit], blocked(self.set, hit.points[part][lit], light.to_sun))
+        contact = self.sky_still.contact_on(at_sky[:, None], 0.45)[0]
+        dull, open_ = 1 - glow, 1 - hit.occlusion[part]
+        sky = open_ * (1 - 0.55 * contact)
+        sun = facing * (1 - shade) * (1 - 0.5 * hit.occlusion[part])
+        own = (1 - dull) * (max(light.mean, 0.05) * 1.05)
+        for k, ambient in enumerate(light.ambient_on(normal[2])):
+            self.ambient[k][at] = albedo[k] * ambient * sky * dull + albedo[k] * own
+            self.sunlit[k][at] = albedo[k] * light.sun[k] * sun * dull
+            self.at_sun[k][at], self.at_sky[k][at] = at_sun[k], at_sky[k]
+
+    def _defocus(self, planes: Float32[np.ndarray, "3 N"], distance: Float32[np.ndarray, "H W"]) -> None:
+        """Depth of field: what lies well behind the work surface goes soft. In place."""
         sigma = self.look.background_blur * self.size[0] / 320
         if sigma <= 0.05:
-            return image
+            return
         near = np.linalg.norm(self._eye - [*self.roles.anchor.center, self.roles.support_z])
-        share = np.clip((distance - 1.15 * near) / (0.9 * near), 0, 1)[..., None].astype(np.float32)
-        mild, strong = cv2.GaussianBlur(image, (0, 0), 0.5 * sigma), cv2.GaussianBlur(image, (0, 0), sigma)
+        share = np.clip((distance - 1.15 * near) / (0.9 * near), 0, 1).astype(np.float32)
         first, second = np.clip(share * 2, 0, 1), np.clip(share * 2 - 1, 0, 1)
-        out = image + (mild - image) * first
-        return out + (strong - out) * second
+        for plane in planes:
+            image = plane.reshape(distance.shape)
+            mild, strong = cv2.GaussianBlur(image, (0, 0), 0.5 * sigma), cv2.GaussianBlur(image, (0, 0), sigma)
+            image += (mild - image) * first
+            image += (strong - image) * second
 
     def _shade_scenery(self, source: SourceFrame, role: np.ndarray) -> None:
         """Work surface and containers, at pixels not shaded before (or whose geometry changed)."""
+        role, ids, depth = role.reshape(-1), source.instance_ids.reshape(-1), source.depth_m.reshape(-1)
         near = (role > BACKGROUND) & (role < ROBOT)
-        fresh = near & ((self.known_id != source.instance_ids) | (np.abs(self.known_depth - source.depth_m) > 1e-4))
-        rows, columns = np.nonzero(fresh)
-        if not len(rows):
+        fresh = near & ((self.known_id != ids) | (np.abs(self.known_depth - depth) > 1e-4))
+        if not fresh.any():
             return
-        points, _ = self._points(source, fresh)
-        normal = source.normals[rows, columns].astype(np.float32) / 32767
-        depth = source.depth_m[rows, columns]
-        footprint = depth / np.float32(source.camera.K[0, 0])
-        albedo = np.empty((len(rows), 3), np.float32)
-        kind = role[rows, columns]
-        on = kind == SURFACE
-        albedo[on] = self.surface.albedo(points[on], normal[on], footprint[on])
-        for what, texture in ((CONTAINER, self.container), (FIXTURE, self.fixture)):
-            on = kind == what
-            albedo[on] = planar(texture, points[on], normal[on], footprint[on])
-        at_sun, at_sky = self.sun_still.coordinates(points), self.sky_still.coordinates(points)
-        shade = _rows(self.sun_near.cast, at_sun, self.light.softness * 0.6)
-        contact = _rows(self.sky_near.contact, at_sky, 0.05)
-        ambient = albedo * self.light.ambient(normal[:, 2]) * (1 - 0.6 * contact)[:, None]
-        sun = albedo * self.light.sun * (self.light.facing(normal) * (1 - shade))[:, None]
-        self.ambient[rows, columns], self.sunlit[rows, columns] = ambient, sun
-        self.at_sun[rows, columns], self.at_sky[rows, columns] = at_sun, at_sky
-        self.known_depth[rows, columns], self.known_id[rows, columns] = depth, source.instance_ids[rows, columns]
-        self._develop(rows, columns)
+        normals = planes_of(source.normals)
+        for part in blocks(len(fresh)):
+            on = fresh[part]
+            share = np.count_nonzero(on)
+            if not share:
+                continue
+            # Of a block that is mostly fresh everything is shaded: runs are faster than single pixels.
+            dense = share > DENSE * len(on)
+            at = part if dense else part.start + np.flatnonzero(on)
+            self._light_scenery(source, at, role[at], depth[at], normals[:, at], on if dense else None)
+            for known, found in ((self.known_depth, depth), (self.known_id, ids)):
+                self._keep(known, at, found[at], on if dense else None)
+            if self.static:
+                self._develop(at)
 
-    def _develop(self, rows: np.ndarray, columns: np.ndarray) -> None:
-        where = (rows, columns)
-        self.still8[where] = self.look.develop(self.ambient[where] + self.sunlit[where], where)
+    def _light_scenery(
+        self, source: SourceFrame, at: np.ndarray | slice, kind: np.ndarray, depth: np.ndarray, normals: np.ndarray,
+        on: np.ndarray | None,
+    ) -> None:  # fmt: skip
+        """Light and shadow on a block of scenery; where `on` is given, on those of its pixels alone."""
+        light, points = self.light, self._points_at(source, at, depth)
+        normal = normals.astype(np.float32)
+        normal /= 32767
+        footprint = depth / np.float32(source.camera.K[0, 0])
+        albedo = self.surface.albedo(points, normal, footprint, kind == SURFACE)
+        for what, texture in ((CONTAINER, self.container), (FIXTURE, self.fixture)):
+            other = np.flatnonzero(kind == what)
+            if len(other):
+                found = planar(texture, points.take(other, 1), normal.take(other, 1), footprint[other])
+                _put(albedo, other, found)
+        at_sun, at_sky = self.sun_still.planes(points), self.sky_still.planes(points)
+        sun, sky = light.facing_on(normal), np.ones(albedo.shape[1], np.float32)
+        near = self.sun_near.reach(at_sun)
+        if len(near):
+            sun[near] *= 1 - self.sun_near.cast_on(at_sun.take(near, 1)[:, None], light.softness * 0.6)[0]
+        near = self.sky_near.reach(at_sky)
+        if len(near):
+            sky[near] = 1 - 0.6 * self.sky_near.contact_on(at_sky.take(near, 1)[:, None], 0.05)[0]
+        for k, ambient in enumerate(light.ambient_on(normal[2])):
+            self._keep(self.ambient[k], at, albedo[k] * ambient * sky, on)
+            self._keep(self.sunlit[k], at, albedo[k] * light.sun[k] * sun, on)
+            self._keep(self.at_sun[k], at, at_sun[k], on)
+            self._keep(self.at_sky[k], at, at_sky[k], on)
+
+    @staticmethod
+    def _keep(plane: np.ndarray, at: np.ndarray | slice, values: np.ndarray, on: np.ndarray | None) -> None:
+        if on is None:
+            plane[at] = values
+        else:
+            np.copyto(plane[at], values, where=on)
+
+    def _develop(self, at: np.ndarray | slice) -> None:
+        shown = self.look.develop(self.ambient[:, at] + self.sunlit[:, at], at)
+        _put(self.still8, at, shown)
 
     # Robot, objects and their shadows -----------------------------------------------------------------------------
 
@@ -239,40 +290,52 @@ class Dresser:
         points = posed(self.clouds, source)
         if not len(points):  # ids that name no links: what this camera sees of the robot is all there is
             step = max(1, self.size[0] // 320)
-            d, eye = self._view(source)
             rows, columns = np.nonzero(role[::step, ::step] == ROBOT)
-            depth = source.depth_m[::step, ::step][rows, columns]
-            points = d[::step, ::step][rows, columns] * depth[:, None] + eye
+            at = rows * step * self.size[0] + columns * step
+            points = self._points_at(source, at, source.depth_m.reshape(-1)[at]).T
         for field in (self.sun_moving, self.sky_moving):
             field.clear()
             add_movers(field, source, points, self.subjects, self.bodies)
 
-    def _apply_shadows(self, out: UInt8[np.ndarray, "H W 3"], role: np.ndarray) -> None:
+    def _apply_shadows(self, out: UInt8[np.ndarray, "3 N"], role: np.ndarray) -> None:
         # Shadow maps are coarser than pixels: every second pixel is looked up, the rest lies between.
         step = 2 if self.size[0] >= 320 else 1
-        at_sun, at_sky = (np.ascontiguousarray(a[::step, ::step]) for a in (self.at_sun, self.at_sky))
-        shade = self.sun_moving.cast(at_sun, self.light.softness)
-        contact = self.sky_moving.contact(at_sky)
-        touched = (shade > EPSILON) | (contact > EPSILON)
-        if not touched.any():
-            return
-        x, y, w, h = (v * step for v in cv2.boundingRect(touched.astype(np.uint8)))
         width, height = self.size
-        shade, contact = (cv2.resize(m, (width, height), interpolation=cv2.INTER_LINEAR) for m in (shade, contact))
-        box = np.s_[max(0, y - step) : y + h + step, max(0, x - step) : x + w + step]
-        rows, columns = np.nonzero((role[box] < ROBOT) & ((shade[box] > EPSILON) | (contact[box] > EPSILON)))
-        where = (rows + box[0].start, columns + box[1].start)
-        dark = contact[where][:, None]
-        lit = self.ambient[where] * (1 - 0.75 * dark)
-        lit += self.sunlit[where] * ((1 - shade[where])[:, None] * (1 - 0.35 * dark))
-        out[where] = self.look.develop(lit, where)
+        at_sun, at_sky = (
+            np.ascontiguousarray(a.reshape(3, height, width)[:, ::step, ::step]) for a in (self.at_sun, self.at_sky)
+        )
+        shade = self.sun_moving.cast_on(at_sun, self.light.softness)
+        contact = self.sky_moving.contact_on(at_sky)
+        any_shadow = bool(((shade > EPSILON) | (contact > EPSILON)).any())
+        if self.static and not any_shadow:
+            return
+        shade, contact = (
+            cv2.resize(m, (width, height), interpolation=cv2.INTER_LINEAR).reshape(-1) for m in (shade, contact)
+        )
+        touched = (shade > EPSILON) | (contact > EPSILON)
+        if self.static:
+            touched = np.flatnonzero(touched & (role.reshape(-1) < ROBOT))
+            places: list[np.ndarray | slice] = [touched[part] for part in blocks(len(touched))]
+        else:
+            # Nothing stands still in this picture: all of it is developed, once.
+            shade, contact = (np.where(touched & any_shadow, m, 0) for m in (shade, contact))
+            places = list(blocks(len(touched)))
+        for at in places:
+            dark, open_ = contact[at], 1 - shade[at]
+            sky, sun = 1 - 0.75 * dark, open_ * (1 - 0.35 * dark)
+            lit = np.stack([a[at] * sky + s[at] * sun for a, s in zip(self.ambient, self.sunlit, strict=True)])
+            _put(out, at, self.look.develop(lit, at))
 
-    def _draw_robot(self, out: UInt8[np.ndarray, "H W 3"], source: SourceFrame, role: np.ndarray) -> None:
+    def _draw_robot(self, out: UInt8[np.ndarray, "3 N"], source: SourceFrame, role: np.ndarray) -> None:
         mask = role == ROBOT
-        where = np.nonzero(mask)
-        if len(where[0]):
-            gain = robot_gain(self.light, source.normals, mask)[where]
-            out[where] = self.look.develop(source_linear(source.rgb[where]) * gain * self._robot_level, where)
+        where = np.flatnonzero(mask)
+        if not len(where):
+            return
+        gain, rgb = planes_of(robot_gain(self.light, source.normals, mask)), planes_of(source.rgb)
+        for part in blocks(len(where)):
+            at = where[part]
+            lit = LINEAR_OF_BYTE[rgb.take(at, 1)] * gain.take(at, 1) * self._robot_level
+            _put(out, at, self.look.develop(lit, at))
 
     def _level_of(self, source: SourceFrame, role: np.ndarray) -> np.float32:
         """The robot's own brightness: the world's light, but a white arm stays below the shoulder of the curve, where
@@ -285,33 +348,37 @@ class Dresser:
         mask = role == ROBOT
         if not mask.any():
             return 1.0
-        lit = source_linear(source.rgb[mask]) * robot_gain(self.light, source.normals, mask)[mask] * self.look.gain
+        lit = LINEAR_OF_BYTE[source.rgb[mask]] * robot_gain(self.light, source.normals, mask)[mask] * self.look.gain
         bright = float(np.percentile(lit @ LUMA, 95)) * float(self._robot_level)
         return ROBOT_WHITE / max(bright, 1e-3)
 
-    def _draw_subjects(self, out: UInt8[np.ndarray, "H W 3"], source: SourceFrame, role: np.ndarray) -> None:
-        which = self.roles.object_index[source.instance_ids]
-        eye = inverse(source.camera.T_camera_world)[:3, 3].astype(np.float32)
+    def _draw_subjects(self, out: UInt8[np.ndarray, "3 N"], source: SourceFrame, role: np.ndarray) -> None:
+        which = by_id(self.roles.object_index, source.instance_ids)
+        eye = inverse(source.camera.T_camera_world)[:3, 3].astype(np.float32)[:, None]
+        mine = role == SUBJECT
+        normals = planes_of(source.normals) if mine.any() else np.zeros((3, 0), np.int16)
         for index, subject in self.subjects.items():
-            mask = (role == SUBJECT) & (which == index)
-            where = np.nonzero(mask)
-            if not len(where[0]):
-                continue
-            points, _ = self._points(source, mask)
+            where = np.flatnonzero(mine & (which == index))
             T = source.T_world_object[index].astype(np.float32)
-            normal = source.normals[where].astype(np.float32) / 32767
-            footprint = source.depth_m[where] / np.float32(source.camera.K[0, 0])
-            albedo, bent = subject.shade((points - T[:3, 3]) @ T[:3, :3], normal @ T[:3, :3], footprint)
-            bent = bent @ T[:3, :3].T
-            view = eye - points
-            view /= np.linalg.norm(view, axis=1, keepdims=True)
-            half = view + self.light.to_sun
-            half /= np.linalg.norm(half, axis=1, keepdims=True)
-            shine = subject.gloss * np.maximum((bent * half).sum(1), 0) ** 24
-            low = np.clip((points[:, 2] - self.roles.support_z) / 0.035, 0, 1) * 0.35 + 0.65
-            lit = albedo * self.light.ambient(bent[:, 2]) * low[:, None]
-            lit += (albedo * self.light.facing(bent)[:, None] + shine[:, None]) * self.light.sun
-            out[where] = self.look.develop(lit.astype(np.float32), where)
+            for part in blocks(len(where)):
+                at = where[part]
+                depth = source.depth_m.reshape(-1)[at]
+                points = self._points_at(source, at, depth)
+                normal = normals[:, at].astype(np.float32)
+                normal /= 32767
+                footprint = depth / np.float32(source.camera.K[0, 0])
+                own = turned(T[:3, :3].T, points - T[:3, 3, None])
+                albedo, bent = subject.shade(own, turned(T[:3, :3].T, normal), footprint)
+                bent = turned(T[:3, :3], bent)
+                half = normalised(normalised(eye - points) + self.light.to_sun[:, None])
+                shine = subject.gloss * np.maximum(dot_of(bent, half), 0) ** 24
+                low = np.clip((points[2] - self.roles.support_z) / 0.035, 0, 1) * 0.35 + 0.65
+                facing = self.light.facing_on(bent)
+                lit = np.stack([
+                    colour * ambient * low + (colour * facing + shine) * sun
+                    for colour, ambient, sun in zip(albedo, self.light.ambient_on(bent[2]), self.light.sun, strict=True)
+                ])  # fmt: skip
+                _put(out, at, self.look.develop(lit.astype(np.float32), at))
 
     # Geometry -----------------------------------------------------------------------------------------------------
 
@@ -322,25 +389,29 @@ class Dresser:
             for index, look in looks_of(source.header, self.roles.task_object, recipe).items()
         }
 
-    def _points(self, source: SourceFrame, mask: Bool[np.ndarray, "H W"]) -> tuple[np.ndarray, np.ndarray]:
-        """World points (N, 3) of the masked pixels, and the eye."""
-        d, eye = self._view(source)
-        where = np.nonzero(mask)
-        return d[where] * source.depth_m[where][:, None] + eye, eye
+    def _points(self, source: SourceFrame, mask: Bool[np.ndarray, "H W"]) -> Float32[np.ndarray, "N 3"]:
+        """World points of the masked pixels."""
+        at = np.flatnonzero(mask)
+        return np.ascontiguousarray(self._points_at(source, at, source.depth_m.reshape(-1)[at]).T)
 
-    def _view(self, source: SourceFrame) -> tuple[Float32[np.ndarray, "H W 3"], Float32[np.ndarray, " 3"]]:
+    def _points_at(
+        self, source: SourceFrame, at: np.ndarray | slice, depth: Float32[np.ndarray, "N"]
+    ) -> Float32[np.ndarray, "3 N"]:
+        """World points of flat pixel indices."""
+        d, eye = self._view(source)
+        return np.stack([plane[at] * depth + own for plane, own in zip(d.reshape(3, -1), eye, strict=True)])
+
+    def _view(self, source: SourceFrame) -> tuple[Float32[np.ndarray, "3 H W"], Float32[np.ndarray, " 3"]]:
         """World directions of every pixel and the eye; kept while the camera stands still."""
         if self._rays is None:
-            K, T = source.camera.K.astype(np.float32), source.camera.T_camera_world
-            R = T[:3, :3].astype(np.float32)
-            x = (np.arange(self.size[0], dtype=np.float32) + 0.5 - K[0, 2]) / K[0, 0]
-            y = (np.arange(self.size[1], dtype=np.float32) + 0.5 - K[1, 2]) / K[1, 1]
-            d = x[None, :, None] * R[0] + y[:, None, None] * R[1] + R[2]
-            if source.camera.lens is not None:
-                rays = source.camera.rays().astype(np.float32)
-                d = rays[..., :1] * R[0] + rays[..., 1:] * R[1] + R[2]
-            self._rays = d, inverse(T)[:3, 3].astype(np.float32)
+            self._rays = view_rays(source.camera)
         return self._rays
+
+
+def _put(out: np.ndarray, at: np.ndarray | slice, found: np.ndarray) -> None:
+    """Planes (3, M) into planes (3, N), at flat pixel indices."""
+    for plane, values in zip(out, found, strict=True):
+        plane[at] = values
 
 
 def legs_of(
@@ -359,19 +430,10 @@ def legs_of(
 
 
 def planar(
-    texture: Texture, points: Float32[np.ndarray, "N 3"], normal: Float32[np.ndarray, "N 3"], footprint: np.ndarray
-) -> Float32[np.ndarray, "N 3"]:
+    texture: Texture, points: Float32[np.ndarray, "3 N"], normal: Float32[np.ndarray, "3 N"], footprint: np.ndarray
+) -> Float32[np.ndarray, "3 N"]:
     """Texture laid over world-aligned planes: each point takes the plane its normal is closest to."""
-    axis = np.abs(normal).argmax(1)
-    u = np.where(axis == 0, points[:, 1], points[:, 0])
-    v = np.where(axis == 2, points[:, 1], -points[:, 2])
-    return texture.sample(u, v, footprint)
-
-
-def _rows(function: Any, at: np.ndarray, value: float) -> Float32[np.ndarray, "N"]:
-    """Call an image-shaped lookup on a flat list of points (cv2.remap wants sides below 32767)."""
-    count, width = len(at), 1024
-    rows = max(1, -(-count // width))
-    padded = np.full((rows * width, 3), -1e6, np.float32)
-    padded[:count] = at
-    return function(padded.reshape(rows, width, 3), value).reshape(-1)[:count]
+    axis = largest(*np.abs(normal))
+    u = np.where(axis == 0, points[1], points[0])
+    v = np.where(axis == 2, points[1], -points[2])
+    return texture.planes(u, v, footprint)

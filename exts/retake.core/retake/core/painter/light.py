@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 
 from retake.core.array_types import Float32, UInt8
-from retake.core.painter.textures import LINEAR_OF_BYTE, gamma, linear
+from retake.core.painter.planes import blocks, dot
+from retake.core.painter.textures import gamma, linear
 from retake.core.variants.base import LUMA
 
 MIDDLE_GREY = 0.24
@@ -61,6 +62,16 @@ class Light:
         """Cosine to the sun, 0 when turned away."""
         return np.maximum(normal @ self.to_sun, 0)
 
+    def ambient_on(self, n_z: Float32[np.ndarray, "N"]) -> Float32[np.ndarray, "3 N"]:
+        """`ambient`, colour by colour."""
+        share = 0.5 + 0.5 * n_z
+        return np.stack([g + (s - g) * share for g, s in zip(self.ground, self.sky, strict=True)])
+
+    def facing_on(self, normal: Float32[np.ndarray, "3 N"]) -> Float32[np.ndarray, "N"]:
+        """`facing`, of normals axis by axis."""
+        out = dot(self.to_sun, normal)
+        return np.maximum(out, 0, out=out)
+
     @property
     def mean(self) -> float:
         """Luminance on a surface halfway between facing up and facing the sun; robots are exposed against it."""
@@ -80,21 +91,29 @@ def robot_gain(
     """
     height, width = mask.shape
     step = max(1, width // 160)
-    n = normals[::step, ::step].astype(np.float32) / 32767
+    n = np.stack([plane.astype(np.float32) / 32767 for plane in cv2.split(normals[::step, ::step])])
     m = mask[::step, ::step].astype(np.float32)
     if m.any():
         # A robot thinner than the step would vanish from the sub-sampled mask.
         m = np.maximum(m, 1e-6)
-    e = light.ambient(n[..., 2]) + light.facing(n)[..., None] * light.sun * 0.8
-    raw = e / np.float32(max(light.mean, 1e-3))
-    luma = (raw @ LUMA)[..., None]
-    # Colour casts at 70 %: a white arm in red light still reads as the white arm.
-    raw = luma * (raw / np.maximum(luma, 1e-4)) ** 0.7
+    facing = light.facing_on(n)
+    mean = np.float32(max(light.mean, 1e-3))
+    raw = light.ambient_on(n[2])
+    for plane, sun in zip(raw, light.sun, strict=True):
+        plane += facing * sun * 0.8
+        plane /= mean
+    luma = dot(LUMA, raw)
+    floor = np.maximum(luma, 1e-4)
     sigma = 0.015 * width / step
-    weight = cv2.GaussianBlur(m, (0, 0), sigma)[..., None]
-    smooth = cv2.GaussianBlur(raw * m[..., None], (0, 0), sigma) / np.maximum(weight, 1e-6)
-    smooth = np.clip(np.where(weight > 1e-5, smooth, 1.0) * np.float32(exposure), *ROBOT_GAIN).astype(np.float32)
-    return cv2.resize(smooth, (width, height), interpolation=cv2.INTER_LINEAR)
+    weight = cv2.GaussianBlur(m, (0, 0), sigma)
+    known, low = weight > 1e-5, np.maximum(weight, 1e-6)
+    smooth = []
+    for plane in raw:
+        # Colour casts at 70 %: a white arm in red light still reads as the white arm.
+        cast = luma * (plane / floor) ** 0.7
+        spread = cv2.GaussianBlur(cast * m, (0, 0), sigma) / low
+        smooth.append(np.clip(np.where(known, spread, 1.0) * np.float32(exposure), *ROBOT_GAIN).astype(np.float32))
+    return cv2.resize(cv2.merge(smooth), (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 class Look:
@@ -119,27 +138,34 @@ class Look:
         other.grain = np.zeros(size[::-1], np.float32)
         return other
 
-    def expose(self, light: Float32[np.ndarray, "N 3"], brightness: float) -> None:
+    def expose(self, light: Float32[np.ndarray, "3 N"], brightness: float) -> None:
         """Meter a picture once: move its log-average most of the way to middle grey times `brightness`."""
-        average = float(np.exp(np.mean(np.log(np.maximum(light[::16] @ LUMA, 1e-3)))))
+        average = float(np.exp(np.mean(np.log(np.maximum(dot(LUMA, light), 1e-3)))))
         # The whole way would make snow and coal alike.
         self.gain = self.gain * np.float32(np.clip((MIDDLE_GREY * brightness / average) ** 0.6, 0.5, 2.5))
 
     def develop(
-        self, light: Float32[np.ndarray, "*n 3"], where: tuple[Any, ...] | None = None
-    ) -> UInt8[np.ndarray, "*n 3"]:
-        """sRGB bytes of linear light: a whole image, or the pixels (rows, columns) of one."""
-        vignette, grain = (self.vignette, self.grain) if where is None else (self.vignette[where], self.grain[where])
-        x = light * self.gain
-        x *= vignette[..., None]
-        if self.saturation != 1:
-            luma = (x @ LUMA)[..., None]
-            x = luma + (x - luma) * self.saturation
-        np.clip(x, 0, 4, out=x)
-        index = (np.sqrt(x, out=x) * np.float32(2047.5)).astype(np.uint16)
-        out = self.table[index]
-        out += grain[..., None]
-        return np.clip(out, 0, 255, out=out).astype(np.uint8)
+        self, light: Float32[np.ndarray, "3 N"], at: np.ndarray | slice = slice(None)
+    ) -> UInt8[np.ndarray, "3 N"]:
+        """sRGB bytes of linear light, colour by colour, at flat pixel indices."""
+        out = np.empty(light.shape, np.uint8)
+        vignette, grain = self.vignette.reshape(-1)[at], self.grain.reshape(-1)[at]
+        for part in blocks(light.shape[1]):
+            x = light[:, part] * self.gain[:, None]
+            x *= vignette[part]
+            if self.saturation != 1:
+                luma = dot(LUMA, x)
+                x -= luma
+                x *= self.saturation
+                x += luma
+            np.clip(x, 0, 4, out=x)
+            np.sqrt(x, out=x)
+            x *= np.float32(2047.5)
+            shown = self.table.take(x.astype(np.intp), mode="clip")
+            shown += grain[part]
+            np.clip(shown, 0, 255, out=shown)
+            out[:, part] = shown
+        return out
 
 
 def _curve(contrast: float, lift: float) -> Float32[np.ndarray, "4096"]:
@@ -153,8 +179,3 @@ def _curve(contrast: float, lift: float) -> Float32[np.ndarray, "4096"]:
     s = t * t * (3 - 2 * t)
     y = y + (s - t) * (contrast - 1) * 1.5
     return ((lift + (1 - lift) * y) * 255 + 0.5).astype(np.float32)
-
-
-def source_linear(rgb: UInt8[np.ndarray, "*n 3"]) -> Float32[np.ndarray, "*n 3"]:
-    """Linear light of simulated sRGB bytes."""
-    return LINEAR_OF_BYTE[rgb]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import cv2
@@ -18,6 +19,7 @@ from retake.core.array_types import Bool, Float32, Float64, UInt16
 from retake.core.camera import Camera
 from retake.core.episode import EpisodeHeader
 from retake.core.geometry import inverse
+from retake.core.painter.planes import blocks, by_id, dot_of, turned
 from retake.core.painter.shapes import axes_of, mesh_of
 from retake.core.variants.base import SourceFrame
 from retake.core.variants.roles import ROBOT, Roles
@@ -73,23 +75,24 @@ def restaged(source: SourceFrame, roles: Roles, bodies: Mapping[int, Body]) -> S
     """The frame with the bodies (object index → shape) in place of the objects' boxes; `source` itself without any."""
     if not bodies:
         return source
-    owner = owners(source.header, bodies)[source.instance_ids]
-    if not (owner >= 0).any():
+    owner = owners(source.header, bodies)
+    freed = by_id(owner >= 0, source.instance_ids)
+    if not freed.any():
         return source
     ids, depth, normals = source.instance_ids.copy(), source.depth_m.copy(), source.normals.copy()
     rgb = source.rgb.copy()
-    freed = owner >= 0
+    known = by_id(_scenery(source.header, roles) & (owner < 0), ids)
     for index, body in bodies.items():
-        mine = owner == index
+        mine = by_id(owner == index, ids)
         if not mine.any():
             continue
         drawn = _draw(body, source.T_world_object[index], source.camera)
         # Seen where the simulation shows the object; a shape never reaches beyond its box.
         shown = mine[drawn.window] & (drawn.faces >= 0)
-        z, normal = drawn.surface()
-        depth[drawn.window][shown], freed[drawn.window][shown] = z[shown], False
-        normals[drawn.window][shown] = np.round(normal[shown] * 32767).astype(np.int16)
-    if freed.any() and (taken := _beside(ids, freed, _scenery(source.header, roles)[ids] & (owner < 0))) is not None:
+        z, normal = drawn.surface(shown)
+        depth[drawn.window][shown], freed[drawn.window][shown] = z, False
+        normals[drawn.window][shown] = np.round(normal * 32767).astype(np.int16)
+    if freed.any() and (taken := _beside(freed, known)) is not None:
         where, origin = taken
         ids[where], rgb[where], normals[where] = source.instance_ids[origin], source.rgb[origin], source.normals[origin]
         depth[where] = _planes(source, where, origin)
@@ -101,14 +104,15 @@ def restaged_ids(
     T_world_object: Float64[np.ndarray, "O 4 4"],
 ) -> UInt16[np.ndarray, "H W"]:  # fmt: skip
     """The instance ids of `restaged` alone: what a judge needs of every frame."""
-    owner = owners(header, bodies)[ids]
-    freed, out = owner >= 0, ids.copy()
+    owner = owners(header, bodies)
+    freed, out = by_id(owner >= 0, ids), ids.copy()
     for index, body in bodies.items():
-        mine = owner == index
+        mine = by_id(owner == index, ids)
         if mine.any():
             drawn = _draw(body, T_world_object[index], camera)
             freed[drawn.window][mine[drawn.window] & (drawn.faces >= 0)] = False
-    if freed.any() and (taken := _beside(ids, freed, _scenery(header, roles)[ids] & (owner < 0))) is not None:
+    known = by_id(_scenery(header, roles) & (owner < 0), ids)
+    if freed.any() and (taken := _beside(freed, known)) is not None:
         out[taken[0]] = ids[taken[1]]
     return out
 
@@ -135,28 +139,47 @@ class _Drawn:
     uv: np.ndarray
     z: np.ndarray
 
-    def surface(self) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w 3"]]:
-        """(forward depth, world normals) of the window; 0 where the body is not."""
-        depth, normal = np.zeros(self.faces.shape, np.float32), np.zeros((*self.faces.shape, 3), np.float32)
-        rows, columns = np.nonzero(self.faces >= 0)
-        if not len(rows):
-            return depth, normal
-        corner = self.corners[self.faces[rows, columns]]
-        a, b, c = (self.uv[corner[:, k]] for k in range(3))
-        area = _cross(b - a, c - a)
-        p = np.stack([columns + 0.5 + self.window[1].start, rows + 0.5 + self.window[0].start], -1)
-        weight = np.stack([_cross(b - p, c - p), _cross(c - p, a - p), _cross(a - p, b - p)], 1) / area[:, None]
-        weight = np.clip(weight, 0, 1)
-        weight /= np.maximum(weight.sum(1, keepdims=True), 1e-9)
+    def surface(self, shown: Bool[np.ndarray, "h w"]) -> tuple[Float32[np.ndarray, "N"], Float32[np.ndarray, "N 3"]]:
+        """(forward depth, world normals) of those pixels of the window, all of which show the body."""
+        at = np.flatnonzero(shown)
+        rows, columns = np.unravel_index(at, shown.shape)
+        depth, normals = np.empty(len(at), np.float32), np.empty((3, len(at)), np.float32)
+        for part in blocks(len(at)):
+            depth[part], normals[:, part] = self._surface(rows[part], columns[part])
+        return depth, normals.T
+
+    def _surface(self, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(depth, normals as planes) of a block of pixels."""
+        of = self.faces[rows, columns]
+        corner = [own.take(of) for own in self.planes["corners"]]
+        u, v = self.planes["uv"]
+        x, y = columns + (0.5 + self.window[1].start), rows + (0.5 + self.window[0].start)
+        (ax, ay), (bx, by), (cx, cy) = ((u.take(own) - x, v.take(own) - y) for own in corner)
+        weight = np.stack([bx * cy - by * cx, cx * ay - cy * ax, ax * by - ay * bx])
+        weight /= self.planes["area"].take(of)
+        np.clip(weight, 0, 1, out=weight)
+        weight /= np.maximum(weight[0] + weight[1] + weight[2], 1e-9)
         # Depth is linear in the picture as its inverse.
-        share = weight / self.z[corner]
-        inverse_depth = share.sum(1)
-        depth[rows, columns] = 1 / inverse_depth
-        n = ((share / inverse_depth[:, None])[..., None] * self.body.normals[corner]).sum(1) @ self.T_world_object[
-            :3, :3
-        ].T
-        normal[rows, columns] = n / np.maximum(np.linalg.norm(n, axis=1, keepdims=True), 1e-9)
-        return depth, normal
+        for share, vertex in zip(weight, corner, strict=True):
+            share /= self.z.take(vertex)
+        inverse_depth = weight[0] + weight[1] + weight[2]
+        weight /= inverse_depth
+        own = np.zeros((3, len(of)))
+        for share, vertex in zip(weight, corner, strict=True):
+            for plane, values in zip(own, self.planes["normals"], strict=True):
+                plane += share * values.take(vertex)
+        n = turned(self.T_world_object[:3, :3], own)
+        n /= np.maximum(np.sqrt(dot_of(n, n)), 1e-9)
+        return 1 / inverse_depth, n
+
+    @cached_property
+    def planes(self) -> dict[str, np.ndarray]:
+        """What is looked up for every pixel, axis by axis: corners, places of vertices, areas of faces, normals."""
+        a, b, c = (self.uv[self.corners[:, k]] for k in range(3))
+        return {
+            "corners": np.ascontiguousarray(self.corners.T), "uv": np.ascontiguousarray(self.uv.T),
+            "area": _cross(b - a, c - a), "normals": np.ascontiguousarray(self.body.normals.T),
+        }  # fmt: skip
 
 
 def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -193,9 +216,7 @@ def _draw(body: Body, T_world_object: np.ndarray, camera: Camera) -> _Drawn:
 Place = tuple[np.ndarray, np.ndarray]
 
 
-def _beside(
-    ids: np.ndarray, freed: Bool[np.ndarray, "H W"], known: Bool[np.ndarray, "H W"]
-) -> tuple[Place, Place] | None:
+def _beside(freed: Bool[np.ndarray, "H W"], known: Bool[np.ndarray, "H W"]) -> tuple[Place, Place] | None:
     """(rows and columns of freed pixels, those of the nearest known pixel of each); None where nothing is known."""
     rows, columns = np.nonzero(freed)
     y0, x0 = max(0, rows.min() - 24), max(0, columns.min() - 24)
@@ -215,12 +236,12 @@ def _beside(
 
 def _planes(source: SourceFrame, where: Place, origin: Place) -> Float32[np.ndarray, "N"]:
     """Forward depths at freed pixels of the planes that the pixels next to them lie in; 0 behind everything."""
-    rays, R = source.camera.rays(), source.camera.T_camera_world[:3, :3]
-    n_camera = source.normals[origin].astype(np.float64) / 32767 @ R.T
+    n_camera = turned(source.camera.T_camera_world[:3, :3], source.normals[origin].T / 32767)
     far = source.depth_m[origin].astype(np.float64)
-    there, here = (np.concatenate([rays[place], np.ones((len(far), 1))], 1) for place in (origin, where))
+    there, here = (source.camera.rays_at(*place).T for place in (origin, where))
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = far * (there * n_camera).sum(1) / (here * n_camera).sum(1)
+        t = far * (there[0] * n_camera[0] + there[1] * n_camera[1] + n_camera[2])
+        t /= here[0] * n_camera[0] + here[1] * n_camera[1] + n_camera[2]
     good = np.isfinite(t) & (t > 0.3 * far) & (t < 3 * far)
     return np.where(far > 0, np.where(good, t, far), 0).astype(np.float32)
 

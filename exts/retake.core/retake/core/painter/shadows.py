@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from retake.core.array_types import Float32
+from retake.core.painter.planes import BLOCK, in_blocks, turned
 
 HALF_M, CELLS = 1.4, 288
 """Extent and resolution of a field: about 1 cm a cell over 2.8 m."""
@@ -28,12 +29,21 @@ class ShadowField:
         self.center = np.asarray(center, np.float32)
         self.height = np.full((CELLS, CELLS), _NONE, np.float32)
         self._map: np.ndarray | None = None
+        self._edges: tuple[int, int, int, int] | None = None
+        """First and last column and row of the map that anything covers."""
 
     def coordinates(self, points: Float32[np.ndarray, "*n 3"]) -> Float32[np.ndarray, "*n 3"]:
         """(map x, map y, metres towards the light) of world points."""
-        c = (points - self.center) @ self.axes.T
-        c[..., :2] = (c[..., :2] + HALF_M) * (CELLS / (2 * HALF_M)) - 0.5
-        return c
+        return np.moveaxis(self.planes(np.moveaxis(points, -1, 0)), 0, -1)
+
+    def planes(self, points: Float32[np.ndarray, "3 N"]) -> Float32[np.ndarray, "3 N"]:
+        """`coordinates`, axis by axis."""
+        flat = (points.reshape(3, -1) - self.center[:, None]).astype(np.float32, copy=False)
+        c = turned(self.axes, flat)
+        c[:2] += np.float32(HALF_M)
+        c[:2] *= np.float32(CELLS / (2 * HALF_M))
+        c[:2] -= np.float32(0.5)
+        return c.reshape(points.shape)
 
     def add_points(self, points: Float32[np.ndarray, "N 3"], grow: int = 1) -> None:
         """Splat a cloud of surface points, each grown by `grow` cells to close the gaps between samples."""
@@ -48,7 +58,7 @@ class ShadowField:
         if grow:
             layer = cv2.dilate(layer, np.ones((2 * grow + 1, 2 * grow + 1), np.uint8))
         np.maximum(self.height, layer, out=self.height)
-        self._map = None
+        self._map = self._edges = None
 
     def add_box(self, corners: Float32[np.ndarray, "N 3"]) -> None:
         """A solid convex body by its corners, or by points of its surface."""
@@ -57,12 +67,12 @@ class ShadowField:
         hull = cv2.convexHull((c[:, :2] * 16).round().astype(np.int32))
         cv2.fillConvexPoly(layer, hull, float(c[:, 2].mean()), cv2.LINE_8, 4)
         np.maximum(self.height, layer, out=self.height)
-        self._map = None
+        self._map = self._edges = None
 
     def clear(self) -> None:
         """Forget all occluders."""
         self.height[:] = _NONE
-        self._map = None
+        self._map = self._edges = None
 
     def _levels(self) -> np.ndarray:
         """(cells, cells, 4): coverage at three softnesses, and mean height of what covers."""
@@ -82,21 +92,44 @@ class ShadowField:
         self, at: Float32[np.ndarray, "H W 3"], softness: float, bias_m: float = 0.012
     ) -> Float32[np.ndarray, "H W"]:
         """Share of the light that is blocked at receivers (given by `coordinates`), 0..1; penumbra by distance."""
-        near, mid, far, height = cv2.split(self._lookup(at))
-        gap = height - at[..., 2]
+        return self.cast_on(np.moveaxis(at, -1, 0), softness, bias_m)
+
+    def cast_on(
+        self, at: Float32[np.ndarray, "3 H W"], softness: float, bias_m: float = 0.012
+    ) -> Float32[np.ndarray, "H W"]:
+        """`cast` at receivers given axis by axis (`planes`)."""
+        if at[0].size > BLOCK:
+            return in_blocks(lambda part: self.cast_on(part, softness, bias_m), at)
+        near, mid, far, height = self._lookup(at)
+        gap = height - at[2]
         t = np.clip(gap * (6 * softness) + 1.2 * softness, 0, 2)
         soft = np.where(t < 1, near + (mid - near) * t, mid + (far - mid) * (t - 1))
         return soft * np.clip(gap / bias_m - 0.5, 0, 1)
 
     def contact(self, at: Float32[np.ndarray, "H W 3"], reach_m: float = 0.07) -> Float32[np.ndarray, "H W"]:
         """Share of the sky that nearby occluders hide (for a vertical field), 0..1, fading over `reach_m`."""
-        _, mid, far, height = cv2.split(self._lookup(at))
-        gap = height - at[..., 2]
+        return self.contact_on(np.moveaxis(at, -1, 0), reach_m)
+
+    def contact_on(self, at: Float32[np.ndarray, "3 H W"], reach_m: float = 0.07) -> Float32[np.ndarray, "H W"]:
+        """`contact` at receivers given axis by axis (`planes`)."""
+        if at[0].size > BLOCK:
+            return in_blocks(lambda part: self.contact_on(part, reach_m), at)
+        _, mid, far, height = self._lookup(at)
+        gap = height - at[2]
         near = np.exp(-np.maximum(gap, 0) / reach_m)
         return (0.65 * far + 0.35 * mid) * near * np.clip(gap / 0.01, 0, 1)
 
-    def _lookup(self, at: np.ndarray) -> np.ndarray:
-        return cv2.remap(
-            self._levels(), at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT,
-            borderValue=(0, 0, 0, _NONE),
+    def _lookup(self, at: Float32[np.ndarray, "3 H W"]) -> np.ndarray:
+        found = cv2.remap(
+            self._levels(), np.ascontiguousarray(at[0]), np.ascontiguousarray(at[1]), cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_CONSTANT, borderValue=(0, 0, 0, _NONE),
         )  # fmt: skip
+        return np.ascontiguousarray(np.moveaxis(found, -1, 0))
+
+    def reach(self, at: Float32[np.ndarray, "3 N"]) -> np.ndarray:
+        """Which of the receivers (flat indices) a shadow may fall on: the map is empty around all others."""
+        if self._edges is None:
+            rows, columns = np.nonzero(np.abs(self._levels()[..., :3]).max(-1))
+            self._edges = (columns.min(), columns.max(), rows.min(), rows.max()) if len(rows) else (0, -9, 0, -9)
+        x0, x1, y0, y1 = self._edges
+        return np.flatnonzero((at[0] > x0 - 1) & (at[0] < x1 + 1) & (at[1] > y0 - 1) & (at[1] < y1 + 1))

@@ -16,6 +16,7 @@ import numpy as np
 
 from retake.core.array_types import Float32
 from retake.core.errors import VariantError, unknown_name
+from retake.core.painter.planes import dot_of, largest, normalised
 from retake.core.painter.shapes import axes_of
 from retake.core.painter.textures import Texture, linear, mix, noise
 
@@ -222,29 +223,32 @@ class Subject:
         return replace(self, front=front, side=side, top=top)
 
     def shade(
-        self, p_object: Float32[np.ndarray, "N 3"], n_object: Float32[np.ndarray, "N 3"], footprint_m: np.ndarray
-    ) -> tuple[Float32[np.ndarray, "N 3"], Float32[np.ndarray, "N 3"]]:
+        self, p_object: Float32[np.ndarray, "3 N"], n_object: Float32[np.ndarray, "3 N"], footprint_m: np.ndarray
+    ) -> tuple[Float32[np.ndarray, "3 N"], Float32[np.ndarray, "3 N"]]:
         """Albedo and shading normals (object frame) of surface points given in the object frame, m."""
-        q = (p_object - self.center_m) / self.half_m
+        q = (p_object - self.center_m[:, None]) / self.half_m[:, None]
         order = [self.across, self.through, self.up]
-        facing = np.abs(n_object)[:, order].argmax(1)
-        albedo = np.zeros((len(q), 3), np.float32)
+        facing = largest(*np.abs(n_object)[order])
+        albedo = np.zeros((3, q.shape[1]), np.float32)
         for face, texture, u_axis, v_axis in (
             (1, self.front, self.across, self.up), (0, self.side, self.through, self.up),
             (2, self.top, self.across, self.through),
         ):  # fmt: skip
             on = np.flatnonzero(facing == face)
             if len(on):
-                sign = np.where(n_object[on, order[face]] > 0, 1.0, -1.0) * (1 if face == 0 else -1)
-                u = (q[on, u_axis] * (sign if face < 2 else 1) + 1) / 2
-                v = (1 - q[on, v_axis]) / 2
-                albedo[on] = texture.sample(
+                sign = np.where(n_object[order[face], on] > 0, 1.0, -1.0) * (1 if face == 0 else -1)
+                u = (q[u_axis, on] * (sign if face < 2 else 1) + 1) / 2
+                v = (1 - q[v_axis, on]) / 2
+                found = texture.planes(
                     u.astype(np.float32) * texture.size_m[0], v.astype(np.float32) * texture.size_m[1], footprint_m[on]
                 )
-        ball = q / self.half_m
-        ball /= np.maximum(np.linalg.norm(ball, axis=1, keepdims=True), 1e-6)
-        normal = n_object + (ball - n_object) * self.roundness * 0.8
-        return albedo, (normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-6)).astype(np.float32)
+                for plane, values in zip(albedo, found, strict=True):
+                    plane[on] = values
+        if not self.roundness:
+            return albedo, normalised(n_object)
+        ball = q / self.half_m[:, None]
+        ball /= np.maximum(np.sqrt(dot_of(ball, ball)), 1e-6)
+        return albedo, normalised(n_object + (ball - n_object) * self.roundness * 0.8)
 
 
 def make_subject(

@@ -30,25 +30,30 @@ class Surface:
 
     def albedo(
         self,
-        points: Float32[np.ndarray, "N 3"],
-        normal: Float32[np.ndarray, "N 3"],
+        points: Float32[np.ndarray, "3 N"],
+        normal: Float32[np.ndarray, "3 N"],
         footprint: Float32[np.ndarray, "N"],
-    ) -> Float32[np.ndarray, "N 3"]:
-        """Linear colours of surface points (world, m)."""
-        out = np.empty((len(points), 3), np.float32)
-        top = np.abs(normal[:, 2]) > 0.7
-        q = points[:, :2] - self.center
-        across, along = q[:, 1 - self.lengthwise], q[:, self.lengthwise]
-        out[top] = self.texture.sample(across[top], along[top], footprint[top])
-        side = ~top
-        run = np.where(np.abs(normal[:, 0]) > np.abs(normal[:, 1]), q[:, 1], q[:, 0])
-        out[side] = self.side_texture.sample(run[side], -points[side, 2], footprint[side]) * 0.92
+        on: Bool[np.ndarray, "N"],
+    ) -> Float32[np.ndarray, "3 N"]:
+        """Linear colours of surface points (world, m); anything where `on` is not set."""
+        top = np.abs(normal[2]) > 0.7
+        q = points[:2] - self.center[:, None]
+        across, along = q[1 - self.lengthwise], q[self.lengthwise]
+        out = self.texture.planes(across, along, footprint)
+        side = np.flatnonzero(~top & on)
+        if len(side):
+            run = np.where(np.abs(normal[0, side]) > np.abs(normal[1, side]), q[1, side], q[0, side])
+            for plane, found in zip(out, self.side_texture.planes(run, -points[2, side], footprint[side]), strict=True):
+                plane[side] = found * 0.92
         if self.rail is not None and self.rail_texture is not None:
             half = (self.high - self.low)[1 - self.lengthwise] / 2
             width = float(self.rail.get("width_m", 0.045))
             inside = half - np.abs(across)
-            rail = np.flatnonzero(top & (inside < width))
-            out[rail] = self.rail_texture.sample(across[rail], along[rail], footprint[rail])
+            rail = np.flatnonzero(top & on & (inside < width))
+            for plane, found in zip(
+                out, self.rail_texture.planes(across[rail], along[rail], footprint[rail]), strict=True
+            ):
+                plane[rail] = found
             groove = np.flatnonzero(top & (np.abs(inside - width) < 0.006))
-            out[groove] *= 0.35
+            out[:, groove] *= 0.35
         return out
