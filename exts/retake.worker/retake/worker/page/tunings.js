@@ -107,9 +107,10 @@ function make(tuning) {
   };
   item.figure = el("figure", { className: "validation", hidden: true }, item.picture, item.caption);
   item.goOn = el("p", { className: "job-line", hidden: true }, "Goes on with: ", item.command);
+  item.details = el("details", { open: tuning.state === "running" }, el("summary", { textContent: "Curves and picture" }), item.plots, item.figure);
   item.node = el("li", { id: `tuning-${tuning.key}` },
     el("div", { className: "take-head" },
       el("div", {}, el("span", { className: "job-name", textContent: tuning.name }), " ", item.tag), item.stop),
-    item.line, item.progress, item.goOn, item.plots, item.figure);
+    item.line, item.progress, item.goOn, item.details);
   return item;
 }

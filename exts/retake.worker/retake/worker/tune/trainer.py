@@ -207,7 +207,7 @@ class Trainer:
                 yield number, choice
 
     def _picture(self) -> np.ndarray | None:
-        """What the model makes of two held-back windows now, those with most of a fall.
+        """What the model makes of a window each of two held-back clips now, those with most of a fall.
 
         Every process samples, which may need them all; the main one draws. Too little memory for decoding is no reason to end
         a training: it goes on without pictures.
@@ -215,13 +215,14 @@ class Trainer:
         steps = self.settings.picture_steps
         if not self.draws or not steps:
             return None
-        windows = []
-        for _, choice in self._validation_windows():
+        best: dict[int, tuple[float, str, Any]] = {}  # of every held-back clip the window with most of a fall
+        for number, choice in self._validation_windows():
             parts = collate([self.cache.read(choice)])
             fall = 0.0 if parts.falling is None else float(parts.falling.sum())
-            windows.append((fall, choice.clip.caption, parts))
+            if number not in best or fall > best[number][0]:
+                best[number] = (fall, choice.clip.caption, parts)
         shown = []
-        for _, caption, parts in sorted(windows, key=lambda window: -window[0])[:PICTURED]:
+        for _, caption, parts in sorted(best.values(), key=lambda window: -window[0])[:PICTURED]:
             batch = Batch(parts.x0, parts.control, self._context(caption), parts.valid, objects=parts.objects)
             made = pictures.sample(self.tuner, batch, steps)
             shown.append(pictures.Shown(parts.x0, made, parts.cells, parts.falling))
