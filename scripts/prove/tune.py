@@ -13,10 +13,10 @@ import importlib.util
 import json
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +27,15 @@ sys.path[:0] = [str(ROOT / "tests" / "worker")]
 
 import test_tune_step as parity_tests  # noqa: E402
 import test_tune_trainer as trainer_tests  # noqa: E402
+import tune_arms  # noqa: E402
 import tune_golden as golden  # noqa: E402
 from in_parts import Part, prove_in_parts  # noqa: E402
-from oscar_golden import pipeline  # noqa: E402
 from tune_clips import make_trainer  # noqa: E402
 
-from retake.core.export.found import Selection  # noqa: E402
 from retake.core.files import sha256_bytes  # noqa: E402
 from retake.worker import tune  # noqa: E402
-from retake.worker.oscar.transformer import OscarTransformer3DModel  # noqa: E402
-from retake.worker.tune import LinearSchedule, LoraSettings, ObjectSupervision, TuneConfig, Tuner, flow  # noqa: E402
-from retake.worker.tune.clips import find_clips, split  # noqa: E402
-from retake.worker.tune.latents import LatentCache  # noqa: E402
+from retake.worker.tune import LoraSettings, TuneConfig, flow  # noqa: E402
 from retake.worker.tune.planning import GIB, plan_training  # noqa: E402
-from retake.worker.tune.settings import RunSettings  # noqa: E402
-from retake.worker.tune.trainer import Trainer  # noqa: E402
 
 CACHE = ROOT / ".cache" / "prove" / "tune"
 SMALL: dict[str, Any] = {
@@ -122,8 +116,8 @@ def controls(quick: bool) -> dict[str, Any]:
 
 
 def suite(quick: bool) -> dict[str, Any]:
-    """The laws at full counts: 20 kills with SIGKILL, two processes replicated and sharded, resuming, batches, adapters."""
-    files = [f"tests/worker/test_tune_{name}.py" for name in ("step", "trainer", "cli")]
+    """The laws at full counts: 24 kills with SIGKILL, two processes replicated and sharded, resuming, batches, adapters."""
+    files = [f"tests/worker/test_tune_{name}.py" for name in ("step", "trainer", "cli", "folder", "reward")]
     environment = {**os.environ, "RETAKE_FULL": "0" if quick else "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *files, "-q"],
@@ -134,7 +128,7 @@ def suite(quick: bool) -> dict[str, Any]:
         check=False,
     )
     told = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr[-300:]
-    return {"summary": told, "kills": 2 if quick else 20, "holds": done.returncode == 0}
+    return {"summary": told, "kills": 2 if quick else 24, "holds": done.returncode == 0}
 
 
 def memory(quick: bool) -> dict[str, Any]:
@@ -155,76 +149,41 @@ def memory(quick: bool) -> dict[str, Any]:
     return {"rows": rows, "holds": rows["LoRA rank 32, checkpointing"]["peak_gib"] <= 24}
 
 
-def episodes(count: int) -> list[Path]:
-    """Run folders of `count` simulated pick-and-drops with two composite worlds each; made once."""
-    made = []
-    for seed in range(1, count + 1):
-        run = CACHE / f"run-{seed}"
-        command = [ROOT / ".venv" / "bin" / "retake", "takes", run]
-        steps = (
-            ["capture", run, "--preset", "short", "--seed", str(seed)],
-            ["skeleton", run],
-            ["variants", run, "--set", "variants.count=2"],
-            ["takes", run],
-        )
-        if not (run / "done").exists():
-            for step in steps:
-                subprocess.run([str(command[0]), *map(str, step)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-            (run / "done").touch()
-        made.append(run)
-    return made
-
-
-ARMS = {
-    "no object weight": (0.0, False),
-    "objects weighted": (8.0, False),
-    "weights in shuffled places": (8.0, True),
-}
-
-
 def experiment(quick: bool) -> dict[str, Any]:
-    """Three arms, paired by seed, equal steps: error in object cells between release and settling, on a held-out episode."""
-    steps, seeds = (20, 1) if quick else (240, 3)
-    runs = episodes(2 if quick else 4)
-    clips, held = split(find_clips(runs, Selection(unverified=True, include_sim=True)), 0.5 if quick else 0.25)
-    vae = pipeline().vae
-    curves: dict[str, list[list[float]]] = {name: [] for name in ARMS}
-    for seed in range(seeds):
-        for name, (weight, shuffle) in ARMS.items():
-            step = TuneConfig(
-                lr=2e-3, schedule=LinearSchedule(warm_up=10, cycle=100_000), ema_rate=None, clip_norm=1.0, seed=seed,
-                objects=ObjectSupervision(weight, 2.0),
-            )  # fmt: skip
-            settings = RunSettings(
-                step=step, steps=steps, frames=33, size=(160, 112), stride=16, validate_every=max(1, steps // 6),
-                save_every=steps, data_seed=seed, shuffle_objects=shuffle,
-            )  # fmt: skip
-            with tempfile.TemporaryDirectory() as folder:
-                torch.manual_seed(seed)
-                model = OscarTransformer3DModel(**SMALL)
-                # latents are the same for every arm: what is weighted does not change what is encoded
-                cache = LatentCache(vae, "golden", CACHE / "latents", settings.size, objects=ObjectSupervision(1.0))
-                trainer = Trainer(
-                    Tuner(model, step), settings, Path(folder), cache=cache, text_of=_text, train=clips, validation=held,
-                    base=f"small-{seed}",
-                )  # fmt: skip
-                found = trainer.run()
-            curves[name].append([row["falling"] for row in found.validation])
-            print(f"    seed {seed}, {name}: {curves[name][-1][-1]:.4f}", flush=True)
+    """Three arms from one base per seed (tune_arms): error in object cells between release and settling, held-out episodes."""
+    design = tune_arms.Design(base_steps=4, arm_steps=4, every=2) if quick else tune_arms.Design()
+    made, seeds = (tune_arms.EPISODES[:2], (1,)) if quick else (tune_arms.EPISODES, tune_arms.SEEDS)
+    found = tune_arms.run(design, tune_arms.episodes(made), seeds, tune_arms.ARMS)
     rows = {}
-    plain = curves["no object weight"]
-    for name, runs_of in curves.items():
-        gains = [sum(p) - sum(c) for p, c in zip(plain, runs_of, strict=True)]  # area under the curve, paired by seed
+    for name, curves in found["curves"].items():
         rows[name] = {
-            "final": statistics.mean(c[-1] for c in runs_of),
-            "gain_per_seed": [g / len(plain[0]) for g in gains],
-            "curves": runs_of,
-        }
-    faster = min(rows["objects weighted"]["gain_per_seed"]) > 0
-    best = statistics.mean(rows["objects weighted"]["gain_per_seed"])
-    control = statistics.mean(rows["weights in shuffled places"]["gain_per_seed"]) < 0.5 * best
-    return {"steps": steps, "seeds": seeds, "clips": len(clips), "held_clips": len(held), "rows": rows,
-            "faster_with_weight": faster, "control_is_not": control, "holds": quick or (faster and control)}  # fmt: skip
+            region: {"start": [c[0][region] for c in curves], "end": [c[-1][region] for c in curves],
+                     "gain": tune_arms.gains(found, name, region)}
+            for region in tune_arms.REGIONS
+        }  # fmt: skip
+    weighted, control = (rows[name]["falling"]["gain"] for name in (tune_arms.WEIGHTED, tune_arms.SHUFFLED))
+    # the control is paired, too: whatever it gains must be little beside what true places gain with the same seed
+    faster = min(weighted) > 0
+    places = all(c < 0.25 * w for c, w in zip(control, weighted, strict=True))
+    return {
+        **{key: found[key] for key in ("design", "clips", "held_clips", "windows", "curves", "base")}, "rows": rows,
+        "faster_with_weight": faster, "control_is_not": places, "holds": quick or (faster and places),
+    }  # fmt: skip
+
+
+def dropout(quick: bool) -> dict[str, Any]:
+    """What dropping text or skeleton costs and buys at equal steps, from the same bases; measured, nothing to hold."""
+    design = tune_arms.Design(base_steps=4, arm_steps=4, every=2) if quick else tune_arms.Design()
+    made, seeds = (tune_arms.EPISODES[:2], (1,)) if quick else (tune_arms.EPISODES, tune_arms.SEEDS)
+    found = tune_arms.run(design, tune_arms.episodes(made), seeds, tune_arms.DROPOUTS)
+    rows = {}
+    for name, curves in found["curves"].items():
+        ends = found["ends"][name]
+        rows[name] = {
+            "everything given": [c[-1]["error"] for c in curves], "no text": [e["no text"]["error"] for e in ends],
+            "no skeleton": [e["no skeleton"]["error"] for e in ends],
+        }  # fmt: skip
+    return {"rows": rows, "holds": True}
 
 
 def processes(quick: bool) -> dict[str, Any]:
@@ -272,19 +231,16 @@ def killed_once(arguments: dict[str, Any]) -> None:
     trainer.run(progress)
 
 
-def _text(caption: str) -> torch.Tensor:
-    return torch.randn(1, 8, SMALL["text_embed_dim"], generator=torch.Generator().manual_seed(sum(caption.encode())))
-
-
 PARTS: dict[str, Part] = {
-    "parity": parity, "controls": controls, "memory": memory, "experiment": experiment, "suite": suite, "processes": processes,
+    "parity": parity, "controls": controls, "memory": memory, "experiment": experiment, "dropout": dropout, "suite": suite,
+    "processes": processes,
 }  # fmt: skip
 
 
 def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
     """Run what is not yet proved; write tune.json and tune.md. Raises SystemExit if a part does not hold."""
     torch.set_num_threads(1)
-    files = [*sorted(Path(tune.__file__).parent.glob("*.py")), Path(__file__)]
+    files = [*sorted(Path(tune.__file__).parent.glob("*.py")), Path(__file__), Path(tune_arms.__file__)]
     return prove_in_parts("tune", PARTS, sha256_bytes(*(p.read_bytes() for p in files)), out_dir, quick, table)
 
 
@@ -316,24 +272,63 @@ def table(result: dict[str, Any]) -> list[str]:
         f"| {name} | {row['peak_gib']:.1f} | {row['trained_millions']:.1f} | {row['tflop']:.0f} |"
         for name, row in result["memory"]["rows"].items()
     ]
-    found = result["experiment"]
+    lines += ["", *_arms(result["experiment"]), "", *_dropouts(result["dropout"]), "", "## Laws", ""]
+    processes = result["processes"]
     lines += [
-        "",
-        f"A tiny model ({SMALL['num_layers']} blocks, width 64) trained on the spot on {found['clips']} clips of the embedded "
-        f"simulator, {found['steps']} steps, {found['seeds']} seeds; error in object cells between release and settling on "
-        f"{found['held_clips']} clips of a held-out episode. The gain is the mean distance between the curves, paired by seed.",
-        "",
-        "| arm | final error | gain over no weight, per seed |",
-        "|---|---|---|",
-    ]
-    for name, row in found["rows"].items():
-        lines.append(f"| {name} | {row['final']:.4f} | {', '.join(f'{g:+.4f}' for g in row['gain_per_seed'])} |")
-    lines += [
-        "",
-        "This shows that the supervision reaches the weights, not that videos get better.",
-        "",
         f"- Ray Train, two CPU processes (gloo), one killed with SIGKILL after step 2 and resumed: losses of "
-        f"{result['processes']['steps']} steps against one process differ by at most {result['processes']['difference']:.1e}.",
+        f"{processes['steps']} steps against one process differ by at most {processes['difference']:.1e}.",
         f"- Laws ({result['suite']['kills']} kills with SIGKILL among them): {result['suite']['summary']}",
     ]
     return lines
+
+
+def _arms(found: Mapping[str, Any]) -> list[str]:
+    design, seeds = found["design"], len(found["base"])
+    lines = [
+        "## Does object supervision reach the weights?",
+        "",
+        f"A tiny model ({tune_arms.SMALL['num_layers']} blocks, width 64) made on the spot; latents of "
+        f"{design['size'][0]}x{design['size'][1]} pictures by a fixed block transform. Per seed one base of "
+        f"{design['base_steps']} steps without weights, then every arm {design['arm_steps']} steps from it: same windows, "
+        f"order and noise. {found['clips']} clips of the embedded simulator and of its worlds to learn from; judged on "
+        f"{found['windows']} windows with a fall of {found['held_clips']} clips of held-out episodes, at fixed noise. Seeds and "
+        "episodes were run once, after the design was settled on others.",
+        "",
+        f"Error: mean squared velocity error of cells, weighted by how much the objects in free fall cover; {seeds} seeds. "
+        "Gain: mean distance below the arm without weights over all validations of a seed.",
+        "",
+        "| arm | free fall: start | end | gain per seed | other cells: gain per seed |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in found["rows"].items():
+        fall, rest = row["falling"], row["background"]
+        lines.append(
+            f"| {name} | {_figures(fall['start'], '.4f')} | {_figures(fall['end'], '.4f')} | {_figures(fall['gain'], '+.4f')} | "
+            f"{_figures(rest['gain'], '+.4f')} |"
+        )
+    lines += [
+        "",
+        f"With weights faster at every seed: {'yes' if found['faster_with_weight'] else 'NO'}. The control gains less than a "
+        f"quarter of it at every seed: {'yes' if found['control_is_not'] else 'NO'}. This shows that the supervision reaches the "
+        "weights, not that videos get better.",
+    ]
+    return lines
+
+
+def _dropouts(found: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "## What dropout costs",
+        "",
+        "The same bases and steps, dropping text or skeleton (zeros) of a sample with that probability; error over all cells at "
+        "the end, per seed.",
+        "",
+        "| dropout | everything given | no text | no skeleton |",
+        "|---|---|---|---|",
+    ]
+    for name, row in found["rows"].items():
+        lines.append(f"| {name} | " + " | ".join(_figures(values, ".4f") for values in row.values()) + " |")
+    return lines
+
+
+def _figures(values: Sequence[float], form: str) -> str:
+    return ", ".join(format(value, form) for value in values)

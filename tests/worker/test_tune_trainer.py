@@ -259,7 +259,7 @@ trainer.run(progress=lambda done, total, note: print(done, flush=True))
 def test_kill_9_leaves_a_loadable_checkpoint(tmp_path):
     """Killed at random instants of stepping and writing, the folder always holds a whole checkpoint to go on from."""
     reached, rng = 0, np.random.default_rng(4)
-    for _ in range(20 if FULL else 2):
+    for _ in range(24 if FULL else 2):
         process = subprocess.Popen(
             [sys.executable, "-c", _RUN.format(here=str(HERE)), str(tmp_path / "run")],
             stdout=subprocess.PIPE,
