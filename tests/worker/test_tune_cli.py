@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,45 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(tmp_path, 
         with pytest.raises(InputError, match=says):
             main([*command, *extra, "--steps", "1", "--device", "cpu"])
     assert not (out / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(("key", "value"), [("source_episode_id", "f00d"), ("window_start", 8)])
+def test_physics_of_another_episode_is_refused(tmp_path, key, value):
+    """Same length, same size: only what both files say of themselves tells."""
+    folder = sample(tmp_path / "retake_composite/e0", 0)
+    truth = make_clip(0, 9).physics()
+
+    def write(arrays):
+        with (folder / "physics.npz").open("wb") as stream:
+            np.savez_compressed(stream, **arrays)
+
+    stated = json.loads((folder / "provenance.json").read_text())
+    write_json(folder / "provenance.json", {**stated, "source_episode_id": "beef", "window_start": 0})
+    write({**truth, "source_episode_id": np.array("beef"), "window_start": np.array(0)})
+    assert len(find_clips([tmp_path])) == 1
+    write({**truth, "source_episode_id": np.array("beef"), "window_start": np.array(0), key: np.array(value)})
+    with pytest.raises(InputError, match=rf"physics.npz is of another episode or window \({key} is {value}"):
+        find_clips([tmp_path])
+
+
+def test_weights_are_saved_and_judged_on_their_own_base_alone(tmp_path, model, data):
+    out, saved, other = tmp_path / "tune", tmp_path / "saved", tmp_path / "other"
+    command = ["run", str(data), "--model", str(model), "--out", str(out), "--frames", "9", "--size", "32x32", "--lora",
+               "--rank", "2", "--steps", "1", "--device", "cpu"]  # fmt: skip
+    assert main(command) == 0
+    shutil.copytree(model, other)
+    record = json.loads((other / "conversion.json").read_text())
+    write_json(other / "conversion.json", {**record, "revision": "another"})
+    with pytest.raises(InputError, match=r"was trained from base .* is another; give the same base"):
+        main(["save", str(out), "--model", str(other), "--out", str(saved)])
+    assert not saved.exists()
+    with pytest.raises(InputError, match="was made with other base weights"):
+        main([*command[:3], str(other), *command[4:-3], "2", "--device", "cpu"])
+    assert main(["save", str(out), "--model", str(model), "--out", str(saved)]) == 0
+    with pytest.raises(InputError, match=r"was trained from base .* is another; give the same base"):
+        launch.eval_backends(other, saved, "cpu")
+    with pytest.raises(InputError, match="neither a model folder nor a LoRA folder"):
+        launch.eval_backends(model, tmp_path, "cpu")
 
 
 @pytest.mark.parametrize(("card", "sharded", "says"), [

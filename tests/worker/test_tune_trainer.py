@@ -23,9 +23,9 @@ from tune_clips import SIZE, make_clip, make_trainer
 
 from retake.core.errors import Cancelled, InputError, TakeError
 from retake.worker.oscar.windows import Window
-from retake.worker.tune import LoraSettings, ObjectSupervision, TuneConfig, checkpoints
+from retake.worker.tune import LoraSettings, ObjectSupervision, TuneConfig, checkpoints, latents
 from retake.worker.tune.clips import split
-from retake.worker.tune.latents import valid_frames
+from retake.worker.tune.latents import collate, valid_frames
 from retake.worker.tune.objects import loss_weight, object_cells, object_video, pool_cells, read_truth
 from retake.worker.tune.sampling import FLOOR, Sampler, candidate_windows, event_weight
 
@@ -172,6 +172,41 @@ def test_a_clip_without_physics_says_what_to_do(tmp_path):
     clips = ([dataclasses.replace(make_clip(0), physics=lambda: None)], [])
     with pytest.raises(InputError, match="has no physics"):
         make_trainer(tmp_path / "run", clips, step=step).run()
+
+
+def test_windows_of_different_sizes_are_not_mixed(tmp_path):
+    trainer = make_trainer(tmp_path / "run", ([make_clip(0, 17)], []))
+    one = trainer.cache.read(trainer.sampler.choices[0])
+    wide = dataclasses.replace(one, x0=torch.cat([one.x0, one.x0], dim=-1))
+    with pytest.raises(InputError, match="different sizes cannot share a batch"):
+        collate([one, wide])
+    with pytest.raises(InputError, match="some windows of the batch have objects and some have not"):
+        collate([dataclasses.replace(one, objects=one.x0), one])
+    without = collate(
+        [one, dataclasses.replace(one, cells=None, falling=None)]
+    )  # a clip without objects has none anywhere
+    assert float(without.cells[0].sum()) > 0 == float(without.cells[1].sum())
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    ({"frames": 12}, "the video of 'put the box down 0' .front. ends after 9 of 12 frames"),
+    ({"skeleton": lambda: iter(())}, "the skeleton of .* ends after 0 of 9 frames"),
+])  # fmt: skip
+def test_a_video_that_ends_early_is_named(tmp_path, change, says):
+    trainer = make_trainer(tmp_path / "run", ([dataclasses.replace(make_clip(0), **change)], []))
+    with pytest.raises(InputError, match=says):
+        trainer.run()
+    assert not list((tmp_path / "latents").glob("*.safetensors"))
+
+
+def test_latents_that_are_not_numbers_are_neither_kept_nor_learnt(tmp_path, monkeypatch):
+    trainer = make_trainer(tmp_path / "run", ([make_clip(0)], []))
+    monkeypatch.setattr(latents.vae_stage, "encode", lambda vae, frames: torch.full((1, 16, 3, 4, 4), float("nan")))
+    before = weights(trainer)
+    with pytest.raises(InputError, match="made NaN or infinite latents of 'put the box down 0', frames 0 on"):
+        trainer.run()
+    assert same(before, weights(trainer))
+    assert not list((tmp_path / "latents").glob("*.safetensors"))
 
 
 # -- the loop ---------------------------------------------------------------------------------------------------------

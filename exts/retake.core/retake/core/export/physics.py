@@ -23,6 +23,7 @@ NEVER = -(2**31)
 def physics_arrays(episode: Episode, camera: str | None, start: int, length: int) -> dict[str, np.ndarray]:
     """The arrays of physics.npz, plain dtypes (no pickle).
 
+    source_episode_id () and window_start (): which frames of which episode this is, as in the sample's provenance;
     object_names (O,), object_sizes_m (O, 3), object_centers_m (O, 3), object_movable (O,);
     time_s (T,); T_world_object (T, O, 4, 4); T_camera_world (T, 4, 4) and camera_intrinsic (T, 3, 3);
     camera_lens_model and camera_distortion (D,) OpenCV's coefficients, where the picture is distorted;
@@ -37,6 +38,7 @@ def physics_arrays(episode: Episode, camera: str | None, start: int, length: int
     objects, time = header.objects, episode.time_s
     out: dict[str, Any] = {
         "schema": np.array(SCHEMA),
+        "source_episode_id": np.array(episode.content_sha256),
         "fps": np.array(float(header.fps)),
         "physics_dt_s": np.array(float(header.physics_dt_s)),
         "window_start": np.array(start, np.int64),

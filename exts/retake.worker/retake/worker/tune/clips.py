@@ -125,8 +125,10 @@ def _sample_clip(sample: Path) -> Clip:
     def physics() -> Any:
         if not path.is_file():
             return None
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        _same_frames(sample, arrays, stated)
+        return arrays
 
     return Clip(
         uid=sha256_json([sha256_file(sample / RGB), sha256_file(sample / SCENARIO), "oscar"]),
@@ -142,6 +144,16 @@ def _sample_clip(sample: Path) -> Clip:
         physics=physics,
         terms=_terms(stated),
     )
+
+
+def _same_frames(sample: Path, arrays: Mapping[str, np.ndarray], stated: Mapping[str, Any]) -> None:
+    """Raises InputError where physics.npz and provenance.json of a sample name other frames (either may not say)."""
+    for name in ("source_episode_id", "window_start"):
+        if name in arrays and name in stated and str(arrays[name][()]) != str(stated[name]):
+            raise InputError(
+                f"{sample / 'physics.npz'} is of another episode or window ({name} is {str(arrays[name][()])[:16]}, the "
+                f"sample's {str(stated[name])[:16]}); export this sample again"
+            )
 
 
 def _terms(stated: Mapping[str, Any]) -> str:
