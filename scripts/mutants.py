@@ -34,7 +34,19 @@ from typing import Any
 import yaml
 from mutation import reach
 from mutation.faults import Fault, faults, plant
-from mutation.reach import CACHE, COPY, MOST_ALL_S, NEAREST, ROOT, chosen_tests, make_copy, run, session_for, tests_of
+from mutation.reach import (
+    CACHE,
+    COPY,
+    MOST_ALL_S,
+    MOST_UNMEASURED_S,
+    NEAREST,
+    ROOT,
+    chosen_tests,
+    make_copy,
+    run,
+    session_for,
+    tests_of,
+)
 
 OUT = ROOT / "docs" / "proof"
 EQUIVALENT = ROOT / "scripts" / "mutation" / "equivalent.yaml"
@@ -92,7 +104,7 @@ def judge(module: Path, fault: Fault, package: str) -> dict[str, Any]:
         "first": known and known.get("first", known["killed"]),
     }  # fmt: skip
     started = time.monotonic()
-    left = MOST_ALL_S
+    left = most_s()
     for near in (True, False):  # the nearest files alone first: most mutants live no longer
         listed = [
             (file, chosen_tests(file, module, fault, measure=MEASURE[0]))
@@ -118,6 +130,11 @@ def judge(module: Path, fault: Fault, package: str) -> dict[str, Any]:
     return row
 
 
+def most_s() -> float:
+    """Processor time of one mutant's tests, s."""
+    return MOST_ALL_S if MEASURE[0] else MOST_UNMEASURED_S
+
+
 def _run_against(module: Path, fault: Fault, source: str, tests: list[tuple[str, float]]) -> str:
     """The first of the tests that fails with the fault planted, or how they end otherwise; empty when all pass."""
     target, names = COPY / "exts" / name_of(module), [name for name, _ in tests]
@@ -126,7 +143,7 @@ def _run_against(module: Path, fault: Fault, source: str, tests: list[tuple[str,
     target.write_text(plant(source, fault.number), "utf-8")  # for the processes that tests start
     os.utime(target, (before, 1e9 + next(_moments)))  # what is compiled of one mutant is not taken for the next
     try:
-        order = {"module": name_of(module), "source": source, "span": fault.span, "cpu_s": MOST_ALL_S}
+        order = {"module": name_of(module), "source": source, "span": fault.span, "cpu_s": most_s()}
         session, found = session_for(names[0]), {"fresh": True}
         if fault.in_function:
             found = session.obey({**order, "number": fault.number, "tests": names}, limit_s)

@@ -77,8 +77,11 @@ WHOLE = {
     "retake.core.episode": ("test_arrow_golden", "test_episode_io", "test_episode_check"),
 }
 """Package -> test files for all of it, looked at after those that name a module."""
-MOST_S, MOST_ALL_S = 12, 20
-"""Processor time of one file's tests per mutant (shortest first), and of all, beyond which no more are added."""
+ANY = "test_survivors"
+"""Tests of small faults in any package."""
+MOST_S, MOST_ALL_S, MOST_UNMEASURED_S = 12, 20, 45
+"""Processor time of one file's tests per mutant (shortest first), of all, beyond which no more are added, and of all where no
+file was measured: each is then taken for six seconds, which few take."""
 TRACE_LIMIT_S, COLLECT_LIMIT_S = 900, 1800
 OPTIONS = ["-p", "no:cacheprovider", "--hypothesis-seed=0"]
 SEED = {"RETAKE_TEST_SEED": "1"}
@@ -153,7 +156,8 @@ def tests_of(module: Path, package: str) -> tuple[str, ...]:
         elif helpers & set(re.findall(r"^(?:from|import) (\w+)", text, re.M)):
             ranked.append((3, len(text), path))
     names = [str(path.relative_to(COPY)) for _, _, path in sorted(ranked)]
-    whole = [f"tests/{name}.py" for name in WHOLE.get(dotted.rpartition(".")[0], WHOLE.get(f"retake.{package}", ()))]
+    near = WHOLE.get(dotted.rpartition(".")[0], WHOLE.get(f"retake.{package}", ()))
+    whole = [f"tests/{name}.py" for name in (ANY, *near)]
     further = [name for name in names[NEAREST:] if _trace_file(name).is_file()]
     return tuple(dict.fromkeys(n for n in (*names[:NEAREST], *whole, *further[:FURTHER]) if (COPY / n).is_file()))
 
