@@ -119,6 +119,67 @@ def test_found_whatever_it_is_called_and_however_it_stands(kind, seed):
     assert len(spec.dof_names) >= 6
 
 
+@given(st.sampled_from(["slides", "hinges"]), seeds)
+def test_a_servos_horn_beside_the_fingers_is_none(kind, seed):
+    """WidowX and ViperX arms turn a horn without end between their two fingers (interbotix_descriptions, wx250s.urdf.xacro)."""
+    rng = np.random.default_rng(seed)
+    spec, clouds = build(kind, 1.0, [np.eye(3)] * 20)
+    at = pose((0, 0, float(rng.uniform(0.05, 0.12))))
+    horn = JointSpec("horn", "revolute", 6, len(spec.links), (1, 0, 0), at, np.eye(4), -np.inf, np.inf)
+    order = rng.permutation(len(spec.joints) + 1)
+    joints = [[*spec.joints, horn][i] for i in order]
+    bare = find_ends(spec, lambda link: clouds[link])[0]
+    clouds.append(box((0, 0, 0), tuple(rng.uniform(0.005, 0.03, 3))))
+    more = dataclasses.replace(spec, links=(*spec.links, LinkSpec("a9", "/a/a9")), joints=tuple(joints))
+    ((end,), _), (was,) = find_ends(more, lambda link: clouds[link]), bare
+    assert (end.ee_link, end.kind, set(end.finger_joints)) == (was.ee_link, "gripper", set(was.finger_joints))
+    np.testing.assert_allclose(np.abs(np.diag(end.T_link_ee.T @ was.T_link_ee)), 1, atol=1e-6)
+
+
+def test_hands_of_a_robot_whose_trunk_is_called_a_knee():
+    """A column with a knee in it that carries neck and wrists is a trunk, not a leg, even where nothing states limits."""
+    spec, clouds = build("hand", 1.0, [np.eye(3)] * 20)
+    names = ["base", "Knee_Link", "Back_Link", "Shoulder_Link", "Elbow_Link", "Wrist_Z_Link", "Wrist_Y_Link"]
+    links = tuple(LinkSpec(n, f"/a/{n}") for n in (*names, *(f"part{k}" for k in range(len(spec.links) - 7))))
+    free = [dataclasses.replace(joint, lower=-np.inf, upper=np.inf) for joint in spec.joints]
+    joints = (*free[:12], *spec.joints[12:])  # the thumb's hinges lie across each other: without limits it is no row
+    (end,), _ = find_ends(dataclasses.replace(spec, links=links, joints=joints), lambda link: clouds[link])
+    assert (end.ee_link, end.kind) == ("Wrist_Y_Link", "hand")
+
+
+def test_two_hands_held_side_by_side_are_two_hands():
+    """Forearms on one stand (the Shadow hands' bimanual set-up): each carries fingers, neither is a finger."""
+    one, clouds = build("hand", 1.0, [np.eye(3)] * 20)
+    cut = 5  # wrist and palm, without the arm before them
+    links, joints, shapes = [LinkSpec("stand", "/s/stand")], [], [box((0, 0, 0.05), (0.3, 0.1, 0.1))]
+    for side in (-1, 1):
+        first = len(links)
+        links += [LinkSpec(f"p{side}{k}", f"/s/p{side}{k}") for k in range(len(one.links) - cut)]
+        shapes += clouds[cut:]
+        for joint in one.joints[cut - 1 :]:
+            parent = 0 if joint.parent_link < cut else joint.parent_link - cut + first
+            at = pose((0.15 * side, 0, 0.1)) if parent == 0 else joint.T_parent_joint
+            joints.append(
+                dataclasses.replace(
+                    joint, name=f"{joint.name}{side}", parent_link=parent, child_link=joint.child_link - cut + first,
+                    T_parent_joint=at,
+                )
+            )  # fmt: skip
+    ends, _ = find_ends(RobotSpec("s", "/s", tuple(links), tuple(joints)), lambda link: shapes[link])
+    assert [(end.ee_link, end.kind) for end in ends] == [("p-11", "hand"), ("p11", "hand")]
+
+
+def test_the_chain_of_an_end_is_found_by_what_it_is():
+    """Arrays cannot be compared by ==: two ends of one name, and one that was read again, must not be asked to."""
+    spec, _ = build("slides", 1.0, [np.eye(3)] * 20)
+    ends = tuple(GripperSpec("tool", link, np.eye(4)) for link in ("a6", "a6", "a5"))
+    chains = (("a6", "a0"), ("a6", "a1"), ("a5", "a0"))
+    robot = dataclasses.replace(spec, grippers=ends, chains=chains)
+    told = [tuple(robot.links[i].name for i in robot.chain(end)) for end in ends]
+    assert told == list(chains)
+    assert robot.chain(GripperSpec("tool", "a5", np.eye(4))) == robot.chain(ends[2])
+
+
 @given(st.sampled_from(["hinges", "jaw"]), seeds)
 def test_axes_do_not_depend_on_the_links_own_frames(kind, seed):
     """Turn every link's frame by a rotation of its own: joints say where the fingers' plane is, and the axes stay within 2°."""

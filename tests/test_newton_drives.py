@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import os
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
@@ -471,8 +472,6 @@ def test_the_scene_around_a_robot_holds_and_shows_it_whatever_its_units(tmp_path
 
 
 def test_meshes_the_converter_does_not_read_give_way_to_collision_shapes(tmp_path):
-    import xml.etree.ElementTree as ET
-
     from retake.newton.converter_host import mended, packages_of
 
     (tmp_path / "pkg" / "urdf").mkdir(parents=True)
@@ -494,6 +493,34 @@ def test_meshes_the_converter_does_not_read_give_way_to_collision_shapes(tmp_pat
     assert len(second.findall("visual")) == 1
     file.write_text('<robot name="a"><link name="l"/></robot>', encoding="utf-8")
     assert mended(file, {}, tmp_path / "meshes") == (file, [])
+
+
+@pytest.mark.parametrize(
+    ("masses", "joints", "given"),
+    [
+        ((), (("palm", "one", "revolute"), ("palm", "two", "revolute")), ["palm"]),  # robotiq_c2_model.urdf
+        (("pad",), (("palm", "one", "revolute"), ("palm", "pad", "fixed"), ("pad", "two", "revolute")), ["palm"]),  # 3F
+        (("palm",), (("palm", "one", "revolute"), ("palm", "two", "revolute")), []),
+        ((), (("palm", "one", "revolute"), ("one", "two", "revolute")), []),  # an arm on a base without mass
+    ],
+)
+def test_a_palm_without_mass_does_not_tear_a_hand_apart(tmp_path, masses, joints, given):
+    from retake.newton.converter_host import mended
+
+    heavy = {*masses, "one", "two"}
+    names = dict.fromkeys(["palm", *(end for a, b, _ in joints for end in (a, b))])
+    mass = {name: '<inertial><mass value="1"/></inertial>' if name in heavy else "" for name in names}
+    links = "".join(f'<link name="{name}">{mass[name]}</link>' for name in names)
+    text = "".join(
+        f'<joint name="j{b}" type="{kind}"><parent link="{a}"/><child link="{b}"/></joint>' for a, b, kind in joints
+    )
+    file = tmp_path / "hand.urdf"
+    file.write_text(f'<robot name="hand">{links}{text}</robot>')
+    copy, said = mended(file, {}, tmp_path / "meshes")
+    assert [name for name in ("palm", "pad", "one", "two") if any(f" {name}," in word for word in said)] == given
+    found = ET.parse(copy).getroot()
+    with_mass = {e.get("name") for e in found.iter("link") if e.find("inertial/mass") is not None}
+    assert with_mass == {*heavy, *given} & set(names)
 
 
 @FEW

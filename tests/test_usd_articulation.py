@@ -385,3 +385,28 @@ def test_a_slide_between_scaled_bodies_is_noted_and_no_other_joint(scale: tuple[
     assert bool(slide) == bool(said)
     assert said in slide
     assert not any(notes.values())
+
+
+@pytest.mark.parametrize("solid", [True, False])
+def test_fingers_on_a_palm_that_is_no_body_are_named_together(solid):
+    stage = Usd.Stage.CreateInMemory()
+    UsdGeom.SetStageMetersPerUnit(stage, 1.0)
+    palm = UsdGeom.Xform.Define(stage, "/Hand/palm").GetPrim()
+    for name in ("left", "right"):
+        finger = UsdGeom.Xform.Define(stage, f"/Hand/palm/{name}").GetPrim()
+        UsdPhysics.RigidBodyAPI.Apply(finger)
+        joint = UsdPhysics.PrismaticJoint.Define(stage, f"/Hand/joints/{name}")
+        joint.CreateBody0Rel().SetTargets([palm.GetPath()])
+        joint.CreateBody1Rel().SetTargets([finger.GetPath()])
+        joint.CreateLowerLimitAttr(0.0)
+        joint.CreateUpperLimitAttr(0.04)
+        if not solid:
+            UsdPhysics.ArticulationRootAPI.Apply(finger)
+    if solid:
+        UsdPhysics.RigidBodyAPI.Apply(palm)
+        UsdPhysics.ArticulationRootAPI.Apply(palm)
+    found = find_articulations(stage)
+    said = [note for note in found.notes if "which is no rigid body" in note]
+    assert len(found.robots) == (1 if solid else 2)
+    assert len(said) == (not solid)
+    assert all("robots left, right are jointed to /Hand/palm" in note and "<inertial>" in note for note in said)

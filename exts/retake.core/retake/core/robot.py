@@ -234,8 +234,10 @@ class RobotSpec:
 
     def chain(self, gripper: GripperSpec) -> tuple[int, ...]:
         """Link indices from the gripper's end effector to its base."""
-        position = self.grippers.index(gripper)
         if self.chains:
+            position = next((i for i, own in enumerate(self.grippers) if own is gripper), None)
+            if position is None:  # another reading of the same end; its arrays cannot be compared by ==
+                position = [(g.name, g.ee_link) for g in self.grippers].index((gripper.name, gripper.ee_link))
             return tuple(self.link_index(name) for name in self.chains[position])
         chain = [self.link_index(gripper.ee_link)]
         while (parent := self.parents[chain[-1]]) >= 0:

@@ -39,6 +39,9 @@ def packages_of(file: Path) -> dict[str, Path]:
     return out
 
 
+MOVABLE = ("revolute", "continuous", "prismatic")
+MASS_KG, INERTIA = "0.1", {"ixx": "1e-4", "iyy": "1e-4", "izz": "1e-4", "ixy": "0", "ixz": "0", "iyz": "0"}
+"""Of a palm whose description states no mass. Nothing depends on it: the converter's world holds the root."""
 READABLE = (".stl", ".obj", ".dae")
 """Meshes that the converter reads."""
 
@@ -88,12 +91,37 @@ def mended(file: Path, packages: dict[str, Path], meshes: Path) -> tuple[Path, l
                         shown = copy_of(shape)
                         shown.tag = "visual"
                         link.append(shown)
-    if not missing and not written and not found:
+    palms = _given_mass(tree.getroot())
+    if not missing and not written and not found and not palms:
         return file, []
     copy = file.with_name(f".{file.stem}.mended{file.suffix}")
     tree.write(copy)
+    missing += [f"no mass of {name}, from which several joints lead: {MASS_KG} kg" for name in palms]
     more = ((written, "glTF meshes read as OBJ"), (found, "meshes found elsewhere or in another format"))
     return copy, [*sorted(set(missing)), *(f"{count} {what}" for count, what in more if count)]
+
+
+def _given_mass(robot: ET.Element) -> list[str]:
+    """Gives a mass to links without one that are the root or fixed to it and from which joints lead, where several parts hang
+    from them: the converter makes no body of such links, and each finger of a hand would be a robot of its own. Returns the
+    names of links that got one."""
+    joints = [(j.get("type"), *(getattr(j.find(end), "attrib", {}).get("link") for end in ("parent", "child")))
+              for j in robot.findall("joint")]  # fmt: skip
+    links = {link.get("name"): link for link in robot.findall("link")}
+    roots = set(links) - {child for _, _, child in joints}
+    held = set(roots)
+    while more := {c for kind, p, c in joints if kind == "fixed" and p in held} - held:
+        held |= more
+    carriers = [p for kind, p, _ in joints if kind in MOVABLE and p in held]
+    solid = {name for name in held & set(links) if links[name].find("inertial") is not None}
+    light = dict.fromkeys(name for name in carriers if name in links and name not in solid)
+    if len(roots) != 1 or len(carriers) + len(solid - set(carriers)) < 2:
+        return []
+    for name in light:
+        inertial = ET.SubElement(links[name], "inertial")
+        ET.SubElement(inertial, "mass", value=MASS_KG)
+        ET.SubElement(inertial, "inertia", INERTIA)
+    return list(light)
 
 
 def _elsewhere(name: str, named: Path, file: Path) -> Path | None:

@@ -99,10 +99,26 @@ def _find_articulations(stage: Usd.Stage) -> StageRobots:
     names = distinct([_model(stage, r, read) for r in read], plain=True)
     robots = tuple(replace(r, spec=replace(r.spec, name=n)) for r, n in zip(read, names, strict=True))
     notes += [f"robot {robot.spec.name!r}: {note}" for robot in robots for note in robot.notes]
+    notes += _torn(robots)
     loose = loose_joints(stage).items()
     notes += [f"joint {path} {why}: it is left out (correct its bodies, or deactivate it)" for path, why in loose]
     notes += [f"robot {path} left out: {why}" for path, why in refused.items()]
     return StageRobots(robots, refused, tuple(notes))
+
+
+def _torn(robots: Sequence[Articulation]) -> list[str]:
+    """A word on robots that are one in a person's eyes: moved by joints to one prim that is no rigid body (a palm without mass)."""
+    hanging: dict[str, list[str]] = {}
+    for robot in robots:
+        if any(joint.parent_link == WORLD and joint.kind != "fixed" for joint in robot.spec.joints):
+            carrier = robot.spec.links[robot.spec.root].prim_path.rpartition("/")[0]
+            hanging.setdefault(carrier, []).append(robot.spec.name)
+    return [
+        f"robots {', '.join(names)} are jointed to {carrier}, which is no rigid body, so that each is a robot of its own; to have "
+        "one robot give it PhysicsRigidBodyAPI and a mass (in a URDF an <inertial>), and hold it by a fixed joint"
+        for carrier, names in hanging.items()
+        if carrier and len(names) > 1
+    ]
 
 
 def read_articulations(stage: Usd.Stage, chosen: Sequence[str] = ()) -> tuple[Articulation, ...]:

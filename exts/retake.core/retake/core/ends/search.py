@@ -25,6 +25,8 @@ SLIDE_M = 0.25
 JAW_REACH_M = 0.25
 JAW_EVIDENCE = 2.0
 FINGER_WORDS = frozenset(("finger", "fingers", "fingertip", "thumb", "knuckle", "jaw", "claw", "pincer"))
+TRUNK_WORDS = frozenset(("elbow", "wrist", "forearm", "neck", "head"))
+"""What a branch with a knee or a hip in it carries when it is a robot's trunk; a leg ends without them."""
 ARM_JOINTS = 4
 """A bare branch beside others is an arm from this many joints in a row on."""
 
@@ -51,7 +53,14 @@ def _search(tree: Tree) -> tuple[list[GripperSpec], list[str]]:
     inside = {g for _, branches in hands for b in branches for g in b.groups}
     jaws = _jaws(tree, legs, inside | {group for group, _ in hands})
     found = [describe_fingers(tree, group, branches) for group, branches in hands]
-    found += [describe_jaw(tree, group, branch) for group, branch in jaws]
+    carriers: dict[int, list[Branch]] = {}
+    for group, branch in jaws:
+        carriers.setdefault(group, []).append(branch)
+    for group, branches in carriers.items():  # several jaws on one body are one gripper
+        several = len(branches) > 1
+        found.append(
+            describe_fingers(tree, group, tuple(branches)) if several else describe_jaw(tree, group, branches[0])
+        )
     taken = inside | {g for g, _ in hands} | {g for group, b in jaws for g in (group, *b.groups)}
     tools, notes = _tools(tree, legs, taken, bool(found))
     return found + [describe_tool(tree, group) for group in tools], notes
@@ -81,7 +90,7 @@ def _legs(tree: Tree) -> set[int]:
         for branch in branches:
             named = tree.names(branch)
             hand, leg = len(named & HAND_WORDS), len(named & LEG_WORDS)
-            if leg and not hand:
+            if leg and not hand and not named & TRUNK_WORDS:
                 legs |= set(branch.groups)
                 continue
             places = tree.extent(branch)
@@ -126,7 +135,14 @@ def _finger_like(tree: Tree, branch: Branch) -> bool:
         (all(_has_limits(tree, i) for i in branch.joints) or _bends(tree, branch))
         and tree.depth(branch) <= FINGER_JOINTS
         and tree.reach(branch) <= FINGER_REACH_M
+        and not any(_is_palm(tree, group) for group in branch.groups)
     )
+
+
+def _is_palm(tree: Tree, group: int) -> bool:
+    """Whether a body within a branch carries a hand itself: three rows of hinges or more. A finger's linkage has two."""
+    rows = [b for b in tree.branches(group) if tree.depth(b) >= 2 and (_has_limits(tree, b.joint) or _bends(tree, b))]
+    return len(rows) >= 3
 
 
 def _bends(tree: Tree, branch: Branch) -> bool:
@@ -163,10 +179,7 @@ def _hands(tree: Tree, legs: set[int]) -> list[tuple[int, tuple[Branch, ...]]]:
 def _fingers_of(tree: Tree, group: int, legs: set[int]) -> tuple[Branch, ...]:
     """The fingers that a group carries; none where it carries something else, too."""
     branches = tree.branches(group)
-    # Pulleys and rotors that turn without end and reach nowhere say nothing.
-    branches = tuple(
-        b for b in branches if not (len(b.joints) == 1 and tree.reach(b) < 0.01 and not _has_limits(tree, b.joint))
-    )
+    branches = tuple(b for b in branches if not _is_rotor(tree, b, branches))
     if len(branches) < 2 or not all(_finger_like(tree, b) for b in branches):
         return ()
     if any(g in legs for b in branches for g in b.groups):
@@ -176,6 +189,15 @@ def _fingers_of(tree: Tree, group: int, legs: set[int]) -> tuple[Branch, ...]:
     if any(n & HEAD_WORDS and not n & HAND_WORDS for n in map(tree.names, branches)):
         return ()
     return branches if _work_together(tree, branches) else ()
+
+
+def _is_rotor(tree: Tree, branch: Branch, branches: tuple[Branch, ...]) -> bool:
+    """Whether a branch is a pulley, a rotor or a servo's horn: it turns without end and reaches nowhere, or not half as far as
+    any finger beside it."""
+    if len(branch.joints) > 1 or _has_limits(tree, branch.joint) or tree.names(branch) & FINGER_WORDS:
+        return False
+    fingers = [tree.reach(b) for b in branches if b is not branch and _finger_like(tree, b)]
+    return tree.reach(branch) < (max(0.01, 0.5 * min(fingers)) if len(fingers) >= 2 else 0.01)
 
 
 def _work_together(tree: Tree, branches: tuple[Branch, ...]) -> bool:
