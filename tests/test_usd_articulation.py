@@ -410,3 +410,17 @@ def test_fingers_on_a_palm_that_is_no_body_are_named_together(solid):
     assert len(found.robots) == (1 if solid else 2)
     assert len(said) == (not solid)
     assert all("robots left, right are jointed to /Hand/palm" in note and "<inertial>" in note for note in said)
+
+
+@pytest.mark.parametrize("attribute", ["physxJoint:maxJointVelocity", "newton:velocityLimit"])
+def test_a_speed_limit_of_zero_is_none(attribute):
+    """What SolidWorks' exporter writes into a URDF (`velocity="0"`) forbids no motion."""
+    stage = usd_stages.pendulum()
+    joints = [e.prim for e in read_edges(stage, StageUnits.of(stage)) if e.kind != "fixed"]
+    for speed, joint in enumerate(joints):
+        joint.CreateAttribute(attribute, Sdf.ValueTypeNames.Float).Set(float(max(speed - 1, 0)))
+    found = find_articulations(stage)
+    limits = [j.velocity_limit for r in found.robots for j in r.spec.joints if j.kind != "fixed"]
+    assert len(limits) >= 2
+    assert all(limit > 0 for limit in limits)
+    assert sum("speed limit of 0" in note for note in found.notes) == 1

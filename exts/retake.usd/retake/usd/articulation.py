@@ -31,6 +31,7 @@ from retake.usd.joints import (
     loose_joints,
     read_edges,
     scaled_slide,
+    unstated_speeds,
 )
 from retake.usd.names import CONTAINER, distinct, model_prim
 from retake.usd.names import WORLD as WORLD_NAMES
@@ -107,14 +108,14 @@ def _find_articulations(stage: Usd.Stage) -> StageRobots:
 
 
 def _torn(robots: Sequence[Articulation]) -> list[str]:
-    """A word on robots that are one in a person's eyes: moved by joints to one prim that is no rigid body (a palm without mass)."""
+    """A word on robots that are one in a person's eyes: jointed to one prim that is no rigid body (a palm without mass)."""
     hanging: dict[str, list[str]] = {}
     for robot in robots:
         if any(joint.parent_link == WORLD and joint.kind != "fixed" for joint in robot.spec.joints):
             carrier = robot.spec.links[robot.spec.root].prim_path.rpartition("/")[0]
             hanging.setdefault(carrier, []).append(robot.spec.name)
     return [
-        f"robots {', '.join(names)} are jointed to {carrier}, which is no rigid body, so that each is a robot of its own; to have "
+        f"robots {', '.join(names)} are jointed to {carrier}, which is no rigid body, so each is a robot of its own; to have "
         "one robot give it PhysicsRigidBodyAPI and a mass (in a URDF an <inertial>), and hold it by a fixed joint"
         for carrier, names in hanging.items()
         if carrier and len(names) > 1
@@ -223,6 +224,7 @@ def _read_one(
     index = {"": WORLD} | {path: i for i, path in enumerate(links)}
     values = [None if e.kind == "fixed" else joint_values(e, units) for e, _ in walked]
     notes += [note for e, _ in walked if (note := scaled_slide(e))]
+    notes += unstated_speeds(e for e, _ in walked)
     names = distinct([edge.prim for edge, _ in walked])
     of_path = {edge.path: name for (edge, _), name, v in zip(walked, names, values, strict=True) if v is not None}
     mimics, more = _mimics([edge for edge, _ in walked if edge.kind != "fixed"], of_path, units)

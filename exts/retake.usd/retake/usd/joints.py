@@ -7,6 +7,7 @@ free. Whatever is wrong with a joint is kept beside it as text: it matters only 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -211,11 +212,7 @@ def joint_values(edge: Edge, units: StageUnits) -> JointValues:
     # N·m = kg·m²/s² and N = kg·m/s², each in stage units.
     to_effort = units.kilograms_per_unit * units.metres_per_unit ** (2 if revolute else 1)
     effort = drive.GetMaxForceAttr().Get() * to_effort if drive and drive.GetMaxForceAttr() else np.inf
-    speeds = [
-        attribute.Get() * to_si
-        for name in ("physxJoint:maxJointVelocity", "newton:velocityLimit")
-        if (attribute := prim.GetAttribute(name)) and attribute.HasAuthoredValue()
-    ]
+    speeds = [speed * to_si for speed in _speed_limits(prim) if speed > 0]  # 0 says "not stated": see `unstated_speeds`
     state = prim.GetAttribute(f"state:{edge.drive}:physics:position")
     if state and state.HasAuthoredValue():
         start = state.Get(time)
@@ -228,6 +225,21 @@ def joint_values(edge: Edge, units: StageUnits) -> JointValues:
     return JointValues(
         low, high, float(min(speeds, default=np.inf)), float(effort), float(start) * to_si, drive is not None
     )
+
+
+def _speed_limits(prim: Usd.Prim) -> list[float]:
+    """Speed limits that a joint states, in its stage's units."""
+    attributes = [prim.GetAttribute(name) for name in ("physxJoint:maxJointVelocity", "newton:velocityLimit")]
+    return [attribute.Get() for attribute in attributes if attribute and attribute.HasAuthoredValue()]
+
+
+def unstated_speeds(edges: Iterable[Edge]) -> list[str]:
+    """A note on speed limits of 0, which exporters of URDF write where nobody stated one; none where there is none."""
+    paths = [edge.path for edge in edges if any(speed <= 0 for speed in _speed_limits(edge.prim))]
+    if not paths:
+        return []
+    one = f"joint {paths[0]} states a speed limit of 0, which nothing that moves keeps"
+    return [one + (f" (and {len(paths) - 1} others)" if len(paths) > 1 else "") + ": it is taken for not stated"]
 
 
 def scaled_slide(edge: Edge) -> str:
