@@ -105,9 +105,13 @@ def _given_mass(robot: ET.Element) -> list[str]:
     """Gives a mass to links without one that are the root or fixed to it and from which joints lead, where several parts hang
     from them: the converter makes no body of such links, and each finger of a hand would be a robot of its own. Returns the
     names of links that got one."""
-    joints = [(j.get("type"), *(getattr(j.find(end), "attrib", {}).get("link") for end in ("parent", "child")))
-              for j in robot.findall("joint")]  # fmt: skip
-    links = {link.get("name"): link for link in robot.findall("link")}
+
+    def end(joint: ET.Element, tag: str) -> str:
+        found = joint.find(tag)
+        return "" if found is None else found.get("link", "")
+
+    joints = [(j.get("type"), end(j, "parent"), end(j, "child")) for j in robot.findall("joint")]
+    links = {link.get("name", ""): link for link in robot.findall("link")}
     roots = set(links) - {child for _, _, child in joints}
     held = set(roots)
     while more := {c for kind, p, c in joints if kind == "fixed" and p in held} - held:
