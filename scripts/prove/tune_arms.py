@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The experiment of the proof of tuning: one tiny base per seed, fine-tuned in arms that differ in one thing, paired by seed.
 
-A base learns from all cells alike until it predicts ordinary latents; only then arms part. (From random weights every arm first
-learns what all cells have in common, and weights on few cells only add noise to that.) Arms of a seed share the base, the order
-of the windows, the noise and the levels of it. Validation is fixed: every held-back window in which an object falls, four noise
+A base learns from all cells alike; only then arms part. (From random weights every arm first learns what all cells have in
+common.) Arms of a seed share the base, the order
+of the windows, the noise and the levels of it. Validation is fixed: every held-back window in which an object falls, three noise
 levels each, no draw left to chance; the error of a region is pooled over all its cells, not averaged over windows.
 
 Seeds and episodes of the proof were run once, after the design was settled on others (`--develop`). Every finished arm is kept
@@ -46,7 +46,7 @@ SMALL: dict[str, Any] = {
     "num_layers": 3, "num_attention_heads": 2, "attention_head_dim": 32, "text_embed_dim": 32,
     "crossattn_proj_in_channels": 48, "adaln_lora_dim": 16,
 }  # fmt: skip
-LEVELS = (0.15, 0.4, 0.65, 0.9)  # u of the validation, from noisy to clean
+LEVELS = (0.2, 0.5, 0.8)  # u of the validation, from noisy to clean
 REGIONS: tuple[str, ...] = ("falling", "object", "background", "error")
 
 
@@ -54,16 +54,16 @@ REGIONS: tuple[str, ...] = ("falling", "object", "background", "error")
 class Design:
     """What all arms share. size: (width, height) of the pictures; frames: of a window; every: steps between validations."""
 
-    base_steps: int = 300
+    base_steps: int = 200
     base_lr: float = 2e-3
-    arm_steps: int = 120
+    arm_steps: int = 60
     arm_lr: float = 5e-4
     frames: int = 33
     size: tuple[int, int] = (160, 112)
-    stride: int = 16
+    stride: int = 24
     batch: int = 2
     clip_norm: float = 1.0
-    every: int = 20
+    every: int = 15
     held: float = 0.34
 
 
@@ -92,16 +92,16 @@ DROPOUTS: dict[str, Arm] = {
 
 
 def episodes(seeds: Sequence[int], cache: Path = CACHE) -> list[Path]:
-    """Run folders of simulated pick-and-drops: the simulator's picture of the front camera and takes of two worlds. Made once."""
+    """Run folders of simulated pick-and-drops: the simulator's pictures of a front camera and takes of two worlds. Made once."""
+    overrides = "{cameras: [{name: front, size: [320, 240], mount: fixed}]}"
     made = []
     for seed in seeds:
         run = cache / f"run-{seed}"
-        camera = ["--camera", "front"]
         steps = (
-            ["capture", run, "--preset", "short", "--seed", str(seed)],
-            ["skeleton", run, *camera],
-            ["variants", run, *camera, "--set", "variants.presets=[bun_warehouse, chips_conveyor]"],
-            ["takes", run, *camera],
+            ["capture", run, "--preset", "short", "--seed", str(seed), "--set", f"capture.overrides={overrides}"],
+            ["skeleton", run],
+            ["variants", run, "--set", "variants.presets=[bun_warehouse, chips_conveyor]"],
+            ["takes", run],
         )
         if not (run / "done").exists():
             for step in steps:
@@ -117,8 +117,7 @@ class Arena:
 
     def __init__(self, design: Design, runs: Sequence[Path], latents: Path) -> None:
         self.design = design
-        found = find_clips(runs, Selection(unverified=True, include_sim=True))
-        clips = [clip for clip in found if clip.camera == "front"]
+        clips = find_clips(runs, Selection(unverified=True, include_sim=True))
         self.train, self.held = split(clips, design.held)
         # a weight on, so that the objects' cells are kept; it does not change what is encoded
         cache = LatentCache(BlockVae(), "block", latents, design.size, objects=ObjectSupervision(1.0))
@@ -267,10 +266,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--develop", action="store_true", help="other seeds and episodes than the proof's")
     options = parser.parse_args()
-    seeds, made = ((101, 102), (101, 102, 103, 104)) if options.develop else (SEEDS, EPISODES)
-    found = run(Design(), episodes(made), seeds, {**ARMS, **DROPOUTS})
+    seeds, made = ((101,), (101, 102, 103)) if options.develop else (SEEDS, EPISODES)
+    found = run(Design(), episodes(made), seeds, ARMS if options.develop else {**ARMS, **DROPOUTS})
     for name in (WEIGHTED, SHUFFLED):
         print(name, *(f"{region} {[round(g, 5) for g in gains(found, name, region)]}" for region in REGIONS))
+    weighted, control = (gains(found, name) for name in (WEIGHTED, SHUFFLED))
+    holds = all(c < 0.25 * w for w, c in zip(weighted, control, strict=True)) and min(weighted) > 0
+    raise SystemExit(0 if holds else 1)
 
 
 if __name__ == "__main__":
