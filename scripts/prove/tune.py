@@ -189,8 +189,23 @@ def dropout(quick: bool) -> dict[str, Any]:
 def processes(quick: bool) -> dict[str, Any]:
     """Ray Train with two CPU processes (gloo): one is killed with SIGKILL in mid-run, the group resumes; against one process."""
     if importlib.util.find_spec("ray") is None or importlib.util.find_spec("pandas") is None:
-        command = [sys.executable, "-m", "pip", "install", "-q", "-c", "constraints.txt", "ray[train]"]
-        subprocess.run(command, cwd=ROOT, check=True)
+        beside = tune_arms.CACHE / "ray"  # not into the environment, which other proofs and tests share
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--target",
+            str(beside),
+            "-c",
+            "constraints.txt",
+            "ray[train]",
+        ]
+        if not (beside / "ray").is_dir():
+            subprocess.run(command, cwd=ROOT, check=True)
+        sys.path.append(str(beside))
+        os.environ["PYTHONPATH"] = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(beside)])
     from retake.worker.tune.ray_train import train_on_ray
 
     del quick
