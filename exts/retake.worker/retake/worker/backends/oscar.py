@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 
 from retake.core.array_types import UInt8
+from retake.core.episode import open_episode
 from retake.core.errors import Cancelled, InputError, TakeError, install_hint, unknown_name
-from retake.core.files import sha256_file
+from retake.core.files import read_json, sha256_file
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.run_layout import VARIANT_FRAME
 from retake.core.skeleton import open_skeleton
@@ -39,6 +40,12 @@ def load_pipeline(folder: Path, device: str, dtype: str) -> Any:
     from retake.worker.oscar import OscarPipeline
 
     return OscarPipeline.from_pretrained(folder, torch_dtype=getattr(torch, dtype), lazy_text_encoder=True)
+
+
+def object_control_of(folder: Path) -> str:
+    """What the `tuned.json` of a model or LoRA folder says of object control; "none" without one."""
+    record = folder / "tuned.json"
+    return str(read_json(record)["settings"]["step"]["objects"]["control"]) if record.is_file() else "none"
 
 
 class OscarBackend:
@@ -81,6 +88,8 @@ class OscarBackend:
                 folder, self.device, dtype or ("bfloat16" if self.device.startswith("cuda") else "float32")
             )
         self.pipeline: Any = pipeline
+        self.object_control = object_control_of(folder) if folder.name else "none"
+        """How the model reads simulated objects: "none", "drawn" on the Skeleton video, or "embed" (docs/tune.md)."""
         self.model, self.revision = "OSCAR-2B", revision or str(pipeline.model_revision)
         self.licence = licence or type(self).licence
         self._steps, self._guidance = steps, guidance
@@ -218,7 +227,9 @@ class OscarBackend:
         """What of the way a take was computed decides its last bits, beside tier and kernels."""
         from retake.worker.oscar.backends import attention_of
 
+        objects = {} if self.object_control == "none" else {"object_control": self.object_control}
         return {
+            **objects,
             "device": self.device,
             "dtype": str(self.pipeline.transformer.dtype).removeprefix("torch."),
             "attention": attention_of(self.pipeline.transformer),
@@ -250,6 +261,9 @@ class OscarBackend:
                 f"frames {request.start} … {request.start + count - 1} asked; the skeleton has {len(skeleton)}"
             )
         control = np.stack([skeleton.frame(index) for index in range(request.start, request.start + count)])
+        if self.object_control != "none":
+            control, objects = self._with_objects(request, control, options["fit"])
+            options |= {} if objects is None else {"object_video": objects}
         image = cv2.imread(str(request.variant / VARIANT_FRAME), cv2.IMREAD_COLOR)
         if image is None:
             raise InputError(f"{request.variant / 'frame.png'} is no readable picture")
@@ -295,6 +309,20 @@ class OscarBackend:
         for frame in frames:
             check_cancel()
             yield skeleton.squeeze.unsqueeze(frame) if undo else frame
+
+    def _with_objects(
+        self, request: TakeRequest, control: np.ndarray, fit: str
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """The Skeleton video and the object video as the model was tuned to read them; the latter None where it is drawn."""
+        from retake.worker.oscar.fit import plan_fit
+        from retake.worker.tune.objects import control_of_episode, drawn_on
+
+        glyphs = control_of_episode(open_episode(request.episode), request.camera, request.start, len(control))
+        if self.object_control == "embed":
+            return control, glyphs
+        size = (control.shape[2], control.shape[1])
+        fitted = plan_fit((glyphs.shape[2], glyphs.shape[1]), size, fit, "the object video").apply(glyphs)
+        return drawn_on(control, fitted), None
 
     def close(self) -> None:
         """Let go of the model and the card's memory."""

@@ -23,7 +23,7 @@ from ..oscar import vae as vae_stage
 from ..oscar.fit import plan_fit
 from .clips import Clip
 from .config import ObjectSupervision
-from .objects import object_cells, object_video, read_truth
+from .objects import drawn_on, object_cells, object_video, read_truth
 from .sampling import Choice
 
 VERSION = "1"
@@ -140,7 +140,7 @@ class LatentCache:
         if self.supervision.control == "embed":
             return record.apply(object_video(truth, None))
         glyphs = record.apply(object_video(truth, None))
-        return np.where(glyphs.any(axis=-1, keepdims=True), glyphs, skeleton)
+        return drawn_on(skeleton, glyphs)
 
     def _store(
         self, choice: Choice, rgb: np.ndarray, skeleton: np.ndarray, truth: Any, drawn: np.ndarray | None

@@ -220,7 +220,7 @@ def eval_backends(base: Path, tuned: Path, device: str = "") -> dict[str, Any]:
 
     Raises InputError where the LoRA was trained from other base weights.
     """
-    from ..backends.oscar import OscarBackend
+    from ..backends.oscar import OscarBackend, object_control_of
 
     first = OscarBackend(model=str(base), device=device)
     if (tuned / "model_index.json").is_file():
@@ -235,6 +235,7 @@ def eval_backends(base: Path, tuned: Path, device: str = "") -> dict[str, Any]:
         )
     weights = next(tuned.glob("*.safetensors"))
     second = OscarBackend(model=str(base), device=device, revision=f"{first.revision}+{sha256_file(weights)[:16]}")
+    second.object_control = object_control_of(tuned)
     second.pipeline.load_lora_weights(tuned)
     second.pipeline.fuse_lora()
     second.pipeline.unload_lora_weights()
