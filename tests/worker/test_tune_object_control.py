@@ -20,9 +20,11 @@ from retake.core.files import write_json
 from retake.core.run_store import RunDirectory
 from retake.core.skeleton.objects import OBJECT_RGB
 from retake.core.takes.base import TakeRequest
-from retake.worker.backends.oscar import OscarBackend, object_control_of
+from retake.worker.backends.oscar import OscarBackend
+from retake.worker.oscar import object_control
+from retake.worker.oscar.object_control import control_of_episode, drawn_on, object_control_of
 from retake.worker.tune.cli import main
-from retake.worker.tune.objects import control_of_episode, drawn_on, object_video, read_truth
+from retake.worker.tune.objects import object_video, read_truth
 
 model, data = test_tune_cli.model, test_tune_cli.data
 FRAMES = 5
@@ -89,10 +91,8 @@ def test_drawn_as_in_training(request_: TakeRequest) -> None:
 
 
 def test_an_episode_without_objects_is_refused(request_: TakeRequest, monkeypatch: Any) -> None:
-    from retake.worker.tune import objects
-
     bare = {"object_movable": np.zeros(0, bool)}
-    monkeypatch.setattr(objects, "physics_arrays", lambda *_: bare)
+    monkeypatch.setattr(object_control, "physics_arrays", lambda *_: bare)
     with pytest.raises(InputError, match="has no movable object"):
         control_of_episode(open_episode(request_.episode), "front", 0, FRAMES)
 

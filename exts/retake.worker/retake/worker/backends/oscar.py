@@ -15,7 +15,7 @@ import numpy as np
 from retake.core.array_types import UInt8
 from retake.core.episode import open_episode
 from retake.core.errors import Cancelled, InputError, TakeError, install_hint, unknown_name
-from retake.core.files import read_json, sha256_file
+from retake.core.files import sha256_file
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.run_layout import VARIANT_FRAME
 from retake.core.skeleton import open_skeleton
@@ -40,12 +40,6 @@ def load_pipeline(folder: Path, device: str, dtype: str) -> Any:
     from retake.worker.oscar import OscarPipeline
 
     return OscarPipeline.from_pretrained(folder, torch_dtype=getattr(torch, dtype), lazy_text_encoder=True)
-
-
-def object_control_of(folder: Path) -> str:
-    """What the `tuned.json` of a model or LoRA folder says of object control; "none" without one."""
-    record = folder / "tuned.json"
-    return str(read_json(record)["settings"]["step"]["objects"]["control"]) if record.is_file() else "none"
 
 
 class OscarBackend:
@@ -77,6 +71,7 @@ class OscarBackend:
     ) -> None:  # fmt: skip
         from retake.worker.oscar.backends import check_backend
         from retake.worker.oscar.fused import KERNELS
+        from retake.worker.oscar.object_control import object_control_of
         from retake.worker.oscar.tiers import find_tier
 
         self.device = str(usable_device(device)) if device else roomiest_device()
@@ -315,7 +310,7 @@ class OscarBackend:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """The Skeleton video and the object video as the model was tuned to read them; the latter None where it is drawn."""
         from retake.worker.oscar.fit import plan_fit
-        from retake.worker.tune.objects import control_of_episode, drawn_on
+        from retake.worker.oscar.object_control import control_of_episode, drawn_on
 
         glyphs = control_of_episode(open_episode(request.episode), request.camera, request.start, len(control))
         if self.object_control == "embed":

@@ -21,9 +21,10 @@ from retake.core.progress import CheckCancel, Progress, never, silent
 
 from ..oscar import vae as vae_stage
 from ..oscar.fit import plan_fit
+from ..oscar.object_control import drawn_on
 from .clips import Clip
 from .config import ObjectSupervision
-from .objects import drawn_on, object_cells, object_video, read_truth
+from .objects import object_cells, object_video, read_truth
 from .sampling import Choice
 
 VERSION = "1"

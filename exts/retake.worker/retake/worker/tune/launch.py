@@ -19,6 +19,7 @@ from retake.core.progress import CheckCancel, Progress
 
 from ..memory import free_device_bytes, usable_device
 from ..oscar import vae as vae_stage
+from ..oscar.object_control import object_control_of
 from ..oscar.pipeline import OscarPipeline
 from . import checkpoints
 from .clips import Clip, find_clips, split
@@ -220,7 +221,7 @@ def eval_backends(base: Path, tuned: Path, device: str = "") -> dict[str, Any]:
 
     Raises InputError where the LoRA was trained from other base weights.
     """
-    from ..backends.oscar import OscarBackend, object_control_of
+    from ..backends.oscar import OscarBackend
 
     first = OscarBackend(model=str(base), device=device)
     if (tuned / "model_index.json").is_file():
