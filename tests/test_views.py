@@ -30,7 +30,7 @@ from retake.core.variants.carry import CarryingBackend, anchor_of, carry, comple
 from retake.core.variants.correspond import correspond, view_at, view_of
 from retake.core.variants.prompts import compose_prompts
 from retake.core.variants.worlds import recipe_of
-from retake.core.verdicts import views
+from retake.core.verdicts import view_instances
 from retake.core.verdicts.assess import check_of
 from retake.core.verdicts.settings import load_settings
 from retake.core.verdicts.views import ViewGeometry, ViewSettings, compare_views, displacement
@@ -169,11 +169,52 @@ def test_gloss_that_one_camera_alone_sees_makes_no_other_object(seed, count):
     rng = np.random.default_rng(seed)
     body = rng.uniform(0.02, 0.4, (count, 3)).astype(np.float32)
     gloss = rng.uniform(0, 0.4, (count, 1)).astype(np.float32)
-    assert views._unlike(body + gloss, body) < 0.05
-    assert views._unlike(body, body + gloss) == pytest.approx(views._unlike(body + gloss, body), abs=0.05)
+    glossy, dull = view_instances.Sight(0, body + gloss, body), view_instances.Sight(0, body, body + gloss)
+    assert view_instances.unlike([glossy]) < 0.05
+    assert view_instances.unlike([dull]) == pytest.approx(view_instances.unlike([glossy]), abs=0.05)
     # Paint is no gloss: red and green of one brightness.
-    red, green = np.float32([0.4, 0.05, 0.05]), np.float32([0.02, 0.15, 0.05])
-    assert views._unlike(np.tile(red, (count, 1)), np.tile(green, (count, 1))) > 40
+    red, green = (np.tile(np.float32(c), (count, 1)) for c in ([0.4, 0.05, 0.05], [0.02, 0.15, 0.05]))
+    assert view_instances.unlike([view_instances.Sight(0, red, green)]) > 40
+
+
+def sights(first, second, moments=6, count=12, seed=0, still=False):
+    """Of a thing of two colours before two cameras, `count` pixels at a time, with the noise of pictures."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for t in range(moments):
+        rng = np.random.default_rng(seed) if still else rng
+        part = rng.integers(0, 2, count)
+        a, b = (np.float32(c)[part] * rng.uniform(0.9, 1.1, (count, 3)).astype(np.float32) for c in (first, second))
+        out.append(view_instances.Sight(t, a, b))
+    return out
+
+
+BUN, TIN = ([0.4, 0.2, 0.05], [0.3, 0.12, 0.03]), ([0.05, 0.2, 0.4], [0.3, 0.3, 0.3])
+ASK = {"together": 5, "least": 60, "moments": 3}
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_a_thing_far_away_is_told_by_several_moments_together(seed):
+    same = view_instances.compare_instance(sights(BUN, BUN, seed=seed), **ASK)
+    other = view_instances.compare_instance(sights(BUN, TIN, seed=seed), **ASK)
+    limit = load_settings().threshold("view_instances").limit
+    assert same.value < 0.3 * limit
+    assert other.value > limit
+    # For a part of the take as well: the worst moments count, not their mean.
+    torn = sights(BUN, BUN, seed=seed, moments=9)[:9] + sights(BUN, TIN, seed=seed, moments=5)
+    assert view_instances.compare_instance(torn, **ASK).value > limit
+    assert view_instances.compare_instance(sights(BUN, TIN, moments=2, count=80), **ASK) is None
+    assert view_instances.compare_instance(sights(BUN, TIN, moments=4, count=10), **ASK) is None
+
+
+def test_what_stands_still_is_no_new_evidence_at_every_moment():
+    """Nine pixels that differ by a highlight: seen again and again they are nine pixels."""
+    once, again, moving = (
+        view_instances.unlike(sights(BUN, (BUN[0], [0.5, 0.3, 0.1]), moments=n, count=9, still=still))
+        for n, still in ((1, True), (14, True), (14, False))
+    )
+    assert again == pytest.approx(once, abs=0.01)
+    assert moving > again + 1
 
 
 def test_a_camera_without_depth_says_what_cannot_be_told(episode, cameras, films):

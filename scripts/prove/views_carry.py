@@ -17,7 +17,7 @@ from retake.core.variants.base import source_frame
 from retake.core.variants.carry import anchor_of, carry
 from retake.core.variants.roles import ROBOT, find_roles
 from retake.core.variants.worlds import load_catalogue
-from retake.core.verdicts.views import lab_of_bytes
+from retake.core.verdicts.view_colours import lab_of_bytes
 
 
 def carried(options: argparse.Namespace) -> None:

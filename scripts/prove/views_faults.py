@@ -36,13 +36,13 @@ from retake.core.painter.textures import LINEAR_OF_BYTE
 from retake.core.variants.base import World
 from retake.core.variants.worlds import recipe_of
 from retake.core.verdicts.settings import load_settings
+from retake.core.verdicts.view_colours import lab_of_bytes
 from retake.core.verdicts.views import (
     NAMES,
     PairFigures,
     ViewGeometry,
     ViewSettings,
     compare_views,
-    lab_of_bytes,
     likeness,
 )
 
@@ -52,6 +52,8 @@ NOTICED_LAB = 2.3
 NEW_GRAIN = 0.6
 """1 − correlation of a camera's own picture with itself in another seed, from which its surfaces have another grain. Of ten
 worlds of `tune` six are at 0.7 and more, the others (checks, ribs, weave, laminate) at 0.3 and less."""
+SEEN_PX = 40
+"""Pixels of an object that another camera must see for a moment to show that it was swapped."""
 SHOWN, PAIRS = 20, 300
 """Worlds that must show each fault, and clean pairs, for the figures asked for."""
 
@@ -133,7 +135,7 @@ def changed(clean: Any, film: Any, geometry: ViewGeometry, others: Sequence[str]
             parts += [] if alike is None else [1 - alike]
             continue
         shown = (seen > 0) & (np.isin(geometry.at(camera, t).ids, objects) if fault == "object swapped" else True)
-        if shown.sum() >= (SETTINGS.min_instance if fault == "object swapped" else SETTINGS.min_points):
+        if shown.sum() >= (SEEN_PX if fault == "object swapped" else SETTINGS.min_points):
             away = lab_of_bytes(np.asarray(film[t])) - lab_of_bytes(clean[t])
             parts.append(float(np.linalg.norm(away[shown], axis=-1).mean()))
     return float(np.mean(parts)) if len(parts) >= SETTINGS.least_moments else None

@@ -41,8 +41,10 @@ def _spot(image: np.ndarray, x: float, y: float, rx: float, ry: float, colour: n
     c, s = np.cos(turn), np.sin(turn)
     points = points @ np.array([[c, s], [-s, c]]) + [x * N * 16, y * N * 16]
     cv2.fillPoly(mask, [points.astype(np.int32)], 255, cv2.LINE_AA, 4)
-    m = (mask / np.float32(255))[..., None]
-    image[:] = image * (1 - m) + colour * m
+    left, top, width, height = cv2.boundingRect(mask)
+    part = np.s_[top : top + height, left : left + width]
+    m = (mask[part] / np.float32(255))[..., None]
+    image[part] = image[part] * (1 - m) + colour * m
 
 
 def _bag(rng: np.random.Generator, c: list[np.ndarray], p: dict[str, Any], side: str) -> np.ndarray:

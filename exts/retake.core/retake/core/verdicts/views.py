@@ -21,11 +21,14 @@ from retake.core.variants.base import MAPS, source_frame
 from retake.core.variants.correspond import Correspondence, View, correspond, view_at
 from retake.core.variants.roles import BACKGROUND, find_roles
 from retake.core.verdicts.records import Measurement
+from retake.core.verdicts.view_colours import BRIGHT, LINEAR, LUMA, graded, lab, lightness
+from retake.core.verdicts.view_instances import Sight, compare_instance, sight
 
 KEPT_VIEWS = 120
 """Views held in memory, about one megabyte each."""
-LAMP = 0.45
-"""Least share of a lamp's strongest channel that each of its channels has: a low sun comes down to half."""
+VIEWS_VERSION = "2"
+"""Of these estimators alone: raised whenever the same pair of cameras may get another value. Verdicts of single takes have
+one of their own."""
 NAMES = ("view_colour", "view_instances", "view_structure", "view_lag")
 
 
@@ -37,8 +40,12 @@ class ViewSettings:
     """Frames of a take that are compared, spread evenly."""
     min_points: int = 250
     """Co-visible pixels below which a moment says nothing."""
-    min_instance: int = 40
-    """Of one instance."""
+    few: int = 8
+    """Of one instance, below which a moment says nothing of it."""
+    min_instance: int = 60
+    """Of one instance, in the moments that are taken together."""
+    together: int = 5
+    """Moments in a row that tell of an instance together: a third of the take."""
     min_textured: int = 250
     """Pixels with texture that structure is judged by."""
     texture: float = 1.0
@@ -149,11 +156,7 @@ def _background_of(episode: Episode) -> Bool[np.ndarray, "65536"]:
 def _picture(frame: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> Float32[np.ndarray, "h w 3"]:
     """Linear light of a frame at working size."""
     small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA) if frame.shape[1::-1] != size else frame
-    return np.asarray(_LINEAR[np.asarray(small, np.uint8)])
-
-
-_LINEAR = np.where(np.arange(256) <= 10, np.arange(256) / 255 / 12.92, ((np.arange(256) / 255 + 0.055) / 1.055) ** 2.4)
-_LINEAR = _LINEAR.astype(np.float32)
+    return np.asarray(LINEAR[np.asarray(small, np.uint8)])
 
 
 class _Pair:
@@ -165,8 +168,8 @@ class _Pair:
     ) -> None:  # fmt: skip
         self.first, self.second, self.settings, self.robot = first, second, settings, robot
         self.moves = [(first, second, 1)] * first_moves + [(second, first, -1)] * second_moves
-        self.samples: list[tuple[int, np.ndarray, np.ndarray, np.ndarray]] = []
-        """(frame, linear light of both at co-visible points, instance ids)."""
+        self.samples: list[tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+        """(frame, linear light of both at co-visible points, instance ids, which points are graded)."""
         self.structure: list[tuple[int, float]] = []
         self.lags: dict[int, list[float]] = {lag: [] for lag in (0, *settings.lags)}
 
@@ -178,10 +181,10 @@ class _Pair:
             return
         a, b = _aligned(pictures[self.first], pictures[self.second], found)
         # Clipped highlights and blacks have lost their colour: nothing can be said of them.
-        on = found.seen & _graded(a) & _graded(b)
+        on = found.seen & graded(a) & graded(b)
         if on.sum() < self.settings.min_points:
             return
-        self.samples.append((t, a[on], b[on], own.ids[on]))
+        self.samples.append((t, a[found.seen], b[found.seen], own.ids[found.seen], on[found.seen]))
         score = likeness(a, b, on, self.settings)
         if score is not None:
             self.structure.append((t, 1 - score))
@@ -220,23 +223,26 @@ class _Pair:
             return PairFigures(
                 self.first, self.second, tuple(Measurement(n, None, why, applies=False) for n in NAMES), 1.0
             )
-        luma = np.array([0.2126, 0.7152, 0.0722], np.float32)
         ratio = np.concatenate([
-            np.log(np.maximum(a @ luma, 1e-3) / np.maximum(b @ luma, 1e-3)) for _, a, b, _ in self.samples
+            np.log(np.maximum(a[on] @ LUMA, 1e-3) / np.maximum(b[on] @ LUMA, 1e-3)) for _, a, b, _, on in self.samples
         ])  # fmt: skip
         gain = float(np.exp(np.median(ratio)))
+        # Half of the gain to each: neither is pushed into the other's shadows or highlights.
+        half = np.sqrt(gain, dtype=np.float32)
+        # What clips in one camera may shine in the other: both end where the first of them does.
+        top = LINEAR[BRIGHT] * min(half, 1 / half)
         colour = np.full(count, np.nan)
-        by_instance: dict[int, list[tuple[int, float]]] = {}
-        for t, a, b, ids in self.samples:
-            # Half of the gain to each: neither is pushed into the other's shadows or highlights.
-            a, b = a / np.sqrt(gain, dtype=np.float32), b * np.sqrt(gain, dtype=np.float32)
-            colour[t] = float(np.median(np.linalg.norm(_lab(a) - _lab(b), axis=1)))
+        by_instance: dict[int, list[Sight]] = {}
+        for t, a, b, ids, on in self.samples:
+            a, b = a / half, b * half
+            colour[t] = float(np.median(np.linalg.norm(lab(a[on]) - lab(b[on]), axis=1)))
+            a, b = np.minimum(a, top), np.minimum(b, top)
             for one in np.unique(ids):
                 mine = ids == one
                 # Of a robot's links two cameras see few pixels, lit as they are turned; each take's own `robot_identity`
                 # judges it.
-                if one not in self.robot and mine.sum() >= s.min_instance:
-                    by_instance.setdefault(int(one), []).append((t, _unlike(a[mine], b[mine])))
+                if one not in self.robot and mine.sum() >= s.few:
+                    by_instance.setdefault(int(one), []).append(sight(t, a[mine], b[mine]))
         return PairFigures(
             self.first, self.second,
             (self._colour(colour), self._instances(by_instance, count), self._structure(count), self._lag()), gain,
@@ -246,22 +252,21 @@ class _Pair:
         value, frame = _worst(series)
         return Measurement("view_colour", value, f"{self.first} against {self.second}", frame, series=series)
 
-    def _instances(self, found: Mapping[int, list[tuple[int, float]]], count: int) -> Measurement:
-        name, best, which, frame = "view_instances", None, 0, None
+    def _instances(self, found: Mapping[int, list[Sight]], count: int) -> Measurement:
+        name, s = "view_instances", self.settings
         series = np.full(count, np.nan)
-        for instance, rows in found.items():
-            if len(rows) < self.settings.least_moments:
+        best: tuple[float, int, int] | None = None
+        for instance, sights in found.items():
+            told = compare_instance(sights, together=s.together, least=s.min_instance, moments=s.least_moments)
+            if told is None:
                 continue
-            own = np.full(count, np.nan)
-            for t, value in rows:
-                own[t] = value
-            series = np.fmax(series, own)
-            value, t = _worst(own)
-            if best is None or (value is not None and value > best):
-                best, which, frame = value, instance, t
+            for t, value in told.series:
+                series[t] = np.fmax(series[t], value)
+            best = max(best or (-1.0, 0, 0), (told.value, instance, told.frame))
         if best is None:
             return Measurement(name, None, "no instance is seen large enough by both", applies=False)
-        return Measurement(name, best, f"instance {which}, {self.first} against {self.second}", frame, series=series)
+        value, which, frame = best
+        return Measurement(name, value, f"instance {which}, {self.first} against {self.second}", frame, series=series)
 
     def _structure(self, count: int) -> Measurement:
         name = "view_structure"
@@ -306,9 +311,7 @@ def displacement(
     """
     if not found.seen.any():
         return np.zeros(0, np.float32)
-    a, b = (
-        _lightness(x) for x in _aligned(_picture(own, own.shape[1::-1]), _picture(other, other.shape[1::-1]), found)
-    )
+    a, b = (lightness(x) for x in _aligned(_picture(own, own.shape[1::-1]), _picture(other, other.shape[1::-1]), found))
     gx, gy = cv2.Sobel(a, cv2.CV_32F, 1, 0, scale=0.125), cv2.Sobel(a, cv2.CV_32F, 0, 1, scale=0.125)
     out = []
     for y in range(reach, a.shape[0] - window - reach, window // 2):
@@ -342,12 +345,6 @@ def _peak(line: np.ndarray, k: int) -> float:
     return 0.0 if bend > -1e-9 else float(np.clip(0.5 * (low - high) / bend, -0.5, 0.5))
 
 
-def _graded(linear: Float32[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
-    # numpy's own maximum over an axis of three takes five times as long.
-    brightest = np.maximum(np.maximum(linear[..., 0], linear[..., 1]), linear[..., 2])
-    return (brightest < _LINEAR[244]) & (brightest > _LINEAR[12])
-
-
 def _softened(image: Float32[np.ndarray, "h w 3"], coarser: float) -> Float32[np.ndarray, "h w 3"]:
     """The picture as pixels `coarser` times as large would show it, and a little softer in any case."""
     sigma = np.sqrt(0.6 + (0.5 * 0.5 * max(coarser * coarser - 1, 0)))
@@ -367,7 +364,7 @@ def likeness(
     Texture counts where both pictures show it: what one alone shows may be too fine for the other, or the fall-off of its
     lens. Moments are told apart by what `either` shows, so that all of them are judged by the same windows.
     """
-    la, lb = _lightness(a), _lightness(b)
+    la, lb = lightness(a), lightness(b)
     k, mask = (settings.window, settings.window), seen.astype(np.float32)
     weight = cv2.boxFilter(mask, -1, k)
 
@@ -383,54 +380,6 @@ def likeness(
     floor = 0.25 * settings.texture**2
     value = cov[use] / np.sqrt((np.maximum(va[use], 0) + floor) * (np.maximum(vb[use], 0) + floor))
     return float(np.percentile(value, settings.least_alike))
-
-
-def _lightness(linear: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
-    y = linear @ np.array([0.2126, 0.7152, 0.0722], np.float32)
-    return np.asarray(116 * np.cbrt(np.clip(y, 0.0088, 4.0)) - 16, np.float32)
-
-
-def _lab(linear: Float32[np.ndarray, "N 3"]) -> Float32[np.ndarray, "N 3"]:
-    """CIE Lab (D65) of linear RGB."""
-    M = np.array(
-        [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
-    )
-    xyz = np.maximum(linear @ (M / M.sum(1, keepdims=True)).T.astype(np.float32), 0)
-    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
-    return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], 1).astype(np.float32)
-
-
-def lab_of_bytes(frame: UInt8[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "H W 3"]:
-    """CIE Lab (D65) of sRGB bytes."""
-    return _lab(_LINEAR[frame].reshape(-1, 3)).reshape(frame.shape)
-
-
-def _unlike(a: Float32[np.ndarray, "N 3"], b: Float32[np.ndarray, "N 3"]) -> float:
-    """How unlike one instance looks in two pictures (linear light after the gain), Lab: as it is, or without gloss,
-    whichever explains more."""
-    return min(_histograms(_lab(a), _lab(b)), _histograms(*(_lab(x) for x in _matte(a, b))))
-
-
-def _matte(
-    a: Float32[np.ndarray, "N 3"], b: Float32[np.ndarray, "N 3"]
-) -> tuple[Float32[np.ndarray, "N 3"], Float32[np.ndarray, "N 3"]]:
-    """Both without the light that either has more of: a highlight lies where one camera alone sees it, and adds its lamp's
-    colour to that of the surface. A lamp is no paint: each of its channels has at least `LAMP` of the strongest."""
-    luma = np.array([0.2126, 0.7152, 0.0722], np.float32)
-    more = (a - b) @ luma
-    out = []
-    for x, other, sign in ((a, b, 1), (b, a, -1)):
-        gloss = np.maximum(sign * more, 0)[:, None]
-        lamp = np.where(gloss > 0, x - other, 0).sum(0)
-        lamp = np.maximum(lamp, LAMP * max(float(lamp.max()), 1e-6))
-        out.append(np.maximum(x - gloss * (lamp / (lamp @ luma)), 0).astype(np.float32))
-    return out[0], out[1]
-
-
-def _histograms(a: Float32[np.ndarray, "N 3"], b: Float32[np.ndarray, "N 3"]) -> float:
-    """Distance between the colour distributions of one instance (earth mover's, axis by axis of Lab; lightness by half)."""
-    moved = np.abs(np.sort(a, axis=0) - np.sort(b, axis=0)).mean(0)
-    return float(np.sqrt((0.5 * moved[0]) ** 2 + moved[1] ** 2 + moved[2] ** 2))
 
 
 def _worst(series: np.ndarray) -> tuple[float | None, int | None]:

@@ -26,7 +26,7 @@ from retake.core.verdicts.footage import shrink
 from retake.core.verdicts.records import VERSION, Check, check_to_json, reason_of
 from retake.core.verdicts.run import shown_by
 from retake.core.verdicts.settings import VerdictSettings, load_settings
-from retake.core.verdicts.views import PairFigures, compare_views
+from retake.core.verdicts.views import VIEWS_VERSION, PairFigures, compare_views
 from retake.core.video import read_video
 
 
@@ -82,7 +82,7 @@ def compare_world(
     failed = failed_cameras(pairs)
     status = overall_of(tuple(check for _, checks in pairs for check in checks))
     data = {
-        "schema": VIEWS_SCHEMA, "world": world_of(first.id), "status": status, "version": VERSION,
+        "schema": VIEWS_SCHEMA, "world": world_of(first.id), "status": status, "version": f"{VERSION}.{VIEWS_VERSION}",
         "videos": {take.camera: take.video_sha256 for take in takes}, "failed": list(failed),
         "reasons": [reason_of(c) for _, checks in pairs for c in checks if c.status == "fail"],
         "start": first.start, "frames": first.frames, "inputs_sha256": _inputs(takes, episode, settings),
@@ -127,7 +127,7 @@ def _compare_apart(run: Path, names: list[str], settings: VerdictSettings, progr
 
 def _inputs(takes: Sequence[Take], episode: Episode, settings: VerdictSettings) -> str:
     videos = sorted(f"{take.camera} {known_sha256(take.video)} {take.start} {take.frames}" for take in takes)
-    return sha256_bytes("\n".join([*videos, episode.content_sha256, VERSION, repr(settings)]).encode())
+    return sha256_bytes("\n".join([*videos, episode.content_sha256, VERSION, VIEWS_VERSION, repr(settings)]).encode())
 
 
 def _valid_record(run: RunReader, takes: Sequence[Take], settings: VerdictSettings) -> dict[str, Any] | None:
