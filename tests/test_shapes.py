@@ -10,13 +10,13 @@ import pytest
 from scenes import make_scene_episode
 
 from retake.core.errors import VariantError
-from retake.core.painter.dresser import legs_of
 from retake.core.painter.materials import make_material
 from retake.core.painter.procedural import ProceduralBackend
 from retake.core.painter.restage import Body, bodies_of, restaged, restaged_ids
 from retake.core.painter.shapes import SHAPES, axes_of, mesh_of
 from retake.core.painter.staged import staged
 from retake.core.painter.subjects import CONTRAST_LAB, colour_distance, make_subject
+from retake.core.painter.surface import legs_of
 from retake.core.variants import load_catalogue
 from retake.core.variants.base import source_frame
 from retake.core.variants.roles import ROBOT, find_roles

@@ -20,13 +20,13 @@ from retake.core.geometry import inverse
 from retake.core.painter.light import Light, Look, robot_gain
 from retake.core.painter.materials import make_material
 from retake.core.painter.photos import Panorama
-from retake.core.painter.planes import blocks, by_id, dot_of, largest, normalised, planes_of, turned, view_rays
+from retake.core.painter.planes import blocks, by_id, dot_of, keep, normalised, planes_of, put, turned, view_rays
 from retake.core.painter.restage import bodies_of, looks_of, restaged
 from retake.core.painter.sets import SetHit, blocked, build_set, cast_set
 from retake.core.painter.shadows import ShadowField
 from retake.core.painter.silhouettes import add_movers, posed
 from retake.core.painter.subjects import Subject, make_subject
-from retake.core.painter.surface import Surface
+from retake.core.painter.surface import Surface, legs_of, planar
 from retake.core.painter.textures import LINEAR_OF_BYTE, Texture
 from retake.core.variants.base import LUMA, SourceFrame
 from retake.core.variants.edges import instance_border, soften_edges
@@ -41,8 +41,6 @@ EPSILON = 2e-3
 
 ROBOT_WHITE = 0.75
 """Linear luminance that the brightest twentieth of the robot may reach."""
-LEG_M, MIN_LEG_M, MAX_TABLE_M = 0.06, 0.3, 4.0
-"""Width of a table's leg; least height of a surface that has legs; largest side of one."""
 FIXTURE_MATERIAL = {"kind": "steel", "colours": ["#7d8388", "#5d6368"], "tile_m": 0.8}
 """Pedestals and stands: painted steel goes with every world."""
 
@@ -240,7 +238,7 @@ class Dresser:
             at = part if dense else part.start + np.flatnonzero(on)
             self._light_scenery(source, at, role[at], depth[at], normals[:, at], on if dense else None)
             for known, found in ((self.known_depth, depth), (self.known_id, ids)):
-                self._keep(known, at, found[at], on if dense else None)
+                keep(known, at, found[at], on if dense else None)
             if self.static:
                 self._develop(at)
 
@@ -258,7 +256,7 @@ class Dresser:
             other = np.flatnonzero(kind == what)
             if len(other):
                 found = planar(texture, points.take(other, 1), normal.take(other, 1), footprint[other])
-                _put(albedo, other, found)
+                put(albedo, other, found)
         at_sun, at_sky = self.sun_still.planes(points), self.sky_still.planes(points)
         sun, sky = light.facing_on(normal), np.ones(albedo.shape[1], np.float32)
         near = self.sun_near.reach(at_sun)
@@ -268,21 +266,14 @@ class Dresser:
         if len(near):
             sky[near] = 1 - 0.6 * self.sky_near.contact_on(at_sky.take(near, 1)[:, None], 0.05)[0]
         for k, ambient in enumerate(light.ambient_on(normal[2])):
-            self._keep(self.ambient[k], at, albedo[k] * ambient * sky, on)
-            self._keep(self.sunlit[k], at, albedo[k] * light.sun[k] * sun, on)
-            self._keep(self.at_sun[k], at, at_sun[k], on)
-            self._keep(self.at_sky[k], at, at_sky[k], on)
-
-    @staticmethod
-    def _keep(plane: np.ndarray, at: np.ndarray | slice, values: np.ndarray, on: np.ndarray | None) -> None:
-        if on is None:
-            plane[at] = values
-        else:
-            np.copyto(plane[at], values, where=on)
+            keep(self.ambient[k], at, albedo[k] * ambient * sky, on)
+            keep(self.sunlit[k], at, albedo[k] * light.sun[k] * sun, on)
+            keep(self.at_sun[k], at, at_sun[k], on)
+            keep(self.at_sky[k], at, at_sky[k], on)
 
     def _develop(self, at: np.ndarray | slice) -> None:
         shown = self.look.develop(self.ambient[:, at] + self.sunlit[:, at], at)
-        _put(self.still8, at, shown)
+        put(self.still8, at, shown)
 
     # Robot, objects and their shadows -----------------------------------------------------------------------------
 
@@ -324,7 +315,7 @@ class Dresser:
             dark, open_ = contact[at], 1 - shade[at]
             sky, sun = 1 - 0.75 * dark, open_ * (1 - 0.35 * dark)
             lit = np.stack([a[at] * sky + s[at] * sun for a, s in zip(self.ambient, self.sunlit, strict=True)])
-            _put(out, at, self.look.develop(lit, at))
+            put(out, at, self.look.develop(lit, at))
 
     def _draw_robot(self, out: UInt8[np.ndarray, "3 N"], source: SourceFrame, role: np.ndarray) -> None:
         mask = role == ROBOT
@@ -335,7 +326,7 @@ class Dresser:
         for part in blocks(len(where)):
             at = where[part]
             lit = LINEAR_OF_BYTE[rgb.take(at, 1)] * gain.take(at, 1) * self._robot_level
-            _put(out, at, self.look.develop(lit, at))
+            put(out, at, self.look.develop(lit, at))
 
     def _level_of(self, source: SourceFrame, role: np.ndarray) -> np.float32:
         """The robot's own brightness: the world's light, but a white arm stays below the shoulder of the curve, where
@@ -378,7 +369,7 @@ class Dresser:
                     colour * ambient * low + (colour * facing + shine) * sun
                     for colour, ambient, sun in zip(albedo, self.light.ambient_on(bent[2]), self.light.sun, strict=True)
                 ])  # fmt: skip
-                _put(out, at, self.look.develop(lit.astype(np.float32), at))
+                put(out, at, self.look.develop(lit.astype(np.float32), at))
 
     # Geometry -----------------------------------------------------------------------------------------------------
 
@@ -406,34 +397,3 @@ class Dresser:
         if self._rays is None:
             self._rays = view_rays(source.camera)
         return self._rays
-
-
-def _put(out: np.ndarray, at: np.ndarray | slice, found: np.ndarray) -> None:
-    """Planes (3, M) into planes (3, N), at flat pixel indices."""
-    for plane, values in zip(out, found, strict=True):
-        plane[at] = values
-
-
-def legs_of(
-    low: Float32[np.ndarray, "2"], high: Float32[np.ndarray, "2"], top_m: float, floor_m: float
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Boxes (low, high) of the four legs of a work surface with those corners; none for one near the floor, or so large
-    that it is one."""
-    if top_m - floor_m < MIN_LEG_M or max(high - low) > MAX_TABLE_M or min(high - low) < 4 * LEG_M:
-        return []
-    out = []
-    for x in (low[0] + LEG_M, high[0] - 2 * LEG_M):
-        for y in (low[1] + LEG_M, high[1] - 2 * LEG_M):
-            first = np.array([x, y, floor_m], np.float32)
-            out.append((first, np.array([x + LEG_M, y + LEG_M, top_m - 0.02], np.float32)))
-    return out
-
-
-def planar(
-    texture: Texture, points: Float32[np.ndarray, "3 N"], normal: Float32[np.ndarray, "3 N"], footprint: np.ndarray
-) -> Float32[np.ndarray, "3 N"]:
-    """Texture laid over world-aligned planes: each point takes the plane its normal is closest to."""
-    axis = largest(*np.abs(normal))
-    u = np.where(axis == 0, points[1], points[0])
-    v = np.where(axis == 2, points[1], -points[2])
-    return texture.planes(u, v, footprint)

@@ -94,3 +94,17 @@ def view_rays(camera: Camera) -> tuple[Float32[np.ndarray, "3 H W"], Float32[np.
         y = ((np.arange(camera.size[1], dtype=np.float32) + 0.5 - K[1, 2]) / K[1, 1])[:, None]
     d = np.stack([x * R[0, k] + y * R[1, k] + R[2, k] for k in range(3)])
     return d, inverse(T)[:3, 3].astype(np.float32)
+
+
+def put(out: np.ndarray, at: np.ndarray | slice, found: np.ndarray) -> None:
+    """Planes (3, M) into planes (3, N), at flat pixel indices."""
+    for plane, values in zip(out, found, strict=True):
+        plane[at] = values
+
+
+def keep(plane: np.ndarray, at: np.ndarray | slice, values: np.ndarray, on: np.ndarray | None) -> None:
+    """Values into a plane at flat pixel indices; where `on` is given, at a slice's pixels that it names."""
+    if on is None:
+        plane[at] = values
+    else:
+        np.copyto(plane[at], values, where=on)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The work surface: one material laid over the table in perspective, with rails or a border where the world has them."""
+"""The work surface: one material laid over the table in perspective, with rails or a border where the world has them; legs
+under it, and materials laid over other things of the scene."""
 
 from __future__ import annotations
 
@@ -9,6 +10,11 @@ import numpy as np
 
 from retake.core.array_types import Bool, Float32
 from retake.core.painter.materials import make_material
+from retake.core.painter.planes import largest
+from retake.core.painter.textures import Texture
+
+LEG_M, MIN_LEG_M, MAX_TABLE_M = 0.06, 0.3, 4.0
+"""Width of a table's leg; least height of a surface that has legs; largest side of one."""
 
 
 class Surface:
@@ -57,3 +63,28 @@ class Surface:
             groove = np.flatnonzero(top & (np.abs(inside - width) < 0.006))
             out[:, groove] *= 0.35
         return out
+
+
+def legs_of(
+    low: Float32[np.ndarray, "2"], high: Float32[np.ndarray, "2"], top_m: float, floor_m: float
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Boxes (low, high) of the four legs of a work surface with those corners; none for one near the floor, or so large
+    that it is one."""
+    if top_m - floor_m < MIN_LEG_M or max(high - low) > MAX_TABLE_M or min(high - low) < 4 * LEG_M:
+        return []
+    out = []
+    for x in (low[0] + LEG_M, high[0] - 2 * LEG_M):
+        for y in (low[1] + LEG_M, high[1] - 2 * LEG_M):
+            first = np.array([x, y, floor_m], np.float32)
+            out.append((first, np.array([x + LEG_M, y + LEG_M, top_m - 0.02], np.float32)))
+    return out
+
+
+def planar(
+    texture: Texture, points: Float32[np.ndarray, "3 N"], normal: Float32[np.ndarray, "3 N"], footprint: np.ndarray
+) -> Float32[np.ndarray, "3 N"]:
+    """Texture laid over world-aligned planes: each point takes the plane its normal is closest to."""
+    axis = largest(*np.abs(normal))
+    u = np.where(axis == 0, points[1], points[0])
+    v = np.where(axis == 2, points[1], -points[2])
+    return texture.planes(u, v, footprint)
