@@ -27,6 +27,12 @@ ALIKE = 0.80
 BETTER = 0.10
 """By how much another place must correlate better than the true one to count as the found place."""
 
+FOUND = 0.7
+"""A single patch is found elsewhere only where it correlates this much: of 181 patches of four robots in painted frames the 5th
+percentile at the true place is 0.8, and a thin shin that hardly stood out was "found" 6 px away at 0.64."""
+SEVERAL = 2
+"""So many patches that are found elsewhere need not: a robot that is not there at all correlates with nothing."""
+
 
 @dataclass(frozen=True, eq=False)
 class Patch:
@@ -90,13 +96,15 @@ def skeleton_fit(grey: UInt8[np.ndarray, "H W"], known: tuple[Patch, ...]) -> Sk
     """Look for every patch of `patches` in a frame's grey values of the same size."""
     unit = grey.shape[1] / 640
     reach, edges = max(3, round(REACH * unit)), _edges(grey)
-    worst = (0.0, "")
+    moved: list[tuple[float, str, bool]] = []
     for patch in known:
         score = _scores(edges, patch, reach)
         row, column = np.unravel_index(int(score.argmax()), score.shape)
         if score[row, column] > score[reach, reach] + BETTER:
-            worst = max(worst, (float(np.hypot(row - reach, column - reach)) / unit, patch.name))
-    return SkeletonFit(len(known), *worst)
+            away = float(np.hypot(row - reach, column - reach)) / unit
+            moved.append((away, patch.name, bool(score[row, column] > FOUND)))
+    told = [(away, name) for away, name, sure in moved if sure or len(moved) >= SEVERAL]
+    return SkeletonFit(len(known), *max(told, default=(0.0, "")))
 
 
 def _edges(grey: UInt8[np.ndarray, "H W"]) -> Float32[np.ndarray, "H W"]:
