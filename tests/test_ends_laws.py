@@ -136,6 +136,16 @@ def test_a_servos_horn_beside_the_fingers_is_none(kind, seed):
     np.testing.assert_allclose(np.abs(np.diag(end.T_link_ee.T @ was.T_link_ee)), 1, atol=1e-6)
 
 
+@given(st.sampled_from(["slides", "hinges"]), st.booleans())
+def test_the_frame_is_the_one_nearest_to_the_links_own_whichever_finger_is_first(kind, swapped):
+    """OSCAR's robots are drawn in the link's own frame (the DROID sample's 2F-85): a half turn would exchange its arrows."""
+    spec, clouds = build(kind, 1.0, [np.eye(3)] * 20)
+    if swapped:
+        spec = dataclasses.replace(spec, joints=(*spec.joints[:-2], spec.joints[-1], spec.joints[-2]))
+    (end,), _ = find_ends(spec, lambda link: clouds[link])
+    np.testing.assert_allclose(end.T_link_ee[:3, :3], np.eye(3), atol=1e-9)
+
+
 def test_hands_of_a_robot_whose_trunk_is_called_a_knee():
     """A column with a knee in it that carries neck and wrists is a trunk, not a leg, even where nothing states limits."""
     spec, clouds = build("hand", 1.0, [np.eye(3)] * 20)

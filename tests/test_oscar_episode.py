@@ -225,7 +225,7 @@ def test_missing_and_foreign_files(tmp_path, victim, words):
 
 def test_end_effector_must_be_known(tmp_path):
     source = make_source(tmp_path / "in")
-    with pytest.raises(EpisodeError, match=r"one end effector is needed.*ee_link"):
+    with pytest.raises(EpisodeError, match=r"one end effector with fingers is needed, found: flange \(tool\).*ee_link"):
         import_oscar(source, tmp_path / "ep")
     with pytest.raises(InputError, match=r"unknown link.*valid"):
         import_oscar(source, tmp_path / "ep", ee_link="tcp")

@@ -146,9 +146,10 @@ def test_keep_links_keeps_kinematics_and_drops_fingers(tmp_path):
         keep_links(robot, ["base", "palm"])
 
 
-def test_named_end_effector_and_robot_without_gripper(tmp_path):
+def test_named_end_effector_and_robot_without_fingers(tmp_path):
     path = write(tmp_path, robot_xml())
-    assert read_urdf(path).grippers == ()
+    (bare,) = read_urdf(path).grippers
+    assert (bare.ee_link, bare.kind, bare.finger_joints) == ("a", "tool", ())
     assert read_urdf(path, ee_link="a").grippers[0].ee_link == "a"
     with pytest.raises(InputError, match=r"unknown link.*'tool'.*valid: a, base"):
         read_urdf(path, ee_link="tool")

@@ -15,9 +15,10 @@ from xml.etree import ElementTree
 import numpy as np
 
 from retake.core.array_types import Float64
+from retake.core.ends import find_ends
 from retake.core.errors import InputError, unknown_name
 from retake.core.geometry import axis_angle
-from retake.core.robot import GripperSpec, JointSpec, JointType, LinkSpec, RobotSpec
+from retake.core.robot import GripperSpec, JointSpec, JointType, LinkSpec, Mimic, RobotSpec
 
 _KINDS: dict[str, JointType] = {
     "revolute": "revolute",
@@ -32,9 +33,9 @@ Mimics = dict[str, tuple[str, float, float]]
 def read_urdf(path: Path | str, ee_link: str | None = None) -> RobotSpec:
     """The robot of a URDF file; joint and link order are the file's.
 
-    Grippers are found by shape: a link that carries two or more limited finger joints and has no such link below it.
-    `ee_link` names the end effector instead, for tools without fingers; its axes are then the link's own. Joints that
-    mimic another count as joints of their own. Raises InputError naming the file, the element and what is valid.
+    End effectors are found as on a stage (`retake.core.ends`), from joints and names; geometry is not read. `ee_link` names the
+    end effector instead; its axes are then the link's own. Joints that mimic another count as joints of their own. Raises
+    InputError naming the file, the element and what is valid.
     """
     path = Path(path)
     root = _parse(path)
@@ -56,7 +57,7 @@ def read_urdf(path: Path | str, ee_link: str | None = None) -> RobotSpec:
     _ = robot.joints_in_order  # raises on a loop beside the root
     if ee_link is not None:
         return replace(robot, grippers=(GripperSpec(ee_link, ee_link, np.eye(4)),))
-    return replace(robot, grippers=_find_grippers(robot, _mimics(root, path)))
+    return replace(robot, grippers=_ends(robot, _mimics(root, path)))
 
 
 def keep_links(robot: RobotSpec, names: Iterable[str], root: str | None = None) -> RobotSpec:
@@ -167,72 +168,15 @@ def _mimics(root: ElementTree.Element, path: Path) -> Mimics:
     return out
 
 
-def _find_grippers(robot: RobotSpec, mimics: Mimics) -> tuple[GripperSpec, ...]:
-    """One gripper per palm: the deepest links that carry at least two limited joints."""
-    fingers = [
-        [j for j in robot.joints if j.parent_link == i and j.kind != "fixed" and np.isfinite([j.lower, j.upper]).all()]
-        for i in range(len(robot.links))
-    ]
-    palms = {i for i, joints in enumerate(fingers) if len(joints) >= 2}
-    for i in list(palms):
-        above = robot.parents[i]
-        while above >= 0:
-            palms.discard(above)
-            above = robot.parents[above]
-    return tuple(_gripper(robot, palm, fingers[palm], mimics) for palm in sorted(palms))
+def _ends(robot: RobotSpec, mimics: Mimics) -> tuple[GripperSpec, ...]:
+    """What the search finds on a stage, too: the same robot has the same skeleton, simulated and recorded.
 
-
-def _gripper(robot: RobotSpec, palm: int, fingers: list[JointSpec], mimics: Mimics) -> GripperSpec:
-    """Finger joints, which end of their travel is open, and the fixed rotation to +Z approach, ±Y opening."""
-    leading = [j for j in fingers if j.name not in mimics] or fingers
-    names = tuple(j.name for j in leading)
-    ends = {"lower": {j.name: j.lower for j in leading}, "upper": {j.name: j.upper for j in leading}}
-    tips = {end: _tips(robot, palm, fingers, mimics, values) for end, values in ends.items()}
-    open_end = max(tips, key=lambda end: float(np.linalg.norm(np.ptp(tips[end], axis=0))))
-    closed_end = "upper" if open_end == "lower" else "lower"
-    T_link_ee = np.eye(4)
-    T_link_ee[:3, :3] = _ee_rotation(tips[open_end])
-    link = robot.links[palm].name
-    return GripperSpec(link, link, T_link_ee, names, tuple(ends[open_end].values()), tuple(ends[closed_end].values()))
-
-
-def _tips(
-    robot: RobotSpec, palm: int, fingers: list[JointSpec], mimics: Mimics, values: dict[str, float]
-) -> Float64[np.ndarray, "F 3"]:
-    """Per finger the origin of its last link, in the palm's frame, m, for given leading joint positions."""
-    q = np.zeros(len(robot.dof_names))
-    for i, name in enumerate(robot.dof_names):
-        leader, factor, offset = mimics.get(name, (name, 1.0, 0.0))
-        q[i] = factor * values.get(leader, 0.0) + offset
-    poses = robot.forward_kinematics(q, np.eye(4))
-    inside = np.linalg.inv(poses[palm]) @ poses
-    tips = []
-    for finger in fingers:
-        below, last = [finger.child_link], finger.child_link
-        while below:
-            last = below[-1]
-            below = [j.child_link for j in robot.joints if j.parent_link in below]
-        tips.append(inside[last, :3, 3])
-    return np.array(tips)
-
-
-def _ee_rotation(tips: Float64[np.ndarray, "F 3"]) -> Float64[np.ndarray, "3 3"]:
-    """Rotation link ← end effector: Y along the spread of the open finger tips, Z towards them.
-
-    Of the two rotations half a turn apart the one nearer to the link's own axes is taken. Identity when the tips say
-    nothing (all in one place, or in the palm's own plane of opening).
+    It is told which joints follow others; in the recording they are joints of their own.
     """
-    centre = tips.mean(0)
-    y = np.linalg.svd(tips - centre)[2][0]
-    z = centre - (centre @ y) * y
-    if np.ptp(tips @ y) < 1e-6 or np.linalg.norm(z) < 1e-6:
-        return np.eye(3)
-    z = z / np.linalg.norm(z)
-    candidates = [np.stack([np.cross(side, z), side, z], -1) for side in (y, -y)]
-    R = max(candidates, key=lambda c: float(np.trace(c)))
-    # Model origins carry rounding; a rotation within half a degree of a signed axis permutation is meant to be one.
-    snapped = np.rint(R)
-    return snapped if np.abs(R - snapped).max() < 1e-2 else R
+    names = {joint.name for joint in robot.joints if joint.kind != "fixed"}
+    told = {name: Mimic(*mimic) for name, mimic in mimics.items() if mimic[0] in names}
+    joints = tuple(replace(joint, mimic=told.get(joint.name)) for joint in robot.joints)
+    return find_ends(replace(robot, joints=joints))[0]
 
 
 def _attribute(element: ElementTree.Element, key: str, path: Path) -> str:

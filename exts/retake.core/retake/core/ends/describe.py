@@ -45,9 +45,12 @@ def _palm(tree: Tree, branches: tuple[Branch, ...]) -> int:
 
 
 def _reach(tree: Tree, group: int, palm: int, places: Float64[np.ndarray, "F 3"]) -> Float64[np.ndarray, "3"]:
-    """Direction from the last joint before an end effector (the palm's origin where there is none) to its fingers."""
-    last = tree.parent_joint(group)
-    start = tree.T[palm][:3, 3] if last is None else tree.origin(tree.spec.joints[last])
+    """Direction from the last joint before an end effector (the palm's origin where there is none, or where no geometry is known
+    that would say where fingers end) to its fingers."""
+    last, origin = tree.parent_joint(group), tree.T[palm][:3, 3]
+    if last is not None and not tree.seen and np.linalg.norm(places.mean(0) - origin) > 1e-3:
+        return places.mean(0) - origin
+    start = origin if last is None else tree.origin(tree.spec.joints[last])
     reach = places.mean(0) - start
     if last is None and np.linalg.norm(reach) < 1e-4:
         points = tree.group_points(group)
@@ -79,9 +82,11 @@ def describe_fingers(tree: Tree, group: int, branches: tuple[Branch, ...]) -> Gr
             across = tree.T[palm][:3, 2] - Y * (Y @ tree.T[palm][:3, 2])
         axes = [a for a in own_axes(tree, palm, tree.parent_joint(group)) if abs(a @ Y) < 0.1]
         Z, known = snapped(across, axes)
-    # +Y is where the first finger goes when it opens.
-    first = sides[0]
-    R = inverse(tree.T[palm])[:3, :3] @ frame(Y * first, Z)
+    # Of the two frames half a turn apart the one nearer to the link's own, which OSCAR's robots are drawn with; else +Y is
+    # where the first finger goes when it opens.
+    R = inverse(tree.T[palm])[:3, :3] @ frame(Y * sides[0], Z)
+    if R[0, 0] + R[1, 1] < -1e-6:
+        R = R * [-1, -1, 1]
     note = f"{len(branches)} fingers that part" if opening.measured else "fingers whose parting could not be seen"
     if not opening.joints:
         note = (

@@ -80,6 +80,11 @@ class Tree:
         self._points: dict[int, np.ndarray] = {}
 
     @cached_property
+    def seen(self) -> bool:
+        """Whether any link's geometry is known."""
+        return any(len(self.points(link)) for link in range(len(self.group_of)))
+
+    @cached_property
     def dof_of(self) -> dict[int, int]:
         """Joint index -> index in joint arrays, of movable joints."""
         movable = [i for i, joint in enumerate(self.spec.joints) if joint.kind != "fixed"]

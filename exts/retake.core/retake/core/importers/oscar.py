@@ -128,9 +128,10 @@ def _find_urdf(source: Path) -> Path:
 def _arm(urdf: Path, ee_link: str | None, base_link: str | None, angles: int) -> tuple[RobotSpec, list[int]]:
     """The robot from base to end effector, and the place of each recorded angle in its joint arrays."""
     robot = read_urdf(urdf, ee_link)
-    if len(robot.grippers) != 1:
-        names = ", ".join(g.name for g in robot.grippers) or "none"
-        raise EpisodeError(f"{urdf}: one end effector is needed, grippers found: {names}; name its link: ee_link=…")
+    # A bare tool's axes are a choice, and OSCAR's are those of the link that its episode names.
+    if ee_link is None and (len(robot.grippers) != 1 or robot.grippers[0].kind == "tool"):
+        names = ", ".join(f"{g.name} ({g.kind})" for g in robot.grippers) or "none"
+        raise EpisodeError(f"{urdf}: one end effector with fingers is needed, found: {names}; name its link: ee_link=…")
     chain = robot.chain(robot.grippers[0])
     if base_link is not None:
         base = robot.link_index(base_link)
