@@ -130,6 +130,8 @@ def test_values_and_defaults(tmp_path):
     assert (first.kind, first.axis, first.lower, first.upper) == ("revolute", (0.0, 0.0, 1.0), -np.inf, np.inf)
     assert (finger.velocity_limit, finger.effort_limit, finger.upper) == (0.2, 20.0, 0.04)
     assert robot.joints[3].effort_limit == np.inf
+    still = robot_xml(fingers=FINGERS.format(yaw=0, x=0, y=0, z=0.1, ax="0 1 0", bx="0 -1 0")).replace("0.2", "0")
+    assert read_urdf(write(tmp_path, still)).joints[2].velocity_limit == np.inf, "0 is what exporters write for none"
 
 
 def test_keep_links_keeps_kinematics_and_drops_fingers(tmp_path):

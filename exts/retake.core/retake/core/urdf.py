@@ -150,7 +150,7 @@ def _joint(element: ElementTree.Element, index: dict[str, int], path: Path) -> J
         np.eye(4),
         -np.inf if free else bound("lower", 0.0),  # the format's defaults
         np.inf if free else bound("upper", 0.0),
-        bound("velocity", np.inf),
+        bound("velocity", np.inf) or np.inf,  # exporters write 0 where nobody stated a limit
         bound("effort", np.inf),
     )
 
