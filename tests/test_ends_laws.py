@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from strategies import seeds
 
 from retake.core.ends import find_ends
+from retake.core.ends.tree import words
 from retake.core.geometry import axis_angle, inverse, transform
 from retake.core.robot import GripperSpec, JointSpec, LinkSpec, RobotSpec
 
@@ -155,6 +156,14 @@ def test_hands_of_a_robot_whose_trunk_is_called_a_knee():
     joints = (*free[:12], *spec.joints[12:])  # the thumb's hinges lie across each other: without limits it is no row
     (end,), _ = find_ends(dataclasses.replace(spec, links=links, joints=joints), lambda link: clouds[link])
     assert (end.ee_link, end.kind) == ("Wrist_Y_Link", "hand")
+
+
+def test_words_of_names():
+    assert {"left", "gripper", "yaw"} <= words("LeftGripperYaw") & words("left_gripper-yaw") & words(
+        "left/gripper/yaw2"
+    )
+    assert {"foot"} <= words("lfoot") & words("rfoot_2")
+    assert not {"ee", "eg", "ip", "ail"} & (words("lee") | words("leg") | words("lip") | words("rail"))
 
 
 def test_two_hands_held_side_by_side_are_two_hands():

@@ -29,6 +29,7 @@ LEG_WORDS = frozenset((
 HEAD_WORDS = frozenset((
     "head", "neck", "camera", "laser", "lidar", "eye", "eyes", "screen", "sensor", "scan", "scanner", "kinect", "antenna", "imu",
 ))  # fmt: skip
+BODY_WORDS = HAND_WORDS | LEG_WORDS | HEAD_WORDS
 HELPER_WORDS = frozenset((
     "frame", "eef", "ee", "tcp", "tool", "target", "grasptarget", "center", "centre", "focus", "camera", "optical", "imu",
     "aruco", "sensor", "virtual", "mount", "inertia", "marker", "site", "box", "effector",
@@ -42,10 +43,13 @@ def no_shapes(_: int) -> Float64[np.ndarray, "N 3"]:
 
 
 def words(name: str) -> frozenset[str]:
-    """The words of a name, in lower case: `LeftGripperYaw`, `left_gripper-yaw` and `left/gripper/yaw2` alike."""
+    """The words of a name, in lower case: `LeftGripperYaw`, `left_gripper-yaw`, `left/gripper/yaw2`; `lfoot` is a foot."""
     spaced = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
     found = {part.lower() for part in re.split(r"[^A-Za-z]+", spaced) if part}
-    return frozenset(found | {f"{part.lower()}" for part in re.split(r"[^A-Za-z0-9]+", name) if part})
+    found |= {part.lower() for part in re.split(r"[^A-Za-z0-9]+", name) if part}
+    return frozenset(
+        found | {part[1:] for part in found if part[0] in "lr" and len(part) > 3 and part[1:] in BODY_WORDS}
+    )
 
 
 @dataclass(frozen=True)
