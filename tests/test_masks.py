@@ -21,7 +21,7 @@ from retake.core.episode import (
 )
 from retake.core.errors import InputError
 from retake.core.geometry import axis_angle
-from retake.core.masks import mask_episode, read_meshes
+from retake.core.masks import mask_episode, read_meshes, read_robot
 from retake.core.masks.cli import main
 from retake.core.masks.meshes import Surface, read_mesh
 from retake.core.masks.raster import paint
@@ -40,9 +40,11 @@ URDF = """<robot name="arm">
  <link name="upper"><visual><origin xyz="0 0 0.17"/><geometry><box size="0.07 0.06 0.34"/></geometry></visual></link>
  <link name="fore"><collision><origin xyz="0 0 0.13"/><geometry><mesh filename="package://x/fore.dae"/></geometry></collision></link>
  <link name="tool"/>
- <joint name="a" type="revolute"><parent link="base"/><child link="upper"/><origin xyz="0 0 0.1"/><axis xyz="0 1 0"/>
+ <joint name="a" type="revolute"><parent link="base"/><child link="upper"/>
+<origin xyz="0 0 0.1"/><axis xyz="0 1 0"/>
   <limit lower="-3" upper="3" velocity="9" effort="9"/></joint>
- <joint name="b" type="revolute"><parent link="upper"/><child link="fore"/><origin xyz="0 0 0.34"/><axis xyz="0 1 0"/>
+ <joint name="b" type="revolute"><parent link="upper"/><child link="fore"/>
+<origin xyz="0 0 0.34"/><axis xyz="0 1 0"/>
   <limit lower="-3" upper="3" velocity="9" effort="9"/></joint>
  <joint name="c" type="fixed"><parent link="fore"/><child link="tool"/><origin xyz="0 0 0.26"/></joint>
 </robot>"""
@@ -228,3 +230,33 @@ def test_the_command_line_says_what_was_found(
     assert "calibration: as recorded" in out
     assert "without a readable mesh: fore" in out
     assert len(open_episode(tmp_path / "out")) == COUNT
+
+
+JAW = """<robot name="j"><link name="base"/>
+<link name="l1"/><link name="l2"/><link name="l3"/>
+<link name="hand"><visual><origin xyz="0.06 -0.015 0"/><geometry><box size="0.12 0.01 0.03"/></geometry></visual></link>
+<link name="jaw"><visual><origin xyz="0.045 0 0"/><geometry><box size="0.09 0.01 0.02"/></geometry></visual></link>
+<joint name="a" type="revolute"><parent link="base"/><child link="l1"/>
+<origin xyz="0 0 0.1"/><axis xyz="0 0 1"/><limit lower="-2" upper="2"/></joint>
+<joint name="b" type="revolute"><parent link="l1"/><child link="l2"/>
+<origin xyz="0 0 0.1"/><axis xyz="0 1 0"/><limit lower="-2" upper="2"/></joint>
+<joint name="c" type="revolute"><parent link="l2"/><child link="l3"/>
+<origin xyz="0 0 0.1"/><axis xyz="0 1 0"/><limit lower="-2" upper="2"/></joint>
+<joint name="d" type="revolute"><parent link="l3"/><child link="hand"/>
+<origin xyz="0 0 0.05"/><axis xyz="1 0 0"/><limit lower="-2" upper="2"/></joint>
+<joint name="gripper" type="revolute"><parent link="hand"/><child link="jaw"/>
+<origin xyz="0.02 0.015 0.02"/><axis xyz="0 0 1"/><limit lower="0" upper="1.6"/></joint>
+</robot>"""
+
+
+def test_a_recordings_robot_is_searched_with_its_geometry(tmp_path):
+    """One jaw beside its carrier (as on SO-101): without geometry its approach is a guess, 37 degrees off here."""
+    file = tmp_path / "jaw.urdf"
+    file.write_text(JAW, encoding="utf-8")
+    (end,) = read_robot(file).grippers
+    assert (end.ee_link, end.kind, end.open_position, end.closed_position) == ("hand", "jaw", (1.6,), (0.0,))
+    np.testing.assert_allclose(end.T_link_ee[:3, 2], (1, 0, 0), atol=1e-9)
+    assert read_robot(file, "hand").grippers[0].kind == "gripper", "a named link is taken as it is"
+    broken = tmp_path / "broken.urdf"
+    broken.write_text(JAW.replace('<box size="0.12 0.01 0.03"/>', '<box size="wide"/>'), encoding="utf-8")
+    assert read_robot(broken).grippers[0].ee_link == "hand", "geometry that cannot be read is done without"

@@ -7,9 +7,10 @@ Format: https://wiki.ros.org/urdf/XML. Angles rad, lengths m; `rpy` are fixed-ax
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from xml.etree import ElementTree
 
 import numpy as np
@@ -30,11 +31,16 @@ Mimics = dict[str, tuple[str, float, float]]
 """Joint name → (leading joint, multiplier, offset)."""
 
 
-def read_urdf(path: Path | str, ee_link: str | None = None) -> RobotSpec:
+def read_urdf(
+    path: Path | str,
+    ee_link: str | None = None,
+    points: Mapping[str, Float64[np.ndarray, "N 3"]] = MappingProxyType({}),
+) -> RobotSpec:
     """The robot of a URDF file; joint and link order are the file's.
 
-    End effectors are found as on a stage (`retake.core.ends`), from joints and names; geometry is not read. `ee_link` names the
-    end effector instead; its axes are then the link's own. Joints that mimic another count as joints of their own. Raises
+    End effectors are found as on a stage (`retake.core.ends`), from joints, names, and `points`: of the surface of a link by its
+    name, m, in its frame (`retake.core.masks.read_robot` gives those of the description's meshes). `ee_link` names the end
+    effector instead; its axes are then the link's own. Joints that mimic another count as joints of their own. Raises
     InputError naming the file, the element and what is valid.
     """
     path = Path(path)
@@ -57,7 +63,7 @@ def read_urdf(path: Path | str, ee_link: str | None = None) -> RobotSpec:
     _ = robot.joints_in_order  # raises on a loop beside the root
     if ee_link is not None:
         return replace(robot, grippers=(GripperSpec(ee_link, ee_link, np.eye(4)),))
-    return replace(robot, grippers=_ends(robot, _mimics(root, path)))
+    return replace(robot, grippers=_ends(robot, _mimics(root, path), points))
 
 
 def keep_links(robot: RobotSpec, names: Iterable[str], root: str | None = None) -> RobotSpec:
@@ -168,7 +174,9 @@ def _mimics(root: ElementTree.Element, path: Path) -> Mimics:
     return out
 
 
-def _ends(robot: RobotSpec, mimics: Mimics) -> tuple[GripperSpec, ...]:
+def _ends(
+    robot: RobotSpec, mimics: Mimics, points: Mapping[str, Float64[np.ndarray, "N 3"]]
+) -> tuple[GripperSpec, ...]:
     """What the search finds on a stage, too: the same robot has the same skeleton, simulated and recorded.
 
     It is told which joints follow others; in the recording they are joints of their own.
@@ -176,7 +184,9 @@ def _ends(robot: RobotSpec, mimics: Mimics) -> tuple[GripperSpec, ...]:
     names = {joint.name for joint in robot.joints if joint.kind != "fixed"}
     told = {name: Mimic(*mimic) for name, mimic in mimics.items() if mimic[0] in names}
     joints = tuple(replace(joint, mimic=told.get(joint.name)) for joint in robot.joints)
-    return find_ends(replace(robot, joints=joints))[0]
+    nothing = np.zeros((0, 3))
+    shapes = [points.get(link.name, nothing) for link in robot.links]
+    return find_ends(replace(robot, joints=joints), shapes.__getitem__)[0]
 
 
 def _attribute(element: ElementTree.Element, key: str, path: Path) -> str:

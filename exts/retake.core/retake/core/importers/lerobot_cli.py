@@ -22,9 +22,9 @@ from retake.core.importers.lerobot import camera_name, import_lerobot
 from retake.core.importers.lerobot_records import Calibration, ImportOptions, load_calibration
 from retake.core.importers.lerobot_vectors import NO_ACTION
 from retake.core.importers.units import UNITS
+from retake.core.masks.meshes import read_robot
 from retake.core.progress import Bar, Stop, silent
 from retake.core.robot import RobotSpec
-from retake.core.urdf import read_urdf
 
 USD = (".usd", ".usda", ".usdc", ".usdz")
 
@@ -32,7 +32,7 @@ USD = (".usd", ".usda", ".usdc", ".usdz")
 def load_robot(path: Path, ee_link: str | None = None) -> RobotSpec:
     """The robot of a .urdf, of a USD stage (needs the extra `usd`), or of a RobotSpec's JSON. Raises InputError."""
     if path.suffix == ".urdf":
-        return read_urdf(path, ee_link)
+        return read_robot(path, ee_link)
     if path.suffix == ".json":
         try:
             data = read_json(path)

@@ -26,10 +26,11 @@ from retake.core.episode import (
 from retake.core.episode.layout import header_to_json
 from retake.core.errors import EpisodeError, unknown_name
 from retake.core.files import atomic_directory, sha256_file
+from retake.core.masks.meshes import read_robot
 from retake.core.oscar_episode import CANVAS, CAPTION, META, RGB, OscarMeta, read_oscar_meta
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.robot import RobotSpec
-from retake.core.urdf import keep_links, read_urdf
+from retake.core.urdf import keep_links
 from retake.core.video import read_video, video_info
 
 EE_TOLERANCE_M = 5e-3
@@ -127,7 +128,7 @@ def _find_urdf(source: Path) -> Path:
 
 def _arm(urdf: Path, ee_link: str | None, base_link: str | None, angles: int) -> tuple[RobotSpec, list[int]]:
     """The robot from base to end effector, and the place of each recorded angle in its joint arrays."""
-    robot = read_urdf(urdf, ee_link)
+    robot = read_robot(urdf, ee_link)
     # A bare tool's axes are a choice, and OSCAR's are those of the link that its episode names.
     if ee_link is None and (len(robot.grippers) != 1 or robot.grippers[0].kind == "tool"):
         names = ", ".join(f"{g.name} ({g.kind})" for g in robot.grippers) or "none"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ from retake.core.episode import (
 )
 from retake.core.errors import EpisodeError, MissingDependencyError, install_hint
 from retake.core.geometry import inverse, pose_from_wxyz, wxyz_from_xyzw
+from retake.core.masks.meshes import read_robot
 from retake.core.robot import WORLD, RobotSpec
-from retake.core.urdf import read_urdf
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def robot_of(urdf: Path | None, missing: Missing) -> RobotSpec | None:
     if urdf is None:
         missing.add("the robot's links and joints", "--urdf robot.urdf")
         return None
-    return replace(read_urdf(urdf))
+    return read_robot(urdf)
 
 
 def poses_of(rows: np.ndarray[Any, Any], order: str) -> Float64[np.ndarray, "T 4 4"]:

@@ -3,6 +3,6 @@
 
 from retake.core.masks.fit import Calibrated, fit_calibration
 from retake.core.masks.make import mask_episode
-from retake.core.masks.meshes import RobotMeshes, read_meshes
+from retake.core.masks.meshes import RobotMeshes, read_meshes, read_robot
 
-__all__ = ["Calibrated", "RobotMeshes", "fit_calibration", "mask_episode", "read_meshes"]
+__all__ = ["Calibrated", "RobotMeshes", "fit_calibration", "mask_episode", "read_meshes", "read_robot"]

@@ -6,6 +6,7 @@ A link's visual geometry is taken, or its collision geometry where no visual mes
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -15,6 +16,8 @@ import numpy as np
 from retake.core.array_types import Float64, Int
 from retake.core.errors import InputError
 from retake.core.geometry import axis_angle, transform
+from retake.core.robot import RobotSpec
+from retake.core.urdf import read_urdf
 
 READABLE = (".obj", ".stl")
 
@@ -77,6 +80,18 @@ def read_meshes(urdf: Path, meshes: Path | None = None) -> RobotMeshes:
             f"under {where}; give a folder with these as .obj or .stl (--meshes DIR)"
         )
     return RobotMeshes(surfaces, tuple(missing))
+
+
+def read_robot(urdf: Path | str, ee_link: str | None = None) -> RobotSpec:
+    """The robot of a URDF with its end effectors found from joints and as much of its geometry as can be read, as on a stage.
+
+    Raises InputError as `read_urdf`; meshes that cannot be read are done without.
+    """
+    path, points = Path(urdf), {}
+    if ee_link is None:
+        with suppress(InputError, OSError, ValueError, ElementTree.ParseError):
+            points = {name: surface.vertices for name, surface in read_meshes(path).surfaces.items()}
+    return read_urdf(path, ee_link, points)
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
