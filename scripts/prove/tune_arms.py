@@ -204,6 +204,29 @@ class Arena:
         return {region: sums[region] / sizes[region] for region in REGIONS}
 
 
+def contrast(vae: Any, name: str, runs: Sequence[Path], cache: Path = CACHE) -> dict[str, float]:
+    """How far latents lie from those of the same place in the first frame, mean square in units of their variance.
+
+    `falling`: in cells of objects in free fall; `background`: in cells without objects. One window with a fall per run. Where the
+    two are alike, an object cannot be told from what is behind it, and no weight on its cells can teach anything about it.
+    """
+    design, parts = Design(), []
+    latents = LatentCache(vae, name, cache / "latents", design.size, objects=ObjectSupervision(1.0))
+    for run in runs:
+        clip = next(c for c in find_clips([run], Selection(unverified=True, include_sim=True)) if c.domain == "sim")
+        windows = Sampler([clip], design.frames, stride=design.stride).choices
+        release = clip.events[-2]
+        # the window that ends soonest after the release has the object in the first frame and most of a fall
+        parts.append(latents.read(next(w for w in windows if w.window.start < release < w.window.stop - 5)))
+    found = collate(parts)
+    assert found.cells is not None
+    assert found.falling is not None
+    unit = (found.x0 - found.x0.mean(dim=(0, 2, 3, 4), keepdim=True)) / found.x0.std(dim=(0, 2, 3, 4), keepdim=True)
+    moved = ((unit - unit[:, :, :1]) ** 2).mean(dim=1)
+    covers = {"falling": found.falling, "background": 1 - found.cells}
+    return {region: float((moved * cover).sum() / cover.sum()) for region, cover in covers.items()}
+
+
 def text_of(caption: str) -> Tensor:
     """A prompt's context, a random one per text."""
     return torch.randn(1, 8, SMALL["text_embed_dim"], generator=torch.Generator().manual_seed(sum(caption.encode())))
