@@ -161,8 +161,8 @@ class Arena:
         text = torch.cat([text_of(choice.clip.caption) for choice in choices])
         return Batch(parts.x0, parts.control, text, valid=parts.valid, weight=weight)
 
-    def learn(self, model: Any, arm: Arm, lr: float, steps: int, seed: int) -> list[dict[str, float]]:
-        """Train in place; validation before the first step, then every `design.every` steps."""
+    def learn(self, model: Any, arm: Arm, lr: float, steps: int, seed: int, every: int) -> list[dict[str, float]]:
+        """Train in place; validation before the first step, then every `every` steps."""
         design = self.design
         config = TuneConfig(
             lr=lr, schedule=LinearSchedule(warm_up=10, cycle=100_000), ema_rate=None, clip_norm=design.clip_norm, seed=seed,
@@ -175,7 +175,7 @@ class Arena:
             noise = seed * 1_000_003 + step
             tuner.generator.manual_seed(noise)
             tuner.step(self.batch(sampler.draw(step, design.batch), arm, noise))
-            if (step + 1) % design.every == 0 or step + 1 == steps:
+            if (step + 1) % every == 0 or step + 1 == steps:
                 curve.append(self.judge(tuner))
         return curve
 
@@ -252,7 +252,7 @@ def run(
         if not (weights.exists() and told.exists()):
             torch.manual_seed(seed)
             model = OscarTransformer3DModel(**SMALL)
-            curve = arena.learn(model, Arm(), design.base_lr, design.base_steps, seed)
+            curve = arena.learn(model, Arm(), design.base_lr, design.base_steps, seed, design.base_steps)
             weights.parent.mkdir(parents=True, exist_ok=True)
             torch.save(model.state_dict(), weights)
             write_json(told, curve)
@@ -262,7 +262,7 @@ def run(
             if not kept.exists():
                 model = OscarTransformer3DModel(**SMALL)
                 model.load_state_dict(torch.load(weights, weights_only=True))
-                curve = arena.learn(model, arm, design.arm_lr, design.arm_steps, seed + 1000)
+                curve = arena.learn(model, arm, design.arm_lr, design.arm_steps, seed + 1000, design.every)
                 ended = Tuner(model, TuneConfig(ema_rate=None))
                 ends = {
                     "no text": arena.judge(ended, text=False), "no skeleton": arena.judge(ended, skeleton=False),
