@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import cv2
 import numpy as np
 
 from retake.core.camera import Camera
-from retake.core.episode import Episode
+from retake.core.episode import Episode, open_episode
 from retake.core.painter.dresser import Dresser
 from retake.core.painter.procedural import ProceduralBackend
 from retake.core.variants.base import MAPS, SourceFrame, World, source_frame
@@ -44,15 +45,15 @@ class Split:
     """Odd ones have bystanders and a cabinet; every fourth has two cameras, the others three (a pair is compared alike in
     both)."""
     faults: tuple[tuple[str, int], ...]
-    """(fault, n): planted in every n-th world, the next fault a world later."""
+    """(fault, n): planted in n of twelve worlds, the next fault two worlds later."""
     said: str
     """What its figures may be taken for."""
 
 
-HARD = (("other seed", 1), ("hue shift", 1), ("object swapped", 1), ("simulated", 4), ("other world", 4), ("mirrored", 4),
-        ("one frame late", 4))  # fmt: skip
-EVEN = (("simulated", 4), ("other world", 4), ("hue shift", 3), ("mirrored", 4), ("object swapped", 2), ("other seed", 2),
-        ("one frame late", 1))  # fmt: skip
+HARD = (("other seed", 12), ("hue shift", 12), ("object swapped", 12), ("simulated", 3), ("other world", 3), ("mirrored", 3),
+        ("one frame late", 3))  # fmt: skip
+EVEN = (("simulated", 3), ("other world", 3), ("hue shift", 3), ("mirrored", 3), ("object swapped", 4), ("other seed", 6),
+        ("one frame late", 8))  # fmt: skip
 """Of another seed half the worlds show something, of one frame late a third: they are planted in as many more."""
 SPLITS = {
     "tune": Split(900, (101, 102), HARD, "What limits are chosen on. "),
@@ -108,9 +109,9 @@ class Film:
             self._known[t] = self.store.known[name]
         if t not in self._known:
             if self._dresser is None:
-                first = halved(source_frame(self.episode, self.camera, 0))
+                first = recorded_frame(self.episode.path, self.camera, 0)
                 self._dresser = ProceduralBackend().dresser(first, self.world, self.seed)
-            self._known[t] = self._dresser.render(halved(source_frame(self.episode, self.camera, t)))
+            self._known[t] = self._dresser.render(recorded_frame(self.episode.path, self.camera, t))
             if self.store is not None:
                 self.store.known[name], self.store.new = self._known[t], True
         return self._known[t]
@@ -142,6 +143,12 @@ class SharedGeometry(ViewGeometry):
         if key not in self._between:
             self._between[key] = super().between(*key)
         return self._between[key]
+
+
+@lru_cache(maxsize=400)
+def recorded_frame(path: Path, camera: str, t: int) -> SourceFrame:
+    """A frame of an episode as it is painted; read once for all worlds."""
+    return halved(source_frame(open_episode(path), camera, t))
 
 
 def halved(source: SourceFrame) -> SourceFrame:
@@ -219,7 +226,7 @@ def faulty(fault: str, film: Film, other: World) -> Any:
     )
 
     def swap(t: int) -> np.ndarray:
-        source = halved(source_frame(episode, camera, t))
+        source = recorded_frame(episode.path, camera, t)
         mask = cv2.dilate(source.mask("object:").astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
         return np.where(mask[..., None], swapped[t], film[t])
 
@@ -249,7 +256,7 @@ def jobs(split: str) -> Iterator[tuple[Path, int, World, World]]:
 
 def planted(split: str, number: int) -> list[str]:
     """Which faults a world gets."""
-    return [fault for k, (fault, every) in enumerate(SPLITS[split].faults) if (number + k) % every == 0]
+    return [fault for k, (fault, share) in enumerate(SPLITS[split].faults) if (5 * number + 2 * k) % 12 < share]
 
 
 def keep(name: str, rows: Sequence[dict[str, Any]]) -> None:

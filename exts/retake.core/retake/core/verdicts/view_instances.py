@@ -82,9 +82,15 @@ def _beyond_chance(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
     a, b = (np.concatenate([part[k] for part in parts]) for k in (0, 1))
     apart = (a - b) * WEIGHT
     # What stands still before cameras that stand still shows the same pixels again at every moment: they count once.
-    distinct = len(np.unique(np.round(np.hstack([a, b]) / NOTICED_LAB).astype(np.int16), axis=0))
+    distinct = len(np.unique(_numbered(np.hstack([a, b]))))
     chance = float(np.sqrt(apart.var(0).sum() / max(distinct / ALIKE, 1)))
     return max(distance(a, b) - CHANCE * chance, 0.0)
+
+
+def _numbered(colours: Float32[np.ndarray, "N 6"]) -> np.ndarray:
+    """One number for each combination of colours that are told apart."""
+    steps = np.round(colours / NOTICED_LAB).astype(np.int64) + 128
+    return steps @ (1 << np.arange(0, 60, 10, dtype=np.int64))
 
 
 def distance(a: Float32[np.ndarray, "N 3"], b: Float32[np.ndarray, "N 3"]) -> float:
