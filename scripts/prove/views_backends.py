@@ -147,4 +147,9 @@ def tell_backends(found: Sequence[dict[str, Any]]) -> list[str]:
             told = [settings.threshold(n).severity(v) for n, v in row["values"].items() if v is not None]
             beyond += bool(told and max(told) > 1)
         lines.append(f"| {name} | {pictures} | {len(mine)} | " + " | ".join(cells) + f" | {beyond} |")
-    return [*lines, ""]
+    lines += [
+        "", "A model's worlds disagree in takes of the hand's camera. What its first frame (composite) or the anchor's take "
+        "(re-projection) does not show is the simulation's own picture, toned, and two cameras fill different parts so. The "
+        "comparison fails these takes, as it should; first frames agree.", "",
+    ]  # fmt: skip
+    return lines
