@@ -67,7 +67,8 @@ def make(options: argparse.Namespace) -> None:
     """Paint, plant and measure until the time is spent."""
     cv2.setNumThreads(1)
     CACHE.mkdir(parents=True, exist_ok=True)
-    done = {(r["episode"], r["world"]) for r in read_rows(rows_of(options.split))}
+    judged = [options.split, *(["spent"] if options.split == "held" else [])]
+    done = {(r["episode"], r["world"]) for split in judged for r in read_rows(rows_of(split))}
     until = time.monotonic() + 60 * options.minutes
     opened: dict[Path, Episode] = {}
     for path, number, world, other in jobs(options.split):

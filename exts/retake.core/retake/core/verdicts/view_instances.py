@@ -13,8 +13,9 @@ import numpy as np
 from retake.core.array_types import Float32
 from retake.core.verdicts.view_colours import LUMA, lab
 
-LAMP = 0.45
-"""Least share of a lamp's strongest channel that each of its channels has: a low sun comes down to half."""
+LAMP = np.array([[1, 0.4, 0.1], [0.45, 1, 0.45], [0.45, 0.45, 1]], np.float32)
+"""Least shares of a lamp's strongest channel (row) that its channels have, linear: a glowing body of 2500 K, the sun above the
+horizon, comes down to 0.4 green and 0.1 blue; nothing that shines green or blue is as pure."""
 WEIGHT = np.array([0.5, 1, 1], np.float32)
 """Of lightness and chroma: cameras differ in exposure across their pictures before they differ in hue."""
 NOTICED_LAB = 2.3
@@ -103,12 +104,12 @@ def matte(
     a: Float32[np.ndarray, "N 3"], b: Float32[np.ndarray, "N 3"]
 ) -> tuple[Float32[np.ndarray, "N 3"], Float32[np.ndarray, "N 3"]]:
     """Both without the light that either has more of: a highlight lies where one camera alone sees it, and adds its lamp's
-    colour to that of the surface. A lamp is no paint: each of its channels has at least `LAMP` of the strongest."""
+    colour to that of the surface. A lamp is no paint: its channels have at least the shares `LAMP` of the strongest."""
     more = (a - b) @ LUMA
     out = []
     for x, other, sign in ((a, b, 1), (b, a, -1)):
         gloss = np.maximum(sign * more, 0)[:, None]
         lamp = np.where(gloss > 0, x - other, 0).sum(0)
-        lamp = np.maximum(lamp, LAMP * max(float(lamp.max()), 1e-6))
+        lamp = np.maximum(lamp, LAMP[int(lamp.argmax())] * max(float(lamp.max()), 1e-6))
         out.append(np.maximum(x - gloss * (lamp / (lamp @ LUMA)), 0).astype(np.float32))
     return out[0], out[1]
