@@ -74,10 +74,10 @@ SPLITS = {
         EVEN,
         "Other worlds than all that limits were chosen on, over episodes that only `spent` shares; they tuned nothing and were "
         "judged once. The limit of `view_instances` and what it compares (several moments together, beyond chance) come from 45 "
-        "clean pairs and ten worlds with an object swapped of `first`, the split that was held before (worlds of seed 5300 over "
-        "episodes 301 and 302), and from `spent`. `first` had been judged with 0 false alarms of 306 pairs, at a limit of 15 that "
-        "279 of these pairs had set, and an AUC of 0.939 for objects swapped: what the other camera shows of them was thrown away "
-        "where it was less than 40 pixels at a time. The other figures' limits are as they were. ",
+        "clean pairs and ten worlds with an object swapped of `first`, the split that was held before (worlds of seed 5300 "
+        "over episodes 301 and 302), and from `spent`. `first` had been judged with 0 false alarms of 306 pairs, at a limit of "
+        "15 that 279 of these pairs had set, and an AUC of 0.939 for objects swapped: what the other camera shows of them was "
+        "thrown away where it was less than 40 pixels at a time. The other figures' limits are as they were. ",
     ),
 }
 
