@@ -79,6 +79,14 @@ def every(cache: Path) -> list[Composite]:
     return [Composite(p, c, w) for turn in turns for p in episodes for c in CAMERAS if c in known[p] for w in turn]
 
 
+def chosen(takes: list[Composite], named: tuple[str, ...], sample: int) -> list[Composite]:
+    """Takes whose key contains one of the names, and so many of the others, drawn at random, the same ones every time."""
+    mine = [take for take in takes if any(name in take.key for name in named)]
+    others = [take for take in takes if take not in mine]
+    drawn = np.random.default_rng(0).choice(len(others), min(sample, len(others)), replace=False)
+    return mine + [others[k] for k in drawn]
+
+
 def first_frame(episode: Episode) -> int:
     """Where a take's window begins: it shows the release of what is dropped, if anything is."""
     release = next((e.release for e in object_events(episode) if e.release is not None), FRAMES // 2)
@@ -133,19 +141,24 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after this long; the next call goes on")
     parser.add_argument("--part", default="0/1", help="K/N: the K-th of N shares of all episodes and cameras")
-    parser.add_argument("--only", default="", help="takes whose key (EPISODE/CAMERA/PRESET) contains this")
+    parser.add_argument(
+        "--only", default="", help="takes whose key (EPISODE/CAMERA/PRESET) contains one of these, by commas"
+    )
+    parser.add_argument("--sample", type=int, help="with --only: so many others too, drawn at random")
     parser.add_argument("--make", action="store_true", help="make the takes that are missing, judge none")
     options = parser.parse_args()
     cv2.setNumThreads(1)
     cache, deadline, settings = options.cache, time.monotonic() + 60 * options.minutes, load_settings()
     part, parts = map(int, options.part.split("/"))
     rows = cache / f"composite-{VERSION}.jsonl"
-    for take in every(cache):
+    takes = every(cache)
+    wanted = {take.key for take in chosen(takes, tuple(options.only.split(",")), options.sample or 0)}
+    for take in takes:
         if time.monotonic() > deadline:
             return
         if zlib.crc32(f"{take.episode.name}{take.camera}".encode()) % parts != part:
             continue
-        if options.only not in take.key or take.key in read_rows(rows):
+        if take.key not in wanted or take.key in read_rows(rows):
             continue
         if options.make:
             episode = open_episode(take.episode)

@@ -9,7 +9,7 @@ posture alike. 0: the pixels are as expected of the simulator's posture, 1: as e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -20,6 +20,7 @@ from retake.core.geometry import axis_angle, inverse
 from retake.core.verdicts.bodies import signed_distance
 from retake.core.verdicts.colours import views_of
 from retake.core.verdicts.footage import Footage
+from retake.core.verdicts.posture_evidence import MIN_AREA, NEAR, Earlier, Evidence, colours_of
 from retake.core.verdicts.records import Measurement
 from retake.core.verdicts.settings import ObjectSettings
 from retake.core.verdicts.truth import Truth
@@ -30,28 +31,22 @@ _FRAMES = 5
 """Frames that are asked per phase."""
 _PAD, _SHIFT = 14, 1
 """Working px around the silhouette; shift that is granted to every posture."""
-_NEAR = 2
-"""Working px around robot and other objects that say nothing."""
-_MIN_AREA = 60.0
 _MIN_CHANGE, _MIN_PIXELS = 0.1, 40.0
 """Share of the silhouette and working px² (over all frames of a phase) by which a posture must differ to be asked."""
 _BODY_FIT = 0.8
 """Intersection over union of hull and recorded mask from which on the hull stands for the object."""
-_DARK = 12.0
-_TONE, _TONES = 0.08, 20
-"""Width and number (to each side) of the bins of log colour ratios."""
-_LUMA, _LUMAS = 0.15, 45
-_SPREAD = 0.1
-"""Log colour ratio by which scenery varies with light, at least."""
-_FLOOR = 1e-4
 _WIDER = 0.004
 """Share of the silhouette's area that another width must explain beyond the simulated one."""
+_ALL_ROUND = 0.75
+"""Share of the telling pixels beside the outline that must speak for another width."""
 _SHARP = 2.0
 """Recorded px per working px from which on an outline's colours are as sharp as the working picture. Video stores colour at
 half resolution: below that, the pixels on both sides of an outline show a mixture and count for less."""
-_TOLD_AROUND, _TOLD_NEARLY_ALL, _TOLD_INSIDE = 0.7, 0.5, 0.4
+_TOLD_AROUND, _TOLD_INSIDE = 0.2, 0.4
 """Mean evidence around all postures, that of eight pixels in ten there, and that of their common middle, from which on a
 frame is asked: one side of like colours is enough to mistake the object for a narrower or a lower one."""
+_DOUBTED = 0.7
+"""Share of the way to another posture from which on it may be that one, if unseen places have the colours of the others."""
 _MIN_SURE, _MIN_REACH = 0.3, 0.3
 """Mean evidence of the pixels in which a posture differs, and the difference it must make per such pixel, to be asked."""
 
@@ -90,18 +85,26 @@ def measure_posture(
     hull = body_hull(truth, episode, camera, part)
     if hull is None:
         return Measurement(NAME, None, "the object shows too little of its body", applies=False)
-    colours = _colours(footage, truth, part)
+    colours = colours_of(footage, truth, part)
     if colours is None:
         return Measurement(NAME, None, "the object's colours cannot be learned from the first frames", applies=False)
-    views = phase_views(footage, truth, part, phases, hull, colours)
+    views = phase_views(Evidence(footage, truth, part, colours), phases, hull)
     girth = width_of(views)
     worst, note, frame = None, "", None
+    untold, doubt = False, ""
     for phase, (rows, seen) in views.items():
-        for name, share in _gains([view for view in seen if view.told], girth).items():
-            if worst is None or share > worst:
+        asked = [view for view in seen if view.told]
+        for name, share in _gains(asked, girth).items():
+            untold |= share is None
+            if share is not None and (worst is None or share > worst):
                 worst, note, frame = share, f"{name}, {phase}", rows[len(rows) // 2]
+        for name, share in _gains([replace(v, field=v.doubted) for v in asked if v.doubted is not None], girth).items():
+            if share is not None and share > _DOUBTED:
+                doubt = f"{name}, {phase}: or an end of it that no earlier frame has shown looks like what surrounds it"
+    if doubt and (worst is None or worst < _DOUBTED):
+        return Measurement(NAME, None, doubt)
     if worst is None and any(seen for _, seen in views.values()):
-        like = any(not view.told for _, seen in views.values() for view in seen)
+        like = untold or any(not view.told for _, seen in views.values() for view in seen)
         why = "scenery around it has its colours" if like else "it looks the same in every posture"
         return Measurement(NAME, None, why, applies=like)
     if worst is None:
@@ -115,25 +118,33 @@ def width_of(views: dict[str, tuple[list[int], list[_View]]]) -> int | None:
     first = next((seen for phase, (_, seen) in views.items() if phase != PHASES[-1]), None)
     if first is None:
         return None
-    explained = {
-        girth: sum(float(_explained(_moved_fields(v.field), [_wider(v.whole, girth)])[0]) for v in first)
-        for girth in (0, -1, 1)
-    }
-    # Another width must be clearly better: evidence at the rim is mixed.
+    found = {0: (0.0, 1.0)}
+    for girth in (-1, 1):
+        gained, ring = 0.0, []
+        for view in first:
+            moved, own, other = _moved_fields(view.field), view.whole.ravel(), _wider(view.whole, girth).ravel()
+            shift = int(np.argmax(moved @ other.astype(np.float32)))
+            gained += float(moved[shift] @ other.astype(np.float32)) - float(_explained(moved, [view.whole])[0])
+            ring.append(girth * moved[shift][own != other])
+        said = np.concatenate(ring)
+        found[girth] = gained, float((said > 0).sum() / max((said != 0).sum(), 1))
+    # Another width must be clearly better, and so on most sides: evidence at the rim is mixed, and hues bleed on dark ground.
     area = sum(float(v.whole.sum()) for v in first)
-    return max(explained, key=lambda girth: explained[girth] - _WIDER * area * abs(girth))
+    good = [g for g, (gained, sides) in found.items() if gained >= _WIDER * area * abs(g) and sides >= _ALL_ROUND]
+    return max(good, key=lambda girth: found[girth][0])
 
 
 def phase_views(
-    footage: Footage, truth: Truth, part: int, phases: list[str], hull: Float64[np.ndarray, "N 3"], colours: _Colours
+    evidence: Evidence, phases: list[str], hull: Float64[np.ndarray, "N 3"]
 ) -> dict[str, tuple[list[int], list[_View]]]:
     """Frames and views per phase, in the later two thirds of each."""
-    out = {}
+    truth, part, out = evidence.truth, evidence.part, {}
     for phase in PHASES:
-        rows = [t for t, p in enumerate(phases) if p == phase and truth.area[t, part] >= _MIN_AREA and t > 0]
+        rows = [t for t, p in enumerate(phases) if p == phase and truth.area[t, part] >= MIN_AREA and t > 0]
         if len(rows) >= 3:
+            earlier = evidence.earlier(phases, phase)
             rows = [rows[k] for k in np.unique(np.linspace(len(rows) // 3, len(rows) - 1, _FRAMES).astype(int))]
-            seen = [view for t in rows if (view := _view(footage, truth, part, t, hull, colours)) is not None]
+            seen = [view for t in rows if (view := _view(evidence, t, hull, earlier)) is not None]
             if len(seen) >= 2:
                 out[phase] = (rows, seen)
     return out
@@ -149,7 +160,7 @@ def body_hull(truth: Truth, episode: Episode, camera: str, part: int) -> Float64
             interpolation=cv2.INTER_NEAREST,
         )  # fmt: skip
         rows, columns = np.nonzero((truth.labels[t] == part + 1) & (depth > 0))
-        if len(rows) < 0.5 * _MIN_AREA:
+        if len(rows) < 0.5 * MIN_AREA:
             continue
         K, z = truth.K[t], depth[rows, columns].astype(np.float64)
         uv = truth.ideal(int(t), np.stack([columns, rows], 1).astype(np.float64)) + 0.5
@@ -172,85 +183,8 @@ def body_hull(truth: Truth, episode: Episode, camera: str, part: int) -> Float64
 def shows_body(area: Float64[np.ndarray, "T"], distance: Float64[np.ndarray, "T"]) -> np.ndarray:
     """Frames that show most of a body: as seen from one distance, for a near view that the border cuts is larger than a
     whole one from afar. area: visible working px²; distance: m."""
-    size, enough = area * np.square(distance), area >= _MIN_AREA
+    size, enough = area * np.square(distance), area >= MIN_AREA
     return np.flatnonzero(enough & (size >= 0.5 * size.max(where=enough, initial=0.0)))
-
-
-@dataclass(frozen=True, eq=False)
-class _Colours:
-    """How likely the object's tone and brightness are, per bin."""
-
-    tone: Float32[np.ndarray, "B B"]
-    luma: Float32[np.ndarray, "L"]
-
-
-def _split(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two log colour ratios, and log brightness."""
-    log = np.log(cv2.GaussianBlur(image.astype(np.float32), (3, 3), 0) + _DARK)
-    return log[..., [0, 2]] - log[..., 1:2], log.mean(-1)
-
-
-def _bins(tone: np.ndarray, luma: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    code = np.clip(np.floor(tone / _TONE + _TONES), 0, 2 * _TONES - 1).astype(int)
-    return code[..., 0], code[..., 1], np.clip(luma / _LUMA, 0, _LUMAS - 1).astype(int)
-
-
-def _colours(footage: Footage, truth: Truth, part: int) -> _Colours | None:
-    """From the first frames' inner pixels, and with less weight from the middle of the silhouette later on."""
-    tones, lumas = np.zeros((2 * _TONES,) * 2), np.zeros(_LUMAS)
-    shown = np.flatnonzero(truth.area[:, part] >= _MIN_AREA)
-    if len(shown) < 3 or shown[2] > len(footage) // 3:
-        return None
-    early = [int(t) for t in shown[:3]]
-    later = [int(t) for t in shown[np.linspace(3, len(shown) - 1, 8).astype(int)]] if len(shown) > 11 else []
-    for t in (*early, *later):
-        mask = cv2.inRange(truth.labels[t], part + 1, part + 1)  # type: ignore[call-overload]
-        box = _around(mask)
-        depth = cv2.distanceTransform(mask[box], cv2.DIST_L2, 3)
-        inner = depth > (1.5 if t in early else 0.6 * depth.max())
-        if not inner.any():
-            continue
-        a, b, c = _bins(*(x[inner] for x in _split(footage.frames[t][box])))
-        weight = (1.0 / len(early) if t in early else 0.5 / len(later)) / len(a)
-        np.add.at(tones, (a, b), weight)
-        np.add.at(lumas, c, weight)
-    if not tones.any():
-        return None
-    tones = cv2.GaussianBlur(tones, (0, 0), 1.0)
-    lumas = cv2.GaussianBlur(lumas[None], (0, 0), 1.6)[0]
-    return _Colours((tones / tones.sum()).astype(np.float32), (lumas / lumas.sum()).astype(np.float32))
-
-
-def _around(mask: UInt8[np.ndarray, "H W"]) -> tuple[slice, slice]:
-    """The window of a mask, with two pixels to spare."""
-    x, y, width, height = cv2.boundingRect(mask)
-    return np.s_[max(y - 2, 0) : y + height + 2, max(x - 2, 0) : x + width + 2]
-
-
-def _evidence(
-    footage: Footage, t: int, box: tuple[slice, slice], outside: Bool[np.ndarray, "h w"], colours: _Colours
-) -> Float32[np.ndarray, "h w"]:
-    """−1..1 per pixel: shows what surrounds the object … shows the object."""
-    tone, luma = _split(footage.frames[t][box])
-    a, b, c = _bins(tone, luma)
-    of_object = colours.tone[a, b] * colours.luma[c]
-    near, bright = np.zeros((2 * _TONES,) * 2), np.zeros(_LUMAS)
-    if outside.any():
-        np.add.at(near, (a[outside], b[outside]), 1.0 / outside.sum())
-        np.add.at(bright, c[outside], 1.0 / outside.sum())
-        near, bright = cv2.GaussianBlur(near, (0, 0), 1.0), cv2.GaussianBlur(bright[None], (0, 0), 1.6)[0]
-    of_rest = (near[a, b] * bright[c]).astype(np.float32)
-    known = footage.known[box]
-    if known.any():
-        tone_b, luma_b = _split(footage.scenery[box])
-        apart = np.square((tone - tone_b) / _SPREAD).sum(-1)
-        like = _TONE**2 / (2 * np.pi * _SPREAD**2) * np.exp(-0.5 * apart)
-        darker = luma - luma_b
-        # Shadows darken what lies behind; hardly anything brightens it.
-        lit = (_LUMA / 1.2) * np.clip(np.minimum((darker + 1.2) / 0.3, (0.3 - darker) / 0.15), 0, 1)
-        of_rest = np.where(known, 0.8 * like * lit + 0.2 * of_rest, of_rest)
-    ratio = np.log((of_object + _FLOOR) / (of_rest + _FLOOR))
-    return (np.clip(ratio, -2, 2) / 2).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,50 +197,46 @@ class _View:
     others: list[UInt8[np.ndarray, "h w"]]
     told: bool
     """The object's middle and what surrounds all postures are told apart: otherwise the pixels between say nothing."""
+    doubted: Float32[np.ndarray, "h w"] | None = None
+    """The evidence if places of the object that no earlier frame has shown had the colours of the others."""
 
 
-def _view(
-    footage: Footage, truth: Truth, part: int, t: int, hull: Float64[np.ndarray, "N 3"], colours: _Colours
-) -> _View | None:
-    """None where the hull does not stand for the object, or too little of it is free."""
+def _view(evidence: Evidence, t: int, hull: Float64[np.ndarray, "N 3"], earlier: Earlier) -> _View | None:
+    """None where the hull does not stand for the object, or too little of it is free. earlier: frames that have shown it."""
+    truth, part = evidence.truth, evidence.part
     drawn = _silhouettes(truth, t, part, hull)
     if drawn is None:
         return None
     box, whole, others = drawn
     labels = truth.labels[t][box]
     other = ((labels > 0) & (labels != part + 1)).astype(np.uint8)
-    free = cv2.dilate(other, np.ones((2 * _NEAR + 1,) * 2, np.uint8)) == 0
+    free = cv2.dilate(other, np.ones((2 * NEAR + 1,) * 2, np.uint8)) == 0
     mask = labels == part + 1
     union = ((mask | (whole > 0)) & free).sum()
-    if union < 0.5 * _MIN_AREA or (mask & (whole > 0) & free).sum() < _BODY_FIT * union:
+    if union < 0.5 * MIN_AREA or (mask & (whole > 0) & free).sum() < _BODY_FIT * union:
         return None
     # Where the hull is no body (it was never seen whole), a posture that differs there is none either.
     apart = (mask != (whole > 0)).astype(np.uint8)
     free &= cv2.dilate(cv2.erode(apart, np.ones((2, 2), np.uint8)), np.ones((5, 5), np.uint8)) == 0
     union = np.max([whole, *others], axis=0)
     near = cv2.dilate(union, np.ones((5, 5), np.uint8)) > 0
-    field = _evidence(footage, t, box, ~near & free, colours) * free
+    field, doubted = evidence.field(t, box, whole > 0, ~near & free, free, hull, earlier)
     ring = (cv2.dilate(union, np.ones((13, 13), np.uint8)) > 0) & ~near & free
     # What every posture covers, but those that leave the place altogether.
     core = (np.mean([whole, *others], axis=0) > 0.8) & free
-    told = (
-        ring.any()
-        and core.any()
-        and field[ring].mean() < -_TOLD_AROUND
-        and float(np.quantile(field[ring], 0.8)) < -_TOLD_NEARLY_ALL
-        and field[core].mean() > _TOLD_INSIDE
-    )
+    told = ring.any() and core.any() and field[ring].mean() < -_TOLD_AROUND and field[core].mean() > _TOLD_INSIDE
     if truth.px < _SHARP:
-        field *= np.where(np.abs(signed_distance(whole > 0)) < 1, truth.px / _SHARP, 1.0)
-    return _View(field, free, whole, others, bool(told))
+        rim = np.where(np.abs(signed_distance(whole > 0)) < 1, truth.px / _SHARP, 1.0).astype(np.float32)
+        field, doubted = field * rim, doubted * rim
+    return _View(field, free, whole, others, bool(told), doubted)
 
 
-def _gains(views: list[_View], girth: int | None) -> dict[str, float]:
-    """Per posture: how far the pixels are from the simulator's (0) to that posture (1), by what each explains.
+def _gains(views: list[_View], girth: int | None) -> dict[str, float | None]:
+    """Per posture: how far the pixels are from the simulator's (0) to that posture (1), by what each explains; None where
+    its pixels could show anything.
 
     What either would explain is computed with the same shifts granted; a posture that they make as good as the
-    simulator's cannot be asked, nor one whose pixels could show anything. How large an object is can be asked only where
-    its width in earlier phases is known.
+    simulator's cannot be asked. How large an object is can be asked only where its width in earlier phases is known.
     """
     found, own, full, changed, strength = (np.zeros(len(POSTURES)) for _ in range(5))
     for view in views:
@@ -328,15 +258,16 @@ def _gains(views: list[_View], girth: int | None) -> dict[str, float]:
             full[k] += float(both[1] - both[0])
             changed[k] += float(apart.sum())
             strength[k] += float(certain[apart].sum())
-    out: dict[str, float] = {}
+    out: dict[str, float | None] = {}
     for k, posture in enumerate(POSTURES):
         if not views or changed[k] < _MIN_PIXELS * len(views) or (girth is None and posture.scale != (1.0, 1.0)):
             continue
         sure, reach = strength[k] / changed[k], (full[k] - own[k]) / max(strength[k], 1e-9)
-        if sure < _MIN_SURE or reach < _MIN_REACH:
-            continue
-        share = (found[k] - own[k]) / (full[k] - own[k])
-        out[posture.name] = max(float(share), out.get(posture.name, -1.0))
+        if sure < _MIN_SURE:
+            out.setdefault(posture.name, None)
+        elif reach >= _MIN_REACH:
+            share, known = float((found[k] - own[k]) / (full[k] - own[k])), out.get(posture.name)
+            out[posture.name] = share if known is None else max(share, known)
     return out
 
 

@@ -288,6 +288,8 @@ _LEVELS = 3.0
 """Sum of the channels' levels by which an encoded mean colour may be off, one of 255 each: much of a dark part's chroma."""
 _SPILL = (0.0, 0.5, 1.0)
 """How much of what may spill over a part's outline is taken off its colour."""
+_HUE_PX = 2
+"""Pixels by which hue spills over an outline: video stores it at half the resolution, light at the whole."""
 
 
 def _identity(footage: Footage, truth: Truth, settings: StabilitySettings) -> Measurement:
@@ -325,21 +327,25 @@ def _identity(footage: Footage, truth: Truth, settings: StabilitySettings) -> Me
 
 
 def part_colours(frame: UInt8[np.ndarray, "H W 3"], mask: Bool[np.ndarray, "H W"]) -> Float64[np.ndarray, "S 3"] | None:
-    """Mean RGB (0..255) of a part as it is seen, and with ever more of what surrounds it taken off: half of every pixel of
-    the outline may show that. None for a part without pixels."""
+    """Mean RGB (0..255) of a part as it is seen, with ever more of the hue of what surrounds it taken off, and with ever
+    more of all its light: half of every pixel of the outline may show that. None for a part without pixels."""
     shape = mask.astype(np.uint8)
     x, y, width, height = cv2.boundingRect(shape)
     if not width:
         return None
     box = slice(max(y - 2, 0), y + height + 2), slice(max(x - 2, 0), x + width + 2)
     shape, pixels = shape[box], frame[box]
-    area, core = int(shape.sum()), int(cv2.erode(shape, np.ones((3, 3), np.uint8)).sum())
+    area = int(shape.sum())
+    core, deep = (int(cv2.erode(shape, np.ones((2 * k + 1,) * 2, np.uint8)).sum()) for k in (1, _HUE_PX))
     ring = cv2.dilate(shape, np.ones((5, 5), np.uint8)) - shape
     mean = np.array(cv2.mean(pixels, shape)[:3])
     if not ring.any():
-        return np.repeat(mean[None], len(_SPILL), 0)
-    share = np.array(_SPILL)[:, None] * (area - core) / (2 * area)
-    return np.clip((mean - share * np.array(cv2.mean(pixels, ring)[:3])) / (1 - share), 0.0, 255.0)
+        return np.repeat(mean[None], 2 * len(_SPILL) - 1, 0)
+    around, spill = np.array(cv2.mean(pixels, ring)[:3]), np.array(_SPILL)[:, None]
+    hue = spill[1:] * (area - deep) / (2 * area) * (around - around.mean())
+    share = spill * (area - core) / (2 * area)
+    every = np.concatenate([mean - hue, (mean - share * around) / (1 - share)])
+    return np.clip(every, 0.0, 255.0)
 
 
 def _median(series: Float64[np.ndarray, "T"], width: int) -> Float64[np.ndarray, "T"]:
