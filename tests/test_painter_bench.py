@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -191,3 +192,17 @@ def test_sets_leave_geometry_alone_and_splits_share_nothing_with_the_tuning_one(
     assert {SPLITS["mitsuba"].painter} != {SPLITS["tune"].painter}
     keys = [job.key for name in SPLITS for job in jobs(name)]
     assert len(keys) == len(set(keys))
+
+
+def test_takes_are_chosen_by_name_and_some_others_at_random_the_same_every_time() -> None:
+    from composite_takes import Composite, chosen
+
+    every = [
+        Composite(Path(f"episodes/panda_{n}"), camera, "kitchen") for n in range(9) for camera in ("front", "wrist")
+    ]
+    named = [t for t in every if "panda_3/" in t.key or "panda_5/wrist" in t.key]
+    found = chosen(every, ("panda_3/", "panda_5/wrist"), 4)
+    assert found[:3] == named
+    assert len(set(found)) == 7
+    assert chosen(every, ("panda_3/", "panda_5/wrist"), 4) == found
+    assert chosen(every, ("",), 0) == every

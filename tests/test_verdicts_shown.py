@@ -145,3 +145,34 @@ def test_other_surroundings_are_no_other_robot(clean: Judged, robot: tuple, surr
 def test_another_colour_is_another_robot(clean: Judged, robot: tuple, surroundings: tuple, tint: tuple) -> None:
     limit = load_settings().thresholds["robot_identity"].limit
     assert identity(clean, robot, surroundings, tint) > limit
+
+
+def encoded(picture: np.ndarray) -> np.ndarray:
+    """RGB as a video keeps it: light at the whole resolution, hue at half of it."""
+    luma, *chroma = cv2.split(cv2.cvtColor(np.round(picture).astype(np.uint8), cv2.COLOR_RGB2YCrCb))
+    size = (luma.shape[1], luma.shape[0])
+    half = [cv2.resize(c, (size[0] // 2, size[1] // 2), interpolation=cv2.INTER_AREA) for c in chroma]
+    return cv2.cvtColor(cv2.merge([luma, *(cv2.resize(c, size) for c in half)]), cv2.COLOR_YCrCb2RGB)
+
+
+def small_part(clean: Judged, own: tuple, later: tuple) -> float:
+    """robot_identity of a part of 11 x 19 px, before sand in the first half of the take and before a blue sky later."""
+    truth, part = clean.truth, clean.truth.robot_parts[0]
+    labels, area, frames = np.zeros_like(truth.labels), np.zeros_like(truth.area), []
+    labels[:, 103:122, 0:11], area[:, part] = part + 1, 11 * 19
+    for t in range(FRAMES):
+        early = t < FRAMES // 2
+        picture = np.full((*labels.shape[1:], 3), (205, 182, 138) if early else (95, 125, 180), np.uint8)
+        picture[labels[t] > 0] = own if early else later
+        frames.append(encoded(picture))
+    footage = replace(clean.footage, frames=np.stack(frames))
+    shown = replace(truth, labels=labels, area=area)
+    found = measure_stability(footage, shown, np.zeros(FRAMES), load_settings().stability)
+    return next(float(m.value or 0.0) for m in found if m.name == "robot_identity")
+
+
+def test_the_hue_that_spills_over_a_small_dark_part_is_not_its_own(clean: Judged) -> None:
+    """Hue is encoded at half the resolution: it reaches a px further than light does."""
+    limit = load_settings().thresholds["robot_identity"].limit
+    assert small_part(clean, (20, 20, 20), (20, 20, 20)) < 0.3 * limit
+    assert small_part(clean, (60, 60, 60), (90, 55, 35)) > limit

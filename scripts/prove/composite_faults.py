@@ -184,7 +184,8 @@ def row(cache: Path, fault: Fault, settings: VerdictSettings) -> dict[str, Any]:
     ).verdict  # fmt: skip
     posture = verdict.check("object_posture")
     return {
-        "key": fault.key, "world": fault.take.world, "camera": fault.take.camera, "kind": fault.kind,
+        "key": fault.key, "world": fault.take.world, "camera": fault.take.camera, "of": WORLDS.get(fault.take.world, "ordinary"),
+        "kind": fault.kind,
         "overall": verdict.overall, "version": VERSION,
         "failed": [c.name for c in verdict.checks if c.status == "fail"],
         "unsure": [c.name for c in verdict.checks if c.status == "unsure"],

@@ -3,8 +3,8 @@
 
 The object's body is the convex hull of its own recorded depth. Every other posture is drawn at the same place, and only
 pixels in which it differs from the simulator's silhouette are asked whether they show the object (its colours in the
-take's first frames) or what lies behind it (the take's own scenery). A warp or a wider outline is granted to every
-posture alike. 0: the pixels are as expected of the simulator's posture, 1: as expected of the other one.
+take's first frames) or what lies behind it (the take's own scenery; see `posture_evidence`). A warp or a wider outline is
+granted to every posture alike. 0: the pixels are as expected of the simulator's posture, 1: as expected of the other one.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ _SHARP = 2.0
 """Recorded px per working px from which on an outline's colours are as sharp as the working picture. Video stores colour at
 half resolution: below that, the pixels on both sides of an outline show a mixture and count for less."""
 _TOLD_AROUND, _TOLD_INSIDE = 0.2, 0.4
-"""Mean evidence around all postures, that of eight pixels in ten there, and that of their common middle, from which on a
-frame is asked: one side of like colours is enough to mistake the object for a narrower or a lower one."""
+"""Mean evidence around all postures, and that of their common middle, from which on a frame is asked. Where only some of what
+surrounds the object looks like it, pixels there say nothing and the others decide."""
 _DOUBTED = 0.7
 """Share of the way to another posture from which on it may be that one, if unseen places have the colours of the others."""
 _MIN_SURE, _MIN_REACH = 0.3, 0.3

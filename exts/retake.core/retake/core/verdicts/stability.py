@@ -344,8 +344,8 @@ def part_colours(frame: UInt8[np.ndarray, "H W 3"], mask: Bool[np.ndarray, "H W"
     around, spill = np.array(cv2.mean(pixels, ring)[:3]), np.array(_SPILL)[:, None]
     hue = spill[1:] * (area - deep) / (2 * area) * (around - around.mean())
     share = spill * (area - core) / (2 * area)
-    every = np.concatenate([mean - hue, (mean - share * around) / (1 - share)])
-    return np.clip(every, 0.0, 255.0)
+    lit = (mean - share * around) / (1 - share)
+    return np.clip(np.concatenate([lit[:1], mean - hue, lit[1:]]), 0.0, 255.0)
 
 
 def _median(series: Float64[np.ndarray, "T"], width: int) -> Float64[np.ndarray, "T"]:
