@@ -45,6 +45,9 @@ from retake.core.video import write_video
 
 CAMERAS = ("front", "wrist")
 DEMO = (("panda", 51), ("sixaxis", 51), ("panda", 52), ("sixaxis", 52))
+UNSEEN = (("panda", 154), ("sixaxis", 153))
+"""Episodes of the unseen sample, whose worlds have another seed too: judged once, by one version, and never looked at before."""
+UNSEEN_SEED = 7
 ZOO_SEEDS = (1, 2)
 FRAMES = 33
 VIDEO = "take.mp4"
@@ -60,6 +63,7 @@ class Composite:
     episode: Path
     camera: str
     world: str
+    seed: int = 0
 
     @property
     def key(self) -> str:
@@ -87,6 +91,15 @@ def chosen(takes: list[Composite], named: tuple[str, ...], sample: int) -> list[
     return mine + [others[k] for k in drawn]
 
 
+def unseen(cache: Path) -> list[Composite]:
+    """The unseen sample, in a drawn order: a run cut short has judged a sample of it."""
+    episodes = [film_episode(cache / "episodes", *demo).path for demo in UNSEEN]
+    takes = [
+        Composite(p, c, w, UNSEEN_SEED) for p in episodes for c in CAMERAS for w in load_catalogue().sections["presets"]
+    ]
+    return [takes[k] for k in np.random.default_rng(UNSEEN_SEED).permutation(len(takes))]
+
+
 def first_frame(episode: Episode) -> int:
     """Where a take's window begins: it shows the release of what is dropped, if anything is."""
     release = next((e.release for e in object_events(episode) if e.release is not None), FRAMES // 2)
@@ -99,12 +112,13 @@ def film(cache: Path, take: Composite, episode: Episode, start: int) -> Path:
     world = load_catalogue().preset(take.world)
     made_of = [episode.content_sha256, take.camera, take.world, start, FRAMES, ProceduralBackend.version,
                CompositeBackend.version, world.identity()]  # fmt: skip
+    made_of += [take.seed] if take.seed else []
     folder = cache / "composite_takes" / take.key.replace("/", "-") / sha256_json(made_of)[:16]
     if folder.is_dir():
         return folder
     shutil.rmtree(folder.parent, ignore_errors=True)
     with tempfile.TemporaryDirectory() as temporary, atomic_directory(folder) as out:
-        variant = make_variants(episode, take.camera, Path(temporary), worlds=[world], index=start)[0]
+        variant = make_variants(episode, take.camera, Path(temporary), worlds=[world], seed=take.seed, index=start)[0]
         drawn = Path(temporary) / variant.id
         request = TakeRequest(take.episode, take.camera, drawn, drawn, variant.prompt, frames=FRAMES, start=start)
         write_video(out / VIDEO, CompositeBackend().generate(request), episode.header.fps)
@@ -145,13 +159,14 @@ def main() -> None:
         "--only", default="", help="takes whose key (EPISODE/CAMERA/PRESET) contains one of these, by commas"
     )
     parser.add_argument("--sample", type=int, help="with --only: so many others too, drawn at random")
+    parser.add_argument("--unseen", action="store_true", help="the unseen sample, into rows of its own")
     parser.add_argument("--make", action="store_true", help="make the takes that are missing, judge none")
     options = parser.parse_args()
     cv2.setNumThreads(1)
     cache, deadline, settings = options.cache, time.monotonic() + 60 * options.minutes, load_settings()
     part, parts = map(int, options.part.split("/"))
-    rows = cache / f"composite-{VERSION}.jsonl"
-    takes = every(cache)
+    rows = cache / f"composite-{'unseen-' if options.unseen else ''}{VERSION}.jsonl"
+    takes = unseen(cache) if options.unseen else every(cache)
     wanted = {take.key for take in chosen(takes, tuple(options.only.split(",")), options.sample or 0)}
     for take in takes:
         if time.monotonic() > deadline:

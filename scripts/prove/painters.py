@@ -330,6 +330,22 @@ def composite_lines(rows: list[dict]) -> list[str]:
     return [*lines, "", early, ""]
 
 
+def unseen_lines(rows: list[dict]) -> list[str]:
+    """The table of composite takes that nothing was made by."""
+    if not rows:
+        return []
+    found = counts(rows)
+    return [
+        "## Composite takes of an unseen sample", "",
+        f"{found['n']} takes, drawn at random from two other episodes of the demo robots and worlds of another seed (both "
+        f"cameras, {len({r['world'] for r in rows})} presets), judged once by version {judged_by(rows)} when it was finished: "
+        f"{found['fail']} failed (95 % bound {100 * upper_bound(found['fail'], found['n']):.1f} %), {found['unsure']} unsure.",
+        "",
+        *(f"- {r['key']}: {r['overall']} ({', '.join(r['failed'] + r['unsure'])})" for r in rows if r["overall"] != "pass"),
+        "",
+    ]  # fmt: skip
+
+
 KINDS_OF_WORLD = {"ordinary": "ordinary", "dark": "dark", "alike": "some scenery has the object's colours"}
 
 
@@ -451,9 +467,12 @@ def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
     composite = {r["key"]: r for r in earlier.get("composite", [])}
     composite |= {key: {**r, "version": VERSION} for key, r in read_rows(cache / f"composite-{VERSION}.jsonl").items()}
     result["composite"] = list(composite.values())
+    unseen = read_rows(cache / f"composite-unseen-{VERSION}.jsonl").values()
+    result["composite_unseen"] = [{**r, "version": VERSION} for r in unseen] or earlier.get("composite_unseen", [])
     planted = [r for file in sorted(cache.glob("composite-faults-*.jsonl")) for r in read_rows(file).values()]
     result["composite_faults"] = planted or earlier.get("composite_faults", [])
     lines += [*real_lines(result["real"]), *composite_lines(result["composite"])]
+    lines += unseen_lines(result["composite_unseen"])
     lines += planted_lines(result["composite_faults"])
     write_json(out_dir / "verdicts.json", result)
     write_bytes(out_dir / "verdicts.md", "\n".join(lines).encode())
