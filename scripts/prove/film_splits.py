@@ -23,8 +23,6 @@ class Split:
     """Only the smallest level of each fault."""
     kinds: tuple[str, ...] = tuple(FAULTS)
     """Faults that are planted."""
-    dealt: bool = False
-    """Every film begins with the looks the one before did not have, so that few per film still show all."""
 
 
 SPLITS = {
@@ -74,23 +72,17 @@ SPLITS = {
     "vtk": Split(
         "vtk",
         (
-            # Fixed views with bystanders and a drawer come first, then the hand's, then scenes of one object.
-            ("panda", 65, "front", "veranda"), ("sixaxis", 65, "side", "atelier"), ("panda", 67, "side", "showroom"),
-            ("sixaxis", 67, "front", "cellar"), ("panda", 69, "front", "foundry"), ("sixaxis", 69, "side", "veranda"),
-            ("panda", 71, "side", "atelier"), ("sixaxis", 71, "front", "showroom"), ("panda", 61, "front", "cellar"),
-            ("sixaxis", 61, "front", "foundry"), ("panda", 63, "side", "veranda"), ("sixaxis", 63, "side", "showroom"),
-            ("sixaxis", 65, "front", "showroom"), ("panda", 65, "side", "foundry"), ("sixaxis", 67, "side", "foundry"),
-            ("panda", 67, "front", "atelier"), ("sixaxis", 69, "front", "atelier"), ("panda", 69, "side", "cellar"),
-            ("sixaxis", 71, "side", "cellar"), ("panda", 71, "front", "veranda"),
-            ("panda", 61, "wrist", "atelier"), ("sixaxis", 61, "wrist", "veranda"), ("panda", 63, "wrist", "foundry"),
-            ("sixaxis", 63, "wrist", "cellar"), ("panda", 65, "wrist", "showroom"), ("sixaxis", 65, "wrist", "foundry"),
-            ("panda", 67, "wrist", "veranda"), ("sixaxis", 67, "wrist", "atelier"), ("panda", 69, "wrist", "atelier"),
-            ("sixaxis", 69, "wrist", "showroom"), ("panda", 71, "wrist", "cellar"), ("sixaxis", 71, "wrist", "veranda"),
-            ("panda", 74, "front", "showroom"), ("sixaxis", 74, "front", "veranda"), ("panda", 76, "side", "atelier"),
-            ("sixaxis", 76, "side", "foundry"), ("panda", 74, "moving", "cellar"), ("sixaxis", 74, "moving", "atelier"),
-            ("panda", 76, "moving", "veranda"), ("sixaxis", 76, "moving", "showroom"),
+            # A fixed view and a hand's in turn, so that a run cut short has seen both.
+            ("panda", 65, "front", "veranda"), ("panda", 65, "wrist", "showroom"), ("sixaxis", 65, "side", "atelier"),
+            ("sixaxis", 65, "wrist", "foundry"), ("panda", 67, "side", "showroom"), ("panda", 67, "wrist", "veranda"),
+            ("sixaxis", 67, "front", "cellar"), ("sixaxis", 67, "wrist", "atelier"), ("panda", 69, "front", "foundry"),
+            ("panda", 69, "wrist", "atelier"), ("sixaxis", 69, "side", "veranda"), ("sixaxis", 69, "wrist", "showroom"),
+            ("panda", 71, "side", "atelier"), ("panda", 71, "wrist", "cellar"), ("sixaxis", 71, "front", "showroom"),
+            ("sixaxis", 71, "wrist", "veranda"), ("panda", 76, "side", "cellar"), ("sixaxis", 74, "front", "foundry"),
+            ("panda", 61, "front", "cellar"), ("sixaxis", 63, "side", "showroom"), ("panda", 74, "moving", "cellar"),
+            ("sixaxis", 76, "moving", "showroom"),
         ),
-        8, 1, first_level=True, dealt=True,
+        16, 2, first_level=True,
         kinds=(
             "arm_offset", "lag", "reversed", "other_episode", "landing_off", "rotated", "sunk", "other_shape",
             "other_colour", "second_object", "tray_moved", "held_beside", "drawer", "wrist_turned", "gripper_early",

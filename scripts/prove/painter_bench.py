@@ -74,11 +74,10 @@ class Job:
 def jobs(split: str) -> Iterator[Job]:
     """All videos of a split, film by film and in rounds: every look once and every fault once, then again."""
     made = SPLITS[split]
-    for place, film in enumerate(made.films):
-        first = place * made.clean if made.dealt else 0
+    for film in made.films:
         for number in range(max(-(-made.clean // len(LOOKS)), made.faulty)):
             looks = range(number * len(LOOKS), min((number + 1) * len(LOOKS), made.clean))
-            clean = [Job(split, film, "clean", 0, LOOKS[(first + k) % len(LOOKS)], number) for k in looks]
+            clean = [Job(split, film, "clean", 0, LOOKS[k % len(LOOKS)], number) for k in looks]
             yield from clean[:4]
             yield from _faulty(split, film, number)
             yield from clean[4:]
@@ -121,7 +120,6 @@ class View:
         self.film = dress(film, family, zlib.crc32(f"{robot}{seed}{camera}".encode()) % 100_000)
         self.story: Story = story_of(self.episode, self.film)
         self.folder = cache / "shots" / f"{split}-{robot}_{seed}-{camera}-{family}"
-        self.keeps_faults = SPLITS[split].faulty > 1
         self._painter = None
 
     @property
@@ -162,9 +160,7 @@ class View:
         return (made, planted.film) if differs.any() and differs[differs > 0].mean() >= least else None
 
     def _reshot(self, job: Job, clean: Shot, film: Film) -> Shot:
-        """The faulty shot; where other looks use it again, it is kept on disk as the frames that differ."""
-        if not self.keeps_faults:
-            return self.painter.reshoot(clean, self.film, film)
+        """The faulty shot, kept on disk as the frames that differ: other looks use it again."""
         kept = self.folder / f"{job.kind}_{job.level:g}.npz"
         if not kept.exists():
             made = self.painter.reshoot(clean, self.film, film)
