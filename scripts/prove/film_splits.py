@@ -79,7 +79,7 @@ SPLITS = {
             ("panda", 69, "wrist", "atelier"), ("sixaxis", 69, "side", "veranda"), ("sixaxis", 69, "wrist", "showroom"),
             ("panda", 71, "side", "atelier"), ("panda", 71, "wrist", "cellar"), ("sixaxis", 71, "front", "showroom"),
             ("sixaxis", 71, "wrist", "veranda"), ("panda", 76, "side", "cellar"), ("sixaxis", 74, "front", "foundry"),
-            ("panda", 61, "front", "cellar"), ("sixaxis", 63, "side", "showroom"), ("panda", 74, "moving", "cellar"),
+            ("panda", 67, "front", "foundry"), ("sixaxis", 63, "side", "showroom"), ("panda", 74, "moving", "cellar"),
             ("sixaxis", 76, "moving", "showroom"),
         ),
         16, 2, first_level=True,
