@@ -143,3 +143,18 @@ def test_pictures_and_ids_are_where_the_film_says() -> None:
     assert changed[both].mean() > 0.9
     # Its shadow moves over the table as well.
     assert (changed & ~both).sum() > 20
+
+
+@pytest.mark.skipif(not PYTHON.exists(), reason="`python scripts/vtk_env.py` makes the environment of the rasteriser")
+def test_a_body_that_falls_out_of_the_world_leaves_all_shadows_alone() -> None:
+    film = vtk_sets.dress(toy(), "atelier", 3)
+    away = film.poses["prop:second"].copy()
+    away[:, 2, 3] = -8.0
+    pictures = []
+    for shown in (film, film.moved({"prop:second": away})):
+        painter = VtkPainter(shown)
+        try:
+            pictures.append(painter.render(shown, 2)[0])
+        finally:
+            painter.close()
+    assert (pictures[0] == pictures[1]).all()

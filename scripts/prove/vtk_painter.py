@@ -14,7 +14,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from film import HIDDEN_M, Film
+from film import Film
 from newton_painter import Shot
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,7 +91,7 @@ class VtkPainter:
         """(rgb (h, w, 3) uint8, ids (h, w) uint8) of a frame."""
         got = self._ask({
             "poses": [film.pose(o, t) for o in self.owners], "K": film.K[t], "T_camera_world": film.T_camera_world[t],
-            "lamps": [lamp_place(film, t)], "hidden_m": HIDDEN_M,
+            "lamps": [lamp_place(film, t)],
         })  # fmt: skip
         return got["rgb"], got["ids"]
 

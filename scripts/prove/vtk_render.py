@@ -16,6 +16,8 @@ ANSWERS = os.fdopen(os.dup(1), "wb")
 os.dup2(2, 1)
 vtk.vtkObject.GlobalWarningDisplayOff()
 NEAR_M, FAR_M = 0.02, 12.0
+LOWEST_M = -1.0
+"""Below the floor nothing is seen."""
 MOST_FACES = 2500
 """Of one mesh: at 320 px ten thousand more move some five pixels of a picture, and cost half of its time."""
 SHADOW_PX = 512
@@ -174,8 +176,9 @@ class Stage:
     def picture(self, request: dict) -> dict:
         """(h, w, 3) uint8 sRGB and (h, w) uint8 ids of a frame."""
         for actors, T in zip(self.moved, request["poses"], strict=True):
-            matrix, shown = vtk.vtkMatrix4x4(), bool(T[2, 3] > request["hidden_m"] / 2)
-            # What waits out of sight stays at the origin: shadow maps span the boxes of all that is there, seen or not.
+            matrix, shown = vtk.vtkMatrix4x4(), bool(T[2, 3] > LOWEST_M)
+            # What is out of sight stays at the origin: shadow maps span the boxes of all that is there, seen or not, and a body
+            # that falls out of the world would thin all shadows.
             matrix.DeepCopy((T if shown else np.eye(4)).ravel().tolist())
             for actor in actors:
                 actor.SetUserMatrix(matrix)
