@@ -32,7 +32,7 @@ from retake.core.variants.gated import make_gated_variants
 from retake.core.variants.make import read_frame
 from retake.core.variants.worlds import load_catalogue, recipe_of
 from retake.core.verdicts.settings import load_settings
-from retake.core.verdicts.views import NAMES, ViewSettings, compare_views
+from retake.core.verdicts.views import NAMES, VIEWS_VERSION, ViewSettings, compare_views
 from retake.core.video import read_video
 
 STILL = ViewSettings(moments=1, least_moments=1)
@@ -72,7 +72,7 @@ def backends(options: argparse.Namespace) -> None:
                     for pair in compare_views(shown, films, settings=settings):
                         values = {m.name: m.value for m in pair.measurements}
                         out.append({"backend": name, "episode": path.name, "world": world.name,
-                                    "pair": [pair.first, pair.second], "values": values})  # fmt: skip
+                                    "pair": [pair.first, pair.second], "values": values, "version": VIEWS_VERSION})  # fmt: skip
                         print(out[-1], flush=True)
             keep("backends", out)
 
@@ -127,11 +127,14 @@ def _take(episode: Episode, camera: str, variant: Path, folder: Path, anchor: Pa
 def tell_backends(found: Sequence[dict[str, Any]]) -> list[str]:
     """The table."""
     settings = load_settings()
+    worlds, episodes = ({row[key] for row in found} for key in ("world", "episode"))
+    older = {row.get("version", "2") for row in found} != {VIEWS_VERSION}
     lines = [
         "## Agreement of the cameras, by backend", "",
-        f"{len({(r['episode'], r['world']) for r in found})} worlds over {len({r['episode'] for r in found})} episodes of three "
-        "cameras, every pair of them. Takes are encoded and read back. No model runs here: for *carried*, the CPU painter stands "
-        "in for one that paints a single camera, the one that sees most. Median and largest figure; pairs beyond a limit.", "",
+        f"Worlds: {', '.join(sorted(worlds))}; {len(episodes)} episodes of three cameras, every pair of them. Takes are encoded "
+        "and read back. No model runs here: for *carried*, the CPU painter stands in for one that paints a single camera, that "
+        "which sees most. Median and largest figure; pairs beyond a limit."
+        + (" Measured by the comparison as it was for `spent`." if older else ""), "",
         "| backend | pictures | pairs | " + " | ".join(f"`{n}`" for n in NAMES) + " | beyond a limit |",
         "|---|---|---|" + "---|" * len(NAMES) + "---|",
     ]  # fmt: skip

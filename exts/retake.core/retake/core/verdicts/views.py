@@ -26,7 +26,7 @@ from retake.core.verdicts.view_instances import Sight, compare_instance, sight
 
 KEPT_VIEWS = 120
 """Views held in memory, about one megabyte each."""
-VIEWS_VERSION = "2"
+VIEWS_VERSION = "3"
 """Of these estimators alone: raised whenever the same pair of cameras may get another value. Verdicts of single takes have
 one of their own."""
 NAMES = ("view_colour", "view_instances", "view_structure", "view_lag")
