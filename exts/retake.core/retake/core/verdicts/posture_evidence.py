@@ -3,8 +3,9 @@
 
 The object's colours are those of the take's first frames, the surroundings' those of the same frame and of the frames that
 show the scenery behind. A pixel says no more than it can tell. A place of the body is known by what earlier frames have
-shown of it: where that looks like the surroundings, or where no frame has shown it yet (a lid under the hand), only the very
-scenery behind speaks against the object. And where the surroundings nearby look like the object, nothing speaks for it.
+shown of it: where that looks like the surroundings, only the very scenery behind speaks against the object, and where no
+frame has shown it yet (a lid under the hand), nothing does. And where the surroundings nearby look like the object, nothing
+speaks for it.
 """
 
 from __future__ import annotations
@@ -140,14 +141,12 @@ class Evidence:
         here = split(self.footage.frames[t][box])
         read = self._reader(box, here, outside)
         found = read(*here)
-        behind, other = self._behind(t, box, here, whole, free)
+        behind, other = self._behind(box, here)
         shown = self._shown(t, box, body, earlier, read)
-        unseen = whole & np.isnan(shown)
-        # Before a camera that moves no frame shows the scenery behind: there its like has to do.
-        least = np.where(whole, behind, 1.0) if self.truth.static_camera else np.ones_like(behind)
-        # Of a place that nobody has seen, colours that the rest of the object has say nothing.
-        least = np.where(unseen & (found > -_CLEAR), 0.0, least)
-        floor = -np.where(np.isnan(shown), least, np.maximum(np.where(self.footage.known[box], behind, 0.0), shown))
+        # Of a place that nobody has seen nothing is known; but before a camera that moves, which sees another side in every
+        # frame, colours that the object has nowhere else count.
+        least = np.where(whole & (self.truth.static_camera | (found > -_CLEAR)), 0.0, 1.0)
+        floor = -np.where(np.isnan(shown), least, np.maximum(behind, shown))
         doubted = np.where(whole & ~(shown > _KNOWN), found, np.maximum(found, floor))
         found = np.maximum(found, floor)
         found = np.where(whole & ~(shown >= 0) & (behind < 0.5), np.maximum(found, other), found)
@@ -158,23 +157,20 @@ class Evidence:
         sure, doubted = ((np.where(x > 0, x * share, x) * free).astype(np.float32) for x in (found, doubted))
         return sure, doubted
 
-    def _behind(
-        self, t: int, box: Box, here: Split, whole: Bool[np.ndarray, "h w"], free: Bool[np.ndarray, "h w"]
-    ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
-        """0..1 each: how surely a pixel shows the very scenery that other frames show there (or else what lies beside the
-        body, going on behind it), and how surely it shows something else than the scenery that other frames show."""
-        hidden = (cv2.dilate(whole.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0) | ~free
+    def _behind(self, box: Box, here: Split) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
+        """0..1 each: how surely a pixel shows the very scenery that other frames show there, and how surely something else;
+        neither where no frame shows it."""
         known = self.footage.known[box]
-        beside = cv2.inpaint(self.footage.frames[t][box], hidden.astype(np.uint8), 3, cv2.INPAINT_TELEA)
-        tone, luma = split(np.where(known[..., None], self.footage.scenery[box], beside))
-        like = np.zeros(whole.shape, np.float32)
+        tone, luma = split(self.footage.scenery[box])
+        like = np.zeros(known.shape, np.float32)
         # A px beside is the same scenery, drawn a little otherwise.
         for shift in itertools.product((-1, 0, 1), repeat=2):
             apart = np.square((here[0] - np.roll(tone, shift, (0, 1))) / _SAME_TONE).sum(-1)
             like = np.maximum(like, np.exp(-0.5 * apart) * np.interp(here[1] - np.roll(luma, shift, (0, 1)), *_SHADED))
         apart = np.square((here[0] - tone) / _SAME_TONE).sum(-1)
         same = np.exp(-0.5 * apart) * np.interp(np.abs(here[1] - luma), _SAME_LUMA, (1.0, 0.0))
-        return same.astype(np.float32), np.where(known, np.clip(1 - 2 * like, 0, 1), 0).astype(np.float32)
+        other = np.clip(1 - 2 * like, 0, 1)
+        return np.where(known, same, 0).astype(np.float32), np.where(known, other, 0).astype(np.float32)
 
     def _reader(self, box: Box, here: Split, outside: Bool[np.ndarray, "h w"]) -> Reader:
         """What pixels of the window read as with these surroundings, by their tone and brightness."""
