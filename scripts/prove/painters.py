@@ -301,8 +301,8 @@ def composite_lines(rows: list[dict]) -> list[str]:
         "bakery, library, workshop, garden, greenhouse, office, night_warehouse, beach): **every preset is tuning data now, and "
         "none of these figures is of unseen takes**. Version 24 came of the unseen sample below (a lid in the very colour of the "
         "table behind it): places of an object that no frame has shown can make a posture unsure, and no longer fail it. It "
-        "changes `object_posture` alone, which was measured anew in all takes of the demo robots; their other checks stand as version 23 "
-        "measured them. What versions 23 and 24 changed cannot fail a take of the converted robots that "
+        "changes `object_posture` alone, which was measured anew in all takes of the demo robots; their other checks stand as "
+        "version 23 measured them. What versions 23 and 24 changed cannot fail a take of the converted robots that "
         "version 22 passed: nothing is dropped there, so no posture is asked, and `robot_identity` compares the colours that it "
         "compared before and some more, of which the most alike count."
     )
