@@ -16,6 +16,7 @@ from verdict_scenes import FRAMES
 from retake.core.episode.events import object_events
 from retake.core.verdicts import examine, load_settings
 from retake.core.verdicts.judge import Judged
+from retake.core.verdicts.posture_evidence import Evidence
 from retake.core.verdicts.postures import _View, measure_posture, width_of
 from retake.core.verdicts.records import Measurement
 
@@ -96,10 +97,15 @@ def test_a_lid_that_was_under_the_hand_may_have_any_colour(clean: Judged, lid: L
     assert found.value is not None or "no earlier frame has shown" in found.note
 
 
-def test_a_lid_under_the_hand_that_looks_like_the_very_scenery_behind_it_is_unsure_and_no_failure(
-    clean: Judged,
+def test_where_no_frame_has_shown_a_side_the_very_scenery_behind_it_shows_that_the_lid_is_gone(clean: Judged) -> None:
+    assert fails(posture(clean, see_through, under_the_hand=True))
+
+
+def test_a_lid_that_was_hidden_in_all_views_of_its_side_may_look_like_the_very_scenery(
+    clean: Judged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether it is gone or of that colour cannot be told; where it has been seen before, it is gone."""
+    """Whether it is gone or of that colour cannot be told."""
+    monkeypatch.setattr(Evidence, "_same_side", lambda *_: True)
     found = posture(clean, see_through, under_the_hand=True)
     assert found.value is None
     assert found.applies

@@ -299,10 +299,10 @@ def composite_lines(rows: list[dict]) -> list[str]:
         "and sky over a part of 226 black pixels) and left 30 unsure. Version 23 mends both kinds. For it some 85 takes of the "
         "demo robots in all presets were judged again and again, and a dozen of them looked at (laboratory, conveyor_blue, "
         "bakery, library, workshop, garden, greenhouse, office, night_warehouse, beach): **every preset is tuning data now, and "
-        "none of these figures is of unseen takes**. Version 24 came of the unseen sample below (a lid in the very colour of the "
+        "none of these figures is of unseen takes**. Version 25 came of the unseen sample below (a lid in the very colour of the "
         "table behind it): places of an object that no frame has shown can make a posture unsure, and no longer fail it. It "
         "changes `object_posture` alone, which was measured anew in all takes of the demo robots; their other checks stand as "
-        "version 23 measured them. What versions 23 and 24 changed cannot fail a take of the converted robots that "
+        "version 23 measured them. What versions 23 and 25 changed cannot fail a take of the converted robots that "
         "version 22 passed: nothing is dropped there, so no posture is asked, and `robot_identity` compares the colours that it "
         "compared before and some more, of which the most alike count."
     )
@@ -342,7 +342,7 @@ def unseen_lines(rows: list[dict]) -> list[str]:
         "## Composite takes of an unseen sample", "",
         f"{found['n']} takes, drawn at random from two other episodes of the demo robots and worlds of another seed (both "
         f"cameras, {len({r['world'] for r in rows})} presets), judged once by version {judged_by(rows)} when it was finished "
-        f"(its first failure led to version 24, by which it has not been judged): {found['fail']} failed "
+        f"(its first failure led to version 25, by which it has not been judged): {found['fail']} failed "
         f"(95 % bound {100 * upper_bound(found['fail'], found['n']):.1f} %), {found['unsure']} unsure.",
         "",
         *(f"- {r['key']}: {r['overall']} ({', '.join(r['failed'] + r['unsure'])})" for r in rows if r["overall"] != "pass"),
@@ -361,7 +361,7 @@ def planted_lines(rows: list[dict]) -> list[str]:
         "## Faults planted in composite takes", "",
         "An object that stands turned from its release on (45 degrees), lies sunk in its ground (2 or 3 cm), or goes on as "
         "another shape or in other colours, in windows of 33 frames that begin with the object in the hand "
-        "(`composite_faults.py`; the same takes by both versions; tuning data; of version 24 the posture was measured, the other "
+        "(`composite_faults.py`; the same takes by both versions; tuning data; of version 25 the posture was measured, the other "
         "checks stand as version 23 measured them).", "",
         "| world | fault | estimators | takes | failed | unsure | passed | posture failed | posture unsure |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -407,7 +407,7 @@ judged once when it was finished.** One limit was set after the estimators (`obj
 test whose painter draws outlines 3 px narrower), while judging had begun and before any of these rows had been read. Version 15
 came after: it weighs a change of an object's colour less where another side of it is seen (the demo's wrist take had failed by
 that) and calls a change between .15 and .25 unsure, no failure, and version 16
-asks more outline of a hand before it tells `wrist_turn` (exact takes of small hands had failed). Versions 17 to 24 judge
+asks more outline of a hand before it tells `wrist_turn` (exact takes of small hands had failed). Versions 17 to 25 judge
 links along the robot's tree, hold a hand's turn against what its own silhouette can tell, compare a turning object's colours
 with what the take has shown of that side, ask of each pixel what it can tell of a posture, learn a body where it is seen whole,
 follow a whirling camera in smaller steps, ask no lag of a hand at rest in its own picture, believe points that return when they

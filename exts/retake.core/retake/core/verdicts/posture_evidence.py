@@ -143,9 +143,11 @@ class Evidence:
         found = read(*here)
         behind, other = self._behind(box, here)
         shown = self._shown(t, box, body, earlier, read)
-        # Of a place that nobody has seen nothing is known; but before a camera that moves, which sees another side in every
-        # frame, colours that the object has nowhere else count.
-        least = np.where(whole & (self.truth.static_camera | (found > -_CLEAR)), 0.0, 1.0)
+        # Of a place that was hidden in all views of this side nothing is known. Where no frame has shown this side at all,
+        # the very scenery behind counts, and before a camera that moves colours that the object has nowhere else.
+        known = any(sure and self._same_side(t, r) for r, sure in earlier.items())
+        against = (behind if self.truth.static_camera else np.ones_like(behind)) * (found <= -_CLEAR)
+        least = np.where(whole, 0.0 if known and self.truth.static_camera else against, 1.0)
         floor = -np.where(np.isnan(shown), least, np.maximum(behind, shown))
         doubted = np.where(whole & ~(shown > _KNOWN), found, np.maximum(found, floor))
         found = np.maximum(found, floor)
@@ -209,7 +211,7 @@ class Evidence:
         best = np.full(shape, np.nan, np.float32)
         v, u = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
         for r, sure in earlier.items():
-            if self.directions[r] @ self.directions[t] < np.cos(SAME_SIDE):
+            if not self._same_side(t, r):
                 continue
             M = self._carried(body, t, r)
             if M is None:
@@ -227,6 +229,10 @@ class Evidence:
         # A painter may draw it a little wider: what lies beside the outline is known by what lies within.
         beside = cv2.erode(np.where(np.isnan(best), 9.0, best).astype(np.float32), np.ones((3, 3)))
         return np.where(np.isnan(best) & (beside < 9.0), beside, best)
+
+    def _same_side(self, t: int, r: int) -> bool:
+        """Whether two frames show much the same side of the object."""
+        return bool(self.directions[r] @ self.directions[t] >= np.cos(SAME_SIDE))
 
     def _frame(self, r: int) -> tuple[Float32[np.ndarray, "H W 3"], Bool[np.ndarray, "H W"]]:
         """Tone and brightness of a whole frame, and where it shows the object, away from what hides it."""
