@@ -116,7 +116,7 @@ def at_points(rows: list[dict], settings: VerdictSettings) -> list[dict[str, Any
         n = {kind: sum(c.values()) for kind, c in tally.items()}
         if all(n.values()):
             out.append({
-                "point": name, "clean": n["clean"], "faulty": n["faulty"],
+                "point": name, "splits": sorted({r["split"] for r in rows}), "clean": n["clean"], "faulty": n["faulty"],
                 "clean_passed": tally["clean"]["pass"] / n["clean"], "clean_failed": tally["clean"]["fail"] / n["clean"],
                 "faulty_passed": tally["faulty"]["pass"] / n["faulty"], "faulty_failed": tally["faulty"]["fail"] / n["faulty"],
             })  # fmt: skip
@@ -415,6 +415,20 @@ are followed back, take the surroundings off the outline of a small link, ask of
 lasts two frames, and let no place of an object speak against it that no frame has shown or that looks like its surroundings.
 These rows have not been judged again.
 
+**`vtk` is a third renderer, with rooms, materials, textures and episodes of its own that no limit comes from.** While that
+painter was made, single frames of some ten films were looked at (whether it draws what the film says), and no verdict. Version 23
+judged each of its videos once; nothing of the estimators was changed by what they showed. One mend came after rows had been read,
+in the painter: in the two episodes of seed 67 a bystander that a tray overlaps is thrown off the table and falls for good, the
+shadow map stretched after it, and all shadows faded and came back within one frame. 11 of 13 clean videos of these films had
+failed by it (`seams` 9, `colour_shift` 7, `object_before` 5, `fall_acceleration` 2). Their videos and rows were thrown away;
+such bodies no longer count for the shadow map. Clean videos of seed 67 in the table, where there are any, were rendered
+after that. Pictures are 320x240, but for one film of 640x480: half of the px that were asked for. In some films the lamp swings.
+Clean failures were looked at and left as they are: bystanders that shade to the packet's hue (`object_unique`, just
+beyond its limit), a small dark packet in a heavy codec (`object_posture`), swimming texture on a coarse pattern
+(`background_drift`).
+Of the faults, a melting texture and a can in place of a box 24 px wide are found least. CPU times of this split were taken while
+four other jobs shared two cores.
+
 On the tuning splits the values of version 11 with the new checks of version 14 (an earlier state of `object_posture`)
 leave 118 of 131 clean videos passed, 13 unsure and 0 failed, and 30 of 34 faulty ones failed, 3 unsure, 1 passed (sunk by
 2 cm before a wrist camera); probabilities are fitted to these. They are no figures of unseen pictures.
@@ -422,8 +436,8 @@ leave 118 of 131 clean videos passed, 13 unsure and 0 failed, and 30 of 34 fault
 What the path tracer's pictures are: traced at half the camera's size with 10 paths per pixel, like patches averaged, a 5 px
 median; thin dark fingers lose contrast by it.
 
-**Far from the counts that were asked for** (300 clean videos and 20 per fault and level on a painter that tuned nothing; robots
-of the zoo, 720p and 1080p): the tables say what was judged. `make prove` goes on.
+**Short of the counts that were asked for** (300 clean videos and 20 per fault and level on a painter that tuned nothing; robots
+of the zoo, 480p to 1080p): the tables say what was judged. `make prove` goes on.
 """
 
 
