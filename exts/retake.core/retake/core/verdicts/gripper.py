@@ -95,10 +95,15 @@ def measure_gripper(
     name = "gripper_openness"
     if not fingers:
         return Measurement(name, None, "no gripper with visible moving fingers in the episode", applies=False)
-    worst, frame, series, seen = 0.0, None, np.full(len(truth), np.nan), 0
+    worst, frame, series, seen, most = 0.0, None, np.full(len(truth), np.nan), 0, 0
     for gripper in fingers:
         scores, weights = _scores(alignment, truth, gripper, settings)
         usable = weights > 0
+        if (
+            usable.sum() < settings.gripper_min_frames
+        ):  # of one gripper: frames of another say nothing about its fingers
+            most = max(most, int(usable.sum()))
+            continue
         seen += int(usable.sum())
         reach = settings.gripper_window // 2
         for t in np.flatnonzero(usable):
@@ -115,8 +120,8 @@ def measure_gripper(
         error = float(series[judged[k : k + lasting]].min())
         if error > worst:
             worst, frame = error, int(judged[k])
-    if seen < settings.gripper_min_frames:
-        why = f"fingers visible and distinguishable in {seen} frames, {settings.gripper_min_frames} needed"
+    if not seen:
+        why = f"fingers visible and distinguishable in {most} frames, {settings.gripper_min_frames} needed"
         return Measurement(name, None, why, applies=False)
     return Measurement(name, worst, f"judged in {seen} frames", frame, series=series)
 
