@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -148,22 +148,8 @@ def experiment(quick: bool) -> dict[str, Any]:
     """Three arms from one base per seed (tune_arms): error in object cells between release and settling, held-out episodes."""
     design = tune_arms.Design(base_steps=4, arm_steps=4, every=2) if quick else tune_arms.Design()
     made, seeds = (tune_arms.EPISODES[:2], (1,)) if quick else (tune_arms.EPISODES, tune_arms.SEEDS)
-    found = tune_arms.run(design, tune_arms.episodes(made), seeds, tune_arms.ARMS)
-    rows = {}
-    for name, curves in found["curves"].items():
-        rows[name] = {
-            region: {"start": [c[0][region] for c in curves], "end": [c[-1][region] for c in curves],
-                     "gain": tune_arms.gains(found, name, region)}
-            for region in tune_arms.REGIONS
-        }  # fmt: skip
-    weighted, control = (rows[name]["falling"]["gain"] for name in (tune_arms.WEIGHTED, tune_arms.SHUFFLED))
-    # the control is paired, too: whatever it gains must be little beside what true places gain with the same seed
-    faster = min(weighted) > 0
-    places = all(c < 0.25 * w for c, w in zip(control, weighted, strict=True))
-    return {
-        **{key: found[key] for key in ("design", "clips", "held_clips", "windows", "curves", "base")}, "rows": rows,
-        "faster_with_weight": faster, "control_is_not": places, "holds": quick or (faster and places),
-    }  # fmt: skip
+    found = tune_arms.judged(tune_arms.run(design, tune_arms.episodes(made), seeds, tune_arms.ARMS))
+    return {**found, "holds": quick or found["holds"]}
 
 
 def contrast(quick: bool) -> dict[str, Any]:
@@ -294,7 +280,7 @@ def table(result: dict[str, Any]) -> list[str]:
     ]
     lines += [
         "",
-        *_arms(result["experiment"]),
+        *tune_arms.page(result["experiment"]),
         "",
         *_contrast(result["contrast"]),
         "",
@@ -308,39 +294,6 @@ def table(result: dict[str, Any]) -> list[str]:
         f"- Ray Train, two CPU processes (gloo), one killed with SIGKILL after step 2 and resumed: losses of "
         f"{processes['steps']} steps against one process differ by at most {processes['difference']:.1e}.",
         f"- Laws ({result['suite']['kills']} kills with SIGKILL among them): {result['suite']['summary']}",
-    ]
-    return lines
-
-
-def _arms(found: Mapping[str, Any]) -> list[str]:
-    design, seeds = found["design"], len(found["base"])
-    lines = [
-        "## Does object supervision reach the weights?",
-        "",
-        f"A tiny model ({tune_arms.SMALL['num_layers']} blocks, width 64) made on the spot; latents of "
-        f"{design['size'][0]}x{design['size'][1]} pictures by a fixed block transform. Per seed one base of "
-        f"{design['base_steps']} steps without weights, then every arm {design['arm_steps']} steps from it: same windows, "
-        f"order and noise. {found['clips']} clips of the embedded simulator and of its worlds to learn from; judged on "
-        f"{found['windows']} windows with a fall of {found['held_clips']} clips of held-out episodes, at fixed noise. Seeds and "
-        "episodes were run once, after the design was settled on others.",
-        "",
-        f"Error: mean squared velocity error of cells, weighted by how much the objects in free fall cover; {seeds} seeds. "
-        "Gain: mean distance below the arm without weights over all validations of a seed.",
-        "",
-        "| arm | free fall: start | end | gain per seed | other cells: gain per seed |",
-        "|---|---|---|---|---|",
-    ]
-    for name, row in found["rows"].items():
-        fall, rest = row["falling"], row["background"]
-        lines.append(
-            f"| {name} | {_figures(fall['start'], '.4f')} | {_figures(fall['end'], '.4f')} | {_figures(fall['gain'], '+.4f')} | "
-            f"{_figures(rest['gain'], '+.4f')} |"
-        )
-    lines += [
-        "",
-        f"With weights faster at every seed: {'yes' if found['faster_with_weight'] else 'NO'}. The control gains less than a "
-        f"quarter of it at every seed: {'yes' if found['control_is_not'] else 'NO'}. This shows that the supervision reaches the "
-        "weights, not that videos get better.",
     ]
     return lines
 
@@ -370,9 +323,5 @@ def _dropouts(found: Mapping[str, Any]) -> list[str]:
         "|---|---|---|---|",
     ]
     for name, row in found["rows"].items():
-        lines.append(f"| {name} | " + " | ".join(_figures(values, ".4f") for values in row.values()) + " |")
+        lines.append(f"| {name} | " + " | ".join(tune_arms.figures(values, ".4f") for values in row.values()) + " |")
     return lines
-
-
-def _figures(values: Sequence[float], form: str) -> str:
-    return ", ".join(format(value, form) for value in values)
