@@ -72,7 +72,7 @@ def read(robot: Robot, folder: Path) -> dict[str, Any]:
     seconds = round(time.monotonic() - started, 1)
     if done.returncode:
         result: dict[str, Any] = {
-            "error": done.stderr.strip().splitlines()[-1],
+            "error": done.stderr.strip().splitlines()[-1].replace(str(file), file.name),
             "traceback": "Traceback" in done.stderr,
         }
     else:
