@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import json
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "docs" / "proof"
 KEPT = ROOT / ".cache" / "unseen"
+READERS = ("exts/retake.usd/retake/usd", "exts/retake.core/retake/core/ends", "exts/retake.newton/retake/newton")
 TIMEOUT_S = 600
 TRUTHS = {
     "before": "truth written before the search ran",
@@ -55,14 +57,14 @@ def robots() -> list[Robot]:
 
 def read(robot: Robot, folder: Path) -> dict[str, Any]:
     """What the search finds: ends as [kind, link, joints that move it], notes, and an error in words where it was refused."""
-    kept = KEPT / f"{robot.name}.json"
-    if kept.is_file():
-        return json.loads(kept.read_text("utf-8"))
     owner, name = robot.repository.split("/")
     places = [folder / name / robot.file, folder / f"{owner}+{name}" / robot.file]
     file = next((place for place in places if place.is_file()), None)
     if file is None:
         return {"absent": f"{robot.repository} is not in {folder}"}
+    kept = KEPT / f"{robot.name}-{code_key(file)}.json"
+    if kept.is_file():
+        return json.loads(kept.read_text("utf-8"))
     started = time.monotonic()
     command = [str(Path(sys.executable).with_name("retake")), "robot", str(file), "--json"]
     try:
@@ -87,6 +89,12 @@ def read(robot: Robot, folder: Path) -> dict[str, Any]:
     KEPT.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps(result), "utf-8")
     return result
+
+
+def code_key(file: Path) -> str:
+    """Of a description and all code that reads it: what was found by other code is not taken for this one's."""
+    sources = sorted(path for folder in READERS for path in (ROOT / folder).rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in (*sources, file))).hexdigest()[:16]
 
 
 def mistake(robot: Robot, result: dict[str, Any]) -> str:
@@ -135,7 +143,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="clones of the repositories")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these, printed, without a table")
-    parser.add_argument("--anew", action="store_true", help="forget what was found before")
     options = parser.parse_args()
     before = OUT / "robots_unseen.json"
     first = {row["name"]: row["first"] for row in json.loads(before.read_text("utf-8"))} if before.is_file() else {}
@@ -143,8 +150,6 @@ def main() -> int:
     for robot in robots():
         if options.only and robot.name not in options.only:
             continue
-        if options.anew:
-            (KEPT / f"{robot.name}.json").unlink(missing_ok=True)
         result = read(robot, options.folder)
         if "absent" in result:
             print(f"{robot.name:24} left out: {result['absent']}", flush=True)

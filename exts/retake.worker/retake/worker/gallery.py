@@ -18,13 +18,11 @@ from typing import Any
 from retake.core.episode.layout import COMPLETE, HEADER
 from retake.core.errors import RetakeError, TakeError, WorkerError
 from retake.core.files import read_json, sha256_bytes, sha256_json
-from retake.core.run_layout import SKELETON_VIDEO, TAKE_RECORD, VARIANT_FRAME, name_of, subfolders, take_id
+from retake.core.run_layout import SKELETON_VIDEO, TAKE_RECORD, VARIANT_FRAME, name_of, take_id
 from retake.core.run_reader import RunReader, Standing, StoredVariant
 from retake.core.takes.base import Take
 from retake.worker.roots import Roots
 
-DEPTH = 3
-"""How deep below a root runs are looked for: the root itself, <root>/<run>, <root>/<project>/<run>."""
 ENCODE_S = 300
 
 
@@ -164,19 +162,12 @@ class Gallery:
         return sorted(found, key=lambda run: run["path"])
 
     def _runs(self) -> list[RunReader]:
-        found: list[Path] = []
-        for root in self._roots.folders:
-            level = [root]
-            for _ in range(DEPTH):
-                below: list[Path] = []
-                for folder in level:
-                    run = RunReader(folder)
-                    if run.episode.is_dir() or run.takes_folder.is_dir():
-                        found.append(folder)
-                    else:
-                        below += subfolders(folder)
-                level = below
-        return [RunReader(folder) for folder in dict.fromkeys(found)]
+        return [RunReader(folder) for folder in self._roots.holding(_is_run)]
+
+
+def _is_run(folder: Path) -> bool:
+    run = RunReader(folder)
+    return run.episode.is_dir() or run.takes_folder.is_dir()
 
 
 def _key(folder: Path) -> str:

@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from retake.core.errors import InputError
+from retake.core.run_layout import subfolders
+
+DEPTH = 3
+"""How deep below a root results are looked for: the root itself, <root>/<run>, <root>/<project>/<run>."""
 
 
 class OutsideRootsError(InputError):
@@ -38,6 +42,21 @@ class Roots:
         if not real:
             raise InputError("the worker needs at least one --root DIR: it touches files in there and nowhere else")
         return Roots(tuple(dict.fromkeys(real)))
+
+    def holding(self, wanted: Callable[[Path], bool]) -> list[Path]:
+        """Every wanted folder in the roots, at most `DEPTH` levels deep; below one no further is looked for."""
+        found: list[Path] = []
+        for root in self.folders:
+            level = [root]
+            for _ in range(DEPTH):
+                below: list[Path] = []
+                for folder in level:
+                    if wanted(folder):
+                        found.append(folder)
+                    else:
+                        below += subfolders(folder)
+                level = below
+        return list(dict.fromkeys(found))
 
     def inside(self, path: Path | str, what: str = "path") -> Path:
         """The real path, all links followed. Raises OutsideRootsError when it leaves the roots, InputError if malformed."""

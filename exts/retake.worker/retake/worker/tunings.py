@@ -17,13 +17,10 @@ from typing import Any
 
 from retake.core.errors import RetakeError, WorkerError
 from retake.core.files import read_json, sha256_bytes
-from retake.core.run_layout import subfolders
 from retake.worker.roots import Roots
 from retake.worker.tune import curves
 from retake.worker.tune.folder import COMMAND, MODEL, STATE, STOP, ask_to_stop, is_running
 
-DEPTH = 3
-"""How deep below a root trainings are looked for, as runs are."""
 POINTS = 300
 """Of one curve that are handed out."""
 LISTED = 50
@@ -109,18 +106,7 @@ class Tunings:
             raise WorkerError(f"{tuning.folder} cannot be asked to stop: {error.strerror}") from error
 
     def _folders(self) -> list[Path]:
-        found: list[Path] = []
-        for root in self._roots.folders:
-            level = [root]
-            for _ in range(DEPTH):
-                below: list[Path] = []
-                for folder in level:
-                    if is_training(folder):
-                        found.append(folder)
-                    else:
-                        below += subfolders(folder)
-                level = below
-        return list(dict.fromkeys(found))
+        return self._roots.holding(is_training)
 
     def _read(self, folder: Path) -> Tuning | None:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RetakeError):

@@ -26,7 +26,6 @@ ALIKE = 0.80
 """A patch that correlates more than this with a place over 2 px away in its own picture says nothing either."""
 BETTER = 0.10
 """By how much another place must correlate better than the true one to count as the found place."""
-
 FOUND = 0.7
 """A single patch is found elsewhere only where it correlates this much: of 181 patches of four robots in painted frames the 5th
 percentile at the true place is 0.8, and a thin shin that hardly stood out was "found" 6 px away at 0.64."""

@@ -99,12 +99,11 @@ def measure_gripper(
     for gripper in fingers:
         scores, weights = _scores(alignment, truth, gripper, settings)
         usable = weights > 0
-        if (
-            usable.sum() < settings.gripper_min_frames
-        ):  # of one gripper: frames of another say nothing about its fingers
-            most = max(most, int(usable.sum()))
+        count = int(usable.sum())
+        if count < settings.gripper_min_frames:  # frames of another gripper say nothing about the fingers of this one
+            most = max(most, count)
             continue
-        seen += int(usable.sum())
+        seen += count
         reach = settings.gripper_window // 2
         for t in np.flatnonzero(usable):
             window = slice(max(t - reach, 0), t + reach + 1)
