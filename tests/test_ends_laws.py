@@ -6,12 +6,14 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import seeds
 
 from retake.core.ends import find_ends
-from retake.core.ends.tree import words
+from retake.core.ends.search import _jaw_evidence
+from retake.core.ends.tree import Tree, words
 from retake.core.geometry import axis_angle, inverse, transform
 from retake.core.robot import GripperSpec, JointSpec, LinkSpec, RobotSpec
 
@@ -234,3 +236,61 @@ def test_the_search_never_raises(seed):
     again = dataclasses.replace(spec, grippers=ends)
     q = rng.uniform(-1, 1, len(spec.dof_names))
     assert np.isfinite(again.gripper_openness(q)).all()
+
+
+def jaw(*, limits=(-1.6, 0.1), name="b", carrier=None, own=None, above=1, kind="revolute", axis=(1, 0, 0), T=None):
+    """Evidence for a jaw at (0, 0.02, 0.1) of a carrier, itself at the end of `above` joints; T is where the robot stands."""
+    links = [LinkSpec(n, f"/a/{n}") for n in (*(f"a{k}" for k in range(above + 1)), name)]
+    joints = [
+        JointSpec(f"j{k}", "revolute", k, k + 1, (0, 0, 1), pose((0, 0, 0.1)), np.eye(4), -2.0, 2.0)
+        for k in range(above)
+    ]
+    joints.append(JointSpec("q", kind, above, above + 1, axis, pose((0, 0.02, 0.1)), np.eye(4), *limits))
+    carrier = box((0, 0, 0.05), (0.05, 0.05, 0.1)) if carrier is None else carrier
+    own = box((0, 0, 0.04), (0.02, 0.012, 0.08)) if own is None else own
+    clouds = [*([box((0, 0, 0.05), (0.05, 0.05, 0.1))] * above), carrier, own]
+    spec = RobotSpec("a", "/a", tuple(links), tuple(joints))
+    tree = Tree(spec, lambda link: clouds[link], T)
+    group = tree.group_of[above]
+    return _jaw_evidence(tree, group, tree.branches(group)[0])
+
+
+BESIDE = np.concatenate([box((0, 0, 0.05), (0.05, 0.05, 0.1)), box((0, -0.02, 0.14), (0.02, 0.012, 0.08))])
+"""A carrier with a counterpart of the jaw."""
+SHUT, SMALL, COUNTERPART, ACROSS = 1.0, 0.5, 1.5, 0.5
+
+
+@pytest.mark.parametrize(
+    ("wanted", "robot"),
+    [
+        (SHUT + SMALL + ACROSS, {}),
+        (SHUT + SMALL + ACROSS + COUNTERPART, {"carrier": BESIDE}),
+        (SMALL + ACROSS + COUNTERPART, {"carrier": BESIDE, "limits": (-1.6, 0.8)}),
+        (SMALL + ACROSS + COUNTERPART - 2, {"carrier": BESIDE, "limits": (-1.0, 1.0)}),
+        (SMALL + ACROSS + COUNTERPART - 2, {"carrier": BESIDE, "limits": (-1.0, 0.9)}),
+        (SHUT + SMALL + ACROSS + 2, {"name": "gripper"}),
+        (SHUT + SMALL + ACROSS - 3, {"name": "head"}),
+        (SHUT + SMALL + ACROSS - 3, {"name": "foot"}),
+        (SHUT + SMALL + ACROSS - 2, {"name": "wrist"}),
+        (SHUT + SMALL + ACROSS, {"above": 3}),
+        (0, {"above": 0}),
+        (SHUT + SMALL + ACROSS + 2, {"above": 0, "name": "jaw"}),
+        (SHUT + ACROSS, {"own": box((0, 0, 0.07), (0.05, 0.05, 0.14))}),
+        (SHUT + SMALL, {"carrier": box((0, 0.02, 0.05), (0.05, 0.05, 0.1))}),
+        (SHUT, {"own": np.zeros((0, 3))}),
+        (SHUT, {"carrier": np.zeros((0, 3))}),
+        (0, {"limits": (-3.5, 0.1)}),
+        (SHUT + SMALL + ACROSS, {"limits": (-3.3, 0.1)}),
+        (0, {"limits": (-np.inf, np.inf)}),
+        (0, {"axis": (0, 0, 1)}),
+        (SHUT + SMALL, {"kind": "prismatic", "axis": (0, 1, 0), "limits": (0.0, 0.2)}),
+        (SHUT + SMALL + ACROSS, {"kind": "prismatic", "axis": (0, 0, 1), "limits": (0.0, 0.2)}),
+        (0, {"kind": "prismatic", "axis": (0, 1, 0), "limits": (0.0, 0.3)}),
+        (0, {"own": box((0, 0, 0.13), (0.02, 0.012, 0.26))}),
+    ],
+)
+def test_each_sign_of_a_jaw_counts_as_much_as_it_says_wherever_the_robot_stands(wanted, robot):
+    rng = np.random.default_rng(5)
+    for number in range(4):
+        T = pose(tuple(number * rng.uniform(-1, 1, 3)), axis_angle(np.array([0.6, 0.0, 0.8]), number * 0.9))
+        assert jaw(T=T, **robot) == pytest.approx(wanted), number

@@ -7,12 +7,15 @@ import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scenes import make_scene_episode
 
+from retake.core.camera import Camera
 from retake.core.errors import VariantError
 from retake.core.painter.materials import make_material
 from retake.core.painter.procedural import ProceduralBackend
-from retake.core.painter.restage import Body, bodies_of, restaged, restaged_ids
+from retake.core.painter.restage import Body, _beside, _draw, bodies_of, restaged, restaged_ids
 from retake.core.painter.shapes import SHAPES, axes_of, mesh_of
 from retake.core.painter.staged import staged
 from retake.core.painter.subjects import CONTRAST_LAB, colour_distance, make_subject
@@ -137,3 +140,59 @@ def test_tables_stand_on_legs_that_stay_under_them():
         assert (first[2], round(float(last[2]), 2)) == (0.0, 0.73)
     assert legs_of(low, high, 0.2, 0.0) == []
     assert legs_of(low, low + 9, 0.75, 0.0) == []
+
+
+@pytest.mark.parametrize("shape", ["box", "bottle"])
+@pytest.mark.parametrize("cut", [(0, 0), (31, 0), (0, 27), (43, 33), (-37, -30)])
+def test_a_body_at_the_edge_of_the_picture_is_drawn_as_the_part_of_a_larger_one(shape, cut):
+    """A picture that begins `cut` pixels later (or ends earlier: less than 0) shows the same up to its first and last pixels."""
+    body, T = Body.of(shape, (0.1, 0.06, 0.14), (0, 0, 0)), np.eye(4)
+    T[2, 3] = 0.6
+    K = np.array([[220.0, 0, 40.0], [0, 220.0, 36.0], [0, 0, 1]])
+    cropped = K.copy()
+    first = tuple(max(0, by) for by in cut)
+    cropped[:2, 2] -= first
+    planes = []
+    for matrix, size in ((K, (80, 72)), (cropped, (80 - abs(cut[0]), 72 - abs(cut[1])))):
+        camera = Camera(matrix, np.eye(4), size)
+        drawn = _draw(body, T, camera)
+        faces, depth = np.full(size[::-1], -1), np.zeros(size[::-1])
+        faces[drawn.window] = drawn.faces
+        depth[drawn.window][drawn.faces >= 0] = drawn.surface(drawn.faces >= 0)[0]
+        planes.append((faces, depth))
+    (whole, far), (part, near) = planes
+    seen = np.stack(np.nonzero(whole >= 0)[::-1])
+    uv, _ = Camera(K, np.eye(4), (80, 72)).project(body.vertices + np.array([0, 0, 0.6]))
+    assert seen.shape[1] > 300
+    assert np.abs(seen.min(1) - uv.min(0)).max() < 1.5
+    assert np.abs(seen.max(1) + 1 - uv.max(0)).max() < 1.5
+    part_of = np.s_[first[1] : first[1] + len(part), first[0] : first[0] + part.shape[1]]
+    whole, far = whole[part_of], far[part_of]
+    assert ((part >= 0) != (whole >= 0)).sum() <= 2  # a polygon's edge is rounded anew where it is clipped
+    both = (part >= 0) & (whole >= 0)
+    assert np.abs(near[both] - far[both]).max() < 2e-3
+    if cut[0] and cut[1]:
+        edge = 0 if cut[0] > 0 else -1
+        assert (part[edge] >= 0).any()
+        assert (part[:, edge] >= 0).any()
+
+
+@given(st.integers(0, 2**31 - 1), st.booleans())
+def test_the_nearest_known_pixel_is_the_nearest(seed, far):
+    rng = np.random.default_rng(seed)
+    freed, known = np.zeros((60, 70), bool), np.zeros((60, 70), bool)
+    y, x = rng.integers(0, 30, 2)
+    freed[y : y + 6, x : x + 5] = True
+    if far:  # nothing within reach of the first look
+        known[58:, 66:] = True
+    else:
+        known = (rng.random(known.shape) < 0.05) & ~freed
+    known &= ~freed
+    assert _beside(freed, np.zeros_like(known)) is None
+    (rows, columns), (from_rows, from_columns) = _beside(freed, known)
+    assert np.array_equal(np.stack([rows, columns]), np.stack(np.nonzero(freed)))
+    assert known[from_rows, from_columns].all()
+    places = np.argwhere(known)
+    for row, column, *found in zip(rows, columns, from_rows, from_columns, strict=True):
+        least = np.hypot(*(places - [row, column]).T).min()
+        assert np.hypot(found[0] - row, found[1] - column) <= 1.08 * least + 1e-9  # the distance transform's own error

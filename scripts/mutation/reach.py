@@ -187,9 +187,9 @@ def trace_of(file: str, module: Path) -> Trace:
     if not is_measured(file, module):
         print(f"  measuring {file}", flush=True)
         found = session_for(file).obey({"trace": file}, TRACE_LIMIT_S)
-        sources = {str(p.relative_to(ROOT / "exts")): _hash(p) for p in (ROOT / "exts").glob("retake.*/retake/**/*.py")}
+        sources = {str(p.relative_to(COPY / "exts")): _hash(p) for p in (COPY / "exts").glob("retake.*/retake/**/*.py")}
         known = {
-            "file": _hash(ROOT / file),
+            "file": _hash(COPY / file),
             "sources": sources,
             "tests": found.get("tests", {}),
             "lines": found.get("lines", {}),

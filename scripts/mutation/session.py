@@ -32,7 +32,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 from mutation.faults import planted
 
 FIXTURE = "fixture "
-TEST_CPU_S, FILE_CPU_S = 4, 25
+TEST_CPU_S, FILE_CPU_S = 10, 40
 """Processor time after which a measured test is given up, and after which no further test of a file is measured."""
 OPTIMIZED = 1
 """Flag of code that is a function's, not a module's or a class's."""
