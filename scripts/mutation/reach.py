@@ -25,7 +25,7 @@ CACHE = ROOT / ".cache" / "mutants"
 COPY = CACHE / "copy"
 PACKAGES = ("core", "usd", "worker", "isaac", "ui", "newton", "lab", "loop")
 SITE = COPY / "scripts/mutation/site"
-NEAREST, FURTHER = 3, 8
+NEAREST = 3
 WHOLE = {
     "retake.usd": (
         "test_usd_golden",
@@ -94,6 +94,11 @@ class Trace:
     tests: dict[str, dict[str, Any]]
     lines: dict[str, dict[str, list[str]]]
 
+    def enters(self, module: Path) -> bool:
+        """Whether a test executes any line of the module, beyond what importing does."""
+        contexts = self.lines.get(str(module.relative_to(ROOT / "exts")), {}).values()
+        return any(any(own) for own in contexts)
+
     def reaching(self, module: str, fault: Fault) -> list[str]:
         """Tests that passed and execute the fault's statement, or the module at all where importing executes it."""
         lines = self.lines.get(module, {})
@@ -138,8 +143,8 @@ def _tests() -> tuple[tuple[Path, str], ...]:
 
 @cache
 def tests_of(module: Path, package: str) -> tuple[str, ...]:
-    """Test files that reach a module: three that name it or its folder, those of its package as a whole, then further ones of
-    the first kind, or that reach it through a helper of the tests, as far as they are measured already."""
+    """Test files that reach a module: three that name it or its folder, those of its package as a whole, then every other one
+    that was measured and executes a function of it."""
     dotted = ".".join(module.relative_to(ROOT / f"exts/retake.{package}").with_suffix("").parts)
     dotted = dotted.removesuffix(".__init__")
     parent, _, stem = dotted.rpartition(".")
@@ -158,8 +163,9 @@ def tests_of(module: Path, package: str) -> tuple[str, ...]:
     names = [str(path.relative_to(COPY)) for _, _, path in sorted(ranked)]
     near = WHOLE.get(dotted.rpartition(".")[0], WHOLE.get(f"retake.{package}", ()))
     whole = [f"tests/{name}.py" for name in (ANY, *near)]
-    further = [name for name in names[NEAREST:] if _trace_file(name).is_file()]
-    return tuple(dict.fromkeys(n for n in (*names[:NEAREST], *whole, *further[:FURTHER]) if (COPY / n).is_file()))
+    others = [str(path.relative_to(COPY)) for path, _ in _tests() if path.name.startswith("test_")]
+    further = [n for n in (*names[NEAREST:], *others) if is_measured(n, module) and trace_of(n, module).enters(module)]
+    return tuple(dict.fromkeys(n for n in (*names[:NEAREST], *whole, *further) if (COPY / n).is_file()))
 
 
 def _trace_file(file: str) -> Path:
