@@ -7,29 +7,14 @@ copy can be named by DRJIT_LIBLLVM_PATH.
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
+from tool_env import make
 
-TARGET = Path(__file__).resolve().parent.parent / ".mitsuba-env"
 PACKAGES = ("mitsuba==3.9.1", "numpy>=2,<2.5")
 CHECK = (
     "import mitsuba as mi, drjit as dr; mi.set_variant('llvm_ad_rgb'); "
     "print('mitsuba', mi.__version__, dr.sum(mi.Float(1, 2)))"
 )
-
-
-def main() -> None:
-    python = TARGET / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(TARGET)], check=True)
-    subprocess.run([str(python), "-m", "pip", "install", "-q", *PACKAGES], check=True)
-    done = subprocess.run([str(python), "-c", CHECK], check=False)
-    if done.returncode:
-        sys.exit(
-            "Mitsuba is there, but its LLVM variant does not start; install libLLVM 16 or later, or set DRJIT_LIBLLVM_PATH"
-        )
-
+ADVICE = "Mitsuba is there, but its LLVM variant does not start; install libLLVM 16 or later, or set DRJIT_LIBLLVM_PATH"
 
 if __name__ == "__main__":
-    main()
+    make(".mitsuba-env", PACKAGES, CHECK, ADVICE)

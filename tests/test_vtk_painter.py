@@ -13,30 +13,13 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts" / "prove"))
 import vtk_sets
 from appearance import LOOKS
-from film import HIDDEN_M, Film, box, item, project
+from film import Film, project
 from film_faults import NOT_WRIST
 from film_sets import FAMILIES
 from film_splits import OTHER, OTHER_AT, SPLITS
 from painter_bench import jobs
+from toy_film import COUNT, toy
 from vtk_painter import PYTHON, VtkPainter, lamp_place, panorama
-
-COUNT = 6
-
-
-def toy() -> Film:
-    """A link, a packet that is lifted, a tray, a table, and a prop out of sight; seen off the optical axis."""
-    poses = {o: np.broadcast_to(np.eye(4), (COUNT, 4, 4)).copy() for o in ("/R/link", "/P", "/T", "prop:second")}
-    poses["/R/link"][:, :3, 3] = [0.2, 0.15, 0.2]
-    poses["/P"][:, 2, 3] = np.linspace(0.05, 0.25, COUNT)
-    poses["/T"][:, :3, 3] = [-0.3, 0.1, 0.02]
-    poses["prop:second"][:, 2, 3] = HIDDEN_M
-    poses["/Table"] = np.broadcast_to(np.eye(4), (COUNT, 4, 4)).copy()
-    poses["/Table"][:, 2, 3] = -0.02
-    small = [item(o, o, *box((0.08, 0.06, 0.1)), (0.6, 0.5, 0.4)) for o in poses if o != "/Table"]
-    table = item("/Table", "top", *box((1.4, 1.4, 0.02)), (0.5, 0.5, 0.5))
-    T = np.broadcast_to(np.array([[1.0, 0, 0, 0], [0, 0, -1, 0.2], [0, 1, 0, 1.5], [0, 0, 0, 1]]), (COUNT, 4, 4))
-    K = np.broadcast_to(np.array([[150.0, 0, 70], [0, 150, 66], [0, 0, 1]]), (COUNT, 3, 3))
-    return Film((*small, table), poses, K, T, (160, 120), {"R": ("/R/link",)}, "/P", "/T")
 
 
 def test_the_split_of_the_third_painter_shares_no_episode_and_no_set_with_another() -> None:

@@ -49,6 +49,24 @@ class Item:
     """0 paint or plastic … 1 bare metal, for renderers that can."""
 
 
+@dataclass(frozen=True, eq=False)
+class Lamp:
+    """A light that casts shadows, for renderers that take several."""
+
+    at: tuple[float, float, float]
+    """Where it hangs, m, world."""
+    towards: tuple[float, float, float]
+    """The point it looks at."""
+    colour: tuple[float, float, float]
+    """Linear RGB; the irradiance at the point it looks at, before the angle of incidence, is pi times this."""
+    cone_deg: float = 0.0
+    """Half its opening; 0 is parallel light."""
+    soft: float = 0.0
+    """Share of the cone over which it fades out."""
+    gobo: np.ndarray | None = None
+    """(h, w, 3) uint8 sRGB that it projects; white lets all light through."""
+
+
 @dataclass(frozen=True)
 class Film:
     """T frames. Poses are T_world_owner (T, 4, 4); owners without one stand still at the identity."""
@@ -71,6 +89,10 @@ class Film:
     sky: tuple[float, float, float] = (0.3, 0.3, 0.32)
     sway_deg: float = 0.0
     """How far the light swings about the vertical during the film, for renderers that can."""
+    lamps: tuple[Lamp, ...] = ()
+    """In place of the sun, for renderers that take several lights."""
+    tone: str = ""
+    """How radiance becomes a picture, for renderers that know several curves."""
 
     def __len__(self) -> int:
         return len(self.K)

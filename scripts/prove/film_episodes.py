@@ -35,6 +35,8 @@ ONLY = {
     51: ("front", "wrist"), 52: ("front", "wrist"), 153: ("front", "wrist"), 154: ("front", "wrist"),
     61: ("front", "wrist"), 63: ("side", "wrist"), 74: ("front", "moving"), 76: ("side", "moving"),
     **dict.fromkeys((65, 67, 69, 71), ("front", "side", "wrist")),
+    201: ("front", "wrist"), 203: ("side", "wrist"), 205: ("front", "wrist"), 207: ("side", "wrist"),
+    209: ("front", "moving"), 210: ("side", "moving"),
 }  # fmt: skip
 """Seeds that are recorded by some of the cameras alone."""
 TRAVEL_M = 0.25

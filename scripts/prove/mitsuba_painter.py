@@ -8,8 +8,6 @@ Pictures are traced at half the camera's size and enlarged (the judge looks at 3
 from __future__ import annotations
 
 import os
-import pickle
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import cv2
 import numpy as np
 from film import Film, changed_window
 from newton_painter import Shot
+from painter_pipe import Pipe
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = Path(os.environ.get("RETAKE_MITSUBA_PYTHON", ROOT / ".mitsuba-env" / "bin" / "python"))
@@ -28,37 +27,21 @@ class MitsubaPainter:
     """Renders frames of a dressed film in a process of the other environment."""
 
     def __init__(self, film: Film, samples: int = 10) -> None:
-        if not PYTHON.exists():
-            raise RuntimeError(
-                f"{PYTHON} is missing; `python scripts/mitsuba_env.py` makes the environment of the path tracer"
-            )
         self.owners, self.samples = film.owners, samples
-        self._process = subprocess.Popen(
-            [str(PYTHON), str(Path(__file__).with_name("mitsuba_render.py"))], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+        advice = "`python scripts/mitsuba_env.py` makes the environment of the path tracer"
+        self._pipe = Pipe(PYTHON, "mitsuba_render.py", advice)
         items = [
             {"owner": i.owner, "vertices": i.vertices, "faces": i.faces, "uv": i.uv / i.repeat_m, "colour": i.colour,
              "texture": i.texture, "gloss": i.gloss}
             for i in film.items
         ]  # fmt: skip
-        self._ask(
+        self._pipe.ask(
             {"items": items, "owners": self.owners, "sun": film.sun, "sun_colour": film.sun_colour, "sky": film.sky}
         )
 
-    def _ask(self, request: dict) -> dict:
-        there, back = self._process.stdin, self._process.stdout
-        assert there is not None
-        assert back is not None
-        pickle.dump(request, there)
-        there.flush()
-        return pickle.load(back)
-
     def close(self) -> None:
         """End the other process."""
-        if self._process.stdin:
-            self._process.stdin.close()
-        self._process.wait(timeout=60)
+        self._pipe.close()
 
     def render(
         self, film: Film, t: int, window: tuple[int, int, int, int] | None = None, samples: int | None = None
@@ -68,7 +51,7 @@ class MitsubaPainter:
         pad = 4 if window else 0
         a0, b0 = max(x0 // SCALE - pad, 0), max(y0 // SCALE - pad, 0)
         a1, b1 = min(-(-x1 // SCALE) + pad, film.size[0] // SCALE), min(-(-y1 // SCALE) + pad, film.size[1] // SCALE)
-        got = self._ask({
+        got = self._pipe.ask({
             "poses": [film.pose(o, t) for o in self.owners], "K": film.K[t], "T_camera_world": film.T_camera_world[t],
             "size": film.size, "scale": SCALE, "crop": (a0, b0, a1, b1), "ids": (x0, y0, x1, y1),
             "samples": samples or self.samples, "seed": t,

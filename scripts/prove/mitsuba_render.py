@@ -4,16 +4,13 @@
 from __future__ import annotations
 
 import os
-import pickle
-import sys
 
 import drjit as dr
 import mitsuba as mi
 import numpy as np
+from painter_pipe import serve, take_answers
 
-# Standard output carries the answers; what libraries print goes to the terminal.
-ANSWERS = os.fdopen(os.dup(1), "wb")
-os.dup2(2, 1)
+ANSWERS = take_answers()
 mi.set_variant("llvm_ad_rgb")
 dr.set_thread_count(int(os.environ.get("RETAKE_MITSUBA_THREADS", "1")))
 
@@ -133,21 +130,5 @@ class Stage:
         return {"rgb": image, "ids": self.of_pointer[pointer].reshape(u.shape)}
 
 
-def main() -> None:
-    stage = None
-    while True:
-        try:
-            request = pickle.load(sys.stdin.buffer)
-        except EOFError:
-            return
-        if "items" in request:
-            stage, answer = Stage(request), {"ready": True}
-        else:
-            assert stage is not None
-            answer = stage.picture(request)
-        pickle.dump(answer, ANSWERS)
-        ANSWERS.flush()
-
-
 if __name__ == "__main__":
-    main()
+    serve(ANSWERS, Stage)

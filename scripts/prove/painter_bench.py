@@ -5,8 +5,8 @@ judged. Resumable: every film, video and row is kept.
     python scripts/prove/painter_bench.py paint --split tune --cache DIR
     python scripts/prove/painter_bench.py judge --split tune --cache DIR --part 0/2
 
-Limits may come from `tune`, `newton` and `mitsuba`; nothing comes from `blind_newton`, `blind_mitsuba` and `vtk` (a third
-renderer, with sets of its own).
+Limits may come from `tune`, `newton` and `mitsuba`; nothing comes from `blind_newton`, `blind_mitsuba` and `three` (a fourth
+renderer, with sets of its own); `vtk`, judged blind by version 23, has been looked at since.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pathlib import Path
 import cv2
 import film_sets
 import numpy as np
+import three_sets
 import vtk_sets
 from appearance import LOOKS, SUFFIX, Appearance, draw, encode
 from film import Film, film_of
@@ -31,6 +32,7 @@ from film_episodes import film_episode, scenario_of
 from film_faults import FAULTS, MIN_PIXELS, NOT_WRIST, PICTURE, REORDERED, Story, plant, spoil, story_of
 from film_splits import OTHER, OTHER_AT, SPLITS
 from newton_painter import NewtonPainter, Shot
+from three_painter import ThreePainter
 from vtk_painter import VtkPainter
 
 from retake.core.episode import Episode, open_episode
@@ -95,12 +97,15 @@ def _faulty(split: str, film: tuple[str, int, str, str], number: int) -> Iterato
             yield Job(split, film, kind, level, look, number)
 
 
+PAINTERS = {"newton": NewtonPainter, "vtk": VtkPainter, "three": ThreePainter}
+DRESS = {"newton": film_sets.dress, "mitsuba": film_sets.dress, "vtk": vtk_sets.dress, "three": three_sets.dress}
+"""Painter -> how its sets are made."""
+
+
 def painter_of(name: str, film: Film):
     """The renderer of a split, ready for a film."""
-    if name == "newton":
-        return NewtonPainter(film)
-    if name == "vtk":
-        return VtkPainter(film)
+    if name in PAINTERS:
+        return PAINTERS[name](film)
     from mitsuba_painter import MitsubaPainter
 
     return MitsubaPainter(film)
@@ -116,8 +121,7 @@ class View:
         with tempfile.TemporaryDirectory() as temporary:
             _, scenario = scenario_of(robot, seed, Path(temporary))
             film = film_of(self.episode, scenario.stage, camera)
-        dress = vtk_sets.dress if self.painter_name == "vtk" else film_sets.dress
-        self.film = dress(film, family, zlib.crc32(f"{robot}{seed}{camera}".encode()) % 100_000)
+        self.film = DRESS[self.painter_name](film, family, zlib.crc32(f"{robot}{seed}{camera}".encode()) % 100_000)
         self.story: Story = story_of(self.episode, self.film)
         self.folder = cache / "shots" / f"{split}-{robot}_{seed}-{camera}-{family}"
         self._painter = None
@@ -128,6 +132,12 @@ class View:
         if self._painter is None:
             self._painter = painter_of(self.painter_name, self.film)
         return self._painter
+
+    def close(self) -> None:
+        """End the renderer, where it is a process."""
+        painter, self._painter = self._painter, None
+        if painter is not None and not isinstance(painter, NewtonPainter):
+            painter.close()
 
     def shot(self) -> Shot:
         """The clean shot."""
@@ -289,6 +299,8 @@ def paint_all(cache: Path, todo: list[Job], deadline: float, _rows: str) -> None
         if video_of(cache, job).with_suffix(".json").exists():
             continue
         if entry != job.film:
+            if view is not None:
+                view.close()
             entry, view = job.film, View(cache, job.split, job.film)
         assert view is not None
         paint(cache, view, job)

@@ -39,6 +39,7 @@ LATE_MINUTES = float(os.environ.get("RETAKE_PROVE_MINUTES", "1e9"))
 GROUPS = {"front": "fixed", "side": "fixed", "wrist": "wrist", "moving": "moving"}
 PAINTER = {
     "newton": "Newton's renderer", "mitsuba": "Mitsuba 3, path traced", "vtk": "VTK, physically based materials",
+    "three": "three.js, physically based materials",
 }  # fmt: skip
 
 
@@ -392,8 +393,9 @@ HEAD = """# Verdicts: what other painters, real video and composite takes showed
 
 Made by `scripts/prove/painters.py` (`make prove`). Films are a stage's meshes at simulated poses, rendered by Newton's own
 renderer (ray-traced Lambert light, one sun with cast shadows), by Mitsuba 3 (path traced: soft lights, interreflection,
-glossy surfaces) or by VTK (rasterised: physically based metals and lacquers, light from a panorama, a lamp with hard moving
-shadows that swings in some films), in drawn sets with other materials, walls and clutter. Nothing of the older painter
+glossy surfaces), by VTK (rasterised: physically based metals and lacquers, light from a panorama, a lamp with hard moving
+shadows that swings in some films) or by three.js (rasterised in a browser: one or two lamps with filtered shadows, soft rims,
+light through leaves, filmic curves), in drawn sets with other materials, walls and clutter. Nothing of the older painter
 (`rematerialise.py`) is imported or copied. On top come looks of generative models and cameras (`appearance.py`); faults are
 planted in the geometry before rendering (`film_faults.py`), except a melting texture and a drifting background. The
 renderers share the reader of meshes and the appearance layer, the first two also the sets' generator; families of sets are split.
@@ -478,7 +480,7 @@ def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
         if mine or split in earlier["splits"]:
             result["splits"][split] = evaluate(mine, settings) if mine else earlier["splits"][split]
     lines = [HEAD, *disclosed(result["splits"]), LOOKS_TAKEN]
-    for split in ("vtk", "blind_mitsuba", "blind_newton", "mitsuba", "newton", "tune"):
+    for split in ("three", "vtk", "blind_mitsuba", "blind_newton", "mitsuba", "newton", "tune"):
         if split in result["splits"]:
             lines += split_lines(split, result["splits"][split])
         else:

@@ -7,8 +7,6 @@ with shadow maps that may swing, FXAA. Ids come from a second pass of the same t
 from __future__ import annotations
 
 import os
-import pickle
-import subprocess
 import zlib
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import cv2
 import numpy as np
 from film import Film
 from newton_painter import Shot
+from painter_pipe import Pipe
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = Path(os.environ.get("RETAKE_VTK_PYTHON", ROOT / ".vtk-env" / "bin" / "python"))
@@ -53,15 +52,9 @@ class VtkPainter:
     """Renders frames of a dressed film in a process of the other environment."""
 
     def __init__(self, film: Film) -> None:
-        if not PYTHON.exists():
-            raise RuntimeError(
-                f"{PYTHON} is missing; `python scripts/vtk_env.py` makes the environment of the rasteriser"
-            )
         self.owners = film.owners
-        self._process = subprocess.Popen(
-            [str(PYTHON), str(Path(__file__).with_name("vtk_render.py"))], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env={**os.environ, "LP_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+        advice = "`python scripts/vtk_env.py` makes the environment of the rasteriser"
+        self._pipe = Pipe(PYTHON, "vtk_render.py", advice, LP_NUM_THREADS="1")
         items = [
             {"owner": i.owner, "vertices": i.vertices, "faces": i.faces, "uv": i.uv / i.repeat_m, "colour": i.colour,
              "texture": i.texture, "roughness": 0.9 - 0.75 * i.gloss, "metallic": i.metallic}
@@ -70,26 +63,17 @@ class VtkPainter:
         lamp = {
             "from": lamp_place(film, 0), "at": CENTRE, "cone": 50.0, "power": 5.0, "colour": film.sun_colour,
         }  # fmt: skip
-        self._ask({"items": items, "owners": self.owners, "size": film.size, "lamps": [lamp], "sky": panorama(film)})
-
-    def _ask(self, request: dict) -> dict:
-        there, back = self._process.stdin, self._process.stdout
-        assert there is not None
-        assert back is not None
-        pickle.dump(request, there)
-        there.flush()
-        return pickle.load(back)
+        self._pipe.ask(
+            {"items": items, "owners": self.owners, "size": film.size, "lamps": [lamp], "sky": panorama(film)}
+        )
 
     def close(self) -> None:
         """End the other process."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe:
-                pipe.close()
-        self._process.wait(timeout=60)
+        self._pipe.close()
 
     def render(self, film: Film, t: int) -> tuple[np.ndarray, np.ndarray]:
         """(rgb (h, w, 3) uint8, ids (h, w) uint8) of a frame."""
-        got = self._ask({
+        got = self._pipe.ask({
             "poses": [film.pose(o, t) for o in self.owners], "K": film.K[t], "T_camera_world": film.T_camera_world[t],
             "lamps": [lamp_place(film, t)],
         })  # fmt: skip

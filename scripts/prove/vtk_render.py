@@ -3,17 +3,12 @@
 
 from __future__ import annotations
 
-import os
-import pickle
-import sys
-
 import numpy as np
 import vtk
+from painter_pipe import serve, take_answers
 from vtk.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to_numpy
 
-# Standard output carries the answers; what libraries print goes to the terminal.
-ANSWERS = os.fdopen(os.dup(1), "wb")
-os.dup2(2, 1)
+ANSWERS = take_answers()
 vtk.vtkObject.GlobalWarningDisplayOff()
 NEAR_M, FAR_M = 0.02, 12.0
 LOWEST_M = -1.0
@@ -218,21 +213,5 @@ class Stage:
         return camera
 
 
-def main() -> None:
-    stage = None
-    while True:
-        try:
-            request = pickle.load(sys.stdin.buffer)
-        except EOFError:
-            return
-        if "items" in request:
-            stage, answer = Stage(request), {"ready": True}
-        else:
-            assert stage is not None
-            answer = stage.picture(request)
-        pickle.dump(answer, ANSWERS)
-        ANSWERS.flush()
-
-
 if __name__ == "__main__":
-    main()
+    serve(ANSWERS, Stage)

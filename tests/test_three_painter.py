@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fourth painter of the bench: what it draws by itself, and that its pictures are where the film says."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "scripts" / "prove"))
+import film_sets
+import three_sets
+import vtk_sets
+from appearance import LOOKS
+from film import Film, Lamp, project
+from film_faults import NOT_WRIST
+from film_splits import OTHER, OTHER_AT, SPLITS, UNSEEN
+from painter_bench import jobs
+from three_painter import THERE, ThreePainter, moved_window, panorama, projection, shadows
+from toy_film import COUNT, toy
+
+NEEDS = pytest.mark.skipif(not THERE, reason="`python scripts/three_env.py` makes the environment of the page")
+
+
+def test_the_split_of_the_fourth_painter_shares_no_episode_and_no_set_with_another() -> None:
+    mine = SPLITS["three"].films
+    others = [film for name, split in SPLITS.items() if name != "three" for film in split.films]
+    assert not {(r, s) for r, s, _, _ in mine} & {(r, s) for r, s, _, _ in others}
+    assert {f for *_, f in mine} == set(three_sets.FAMILIES)
+    assert not set(three_sets.FAMILIES) & ({*film_sets.FAMILIES} | {*vtk_sets.FAMILIES})
+    assert len(mine) == len(set(mine))
+    assert "three" in UNSEEN
+    assert "vtk" not in UNSEEN
+
+
+def test_the_split_of_the_fourth_painter_has_the_counts_that_were_asked_for() -> None:
+    every = list(jobs("three"))
+    clean = [j for j in every if j.kind == "clean"]
+    assert sum(j.film[2] != "moving" for j in clean) >= 300
+    for cameras in (("front", "side"), ("wrist",)):
+        assert {j.look for j in clean if j.film[2] in cameras} == set(LOOKS)
+    for kind in SPLITS["three"].kinds:
+        assert sum(j.kind == kind and j.film[2] in ("front", "side") for j in every) >= 20
+        assert kind not in NOT_WRIST or not any(j.kind == kind and j.film[2] == "wrist" for j in every)
+    for _, seed, camera, _ in SPLITS["three"].films:
+        assert OTHER_AT.get((seed, camera), OTHER[seed]) != seed
+
+
+@pytest.mark.parametrize("family", three_sets.FAMILIES)
+def test_a_room_leaves_geometry_alone(family: str) -> None:
+    film = toy()
+    dressed = three_sets.dress(film, family, 4)
+    assert dressed.owners[: len(film.owners)] == film.owners
+    for mine, theirs in zip(dressed.items, film.items, strict=False):
+        assert mine.vertices is theirs.vertices
+    for owner in ("/Table", "/P"):
+        assert next(i for i in dressed.items if i.owner == owner).texture is not None
+    assert dressed.lamps
+    assert all(lamp.at[2] > 1.0 for lamp in dressed.lamps)
+    assert dressed.tone
+
+
+def test_a_room_is_the_same_for_a_seed() -> None:
+    film = toy()
+    dressed, again, other = (three_sets.dress(film, "bazaar", seed) for seed in (4, 4, 5))
+    assert (panorama(dressed) == panorama(again)).all()
+    assert [lamp.at for lamp in dressed.lamps] == [lamp.at for lamp in again.lamps]
+    assert [lamp.at for lamp in dressed.lamps] != [lamp.at for lamp in other.lamps]
+    assert np.isfinite(panorama(dressed)).all()
+    assert panorama(dressed).min() >= 0
+
+
+@pytest.mark.parametrize("kind", three_sets.KINDS)
+def test_textures_repeat_without_a_seam(kind: str) -> None:
+    image = three_sets.stuff(np.random.default_rng(2), kind, 0.3).astype(float)
+    for turned in (image, image.swapaxes(0, 1)):
+        steps = np.abs(np.diff(turned, axis=0)).mean((1, 2))
+        assert np.abs(turned[0] - turned[-1]).mean() <= 1.5 * steps.max() + 1
+
+
+def test_the_projection_puts_points_where_the_matrix_of_the_camera_does() -> None:
+    film = toy()
+    T, point = film.T_camera_world[0], np.array([[0.1, 0.2, 0.3]])
+    seen = T @ [*point[0], 1.0]
+    clip = projection(film.K[0], film.size) @ (np.diag([1.0, -1.0, -1.0, 1.0]) @ seen)
+    place = (clip[:2] / clip[3] * [1, -1] + 1) / 2 * film.size
+    assert np.abs(place - project(film, point, 0)[0]).max() < 1e-9
+    assert -1 < clip[2] / clip[3] < 1
+
+
+def test_a_shadow_falls_on_the_table_and_beside_it_on_the_floor() -> None:
+    lamp = Lamp((0.5, 0.0, 2.0), (0.5, 0.0, 0.0), (1.0, 1.0, 1.0), 40.0)
+    cast = shadows(np.array([[0.5, 0.3, 1.0], [0.85, 0.0, 1.0]]), lamp)
+    assert np.allclose(cast[0], [0.5, 0.6, 0.0])
+    assert np.allclose(cast[1], [0.5 + 0.35 * 2.75, 0.0, -0.75])
+    parallel = replace(lamp, cone_deg=0.0)
+    assert np.allclose(shadows(np.array([[0.5, 0.3, 1.0]]), parallel), [[0.5, 0.3, 0.0]])
+
+
+def test_only_windows_that_changed_are_rendered_again() -> None:
+    class Stub(ThreePainter):
+        def __init__(self, film: Film) -> None:
+            self.owners, self.seen = film.owners, []
+
+        def render(
+            self, film: Film, t: int, window: tuple[int, int, int, int] | None = None
+        ) -> tuple[np.ndarray, np.ndarray]:
+            self.seen.append(t)
+            x0, y0, x1, y1 = window or (0, 0, *film.size)
+            return np.full((y1 - y0, x1 - x0, 3), 9, np.uint8), np.ones((y1 - y0, x1 - x0), np.uint8)
+
+    film = toy()
+    painter = Stub(film)
+    clean = painter.shoot(film)
+    clean.rgb[:] = 1
+    painter.seen.clear()
+    pose = film.poses["/P"].copy()
+    pose[4:, 0, 3] += 0.1
+    moved = film.moved({"/P": pose})
+    made = painter.reshoot(clean, film, moved)
+    assert painter.seen == [4, 5]
+    window = moved_window(film, moved, 4)
+    assert window is not None
+    assert (made.rgb[4] == 9).all(-1).sum() == (window[2] - window[0]) * (window[3] - window[1])
+    assert (made.rgb[3] == 1).all()
+
+
+@NEEDS
+def test_pictures_and_ids_are_where_the_film_says() -> None:
+    film = three_sets.dress(toy(), "harbour", 3)
+    painter = ThreePainter(film)
+    try:
+        first, last, again = (painter.render(film, t) for t in (0, COUNT - 1, 0))
+        shot = painter.shoot(film)
+    finally:
+        painter.close()
+    assert (first[0] == again[0]).all()
+    # Drawn in windows, a fixed view is what it is drawn whole.
+    assert np.abs(shot.rgb[-1].astype(int) - last[0]).max() <= 1
+    assert (shot.ids[-1] == last[1]).all()
+    assert film.owners.index("prop:second") + 1 not in first[1]
+    for t, (_, ids) in ((0, first), (COUNT - 1, last)):
+        T = film.pose("/P", t)
+        spots = project(film, film.points("/P") @ T[:3, :3].T + T[:3, 3], t)
+        rows, columns = np.nonzero(ids == film.owners.index("/P") + 1)
+        assert np.abs([columns.min(), columns.max() + 1] - np.array([spots[:, 0].min(), spots[:, 0].max()])).max() < 1.1
+        assert np.abs([rows.min(), rows.max() + 1] - np.array([spots[:, 1].min(), spots[:, 1].max()])).max() < 1.1
+    changed = (first[0].astype(int) != last[0]).any(-1)
+    packet = film.owners.index("/P") + 1
+    both = (first[1] == packet) | (last[1] == packet)
+    assert changed[both].mean() > 0.9
+    # Its shadow moves over the table as well.
+    assert (changed & ~both).sum() > 20
