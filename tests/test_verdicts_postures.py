@@ -40,12 +40,12 @@ def scenery(height: int, width: int) -> np.ndarray:
 
 def posture(
     clean: Judged, lid: Lid, *, share: float = 0.35, under_the_hand: bool = False, known: bool = True,
-    beside: tuple[int, int, int] | None = None,
+    beside: tuple[int, int, int] | None = None, later: Lid | None = None,
 ) -> Measurement:  # fmt: skip
     """object_posture of a red packet whose upper end (a share of its height) is a lid of some colour.
 
     under_the_hand: the hand hides the lid until the packet rests. known: other frames show the scenery behind it. beside:
-    colour of the scenery left of where it rests.
+    colour of the scenery left of where it rests. later: the lid where it rests.
     """
     truth, part = clean.truth, clean.truth.object_parts[0]
     episode = scene.scene_episode()
@@ -63,7 +63,7 @@ def posture(
             continue
         rows = np.flatnonzero(mask.any(1))
         top = mask & (np.arange(len(mask))[:, None] < rows[0] + share * len(rows))
-        frames[t][mask], frames[t][top] = BODY, lid(back[top])
+        frames[t][mask], frames[t][top] = BODY, (later if later and phases[t] == "settled" else lid)(back[top])
         if under_the_hand and phases[t] != "settled":
             labels[t][top], frames[t][top] = truth.robot_parts[-1] + 1, (150, 150, 155)
             area[t, part] = (labels[t] == part + 1).sum()
@@ -120,6 +120,19 @@ def test_an_end_that_looks_like_its_surroundings_from_the_first_frame_on_is_no_o
     """Where no other frame shows the scenery behind it."""
     found = posture(clean, painted(*lid), share=share, known=False)
     assert not fails(found), found
+
+
+@pytest.mark.parametrize("lid", [GROUND, WALL])
+def test_a_lid_in_the_very_colour_of_the_scenery_behind_it_makes_nothing_of_its_posture(
+    clean: Judged, lid: tuple[int, int, int]
+) -> None:
+    """Earlier frames have shown the lid, and others the scenery behind it: what looks like both is neither."""
+    found = posture(clean, painted(*lid), share=0.35)
+    assert not fails(found), found
+
+
+def test_a_lid_that_earlier_frames_have_shown_in_another_colour_is_missed(clean: Judged) -> None:
+    assert fails(posture(clean, painted(235, 235, 235), later=see_through))
 
 
 def test_scenery_of_the_objects_colours_on_one_side_leaves_the_other_side(clean: Judged) -> None:

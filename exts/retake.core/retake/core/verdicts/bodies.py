@@ -30,6 +30,10 @@ _OPEN = 0.9
 """Share of mask and ring that must be free of robot and other objects for the area to be compared."""
 _LUMA, _CHROMA = 16, 16
 _PIXELS = 100
+_DARK = 12.0
+"""Level that is added before ratios are taken: noise in the dark is no colour."""
+_SAME_HUE, _SHADED, _LIT = 0.1, -0.9, 0.15
+"""Log ratios to the scenery behind within which a pixel may show it: of hue; of light, in a shadow and in the open."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +59,8 @@ class Body:
     """Mean RGB well inside the mask."""
     pixels: dict[int, UInt8[np.ndarray, "N 3"]]
     """Per frame, RGB of at most _PIXELS pixels there, evenly spread."""
+    behind: Float64[np.ndarray, "T"]
+    """Share of what is well inside the mask that looks as the scenery behind it does in other frames; NaN where none shows it."""
     turn: Float64[np.ndarray, "T"]
     """Angle between the long axes of the simulated and the shown silhouette, rad; NaN where either is round."""
 
@@ -72,7 +78,7 @@ def bodies(footage: Footage, truth: Truth, part: int, times: list[int]) -> Body:
     out = Body(
         part, truth.area[:, part], looked, np.full((len(footage), 2), np.nan), nothing, nothing.copy(), nothing.copy(),
         nothing.copy(),
-        np.full((len(footage), 3), np.nan), {}, nothing.copy(),
+        np.full((len(footage), 3), np.nan), {}, nothing.copy(), nothing.copy(),
     )  # fmt: skip
     for t in times:
         if truth.area[t, part] >= _MIN_AREA:
@@ -118,6 +124,8 @@ def _look(footage: Footage, truth: Truth, t: int, out: Body) -> None:
         inner = image[core]
         out.colour[t] = inner.mean(0)
         out.pixels[t] = inner[np.linspace(0, len(inner) - 1, min(len(inner), _PIXELS)).astype(int)]
+        if (core & known).sum() >= 0.5 * core.sum():
+            out.behind[t] = _like_scenery(image[core & known], footage.scenery[box][core & known])
     out.offset[t] = offset
     if np.isfinite(offset).all():
         # A small shift is no other shape: the silhouette is judged where it fits best.
@@ -131,6 +139,15 @@ def _look(footage: Footage, truth: Truth, t: int, out: Body) -> None:
         extra = (likely > 0.5) & ~fitted & clear & ~alike & (depth <= -TOLERANCE) & (depth >= -REACH)
         out.missing[t], out.extra[t] = float(missing.sum() / mask.sum()), float(extra.sum() / mask.sum())
     out.turn[t] = _turn(mask & free, (likely > 0.5) & free & ~alike & (depth >= -REACH))
+
+
+def _like_scenery(shown: UInt8[np.ndarray, "N 3"], scenery: Float32[np.ndarray, "N 3"]) -> float:
+    """Share of pixels (RGB) that look as the scenery behind them, in the light or in a shadow."""
+    now, then = (np.log(pixels.astype(np.float32) + _DARK) for pixels in (shown, scenery))
+    change = now - then
+    lit = change.mean(1)
+    hue = np.abs(change - lit[:, None]).max(1)
+    return float(((hue < _SAME_HUE) & (lit > _SHADED) & (lit < _LIT)).mean())
 
 
 def _shift_mask(image: Bool[np.ndarray, "h w"], offset: Float64[np.ndarray, "2"]) -> Float32[np.ndarray, "h w"]:

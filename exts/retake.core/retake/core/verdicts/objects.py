@@ -15,7 +15,7 @@ from retake.core.array_types import Bool, Float64
 from retake.core.verdicts.alignment import Alignment, peak
 from retake.core.verdicts.bodies import Body
 from retake.core.verdicts.colours import NAME as COLOUR
-from retake.core.verdicts.colours import lasting, measure_colour
+from retake.core.verdicts.colours import lasting, measure_colour, views_of
 from retake.core.verdicts.records import Measurement
 from retake.core.verdicts.settings import ObjectSettings
 from retake.core.verdicts.tracking import MIN_AREA, Track
@@ -24,6 +24,10 @@ from retake.core.verdicts.truth import Truth
 PHASES: tuple[str, ...] = ("before", "held", "released", "settled")
 NAMES = (*(f"object_{phase}" for phase in PHASES), "object_present", "object_unique", "object_shape", COLOUR)
 
+_WHOLE = 0.5
+"""Share of an object's largest silhouette, as seen from one distance, that the border of the picture must leave."""
+_NEXT = 4
+"""Frames within which a measured frame is the next one."""
 PLACED = 4.0
 """Working px within which an object is in its place and can be asked about its silhouette and colours."""
 
@@ -41,7 +45,10 @@ def measure_object(
         return _by_contour(why, alignment, truth, part, phases, settings)
     error = position_error(track, truth, settings)
     sure = at_home(track, body, settings)
-    near = np.linalg.norm(body.offset - _start(body, sure), axis=1) * truth.px
+    apart = np.linalg.norm(body.offset - _start(body, sure), axis=1)
+    apart[cropped(truth, part)] = np.nan
+    near = apart * truth.px
+    error[stands(body, apart, settings) & (track.best < settings.plain * track.reference) & (error > near)] = np.nan
     error = np.where(sure & np.isfinite(near), near, np.where(body.looked, error, np.nan))
     shown = truth.area[:, part] >= MIN_AREA
     falls = on_path(track, np.array([p == "released" for p in phases]), settings.near_px / truth.px)
@@ -64,6 +71,26 @@ def at_home(track: Track, body: Body, settings: ObjectSettings) -> Bool[np.ndarr
     """Frames in which the object's own colours show in its place and differ from what surrounds it."""
     told = np.nan_to_num(body.contrast) >= settings.told
     return told & (np.nan_to_num(track.here) >= settings.at_home * track.reference)
+
+
+def stands(body: Body, apart: Float64[np.ndarray, "T"], settings: ObjectSettings) -> Bool[np.ndarray, "T"]:
+    """Frames in which a silhouette like the object's stands out in its place, whatever its colours. apart: working px by
+    which it fits beside it.
+
+    An object that turned shows another side, and what has the colours of the first one may then be anything: where its
+    silhouette says that it is here and its colours that it is elsewhere, neither is told.
+    """
+    told = np.nan_to_num(body.contrast) >= settings.stands
+    return told & (np.nan_to_num(apart, nan=np.inf) <= PLACED) & ~(body.behind > settings.behind)
+
+
+def cropped(truth: Truth, part: int) -> Bool[np.ndarray, "T"]:
+    """Frames in which the border of the picture leaves less than half of an object: the rest has no outline of its own."""
+    size = truth.area[:, part] * np.square(views_of(truth, part)[1])
+    rim = np.ones(truth.labels.shape[1:], bool)
+    rim[1:-1, 1:-1] = False
+    touches = (truth.labels[:, rim] == part + 1).sum(1) > 1
+    return touches & (size < _WHOLE * size.max())
 
 
 SIDE = 20.0
@@ -217,7 +244,8 @@ def _phase(
         return Measurement(name, float(series[valid[0]]), "one frame", int(valid[0]), series=series)
     # A wrong place must hold for two measured frames in a row: single ones suffer from occlusion edges, and no object is
     # elsewhere for a moment. On the way it falls along it may be too early or too late for one.
-    pairs = np.minimum(series[valid], np.maximum(np.append(series[valid[1:]], 0.0), np.append(0.0, series[valid[:-1]])))
+    later = np.where(np.diff(valid) <= _NEXT, np.minimum(series[valid[1:]], series[valid[:-1]]), 0.0)
+    pairs = np.maximum(np.append(later, 0.0), np.append(0.0, later))
     worst = np.where(falls[valid], series[valid], pairs)
     k = int(np.argmax(worst))
     return Measurement(name, float(worst[k]), f"{len(valid)} frames", int(valid[k]), series=series)

@@ -45,8 +45,15 @@ half resolution: below that, the pixels on both sides of an outline show a mixtu
 _TOLD_AROUND, _TOLD_INSIDE = 0.2, 0.4
 """Mean evidence around all postures, and that of their common middle, from which on a frame is asked. Where only some of what
 surrounds the object looks like it, pixels there say nothing and the others decide."""
+_BIASED = 0.4
+"""Share of the way to another posture that the pictures of the first phase go, from which on it is how they are drawn: in later
+phases, too, they make a posture unsure, and fail none. An object that stands otherwise all along goes the whole way."""
 _DOUBTED = 0.7
 """Share of the way to another posture from which on it may be that one, if unseen places have the colours of the others."""
+_BLED, _DRAWN_WIDER, _MIN_BEYOND = 1.4, 2.4, 0.2
+"""Working px from the outline up to which colours bleed over it, up to which a painter may draw any object larger or smaller
+(3 px of 640) besides, and the share of the pixels in which a posture differs that must lie farther away: the others say as
+much of a codec as of a posture. Another size is told from beyond the second, another stand from beyond the first."""
 _MIN_SURE, _MIN_REACH = 0.3, 0.3
 """Mean evidence of the pixels in which a posture differs, and the difference it must make per such pixel, to be asked."""
 
@@ -91,13 +98,17 @@ def measure_posture(
     views = phase_views(Evidence(footage, truth, part, colours), phases, hull)
     girth = width_of(views)
     worst, note, frame = None, "", None
-    untold, doubt = False, ""
+    untold, doubt, drawn = False, "", None
     for phase, (rows, seen) in views.items():
         asked = [view for view in seen if view.told]
         for name, share in _gains(asked, girth).items():
             untold |= share is None
             if share is not None and (worst is None or share > worst):
                 worst, note, frame = share, f"{name}, {phase}", rows[len(rows) // 2]
+        if drawn is None:
+            drawn = worst or 0.0
+        elif _BIASED <= drawn < _DOUBTED <= (worst or 0.0):
+            return Measurement(NAME, None, f"{note}: or it is drawn so, for in its first place it looks so too", frame)
         for name, share in _gains([replace(v, field=v.doubted) for v in asked if v.doubted is not None], girth).items():
             if share is not None and share > _DOUBTED:
                 doubt = f"{name}, {phase}: or an end of it that no earlier frame has shown looks like what surrounds it"
@@ -245,11 +256,15 @@ def _gains(views: list[_View], girth: int | None) -> dict[str, float | None]:
         explained = _explained(moved, drawn)
         # Pixels that say little (a highlight, an outline of mixed colours) would say as little of another posture.
         certain = np.abs(view.field)
+        away = np.abs(signed_distance(view.whole > 0))
         faithful = _moved_fields((2.0 * drawn[0].astype(np.float32) - 1) * certain)
         expected = _explained(faithful, drawn)
         for k, other in enumerate(view.others):
             apart = (other != view.whole) & view.free
             if apart.sum() < _MIN_CHANGE * view.whole.sum():
+                continue
+            beyond = away > (_BLED if POSTURES[k].scale == (1.0, 1.0) else _DRAWN_WIDER)
+            if (apart & beyond).sum() < _MIN_BEYOND * apart.sum():
                 continue
             there = _moved_fields((2.0 * drawn[k + 1].astype(np.float32) - 1) * certain)
             both = _explained(there, [drawn[0], drawn[k + 1]])

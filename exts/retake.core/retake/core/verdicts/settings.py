@@ -93,6 +93,12 @@ class ObjectSettings:
     """Share of that contrast from which on a small displacement is taken as it is; less counts in proportion."""
     sighted: float = 0.5
     """Share of that contrast from which on the object counts as seen far from its place."""
+    plain: float = 0.75
+    """Share of that contrast from which on a sighting beside its place is believed whatever stands in its place."""
+    stands: float = 0.28
+    """Contrast of a silhouette in the object's place from which on something of its outline stands there."""
+    behind: float = 0.5
+    """Share of its place that shows the very scenery behind from which on nothing stands there."""
     present: float = 0.25
     """Share of that contrast below which the object is not there."""
     clear: float = 0.6

@@ -135,9 +135,10 @@ def _levelled(grey: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
 
 def _coherent(place: Float64[np.ndarray, "N 2"], moved: Float64[np.ndarray, "N 2"]) -> float:
     """Motion of the scenery as a whole, px: what a zoom + rotation + translation fitted robustly to the cells moves and
-    what nearly all cells move, whichever is less.
+    what nearly all cells move along with it, whichever is less.
 
-    Local warps average out in the fit and stand still somewhere; a camera that creeps does neither.
+    Local warps average out in the fit and stand still somewhere, and a texture that swims goes here one way and there
+    another; a camera that creeps does neither.
     """
     width = float(place[:, 0].max()) + _CELL
     x, y = (place[:, 0] / width - 0.5), (place[:, 1] / width - 0.5)
@@ -151,7 +152,9 @@ def _coherent(place: Float64[np.ndarray, "N 2"], moved: Float64[np.ndarray, "N 2
         residual = np.abs(A @ solution - b)
         weight = 1 / np.sqrt(1 + (residual / (0.15 + np.median(residual))) ** 2)
     fitted = (A @ solution).reshape(2, -1)
-    return min(float(np.median(np.hypot(*fitted))), float(np.quantile(np.hypot(*moved.T), _ALL)))
+    length = np.hypot(*fitted)
+    along = (moved.T * fitted).sum(0) / np.maximum(length, 1e-9)
+    return max(min(float(np.median(length)), float(np.quantile(along, _ALL))), 0.0)
 
 
 def _appearance(footage: Footage, greys: list, truth: Truth, scenery: np.ndarray) -> list[Measurement]:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from retake.core.array_types import Bool, Float32, Float64, UInt8
+from retake.core.verdicts.copies import Copies
 from retake.core.verdicts.footage import Footage
 from retake.core.verdicts.scene import Scene
 from retake.core.verdicts.truth import Truth
@@ -71,6 +72,7 @@ def track(footage: Footage, truth: Truth, part: int, scene: Scene | None = None)
     scenery = _codes(footage.scenery.astype(np.uint8))
     clutter = _clutter(table, lasting, codes[0], scenery, footage.known, start, half)
     references = sorted({0, *range(0, frames, max(frames // 4, 1))}) if scene else []
+    copies = Copies(footage, truth, part, half)
     found, second_at = np.full((frames, 2), np.nan), np.full((frames, 2), np.nan)
     here, best, second = (np.full(frames, np.nan) for _ in range(3))
     for t in range(frames):
@@ -82,7 +84,7 @@ def track(footage: Footage, truth: Truth, part: int, scene: Scene | None = None)
         size = max(6, int(1.3 * np.sqrt(mask.sum())))
         if not truth.static_camera:
             clutter = _seen_elsewhere(scene, references, codes, table, truth, t, half)
-        novel = np.maximum(likelihood[t] - clutter, 0)
+        novel = copies.among(t, np.maximum(likelihood[t] - clutter, 0), mask)
         # Pixels of the robot and of bystanders cannot be the object, whatever their colour; far away not even close to
         # their outlines.
         robot = _half(truth.others(t, part).astype(np.float32), half)
