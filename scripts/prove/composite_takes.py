@@ -159,7 +159,9 @@ def main() -> None:
     )
     parser.add_argument("--sample", type=int, help="with --only: so many others too, drawn at random")
     parser.add_argument("--unseen", action="store_true", help="the unseen sample, into rows of its own")
-    parser.add_argument("--earlier", action="store_true", help="the sample that was unseen before, into rows of its own")
+    parser.add_argument(
+        "--earlier", action="store_true", help="the sample that was unseen before, into rows of its own"
+    )
     parser.add_argument("--make", action="store_true", help="make the takes that are missing, judge none")
     options = parser.parse_args()
     cv2.setNumThreads(1)
