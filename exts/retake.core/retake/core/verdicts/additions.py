@@ -88,10 +88,11 @@ def _largest(mask: Bool[np.ndarray, "h w"]) -> tuple[float, Float64[np.ndarray, 
     return float(np.sqrt(stats[k, cv2.CC_STAT_AREA])), centres[k]
 
 
-def workspace(truth: Truth, size: tuple[int, int]) -> Bool[np.ndarray, "h w"] | None:
+def workspace(truth: Truth, size: tuple[int, int], aside_m: float = _ASIDE_M) -> Bool[np.ndarray, "h w"] | None:
     """Pixels of an image of `size` whose rays meet the objects' ground where robot and objects are during the take.
 
-    The ground is level and as high as the lowest object's origin. None without objects.
+    aside_m: m around these places that count, too. The ground is level and as high as the lowest object's origin. None
+    without objects.
     """
     objects = truth.object_parts
     if not objects:
@@ -101,7 +102,7 @@ def workspace(truth: Truth, size: tuple[int, int]) -> Bool[np.ndarray, "h w"] | 
     hands = truth.T_world_part[:, truth.robot_parts, :3, 3].reshape(-1, 3)
     low = hands[hands[:, 2] < ground + 0.4][:, :2]
     corners = np.concatenate([reach, low])
-    lower, upper = corners.min(0) - _ASIDE_M, corners.max(0) + _ASIDE_M
+    lower, upper = corners.min(0) - aside_m, corners.max(0) + aside_m
     v, u = np.mgrid[0 : size[1], 0 : size[0]]
     K = np.diag([size[0] / truth.size[0], size[1] / truth.size[1], 1.0]) @ truth.K[0]
     ray = np.stack([(u + 0.5 - K[0, 2]) / K[0, 0], (v + 0.5 - K[1, 2]) / K[1, 1], np.ones(u.shape)], -1)

@@ -17,6 +17,8 @@ from retake.core.verdicts.truth import Truth
 
 BESIDE = 12
 """Working px beside an object's places up to which it, or a copy, may be."""
+GROUND_M = 0.4
+"""How far beyond the places of robot and objects a copy may stand on their ground, m: what is farther is the room behind."""
 LARGEST = 3.0
 """How much larger than the object's largest silhouette something may be and still be a copy of it."""
 _SAME_HUE, _SAME_LIGHT = 0.12, (-0.5, 0.25)
@@ -85,7 +87,7 @@ class Copies:
 def scene_of_work(truth: Truth, part: int, size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
     """Where in a picture of `size` a copy of an object may be: on the ground within the robot's reach, and near all places
     of the object. Everywhere for a moving camera, and where no ground is known."""
-    ground = workspace(truth, size) if truth.static_camera else None
+    ground = workspace(truth, size, GROUND_M) if truth.static_camera else None
     if ground is None:
         return np.ones((size[1], size[0]), bool)
     places = (truth.labels == part + 1).any(0).astype(np.uint8)
