@@ -16,7 +16,9 @@ from retake.core.errors import VariantError
 from retake.core.painter.materials import make_material
 from retake.core.painter.procedural import ProceduralBackend
 from retake.core.painter.restage import Body, _beside, _draw, bodies_of, restaged, restaged_ids
+from retake.core.painter.shadows import ShadowField
 from retake.core.painter.shapes import SHAPES, axes_of, mesh_of
+from retake.core.painter.silhouettes import add_movers, bones
 from retake.core.painter.staged import staged
 from retake.core.painter.subjects import CONTRAST_LAB, colour_distance, make_subject
 from retake.core.painter.surface import legs_of
@@ -196,3 +198,36 @@ def test_the_nearest_known_pixel_is_the_nearest(seed, far):
     for row, column, *found in zip(rows, columns, from_rows, from_columns, strict=True):
         least = np.hypot(*(places - [row, column]).T).min()
         assert np.hypot(found[0] - row, found[1] - column) <= 1.08 * least + 1e-9  # the distance transform's own error
+
+
+def test_what_shades_is_the_object_s_shape_where_it_has_one_and_else_its_box(episode, monkeypatch):
+    source = source_frame(episode, "front", 0)
+    count = len(source.header.objects)
+    assert count >= 1
+    added: list[np.ndarray] = []
+    monkeypatch.setattr(ShadowField, "add_box", lambda self, corners: added.append(corners))
+    field, none = ShadowField(np.array([0, 0, 1.0], np.float32), np.zeros(3)), np.zeros((0, 3), np.float32)
+    shape = Body.of("bottle", (0.1, 0.1, 0.2), (0, 0, 0))
+    for bodies, own in ((None, None), ({}, None), ({0: shape}, shape), ({5: shape}, None)):
+        added.clear()
+        add_movers(field, source, none, [0], bodies)
+        spec, T = source.header.objects[0], source.T_world_object[0]
+        local = (added[0] - T[:3, 3]) @ T[:3, :3]
+        if own is not None:
+            assert np.allclose(local, own.vertices, atol=1e-5)
+        else:
+            assert np.allclose(np.ptp(local, axis=0), spec.size_m, atol=1e-5)
+            assert np.allclose(local.mean(0), spec.center_m, atol=1e-5)
+            assert len(np.unique(local.round(5), axis=0)) == 8
+
+
+def test_bones_run_from_every_link_to_its_parent(episode):
+    source = source_frame(episode, "front", 0)
+    points = bones(source)
+    robot, poses = source.header.robots[0], source.T_world_link[0]
+    pairs = [(parent, child) for child, parent in enumerate(robot.parents) if parent >= 0]
+    assert points.shape == (24 * len(pairs), 3)
+    for k, (parent, child) in enumerate(pairs):
+        bone = points[24 * k : 24 * k + 24]
+        assert np.allclose(bone[[0, -1]], [poses[parent][:3, 3], poses[child][:3, 3]], atol=1e-5)
+        assert np.allclose(np.diff(bone, n=2, axis=0), 0, atol=1e-5)
