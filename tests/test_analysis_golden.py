@@ -90,7 +90,7 @@ def test_the_sentence_follows_from_what_was_found() -> None:
     said = {}
     for kind in WEAK:
         given = worlds(kind, 3, 6, 0.0 if kind == "nothing" else 0.03)
-        score, axes = bootstrap_score(given, samples=60), attribute(given, permutations=150)
+        score, axes = bootstrap_score(given, samples=60), attribute(given, permutations=400)
         said[kind] = sentence(score, axes, 0.2)
     assert said["nothing"] == "Invariant: changing only the pixels does not change the actions."
     assert said["light"].startswith(f"Weak to {AXES[0]}, which explains ")
