@@ -336,22 +336,32 @@ def composite_lines(rows: list[dict]) -> list[str]:
     return [*lines, "", early, ""]
 
 
+SAMPLES = {
+    "23": "two other episodes of the demo robots and worlds of another seed (both cameras), judged once by version 23 when it "
+    "was finished; its failures led to versions 25 and 27, so it is tuning data since",
+    "27": "two further episodes of the demo robots and worlds of a further seed (both cameras), judged once by version 27 "
+    "when it was finished",
+}  # fmt: skip
+"""What the samples of composite takes are that nothing was made by when a version judged them."""
+
+
 def unseen_lines(rows: list[dict]) -> list[str]:
-    """The table of composite takes that nothing was made by."""
-    if not rows:
-        return []
-    found = counts(rows)
-    return [
-        "## Composite takes of an unseen sample", "",
-        f"{found['n']} takes, drawn at random from two other episodes of the demo robots and worlds of another seed (both "
-        f"cameras, {len({r['world'] for r in rows})} presets), judged once by version {judged_by(rows)} when it was finished "
-        f"(its first failure led to version 25, which does not mend it; by that one alone this take was judged again): "
-        f"{found['fail']} failed "
-        f"(95 % bound {100 * upper_bound(found['fail'], found['n']):.1f} %), {found['unsure']} unsure.",
-        "",
-        *(f"- {r['key']}: {r['overall']} ({', '.join(r['failed'] + r['unsure'])})" for r in rows if r["overall"] != "pass"),
-        "",
-    ]  # fmt: skip
+    """The tables of composite takes that nothing was made by, the latest first."""
+    lines = []
+    for version in sorted({str(r["version"]) for r in rows}, key=int, reverse=True):
+        mine = [r for r in rows if str(r["version"]) == version]
+        found = counts(mine)
+        lines += [
+            "## Composite takes of an unseen sample" + (f", version {version}" if version in SAMPLES else ""), "",
+            f"{found['n']} takes in {len({r['world'] for r in mine})} presets, drawn at random from "
+            f"{SAMPLES.get(version, 'other episodes')}: {found['fail']} failed "
+            f"(95 % bound {100 * upper_bound(found['fail'], found['n']):.1f} %), {found['unsure']} unsure.",
+            "",
+            *(f"- {r['key']}: {r['overall']} ({', '.join(r['failed'] + r['unsure'])})"
+              for r in mine if r["overall"] != "pass"),
+            "",
+        ]  # fmt: skip
+    return lines
 
 
 KINDS_OF_WORLD = {"ordinary": "ordinary", "dark": "dark", "alike": "some scenery has the object's colours"}
@@ -492,13 +502,15 @@ def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
     composite = {r["key"]: r for r in earlier.get("composite", [])}
     composite |= {key: {**r, "version": VERSION} for key, r in read_rows(cache / f"composite-{VERSION}.jsonl").items()}
     result["composite"] = list(composite.values())
-    unseen = [
-        {**r, "version": file.stem.rsplit("-", 1)[1]}
-        for file in sorted(cache.glob("composite-unseen-*.jsonl")) for r in read_rows(file).values()
-    ]  # fmt: skip
-    result["composite_unseen"] = unseen or earlier.get("composite_unseen", [])
-    planted = [r for file in sorted(cache.glob("composite-faults-*.jsonl")) for r in read_rows(file).values()]
-    result["composite_faults"] = planted or earlier.get("composite_faults", [])
+    unseen = {(str(r["version"]), r["key"]): r for r in earlier.get("composite_unseen", [])}
+    for file in sorted(cache.glob("composite-unseen-*.jsonl")):
+        version = file.stem.rsplit("-", 1)[1]
+        unseen |= {(version, key): {**r, "version": version} for key, r in read_rows(file).items()}
+    result["composite_unseen"] = list(unseen.values())
+    planted = {(str(r["version"]), r["key"]): r for r in earlier.get("composite_faults", [])}
+    for file in sorted(cache.glob("composite-faults-*.jsonl")):
+        planted |= {(str(r["version"]), key): r for key, r in read_rows(file).items()}
+    result["composite_faults"] = list(planted.values())
     lines += [*real_lines(result["real"]), *composite_lines(result["composite"])]
     lines += unseen_lines(result["composite_unseen"])
     lines += planted_lines(result["composite_faults"])
