@@ -26,8 +26,8 @@ THERE = LIBRARY.exists() and PROGRAM is not None
 """Whether this painter can paint here."""
 SHADOW_PX = 768
 NEAR_M, FAR_M = 0.02, 12.0
-ERROR_M = 0.0006
-"""By how much meshes may be simplified: a quarter of a pixel of a fixed view, and a third of the time."""
+ERROR_M = 0.0002
+"""By how much meshes may be simplified: a tenth of a pixel of a fixed view, half a pixel of a hand's."""
 GROUND_M, FLOOR_M = 0.0, -0.75
 TABLE_M = ((0.1, 0.9), (-0.6, 0.6))
 """Heights on which shadows fall, and the table's sides."""
