@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 
@@ -48,6 +49,26 @@ def training(name: str) -> dict[str, Any]:
     return {"plan": plan, "peak": plan.peak, "lines": plan.lines()}
 
 
+def made_at_random(name: str) -> dict[str, Any]:
+    """Tiny models of a backend as they are built: their size, and what their classes took of the stated settings."""
+    out: dict[str, Any] = {"marks": random_models.MARK_IDS}
+    for component, (kind, stated) in random_models.TINY[name].items():
+        with torch.device("meta"):
+            module = random_models.build(kind, stated)
+        taken = module.config if isinstance(module.config, dict) else module.config.to_dict()
+        kept = {key: _taken(taken.get(key), value) for key, value in stated.items()}
+        out[component] = {"parameters": sum(p.numel() for p in module.parameters()), "settings": kept}
+    kind, settings = random_models.SCHEDULERS[name]
+    scheduler = getattr(diffusers, kind)(**settings)
+    out["scheduler"] = {key: scheduler.config[key] for key in settings}
+    tokenizers = random_models._tokenizers(name)
+    return {**out, "tokenizers": {part: make()("a <|im_end|>")["input_ids"] for part, make in tokenizers.items()}}
+
+
+def _taken(taken: Any, stated: Any) -> Any:
+    return {key: taken.get(key) for key in stated} if isinstance(stated, dict) and isinstance(taken, dict) else taken
+
+
 CASES = {
     "full size": report,
     "smaller": lambda: report(**SMALL),
@@ -55,6 +76,7 @@ CASES = {
     "bench": bench.computed,
     "traffic": lambda: forward_traffic(meta_transformer(bench.TINY_TRANSFORMER, torch.bfloat16), 3, 8, 12),
     **{f"training, {name}": lambda name=name: training(name) for name in TUNED},
+    **{f"tiny {name}": lambda name=name: made_at_random(name) for name in random_models.TINY},
     **{f"parameters of {name}": lambda name=name: random_models.parameters(name) for name in random_models.FULL},
 }
 
