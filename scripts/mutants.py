@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make mutants`: do the tests notice a small fault? A random sample of faults per package, each planted alone in a copy.
 
-A mutant (mutation/faults.py) is run against the tests that execute its line, those of the nearest files first, up to the first
-that fails; which tests those are is measured once per test file (mutation/reach.py). Tests are collected once, and each mutant
-lives in a fork (mutation/session.py); only one whose line importing executes gets a process of its own. It is killed when a
-test fails or hangs. Survivors that no test can notice are named with the reason in mutation/equivalent.yaml and left out of the
-share.
+A mutant (mutation/faults.py) is run against the tests that execute its line, those of the nearest files first, then of every
+other file, up to the first that fails; which tests those are is measured once per test file (mutation/reach.py). Tests are
+collected once, and each mutant lives in a fork (mutation/session.py); only one whose line importing executes gets a process of
+its own. It is killed when a test hangs, or fails, passes without the fault, and fails with it again. Survivors that no test
+can notice are named with the reason in mutation/equivalent.yaml and left out of the share.
 
 A sample follows from the seed and from the code alone, and `--count 40` runs the 20 of `--count 20` first. Results are kept per
 mutant in .cache/mutants, so an interrupted run goes on where it was; survivors are judged anew when the tests near them change.
@@ -15,6 +15,7 @@ test is written for a survivor of the unseen one, it is no longer that: run its 
 usage: mutants.py [PACKAGE …] [--as tuned|unseen] [--count N] [--seed S] [--minutes M]
        mutants.py --list [PACKAGE …] [--count N] [--seed S]      the sample, without judging it
        mutants.py --at FILE[:LINE] …      every fault of these lines, without a table
+       mutants.py --measure TEST_FILE … [--minutes M]      what these execute, for the judging to come (tens of minutes for all)
 """
 
 from __future__ import annotations
