@@ -3,6 +3,9 @@
 that no training saw. Hours; resumable at every step (one rollout, one training).
 
     make value     (or: python scripts/prove.py value [--quick])
+    python scripts/prove/value.py --arms simulated takes32 --looks dim_warm everything --seeds 0 --rollouts 40
+
+The second is a part of the experiment, and its page says which; the whole goes on from what a part has done.
 
 Nothing is chosen by looking at the tests: looks, worlds, arms and steps are stated here and in config/closed_loop.yaml, and the
 painter that made the takes draws none of the tests that carry the claim (its held-out worlds are told apart).
@@ -10,12 +13,13 @@ painter that made the takes draws none of the tests that carry the claim (its he
 
 from __future__ import annotations
 
+import argparse
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,19 +66,50 @@ def arms(sizes: Sizes) -> tuple[Arm, ...]:
     )
 
 
+@dataclass(frozen=True)
+class Part:
+    """What of the experiment is run; empty = all of it."""
+
+    arms: tuple[str, ...] = ()
+    looks: tuple[str, ...] = ()
+    """Beside the unchanged one; `world:NAME` for a world of the painter."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is left out (sizes apart)."""
+        return not self.arms and not self.looks
+
+
+WHOLE = Part()
+
+
 def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
-    """Run what is missing, write value.json and value.md."""
-    sizes = Sizes.reduced() if quick else Sizes()
+    """The whole experiment: run what is missing, write value.json and value.md."""
+    return run_part(out_dir, Sizes.reduced() if quick else Sizes(), WHOLE, quick)
+
+
+def run_part(out_dir: Path, sizes: Sizes, part: Part, quick: bool = False) -> dict[str, Any]:
+    """Run what is missing of a part of the experiment, write value.json and value.md. What a part has done stays valid for the
+    whole. The open-loop comparison and the controls belong to the whole alone."""
     cache = ROOT / ".cache" / ("value-quick" if quick else "value")
     started = time.time()
-    looks = tests(quick)
+    compared = tuple(arm for arm in arms(sizes) if not part.arms or arm.name in part.arms)
+    if not compared or compared[0].name != "simulated":
+        raise SystemExit(
+            f"arms are {list(part.arms)}; expected some of {[a.name for a in arms(sizes)]}, 'simulated' first"
+        )
+    looks = looks_of(part, quick)
+    needed = {name for arm in compared for name in arm.packs}
     runs = simulate(cache, sizes)
     plain = dataset(cache, "simulated", runs, simulated=True)
-    packs = {"simulated": packed(cache, "simulated", plain), "masked": packed(cache, "masked", plain, masks=True)}
+    simulated = packed(cache, "simulated", plain)
+    if "masked" in needed:
+        packed(cache, "masked", plain, masks=True)
     for count in sizes.worlds:
-        name = f"takes{count}"
-        packs[name] = packed(cache, name, dataset(cache, name, shoot(cache, runs, count), simulated=False))
-    packs["oracle"] = oracle(cache, packs["simulated"], sizes, [look for look in looks if not look.world])
+        if (name := f"takes{count}") in needed:
+            packed(cache, name, dataset(cache, name, shoot(cache, runs, count), simulated=False))
+    if "oracle" in needed:
+        oracle(cache, simulated, sizes, [look for look in tests(quick) if not look.world])
 
     def train(arm: Arm, seed: int) -> Path:
         out = cache / "probes" / f"{arm.name.replace(' ', '-')}-{seed}"
@@ -104,11 +139,9 @@ def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
             asked(sizes, looks),
         )
 
-    result = experiment(
-        sizes, arms(sizes), looks, train, lambda p: open_policy(str(p), python=str(PYTHON)), play, quick
-    )
-    result["open_loop"] = side_by_side(cache, sizes, result, quick)
-    result |= {**_facts(cache, sizes, looks, started), "reduced": quick}
+    result = experiment(sizes, compared, looks, train, lambda p: open_policy(str(p), python=str(PYTHON)), play, quick)
+    result["open_loop"] = side_by_side(cache, sizes, result, quick) if part.whole else None
+    result |= {**_facts(cache, sizes, looks, started, part), "reduced": quick, "part": asdict(part)}
     write_json(out_dir / "value.json", result)
     write_bytes(out_dir / "value.md", (report(result) + "\n").encode())
     return result
@@ -118,6 +151,16 @@ def tests(quick: bool) -> tuple[Look, ...]:
     """Every look of the house, drawn by Newton; the held-out worlds, drawn by the painter, apart."""
     names = ("dim_warm", "everything") if quick else ()
     return choose_looks(names, load_looks(), HELD_OUT[:1] if quick else HELD_OUT)
+
+
+def looks_of(part: Part, quick: bool) -> tuple[Look, ...]:
+    """The tests of a part. Raises SystemExit for a world that is not held out."""
+    if not part.looks:
+        return tests(quick)
+    worlds = [name.removeprefix("world:") for name in part.looks if name.startswith("world:")]
+    if unknown := sorted(set(worlds) - set(HELD_OUT)):
+        raise SystemExit(f"worlds {unknown} are not held out; expected some of {list(HELD_OUT)}")
+    return choose_looks([name for name in part.looks if not name.startswith("world:")], load_looks(), worlds)
 
 
 def asked(sizes: Sizes, looks: Sequence[Look]) -> Asked:
@@ -265,16 +308,19 @@ def controls(
     return out
 
 
-def _facts(cache: Path, sizes: Sizes, looks: Sequence[Look], started: float) -> dict[str, Any]:
+def _facts(cache: Path, sizes: Sizes, looks: Sequence[Look], started: float, part: Part) -> dict[str, Any]:
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    first = cache / "probes" / f"simulated-{sizes.seeds[0]}"
-    blinded = open_policy(str(first), python=str(PYTHON))
+    told = None
+    if part.whole:
+        first = cache / "probes" / f"simulated-{sizes.seeds[0]}"
+        blinded = open_policy(str(first), python=str(PYTHON))
+        told = controls(EmbeddedEnvironment("short", OVERRIDES), looks, sizes, cache, blinded)
     curves = {
         folder.name: read_json(folder / "config.json")["curve"] for folder in sorted((cache / "probes").glob("*"))
         if (folder / "config.json").exists()
     }  # fmt: skip
     return {
-        "controls": controls(EmbeddedEnvironment("short", OVERRIDES), looks, sizes, cache, blinded),
+        "controls": told,
         "sizes": asdict(sizes),
         "looks": {look.name: look.axis for look in looks},
         "curves": curves,
@@ -294,6 +340,7 @@ def report(result: dict[str, Any]) -> str:
         "In our simulator, with this probe; no claim about real robots. Terms: [closed_loop.md](../closed_loop.md).",
         "",
         *(["**A reduced run: it shows that the machinery works, and nothing else.**", ""] if result["reduced"] else []),
+        *([_part_said(result["cells"], result["looks"]), ""] if result.get("open_loop") is None else []),
         f"{sizes['episodes']} simulated episodes, {sizes['steps']} optimiser steps for every arm, training seeds "
         f"{', '.join(map(str, sizes['seeds']))}, {sizes['rollouts']} paired rollouts per seed and look. "
         f"Commit `{result['commit']}`.",
@@ -319,11 +366,13 @@ def report(result: dict[str, Any]) -> str:
         for axis, row in rows.items():
             cheap = _points(row["over_best_cheap"])
             lines.append(f"| {axis} | {_points(row['over_simulated'])} | {cheap} ({row['best_cheap'] or 'none'}) |")
-    both = result["open_loop"]
+    if both := result["open_loop"]:
+        lines += [
+            "",
+            f"**Open loop and closed loop**, over {both['policies']} policies: Pearson {_two(both['pearson'])}, Spearman "
+            f"{_two(both['spearman'])}; {PICKS[both['picks_the_right_policy']]}.",
+        ]
     lines += [
-        "",
-        f"**Open loop and closed loop**, over {both['policies']} policies: Pearson {_two(both['pearson'])}, Spearman "
-        f"{_two(both['spearman'])}; {PICKS[both['picks_the_right_policy']]}.",
         "",
         "**Failures** (all looks): "
         + "; ".join(
@@ -333,6 +382,8 @@ def report(result: dict[str, Any]) -> str:
         + ".",
     ]
     told = result["controls"]
+    if told is None:
+        return "\n".join(lines)
     lines += [
         "", "## Controls", "",
         f"- The expert: {', '.join(f'{look} {s}/{n}' for look, (s, n) in told['expert'].items())}; "
@@ -340,6 +391,14 @@ def report(result: dict[str, Any]) -> str:
         *(f"- Blinded (grey pictures), {look}: {s}/{n}." for look, (s, n) in told.get("blinded", {}).items()),
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _part_said(cells: dict[str, Any], looks: dict[str, str]) -> str:
+    return (
+        f"**A part of the experiment**: {len(cells)} of its arms in {len(looks)} looks, chosen before any of them was "
+        "played. The oracle, the control on shuffled actions, the blinded policy, the expert in every look and the open-loop "
+        "comparison are run with the whole of it (`make value`) and missing here where no row names them."
+    )
 
 
 PICKS = {
@@ -357,4 +416,23 @@ def _points(d: dict[str, Any] | None) -> str:
     return "–" if d is None else f"{100 * d['value']:+.0f} ({100 * d['low']:+.0f} … {100 * d['high']:+.0f})"
 
 
-__all__ = ["Arm", "agreement", "arms", "experiment", "prove", "report", "stop_rule"]
+def main() -> int:
+    """A part of the experiment."""
+    whole = Sizes()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "proof")
+    parser.add_argument("--arms", nargs="+", default=[], help="beside 'simulated'; default: all")
+    parser.add_argument("--looks", nargs="+", default=[], help="beside the unchanged one; default: all")
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(whole.seeds), help="of the trainings")
+    parser.add_argument("--rollouts", type=int, default=whole.rollouts, help="per training and look")
+    asked_for = parser.parse_args()
+    names = tuple(dict.fromkeys(["simulated", *asked_for.arms])) if asked_for.arms else ()
+    sizes = replace(whole, seeds=tuple(asked_for.seeds), rollouts=asked_for.rollouts)
+    run_part(asked_for.out, sizes, Part(names, tuple(asked_for.looks)))
+    return 0
+
+
+__all__ = ["Arm", "Part", "agreement", "arms", "experiment", "prove", "report", "stop_rule"]
+
+if __name__ == "__main__":
+    sys.exit(main())

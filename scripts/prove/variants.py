@@ -235,8 +235,7 @@ def _untouched(source: Any, dresser: Any) -> np.ndarray:
     """Pixels of scenery that no mover covers (2 px) and no shadow of this frame reaches."""
     role = dresser.roles.role[source.instance_ids]
     movers = cv2.dilate((role >= 4).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
-    shade = dresser.sun_moving.cast(dresser.at_sun, dresser.light.softness)
-    contact = dresser.sky_moving.contact(dresser.at_sky)
+    shade, contact = dresser.moving_shadows(source, 1)
     reached = cv2.dilate(((shade > 0) | (contact > 0)).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
     return ~movers & ~reached
 

@@ -151,8 +151,7 @@ def tell_backends(found: Sequence[dict[str, Any]]) -> list[str]:
             beyond += bool(told and max(told) > 1)
         lines.append(f"| {name} | {pictures} | {len(mine)} | " + " | ".join(cells) + f" | {beyond} |")
     lines += [
-        "", "A model's worlds disagree in takes of the hand's camera. What its first frame (composite) or the anchor's take "
-        "(re-projection) does not show is the simulation's own picture, toned, and two cameras fill different parts so. The "
-        "comparison fails these takes, as it should; first frames agree.", "",
+        "", "Over carried first frames a take looks up what its own first frame does not show in those of the world's other "
+        "cameras; what none of them shows is the simulation's picture, toned thing by thing alike for all cameras.", "",
     ]  # fmt: skip
     return lines

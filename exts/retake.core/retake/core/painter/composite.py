@@ -17,9 +17,11 @@ import numpy as np
 from retake.core.array_types import UInt8
 from retake.core.episode import Episode, open_episode
 from retake.core.errors import TakeError, VariantError
-from retake.core.files import read_json
+from retake.core.files import read_json, sha256_json
+from retake.core.painter.matting import VERSION as MATTE_VERSION
 from retake.core.painter.matting import Matte
 from retake.core.painter.procedural import ProceduralBackend
+from retake.core.painter.stills import beside, stills_beside
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.run_layout import VARIANT_FRAME, VARIANT_RECORD
 from retake.core.takes.base import TakeRequest
@@ -45,6 +47,12 @@ class CompositeBackend:
     parallel = True
     reads_seed = False
     """The world is drawn from the variant's own seed: takes of several seeds would be one video several times."""
+
+    def further_inputs(self, request: TakeRequest) -> dict[str, str]:
+        """Over a first frame that was painted: how it is matted, and the frames of the world's other cameras."""
+        if open_variant(request.variant).backend == ProceduralBackend.name:
+            return {}
+        return {"matte": sha256_json([MATTE_VERSION, [v.frame_sha256 for v, _ in beside(request.variant)]])}
 
     def generate(
         self, request: TakeRequest, progress: Progress = silent, check_cancel: CheckCancel = never
@@ -76,7 +84,7 @@ class CompositeBackend:
                 )
             draw = dresser.render
         if draw is None:
-            draw = Matte(reference, first).render
+            draw = Matte(reference, first, stills_beside(request.variant, episode, reference)).render
         total = len(indices)
         progress(0, total, "")
         for count, source in enumerate(_ahead(episode, request.camera, indices, reference)):

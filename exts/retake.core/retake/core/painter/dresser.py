@@ -17,7 +17,7 @@ import numpy as np
 
 from retake.core.array_types import Bool, Float32, UInt8
 from retake.core.geometry import inverse
-from retake.core.painter.light import Light, Look, robot_gain
+from retake.core.painter.light import Light, Look, robot_gain_planes
 from retake.core.painter.materials import make_material
 from retake.core.painter.photos import Panorama
 from retake.core.painter.planes import blocks, by_id, dot_of, keep, normalised, planes_of, put, turned, view_rays
@@ -111,7 +111,7 @@ class Dresser:
                 self._develop(slice(None))
         self._shade_moving_shadows(source, role)
         out = self.still8.copy() if self.static else np.empty_like(self.still8)
-        self._apply_shadows(out, role)
+        self._apply_shadows(out, source, role)
         self._draw_robot(out, source, role)
         self._draw_subjects(out, source, role)
         frame = cv2.merge([plane.reshape(role.shape) for plane in out])
@@ -153,12 +153,14 @@ class Dresser:
     def _reset(self) -> None:
         count = self.size[0] * self.size[1]
         if self.ambient.shape[1] != count:
-            self.ambient, self.sunlit, self.at_sun, self.at_sky = (np.empty((3, count), np.float32) for _ in range(4))
+            self.ambient, self.sunlit = (np.empty((3, count), np.float32) for _ in range(2))
             self.still8 = np.empty((3, count), np.uint8)
             self.known_depth, self.known_id = np.empty(count, np.float32), np.empty(count, np.uint16)
-        for known in (self.ambient, self.sunlit, self.still8, self.known_id, self.at_sun, self.at_sky):
+            self.receiver_m = np.empty(count, np.float32)
+        for known in (self.ambient, self.sunlit, self.still8, self.known_id):
             known.fill(0)
         self.known_depth.fill(-1)
+        self.receiver_m.fill(-1)
 
     def _shade_background(self, source: SourceFrame) -> None:
         """The set behind everything. For a static camera at every pixel, so what the robot uncovers is there already."""
@@ -170,6 +172,7 @@ class Dresser:
             return
         rays = np.ascontiguousarray(d.reshape(3, -1)[:, at].T)
         hit = cast_set(self.set, eye, rays, 1 / source.camera.K[0, 0])
+        self.receiver_m[at] = hit.forward_m
         for part in blocks(len(at)):
             self._light_background(hit, part, at[part])
         labels = np.full(ids.shape, -2, np.int32)
@@ -204,7 +207,6 @@ class Dresser:
         for k, ambient in enumerate(light.ambient_on(normal[2])):
             self.ambient[k][at] = albedo[k] * ambient * sky * dull + albedo[k] * own
             self.sunlit[k][at] = albedo[k] * light.sun[k] * sun * dull
-            self.at_sun[k][at], self.at_sky[k][at] = at_sun[k], at_sky[k]
 
     def _defocus(self, planes: Float32[np.ndarray, "3 N"], distance: Float32[np.ndarray, "H W"]) -> None:
         """Depth of field: what lies well behind the work surface goes soft. In place."""
@@ -237,7 +239,7 @@ class Dresser:
             dense = share > DENSE * len(on)
             at = part if dense else part.start + np.flatnonzero(on)
             self._light_scenery(source, at, role[at], depth[at], normals[:, at], on if dense else None)
-            for known, found in ((self.known_depth, depth), (self.known_id, ids)):
+            for known, found in ((self.known_depth, depth), (self.known_id, ids), (self.receiver_m, depth)):
                 keep(known, at, found[at], on if dense else None)
             if self.static:
                 self._develop(at)
@@ -259,17 +261,13 @@ class Dresser:
                 put(albedo, other, found)
         at_sun, at_sky = self.sun_still.planes(points), self.sky_still.planes(points)
         sun, sky = light.facing_on(normal), np.ones(albedo.shape[1], np.float32)
-        near = self.sun_near.reach(at_sun)
-        if len(near):
-            sun[near] *= 1 - self.sun_near.cast_on(at_sun.take(near, 1)[:, None], light.softness * 0.6)[0]
-        near = self.sky_near.reach(at_sky)
-        if len(near):
-            sky[near] = 1 - 0.6 * self.sky_near.contact_on(at_sky.take(near, 1)[:, None], 0.05)[0]
+        if (near := self.sun_near.worth(at_sun)) is not None:
+            sun[near] *= 1 - self.sun_near.cast_on(at_sun[:, near][:, None], light.softness * 0.6)[0]
+        if (near := self.sky_near.worth(at_sky)) is not None:
+            sky[near] = 1 - 0.6 * self.sky_near.contact_on(at_sky[:, near][:, None], 0.05)[0]
         for k, ambient in enumerate(light.ambient_on(normal[2])):
             keep(self.ambient[k], at, albedo[k] * ambient * sky, on)
             keep(self.sunlit[k], at, albedo[k] * light.sun[k] * sun, on)
-            keep(self.at_sun[k], at, at_sun[k], on)
-            keep(self.at_sky[k], at, at_sky[k], on)
 
     def _develop(self, at: np.ndarray | slice) -> None:
         shown = self.look.develop(self.ambient[:, at] + self.sunlit[:, at], at)
@@ -288,15 +286,11 @@ class Dresser:
             field.clear()
             add_movers(field, source, points, self.subjects, self.bodies)
 
-    def _apply_shadows(self, out: UInt8[np.ndarray, "3 N"], role: np.ndarray) -> None:
+    def _apply_shadows(self, out: UInt8[np.ndarray, "3 N"], source: SourceFrame, role: np.ndarray) -> None:
         # Shadow maps are coarser than pixels: every second pixel is looked up, the rest lies between.
         step = 2 if self.size[0] >= 320 else 1
         width, height = self.size
-        at_sun, at_sky = (
-            np.ascontiguousarray(a.reshape(3, height, width)[:, ::step, ::step]) for a in (self.at_sun, self.at_sky)
-        )
-        shade = self.sun_moving.cast_on(at_sun, self.light.softness)
-        contact = self.sky_moving.contact_on(at_sky)
+        shade, contact = self.moving_shadows(source, step)
         any_shadow = bool(((shade > EPSILON) | (contact > EPSILON)).any())
         if self.static and not any_shadow:
             return
@@ -309,20 +303,49 @@ class Dresser:
             places: list[np.ndarray | slice] = [touched[part] for part in blocks(len(touched))]
         else:
             # Nothing stands still in this picture: all of it is developed, once.
-            shade, contact = (np.where(touched & any_shadow, m, 0) for m in (shade, contact))
+            shade *= touched
+            contact *= touched
             places = list(blocks(len(touched)))
         for at in places:
             dark, open_ = contact[at], 1 - shade[at]
             sky, sun = 1 - 0.75 * dark, open_ * (1 - 0.35 * dark)
-            lit = np.stack([a[at] * sky + s[at] * sun for a, s in zip(self.ambient, self.sunlit, strict=True)])
+            lit = np.empty((3, len(dark)), np.float32)
+            for plane, ambient, sunlit in zip(lit, self.ambient, self.sunlit, strict=True):
+                np.multiply(ambient[at], sky, out=plane)
+                plane += sunlit[at] * sun
             put(out, at, self.look.develop(lit, at))
+
+    def moving_shadows(
+        self, source: SourceFrame, step: int
+    ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
+        """Shares of the sun and of the sky that movers hide, at every `step`-th pixel of every `step`-th row."""
+        d, eye = self._view(source)
+        depth = np.ascontiguousarray(self.receiver_m.reshape(d.shape[1:])[::step, ::step])
+        shape = depth.shape
+        depth = depth.reshape(-1)
+        rays = np.ascontiguousarray(d[:, ::step, ::step]).reshape(3, -1)
+        shade, contact = np.zeros((2, len(depth)), np.float32)
+        for part in blocks(len(depth)):
+            points = rays[:, part] * depth[part]
+            points += eye[:, None]
+            for out, field, hidden in (
+                (shade, self.sun_moving, lambda at: self.sun_moving.cast_on(at, self.light.softness)),
+                (contact, self.sky_moving, self.sky_moving.contact_on),
+            ):
+                at = field.planes(points)
+                if field.reaches(at):
+                    out[part] = hidden(at[:, None])[0]
+        # Nothing is known of the scenery behind robots and objects.
+        unknown = depth < 0
+        shade[unknown], contact[unknown] = 0, 0
+        return shade.reshape(shape), contact.reshape(shape)
 
     def _draw_robot(self, out: UInt8[np.ndarray, "3 N"], source: SourceFrame, role: np.ndarray) -> None:
         mask = role == ROBOT
         where = np.flatnonzero(mask)
         if not len(where):
             return
-        gain, rgb = planes_of(robot_gain(self.light, source.normals, mask)), planes_of(source.rgb)
+        gain, rgb = robot_gain_planes(self.light, source.normals, mask).reshape(3, -1), planes_of(source.rgb)
         for part in blocks(len(where)):
             at = where[part]
             lit = LINEAR_OF_BYTE[rgb.take(at, 1)] * gain.take(at, 1) * self._robot_level
@@ -339,7 +362,11 @@ class Dresser:
         mask = role == ROBOT
         if not mask.any():
             return 1.0
-        lit = LINEAR_OF_BYTE[source.rgb[mask]] * robot_gain(self.light, source.normals, mask)[mask] * self.look.gain
+        lit = (
+            LINEAR_OF_BYTE[source.rgb[mask]]
+            * robot_gain_planes(self.light, source.normals, mask)[:, mask].T
+            * self.look.gain
+        )
         bright = float(np.percentile(lit @ LUMA, 95)) * float(self._robot_level)
         return ROBOT_WHITE / max(bright, 1e-3)
 
@@ -390,7 +417,11 @@ class Dresser:
     ) -> Float32[np.ndarray, "3 N"]:
         """World points of flat pixel indices."""
         d, eye = self._view(source)
-        return np.stack([plane[at] * depth + own for plane, own in zip(d.reshape(3, -1), eye, strict=True)])
+        out = np.empty((3, len(depth)), np.float32)
+        for axis, plane, own in zip(out, d.reshape(3, -1), eye, strict=True):
+            np.multiply(plane[at], depth, out=axis)
+            axis += own
+        return out
 
     def _view(self, source: SourceFrame) -> tuple[Float32[np.ndarray, "3 H W"], Float32[np.ndarray, " 3"]]:
         """World directions of every pixel and the eye; kept while the camera stands still."""

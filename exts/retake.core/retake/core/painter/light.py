@@ -85,7 +85,14 @@ ROBOT_GAIN = (0.35, 2.0)
 def robot_gain(
     light: Light, normals: np.ndarray, mask: np.ndarray, exposure: float = 1.0
 ) -> Float32[np.ndarray, "H W 3"]:
-    """Smooth per-pixel gain (H, W, 3) that carries the world's light onto robot pixels without moving an edge.
+    """`robot_gain_planes` as an image."""
+    return cv2.merge(list(robot_gain_planes(light, normals, mask, exposure)))
+
+
+def robot_gain_planes(
+    light: Light, normals: np.ndarray, mask: np.ndarray, exposure: float = 1.0
+) -> Float32[np.ndarray, "3 H W"]:
+    """Smooth per-pixel gain, colour by colour, that carries the world's light onto robot pixels without moving an edge.
 
     The gain follows the normals, low-passed over about 1.5 % of the width, within `ROBOT_GAIN`.
     """
@@ -107,13 +114,14 @@ def robot_gain(
     sigma = 0.015 * width / step
     weight = cv2.GaussianBlur(m, (0, 0), sigma)
     known, low = weight > 1e-5, np.maximum(weight, 1e-6)
-    smooth = []
-    for plane in raw:
+    out = np.empty((3, height, width), np.float32)
+    for gain, plane in zip(out, raw, strict=True):
         # Colour casts at 70 %: a white arm in red light still reads as the white arm.
         cast = luma * (plane / floor) ** 0.7
         spread = cv2.GaussianBlur(cast * m, (0, 0), sigma) / low
-        smooth.append(np.clip(np.where(known, spread, 1.0) * np.float32(exposure), *ROBOT_GAIN).astype(np.float32))
-    return cv2.resize(cv2.merge(smooth), (width, height), interpolation=cv2.INTER_LINEAR)
+        smooth = np.clip(np.where(known, spread, 1.0) * np.float32(exposure), *ROBOT_GAIN).astype(np.float32)
+        cv2.resize(smooth, (width, height), gain, interpolation=cv2.INTER_LINEAR)
+    return out
 
 
 class Look:

@@ -2,32 +2,39 @@
 """Matte: simulated robot and objects over a first frame that somebody else made.
 
 What frame 0 shows is carried through exact geometry: every scenery and object pixel of frame k is traced to the pixel
-of frame 0 that shows the same point of the same body. What frame 0 did not show is filled in. Robot pixels are the
-simulator's, toned to the robot of the first frame; shadows come from the moving geometry.
+of frame 0 that shows the same point of the same body, in the camera's own first frame or else in those of the world's other
+cameras. What none of them shows is filled in, thing by thing alike for all cameras. Robot pixels are the simulator's, toned
+to the robot of the first frame; shadows come from the moving geometry.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 
 from retake.core.array_types import Bool, Float32, UInt8
+from retake.core.camera import Camera
 from retake.core.errors import TakeError
 from retake.core.geometry import inverse
+from retake.core.painter.planes import blocks, turned, view_rays
+from retake.core.painter.restage import pixels
 from retake.core.painter.shadows import ShadowField
-from retake.core.painter.silhouettes import add_movers
-from retake.core.painter.textures import lookup
+from retake.core.painter.silhouettes import add_movers, posed
+from retake.core.painter.stills import Still, look_up
 from retake.core.variants.base import LUMA, SourceFrame
 from retake.core.variants.edges import soften_edges
 from retake.core.variants.roles import ROBOT, SUBJECT, find_roles
+from retake.core.variants.scene import robot_clouds
 
 SHADE, CONTACT = 0.3, 0.5
 """How dark the assumed overhead light's shadow and the contact shadow are: the first frame's own light is unknown."""
-DEPTH_TOLERANCE = 0.01
-"""Relative depth error within which two pixels show the same point."""
+LEAST_PIXELS = 200
+"""Of a thing in the first frames, from which on what they do not show of it takes its own tone."""
+VERSION = "2"
+"""Of how frames are made of first frames: takes made by another are made again."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +61,15 @@ class Tone:
 
 
 class Matte:
-    """One first frame and the simulated frame it was made from; `render` gives further frames."""
+    """One first frame and the simulated frame it was made from; `render` gives further frames. `others` are first frames of
+    the same world in other cameras, the most trusted first."""
 
-    def __init__(self, reference: SourceFrame, first: UInt8[np.ndarray, "H W 3"]) -> None:
+    def __init__(self, reference: SourceFrame, first: UInt8[np.ndarray, "H W 3"], others: Sequence[Still] = ()) -> None:
         if first.shape != reference.rgb.shape:
             raise TakeError(f"the first frame is {first.shape}; the simulated one is {reference.rgb.shape}")
         self.reference, self.first = reference, first
+        self._kept: tuple[Camera, tuple[np.ndarray, np.ndarray]] | None = None
+        self.others, self.stills = tuple(others), (Still(reference, first, whole=True), *others)
         self.roles = find_roles(reference)
         self.static = reference.header.camera(reference.camera_name).static
         role = self.roles.role[reference.instance_ids]
@@ -69,42 +79,65 @@ class Matte:
             k: self._tone((role == SUBJECT) & (which == k)) for k, o in enumerate(reference.header.objects) if o.movable
         }
         self.scenery_tone = self._tone(role < ROBOT)
-        self.plate = self._plate(role >= ROBOT)
+        self.own_tones = self._tones_of_things()
+        self.hidden = cv2.dilate((role >= ROBOT).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+        self.plate = self._plate()
         center = np.array([*self.roles.anchor.center, self.roles.support_z], np.float32)
-        self.sun = ShadowField(np.array([0.2, -0.2, 1.0], np.float32), center)
-        self.sky = ShadowField(np.array([0, 0, 1.0], np.float32), center)
-        # The first frame brings its own shadows: only what changes against frame 0 is drawn.
-        self.shadow_now = self._shadow(reference)
+        to_sun, up = np.array([0.2, -0.2, 1.0], np.float32), np.array([0, 0, 1.0], np.float32)
+        self.then, self.now = ((ShadowField(to_sun, center), ShadowField(up, center)) for _ in range(2))
+        self.clouds = () if reference.episode is None else robot_clouds(*reference.episode)
+        self._cast(self.then, reference)
 
     def render(self, source: SourceFrame) -> UInt8[np.ndarray, "H W 3"]:
         """A further frame of the take."""
         role = self.roles.role[source.instance_ids]
-        out = self.plate.copy() if self.static else self._trace_scenery(source, role)
-        ratio = self._shadow(source) / np.maximum(self.shadow_now, 0.2) if self.static else None
-        if ratio is not None:
-            where = np.nonzero((role < ROBOT) & (np.abs(ratio - 1) > 4e-3))
-            shaded = out[where] * np.clip(ratio[where], 0.3, 1.6)[:, None]
-            out[where] = np.clip(shaded + 0.5, 0, 255).astype(np.uint8)
+        out, painted = self._uncovered(source, role) if self.static else self._trace_scenery(source, role)
+        self._cast(self.now, source)
+        grid = self._grid(source)
+        light = self._light(self.now, *grid)
+        # A first frame brings its own shadows: only what changes against it is drawn. What was filled in from around has
+        # none, the simulator's own picture those of now.
+        then = np.where(painted, self._light(self.then, *grid), np.float32(1) if self.static else light)
+        ratio = light / np.maximum(then, 0.2)
+        where = np.nonzero((role < ROBOT) & (np.abs(ratio - 1) > 4e-3))
+        shaded = out[where] * np.clip(ratio[where], 0.3, 1.6)[:, None]
+        out[where] = np.clip(shaded + 0.5, 0, 255).astype(np.uint8)
         robot = np.nonzero(role == ROBOT)
         out[robot] = self.robot_tone.apply(source.rgb[robot])
         which = self.roles.object_index[source.instance_ids]
         for index, tone in self.tones.items():
-            where = np.nonzero((role == SUBJECT) & (which == index))
-            if len(where[0]):
+            at = np.flatnonzero((role == SUBJECT) & (which == index))
+            if len(at):
                 T_first_now = self.reference.T_world_object[index] @ inverse(source.T_world_object[index])
-                colours, seen = self._trace(source, where, T_first_now)
-                fill = tone.apply(source.rgb[where])
-                out[where] = np.where(seen[:, None], colours, fill)
+                colours, seen = self._trace(self.stills, source, at, T_first_now)
+                fill = tone.apply(pixels(source.rgb).take(at).view(np.uint8).reshape(-1, 3))
+                out.reshape(-1, 3)[at] = np.where(seen[:, None], colours, fill)
         return soften_edges(out, np.where(role >= ROBOT, source.instance_ids, 0))
 
     def _tone(self, mask: Bool[np.ndarray, "H W"]) -> Tone:
         return Tone.between(self.reference.rgb[mask], self.first[mask])
 
-    def _plate(self, mask: Bool[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
+    def _tones_of_things(self) -> dict[int, Tone]:
+        """Instance → tone, of scenery that the first frames of all cameras show: told alike whichever camera asks."""
+        pairs: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
+        for still in self.stills:
+            ids = still.source.instance_ids
+            painted = still.painted if still.gain == 1.0 else np.clip(still.painted * np.float32(still.gain), 0, 255)
+            for instance in np.unique(ids[self.roles.role[ids] < ROBOT]):
+                on = (ids == instance) & still.solid
+                pairs.setdefault(int(instance), []).append((still.source.rgb[on], painted[on]))
+        out = {}
+        for instance, found in pairs.items():
+            simulated, painted = (np.concatenate([each[k] for each in found]) for k in (0, 1))
+            if len(simulated) >= LEAST_PIXELS:
+                out[instance] = Tone.between(simulated, painted)
+        return out
+
+    def _plate(self) -> UInt8[np.ndarray, "H W 3"]:
         """The first frame without robot and objects: what they hide is filled from around."""
-        if not mask.any():
+        if not self.hidden.any():
             return self.first
-        wide = cv2.dilate(mask.astype(np.uint8), np.ones((5, 5), np.uint8))
+        wide = self.hidden.astype(np.uint8)
         scale = max(1, self.first.shape[1] // 320)
         # Filling at half size is smoother and far faster; only hidden pixels are taken from it.
         small = cv2.resize(self.first, None, fx=1 / scale, fy=1 / scale, interpolation=cv2.INTER_AREA)
@@ -115,45 +148,95 @@ class Matte:
         out[wide > 0] = filled[wide > 0]
         return out
 
-    def _shadow(self, source: SourceFrame) -> Float32[np.ndarray, "H W"]:
-        """Light that reaches the scenery, 0..1, as the moving geometry leaves it."""
-        grid = source.camera.pixel_grid()
-        points = source.camera.unproject(grid, source.depth_m.astype(np.float64)).astype(np.float32)
-        role = self.roles.role[source.instance_ids]
-        for field in (self.sun, self.sky):
+    def _cast(self, fields: tuple[ShadowField, ShadowField], source: SourceFrame) -> None:
+        """What moves, as this frame has it, into the fields of sun and sky."""
+        robot = posed(self.clouds, source)
+        if not len(robot):  # ids that name no links: what this camera sees of the robot is all there is
+            at = np.flatnonzero(self.roles.role[source.instance_ids] == ROBOT)[::4]
+            robot = self._points_at(source, at).T
+        for field in fields:
             field.clear()
-            add_movers(field, source, points[(role == ROBOT)][::4], set(self.tones))
-        shade = self.sun.cast(self.sun.coordinates(points), 0.6)
-        contact = self.sky.contact(self.sky.coordinates(points))
-        return ((1 - SHADE * shade) * (1 - CONTACT * contact)).astype(np.float32)
+            add_movers(field, source, robot, set(self.tones))
 
-    def _trace_scenery(self, source: SourceFrame, role: np.ndarray) -> UInt8[np.ndarray, "H W 3"]:
-        """Scenery of a moving camera: looked up in frame 0 where that showed it, else the simulator's, toned."""
-        out = self.scenery_tone.apply(source.rgb.reshape(-1, 3)).reshape(source.rgb.shape)
-        where = np.nonzero(role < ROBOT)
-        colours, seen = self._trace(source, where, np.eye(4))
-        out[where] = np.where(seen[:, None], colours, out[where])
-        return out
+    def _shadow(self, source: SourceFrame) -> Float32[np.ndarray, "H W"]:
+        """Light that reaches what a frame shows, 0..1, as that frame's moving geometry leaves it."""
+        self._cast(self.now, source)
+        return self._light(self.now, *self._grid(source))
+
+    def _grid(self, source: SourceFrame) -> tuple[Float32[np.ndarray, "3 h w"], tuple[int, int]]:
+        """World points of every second pixel (shadow maps are coarser than pixels), and the picture's size."""
+        d, eye = self._rays(source)
+        step = 2 if d.shape[2] >= 320 else 1
+        points = np.ascontiguousarray(d[:, ::step, ::step])
+        points *= source.depth_m[::step, ::step]
+        points += eye[:, None, None]
+        return points, source.camera.size
+
+    @staticmethod
+    def _light(
+        fields: tuple[ShadowField, ShadowField], points: Float32[np.ndarray, "3 h w"], size: tuple[int, int]
+    ) -> Float32[np.ndarray, "H W"]:
+        """Light at points, as a picture of a size."""
+        sun, sky = fields
+        flat = points.reshape(3, -1)
+        shade, contact = np.zeros((2, flat.shape[1]), np.float32)
+        for part in blocks(flat.shape[1]):
+            if sun.reaches(at := sun.planes(flat[:, part])):
+                shade[part] = sun.cast_on(at[:, None], 0.6)[0]
+            if sky.reaches(at := sky.planes(flat[:, part])):
+                contact[part] = sky.contact_on(at[:, None])[0]
+        light = (1 - SHADE * shade) * (1 - CONTACT * contact)
+        return np.asarray(cv2.resize(light.reshape(points.shape[1:]), size, interpolation=cv2.INTER_LINEAR))
+
+    def _uncovered(
+        self, source: SourceFrame, role: np.ndarray
+    ) -> tuple[UInt8[np.ndarray, "H W 3"], Bool[np.ndarray, "H W"]]:
+        """Scenery of a standing camera: the plate, and what another camera's first frame shows of what was hidden. And what
+        of it is of a first frame."""
+        out, painted = self.plate.copy(), ~self.hidden
+        at = np.flatnonzero(self.hidden & (role < ROBOT)) if self.others else np.zeros(0, int)
+        if len(at):
+            colours, seen = self._trace(self.others, source, at, np.eye(4))
+            out.reshape(-1, 3)[at[seen]] = colours[seen]
+            painted.reshape(-1)[at] = seen
+        return out, painted
+
+    def _trace_scenery(
+        self, source: SourceFrame, role: np.ndarray
+    ) -> tuple[UInt8[np.ndarray, "H W 3"], Bool[np.ndarray, "H W"]]:
+        """Scenery of a moving camera: looked up in the first frames where they showed it, else the simulator's, toned. And
+        what of it is of a first frame."""
+        out, painted = np.zeros_like(source.rgb), np.zeros(role.shape, bool)
+        flat, ids, rgb = out.reshape(-1, 3), source.instance_ids.reshape(-1), source.rgb.reshape(-1, 3)
+        at = np.flatnonzero(role < ROBOT)
+        colours, seen = self._trace(self.stills, source, at, np.eye(4))
+        flat[at], painted.reshape(-1)[at] = colours, seen
+        left = at[~seen]
+        for instance in np.unique(ids[left]):
+            on = left[ids[left] == instance]
+            flat[on] = self.own_tones.get(int(instance), self.scenery_tone).apply(rgb[on])
+        return out, painted
 
     def _trace(
-        self, source: SourceFrame, where: tuple[Any, ...], T_first_now: np.ndarray
+        self, stills: Sequence[Still], source: SourceFrame, at: np.ndarray, T_first_now: np.ndarray
     ) -> tuple[UInt8[np.ndarray, "N 3"], Bool[np.ndarray, "N"]]:
-        """First-frame colours of pixels whose body moved by T_first_now (world), and whether frame 0 showed them."""
-        uv = np.stack([where[1] + 0.5, where[0] + 0.5], -1)
-        world = source.camera.unproject(uv, source.depth_m[where].astype(np.float64))
-        world = world @ T_first_now[:3, :3].T + T_first_now[:3, 3]
-        first, z = self.reference.camera.project(world)
-        x, y = np.nan_to_num(first[:, 0], nan=-9) - 0.5, np.nan_to_num(first[:, 1], nan=-9) - 0.5
-        width, height = self.reference.camera.size
-        column, row = np.round(x).astype(int), np.round(y).astype(int)
-        inside = (column >= 0) & (row >= 0) & (column < width) & (row < height) & (source.depth_m[where] > 0)
-        column, row = np.where(inside, column, 0), np.where(inside, row, 0)
-        same = self.reference.instance_ids[row, column] == source.instance_ids[where]
-        near = np.abs(self.reference.depth_m[row, column] - z) < DEPTH_TOLERANCE * np.maximum(z, 0.05)
-        picked = lookup_bytes(self.first, x, y)
-        return picked, inside & same & near
+        """First-frame colours of pixels (flat indices) whose body moved by T_first_now (world), and whether a first frame
+        showed them."""
+        world = turned(T_first_now[:3, :3].astype(np.float32), self._points_at(source, at))
+        world += T_first_now[:3, 3, None].astype(np.float32)
+        colours, seen = look_up(stills, world, source.instance_ids.reshape(-1).take(at))
+        return colours, seen & (source.depth_m.reshape(-1).take(at) > 0)
 
+    def _points_at(self, source: SourceFrame, at: np.ndarray) -> Float32[np.ndarray, "3 N"]:
+        """World points of flat pixel indices, m."""
+        d, eye = self._rays(source)
+        out = d.reshape(3, -1).take(at, 1)
+        out *= source.depth_m.reshape(-1).take(at)
+        out += eye[:, None]
+        return out
 
-def lookup_bytes(image: UInt8[np.ndarray, "H W 3"], x: np.ndarray, y: np.ndarray) -> UInt8[np.ndarray, "N 3"]:
-    """Bilinear bytes of an image at index coordinates."""
-    return lookup(image, x.astype(np.float32), y.astype(np.float32), cv2.BORDER_REPLICATE)
+    def _rays(self, source: SourceFrame) -> tuple[Float32[np.ndarray, "3 H W"], Float32[np.ndarray, "3"]]:
+        """World directions of every pixel at unit forward depth, and the eye; kept while the camera stands still."""
+        if self._kept is None or self._kept[0] is not source.camera:
+            self._kept = (source.camera, view_rays(source.camera))
+        return self._kept[1]

@@ -40,7 +40,8 @@ class ReprojectBackend:
         """The hash of the anchor's video. Raises TakeError without the anchor's take."""
         if not request.settings.get("take"):
             raise TakeError("backend 'reproject' needs the setting `take`: the folder of the take that it looks at")
-        return {"anchor": open_take(Path(request.settings["take"])).video_sha256}
+        anchor = {"anchor": open_take(Path(request.settings["take"])).video_sha256}
+        return {**anchor, **CompositeBackend().further_inputs(request)}
 
     def generate(
         self, request: TakeRequest, progress: Progress = silent, check_cancel: CheckCancel = never

@@ -90,12 +90,14 @@ def restaged(source: SourceFrame, roles: Roles, bodies: Mapping[int, Body]) -> S
         # Seen where the simulation shows the object; a shape never reaches beyond its box.
         shown = mine[drawn.window] & (drawn.faces >= 0)
         z, normal = drawn.surface(shown)
-        depth[drawn.window][shown], freed[drawn.window][shown] = z, False
-        normals[drawn.window][shown] = np.round(normal * 32767).astype(np.int16)
+        at = drawn.flat(shown)
+        depth.reshape(-1)[at], freed.reshape(-1)[at] = z, False
+        normals.reshape(-1, 3)[at] = np.round(normal * 32767).astype(np.int16)
     if freed.any() and (taken := _beside(freed, known)) is not None:
         where, origin = taken
-        ids[where], rgb[where], normals[where] = source.instance_ids[origin], source.rgb[origin], source.normals[origin]
-        depth[where] = _planes(source, where, origin)
+        for out, own in ((ids, source.instance_ids), (rgb, source.rgb), (normals, source.normals)):
+            pixels(out)[where] = pixels(own).take(origin)
+        depth.reshape(-1)[where] = _planes(source, where, origin)
     return replace(source, rgb=rgb, instance_ids=ids, depth_m=depth, normals=normals)
 
 
@@ -113,7 +115,7 @@ def restaged_ids(
             freed[drawn.window][mine[drawn.window] & (drawn.faces >= 0)] = False
     known = by_id(_scenery(header, roles) & (owner < 0), ids)
     if freed.any() and (taken := _beside(freed, known)) is not None:
-        out[taken[0]] = ids[taken[1]]
+        out.reshape(-1)[taken[0]] = ids.reshape(-1).take(taken[1])
     return out
 
 
@@ -132,12 +134,19 @@ class _Drawn:
 
     body: Body
     T_world_object: np.ndarray
+    width: int
+    """Of the picture, px."""
     window: tuple[slice, slice]
     faces: np.ndarray[Any, Any]
     corners: np.ndarray
     """Vertex indices of the drawn faces (F, 3)."""
     uv: np.ndarray
     z: np.ndarray
+
+    def flat(self, shown: Bool[np.ndarray, "h w"]) -> np.ndarray:
+        """Flat indices into the picture of those pixels of the window."""
+        rows, columns = np.nonzero(shown)
+        return (rows + self.window[0].start) * self.width + (columns + self.window[1].start)
 
     def surface(self, shown: Bool[np.ndarray, "h w"]) -> tuple[Float32[np.ndarray, "N"], Float32[np.ndarray, "N 3"]]:
         """(forward depth, world normals) of those pixels of the window, all of which show the body."""
@@ -196,7 +205,9 @@ def _draw(body: Body, T_world_object: np.ndarray, camera: Camera) -> _Drawn:
     outward = (body.normals @ T_world_object[:3, :3].T)[corners].mean(1)
     area = _cross(uv[corners[:, 1]] - uv[corners[:, 0]], uv[corners[:, 2]] - uv[corners[:, 0]])
     corners = corners[((view * outward).sum(1) < 0) & (np.abs(area) > 1e-9)]
-    nothing = _Drawn(body, T_world_object, (slice(0, 0), slice(0, 0)), np.zeros((0, 0), np.int32), corners, uv, z)
+    nothing = _Drawn(
+        body, T_world_object, width, (slice(0, 0), slice(0, 0)), np.zeros((0, 0), np.int32), corners, uv, z
+    )
     if not len(corners):
         return nothing
     low, high = uv[corners.ravel()].min(0), uv[corners.ravel()].max(0)
@@ -210,14 +221,16 @@ def _draw(body: Body, T_world_object: np.ndarray, camera: Camera) -> _Drawn:
     fixed = np.rint((np.clip(uv[corners], -limit, limit) - 0.5 - [x0, y0]) * (1 << _SUBPIXEL)).astype(np.int32)
     for k in range(len(corners)):
         cv2.fillConvexPoly(faces, fixed[k], k, cv2.LINE_8, _SUBPIXEL)
-    return _Drawn(body, T_world_object, (slice(y0, y1), slice(x0, x1)), faces, corners, uv, z)
+    return _Drawn(body, T_world_object, width, (slice(y0, y1), slice(x0, x1)), faces, corners, uv, z)
 
 
-Place = tuple[np.ndarray, np.ndarray]
+def pixels(image: np.ndarray) -> np.ndarray:
+    """A contiguous image, flat, one item per pixel whatever its channels: taken and put in one piece, several times as fast."""
+    return image.reshape(-1) if image.ndim == 2 else image.reshape(-1).view(f"V{image.shape[2] * image.itemsize}")
 
 
-def _beside(freed: Bool[np.ndarray, "H W"], known: Bool[np.ndarray, "H W"]) -> tuple[Place, Place] | None:
-    """(rows and columns of freed pixels, those of the nearest known pixel of each); None where nothing is known."""
+def _beside(freed: Bool[np.ndarray, "H W"], known: Bool[np.ndarray, "H W"]) -> tuple[np.ndarray, np.ndarray] | None:
+    """(flat indices of freed pixels, those of the nearest known pixel of each); None where nothing is known."""
     rows, columns = np.nonzero(freed)
     y0, x0 = max(0, rows.min() - 24), max(0, columns.min() - 24)
     box = np.s_[y0 : rows.max() + 25, x0 : columns.max() + 25]
@@ -230,15 +243,16 @@ def _beside(freed: Bool[np.ndarray, "H W"], known: Bool[np.ndarray, "H W"]) -> t
     )
     # Labels count the known pixels in scan order, from 1.
     nearest = np.flatnonzero(known[box])[np.asarray(label, np.int64)[rows - y0, columns - x0] - 1]
-    from_rows, from_columns = np.unravel_index(nearest, known[box].shape)
-    return (rows, columns), (from_rows + y0, from_columns + x0)
+    from_rows, from_columns = np.divmod(nearest, known[box].shape[1])
+    width = known.shape[1]
+    return rows * width + columns, (from_rows + y0) * width + (from_columns + x0)
 
 
-def _planes(source: SourceFrame, where: Place, origin: Place) -> Float32[np.ndarray, "N"]:
+def _planes(source: SourceFrame, where: np.ndarray, origin: np.ndarray) -> Float32[np.ndarray, "N"]:
     """Forward depths at freed pixels of the planes that the pixels next to them lie in; 0 behind everything."""
-    n_camera = turned(source.camera.T_camera_world[:3, :3], source.normals[origin].T / 32767)
-    far = source.depth_m[origin].astype(np.float64)
-    there, here = (source.camera.rays_at(*place).T for place in (origin, where))
+    n_camera = turned(source.camera.T_camera_world[:3, :3], source.normals.reshape(-1, 3)[origin].T / 32767)
+    far = source.depth_m.reshape(-1)[origin].astype(np.float64)
+    there, here = (source.camera.rays_at(*np.divmod(at, source.camera.size[0])).T for at in (origin, where))
     with np.errstate(divide="ignore", invalid="ignore"):
         t = far * (there[0] * n_camera[0] + there[1] * n_camera[1] + n_camera[2])
         t /= here[0] * n_camera[0] + here[1] * n_camera[1] + n_camera[2]

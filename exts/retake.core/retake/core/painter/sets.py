@@ -206,6 +206,8 @@ class SetHit:
     albedo: Float32[np.ndarray, "N 3"]
     normal: Float32[np.ndarray, "N 3"]
     points: Float32[np.ndarray, "N 3"]
+    forward_m: Float32[np.ndarray, "N"]
+    """Forward depth; 0 in the sky."""
     distance_m: Float32[np.ndarray, "N"]
     glow: Float32[np.ndarray, "N"]
     """1 where the surface shines by itself (sky), 0 where it needs light."""
@@ -245,7 +247,8 @@ def cast_set(scene: SceneSet, eye: np.ndarray, d: Float32[np.ndarray, "N 3"], pi
             continue
         hit, t, face = _slab(box, eye, inv, best)
         best[hit], code[hit] = t, 6 * index + face
-    points = eye + d * np.where(np.isfinite(best), best, 0)[:, None]
+    forward = np.where(np.isfinite(best), best, 0)
+    points = eye + d * forward[:, None]
     albedo, normal, glow = np.zeros((n, 3), np.float32), np.zeros((n, 3), np.float32), np.zeros(n, np.float32)
     distance = np.where(np.isfinite(best), best * length, FAR_M).astype(np.float32)
     for label in np.unique(code):
@@ -280,7 +283,7 @@ def cast_set(scene: SceneSet, eye: np.ndarray, d: Float32[np.ndarray, "N 3"], pi
         haze = np.clip((distance - 9) / (FAR_M - 9), 0, 1)[:, None] ** 0.8 * (1 - glow[:, None])
         albedo = albedo * (1 - haze) + linear(scene.sky["horizon"]) * haze * 0.9
         glow = np.maximum(glow, haze[:, 0])
-    return SetHit(albedo, normal, points, distance, glow, _occlusion(scene, points, normal, glow), code)
+    return SetHit(albedo, normal, points, forward, distance, glow, _occlusion(scene, points, normal, glow), code)
 
 
 def _span_of(box: Box, eye: Any, inv: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -368,6 +371,10 @@ def _sky(scene: SceneSet, d: np.ndarray) -> np.ndarray:
     return (colour + (land - colour) * hill).astype(np.float32)
 
 
+REACH_M = 1.6
+"""How far furniture darkens the floor at all: below half a ten-thousandth beyond."""
+
+
 def _occlusion(scene: SceneSet, p: np.ndarray, normal: np.ndarray, glow: np.ndarray) -> np.ndarray:
     """Cheap corner darkening: distance to the nearest wall edge, and to furniture standing on the floor."""
     out = np.zeros(len(p), np.float32)
@@ -378,9 +385,14 @@ def _occlusion(scene: SceneSet, p: np.ndarray, normal: np.ndarray, glow: np.ndar
             gap = np.minimum(p[:, axis] - lo[axis], hi[axis] - p[:, axis])
             out += np.where(away, 0.33 * np.exp(-np.maximum(gap, 0) / 0.35), 0)
     floor = np.flatnonzero((normal[:, 2] > 0.5) & (p[:, 2] < scene.room_low[2] + 1e-3))
+    x, y, dark = p[floor, 0], p[floor, 1], out[floor]
     for box in scene.boxes:
         if box.low[2] > scene.room_low[2] + 0.5:
             continue
-        gap = np.maximum(np.maximum(box.low[:2] - p[floor, :2], p[floor, :2] - box.high[:2]), 0)
-        out[floor] += 0.5 * np.exp(-np.hypot(gap[:, 0], gap[:, 1]) / 0.16)
+        across, along = (
+            np.maximum(np.maximum(box.low[axis] - own, own - box.high[axis]), 0) for axis, own in ((0, x), (1, y))
+        )
+        near = np.flatnonzero((across < REACH_M) & (along < REACH_M))
+        dark[near] += 0.5 * np.exp(-np.hypot(across[near], along[near]) / 0.16)
+    out[floor] = dark
     return np.clip(out, 0, 0.75) * (1 - np.clip(glow, 0, 1))

@@ -10,10 +10,12 @@ import cv2
 import numpy as np
 
 from retake.core.array_types import Float32
-from retake.core.painter.planes import BLOCK, in_blocks, turned
+from retake.core.painter.planes import BLOCK, channels_of, in_blocks, turned
 
 HALF_M, CELLS = 1.4, 288
 """Extent and resolution of a field: about 1 cm a cell over 2.8 m."""
+MOST = 0.5
+"""Share of a block from which on all of it is looked up: runs are faster than single pixels."""
 _NONE = -1e3
 
 
@@ -30,7 +32,7 @@ class ShadowField:
         self.height = np.full((CELLS, CELLS), _NONE, np.float32)
         self._map: np.ndarray | None = None
         self._edges: tuple[int, int, int, int] | None = None
-        """First and last column and row of the map that anything covers."""
+        """See `_bounds`."""
 
     def coordinates(self, points: Float32[np.ndarray, "*n 3"]) -> Float32[np.ndarray, "*n 3"]:
         """(map x, map y, metres towards the light) of world points."""
@@ -81,11 +83,11 @@ class ShadowField:
             tops = np.where(on > 0, self.height, 0)
             near, mid = cv2.GaussianBlur(on, (0, 0), 0.8), cv2.GaussianBlur(on, (0, 0), 2.2)
             # Wide blurs hold no detail: a quarter of the resolution is enough for them.
-            small = cv2.resize(np.dstack([on, tops]), None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
+            small = cv2.resize(cv2.merge([on, tops]), None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
             small = cv2.GaussianBlur(small, (0, 0), 1.75)
             far, tops = cv2.split(cv2.resize(small, (CELLS, CELLS), interpolation=cv2.INTER_LINEAR))
             mean = np.where(far > 1e-4, tops / np.maximum(far, 1e-4), _NONE)
-            self._map = np.dstack([near, mid, far, mean]).astype(np.float32)
+            self._map = cv2.merge([near, mid, far, mean.astype(np.float32, copy=False)])
         return self._map
 
     def cast(
@@ -100,7 +102,7 @@ class ShadowField:
         """`cast` at receivers given axis by axis (`planes`)."""
         if at[0].size > BLOCK:
             return in_blocks(lambda part: self.cast_on(part, softness, bias_m), at)
-        near, mid, far, height = self._lookup(at)
+        near, mid, far, height = self._lookup(at, 0)
         gap = height - at[2]
         t = np.clip(gap * (6 * softness) + 1.2 * softness, 0, 2)
         soft = np.where(t < 1, near + (mid - near) * t, mid + (far - mid) * (t - 1))
@@ -114,22 +116,41 @@ class ShadowField:
         """`contact` at receivers given axis by axis (`planes`)."""
         if at[0].size > BLOCK:
             return in_blocks(lambda part: self.contact_on(part, reach_m), at)
-        _, mid, far, height = self._lookup(at)
+        mid, far, height = self._lookup(at, 1)
         gap = height - at[2]
         near = np.exp(-np.maximum(gap, 0) / reach_m)
         return (0.65 * far + 0.35 * mid) * near * np.clip(gap / 0.01, 0, 1)
 
-    def _lookup(self, at: Float32[np.ndarray, "3 H W"]) -> np.ndarray:
+    def _lookup(self, at: Float32[np.ndarray, "3 H W"], first: int) -> np.ndarray:
+        """The map's levels from the `first` on, at receivers."""
         found = cv2.remap(
             self._levels(), np.ascontiguousarray(at[0]), np.ascontiguousarray(at[1]), cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_CONSTANT, borderValue=(0, 0, 0, _NONE),
         )  # fmt: skip
-        return np.ascontiguousarray(np.moveaxis(found, -1, 0))
+        return channels_of(found, first, 4 - first)
 
     def reach(self, at: Float32[np.ndarray, "3 N"]) -> np.ndarray:
         """Which of the receivers (flat indices) a shadow may fall on: the map is empty around all others."""
+        if not self.reaches(at):
+            return np.zeros(0, np.intp)
+        x0, x1, y0, y1 = self._bounds()
+        return np.flatnonzero((at[0] > x0) & (at[0] < x1) & (at[1] > y0) & (at[1] < y1))
+
+    def worth(self, at: Float32[np.ndarray, "3 N"]) -> np.ndarray | slice | None:
+        """`reach`, or everything where that is most of a block; None where no shadow falls."""
+        near = self.reach(at)
+        return (slice(None) if len(near) > MOST * at.shape[1] else near) if len(near) else None
+
+    def reaches(self, at: Float32[np.ndarray, "3 N"]) -> bool:
+        """Whether a shadow may fall on any of the receivers, by their extent alone."""
+        x0, x1, y0, y1 = self._bounds()
+        return bool(at[0].max() > x0 and at[0].min() < x1 and at[1].max() > y0 and at[1].min() < y1)
+
+    def _bounds(self) -> tuple[int, int, int, int]:
+        """Columns and rows of the map between which anything is covered; the first beyond the last when nothing is."""
         if self._edges is None:
-            rows, columns = np.nonzero(np.abs(self._levels()[..., :3]).max(-1))
-            self._edges = (columns.min(), columns.max(), rows.min(), rows.max()) if len(rows) else (0, -9, 0, -9)
-        x0, x1, y0, y1 = self._edges
-        return np.flatnonzero((at[0] > x0 - 1) & (at[0] < x1 + 1) & (at[1] > y0 - 1) & (at[1] < y1 + 1))
+            covered = channels_of(self._levels(), 0, 3).max(0) > 0
+            rows, columns = np.flatnonzero(covered.any(1)), np.flatnonzero(covered.any(0))
+            empty = (CELLS, -CELLS, CELLS, -CELLS)
+            self._edges = (columns[0] - 1, columns[-1] + 1, rows[0] - 1, rows[-1] + 1) if len(rows) else empty
+        return self._edges

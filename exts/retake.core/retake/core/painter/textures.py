@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from retake.core.array_types import Float32
+from retake.core.painter.planes import channels_of
 
 Colour = tuple[float, float, float]
 
@@ -116,8 +117,8 @@ class Texture:
     def _between(self, k: int, level: np.ndarray, u: np.ndarray, v: np.ndarray) -> Float32[np.ndarray, "3 N"]:
         """Colours between level k of the pyramid and the next one."""
         near = self._lookup(k, u, v)
-        if k + 1 < len(self.levels):
-            share = level - k
+        share = level - k
+        if k + 1 < len(self.levels) and share.any():  # near the camera all of it is the finest level
             for plane, far in zip(near, self._lookup(k + 1, u, v), strict=True):
                 far -= plane
                 far *= share
@@ -130,7 +131,7 @@ class Texture:
             image = self._fours.setdefault(k, cv2.cvtColor(self.levels[k], cv2.COLOR_RGB2RGBA))
         sy, sx = image.shape[0] / self.levels[0].shape[0], image.shape[1] / self.levels[0].shape[1]
         border = cv2.BORDER_WRAP if self.repeat else cv2.BORDER_REPLICATE
-        return looked_up(image, u * sx - 0.5, v * sy - 0.5, border)[:3]
+        return looked_up(image, u * sx - 0.5, v * sy - 0.5, border, 3)
 
     @cached_property
     def _fours(self) -> dict[int, np.ndarray]:
@@ -153,10 +154,10 @@ def lookup(image: np.ndarray, x: np.ndarray, y: np.ndarray, border: int = cv2.BO
 
 
 def looked_up(
-    image: Float32[np.ndarray, "h w C"], x: np.ndarray, y: np.ndarray, border: int = cv2.BORDER_CONSTANT
-) -> Float32[np.ndarray, "C N"]:
-    """`lookup`, channel by channel."""
-    return np.ascontiguousarray(_remapped(image, x, y, border).reshape(-1, image.shape[2])[: len(x)].T)
+    image: Float32[np.ndarray, "h w C"], x: np.ndarray, y: np.ndarray, border: int, count: int
+) -> Float32[np.ndarray, "count N"]:
+    """`lookup` of the first `count` channels, channel by channel."""
+    return channels_of(_remapped(image, x, y, border), 0, count).reshape(count, -1)[:, : len(x)]
 
 
 def _remapped(image: np.ndarray, x: np.ndarray, y: np.ndarray, border: int) -> np.ndarray:

@@ -94,6 +94,12 @@ def _gain(anchor: SourceFrame, target: SourceFrame, found: Correspondence, known
     return float(np.clip(np.median(b[good] / a[good]), *GAIN)) if good.sum() >= 200 else 1.0
 
 
+def exposure_over(anchor: SourceFrame, target: SourceFrame) -> float:
+    """The target camera's exposure over the anchor's, told by the simulated pictures of what both see."""
+    found = correspond(view_of(target), view_of(anchor))
+    return _gain(anchor, target, found, found.seen & (found.scale < COARSEST))
+
+
 def anchor_of(sources: Sequence[SourceFrame]) -> int:
     """Index of the camera that sees most of the scene: the area of work surface, containers and objects that its pixels
     cover (a camera close to the table has many pixels of little)."""
