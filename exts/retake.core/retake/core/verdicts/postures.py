@@ -101,7 +101,8 @@ def measure_posture(
     untold, doubt, drawn = False, "", None
     for phase, (rows, seen) in views.items():
         asked = [view for view in seen if view.told]
-        for name, share in _gains(asked, girth).items():
+        first = drawn is None
+        for name, share in _gains(asked, girth, first).items():
             untold |= share is None
             if share is not None and (worst is None or share > worst):
                 worst, note, frame = share, f"{name}, {phase}", rows[len(rows) // 2]
@@ -109,7 +110,8 @@ def measure_posture(
             drawn = worst or 0.0
         elif _BIASED <= drawn < _DOUBTED <= (worst or 0.0):
             return Measurement(NAME, None, f"{note}: or it is drawn so, for in its first place it looks so too", frame)
-        for name, share in _gains([replace(v, field=v.doubted) for v in asked if v.doubted is not None], girth).items():
+        doubted = [replace(v, field=v.doubted) for v in asked if v.doubted is not None]
+        for name, share in _gains(doubted, girth, first).items():
             if share is not None and share > _DOUBTED:
                 doubt = f"{name}, {phase}: or an end of it that no earlier frame has shown looks like what surrounds it"
     if doubt and (worst is None or worst < _DOUBTED):
@@ -242,12 +244,13 @@ def _view(evidence: Evidence, t: int, hull: Float64[np.ndarray, "N 3"], earlier:
     return _View(field, free, whole, others, bool(told), doubted)
 
 
-def _gains(views: list[_View], girth: int | None) -> dict[str, float | None]:
+def _gains(views: list[_View], girth: int | None, first: bool = False) -> dict[str, float | None]:
     """Per posture: how far the pixels are from the simulator's (0) to that posture (1), by what each explains; None where
     its pixels could show anything.
 
     What either would explain is computed with the same shifts granted; a posture that they make as good as the
-    simulator's cannot be asked. How large an object is can be asked only where its width in earlier phases is known.
+    simulator's cannot be asked. How large an object is can be asked only where its width in earlier phases is known; in the
+    first one, beyond what a painter may draw it larger or smaller all along.
     """
     found, own, full, changed, strength = (np.zeros(len(POSTURES)) for _ in range(5))
     for view in views:
@@ -263,7 +266,7 @@ def _gains(views: list[_View], girth: int | None) -> dict[str, float | None]:
             apart = (other != view.whole) & view.free
             if apart.sum() < _MIN_CHANGE * view.whole.sum():
                 continue
-            beyond = away > (_BLED if POSTURES[k].scale == (1.0, 1.0) else _DRAWN_WIDER)
+            beyond = away > (_DRAWN_WIDER if first and POSTURES[k].scale != (1.0, 1.0) else _BLED)
             if (apart & beyond).sum() < _MIN_BEYOND * apart.sum():
                 continue
             there = _moved_fields((2.0 * drawn[k + 1].astype(np.float32) - 1) * certain)
