@@ -12,12 +12,14 @@ renderer, with sets of its own); `vtk`, judged blind by version 23, has been loo
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import tempfile
 import time
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -291,21 +293,34 @@ def main() -> None:
 
 
 def paint_all(cache: Path, todo: list[Job], deadline: float, _rows: str) -> None:
-    """Paint what is missing, film by film."""
-    entry, view = None, None
-    for number, job in enumerate(todo):
-        if time.monotonic() > deadline:
-            return
-        if video_of(cache, job).with_suffix(".json").exists():
-            continue
-        if entry != job.film:
-            if view is not None:
-                view.close()
-            entry, view = job.film, View(cache, job.split, job.film)
-        assert view is not None
-        paint(cache, view, job)
-        if number % 8 == 0:
-            print(f"painted {number}/{len(todo)} {job.key}", flush=True)
+    """Paint what is missing, film by film; the next film is rendered while this one's looks are painted."""
+    missing = [j for j in todo if not video_of(cache, j).with_suffix(".json").exists()]
+    films = [(film, list(group)) for film, group in itertools.groupby(missing, key=lambda j: j.film)]
+    number = 0
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(rendered, cache, films[0][1][0]) if films else None
+        for k, (_, mine) in enumerate(films):
+            assert coming is not None
+            view = coming.result()
+            coming = pool.submit(rendered, cache, films[k + 1][1][0]) if k + 1 < len(films) else None
+            for job in mine:
+                if time.monotonic() > deadline:
+                    view.close()
+                    if coming is not None and not coming.cancel():
+                        coming.result().close()
+                    return
+                paint(cache, view, job)
+                if number % 8 == 0:
+                    print(f"painted {number}/{len(missing)} {job.key}", flush=True)
+                number += 1
+            view.close()
+
+
+def rendered(cache: Path, job: Job) -> View:
+    """A job's film with its clean shot made."""
+    view = View(cache, job.split, job.film)
+    view.shot()
+    return view
 
 
 def judge_all(cache: Path, todo: list[Job], deadline: float, rows: str) -> None:
