@@ -94,7 +94,7 @@ def test_a_world_is_one_sample_of_all_its_cameras(run: Path, tmp_path: Path) -> 
 def test_masks_lie_where_the_canvas_shows_the_cameras(tmp_path: Path) -> None:
     episode = make_scene_episode(tmp_path / "episode", frames=8, size=(160, 120), wrist=True)
     canvas = arrange({c.name: c.size for c in episode.header.cameras}, "wrist")
-    arrays = canvas_physics(episode, canvas, 3, 5)
+    arrays = canvas_physics(canvas, {t.camera: physics_arrays(episode, t.camera, 3, 5) for t in canvas.tiles})
     masks = unpack_masks(arrays)
     assert masks.shape[2:] == (canvas.size[1], canvas.size[0])
     assert arrays["canvas_cameras"].tolist() == ["wrist", "front"]

@@ -19,6 +19,7 @@ from retake.core.export.physics import physics_arrays
 from retake.core.files import write_json
 from retake.core.run_store import RunDirectory
 from retake.core.skeleton.objects import OBJECT_RGB
+from retake.core.takes import make_take, read_take
 from retake.core.takes.base import TakeRequest
 from retake.worker.backends.oscar import OscarBackend
 from retake.worker.oscar import object_control
@@ -78,6 +79,16 @@ def test_takes_show_the_model_what_training_showed(tuned: Path, request_: TakeRe
     else:
         assert "object_video" not in given
         assert (given["skeleton"] == np.array(OBJECT_RGB[0])).all(axis=-1).any(axis=(1, 2)).all()
+
+
+def test_a_take_says_how_its_model_was_shown_the_objects(
+    tuned: Path, request_: TakeRequest, model: Path, tmp_path: Path
+) -> None:
+    take = make_take(request_, OscarBackend(model=str(tuned), device="cpu"), tmp_path / "take" / "front")
+    assert take.object_control == read_take(tmp_path / "take" / "front").object_control == object_control_of(tuned)
+    plain = make_take(request_, OscarBackend(model=str(model), device="cpu"), tmp_path / "plain" / "front")
+    assert plain.object_control == ""
+    assert "object_control" not in json.loads((tmp_path / "plain" / "front" / "take.json").read_text())
 
 
 def test_drawn_as_in_training(request_: TakeRequest) -> None:

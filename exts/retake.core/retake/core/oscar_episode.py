@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,8 @@ RGB, SCENARIO, META, CAPTION, CAPTION_PICKLE = (
 CANVAS = "canvas.json"
 """Beside them where several cameras share one picture: which is where (export.canvas)."""
 LENS_MODEL, DISTORTION = "camera_lens_model", "camera_distortion"
+OverControl = Callable[[Iterable[UInt8[np.ndarray, "H W 3"]]], Iterator[UInt8[np.ndarray, "H W 3"]]]
+"""Draws something over the frames of a control video (`skeleton.objects.draw_control`)."""
 _KEYS = ("joint_angles", "ee_pose", "gripper_openness", "camera_intrinsic", "camera_extrinsic", "camera_is_per_frame")
 
 
@@ -205,6 +207,7 @@ def export_oscar(
     start: int = 0,
     length: int | None = None,
     rgb: Iterable[UInt8[np.ndarray, "H W 3"]] | None = None,
+    over: OverControl | None = None,
     overrides: tuple[RobotOverride, ...] | None = None,
     progress: Progress | None = None,
     cancel: CheckCancel | None = None,
@@ -212,7 +215,8 @@ def export_oscar(
     """One camera of an episode in OSCAR's layout: two videos, episode_meta.npz, caption.json and caption.pickle.
 
     Arm and frames are those of `oscar_view`. `caption` None is the task text. `rgb` replaces the episode's pictures, one per
-    written frame at the camera's size. Existing files of these names are not overwritten. Raises EpisodeError or SkeletonError.
+    written frame at the camera's size; `over` draws over the skeleton. Existing files of these names are not overwritten. Raises
+    EpisodeError or SkeletonError.
     """
     out_dir, progress, cancel = Path(out_dir), progress or silent, cancel or never
     spec = episode.header.camera(camera)
@@ -222,6 +226,7 @@ def export_oscar(
             f"{out_dir} already holds {', '.join(present)}; nothing is overwritten, choose another folder"
         )
     view = oscar_view(episode, camera, robot=robot, start=start, length=length, overrides=overrides)
+    control = view.skeleton if over is None else over(view.skeleton)
     pictures = (episode.image(camera, "rgb", i) for i in range(start, start + view.length)) if rgb is None else rgb
 
     def counted(images: Iterable[UInt8[np.ndarray, "H W 3"]], done: int) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
@@ -231,7 +236,7 @@ def export_oscar(
             progress(done + index + 1, 2 * view.length, "export")
 
     write_oscar(
-        out_dir, view.arrays, counted(pictures, 0), counted(view.skeleton, view.length), size=spec.size, length=view.length,
+        out_dir, view.arrays, counted(pictures, 0), counted(control, view.length), size=spec.size, length=view.length,
         fps=episode.header.fps, caption=episode.header.task if caption is None else caption,
         said={"camera": spec.name, "motion_source": episode.header.motion_source},
     )  # fmt: skip

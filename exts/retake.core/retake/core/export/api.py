@@ -17,7 +17,7 @@ from retake.core.export.isaaclab import IsaacLabWriter
 from retake.core.export.isaaclab_env import LabTarget, require_environment
 from retake.core.export.lerobot_v3 import LeRobotV3Writer, Limits
 from retake.core.export.lerobot_v21 import LeRobotV21Writer
-from retake.core.export.oscar import OscarWriter
+from retake.core.export.oscar import OBJECT_CONTROL, OscarWriter, drawn_objects
 from retake.core.export.reader import dataset_json
 from retake.core.export.records import (
     FORMATS,
@@ -37,6 +37,9 @@ from retake.core.files import sha256_file, sha256_json, write_json
 from retake.core.licences import commercial_obstacle
 from retake.core.progress import CheckCancel, Progress, never, silent
 
+CONTROL_FORMATS = (OscarWriter.format, canvas.FORMAT)
+"""Formats whose samples hold a control video."""
+
 
 @dataclass(frozen=True)
 class ExportOptions:
@@ -52,10 +55,17 @@ class ExportOptions:
     """Discard the work of an interrupted export of something else to the same folder."""
     isaaclab: LabTarget = field(default_factory=LabTarget)
     """Which Isaac Lab and environment an HDF5 is for."""
+    object_control: bool = False
+    """Objects are drawn into the control video (skeleton.objects), for formats that have one."""
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise InputError(unknown_name("dataset format", self.format, FORMATS))
+        if self.object_control and self.format not in CONTROL_FORMATS:
+            raise InputError(
+                f"--object-control draws objects into the control video, and {self.format} has none; it is for --format "
+                + " and ".join(CONTROL_FORMATS)
+            )
 
     @property
     def encoding(self) -> VideoOptions:
@@ -87,6 +97,8 @@ def export(
     made = plan(runs, selection)
     if options.format == canvas.FORMAT:
         canvas.arrange(*canvas.schema_sizes(made.schema))
+    if options.object_control:
+        _require_objects(made)
     if selection.language and options.format == "lerobot-v3":
         made = replace(made, schema=replace(made.schema, language=True))
     if selection.language and options.format == "lerobot-v2.1":
@@ -143,6 +155,17 @@ def _require_commercial(base: Path) -> None:
                     f"--only-commercial: {base} already holds {row.get('run')}/{row.get('take_id') or 'sim'}, whose {key} "
                     f"does not allow it ({reason}); export to a new folder"
                 )
+
+
+def _require_objects(made: Plan) -> None:
+    """Raises ExportError, before anything is written, where an episode has nothing to draw into a control video."""
+    opened = EpisodeCache()
+    for run, path in dict.fromkeys((item.run, item.episode) for item in made.items):
+        if not any(one.movable for one in opened(path).header.objects):
+            raise ExportError(
+                f"--object-control: the episode of {run.name} has no movable object to draw; leave that run out, or export "
+                "without --object-control"
+            )
 
 
 def _export_plan(
@@ -212,6 +235,7 @@ def write_dataset(
         "episodes": sha256_json([uid for uid, _ in new]),
         "base": sha256_json(sorted(there)) if base else None,
         "split": split,
+        **drawn_objects(options.object_control),
         **(_lab_identity(options.isaaclab) if options.format == "hdf5-isaaclab" else {}),
     }
     with staged(out, identity, base, restart=options.restart) as staging:
@@ -267,9 +291,9 @@ def make_writer(staging: Staging, schema: Schema, options: ExportOptions, split:
     if options.format == "lerobot-v2.1":
         return LeRobotV21Writer(staging, schema, options.encoding, split)
     if options.format == "oscar":
-        return OscarWriter(staging, schema)
+        return OscarWriter(staging, schema, options.object_control)
     if options.format == canvas.FORMAT:
-        return canvas.OscarCanvasWriter(staging, schema)
+        return canvas.OscarCanvasWriter(staging, schema, options.object_control)
     return IsaacLabWriter(staging, schema, split, options.isaaclab)
 
 
@@ -298,6 +322,11 @@ def _base(out: Path, schema: Schema, options: ExportOptions) -> Path | None:
         problems += [
             f"video {k}: it has {video.get(k)!r}, asked is {mine[k]!r}" for k in mine if video.get(k) != mine[k]
         ]
+    there, asked = marker.get(OBJECT_CONTROL), drawn_objects(options.object_control).get(OBJECT_CONTROL)
+    if there != asked:
+        problems.append(
+            f"objects in the control video: it has {there or 'none'}, asked is {asked or 'none'} (--object-control)"
+        )
     if problems:
         raise ExportError(f"{out} holds a dataset these episodes do not fit: " + "; ".join(problems))
     if not options.append:

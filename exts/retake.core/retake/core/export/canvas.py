@@ -2,7 +2,8 @@
 """All cameras of a world on one picture, in OSCAR's layout: pairs that teach a video model to keep its views consistent.
 
 The camera on the hand is on top at its own size, the others below it at half of that, two in a row, as the public DROID
-recipe stacks them. Skeleton and pictures are placed alike, and so are the object masks of physics.npz.
+recipe stacks them. Skeleton and pictures are placed alike, and so are the object masks of physics.npz. Objects in the control
+video (`object_control`) are drawn through each camera at its own size, as its skeleton is, and then placed.
 
 <subset>/<episode>/{rgb.mp4, gripper_scenario.mp4, caption.pickle, caption.json, episode_meta.npz}
                    + canvas.json, cameras/<name>.npz, physics.npz, robot.urdf, provenance.json
@@ -21,7 +22,7 @@ import cv2
 import numpy as np
 
 from retake.core.array_types import Bool, UInt8
-from retake.core.episode import Episode, open_episode
+from retake.core.episode import open_episode
 from retake.core.episode.mounts import mount_of
 from retake.core.errors import ExportError
 from retake.core.export.collect import IMAGE
@@ -30,6 +31,7 @@ from retake.core.export.physics import physics_arrays, unpack_masks, write_physi
 from retake.core.export.records import DatasetEpisode, Schema
 from retake.core.files import write_json
 from retake.core.oscar_episode import CANVAS, oscar_view, write_oscar, write_oscar_meta
+from retake.core.skeleton.objects import draw_control
 
 CAMERAS = "cameras"
 SCHEMA = "retake.canvas/1"
@@ -112,11 +114,15 @@ class OscarCanvasWriter(OscarWriter):
         start = episode.extra["start"] + offset
         part = self.part()
         views = {n: oscar_view(source, n, start=start, length=length) for n in names}
+        truths = {n: physics_arrays(source, n, start, length) for n in names}
+        controls = {
+            n: draw_control(v.skeleton, truths[n]) if self.object_control else v.skeleton for n, v in views.items()
+        }
         write_oscar(
             part,
             views[hand].arrays,
             _joined(canvas, {n: window_of(episode.frames(IMAGE + n), offset, length) for n in names}),
-            _joined(canvas, {n: view.skeleton for n, view in views.items()}),
+            _joined(canvas, controls),
             size=canvas.size,
             length=length,
             fps=source.header.fps,
@@ -129,25 +135,24 @@ class OscarCanvasWriter(OscarWriter):
         )
         for name, view in views.items():
             write_oscar_meta(part / CAMERAS / f"{safe_name(name)}.npz", view.arrays)
-        write_physics(part / "physics.npz", canvas_physics(source, canvas, start, length))
-        end_sample(part, self.staging.dataset / folder, source, episode, start, length, ",".join(names))
+        said = self.said(truths[hand])
+        write_physics(part / "physics.npz", canvas_physics(canvas, truths))
+        end_sample(part, self.staging.dataset / folder, source, episode, start, length, ",".join(names), said)
         yield {"sample": folder.as_posix(), "camera": ",".join(names), "offset": offset, "length": length}
 
 
-def canvas_physics(source: Episode, canvas: Canvas, start: int, length: int) -> dict[str, np.ndarray]:
-    """`physics_arrays` with the masks of all cameras where the canvas shows them; `canvas_cameras` (N,) names these.
+def canvas_physics(canvas: Canvas, truths: Mapping[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """`physics_arrays` of the camera on top with the masks of all cameras where the canvas shows them.
 
-    Without masks where one of the cameras recorded no instance ids.
+    `truths`: every camera's own. `canvas_cameras` (N,) names them. Without masks where one recorded no instance ids.
     """
-    arrays = physics_arrays(source, canvas.tiles[0].camera, start, length)
+    arrays = dict(truths[canvas.tiles[0].camera])
     arrays["canvas_cameras"] = np.array([tile.camera for tile in canvas.tiles], dtype=np.str_)
     packed = arrays.pop("object_masks", None)
     arrays.pop("mask_width", None)
-    if packed is None or not all("instances" in source.header.camera(t.camera).channels for t in canvas.tiles):
+    if packed is None or not all("object_masks" in truths[tile.camera] for tile in canvas.tiles):
         return arrays
-    masks: dict[str, Bool[np.ndarray, "T O H W"]] = {
-        t.camera: unpack_masks(physics_arrays(source, t.camera, start, length)) for t in canvas.tiles
-    }
+    masks: dict[str, Bool[np.ndarray, "T O H W"]] = {t.camera: unpack_masks(truths[t.camera]) for t in canvas.tiles}
     frames, objects = packed.shape[:2]
     out = np.zeros((frames, objects, canvas.size[1], -(-canvas.size[0] // 8)), np.uint8)
     for k in range(frames):

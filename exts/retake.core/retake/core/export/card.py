@@ -75,6 +75,7 @@ def _card(
     root: Path, schema: Schema, fmt: str, video: VideoOptions, split: str, pictures: list[dict[str, str]]
 ) -> Iterator[str]:
     rows = _Counts(root / PROVENANCE)
+    drawn = read_json(root / MARKER).get("object_control")
     rejected = list(tables.read_jsonl(root / REJECTED))
     licences = sorted(rows.licences)
     yield from (
@@ -112,6 +113,7 @@ def _card(
             if fmt.startswith("lerobot")
             else []
         ),
+        *([f"| control video | skeleton, and objects drawn as {drawn} |"] if drawn else []),
         f"| motion | {', '.join(f'{n} {k}' for k, n in sorted(rows.motion.items()))} |",
         f"| actions | {', '.join(f'{n} {k}' for k, n in sorted(rows.action.items()))} |",
         "",

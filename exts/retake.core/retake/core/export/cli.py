@@ -34,6 +34,10 @@ _MIXED = (
     "a camera that a world lacks comes from another backend's or seed's take of it, else from the simulation; "
     "each camera's domain is recorded (camera_domains)"
 )
+_OBJECTS = (
+    "oscar, oscar-canvas: draw the movable objects into the control video, for models tuned to read them there "
+    "(`retake tune --object-control drawn`)"
+)
 _UNVERIFIED = "also takes without a verdict or with an unsure one (marked in the provenance); failed ones never"
 
 
@@ -85,6 +89,7 @@ def export_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="without LeRobot's language columns (lerobot before 0.6 cannot open them)",
     )
+    add("--object-control", action="store_true", help=_OBJECTS)
     add("--window", type=int, default=0, help="frames per episode of runs without takes (with --include-sim); 0 = all")
     add("--isaaclab", type=int, choices=(2, 3), default=3, help="hdf5-isaaclab: version whose quaternion order it has")
     add("--env-name", default="", metavar="ID", help="hdf5-isaaclab: env_name (default: what the Episode says)")
@@ -127,6 +132,7 @@ def main(argv: list[str]) -> int:
         append=args.append,
         restart=args.restart,
         isaaclab=LabTarget(args.isaaclab, args.env_name, args.env_file),
+        object_control=args.object_control,
     )
     selection = Selection(
         only_commercial=args.only_commercial,

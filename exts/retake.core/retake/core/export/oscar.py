@@ -4,6 +4,9 @@
 <subset>/<episode>/[<camera>/]{rgb.mp4, gripper_scenario.mp4, caption.pickle, caption.json, episode_meta.npz}
                               + physics.npz, robot.urdf, provenance.json
 
+With `object_control` the control video holds the movable objects' glyphs, too, drawn from the arrays of physics.npz, and
+provenance.json says so (`object_control`: version, glyph, colours; skeleton.objects).
+
 subset is `retake_<domain>`. The pickle holds one dictionary of one string and is only ever written; the same text is in
 caption.json. Pictures have the capture size: the skeleton is drawn there, and OSCAR's loader squeezes both alike.
 """
@@ -13,7 +16,8 @@ from __future__ import annotations
 import pickletools
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +34,13 @@ from retake.core.export.urdf_out import robot_urdf
 from retake.core.export.writer import PROVENANCE, clear, write_marker
 from retake.core.files import read_json, write_bytes, write_json
 from retake.core.oscar_episode import CAPTION, CAPTION_PICKLE, META, RGB, SCENARIO, export_oscar, read_oscar_meta
+from retake.core.skeleton.objects import VERSION, control_record, draw_control
 from retake.core.video import video_info
 
 WINDOW = 81
 """Frames of the paper's training windows."""
+OBJECT_CONTROL = "object_control"
+"""Key of provenance.json and meta/retake.json: objects are drawn into the control video, and how."""
 FILES = (RGB, SCENARIO, CAPTION_PICKLE, META)
 
 
@@ -51,8 +58,8 @@ class OscarWriter:
     replaced: tuple[str, ...] = ()
     format = "oscar"
 
-    def __init__(self, staging: Staging, schema: Schema) -> None:
-        self.staging, self.schema = staging, schema
+    def __init__(self, staging: Staging, schema: Schema, object_control: bool = False) -> None:
+        self.staging, self.schema, self.object_control = staging, schema, object_control
 
     def write(self, index: int, episode: DatasetEpisode) -> Entry:
         """Write the samples of one episode. Raises ExportError for an episode that is not from a run folder."""
@@ -95,9 +102,15 @@ class OscarWriter:
         frames = window_of(item.frames(IMAGE + camera), offset, length)
         # The caption is the text the video was made from: task and world.
         caption = str(item.provenance.get("prompt") or item.task)
-        export_oscar(source, camera, part, caption=caption, start=start, length=length, rgb=frames)
-        write_physics(part / "physics.npz", physics_arrays(source, camera, start, length))
-        end_sample(part, self.staging.dataset / sample, source, item, start, length, camera)
+        arrays = physics_arrays(source, camera, start, length)
+        over = partial(draw_control, arrays=arrays) if self.object_control else None
+        export_oscar(source, camera, part, caption=caption, start=start, length=length, rgb=frames, over=over)
+        write_physics(part / "physics.npz", arrays)
+        end_sample(part, self.staging.dataset / sample, source, item, start, length, camera, self.said(arrays))
+
+    def said(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
+        """What provenance.json says of the control video, where there is something to say."""
+        return {OBJECT_CONTROL: control_record(arrays)} if self.object_control else {}
 
     def advance(self, entry: Entry) -> None:
         """Nothing to remember: samples do not depend on each other."""
@@ -115,19 +128,25 @@ class OscarWriter:
                 )
             ),
         )
-        write_marker(self.staging, self.schema, self.format)
+        write_marker(self.staging, self.schema, self.format, also=drawn_objects(self.object_control))
+
+
+def drawn_objects(object_control: bool) -> dict[str, str]:
+    """What the plan and the marker of an export say of objects in its control videos; nothing where there are none."""
+    return {OBJECT_CONTROL: VERSION} if object_control else {}
 
 
 def end_sample(
-    part: Path, target: Path, source: Episode, item: DatasetEpisode, start: int, length: int, camera: str
-) -> None:
-    """Add the robot and where the sample comes from, and give the folder its place."""
+    part: Path, target: Path, source: Episode, item: DatasetEpisode, start: int, length: int, camera: str,
+    said: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """Add the robot and where the sample comes from (`said`: what else is to be known), and give the folder its place."""
     # The arrays beside hold one arm: that of the robot with an end effector.
     robot = next(r for r in source.header.robots if r.grippers)
     write_bytes(part / "robot.urdf", robot_urdf(robot).encode())
     window = {"window_start": start, "window_length": length, "camera": camera, "task": item.task}
     window["ee_link"] = robot.grippers[0].ee_link
-    write_json(part / "provenance.json", {**item.provenance, **window})
+    write_json(part / "provenance.json", {**item.provenance, **window, **said})
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     part.rename(target)

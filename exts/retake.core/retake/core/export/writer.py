@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -153,10 +153,16 @@ def picture(path: Path, frame: UInt8[np.ndarray, "H W 3"], height: int = 180) ->
         write_bytes(path, data.tobytes())
 
 
-def write_marker(staging: Staging, schema: Schema, fmt: str, options: VideoOptions | None = None) -> None:
-    """meta/retake.json: what this dataset is, for `--append`, `retake mix` and people."""
+def write_marker(
+    staging: Staging,
+    schema: Schema,
+    fmt: str,
+    options: VideoOptions | None = None,
+    also: Mapping[str, Any] | None = None,
+) -> None:
+    """meta/retake.json: what this dataset is (`also`: what only this format has), for `--append`, `retake mix` and people."""
     video = {} if options is None else {"video": vars(options)}
-    content = {"schema": DATASET_SCHEMA, "format": fmt, **video, "dataset": schema.to_json()}
+    content = {"schema": DATASET_SCHEMA, "format": fmt, **video, **(also or {}), "dataset": schema.to_json()}
     write_json(staging.dataset / MARKER, content)
 
 

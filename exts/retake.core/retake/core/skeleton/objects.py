@@ -4,23 +4,27 @@
 Not part of OSCAR's convention: a model that never saw the glyph is outside its training distribution. Per movable object:
 the outline of its box as the camera sees it (hidden parts too: the skeleton has no occlusion either), a dot at the box's
 centre, and a line from the centre to the middle of its +Z face, so that a turn shows. The colours are none of the skeleton's.
+`retake export --object-control`, `retake tune` and the takes of tuned models all draw it here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
 
 from retake.core.array_types import Float64, UInt8
-from retake.core.lens import Lens
+from retake.core.lens import Lens, lens_of
 from retake.core.skeleton import convention as c
 from retake.core.skeleton.strokes import project
 
+VERSION: Final = "retake.object-control/1"
+"""Of the drawing below. A control video that was drawn otherwise is not mixed with this one."""
+GLYPH: Final = "box outline 3 px, centre dot of radius 4 px, line from the centre to the middle of the +Z face"
 OBJECT_RGB: Final[tuple[c.RGB, ...]] = ((255, 0, 255), (0, 255, 255), (255, 128, 0), (255, 255, 255))
 """By the object's place in the episode, again from the start after the last."""
 OUTLINE_PX: Final = 3
@@ -34,6 +38,31 @@ class ObjectTrack:
     T_world_object: Float64[np.ndarray, "T 4 4"]
     size_m: Float64[np.ndarray, "3"]
     center_m: Float64[np.ndarray, "3"]
+
+
+def object_tracks(arrays: Mapping[str, Any]) -> tuple[ObjectTrack, ...]:
+    """The movable objects of a physics.npz (export.physics), in the episode's order."""
+    return tuple(
+        ObjectTrack(arrays["T_world_object"][:, o], arrays["object_sizes_m"][o], arrays["object_centers_m"][o])
+        for o in np.flatnonzero(arrays["object_movable"])
+    )
+
+
+def draw_control(
+    frames: Iterable[UInt8[np.ndarray, "H W 3"]], arrays: Mapping[str, Any]
+) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+    """The frames (RGB, at the camera's size) with the glyphs of a physics.npz of one camera on top; frames are copied."""
+    lens = None
+    if "camera_lens_model" in arrays:
+        lens = lens_of(str(arrays["camera_lens_model"]), arrays["camera_distortion"])
+    return draw_objects(frames, list(object_tracks(arrays)), arrays["camera_intrinsic"], arrays["T_camera_world"], lens)
+
+
+def control_record(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """What is stated beside a control video with the glyphs of a physics.npz: version, glyph, each object's colour (RGB)."""
+    names = [str(arrays["object_names"][o]) for o in np.flatnonzero(arrays["object_movable"])]
+    objects = [{"name": name, "rgb": list(OBJECT_RGB[k % len(OBJECT_RGB)])} for k, name in enumerate(names)]
+    return {"version": VERSION, "glyph": GLYPH, "objects": objects}
 
 
 def glyph_points(

@@ -74,6 +74,8 @@ class Take:
     """Of everything that determines the take."""
     approximations: tuple[str, ...] = ()
     """Approximate modes that the backend ran with; empty for an exact take."""
+    object_control: str = ""
+    """How its model was shown the simulated objects (`drawn` on the control video, `embed`); empty where it was not."""
     extra: dict[str, Any] = field(default_factory=dict)
     """What its maker notes beside it; determines nothing."""
 

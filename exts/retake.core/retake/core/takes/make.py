@@ -62,11 +62,12 @@ def make_take(
         model=getattr(backend, "model", ""), revision=getattr(backend, "revision", ""), licence=backend.licence,
         camera=request.camera, start=request.start, negative_prompt=request.negative_prompt, settings=request.settings,
         motion_source=episode.header.motion_source, inputs_sha256=plan.digest, extra=dict(extra or {}),
-        approximations=tuple(getattr(backend, "approximations", ())),
+        approximations=tuple(getattr(backend, "approximations", ())), object_control=_object_control(backend),
     )  # fmt: skip
     record = {"schema": SCHEMA, **encode(take), "video": TAKE_VIDEO}
-    if not take.approximations:
-        del record["approximations"]
+    for name in ("approximations", "object_control"):
+        if not record[name]:
+            del record[name]
     write_json(out_dir / TAKE_RECORD, record)
     return take
 
@@ -187,6 +188,12 @@ def _existing_take(folder: Path, digest: str, extra: Mapping[str, Any] | None) -
         take = dataclasses.replace(take, extra=dict(extra or {}))
         write_json(folder / TAKE_RECORD, {**read_json(folder / TAKE_RECORD), "extra": take.extra})
     return take
+
+
+def _object_control(backend: VideoBackend) -> str:
+    """What a backend says of objects in its model's control video; empty where it says nothing, or that there are none."""
+    stated = str(getattr(backend, "object_control", ""))
+    return "" if stated == "none" else stated
 
 
 def _exactly(frames: Iterator[np.ndarray], count: int, name: str) -> Iterator[np.ndarray]:

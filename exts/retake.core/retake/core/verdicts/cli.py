@@ -72,6 +72,12 @@ def main(argv: list[str]) -> int:
     add(
         "--family", metavar="NAME", help="who made the video: generated (the default) or composite; of runs it is known"
     )
+    add(
+        "--object-control",
+        default="",
+        choices=("drawn", "embed"),
+        help="its model was shown the objects in a control video (docs/tune.md): none may be in the picture; of runs it is known",
+    )
     options = parser.parse_args(argv)
     if options.what.is_dir() and not (options.episode and is_pictures(options.what)):
         return _run(options)
@@ -130,7 +136,7 @@ def _video(options: argparse.Namespace) -> int:
     first = None if options.first_frame is None else read_picture(options.first_frame)
     verdict = verify_video(
         options.what, episode, options.camera or cameras[0], first_frame=first, start=options.start, frames=options.frames,
-        config=settings, pictures=options.pictures,
+        config=settings, pictures=options.pictures, object_control=options.object_control,
     )  # fmt: skip
     verdict = replace(verdict, take=options.what.stem)
     if options.json:

@@ -17,6 +17,7 @@ from retake.core.verdicts.alignment import Alignment, align
 from retake.core.verdicts.assess import assess, series_of
 from retake.core.verdicts.bodies import bodies
 from retake.core.verdicts.clip import Clip
+from retake.core.verdicts.control import measure_leak
 from retake.core.verdicts.falls import NAME as FALL
 from retake.core.verdicts.falls import measure_fall
 from retake.core.verdicts.following import arm_size, link_offsets, measure_following, motion_px
@@ -66,10 +67,12 @@ def examine(
     frames: int | None = None,
     config: VerdictSettings | None = None,
     fps: float | None = None,
+    object_control: str = "",
     check_cancel: CheckCancel = never,
 ) -> Judged:
     """Judge a take: a file or folder (see `clip`), or its RGB frames. Take frame k shows episode frame `start` + k.
 
+    `object_control` (`Take.object_control`): a take of a model that was shown objects must not show their glyphs.
     `frames` is the length of the window that was asked for; without it a take must reach as far as the episode, or one
     window of a video model. Files whose rate is not the episode's are compared by their presentation times.
     The simulator's colours are read by `redressed` alone. Raises VerdictError when nothing can be compared (no frames, a camera
@@ -102,6 +105,8 @@ def examine(
     measured += measure_additions(footage, truth, settings.stability)
     measured.append(measure_stills(footage, truth, settings.stability))
     measured += measure_geometry(footage, truth, episode, camera, settings.stability)
+    if object_control:
+        measured.append(measure_leak(footage, truth, episode, camera))
     measured.append(measure_tracked(footage, truth, episode, camera, settings.tracker))
     verdict = Verdict(
         **assess(measured, settings), **film.identity,

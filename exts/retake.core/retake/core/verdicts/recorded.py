@@ -17,6 +17,7 @@ from retake.core.array_types import UInt8
 from retake.core.episode import Episode
 from retake.core.progress import CheckCancel, never
 from retake.core.verdicts.assess import assess
+from retake.core.verdicts.control import NAME as CONTROL_LEAK
 from retake.core.verdicts.footage import shrink
 from retake.core.verdicts.form import Frames, open_film
 from retake.core.verdicts.judge import Judged, examine
@@ -25,8 +26,8 @@ from retake.core.verdicts.pictures import save_pictures, save_recording_pictures
 from retake.core.verdicts.records import Measurement, Verdict
 from retake.core.verdicts.settings import Threshold, VerdictSettings, load_settings
 
-FORM = ("length", "size", "fps", "first_frame")
-"""Checks of the file itself: the recording has no part in them."""
+FORM = ("length", "size", "fps", "first_frame", CONTROL_LEAK)
+"""Checks of the file itself, and of what its model was given: the recording has no part in them."""
 
 
 def judge(
@@ -172,14 +173,18 @@ def verify_video(
     frames: int | None = None,
     config: VerdictSettings | None = None,
     pictures: Path | None = None,
+    object_control: str = "",
     check_cancel: CheckCancel = never,
 ) -> Verdict:
-    """`judge` a file and, with `pictures`, write what there is to look at into that folder."""
+    """`judge` a file and, with `pictures`, write what there is to look at into that folder.
+
+    `object_control`: how the model was shown objects (`Take.object_control`); of such takes `control_leak` is asked, too.
+    """
     settings = config or load_settings()
     if has_masks(episode, camera):
         judged = examine(
             video, episode, camera, first_frame=first_frame, start=start, frames=frames, config=settings,
-            check_cancel=check_cancel,
+            object_control=object_control, check_cancel=check_cancel,
         )  # fmt: skip
         verdict = as_change(judged, episode, settings, check_cancel)
         if pictures is None:

@@ -85,6 +85,7 @@ def verify_take(
         frames=take.frames,
         config=settings,
         pictures=out,
+        object_control=take.object_control,
         check_cancel=check_cancel,
     )
     data = {**replace(verdict, take=take.id).to_json(), "inputs_sha256": inputs}
@@ -113,7 +114,7 @@ def _inputs(run: RunReader, take: Take, episode: Episode, settings: VerdictSetti
     frame = run.variant_folder(take.variant) / VARIANT_FRAME
     return sha256_bytes(
         known_sha256(take.video).encode(), episode.content_sha256.encode(), VERSION.encode(), repr(settings).encode(),
-        known_sha256(frame).encode() if frame.is_file() else b"",
+        known_sha256(frame).encode() if frame.is_file() else b"", take.object_control.encode(),
     )  # fmt: skip
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -12,8 +11,7 @@ from retake.core.episode import Episode
 from retake.core.errors import InputError
 from retake.core.export.physics import physics_arrays
 from retake.core.files import read_json
-from retake.core.lens import lens_of
-from retake.core.skeleton.objects import ObjectTrack, draw_objects
+from retake.core.skeleton.objects import draw_control
 
 
 def object_control_of(folder: Path) -> str:
@@ -23,16 +21,13 @@ def object_control_of(folder: Path) -> str:
 
 
 def drawn_on(skeleton: np.ndarray, glyphs: np.ndarray) -> np.ndarray:
-    """A Skeleton video with glyphs (from `object_video`, on black) over it; both uint8 RGB (T, H, W, 3)."""
-    return np.where(glyphs.any(axis=-1, keepdims=True), glyphs, skeleton)
+    """A Skeleton video with glyphs (from `object_video`, on black) over it; both uint8 RGB (T, H, W, 3).
 
-
-def object_tracks(arrays: Any, movable: np.ndarray) -> tuple[ObjectTrack, ...]:
-    """Boxes and poses of these objects (indices) of a physics.npz."""
-    return tuple(
-        ObjectTrack(arrays["T_world_object"][:, o], arrays["object_sizes_m"][o], arrays["object_centers_m"][o])
-        for o in movable
-    )
+    Glyphs may have been resized: every colour of theirs is 255 in one channel at least, which says how much of a pixel they
+    cover. The result is what drawing on the skeleton before resizing both gives, within 1 of 255 but where strokes of both lie.
+    """
+    cover = glyphs.max(axis=-1, keepdims=True).astype(np.float32) / 255
+    return np.minimum(np.rint(glyphs + skeleton * (1 - cover)), 255).astype(np.uint8)
 
 
 def control_of_episode(episode: Episode, camera: str, start: int, frames: int) -> np.ndarray:
@@ -41,17 +36,9 @@ def control_of_episode(episode: Episode, camera: str, start: int, frames: int) -
     At the camera's own size, on black; masks are not needed. Raises InputError where nothing movable is there to draw.
     """
     arrays = physics_arrays(episode, camera, start, frames)
-    movable = np.flatnonzero(arrays["object_movable"])
-    if not len(movable):
+    if not np.any(arrays["object_movable"]):
         raise InputError(
             "this model reads its objects from a control video, and the episode has no movable object; use one without"
         )
     width, height = episode.header.camera(camera).size
-    lens = (
-        lens_of(str(arrays["camera_lens_model"]), arrays["camera_distortion"])
-        if "camera_lens_model" in arrays
-        else None
-    )
-    black = np.zeros((frames, height, width, 3), np.uint8)
-    tracks = list(object_tracks(arrays, movable))
-    return np.stack(list(draw_objects(black, tracks, arrays["camera_intrinsic"], arrays["T_camera_world"], lens)))
+    return np.stack(list(draw_control(np.zeros((frames, height, width, 3), np.uint8), arrays)))

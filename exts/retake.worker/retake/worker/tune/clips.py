@@ -26,6 +26,7 @@ from retake.core.files import read_json, sha256_file, sha256_json
 from retake.core.oscar_episode import RGB, SCENARIO
 from retake.core.run_store import RunDirectory
 from retake.core.skeleton import open_skeleton
+from retake.core.skeleton.objects import VERSION
 from retake.core.video import read_video, video_info
 
 Frames = Iterator[np.ndarray]
@@ -42,6 +43,7 @@ class Clip:
         events: frames of grasp, release and settling, of all objects, within the clip.
         rgb, skeleton: start reading uint8 RGB (H, W, 3) from frame 0. physics: arrays of physics.npz, or None.
         terms: the licence of the pictures as their provenance states it.
+        objects_drawn: the skeleton holds the objects' glyphs already (`retake export --object-control`).
     """
 
     uid: str
@@ -56,6 +58,7 @@ class Clip:
     skeleton: Callable[[], Frames]
     physics: Callable[[], Any]
     terms: str
+    objects_drawn: bool = False
 
 
 def find_clips(places: Sequence[Path | str], selection: Selection | None = None) -> list[Clip]:
@@ -143,7 +146,40 @@ def _sample_clip(sample: Path) -> Clip:
         skeleton=lambda: iter(read_video(sample / SCENARIO)),
         physics=physics,
         terms=_terms(stated),
+        objects_drawn=_objects_drawn(sample, stated),
     )
+
+
+def _objects_drawn(sample: Path, stated: Mapping[str, Any]) -> bool:
+    """Whether the sample's control video holds objects. Raises InputError where they are drawn in another way than here."""
+    record = stated.get(oscar_layout.OBJECT_CONTROL)
+    version = record.get("version", "?") if isinstance(record, Mapping) else record
+    if version not in (None, VERSION):
+        raise InputError(
+            f"{sample}: objects are drawn into its control video as {version!r}, and this version of Retake draws and reads "
+            f"{VERSION!r}; export it again with --object-control"
+        )
+    return version is not None
+
+
+def objects_in_control(
+    clips: Sequence[Clip], control: str, valid: str = "--object-control drawn, which draws all"
+) -> str:
+    """One sentence where some control videos hold objects already, "" where none does.
+
+    Raises InputError where a training with that object control ("none", "drawn", "embed") would give a model control videos
+    with objects without knowing it; `valid` says what to do instead.
+    """
+    drawn = [clip for clip in clips if clip.objects_drawn]
+    if not drawn:
+        return ""
+    found = f"{len(drawn)} of {len(clips)} clips have objects drawn into their control videos (the first: {drawn[0].caption!r})"
+    if control != "drawn":
+        raise InputError(
+            f"{found}, and object control is {control!r} here; valid: {valid}, or exports without --object-control"
+        )
+    rest = len(clips) - len(drawn)
+    return f"{found}: taken as they are" + (f"; those of the other {rest} are drawn in the same way" if rest else "")
 
 
 def _same_frames(sample: Path, arrays: Mapping[str, np.ndarray], stated: Mapping[str, Any]) -> None:

@@ -24,10 +24,11 @@ from retake.core.progress import CheckCancel, Progress
 
 from ..memory import CONTEXT_BYTES, FRAGMENTATION, GIB, free_device_bytes, usable_device
 from ..oscar.few_step import Student
+from ..oscar.object_control import object_control_of
 from ..oscar.pipeline import OscarPipeline
 from ..oscar.text import default_negative_prompt
 from . import checkpoints
-from .clips import find_clips
+from .clips import find_clips, objects_in_control
 from .config import TuneConfig
 from .distill import DistillConfig, Distiller, DistillResult
 from .folder import COMMAND, MODEL
@@ -117,6 +118,11 @@ def distil(
     kind = torch.bfloat16 if wanted == "bf16" else torch.float32
     selection = Selection(include_sim=include_sim, unverified=unverified, only_commercial=only_commercial)
     clips = find_clips(data, selection)
+    objects_in_control(clips, "none", "run folders")
+    if object_control_of(model) != "none":
+        raise InputError(
+            f"{model} was tuned to read objects from a control video, which distillation does not draw; give a model without"
+        )
     config = model / "transformer" / "config.json"
     if target.type == "cuda" and config.is_file():
         architecture = {key: value for key, value in read_json(config).items() if not key.startswith("_")}

@@ -25,6 +25,7 @@ from retake.core.run_layout import VARIANT_FRAME, VERDICT_RECORD, RunLayout, tak
 from retake.core.run_store import RunDirectory
 from retake.core.takes.base import Take, TakeRequest, VideoBackend
 from retake.core.takes.make import make_take
+from retake.core.verdicts.control import NAME as CONTROL_LEAK
 from retake.core.verdicts.records import VERSION
 from retake.core.verdicts.run import read_picture, verify_video
 
@@ -99,11 +100,12 @@ def _verdict_document(
     record = folder / VERDICT_RECORD
     if record.is_file():
         kept = read_json(record)
-        if (kept.get("video_sha256"), kept.get("version")) == (take.video_sha256, VERSION):
+        asked = not take.object_control or any(check["name"] == CONTROL_LEAK for check in kept["checks"])
+        if (kept.get("video_sha256"), kept.get("version")) == (take.video_sha256, VERSION) and asked:
             return kept
     found = verify_video(
         take.video, episode, request.camera, first_frame=read_picture(request.variant / VARIANT_FRAME),
-        start=request.start, frames=take.frames, pictures=folder, check_cancel=cancel,
+        start=request.start, frames=take.frames, pictures=folder, object_control=take.object_control, check_cancel=cancel,
     )  # fmt: skip
     write_json(record, found.to_json())
     return found.to_json()

@@ -28,6 +28,8 @@ from .objects import object_cells, object_video, read_truth
 from .sampling import Choice
 
 VERSION = "1"
+OBJECTS = {"none": "none", "drawn": "drawn/2", "embed": "embed"}
+"""Object control -> how its videos are made: others have other latents."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class LatentCache:
         """Where a window's latents lie, or will."""
         w = choice.window
         key = [VERSION, choice.clip.uid, w.start, w.stop, w.length, list(self.size), self.fit, self.vae_id,
-               self.supervision.control]  # fmt: skip
+               OBJECTS[self.supervision.control]]  # fmt: skip
         return self.folder / f"{sha256_json(key)}.safetensors"
 
     def read(self, choice: Choice) -> Encoded:
@@ -96,7 +98,7 @@ class LatentCache:
             clip = group[0].clip
             rgb, skeleton = self._video(clip, clip.rgb, "the video"), self._video(clip, clip.skeleton, "the skeleton")
             truth = self._truth(clip)
-            drawn = None if self.supervision.control == "none" else self._object_control_video(clip, truth, skeleton)
+            drawn = self._object_control_video(clip, truth, skeleton) if self._draws(clip) else None
             for choice in group:
                 cancel()
                 self._store(choice, rgb, skeleton, truth, drawn)
@@ -119,9 +121,13 @@ class LatentCache:
             )
         return np.stack(frames)
 
+    def _draws(self, clip: Clip) -> bool:
+        """Whether a clip's objects are to be drawn here: its export may have done so."""
+        return self.supervision.control != "none" and not clip.objects_drawn
+
     def _truth(self, clip: Clip) -> Any:
         arrays = clip.physics()
-        wanted = bool(self.supervision.weight) or self.supervision.control != "none"
+        wanted = bool(self.supervision.weight) or self._draws(clip)
         if arrays is None:
             if wanted:
                 raise InputError(

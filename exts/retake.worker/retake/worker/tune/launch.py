@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ..oscar import vae as vae_stage
 from ..oscar.object_control import object_control_of
 from ..oscar.pipeline import OscarPipeline
 from . import checkpoints
-from .clips import Clip, find_clips, split
+from .clips import Clip, find_clips, objects_in_control, split
 from .config import LoraSettings, ObjectSupervision, TuneConfig
 from .distill import write_student
 from .distill_run import student_of, student_weights
@@ -50,12 +50,14 @@ def train(
     unverified: bool = False,
     only_commercial: bool = False,
     command: str = "",
+    say: Callable[[str], None] = print,
     progress: Progress | None = None,
     cancel: CheckCancel | None = None,
 ) -> Progressed:
     """Train the model of a converted folder on these clips, in as many processes as the launcher started.
 
-    `command`: what a user types to go on, kept beside the checkpoints for whoever finds them.
+    `command`: what a user types to go on, kept beside the checkpoints for whoever finds them. `say`: what was found in the
+    data and is worth a sentence.
 
     Raises InputError before any work where the data, the settings or the device's memory do not allow it.
     """
@@ -63,8 +65,16 @@ def train(
     wanted = dtype or ("bf16" if target.type == "cuda" else "fp32")
     selection = Selection(include_sim=include_sim, unverified=unverified, only_commercial=only_commercial)
     train_clips, held = split(find_clips(data, selection), settings.validation, settings.data_seed)
-    if settings.step.objects.weight or settings.step.objects.control != "none" or isinstance(settings, RewardSettings):
-        _need_physics([*train_clips, *held])
+    clips = [*train_clips, *held]
+    found = objects_in_control(clips, settings.step.objects.control)
+    if object_control_of(model) == "drawn" and settings.step.objects.control == "none":
+        raise InputError(
+            f"{model} was tuned to read objects from its control video; tune on with --object-control drawn, or from a model "
+            "that was not"
+        )
+    looks = settings.step.objects.weight or isinstance(settings, RewardSettings)
+    draws = settings.step.objects.control != "none"
+    _need_physics(clips if looks else [clip for clip in clips if draws and not clip.objects_drawn])
     config = read_json(model / "transformer" / "config.json") if (model / "transformer").is_dir() else None
     if config is not None and target.type == "cuda":
         architecture = {key: value for key, value in config.items() if not key.startswith("_")}
@@ -79,6 +89,8 @@ def train(
     )
     pipe.enable_prompt_cache(out / "prompts")
     world = join_world(target)
+    if found and world.is_main:
+        say(found)
     try:
         return _train(pipe, target, world, shard, out, settings, train_clips, held, command, progress, cancel)
     finally:

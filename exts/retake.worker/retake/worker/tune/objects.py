@@ -18,9 +18,8 @@ from torch import Tensor
 from retake.core.errors import InputError
 from retake.core.export.physics import NEVER, unpack_masks
 from retake.core.lens import Lens, lens_of
-from retake.core.skeleton.objects import ObjectTrack, draw_objects
+from retake.core.skeleton.objects import ObjectTrack, draw_objects, object_tracks
 
-from ..oscar.object_control import object_tracks
 from ..oscar.vae import SPACE_STRIDE, TIME_STRIDE, latent_frames
 from .config import ObjectSupervision
 
@@ -69,13 +68,12 @@ def read_truth(arrays: Any, frames: int, size: tuple[int, int]) -> ObjectTruth:
             f"{size[0]}x{size[1]}: it belongs to another sample"
         )
     free = free_fall(arrays, frames)[:, movable]
-    tracks = object_tracks(arrays, movable)
     names = tuple(str(arrays["object_names"][o]) for o in movable)
     return ObjectTruth(
         names,
         masks[:, movable],
         free,
-        tracks,
+        object_tracks(arrays),
         np.asarray(arrays["camera_intrinsic"]),
         np.asarray(arrays["T_camera_world"]),
         lens_of(str(arrays["camera_lens_model"]), arrays["camera_distortion"])
@@ -139,7 +137,7 @@ def object_video(truth: ObjectTruth, skeleton: np.ndarray | None) -> np.ndarray:
     if truth.canvas:
         raise InputError(
             f"this sample shows the cameras {', '.join(truth.canvas)} on one picture, and objects are drawn through one camera: "
-            "export with --format oscar to draw them, or tune on canvases with their weight alone"
+            "export them drawn (--format oscar-canvas --object-control), or tune on canvases with their weight alone"
         )
     height, width = truth.masks.shape[2:]
     canvas = np.zeros((len(truth.masks), height, width, 3), np.uint8) if skeleton is None else skeleton
