@@ -392,7 +392,7 @@ def _sizes(items: Iterable[Item], selection: Selection, headers: dict[Path, Any]
         if cameras is not None and cameras != names:
             raise ExportError(
                 f"{item.run.name} has cameras {sorted(names)}, runs before it {sorted(cameras)}; every episode of a "
-                "dataset needs the same cameras: unknown_name with --camera"
+                "dataset needs the same cameras: choose with --camera"
             )
         cameras = names
         for name, video in item.videos:
@@ -407,9 +407,7 @@ def _sizes(items: Iterable[Item], selection: Selection, headers: dict[Path, Any]
             found = {selection.size: "asked"}
         if len(found) > 1:
             listed = ", ".join(f"{w}x{h} ({who})" for (w, h), who in list(found.items())[:4])
-            raise ExportError(
-                f"camera {name!r} has pictures of several sizes: {listed}; unknown_name one with --size WxH"
-            )
+            raise ExportError(f"camera {name!r} has pictures of several sizes: {listed}; choose one with --size WxH")
         out[IMAGE + name] = next(iter(found))
     return out
 

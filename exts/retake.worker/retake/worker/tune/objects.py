@@ -58,7 +58,8 @@ def read_truth(arrays: Any, frames: int, size: tuple[int, int]) -> ObjectTruth:
         )
     if "object_masks" not in arrays:
         raise InputError(
-            "physics.npz holds no object_masks (the camera recorded no instance ids); capture with instances"
+            "physics.npz holds no object_masks (the camera recorded no instance ids); capture with instances, or, to have "
+            "objects drawn alone, tune on `retake export --format oscar --object-control`"
         )
     masks = unpack_masks(arrays)
     found = (len(arrays["time_s"]), (masks.shape[3], masks.shape[2]))
