@@ -17,7 +17,7 @@ from retake.core.episode import open_episode
 from retake.core.errors import InputError
 from retake.core.files import sha256_file, write_json
 from retake.core.skeleton import make_skeleton
-from retake.worker.tune.evaluate import evaluate, interval, sign_flip_p, summarise
+from retake.worker.tune.evaluate import _figures, evaluate, interval, sign_flip_p, summarise
 
 FRAMES = 24
 
@@ -80,6 +80,22 @@ def test_the_better_model_is_seen_and_the_arm_is_not_blamed(run, tmp_path):
     again = evaluate(backends, [run], tmp_path, frames=FRAMES)
     assert again["rows"] == found["rows"]
     assert made == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.mp4")}
+
+
+def test_falls_are_compared():
+    """The take's own acceleration against gravity, and where a model was shown the objects, what it shows of their glyphs."""
+    checks = [
+        {"name": name, "value": value}
+        for name, value in (("fall_acceleration", 0.2), ("control_leak", 0.01), ("lag", 0))
+    ]
+    figures = _figures({"checks": checks, "metrics": {}, "probability": 1.0, "overall": "pass"})
+    assert figures == {"fall_acceleration": 0.2, "control_leak": 0.01, "lag": 0, "probability": 1.0, "failed": 0.0}
+    better = summarise(
+        [pair(1, 1) | {arm: {"video": "", "fall_acceleration": v} for arm, v in (("base", 0.5), ("tuned", 0.1))}]
+    )
+    assert [row["gain"] for row in better["rows"] if (row["name"], row["group"]) == ("fall_acceleration", "all")] == [
+        0.4
+    ]
 
 
 def pair(base: float, tuned: float, **more: Any) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from retake.core.run_store import RunDirectory
 from retake.core.takes.base import Take, TakeRequest, VideoBackend
 from retake.core.takes.make import make_take
 from retake.core.verdicts.control import NAME as CONTROL_LEAK
+from retake.core.verdicts.falls import NAME as FALL
 from retake.core.verdicts.records import VERSION
 from retake.core.verdicts.run import read_picture, verify_video
 
@@ -155,7 +156,7 @@ def _figures(verdict: Mapping[str, Any]) -> dict[str, float | None]:
     figures = {name: checks[name]["value"] for name in FOLLOWING if name in checks}
     figures |= {name: value for name, value in verdict["metrics"].items() if name.startswith("object_")}
     for name, check in checks.items():
-        if name.startswith(("object_", "free_fall")) and name not in figures:
+        if (name.startswith("object_") or name in (FALL, CONTROL_LEAK)) and name not in figures:
             figures[name] = check["value"]
     return {**figures, "probability": verdict["probability"], "failed": float(verdict["overall"] == "fail")}
 
