@@ -247,7 +247,10 @@ class Session:
 
     def obey(self, order: dict[str, Any], limit_s: float) -> dict[str, Any]:
         os.write(self._orders, (json.dumps({**order, "limit_s": limit_s}) + "\n").encode())
-        return self._answer(limit_s + 60)
+        answer = self._answer(limit_s + 60)
+        if "broken" in answer:
+            raise RuntimeError(f"the fault could not be planted: {answer['broken']}")
+        return answer
 
     def _answer(self, limit_s: float) -> dict[str, Any]:
         text = b""

@@ -20,6 +20,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType
@@ -152,10 +153,8 @@ class Orders:
         tempfile.tempdir = None
         if "trace" in order:
             found = self._trace([i for i in session.items if i.nodeid.startswith(order["trace"] + "::")], folder)
-        elif order["number"] is not None and not patch(
-            str(self.exts / order["module"]), order["source"], order["number"]
-        ):
-            found = {"fresh": True}
+        elif order["number"] is not None and (why := self._planted(order)):
+            found = why
         else:
             by_name = {item.nodeid: item for item in session.items}
             first, until = FirstFailure(), _cpu_s() + order["cpu_s"]
@@ -165,6 +164,14 @@ class Orders:
             found = {"failed": first.name}
         (folder / "answer.json").write_text(json.dumps(found, default=sorted))
         return 0
+
+    def _planted(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Nothing where the fault is planted, else the answer that says why not."""
+        try:
+            done = patch(str(self.exts / order["module"]), order["source"], order["number"])
+        except Exception:  # a fault of this tool, not of the module: it must not look like a test that fails
+            return {"broken": traceback.format_exc()}
+        return {} if done else {"fresh": True}
 
     def _trace(self, items: list[pytest.Item], folder: Path) -> dict[str, Any]:
         data = folder / "data"
@@ -198,7 +205,7 @@ def patch(path: str, source: str, number: int) -> bool:
     """Give every function of the module the code it has with the fault; False when more than functions change."""
     changed = list(_changed(compile(source, path, "exec"), compile(planted(ast.parse(source), number), path, "exec")))
     gc.unfreeze()
-    functions = [f for f in gc.get_objects() if isinstance(f, FunctionType)]
+    functions = [f for f in gc.get_objects() if type(f) is FunctionType]  # isinstance asks proxies, which may warn
     done = False
     for old, new in changed:
         if old is None or new is None:
