@@ -54,6 +54,7 @@ EQUIVALENT = ROOT / "scripts" / "mutation" / "equivalent.yaml"
 SAMPLED = ("core", "usd", "worker", "isaac")
 KINDS = {
     "unseen": "Unseen: no test was written for any of these",
+    "earlier": "Earlier: unseen when it was judged; tests were written for the kinds of fault that survived since then",
     "tuned": "Tuned on: tests were written for the kinds of fault that survived here at first",
 }
 LEFT_OUT = {"tests", "bench.py"}
@@ -253,6 +254,9 @@ def main() -> int:
     kept = OUT / "mutants.json"
     samples_kept = json.loads(kept.read_text("utf-8")).get("samples", {}) if kept.is_file() else {}
     asked = {"seed": options.seed, "asked": sum(map(len, samples.values())), "mutants": [_public(row) for row in rows]}
+    last = samples_kept.get("unseen", {})
+    if options.kind == "unseen" and last.get("seed", options.seed) != options.seed:
+        samples_kept["earlier"] = last
     samples_kept = {
         kind: asked if kind == options.kind else samples_kept[kind]
         for kind in KINDS
