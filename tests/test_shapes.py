@@ -191,7 +191,7 @@ def test_the_nearest_known_pixel_is_the_nearest(seed, far):
         known = (rng.random(known.shape) < 0.05) & ~freed
     known &= ~freed
     assert _beside(freed, np.zeros_like(known)) is None
-    (rows, columns), (from_rows, from_columns) = _beside(freed, known)
+    (rows, columns), (from_rows, from_columns) = (np.divmod(at, freed.shape[1]) for at in _beside(freed, known))
     assert np.array_equal(np.stack([rows, columns]), np.stack(np.nonzero(freed)))
     assert known[from_rows, from_columns].all()
     places = np.argwhere(known)
