@@ -307,7 +307,11 @@ def composite_lines(rows: list[dict]) -> list[str]:
         "in all takes of the demo robots; their other checks stand as "
         "version 23 measured them. What versions 23 and 25 changed cannot fail a take of the converted robots that "
         "version 22 passed: nothing is dropped there, so no posture is asked, and `robot_identity` compares the colours that it "
-        "compared before and some more, of which the most alike count."
+        "compared before and some more, of which the most alike count. Version 27 mends the four failures of the sample that "
+        "version 23 judged, by kind: an object that turned a side to the camera which no frame had shown, its first colours then "
+        "found elsewhere while its silhouette stood in its place (`object_settled`, `object_released`: 3, now unsure), and the "
+        "lid in the colour of the table, which had shown that colour before (`object_posture`: 1, now unsure). What it says of "
+        "takes it has not judged again is not known."
     )
     if not rows:
         return [*lines, "None judged by the present version yet.", "", early, ""]
@@ -375,13 +379,12 @@ def planted_lines(rows: list[dict]) -> list[str]:
         "## Faults planted in composite takes", "",
         "An object that stands turned from its release on (45 degrees), lies sunk in its ground (2 or 3 cm), or goes on as "
         "another shape or in other colours, in windows of 33 frames that begin with the object in the hand "
-        "(`composite_faults.py`; the same takes by both versions; tuning data; of version 25 the posture was measured, the other "
-        "checks stand as version 23 measured them).", "",
+        "(`composite_faults.py`; the same takes by versions 22 and 25, of which version 27 judged again as many as the table "
+        "says; tuning data; of version 25 the posture was measured, the other checks stand as version 23 measured them).", "",
         "| world | fault | estimators | takes | failed | unsure | passed | posture failed | posture unsure |",
         "|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
-    both = set.intersection(*({r["key"] for r in rows if r["version"] == v} for v in {r["version"] for r in rows}))
-    for (world, kind, version), mine in sorted(grouped(rows, both).items()):
+    for (world, kind, version), mine in sorted(grouped(rows).items()):
         tally, of = counts(mine), Counter(r["posture"][0] for r in mine)
         lines.append(
             f"| {KINDS_OF_WORLD[world]} | {kind.replace('_', ' ')} | {version} | {tally['n']} | {tally['fail']} | "
@@ -390,12 +393,11 @@ def planted_lines(rows: list[dict]) -> list[str]:
     return [*lines, ""]
 
 
-def grouped(rows: list[dict], keys: set[str]) -> dict[tuple[str, str, str], list[dict]]:
-    """Rows of these keys by kind of world, fault and version."""
+def grouped(rows: list[dict]) -> dict[tuple[str, str, str], list[dict]]:
+    """Rows by kind of world, fault and version."""
     out: dict[tuple[str, str, str], list[dict]] = {}
     for row in rows:
-        if row["key"] in keys:
-            out.setdefault((row["of"], row["kind"], row["version"]), []).append(row)
+        out.setdefault((row["of"], row["kind"], row["version"]), []).append(row)
     return out
 
 
@@ -430,17 +432,22 @@ are followed back, take the surroundings off the outline of a small link, ask of
 lasts two frames, and let no place of an object speak against it that no frame has shown or that looks like its surroundings.
 These rows have not been judged again.
 
-**`vtk` is a third renderer, with rooms, materials, textures and episodes of its own that no limit comes from.** While that
+**`vtk` is a third renderer, with rooms, materials, textures and episodes of its own.** While that
 painter was made, single frames of some ten films were looked at (whether it draws what the film says), and no verdict. Version 23
-judged each of its videos once; nothing of the estimators was changed by what they showed. One mend came after rows had been read,
+judged each of its videos once, before anything had been changed by what they showed; the table is of that. **Version 27 came of
+its clean failures, so it is tuning data since.** One mend came after rows had been read,
 in the painter: in the two episodes of seed 67 a bystander that a tray overlaps is thrown off the table and falls for good, the
 shadow map stretched after it, and all shadows faded and came back within one frame. 11 of 13 clean videos of these films had
 failed by it (`seams` 9, `colour_shift` 7, `object_before` 5, `fall_acceleration` 2). Their videos and rows were thrown away;
 such bodies no longer count for the shadow map. Clean videos of seed 67 in the table, where there are any, were rendered
 after that. Pictures are 320x240, but for one film of 640x480: half of the px that were asked for. In some films the lamp swings.
-Clean failures were looked at and left as they are: bystanders that shade to the packet's hue (`object_unique`, just
-beyond its limit), a small dark packet in a heavy codec (`object_posture`), swimming texture on a coarse pattern
-(`background_drift`).
+Version 27 mends its clean failures by kind: a passer-by in clothes of the packet's hue, and what stood there before in another
+hue or light (`object_unique`); the face of a dark packet that a codec bleached, which its first place shows already
+(`object_posture`, now unsure); a texture that swims one way here and another there (`background_drift`); a bystander of which the
+border of a hand camera's picture leaves less than half (`object_before`). Of its clean
+videos 63 were judged again (55 fixed, 8 of hands, the seven that had failed among them): none failed, 3 are unsure; 25 videos of
+objects' faults ended as they had before these mends (11 failed, 5 unsure, 9 passed: what sinks or lands some 2 px of 320 off,
+melts or becomes a can is found as little as in the table).
 Of the faults, a melting texture and a can in place of a box 24 px wide are found least. CPU times of this split were taken while
 four other jobs shared two cores.
 
