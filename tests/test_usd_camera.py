@@ -15,7 +15,7 @@ from strategies import random_poses, seeds
 
 from retake.core.errors import StageError
 from retake.core.geometry import CV_FROM_USD, is_rigid
-from retake.usd.camera import camera_prim, camera_prims, read_camera
+from retake.usd.camera import camera_prim, camera_prims, is_animated, read_camera
 from retake.usd.units import Z_FROM_Y_UP, world_pose
 
 sizes = st.tuples(st.integers(16, 1920), st.integers(16, 1080))
@@ -169,3 +169,25 @@ def test_missing_cameras():
         read_camera(stage.GetDefaultPrim(), (64, 48))
     with pytest.raises(StageError, match="must be positive"):
         read_camera(camera_prim(stage, "/World/Camera"), (0, 48))
+
+
+def test_a_camera_is_animated_by_its_own_lens_or_by_what_it_hangs_on():
+    def stage(change) -> bool:
+        made = usd_stages.empty()
+        carrier = UsdGeom.Xform.Define(made, "/World/carrier")
+        move = carrier.AddTranslateOp()
+        camera = usd_stages.add_camera(made, "/World/carrier/arm/camera")
+        UsdGeom.Xform.Define(made, "/World/carrier/arm")
+        change(camera, move, carrier.GetPrim())
+        return is_animated(camera.GetPrim())
+
+    def sampled(attribute, *values):
+        for time, value in enumerate(values):
+            attribute.Set(value, float(time))
+
+    assert not stage(lambda camera, move, carrier: None)
+    assert stage(lambda camera, move, carrier: sampled(camera.GetFocalLengthAttr(), 20.0, 30.0))
+    assert stage(lambda camera, move, carrier: sampled(move, Gf.Vec3d(0, 0, 0), Gf.Vec3d(0, 0, 1)))
+    assert not stage(lambda camera, move, carrier: sampled(move, Gf.Vec3d(0, 0, 0)))
+    other = Sdf.ValueTypeNames.Float
+    assert not stage(lambda camera, move, carrier: sampled(carrier.CreateAttribute("user:load", other), 1.0, 2.0))
