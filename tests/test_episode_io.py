@@ -261,3 +261,23 @@ def test_headers_and_contacts_that_cannot_be_written_are_refused_before_anything
             writer.append(dataclasses.replace(good, contacts=(push,)))
         writer.append(dataclasses.replace(good, contacts=(soft,)))
         assert writer.finish().contacts(0)[0].force_n == (1.0, 2.0, 3.0)
+
+
+def test_what_cannot_be_written_at_the_end_is_told_unless_something_else_went_wrong(tmp_path, rng, monkeypatch):
+    def full(self):
+        raise OSError("disk full")
+
+    header = random_header(rng)
+
+    def end(writer, wrong):
+        with writer:
+            if wrong is not None:
+                raise wrong("first")
+
+    for wrong, found in ((None, OSError), (KeyError, KeyError)):
+        writer = EpisodeWriter(tmp_path / str(wrong), header)
+        monkeypatch.setattr(type(writer), "flush", full)
+        with pytest.raises(found):
+            end(writer, wrong)
+        monkeypatch.undo()
+        assert writer._log.closed

@@ -253,3 +253,11 @@ def test_scenery_seen_elsewhere_is_the_median_of_the_frames_that_show_it(seed: i
     for scene_or_none, references in ((None, places), (still, [0])):
         alone = tracking._seen_elsewhere(scene_or_none, references, codes, table, None, 0, (width, height))  # type: ignore[arg-type]
         assert np.array_equal(alone, now)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_a_histogram_sums_to_one_of_however_few_pixels(count):
+    from retake.core.verdicts.bodies import _histogram
+
+    assert np.isclose(_histogram(np.full(count, 30)).sum(), 1, atol=1e-5)
+    assert _histogram(np.zeros(0, int)).sum() == 0
