@@ -53,7 +53,7 @@ OUT = ROOT / "docs" / "proof"
 EQUIVALENT = ROOT / "scripts" / "mutation" / "equivalent.yaml"
 SAMPLED = ("core", "usd", "worker", "isaac")
 KINDS = {
-    "unseen": "Unseen: no test was written for any of these",
+    "unseen": "Unseen: no test was written for any of these before it was judged",
     "earlier": "Earlier: unseen when it was judged; tests were written for the kinds of fault that survived since then",
     "tuned": "Tuned on: tests were written for the kinds of fault that survived here at first",
 }

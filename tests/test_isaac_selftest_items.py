@@ -15,10 +15,11 @@ from scenes import make_scene_episode
 
 from retake.core.errors import RetakeError
 from retake.isaac import kit, preview, selftest_items
-from retake.isaac.assumptions import ASSUMPTIONS, MEASUREMENTS
+from retake.isaac.assumptions import ASSUMPTIONS, MEASUREMENTS, Item
 from retake.isaac.async_rendering import PATHS
 from retake.isaac.contacts import NO_READBACK, NOT_PROCESSED
 from retake.isaac.preview import Preview, draw
+from retake.isaac.selftest import report
 from retake.isaac.selftest_items import Probe, SelfTest
 
 
@@ -315,3 +316,15 @@ def test_the_picture_is_the_camera_s_with_every_arm_over_it(tmp_path):
     for x, y in uv:
         if 3 < x < 157 and 3 < y < 117:
             assert changed[int(y) - 3 : int(y) + 4, int(x) - 3 : int(x) + 4].any()
+
+
+def test_the_page_shows_failures_first_then_what_cannot_be_told_each_in_its_order():
+    states = ["pass", "unknown", "fail", "pass", "fail", "unknown"]
+    items = [Item(f"k{n}", f"name {n}", status, f"detail\n{n}", None) for n, status in enumerate(states)]
+    page = report({"kit": "1.2", "isaac": ""}, items).splitlines()
+    rows = [row for row in page if row.startswith("| ") and "name " in row]
+    assert [row.split(" | ")[1] for row in rows] == ["name 2", "name 4", "name 1", "name 5", "name 0", "name 3"]
+    assert rows[0].startswith("| fail | name 2 | detail 2 | ")
+    assert "2 pass, 2 fail, 2 cannot be told here." in page
+    assert any(row.startswith("kit 1.2; ") for row in page)
+    assert "unknown application; " in report({}, items)
