@@ -29,12 +29,15 @@ def measure_geometry(
 ) -> list[Measurement]:
     """temporal_geometry (px) and camera_motion (share of the predicted shift): medians of the pairs.
 
-    A pair's value is the median over the scenery's points. Depth is read only for camera_motion, and may be missing.
+    A pair's temporal_geometry is the median over the scenery's points, its camera_motion what a third of them stays below:
+    shadows of the hand and reflections move otherwise over scenery that is right, and of scenery that is wrong next to no
+    point goes where it should. Depth is read only for camera_motion, and may be missing.
     """
     if truth.static_camera:
         why = "the camera stands still: background_drift judges the scenery"
         return [Measurement(name, None, why, applies=False) for name in NAMES]
-    greys = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in footage.frames]
+    details = [detail(frame) for frame in footage.frames]
+    shown = np.stack([cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB) for grey in details])
     grow = np.ones((2 * settings.margin_px + 1,) * 2, np.uint8)
     depth_known = "depth" in episode.header.camera(camera).channels
     errors, shares = np.full(len(footage), np.nan), np.full(len(footage), np.nan)
@@ -48,19 +51,19 @@ def measure_geometry(
         if F is None:
             continue
         scenery = cv2.dilate((truth.labels[t] > 0).astype(np.uint8), grow) == 0
-        corners = cv2.goodFeaturesToTrack(greys[t], 150, 0.03, 5, mask=scenery.astype(np.uint8))
+        corners = cv2.goodFeaturesToTrack(details[t], 250, 0.02, 5, mask=scenery.astype(np.uint8))
         if corners is None:
             continue
         start = corners.reshape(-1, 2).astype(np.float64)
-        tracks, seen = LucasKanade().track(footage.frames[t : u + 1], start)
+        tracks, seen = LucasKanade().track(shown[t : u + 1], start)
         a, b = tracks[0][seen[-1]], tracks[-1][seen[-1]]
         if depth is not None:
             expected = predicted(truth, depth, start, t, u)
-            place, doubt = nearer(greys[t], greys[u], start, tracks[-1], seen[-1], expected)
-            place, shift = shown_of(greys[t], start, place, expected)
+            place, doubt = nearer(details[t], details[u], start, tracks[-1], seen[-1], expected)
+            place, shift = shown_of(details[t], start, place, expected)
             use = np.isfinite(place).all(1) & (shift > settings.pair_shift)
             if use.sum() >= settings.pair_points:
-                shares[t] = float(np.median(np.linalg.norm(place - expected, axis=1)[use] / shift[use]))
+                shares[t] = float(np.quantile(np.linalg.norm(place - expected, axis=1)[use] / shift[use], _FOLLOWING))
                 doubts.append(float(doubt[use].mean()))
             good = np.isfinite(place).all(1)
             a, b = start[good], place[good]
@@ -70,6 +73,21 @@ def measure_geometry(
         why = f"the scenery's texture repeats: {100 * np.median(doubts):.0f} % of its points fit in more than one place"
         return [Measurement(name, None, why) for name in NAMES]
     return [_upper(NAMES[0], errors, settings), _upper(NAMES[1], shares, settings)]
+
+
+_FOLLOWING = 1 / 3
+"""Share of the scenery's points that must go as the camera says."""
+_LIGHT_PX, _GAIN, _DARK = 3.0, 400.0, 8.0
+"""Working px over which light and soft shadows change; grey levels of a pixel of twice its surroundings' brightness; grey
+levels below which a camera sees noise."""
+
+
+def detail(frame: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W"]:
+    """What a picture shows beside its light: grey over the mean around it. Soft shadows, which a hand takes along over a
+    plain table, are nearly gone, and what is printed on the table is as strong inside of them."""
+    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) + np.float32(_DARK)
+    around = cv2.GaussianBlur(grey, (0, 0), _LIGHT_PX)
+    return np.clip(128 + (grey / around - 1) * np.float32(_GAIN), 0, 255).astype(np.uint8)
 
 
 _FOLLOWED = 24.0
