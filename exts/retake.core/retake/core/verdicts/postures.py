@@ -102,7 +102,10 @@ def measure_posture(
     for phase, (rows, seen) in views.items():
         asked = [view for view in seen if view.told]
         first = drawn is None
-        for name, share in _gains(asked, girth, first).items():
+        shares = _gains(asked, girth, first)
+        if truth.static_camera and phase == PHASES[0] and len(_resting(truth, part, rows)) == len(rows):
+            shares = _in_every(shares, [_gains([view], girth, first) for view in asked])
+        for name, share in shares.items():
             untold |= share is None
             if share is not None and (worst is None or share > worst):
                 worst, note, frame = share, f"{name}, {phase}", rows[len(rows) // 2]
@@ -123,6 +126,17 @@ def measure_posture(
     if worst is None:
         return Measurement(NAME, None, "hidden, or no body of its own can be seen", applies=False)
     return Measurement(NAME, max(worst, 0.0), note, frame)
+
+
+def _in_every(shares: dict[str, float | None], single: list[dict[str, float | None]]) -> dict[str, float | None]:
+    """Of what rests, how far every frame by itself goes to a posture: it has but one, and light that changes changes its
+    colours in some frames only."""
+    out = dict(shares)
+    for name, share in shares.items():
+        told = [found[name] for found in single if found.get(name) is not None]
+        if share is not None and len(told) >= 2:
+            out[name] = min(share, *(value for value in told if value is not None))
+    return out
 
 
 def width_of(views: dict[str, tuple[list[int], list[_View]]]) -> int | None:
@@ -150,17 +164,33 @@ def width_of(views: dict[str, tuple[list[int], list[_View]]]) -> int | None:
 def phase_views(
     evidence: Evidence, phases: list[str], hull: Float64[np.ndarray, "N 3"]
 ) -> dict[str, tuple[list[int], list[_View]]]:
-    """Frames and views per phase, in the later two thirds of each."""
+    """Frames and views per phase, in the later two thirds of each; of what rests from the start before a standing camera in
+    the first third. Its colours are those of the first frames, until a shadow that moves over it or goes away changes them;
+    and that it stays where it is, others judge (`object_before`, `still_objects`)."""
     truth, part, out = evidence.truth, evidence.part, {}
     for phase in PHASES:
         rows = [t for t, p in enumerate(phases) if p == phase and truth.area[t, part] >= MIN_AREA and t > 0]
         if len(rows) >= 3:
             earlier = evidence.earlier(phases, phase)
-            rows = [rows[k] for k in np.unique(np.linspace(len(rows) // 3, len(rows) - 1, _FRAMES).astype(int))]
+            resting = _resting(truth, part, rows) if truth.static_camera and phase == PHASES[0] else []
+            first, last = (0, max(len(resting) // 3, 2)) if len(resting) >= 3 else (len(rows) // 3, len(rows) - 1)
+            asked = resting if len(resting) >= 3 else rows
+            rows = [asked[k] for k in np.unique(np.linspace(first, last, _FRAMES).astype(int))]
             seen = [view for t in rows if (view := _view(evidence, t, hull, earlier)) is not None]
             if len(seen) >= 2:
                 out[phase] = (rows, seen)
     return out
+
+
+_RESTING_M = 2e-3
+"""By which an object may move in a simulation that has it at rest."""
+
+
+def _resting(truth: Truth, part: int, rows: list[int]) -> list[int]:
+    """Those of the frames in which the object is where it is in most of them."""
+    place = truth.T_world_part[rows, part, :3, 3]
+    away = np.abs(place - np.median(place, axis=0)).max(1)
+    return [t for t, off in zip(rows, away, strict=True) if off < _RESTING_M]
 
 
 def body_hull(truth: Truth, episode: Episode, camera: str, part: int) -> Float64[np.ndarray, "N 3"] | None:
