@@ -30,6 +30,10 @@ _LEAST_PX = 20.0
 """Working px that a glyph's strokes must cover to be asked about."""
 
 
+NOT_SHOWN = Measurement(NAME, None, "the video model was shown no objects in its control video", applies=False)
+"""Of all other takes."""
+
+
 def measure_leak(footage: Footage, truth: Truth, episode: Episode, camera: str) -> Measurement:
     """control_leak: opacity of the most visible glyph, 0 (none) to 1 (as drawn); the highest mean over nine frames."""
     movable = [spec.name for spec in episode.header.objects if spec.movable]

@@ -17,7 +17,7 @@ from retake.core.verdicts.alignment import Alignment, align
 from retake.core.verdicts.assess import assess, series_of
 from retake.core.verdicts.bodies import bodies
 from retake.core.verdicts.clip import Clip
-from retake.core.verdicts.control import measure_leak
+from retake.core.verdicts.control import NOT_SHOWN, measure_leak
 from retake.core.verdicts.falls import NAME as FALL
 from retake.core.verdicts.falls import measure_fall
 from retake.core.verdicts.following import arm_size, link_offsets, measure_following, motion_px
@@ -105,8 +105,7 @@ def examine(
     measured += measure_additions(footage, truth, settings.stability)
     measured.append(measure_stills(footage, truth, settings.stability))
     measured += measure_geometry(footage, truth, episode, camera, settings.stability)
-    if object_control:
-        measured.append(measure_leak(footage, truth, episode, camera))
+    measured.append(measure_leak(footage, truth, episode, camera) if object_control else NOT_SHOWN)
     measured.append(measure_tracked(footage, truth, episode, camera, settings.tracker))
     verdict = Verdict(
         **assess(measured, settings), **film.identity,
