@@ -456,11 +456,13 @@ Of the faults, a melting texture and a can in place of a box 24 px wide are foun
 four other jobs shared two cores.
 
 **`three` is a fourth renderer, with rooms, lamps, textures and episodes of its own, at 640x480, and no limit comes from it.**
+Version 28 was made because of these rows (`camera_motion`, `object_posture`): the nine films of the table are tuning data since,
+and its figures are those of version 27. The other thirteen films have been seen by nobody.
 While that painter was made, single frames of eight films were looked at (whether it draws what the film says: 99.94 % of the
 pixels that the set does not cover bear the simulator's id), and no verdict. Its videos were rendered while version 27 was being
-made, judged once when it was finished, and nothing was changed by what they showed. **Its clean takes fail by the
-film, far beyond what was asked for** (8 of 33 of fixed views, 8 of 17 of hands): in one film every look fails, because a packet
-leans in the tray against a bystander (`object_posture`, 0.77 to 0.82 at a limit of .7; `object_unique` is near its
+made, judged once when it was finished, and nothing was changed before all of these rows were in. **Its clean takes fail by the
+film, far beyond what was asked for** (8 of 33 of fixed views, 8 of 17 of hands): in one film every look fails by a brick in the
+tray that the arm's shadow leaves after some frames (`object_posture`, 0.77 to 0.82 at a limit of .7; `object_unique` is near its
 limit as well); in another, of a hand's camera over a plain table, every look fails because nearly all that it sees is soft
 shadow of the hand, which moves with it (`camera_motion`, 0.75 to 0.94 at .5); once a texture that swims
 (`background_drift`, just beyond). These causes were read off the pictures and the failing checks, and not tested by switching
