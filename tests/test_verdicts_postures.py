@@ -16,8 +16,8 @@ from verdict_scenes import FRAMES
 from retake.core.episode.events import object_events
 from retake.core.verdicts import examine, load_settings
 from retake.core.verdicts.judge import Judged
-from retake.core.verdicts.posture_evidence import Evidence
-from retake.core.verdicts.postures import _View, measure_posture, width_of
+from retake.core.verdicts.posture_evidence import Evidence, colours_of
+from retake.core.verdicts.postures import _in_every, _View, body_hull, measure_posture, phase_views, width_of
 from retake.core.verdicts.records import Measurement
 
 BODY, GROUND, WALL = (190, 60, 40), (120, 110, 100), (60, 66, 80)
@@ -155,3 +155,28 @@ def test_an_object_is_drawn_wider_where_it_is_so_on_most_sides(clean: Judged, re
     """A hue that bleeds over the lower half of an outline makes the object no wider."""
     ring = np.where(np.arange(41)[::-1, None] < reach, 1.0, -0.6) * np.ones((41, 41))
     assert width_of({"held": ([0, 1], [view(clean, ring)] * 2)}) == wider
+
+
+def test_what_rests_from_the_start_is_asked_early_and_what_moves_where_it_has_come_to(clean: Judged) -> None:
+    truth, part = clean.truth, clean.truth.object_parts[0]
+    colours = colours_of(clean.footage, truth, part)
+    hull = body_hull(truth, scene.scene_episode(), "front", part)
+    assert colours is not None
+    assert hull is not None
+
+    def rows(still: bool) -> list[int]:
+        given = replace(truth, static_camera=still)
+        return phase_views(
+            Evidence(clean.footage, given, part, colours), ["before"] * 12 + ["held"] * (FRAMES - 12), hull
+        )["before"][0]
+
+    assert max(rows(True)) <= 4
+    assert min(rows(False)) >= 3 < max(rows(False))
+
+
+def test_a_frame_that_shows_what_rests_as_simulated_clears_it() -> None:
+    """Light that comes later changes an object's colours in some frames; a posture it has in all of them."""
+    together = {"sunk": 0.8, "lying": 0.9, "wider": None, "taller": 0.75}
+    single = [{"sunk": 0.85, "lying": 0.9, "taller": None}, {"sunk": 0.1, "lying": 0.95}, {"sunk": None, "taller": 0.2}]
+    assert _in_every(together, single) == {"sunk": 0.1, "lying": 0.9, "wider": None, "taller": 0.75}
+    assert _in_every(together, []) == together

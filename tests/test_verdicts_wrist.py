@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, ClassVar
 
+import cv2
 import numpy as np
 import pytest
 import verdict_scenes as scene
@@ -19,6 +20,7 @@ from retake.core.errors import InputError, VerdictError
 from retake.core.geometry import axis_angle
 from retake.core.verdicts import examine, judge, load_settings, trackers
 from retake.core.verdicts.following import measure_following
+from retake.core.verdicts.footage import make_footage
 from retake.core.verdicts.geometry import measure_geometry, partner_of, sampson
 from retake.core.verdicts.pictures import skeleton
 
@@ -82,6 +84,42 @@ def test_a_hand_camera_is_judged_by_what_it_shows(episode: Episode, wrist: Any) 
     swaying = replace(judged.truth, T_camera_world=T)
     sampson_error, _ = measure_geometry(judged.footage, swaying, episode, "wrist", load_settings().stability)
     assert (sampson_error.value or 0.0) > 2 * (geometry.value or 0.0)
+
+
+def soft(mask: np.ndarray) -> np.ndarray:
+    """Light that a shadow of that shape leaves, (H, W, 1): a third of it, with a penumbra of some 10 px."""
+    return 1 - 0.65 * cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 4)[..., None]
+
+
+def of_the_hand(kind: str) -> np.ndarray:
+    """A shadow that stays in the picture, as that of a hand over a table does."""
+    y, x = np.mgrid[: SIZE[1], : SIZE[0]]
+    if kind == "fingers":
+        return soft(((x % 80) < 26) & (y < 190))
+    if kind == "palm":
+        return soft(np.hypot(x - 150, y - 90) < 60)
+    arm = np.abs(x - 0.4 * y - 90) < 22
+    return soft(arm | ((np.abs(y - 120) < 14) & (x > 60) & (x < 240)))
+
+
+@pytest.mark.parametrize("kind", ["fingers", "palm", "arm and hand"])
+def test_shadows_that_a_hand_takes_along_do_not_stop_the_scenery(episode: Episode, wrist: Any, kind: str) -> None:
+    video = paint(wrist, "clutter", 4)
+    judged = examine(video, episode, "wrist")
+    plain = 0.15 * video + 0.85 * np.median(video.reshape(-1, 3), axis=0)  # a faint print
+    stability = load_settings().stability
+
+    def motion(frames: np.ndarray) -> float:
+        shown = np.clip(frames * of_the_hand(kind), 0, 255).astype(np.uint8)
+        found = measure_geometry(make_footage(shown, judged.truth), judged.truth, episode, "wrist", stability)[1]
+        assert found.value is not None, found.note
+        return found.value
+
+    # Points that are told by the grey of the picture alone make up to 0.95 of it.
+    assert motion(plain) < load_settings().threshold("camera_motion").limit
+    # The control: the same shadows over scenery that stands still in the picture, or goes backwards.
+    assert motion(np.repeat(plain[FRAMES // 2][None], FRAMES, 0)) > 0.9
+    assert motion(plain[::-1]) > 0.7
 
 
 def test_a_hand_that_stands_still_in_its_own_picture_shows_no_lag() -> None:
