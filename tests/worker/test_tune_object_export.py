@@ -93,7 +93,9 @@ def test_an_export_is_read_like_its_run_folder(
 
 @given(st.sampled_from([(640, 480), (256, 192), (96, 64), (480, 320)]), st.integers(0, 2**32 - 1))
 def test_drawing_over_resized_skeletons_is_drawing_before_resizing(size: tuple[int, int], seed: int) -> None:
-    """Exact where nothing is resized; else within rounding, but where both strokes share a pixel."""
+    """Exact where nothing is resized; else within rounding, but where both strokes share a pixel: of a glyph that covers a of it,
+    between nothing and as much as fits beside the glyph is seen of the stroke below, so a mixture is off by a (1 - a) <= 1/4.
+    """
     rng = np.random.default_rng(seed)
     skeleton, glyphs = np.zeros((1, 192, 256, 3), np.uint8), np.zeros((1, 192, 256, 3), np.uint8)
     for image, colour in ((skeleton, (255, 255, 0)), (glyphs, (255, 0, 255))):
@@ -107,7 +109,7 @@ def test_drawing_over_resized_skeletons_is_drawing_before_resizing(size: tuple[i
         assert np.array_equal(found, wanted)
     mixed = fit.apply(skeleton).any(-1) & (fit.apply(glyphs).max(-1) > 0) & (fit.apply(glyphs).max(-1) < 255)
     assert np.abs(found - wanted)[~mixed].max() <= 1
-    assert np.abs(found - wanted).mean() < 0.1
+    assert np.abs(found - wanted).max() <= 255 / 4 + 1
 
 
 def test_what_was_found_is_said_and_what_does_not_fit_refused(run: Path, exports: dict[bool, Path]) -> None:
