@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shared by all tests: hypothesis profiles (reduced by default, full with RETAKE_FULL=1)."""
+"""Shared by all tests: hypothesis profiles (reduced by default, full with RETAKE_FULL=1).
+
+The reduced one draws the same examples in every run, so that a fresh clone passes or fails by its code; the full one, of
+`make prove`, draws new ones each time, as does the reduced one with RETAKE_RANDOM=1.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,12 @@ with contextlib.suppress(ImportError):
     register_schemas()
 
 settings.register_profile(
-    "reduced", max_examples=20, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+    "reduced",
+    max_examples=20,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=os.environ.get("RETAKE_RANDOM") != "1",
 )
 settings.register_profile(
     "full", max_examples=300, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
