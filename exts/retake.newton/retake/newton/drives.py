@@ -133,6 +133,15 @@ class Drives:
                 self._lever[row, j] += slope * lever
         self._target = np.zeros(model.njnt)
 
+    @property
+    def targets(self) -> Float64[np.ndarray, "J"]:
+        """What was commanded last, per MuJoCo joint, rad or m; setting it sends nothing."""
+        return self._target.copy()
+
+    @targets.setter
+    def targets(self, values: Float64[np.ndarray, "J"]) -> None:
+        self._target = np.array(values, np.float64)
+
     def command(self, data: Any, robot: int, target: Float64[np.ndarray, "D"]) -> None:
         """Send a robot's joint targets (rad or m) to whatever moves its joints; followers get what their leader gets."""
         self._target[self._joints[robot]] = target

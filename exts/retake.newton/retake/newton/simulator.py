@@ -9,6 +9,7 @@ world frame; poses and forces of a measurement all belong to the same instant.
 from __future__ import annotations
 
 import warnings
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,6 +112,14 @@ class Simulator:
             self.set_joint_position(robot, start)
             self.command(robot, start)
         mujoco.mj_forward(self._model, self._data)
+        self._begun = (copy(self._data), self.drives.targets)
+
+    def rewind(self) -> None:
+        """Back to the state in which it was made, to the last bit: what follows is what would follow in a new one."""
+        data, targets = self._begun
+        self._mujoco.mj_copyData(self._data, self._model, data)
+        self.drives.targets = targets
+        self._steps = 0
 
     def _resolve_leaders(self) -> tuple[str, ...]:
         """Give leading joints whose drives damp more than one step resolves as much rotor inertia as the step adds anyway.
