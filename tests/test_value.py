@@ -129,3 +129,44 @@ def test_training_worlds_and_test_worlds_share_no_environment(value):
     held = {load_catalogue().preset(name).environment for name in HELD_OUT}
     assert not held & set(TRAIN_ENVIRONMENTS)
     assert all(not look.world for look in value.tests(False) if look.axis not in ("world", UNCHANGED))
+
+
+def test_what_a_training_did_is_kept_and_counts_for_that_training_alone(value, tmp_path):
+    """Read back whole; another statement, look, length of play or seed finds nothing of it."""
+    from value_units import NO_TRAINING, Units
+
+    from retake.core.errors import InputError
+
+    asked = Asked(LOOKS, (0, 1), 6)
+    study = closed_loop(ToyEnvironment(), CallablePolicy(sharp, "sharp"), TASKS["reach"], tmp_path / "study", asked)
+    one = Units(tmp_path / "units").of("takes 8", 1, {"steps": 3})
+    assert len(one.missing(asked)) == 2 * len(LOOKS)
+    with pytest.raises(InputError, match=r"takes-8-1\.json lacks 8 rollouts"):
+        one.played(asked)
+    one.record(study.rollouts, asked, {**NO_TRAINING, "curve": [[100, 0.5]]}, "abc")
+    again = Units(tmp_path / "units").of("takes 8", 1, {"steps": 3})
+    assert again.missing(asked) == []
+    assert again.played(asked).rollouts == study.rollouts
+    assert again.curve() == [[100, 0.5]]
+    assert again.played(Asked(LOOKS[1:2], (1,), 6)).rollouts == (study.rollouts[len(LOOKS) + 1],)
+    assert len(again.missing(Asked(LOOKS, (0, 1, 2), 6))) == len(LOOKS)
+    assert again.missing(Asked((LOOKS[0], Look("dark", "light", sun=(0.2, 0.3, 0.3))), (0,), 6)) == [("dark", 0)]
+    assert len(again.missing(Asked(LOOKS, (0, 1), 5))) == 2 * len(LOOKS)
+    other = Units(tmp_path / "units").of("takes 8", 1, {"steps": 4})
+    assert len(other.missing(asked)) == 2 * len(LOOKS)
+    assert other.curve() == []
+
+
+def test_rollouts_come_to_those_that_are_kept(value, tmp_path):
+    from value_units import NO_TRAINING, Units
+
+    one, both = Units(tmp_path / "u").of("jitter", 0, {}), Asked(LOOKS[:2], (0, 1, 2), 6)
+    for number, asked in enumerate((Asked(LOOKS[:2], (0,), 6), Asked(LOOKS[1:2], (0, 1, 2), 6), both)):
+        folder = tmp_path / str(number)
+        study = closed_loop(ToyEnvironment(), CallablePolicy(sharp, "sharp"), TASKS["reach"], folder, asked)
+        one.record(study.rollouts, asked, NO_TRAINING, str(number))
+    kept = one.played(both).rollouts
+    assert [(r.look, r.seed) for r in kept] == [(look.name, seed) for seed in (0, 1, 2) for look in LOOKS[:2]]
+    assert one.played(Asked(LOOKS[:2], (0,), 6)).rollouts == kept[:2]
+    content = json.loads(one.file.read_text())
+    assert content["commits"] == ["0", "1", "2"]

@@ -5,7 +5,9 @@ that no training saw. Hours; resumable at every step (one rollout, one training)
     make value     (or: python scripts/prove.py value [--quick])
     python scripts/prove/value.py --arms simulated takes32 --looks dim_warm everything --seeds 0 --rollouts 40
 
-The second is a part of the experiment, and its page says which; the whole goes on from what a part has done.
+The second is a part of the experiment, and its page says which; the whole goes on from what a part has done. What a training did
+in its looks is kept beside the page (docs/proof/value/ARM-SEED.json, value_units.py), so that the experiment also goes on in
+another clone, which trains and plays what is missing there, and nothing twice.
 
 Nothing is chosen by looking at the tests: looks, worlds, arms and steps are stated here and in config/closed_loop.yaml, and the
 painter that made the takes draws none of the tests that carry the claim (its held-out worlds are told apart).
@@ -25,22 +27,26 @@ from typing import Any
 
 import numpy as np
 from value_data import HELD_OUT, OVERRIDES, Sizes, dataset, held_out, oracle, packed, shoot, simulate
+from value_page import LEAST_AXES, LEAST_LOSS, LEAST_UNCHANGED, report
+from value_units import NO_TRAINING, Played, Unit, Units
 
 from retake.core.export import Selection
 from retake.core.files import read_json, write_bytes, write_json
-from retake.core.robustness import Policy, open_policy, robustness
+from retake.core.painter.composite import CompositeBackend
+from retake.core.painter.procedural import ProceduralBackend
+from retake.core.robustness import open_policy, robustness
 from retake.loop.embedded import EmbeddedEnvironment
 from retake.loop.environment import Environment
 from retake.loop.looks import UNCHANGED, Look, choose_looks, load_looks
 from retake.loop.policies import Blinded, Expert
 from retake.loop.statistics import paired, wilson
-from retake.loop.study import Asked, Study, closed_loop
+from retake.loop.study import Asked, closed_loop
 from retake.loop.tasks import TASKS
+from retake.newton import engine
+from retake.newton.preset import fingerprint
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PYTHON = ROOT / ".venv-worker" / "bin" / "python"
-LEAST_UNCHANGED, LEAST_LOSS, LEAST_AXES = 0.80, 0.25, 2
-"""The stop rule: simulated-only must reach this rate unchanged, and lose this much on at least so many axes."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,8 @@ class Part:
     arms: tuple[str, ...] = ()
     looks: tuple[str, ...] = ()
     """Beside the unchanged one; `world:NAME` for a world of the painter."""
+    controls: bool = False
+    """Whether the expert and the blinded policy are played too; the whole always has them."""
 
     @property
     def whole(self) -> bool:
@@ -99,6 +107,64 @@ def run_part(out_dir: Path, sizes: Sizes, part: Part, quick: bool = False) -> di
             f"arms are {list(part.arms)}; expected some of {[a.name for a in arms(sizes)]}, 'simulated' first"
         )
     looks = looks_of(part, quick)
+    units, prepared = Units(cache / "units" if quick else out_dir / "value"), []
+
+    def train(arm: Arm, seed: int) -> Path:
+        """Its policy folder; episodes and takes are made on the first training that needs them."""
+        out = cache / "probes" / f"{arm.name.replace(' ', '-')}-{seed}"
+        if not (out / "config.json").exists():
+            if not prepared:
+                prepared.append(prepare(cache, sizes, compared, quick))
+            folders = [str(cache / "packs" / name) for name in arm.packs]
+            call = [str(PYTHON), "-m", "retake.core.cli", "train-probe", *folders, "--out", str(out)]
+            call += ["--seed", str(seed), "--steps", str(sizes.steps), "--batch", str(sizes.batch), *arm.options]
+            subprocess.run(call, check=True)
+        return out
+
+    def play(one: Unit, _: str) -> Played:
+        """What a training's policy does: as recorded, or trained and played now."""
+        wanted = asked(sizes, looks)
+        if one.missing(wanted):
+            folder = train(next(a for a in compared if a.name == one.arm), one.seed)
+            policy = open_policy(str(folder), python=str(PYTHON))
+            study = closed_loop(environment(), policy, TASKS["pick_place"], cache / "loops" / folder.name, wanted)
+            one.record(study.rollouts, wanted, read_json(folder / "config.json"), commit())
+        return one.played(wanted)
+
+    def unit(arm: Arm, seed: int) -> Unit:
+        return units.of(arm.name, seed, stated(sizes, arm, seed))
+
+    result = experiment(sizes, compared, looks, unit, lambda one: one, play, quick)
+    result["open_loop"] = side_by_side(cache, sizes, result, quick, train) if part.whole else None
+    told = None
+    if part.whole or part.controls:
+        told = controls(units, looks, sizes, cache, lambda: train(compared[0], sizes.seeds[0]))
+    curves = {f"{a.name}-{seed}": unit(a, seed).curve() for a in compared for seed in sizes.seeds}
+    result |= {
+        **_facts(sizes, looks, started),
+        "controls": told,
+        "curves": curves,
+        "reduced": quick,
+        "part": asdict(part),
+    }
+    write_json(out_dir / "value.json", result)
+    write_bytes(out_dir / "value.md", (report(result) + "\n").encode())
+    return result
+
+
+def environment() -> Environment:
+    """The demo task, narrowed."""
+    return EmbeddedEnvironment("short", OVERRIDES)
+
+
+def commit() -> str:
+    """Of this clone."""
+    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return found.stdout.strip()
+
+
+def prepare(cache: Path, sizes: Sizes, compared: Sequence[Arm], quick: bool) -> None:
+    """Simulated episodes and what the arms train on, as far as it is not there."""
     needed = {name for arm in compared for name in arm.packs}
     runs = simulate(cache, sizes)
     plain = dataset(cache, "simulated", runs, simulated=True)
@@ -111,40 +177,15 @@ def run_part(out_dir: Path, sizes: Sizes, part: Part, quick: bool = False) -> di
     if "oracle" in needed:
         oracle(cache, simulated, sizes, [look for look in tests(quick) if not look.world])
 
-    def train(arm: Arm, seed: int) -> Path:
-        out = cache / "probes" / f"{arm.name.replace(' ', '-')}-{seed}"
-        if not (out / "config.json").exists():
-            folders = [str(cache / "packs" / name) for name in arm.packs]
-            call = [
-                str(PYTHON),
-                "-m",
-                "retake.core.cli",
-                "train-probe",
-                *folders,
-                "--out",
-                str(out),
-                "--seed",
-                str(seed),
-            ]
-            call += ["--steps", str(sizes.steps), "--batch", str(sizes.batch), *arm.options]
-            subprocess.run(call, check=True)
-        return out
 
-    def play(policy: Policy, name: str) -> Study:
-        return closed_loop(
-            EmbeddedEnvironment("short", OVERRIDES),
-            policy,
-            TASKS["pick_place"],
-            cache / "loops" / name,
-            asked(sizes, looks),
-        )
-
-    result = experiment(sizes, compared, looks, train, lambda p: open_policy(str(p), python=str(PYTHON)), play, quick)
-    result["open_loop"] = side_by_side(cache, sizes, result, quick) if part.whole else None
-    result |= {**_facts(cache, sizes, looks, started, part), "reduced": quick, "part": asdict(part)}
-    write_json(out_dir / "value.json", result)
-    write_bytes(out_dir / "value.md", (report(result) + "\n").encode())
-    return result
+def stated(sizes: Sizes, arm: Arm, seed: int) -> dict[str, Any]:
+    """Everything that decides what a training's rollouts are, but for the looks: JSON."""
+    return {
+        "arm": arm.name, "packs": list(arm.packs), "options": list(arm.options), "seed": seed, "episodes": sizes.episodes,
+        "steps": sizes.steps, "batch": sizes.batch, "frames": sizes.frames, "overrides": OVERRIDES, "task": "pick_place",
+        "stage": fingerprint("short", OVERRIDES, None), "simulator": engine.versions(),
+        "painters": [ProceduralBackend.version, CompositeBackend.version] if arm.name.startswith("takes") else [],
+    }  # fmt: skip
 
 
 def tests(quick: bool) -> tuple[Look, ...]:
@@ -171,7 +212,7 @@ def asked(sizes: Sizes, looks: Sequence[Look]) -> Asked:
 
 def experiment(
     sizes: Sizes, compared: Sequence[Arm], looks: Sequence[Look], train: Callable[[Arm, int], Any],
-    opened: Callable[[Any], Policy], play: Callable[[Policy, str], Study], ignore_stop_rule: bool = False,
+    opened: Callable[[Any], Any], play: Callable[[Any, str], Played], ignore_stop_rule: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Stop rule first, then every arm and seed. Knows no simulator and no torch: what trains and plays is given."""
     first = compared[0]
@@ -268,7 +309,9 @@ def _comparisons(
     return out
 
 
-def side_by_side(cache: Path, sizes: Sizes, result: dict[str, Any], quick: bool) -> dict[str, Any]:
+def side_by_side(
+    cache: Path, sizes: Sizes, result: dict[str, Any], quick: bool, train: Callable[[Arm, int], Path]
+) -> dict[str, Any]:
     """`retake robustness` (open loop) and closed loop, over every policy that was trained: episodes of the test seeds, takes in
     the held-out worlds; the closed-loop rate is the mean over every look but the unchanged one."""
     runs = held_out(cache, sizes, 1 if quick else 4)
@@ -280,7 +323,7 @@ def side_by_side(cache: Path, sizes: Sizes, result: dict[str, Any], quick: bool)
         for index, seed in enumerate(sizes.seeds):
             out = cache / "open" / f"{arm.name.replace(' ', '-')}-{seed}"
             if not (out / "report.json").exists():
-                probe = open_policy(str(cache / "probes" / out.name), python=str(PYTHON))
+                probe = open_policy(str(train(arm, seed)), python=str(PYTHON))
                 try:
                     robustness(runs, probe, out, selection=Selection(unverified=True))
                 finally:
@@ -293,127 +336,36 @@ def side_by_side(cache: Path, sizes: Sizes, result: dict[str, Any], quick: bool)
 
 
 def controls(
-    environment: Environment, looks: Sequence[Look], sizes: Sizes, cache: Path, blinded: Policy | None
+    units: Units, looks: Sequence[Look], sizes: Sizes, cache: Path, trained: Callable[[], Path]
 ) -> dict[str, Any]:
-    """The expert in every look, by the same states; a policy on grey pictures."""
-    task = TASKS["pick_place"]
-    expert = closed_loop(environment, Expert(environment), task, cache / "loops" / "expert", asked(sizes, looks))
-    out: dict[str, Any] = {
-        "expert": {row.name: [row.successes, row.count] for row in expert.looks},
-        "expert_states_equal_across_looks": expert.same_states,
-    }
-    if blinded is not None:
-        grey = closed_loop(environment, Blinded(blinded), task, cache / "loops" / "blinded", asked(sizes, looks[:1]))
-        out["blinded"] = {row.name: [row.successes, row.count] for row in grey.looks}
+    """The expert in every look, by the same states; a policy of simulated pictures alone, on grey ones."""
+    task, out = TASKS["pick_place"], {}
+    for name, seen in (("expert", tuple(looks)), ("blinded", tuple(looks[:1]))):
+        one, wanted = units.of(name, 0, stated(sizes, Arm(name, ()), sizes.seeds[0])), asked(sizes, seen)
+        if one.missing(wanted):
+            there = environment()
+            policy = Expert(there) if name == "expert" else Blinded(open_policy(str(trained()), python=str(PYTHON)))
+            study = closed_loop(there, policy, task, cache / "loops" / name, wanted)
+            one.record(study.rollouts, wanted, NO_TRAINING, commit())
+        rows = one.played(wanted).rollouts
+        out[name] = {
+            look.name: [sum(r.outcome.success for r in rows if r.look == look.name), len(wanted.seeds)] for look in seen
+        }
+        if name == "expert":
+            states = {seed: {r.states_sha256 for r in rows if r.seed == seed} for seed in wanted.seeds}
+            out["expert_states_equal_across_looks"] = all(len(found) == 1 for found in states.values())
     return out
 
 
-def _facts(cache: Path, sizes: Sizes, looks: Sequence[Look], started: float, part: Part) -> dict[str, Any]:
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    told = None
-    if part.whole:
-        first = cache / "probes" / f"simulated-{sizes.seeds[0]}"
-        blinded = open_policy(str(first), python=str(PYTHON))
-        told = controls(EmbeddedEnvironment("short", OVERRIDES), looks, sizes, cache, blinded)
-    curves = {
-        folder.name: read_json(folder / "config.json")["curve"] for folder in sorted((cache / "probes").glob("*"))
-        if (folder / "config.json").exists()
-    }  # fmt: skip
+def _facts(sizes: Sizes, looks: Sequence[Look], started: float) -> dict[str, Any]:
     return {
-        "controls": told,
         "sizes": asdict(sizes),
         "looks": {look.name: look.axis for look in looks},
-        "curves": curves,
-        "commit": commit.stdout.strip(),
+        "commit": commit(),
         "python": sys.version.split()[0],
         "seconds_of_the_last_call": round(time.time() - started),
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
-
-
-def report(result: dict[str, Any]) -> str:
-    """value.md."""
-    stop, sizes = result["stop_rule"], result["sizes"]
-    lines = [
-        "# Does training on takes make a policy better?",
-        "",
-        "In our simulator, with this probe; no claim about real robots. Terms: [closed_loop.md](../closed_loop.md).",
-        "",
-        *(["**A reduced run: it shows that the machinery works, and nothing else.**", ""] if result["reduced"] else []),
-        *([_part_said(result["cells"], result["looks"]), ""] if result.get("open_loop") is None else []),
-        f"{sizes['episodes']} simulated episodes, {sizes['steps']} optimiser steps for every arm, training seeds "
-        f"{', '.join(map(str, sizes['seeds']))}, {sizes['rollouts']} paired rollouts per seed and look. "
-        f"Commit `{result['commit']}`.",
-        "",
-        f"**Stop rule.** Simulated-only succeeds unchanged in {stop['unchanged']:.0%} (at least {LEAST_UNCHANGED:.0%} asked) and "
-        f"loses {LEAST_LOSS:.0%} or more on {len(stop['axes_lost'])} axes (at least {LEAST_AXES} asked): "
-        + ("met." if stop["met"] else "**not met, so nothing is claimed**; the task or the probe is at fault."),
-        "",
-        "| arm | " + " | ".join(result["looks"]) + " |",
-        "|---" * (1 + len(result["looks"])) + "|",
-    ]
-    for arm, row in result["cells"].items():
-        shown = [f"{c['successes']}/{c['count']} ({c['low']:.0%}–{c['high']:.0%})" for c in row.values()]
-        lines.append(f"| {arm} | " + " | ".join(shown) + " |")
-    for arm, rows in result["comparisons"].items():
-        lines += [
-            "",
-            f"## {arm}",
-            "",
-            "| axis | over simulated, points | over the best cheap baseline, points |",
-            "|---|---|---|",
-        ]
-        for axis, row in rows.items():
-            cheap = _points(row["over_best_cheap"])
-            lines.append(f"| {axis} | {_points(row['over_simulated'])} | {cheap} ({row['best_cheap'] or 'none'}) |")
-    if both := result["open_loop"]:
-        lines += [
-            "",
-            f"**Open loop and closed loop**, over {both['policies']} policies: Pearson {_two(both['pearson'])}, Spearman "
-            f"{_two(both['spearman'])}; {PICKS[both['picks_the_right_policy']]}.",
-        ]
-    lines += [
-        "",
-        "**Failures** (all looks): "
-        + "; ".join(
-            f"{arm}: {', '.join(f'{kind} {n}' for kind, n in kinds.items()) or 'none'}"
-            for arm, kinds in result["failures"].items()
-        )
-        + ".",
-    ]
-    told = result["controls"]
-    if told is None:
-        return "\n".join(lines)
-    lines += [
-        "", "## Controls", "",
-        f"- The expert: {', '.join(f'{look} {s}/{n}' for look, (s, n) in told['expert'].items())}; "
-        f"states bit-equal across looks: {'yes' if told['expert_states_equal_across_looks'] else '**no**'}.",
-        *(f"- Blinded (grey pictures), {look}: {s}/{n}." for look, (s, n) in told.get("blinded", {}).items()),
-    ]  # fmt: skip
-    return "\n".join(lines)
-
-
-def _part_said(cells: dict[str, Any], looks: dict[str, str]) -> str:
-    return (
-        f"**A part of the experiment**: {len(cells)} of its arms in {len(looks)} looks, chosen before any of them was "
-        "played. The oracle, the control on shuffled actions, the blinded policy, the expert in every look and the open-loop "
-        "comparison are run with the whole of it (`make value`) and missing here where no row names them."
-    )
-
-
-PICKS = {
-    True: "the policy with the best open-loop score is one of the best in closed loop",
-    False: "the policy with the best open-loop score is **not** one of the best in closed loop",
-    None: "all policies do equally well in closed loop, so none is the right one",
-}
-
-
-def _two(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.2f}"
-
-
-def _points(d: dict[str, Any] | None) -> str:
-    return "–" if d is None else f"{100 * d['value']:+.0f} ({100 * d['low']:+.0f} … {100 * d['high']:+.0f})"
 
 
 def main() -> int:
@@ -424,11 +376,14 @@ def main() -> int:
     parser.add_argument("--arms", nargs="+", default=[], help="beside 'simulated'; default: all")
     parser.add_argument("--looks", nargs="+", default=[], help="beside the unchanged one; default: all")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(whole.seeds), help="of the trainings")
+    parser.add_argument(
+        "--controls", action="store_true", help="play the expert and a blinded policy in these looks too"
+    )
     parser.add_argument("--rollouts", type=int, default=whole.rollouts, help="per training and look")
     asked_for = parser.parse_args()
     names = tuple(dict.fromkeys(["simulated", *asked_for.arms])) if asked_for.arms else ()
     sizes = replace(whole, seeds=tuple(asked_for.seeds), rollouts=asked_for.rollouts)
-    run_part(asked_for.out, sizes, Part(names, tuple(asked_for.looks)))
+    run_part(asked_for.out, sizes, Part(names, tuple(asked_for.looks), asked_for.controls))
     return 0
 
 

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page of the value experiment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+LEAST_UNCHANGED, LEAST_LOSS, LEAST_AXES = 0.80, 0.25, 2
+"""The stop rule: simulated-only must reach this rate unchanged, and lose this much on at least so many axes."""
+
+
+def report(result: dict[str, Any]) -> str:
+    """value.md."""
+    stop, sizes = result["stop_rule"], result["sizes"]
+    lines = [
+        "# Does training on takes make a policy better?",
+        "",
+        "In our simulator, with this probe; no claim about real robots. Terms: [closed_loop.md](../closed_loop.md).",
+        "",
+        *(["**A reduced run: it shows that the machinery works, and nothing else.**", ""] if result["reduced"] else []),
+        *([_part_said(result["cells"], result["looks"]), ""] if result.get("open_loop") is None else []),
+        f"{sizes['episodes']} simulated episodes, {sizes['steps']} optimiser steps for every arm, training seeds "
+        f"{', '.join(map(str, sizes['seeds']))}, {sizes['rollouts']} paired rollouts per seed and look. "
+        f"Commit `{result['commit']}`.",
+        "",
+        f"**Stop rule.** Simulated-only succeeds unchanged in {stop['unchanged']:.0%} (at least {LEAST_UNCHANGED:.0%} asked) and "
+        f"loses {LEAST_LOSS:.0%} or more on {len(stop['axes_lost'])} axes (at least {LEAST_AXES} asked): "
+        + ("met." if stop["met"] else "**not met, so nothing is claimed**; the task or the probe is at fault."),
+        "",
+        "| arm | " + " | ".join(result["looks"]) + " |",
+        "|---" * (1 + len(result["looks"])) + "|",
+    ]
+    for arm, row in result["cells"].items():
+        shown = [f"{c['successes']}/{c['count']} ({c['low']:.0%}–{c['high']:.0%})" for c in row.values()]
+        lines.append(f"| {arm} | " + " | ".join(shown) + " |")
+    for arm, rows in result["comparisons"].items():
+        lines += [
+            "",
+            f"## {arm}",
+            "",
+            "| axis | over simulated, points | over the best cheap baseline, points |",
+            "|---|---|---|",
+        ]
+        for axis, row in rows.items():
+            cheap = _points(row["over_best_cheap"])
+            lines.append(f"| {axis} | {_points(row['over_simulated'])} | {cheap} ({row['best_cheap'] or 'none'}) |")
+    if both := result["open_loop"]:
+        lines += [
+            "",
+            f"**Open loop and closed loop**, over {both['policies']} policies: Pearson {_two(both['pearson'])}, Spearman "
+            f"{_two(both['spearman'])}; {PICKS[both['picks_the_right_policy']]}.",
+        ]
+    lines += [
+        "",
+        "**Failures** (all looks): "
+        + "; ".join(
+            f"{arm}: {', '.join(f'{kind} {n}' for kind, n in kinds.items()) or 'none'}"
+            for arm, kinds in result["failures"].items()
+        )
+        + ".",
+    ]
+    told = result["controls"]
+    if told is None:
+        return "\n".join(lines)
+    lines += [
+        "", "## Controls", "",
+        f"- The expert: {', '.join(f'{look} {s}/{n}' for look, (s, n) in told['expert'].items())}; "
+        f"states bit-equal across looks: {'yes' if told['expert_states_equal_across_looks'] else '**no**'}.",
+        *(f"- Blinded (grey pictures), {look}: {s}/{n}." for look, (s, n) in told.get("blinded", {}).items()),
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _part_said(cells: dict[str, Any], looks: dict[str, str]) -> str:
+    return (
+        f"**A part of the experiment**: {len(cells)} of its arms in {len(looks)} looks, chosen before any of them was "
+        "played. The oracle, the control on shuffled actions, the blinded policy, the expert in every look and the open-loop "
+        "comparison are run with the whole of it (`make value`) and missing here where no row names them."
+    )
+
+
+PICKS = {
+    True: "the policy with the best open-loop score is one of the best in closed loop",
+    False: "the policy with the best open-loop score is **not** one of the best in closed loop",
+    None: "all policies do equally well in closed loop, so none is the right one",
+}
+
+
+def _two(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.2f}"
+
+
+def _points(d: dict[str, Any] | None) -> str:
+    return "–" if d is None else f"{100 * d['value']:+.0f} ({100 * d['low']:+.0f} … {100 * d['high']:+.0f})"
