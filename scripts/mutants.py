@@ -9,8 +9,9 @@ can notice are named with the reason in mutation/equivalent.yaml and left out of
 
 A sample follows from the seed and from the code alone, and `--count 40` runs the 20 of `--count 20` first. Results are kept per
 mutant in .cache/mutants, so an interrupted run goes on where it was; survivors are judged anew when the tests near them change.
-docs/proof/mutants.md has two samples: `tuned`, for whose survivors tests were written, and `unseen`, for which none was. Once a
-test is written for a survivor of the unseen one, it is no longer that: run its seed as `tuned` and draw another.
+docs/proof/mutants.md has every sample that was judged, by seed: `unseen` ones, for whose survivors no test was written, those
+that were `earlier` unseen, and `tuned` ones. Once a test is written for a survivor of an unseen one, it is no longer that: run
+its seed as `earlier` and draw another.
 
 usage: mutants.py [PACKAGE …] [--as tuned|unseen] [--count N] [--seed S] [--minutes M]
        mutants.py --list [PACKAGE …] [--count N] [--seed S]      the sample, without judging it
@@ -27,6 +28,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from statistics import median
@@ -252,16 +254,10 @@ def main() -> int:
                 rows.append(row)
                 print(shown(row), flush=True)
     kept = OUT / "mutants.json"
-    samples_kept = json.loads(kept.read_text("utf-8")).get("samples", {}) if kept.is_file() else {}
-    asked = {"seed": options.seed, "asked": sum(map(len, samples.values())), "mutants": [_public(row) for row in rows]}
-    last = samples_kept.get("unseen", {})
-    if options.kind == "unseen" and last.get("seed", options.seed) != options.seed:
-        samples_kept["earlier"] = last
-    samples_kept = {
-        kind: asked if kind == options.kind else samples_kept[kind]
-        for kind in KINDS
-        if kind in {*samples_kept, options.kind}
-    }
+    before = json.loads(kept.read_text("utf-8"))["samples"] if kept.is_file() else []
+    asked = {package: len(own) for package, own in samples.items()}
+    judged = {"kind": options.kind, "seed": options.seed, "asked": asked, "mutants": [_public(row) for row in rows]}
+    samples_kept = with_sample(before, judged)
     kept.write_text(json.dumps({"samples": samples_kept}, indent=1) + "\n", "utf-8")
     text = page(samples_kept, equivalents())
     OUT.joinpath("mutants.md").write_text(text, "utf-8")
@@ -313,16 +309,28 @@ def first_killed(row: dict[str, Any]) -> bool:
     return bool(row.get("first", row["killed"]))
 
 
-def page(samples: dict[str, dict[str, Any]], reasons: dict[str, str]) -> str:
+def with_sample(before: Sequence[dict[str, Any]], judged: dict[str, Any]) -> list[dict[str, Any]]:
+    """The page's samples with one more, or with one of them judged anew; its note and its other packages stay."""
+    last = next((one for one in before if one["seed"] == judged["seed"]), {"asked": {}, "mutants": []})
+    stay = [row for row in last["mutants"] if row["package"] not in judged["asked"]]
+    rows = sorted([*stay, *judged["mutants"]], key=lambda row: SAMPLED.index(row["package"]))
+    new = {**last, **judged, "asked": {**last["asked"], **judged["asked"]}, "mutants": rows}
+    return sorted([*(one for one in before if one is not last), new], key=lambda one: [*KINDS].index(one["kind"]))
+
+
+def page(samples: Sequence[dict[str, Any]], reasons: dict[str, str]) -> str:
     lines = [
         "# Proof: mutants", "",
         "`make mutants`: small faults planted one at a time, each fault of a package with the same chance; one is killed when",
         "a test that executes its line fails or hangs. The shares are of those that a test could notice.",
     ]  # fmt: skip
-    for kind, sample in samples.items():
-        rows = sample["mutants"]
-        judged = f"Seed {sample['seed']}; {len(rows)} of {sample['asked']} judged. {sample.get('note', '')}".strip()
-        lines += ["", f"## {KINDS[kind]}", "", judged]
+    for sample in samples:
+        rows, heading = sample["mutants"], f"## {KINDS[sample['kind']]}"
+        judged = (
+            f"Seed {sample['seed']}; {len(rows)} of {sum(sample['asked'].values())} judged. {sample.get('note', '')}"
+        )
+        lines += ["", heading, ""] if heading not in lines else [""]
+        lines += [judged.strip()]
         lines += [
             "", "| package | mutants | equivalent | killed at first | killed now | of them by hanging | median seconds |",
             "|---|---|---|---|---|---|---|",

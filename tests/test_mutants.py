@@ -13,6 +13,7 @@ import pytest
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 sys.path.append(str(SCRIPTS))
+from mutants import with_sample  # noqa: E402
 from mutation.faults import faults, plant  # noqa: E402
 from mutation.session import patch  # noqa: E402
 
@@ -115,3 +116,19 @@ def test_functions_get_the_fault_and_what_importing_executes_does_not(tmp_path, 
     assert patch(made.__file__, SOURCE, fault.number) == takes
     assert after(made)
     assert held is made.plain
+
+
+def test_no_sample_of_the_page_is_lost_when_another_one_is_judged() -> None:
+    def judged(kind: str, seed: int, **asked: int) -> dict:
+        rows = [{"package": name, "key": f"{seed} {name} {k}"} for name, count in asked.items() for k in range(count)]
+        return {"kind": kind, "seed": seed, "asked": asked, "mutants": rows}
+
+    samples = with_sample([], judged("unseen", 1, core=2, isaac=1))
+    samples = with_sample(samples, judged("tuned", 2, usd=1))
+    samples[0]["note"] = "of old"
+    samples = with_sample(samples, judged("unseen", 3, worker=2))
+    samples = with_sample(samples, judged("earlier", 1, usd=3, isaac=2))
+    assert [(one["kind"], one["seed"]) for one in samples] == [("unseen", 3), ("earlier", 1), ("tuned", 2)]
+    assert samples[1]["asked"] == {"core": 2, "isaac": 2, "usd": 3}
+    assert [row["package"] for row in samples[1]["mutants"]] == ["core"] * 2 + ["usd"] * 3 + ["isaac"] * 2
+    assert samples[1]["note"] == "of old"

@@ -60,9 +60,9 @@ def _shapes(
         points = None if boxes else _vertices(prim, time)
         if points is None:
             extent = UsdGeom.Boundable.ComputeExtentFromPlugins(UsdGeom.Boundable(prim), time)
-            if not extent:
+            box = Gf.Range3d(Gf.Vec3d(extent[0]), Gf.Vec3d(extent[1])) if extent else Gf.Range3d()
+            if box.IsEmpty():  # no points, too, have an extent: the largest numbers, turned inside out
                 continue
-            box = Gf.Range3d(Gf.Vec3d(extent[0]), Gf.Vec3d(extent[1]))
             points = np.array([box.GetCorner(i) for i in range(8)])
             points = _along(points, BOX_EDGES) if edges else points
         elif edges and len(points) <= FEW:
