@@ -30,6 +30,8 @@ WHOLE = {
     "retake.usd": (
         "test_usd_golden",
         "test_survivors",
+        "test_usd_edges",
+        "test_usd_joints",
         "test_usd_articulation",
         "test_usd_stages",
         "test_usd_laws",
@@ -37,6 +39,8 @@ WHOLE = {
     ),
     "retake.isaac": (
         "test_parts_of_isaac",
+        "test_isaac_alone",
+        "test_isaac_edges",
         "test_isaac_settings",
         "test_isaac_capture",
         "test_isaac_writer",
@@ -44,6 +48,7 @@ WHOLE = {
     ),
     "retake.worker": (
         "test_command_lines",
+        "test_worker_dispatcher",
         "test_worker_memory",
         "test_worker_jobs",
         "test_worker_api",
