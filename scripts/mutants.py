@@ -97,7 +97,7 @@ def known_result(module: Path, fault: Fault) -> dict[str, Any] | None:
 def judge(module: Path, fault: Fault, package: str) -> dict[str, Any]:
     """Plant one fault in the copy, run the tests of the files near it, nearest first, put the module back. It is kept."""
     source, kept = module.read_text("utf-8"), CACHE / "results" / f"{fault.key}.json"
-    files = [file for file in reach.files_for(module, fault, package) if not reach.ONLY or file in reach.ONLY]
+    files = [file for file in tests_of(module, package) if not reach.ONLY or file in reach.ONLY]
     asked = _digest(source + "".join((ROOT / file).read_text("utf-8") for file in files))
     known = known_result(module, fault)
     if known and (known["killed"] or known["asked"] == asked or fault.key in equivalents()):

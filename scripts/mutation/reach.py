@@ -56,24 +56,13 @@ WHOLE = {
     ),
     "retake.worker.oscar": (
         "worker/test_worker_numbers",
-        "worker/test_stated_numbers_of_models",
         "worker/test_worker_command_lines",
         "worker/test_oscar_inputs",
         "worker/test_oscar_pipeline",
         "worker/test_oscar_speed",
     ),
-    "retake.worker.first_frame": (
-        "worker/test_stated_numbers_of_models",
-        "worker/test_first_frame_parts",
-        "worker/test_first_frame",
-    ),
-    "retake.worker.tune": (
-        "worker/test_stated_numbers_of_models",
-        "worker/test_tune_step",
-        "worker/test_tune_trainer",
-        "worker/test_tune_eval",
-    ),
-    "retake.worker.probe": ("worker/test_stated_numbers_of_models", "worker/test_worker_probe"),
+    "retake.worker.first_frame": ("worker/test_first_frame_parts", "worker/test_first_frame"),
+    "retake.worker.tune": ("worker/test_tune_step", "worker/test_tune_trainer", "worker/test_tune_eval"),
     "retake.core.verdicts": (
         "test_verdicts_parts_golden",
         "test_verdicts_golden",
@@ -107,9 +96,7 @@ WHOLE = {
     "retake.core.episode": ("test_arrow_golden", "test_episode_io", "test_episode_check"),
 }
 """Package -> test files for all of it, looked at after those that name a module."""
-STATING = "test_stated_numbers"
-"""What the names of test files have in common that compare constants and defaults with what they were."""
-ANY = ("test_survivors", STATING)
+ANY = "test_survivors"
 """Tests of small faults in any package."""
 MOST_S, MOST_ALL_S, MOST_UNMEASURED_S = 12, 20, 45
 """Processor time of one file's tests per mutant (shortest first), of all, beyond which no more are added, and of all where no
@@ -194,18 +181,10 @@ def tests_of(module: Path, package: str) -> tuple[str, ...]:
             ranked.append((3, len(text), path))
     names = [str(path.relative_to(COPY)) for _, _, path in sorted(ranked)]
     near = WHOLE.get(dotted.rpartition(".")[0], WHOLE.get(f"retake.{package}", ()))
-    whole = [f"tests/{name}.py" for name in (*ANY, *near)]
+    whole = [f"tests/{name}.py" for name in (ANY, *near)]
     others = [str(path.relative_to(COPY)) for path, _ in _tests() if path.name.startswith("test_")]
     further = [n for n in (*names[NEAREST:], *others) if is_measured(n, module) and trace_of(n, module).enters(module)]
     return tuple(dict.fromkeys(n for n in (*names[:NEAREST], *whole, *further) if (COPY / n).is_file()))
-
-
-def files_for(module: Path, fault: Fault, package: str) -> list[str]:
-    """Test files that reach a fault: what states constants and defaults comes first for a fault outside functions, and reaches
-    no other one."""
-    files = tests_of(module, package)
-    stating = [file for file in files if STATING in file]
-    return [*([] if fault.in_function else stating), *(file for file in files if file not in stating)]
 
 
 def _trace_file(file: str) -> Path:
