@@ -14,8 +14,9 @@ import pytest
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 sys.path.append(str(SCRIPTS))
 from mutants import with_sample  # noqa: E402
+from mutation import session  # noqa: E402
 from mutation.faults import faults, plant  # noqa: E402
-from mutation.session import patch  # noqa: E402
+from mutation.session import Patience, patch  # noqa: E402
 
 MODULES = sorted((SCRIPTS.parent / "exts/retake.core/retake/core").glob("*.py"))
 
@@ -132,3 +133,34 @@ def test_no_sample_of_the_page_is_lost_when_another_one_is_judged() -> None:
     assert samples[1]["asked"] == {"core": 2, "isaac": 2, "usd": 3}
     assert [row["package"] for row in samples[1]["mutants"]] == ["core"] * 2 + ["usd"] * 3 + ["isaac"] * 2
     assert samples[1]["note"] == "of old"
+
+
+@pytest.mark.parametrize(
+    ("share", "over"),
+    [(1.0, 40), (0.1, None), (0.0, 102), (None, 102)],
+    ids=["computes for ever", "is given little", "sleeps", "where nobody tells"],
+)
+def test_who_computes_too_long_or_sleeps_hangs_and_who_is_given_little_does_not(monkeypatch, share, over) -> None:
+    clock = [1000.0]
+    used = (lambda group: None) if share is None else (lambda group: share * (clock[0] - 1000.0))
+    monkeypatch.setattr(session.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(session, "group_cpu_s", used)
+    patience, ended = Patience(1, 100.0, 39.0), None
+    for second in range(360):
+        clock[0] = 1000.0 + second
+        if patience.over():
+            ended = second
+            break
+    assert (ended is None) == (over is None)
+    assert over is None or abs(ended - over) <= 3
+
+
+def test_a_process_group_s_time_is_what_it_computed() -> None:
+    import os
+
+    before = session.group_cpu_s(os.getpgid(0))
+    if before is None:
+        pytest.skip("this system does not tell")
+    sum(k * k for k in range(3_000_000))
+    after = session.group_cpu_s(os.getpgid(0))
+    assert before < after

@@ -101,7 +101,7 @@ ANY = "test_survivors"
 MOST_S, MOST_ALL_S, MOST_UNMEASURED_S = 12, 20, 45
 """Processor time of one file's tests per mutant (shortest first), of all, beyond which no more are added, and of all where no
 file was measured: each is then taken for six seconds, which few take."""
-TRACE_LIMIT_S, COLLECT_LIMIT_S = 900, 1800
+TRACE_LIMIT_S, COLLECT_LIMIT_S, LONGEST_S = 900, 1800, 20_000
 OPTIONS = ["-p", "no:cacheprovider", "--hypothesis-seed=0"]
 SEED = {"RETAKE_TEST_SEED": "1"}
 
@@ -270,7 +270,7 @@ class Session:
 
     def obey(self, order: dict[str, Any], limit_s: float) -> dict[str, Any]:
         os.write(self._orders, (json.dumps({**order, "limit_s": limit_s}) + "\n").encode())
-        answer = self._answer(limit_s + 60)
+        answer = self._answer(LONGEST_S)
         if "broken" in answer:
             raise RuntimeError(f"the fault could not be planted: {answer['broken']}")
         return answer

@@ -12,6 +12,7 @@ usage: session.py EXTS ORDERS ANSWERS FILE … [PYTEST OPTION …]
 from __future__ import annotations
 
 import ast
+import contextlib
 import gc
 import json
 import os
@@ -33,6 +34,8 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 from mutation.faults import planted
 
 FIXTURE = "fixture "
+SLACK_S, ASLEEP_S = 30, 60
+"""Processor time beyond what an order may take, and time without any, that tell one that hangs."""
 TEST_CPU_S, FILE_CPU_S = 10, 40
 """Processor time after which a measured test is given up, and after which no further test of a file is measured."""
 OPTIMIZED = 1
@@ -41,6 +44,40 @@ OPTIMIZED = 1
 
 class TooLong(BaseException):
     """A test took more processor time than a measurement gives it."""
+
+
+class Patience:
+    """Whether a process and what it started hang: they computed for too long, or have slept for long after their time was over.
+    A machine that others use gives a process less than its time, so the clock alone says nothing."""
+
+    def __init__(self, group: int, limit_s: float, cpu_s: float) -> None:
+        self.group, self.until, self.cpu_s = group, time.monotonic() + limit_s, cpu_s
+        self.looked = time.monotonic()
+        self.used, self.worked = 0.0, time.monotonic()
+
+    def over(self) -> bool:
+        """To be asked often; looks every two seconds."""
+        now = time.monotonic()
+        if now < self.looked + 2:
+            return False
+        self.looked, used = now, group_cpu_s(self.group)
+        if used is None:  # no /proc here
+            return now > self.until
+        if used > self.used + 0.05:
+            self.used, self.worked = used, now
+        return used > self.cpu_s or (now > self.until and now > self.worked + ASLEEP_S)
+
+
+def group_cpu_s(group: int) -> float | None:
+    """Processor time of a process group and of its ended children, s; None where the system does not tell."""
+    total, told = 0, False
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError):
+            fields = path.read_text().rpartition(")")[2].split()
+            told = True
+            if int(fields[2]) == group:
+                total += sum(map(int, fields[11:15]))
+    return total / os.sysconf("SC_CLK_TCK") if told else None
 
 
 class Tracer:
@@ -128,8 +165,8 @@ class Orders:
                 code = self._obey(session, order, folder)
             finally:
                 os._exit(code)
-        until, status = time.monotonic() + order["limit_s"], None
-        while time.monotonic() < until and status is None:
+        patience, status = Patience(child, order["limit_s"], order.get("cpu_s", order["limit_s"]) + SLACK_S), None
+        while status is None and not patience.over():
             pid, found = os.waitpid(child, os.WNOHANG)
             status = found if pid else status
             time.sleep(0 if pid else 0.02)
