@@ -16,10 +16,11 @@ import three_sets
 import vtk_sets
 from appearance import LOOKS
 from film import Film, Lamp, project
+from film_episodes import ONLY
 from film_faults import NOT_WRIST
 from film_splits import OTHER, OTHER_AT, SPLITS, UNSEEN
 from painter_bench import jobs
-from three_painter import THERE, ThreePainter, moved_window, panorama, projection, shadows
+from three_painter import THERE, ThreePainter, moved_region, moved_window, panorama, projection, shadows
 from toy_film import COUNT, toy
 
 NEEDS = pytest.mark.skipif(not THERE, reason="`python scripts/three_env.py` makes the environment of the page")
@@ -49,7 +50,41 @@ def test_the_split_of_the_fourth_painter_has_the_counts_that_were_asked_for() ->
         assert OTHER_AT.get((seed, camera), OTHER[seed]) != seed
 
 
-@pytest.mark.parametrize("family", three_sets.FAMILIES)
+def test_the_later_split_shares_no_episode_and_no_set_with_another_and_has_its_counts() -> None:
+    mine = SPLITS["blind_three"].films
+    others = [film for name, split in SPLITS.items() if name != "blind_three" for film in split.films]
+    assert not {(r, s) for r, s, _, _ in mine} & {(r, s) for r, s, _, _ in others}
+    assert not {f for *_, f in mine} & {f for *_, f in others}
+    assert {f for *_, f in mine} == set(three_sets.LATER)
+    assert len(mine) == len(set(mine))
+    assert "blind_three" in UNSEEN
+    every = list(jobs("blind_three"))
+    clean = [j for j in every if j.kind == "clean"]
+    assert len(clean) >= 300
+    for cameras in (("front", "side"), ("wrist",)):
+        there = [j for j in clean if j.film[2] in cameras]
+        assert len(there) >= 120
+        assert {j.look for j in there} == set(LOOKS)
+    for kind in SPLITS["blind_three"].kinds:
+        assert sum(j.kind == kind for j in every) >= 20
+    for _, seed, camera, _ in mine:
+        shown = OTHER_AT.get((seed, camera), OTHER[seed])
+        assert shown != seed
+        assert camera in ONLY[seed]
+        assert camera in ONLY[shown]
+
+
+def test_a_deal_that_is_turned_shows_all_looks_after_few_videos_of_every_film() -> None:
+    films = SPLITS["blind_three"].films
+    first = [
+        [j.look for j in jobs("blind_three") if j.film == film and j.kind == "clean" and j.number == 0]
+        for film in films
+    ]
+    assert all(sorted(looks) == sorted(LOOKS) for looks in first)
+    assert {look for looks in first for look in looks[:2]} == set(LOOKS)
+
+
+@pytest.mark.parametrize("family", [*three_sets.FAMILIES, *three_sets.LATER])
 def test_a_room_leaves_geometry_alone(family: str) -> None:
     film = toy()
     dressed = three_sets.dress(film, family, 4)
@@ -126,6 +161,25 @@ def test_only_windows_that_changed_are_rendered_again() -> None:
     assert window is not None
     assert (made.rgb[4] == 9).all(-1).sum() == (window[2] - window[0]) * (window[3] - window[1])
     assert (made.rgb[3] == 1).all()
+
+
+def test_what_moved_lies_within_the_region_and_the_region_within_the_window_but_for_the_rim() -> None:
+    film = three_sets.dress(toy(), "observatory", 3)
+    pose = film.poses["/P"].copy()
+    pose[4:, 0, 3] += 0.1
+    moved = film.moved({"/P": pose})
+    assert not moved_region(film, moved, 3, 3).any()
+    region = moved_region(film, moved, 4, 4)
+    for there in (film, moved):
+        T = there.pose("/P", 4)
+        corners = film.points("/P") @ T[:3, :3].T + T[:3, 3]
+        for spots in (corners, *(shadows(corners, lamp) for lamp in film.lamps)):
+            at = np.floor(project(film, spots, 4)).astype(int)
+            at = at[(at >= 0).all(1) & (at < film.size).all(1)]
+            assert region[at[:, 1], at[:, 0]].all()
+    window = moved_window(film, moved, 4)
+    assert window is not None
+    assert region.sum() < (window[2] - window[0]) * (window[3] - window[1])
 
 
 @NEEDS

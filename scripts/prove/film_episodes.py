@@ -37,6 +37,7 @@ ONLY = {
     **dict.fromkeys((65, 67, 69, 71), ("front", "side", "wrist")),
     201: ("front", "wrist"), 203: ("side", "wrist"), 205: ("front", "wrist"), 207: ("side", "wrist"),
     209: ("front", "moving"), 210: ("side", "moving"),
+    **dict.fromkeys((221, 225, 230), ("front", "wrist")), **dict.fromkeys((223, 227), ("side", "wrist")),
 }  # fmt: skip
 """Seeds that are recorded by some of the cameras alone."""
 TRAVEL_M = 0.25

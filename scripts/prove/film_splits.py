@@ -23,6 +23,9 @@ class Split:
     """Only the smallest level of each fault."""
     kinds: tuple[str, ...] = tuple(FAULTS)
     """Faults that are planted."""
+    turned: int = 0
+    """By how many looks the deal of every film begins further than the film before it: few videos per film still show all
+    looks. 0 begins every film with the first look."""
 
 
 TOLD = (
@@ -104,15 +107,34 @@ SPLITS = {
         ),
         16, 2, first_level=True, kinds=TOLD,
     ),
+    "blind_three": Split(
+        "three",
+        (
+            # Views and robots in turn, so that a run cut short has seen all of them.
+            ("panda", 221, "front", "cloister"), ("sixaxis", 221, "wrist", "pavilion"),
+            ("sixaxis", 223, "side", "tannery"), ("panda", 223, "wrist", "depot"),
+            ("panda", 227, "side", "observatory"), ("sixaxis", 225, "wrist", "cloister"),
+            ("sixaxis", 225, "front", "depot"), ("panda", 227, "wrist", "tannery"),
+            ("panda", 230, "front", "pavilion"), ("sixaxis", 230, "wrist", "observatory"),
+            ("sixaxis", 227, "side", "pavilion"), ("panda", 221, "wrist", "observatory"),
+            ("panda", 223, "side", "depot"), ("sixaxis", 223, "wrist", "tannery"),
+            ("sixaxis", 221, "front", "observatory"), ("panda", 225, "wrist", "pavilion"),
+            ("panda", 225, "front", "tannery"), ("sixaxis", 227, "wrist", "depot"),
+            ("sixaxis", 230, "front", "cloister"), ("panda", 230, "wrist", "cloister"),
+        ),
+        16, 2, first_level=True, kinds=TOLD, turned=5,
+    ),
 }  # fmt: skip
 """No episode and no family of sets of one group of splits (tune; newton, mitsuba; blind_newton, blind_mitsuba; vtk;
-three) is in another. Limits may come from the first three, and from `vtk` since it has been looked at; a split of `UNSEEN` is
-judged once, when nothing changes any more."""
-UNSEEN = ("blind_newton", "blind_mitsuba", "three")
+three; blind_three) is in another. Limits may come from the first three, and from `vtk` and `three` since they have been looked
+at; a split of `UNSEEN` is judged once, when nothing changes any more."""
+UNSEEN = ("blind_newton", "blind_mitsuba", "three", "blind_three")
+"""Splits that nothing had been made by when they were judged; `painters.LOOKED_AT` says of which that is over."""
 OTHER = {
     21: 22, 22: 21, 33: 21, 34: 22, 41: 43, 42: 44, 43: 41, 44: 42, 45: 44, 46: 43,
     61: 63, 63: 61, 65: 67, 67: 69, 69: 71, 71: 65, 74: 76, 76: 74,
     201: 205, 205: 201, 203: 207, 207: 203, 209: 210, 210: 209,
+    221: 225, 223: 227, 225: 221, 227: 223, 230: 221,
 }  # fmt: skip
 OTHER_AT = {
     (41, "wrist"): 22, (42, "wrist"): 45, (45, "wrist"): 42, (44, "front"): 45, (43, "side"): 46,

@@ -78,10 +78,11 @@ class Job:
 def jobs(split: str) -> Iterator[Job]:
     """All videos of a split, film by film and in rounds: every look once and every fault once, then again."""
     made = SPLITS[split]
-    for film in made.films:
+    for place, film in enumerate(made.films):
         for number in range(max(-(-made.clean // len(LOOKS)), made.faulty)):
             looks = range(number * len(LOOKS), min((number + 1) * len(LOOKS), made.clean))
-            clean = [Job(split, film, "clean", 0, LOOKS[k % len(LOOKS)], number) for k in looks]
+            turned = [(k + made.turned * place) % len(LOOKS) for k in looks]
+            clean = [Job(split, film, "clean", 0, LOOKS[k], number) for k in turned]
             yield from clean[:4]
             yield from _faulty(split, film, number)
             yield from clean[4:]

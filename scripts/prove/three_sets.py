@@ -14,12 +14,17 @@ import trimesh
 from film import Film, Item, Lamp, box, item
 
 FAMILIES = ("harbour", "chapel", "bazaar", "lighthouse", "orchard")
+LATER = ("cloister", "tannery", "pavilion", "observatory", "depot")
+"""Families of the split `blind_three`: other lights (blinds, a low lamp, a cold and a warm one), other pairs of surfaces."""
 TABLES = {
     "harbour": ("boards", "speckle"), "chapel": ("chips", "parquet"), "bazaar": ("gingham", "dots", "boards"),
     "lighthouse": ("speckle", "slate"), "orchard": ("parquet", "slate", "cork"),
+    "cloister": ("slate", "chips"), "tannery": ("cork", "boards"), "pavilion": ("dots", "gingham", "parquet"),
+    "observatory": ("speckle", "cork"), "depot": ("chips", "boards", "parquet"),
 }  # fmt: skip
 """Family -> textures of tables; floors and walls take any."""
-TONES = {"harbour": "aces", "chapel": "neutral", "bazaar": "agx", "lighthouse": "reinhard", "orchard": "plain"}
+TONES = {"harbour": "aces", "chapel": "neutral", "bazaar": "agx", "lighthouse": "reinhard", "orchard": "plain",
+         "cloister": "agx", "tannery": "aces", "pavilion": "plain", "observatory": "neutral", "depot": "reinhard"}  # fmt: skip
 KINDS = ("boards", "speckle", "chips", "parquet", "gingham", "dots", "slate", "cork", "bricks")
 MIDDLE = (0.45, 0.0, 0.0)
 """Middle of the table, where lamps look."""
@@ -144,6 +149,15 @@ def dapples(rng: np.random.Generator) -> np.ndarray:
     return np.repeat(cv2.GaussianBlur(image, (0, 0), 2.0)[..., None], 3, 2)
 
 
+def blinds(rng: np.random.Generator) -> np.ndarray:
+    """What the slats of a blind leave of a light (256, 256, 3) uint8."""
+    angle, period, share = rng.uniform(0, np.pi), rng.uniform(18, 44), rng.uniform(0.35, 0.65)
+    v, u = np.mgrid[0:256, 0:256]
+    along = (np.cos(angle) * u + np.sin(angle) * v) / period % 1.0
+    image = np.where(along < share, 255, int(rng.integers(40, 120))).astype(np.uint8)
+    return np.repeat(cv2.GaussianBlur(image, (0, 0), float(rng.uniform(1.0, 3.0)))[..., None], 3, 2)
+
+
 def lamps(rng: np.random.Generator, family: str) -> tuple[Lamp, ...]:
     """The family's lights."""
 
@@ -169,12 +183,25 @@ def lamps(rng: np.random.Generator, family: str) -> tuple[Lamp, ...]:
         )
     if family == "lighthouse":
         return (Lamp(hung((0.1, 0.5), 2.3), MIDDLE, shade(rng.uniform(0.9, 1.3), rng.uniform(-0.1, 0.1)), 30, 0.9),)
+    if family == "cloister":
+        return (Lamp(hung((0.3, 0.6), 2.4), MIDDLE, shade(rng.uniform(0.8, 1.1), 0.05), 50, 0.3, blinds(rng)),)
+    if family == "tannery":
+        # A low one, whose shadows are long.
+        return (Lamp(hung((0.75, 0.95), 2.4), MIDDLE, shade(rng.uniform(0.9, 1.3), rng.uniform(0.1, 0.3)), 50, 0.6),)
+    if family == "pavilion":
+        return (Lamp(hung((0.2, 0.7), 2.6), MIDDLE, shade(rng.uniform(1.0, 1.4), 0.0)),)
+    if family == "observatory":
+        cold = rng.uniform(0.1, 0.25)
+        return (Lamp(hung((0.1, 0.4), 1.7), MIDDLE, shade(rng.uniform(0.5, 0.8), -cold), 58, 0.8),
+                Lamp(hung((0.5, 0.8), 2.3), MIDDLE, shade(rng.uniform(0.25, 0.4), cold), 50, 0.5))  # fmt: skip
+    if family == "depot":
+        return (Lamp(hung((0.0, 0.3), 2.0), MIDDLE, shade(rng.uniform(0.8, 1.2), rng.uniform(-0.1, 0.1)), 52, 0.15),)
     return (Lamp(hung((0.1, 0.5), 2.2), MIDDLE, shade(rng.uniform(0.8, 1.1), 0.08), 50, 0.3, dapples(rng)),)
 
 
 def dress(film: Film, family: str, seed: int) -> Film:
     """The film in a room: the same geometry of robot and objects in other materials, light, walls and things."""
-    rng = np.random.default_rng([seed, 5000 + FAMILIES.index(family)])
+    rng = np.random.default_rng([seed, 5000 + (*FAMILIES, *LATER).index(family)])
     hue = rng.random()
     top = stuff(rng, str(rng.choice(TABLES[family])), hue)
     floor, wall = (stuff(rng, str(rng.choice(KINDS)), rng.random()) for _ in range(2))
