@@ -20,7 +20,7 @@ from film_episodes import ONLY
 from film_faults import NOT_WRIST
 from film_splits import OTHER, OTHER_AT, SPLITS, UNSEEN
 from painter_bench import jobs
-from three_painter import THERE, ThreePainter, moved_region, moved_window, panorama, projection, shadows
+from three_painter import THERE, ThreePainter, moved_window, panorama, projection, shadows
 from toy_film import COUNT, toy
 
 NEEDS = pytest.mark.skipif(not THERE, reason="`python scripts/three_env.py` makes the environment of the page")
@@ -161,25 +161,6 @@ def test_only_windows_that_changed_are_rendered_again() -> None:
     assert window is not None
     assert (made.rgb[4] == 9).all(-1).sum() == (window[2] - window[0]) * (window[3] - window[1])
     assert (made.rgb[3] == 1).all()
-
-
-def test_what_moved_lies_within_the_region_and_the_region_within_the_window_but_for_the_rim() -> None:
-    film = three_sets.dress(toy(), "observatory", 3)
-    pose = film.poses["/P"].copy()
-    pose[4:, 0, 3] += 0.1
-    moved = film.moved({"/P": pose})
-    assert not moved_region(film, moved, 3, 3).any()
-    region = moved_region(film, moved, 4, 4)
-    for there in (film, moved):
-        T = there.pose("/P", 4)
-        corners = film.points("/P") @ T[:3, :3].T + T[:3, 3]
-        for spots in (corners, *(shadows(corners, lamp) for lamp in film.lamps)):
-            at = np.floor(project(film, spots, 4)).astype(int)
-            at = at[(at >= 0).all(1) & (at < film.size).all(1)]
-            assert region[at[:, 1], at[:, 0]].all()
-    window = moved_window(film, moved, 4)
-    assert window is not None
-    assert region.sum() < (window[2] - window[0]) * (window[3] - window[1])
 
 
 @NEEDS

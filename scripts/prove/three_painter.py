@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,6 @@ SHADOW_PX = 768
 NEAR_M, FAR_M = 0.02, 12.0
 ERROR_M = 0.0002
 """By how much meshes may be simplified: a tenth of a pixel of a fixed view, half a pixel of a hand's."""
-RIM_PX = 20
-"""How far the rim of a soft shadow reaches beyond the shadow of a point lamp, px at 640 wide."""
 GROUND_M, FLOOR_M = 0.0, -0.75
 TABLE_M = ((0.1, 0.9), (-0.6, 0.6))
 """Heights on which shadows fall, and the table's sides."""
@@ -77,6 +74,7 @@ def told_item(one: Item, owners: tuple[str, ...], texture: int | None) -> dict[s
     vertices, faces, uv = one.vertices, one.faces, one.uv / one.repeat_m
     return {
         "owner": owners.index(one.owner), "casts": not one.name.startswith(("wall", "frame")),
+        "closed": one.owner == "set" or any(word in one.owner.lower() for word in ("table", "floor")),
         "vertices": packed(vertices.astype(np.float32)),
         "faces": packed(faces.astype(np.uint32)), "uv": packed(uv.astype(np.float32)), "texture": texture,
         "error_m": ERROR_M if texture is None and len(faces) > 200 else 0.0,
@@ -86,23 +84,8 @@ def told_item(one: Item, owners: tuple[str, ...], texture: int | None) -> dict[s
     }  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
-class Under:
-    """A whole picture that a window is drawn over."""
-
-    rgb: np.ndarray
-    """(H, W, 3) uint8."""
-    ids: np.ndarray
-    """(H, W) uint8."""
-    drawn: np.ndarray
-    """(H, W) bool: where it is drawn anew."""
-
-
 class ThreePainter:
     """Renders frames of a dressed film in a page."""
-
-    _under: Under | None = None
-    """What the next window is drawn over; None draws all of it."""
 
     def __init__(self, film: Film) -> None:
         if not THERE:
@@ -136,45 +119,34 @@ class ThreePainter:
         """(rgb (h, w, 3) uint8, ids (h, w) uint8) of a frame, or of its window (x0, y0, x1, y1)."""
         x0, y0, x1, y1 = window or (0, 0, *film.size)
         T_world_camera = np.linalg.inv(film.T_camera_world[t]) @ np.diag([1.0, -1.0, -1.0, 1.0])
-        drawn = None if self._under is None else self._under.drawn[y0:y1, x0:x1]
         text = self._ask("picture", {
             "poses": [film.pose(o, t).T.ravel().tolist() for o in self.owners], "camera": T_world_camera.T.ravel().tolist(),
             "projection": projection(film.K[t], film.size).T.ravel().tolist(), "window": [x0, y0, x1 - x0, y1 - y0],
-            "mask": None if drawn is None else packed(drawn[::-1].astype(np.uint8) * 255),
         })  # fmt: skip
         got = np.frombuffer(base64.b64decode(text), np.uint8).reshape(y1 - y0, x1 - x0, 4)[::-1]
-        rgb, ids = got[..., :3].copy(), got[..., 3].copy()
-        if self._under is not None and drawn is not None:
-            rgb[~drawn], ids[~drawn] = self._under.rgb[y0:y1, x0:x1][~drawn], self._under.ids[y0:y1, x0:x1][~drawn]
-        return rgb, ids
-
-    def _renewed(
-        self, under: tuple[np.ndarray, np.ndarray], old: Film, new: Film, t: int, since: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The picture `under`, of frame `since` of `old`, as frame t of `new`: what differs is drawn anew."""
-        rgb, ids = under
-        if (window := moved_window(old, new, t, since)) is None:
-            return under
-        rgb, ids = rgb.copy(), ids.copy()
-        x0, y0, x1, y1 = window
-        self._under = Under(*under, moved_region(old, new, t, since))
-        try:
-            rgb[y0:y1, x0:x1], ids[y0:y1, x0:x1] = self.render(new, t, window)
-        finally:
-            self._under = None
-        return rgb, ids
+        return got[..., :3].copy(), got[..., 3].copy()
 
     def shoot(self, film: Film) -> Shot:
         """All frames; of a fixed camera only what differs from the first."""
         still = np.abs(film.T_camera_world - film.T_camera_world[:1]).max() < 1e-6
-        first = self.render(film, 0)
-        rest = [self._renewed(first, film, film, t, 0) if still else self.render(film, t) for t in range(1, len(film))]
-        return Shot(*(np.stack(part) for part in zip(first, *rest, strict=True)), self.owners)
+        frames = [self.render(film, 0)]
+        for t in range(1, len(film)):
+            rgb, ids = (part.copy() for part in frames[0])
+            window = moved_window(film, film, t, 0) if still else (0, 0, *film.size)
+            if window:
+                x0, y0, x1, y1 = window
+                rgb[y0:y1, x0:x1], ids[y0:y1, x0:x1] = self.render(film, t, window)
+            frames.append((rgb, ids))
+        return Shot(np.stack([f[0] for f in frames]), np.stack([f[1] for f in frames]), self.owners)
 
     def reshoot(self, shot: Shot, old: Film, new: Film) -> Shot:
-        """A shot with what looks other in `new` than in `old` rendered anew."""
-        made = [self._renewed((shot.rgb[t], shot.ids[t]), old, new, t, t) for t in range(len(new))]
-        return Shot(*(np.stack(part) for part in zip(*made, strict=True)), self.owners)
+        """A shot with the windows rendered anew in which `new` looks other than `old`."""
+        rgb, ids = shot.rgb.copy(), shot.ids.copy()
+        for t in range(len(new)):
+            if window := moved_window(old, new, t):
+                x0, y0, x1, y1 = window
+                rgb[t, y0:y1, x0:x1], ids[t, y0:y1, x0:x1] = self.render(new, t, window)
+        return Shot(rgb, ids, self.owners)
 
 
 def projection(K: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -186,45 +158,27 @@ def projection(K: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     ])  # fmt: skip
 
 
-def moved_spots(old: Film, new: Film, t: int, since: int) -> list[np.ndarray]:
-    """Pixels (N, 2) at which the corners, and their shadows by every lamp, of each owner are that stands elsewhere at frame
-    t of `new` than at frame `since` of `old`: one array for each of both places and each lamp. Nothing that has changed lies
-    outside the convex hull of one of them, but for the soft rims of shadows."""
-    found = []
+def moved_window(old: Film, new: Film, t: int, since: int | None = None) -> tuple[int, int, int, int] | None:
+    """(x0, y0, x1, y1) around all owners that stand elsewhere at frame t of `new` than at frame `since` (default t) of `old`,
+    and around their shadows by every lamp: on the table, and on the floor where they miss it."""
+    before, found = t if since is None else since, []
     for owner in new.owners:
-        if np.abs(old.pose(owner, since) - new.pose(owner, t)).max() < 1e-6:
+        if np.abs(old.pose(owner, before) - new.pose(owner, t)).max() < 1e-6:
             continue
-        for film, when in ((old, since), (new, t)):
+        for film, when in ((old, before), (new, t)):
             T = film.pose(owner, when)
             if T[2, 3] < HIDDEN_M / 2:
                 continue
             corners = film.points(owner) @ T[:3, :3].T + T[:3, 3]
-            for lamp in film.lamps:
-                found.append(project(film, np.concatenate([corners, shadows(corners, lamp)]), t))
-    return [f for f in found if len(f)]
-
-
-def moved_window(old: Film, new: Film, t: int, since: int | None = None) -> tuple[int, int, int, int] | None:
-    """(x0, y0, x1, y1) around all owners that stand elsewhere at frame t of `new` than at frame `since` (default t) of `old`,
-    and around their shadows by every lamp: on the table, and on the floor where they miss it."""
-    found = moved_spots(old, new, t, t if since is None else since)
+            every = [corners, *(shadows(corners, lamp) for lamp in film.lamps)]
+            found.append(project(film, np.concatenate(every), t))
+    found = [f for f in found if len(f)]
     if not found:
         return None
     every = np.concatenate(found)
     x0, y0 = np.maximum(np.floor(every.min(0)).astype(int) - 12, 0)
     x1, y1 = np.minimum(np.ceil(every.max(0)).astype(int) + 13, new.size)
     return (int(x0), int(y0), int(x1), int(y1)) if x1 > x0 and y1 > y0 else None
-
-
-def moved_region(old: Film, new: Film, t: int, since: int) -> np.ndarray:
-    """(h, w) bool: the hulls of `moved_spots`, with room for the rims of soft shadows."""
-    width, height = new.size
-    canvas = np.zeros((height, width), np.uint8)
-    for spots in moved_spots(old, new, t, since):
-        hull = cv2.convexHull(np.clip(spots, -20_000, 20_000).astype(np.float32))
-        cv2.fillConvexPoly(canvas, np.round(hull).astype(np.int32), 1)
-    reach = 2 * round(RIM_PX * width / 640) + 1
-    return cv2.dilate(canvas, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))).astype(bool)
 
 
 def shadows(corners: np.ndarray, lamp: Lamp) -> np.ndarray:

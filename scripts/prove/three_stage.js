@@ -11,15 +11,6 @@ const TONES = {
   reinhard: THREE.ReinhardToneMapping, plain: THREE.LinearToneMapping,
 };
 let renderer, scene, marks, camera, target, owners = [], kept = 0;
-// What stays as it was is covered by the nearest depth there is: nothing is shaded there.
-const cover = new THREE.ShaderMaterial({
-  glslVersion: THREE.GLSL3, colorWrite: false, depthFunc: THREE.AlwaysDepth,
-  uniforms: { drawn: { value: null }, corner: { value: new THREE.Vector2() } },
-  vertexShader: "void main() { gl_Position = vec4(position.xy, -1.0, 1.0); }",
-  fragmentShader: `uniform sampler2D drawn; uniform vec2 corner; out vec4 nothing;
-    void main() { if (texelFetch(drawn, ivec2(gl_FragCoord.xy - corner), 0).r > 0.5) discard; nothing = vec4(0.0); }`,
-});
-const covers = new THREE.Scene(), ground = new THREE.Color(), black = new THREE.Color(0);
 
 const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 const floats = (text) => new Float32Array(bytes(text).buffer);
@@ -79,11 +70,6 @@ function lampOf(told, size) {
 
 window.build = async (told) => {
   await MeshoptSimplifier.ready;
-  const whole = new THREE.BufferGeometry();
-  whole.setAttribute("position", new THREE.BufferAttribute(new Float32Array([-1, -1, 0, 3, -1, 0, -1, 3, 0]), 3));
-  const sheet = new THREE.Mesh(whole, cover);
-  sheet.frustumCulled = false;
-  covers.add(sheet);
   const [width, height] = told.size;
   const canvas = new OffscreenCanvas(width, height);
   renderer = new THREE.WebGLRenderer({ canvas, antialias: true });
@@ -101,7 +87,7 @@ window.build = async (told) => {
   panorama.mapping = THREE.EquirectangularReflectionMapping;
   const makes = new THREE.PMREMGenerator(renderer);
   const around = makes.fromEquirectangular(panorama).texture;
-  ground.setRGB(...told.ground);
+  scene.background = new THREE.Color().setRGB(...told.ground);
   scene.add(new THREE.HemisphereLight(
     new THREE.Color().setRGB(...told.sky), new THREE.Color().setRGB(...told.ground), Math.PI));
   for (const light of scene.children) light.position.set(0, 0, 1);
@@ -118,7 +104,9 @@ window.build = async (told) => {
   });
   for (const item of told.items) {
     const geometry = geometryOf(item);
-    const plain = { side: THREE.DoubleSide, map: item.texture === null ? null : textures[item.texture] };
+    // Of what is closed no back is seen; shadows are cast by both sides as before.
+    const sides = { side: item.closed ? THREE.FrontSide : THREE.DoubleSide, shadowSide: THREE.DoubleSide };
+    const plain = { ...sides, map: item.texture === null ? null : textures[item.texture] };
     // What is matt needs no more than Lambert's law.
     const look = item.matt ? new THREE.MeshLambertMaterial(plain) : new THREE.MeshStandardMaterial({
       ...plain, roughness: item.roughness, metalness: item.metallic, envMap: item.mirrors ? around : null,
@@ -133,13 +121,6 @@ window.build = async (told) => {
   }
   return kept;
 };
-
-// An empty picture, covered where a mask says so.
-function begin(colour, masked) {
-  renderer.setClearColor(colour);
-  renderer.clear();
-  if (masked) renderer.render(covers, camera);
-}
 
 window.picture = (told) => {
   told.poses.forEach((pose, k) => {
@@ -160,23 +141,12 @@ window.picture = (told) => {
   // WebGL counts rows from the bottom.
   const low = target.height - y - height;
   renderer.setScissor(x, low, width, height);
-  if (told.mask) {
-    cover.uniforms.drawn.value?.dispose();
-    const drawn = new THREE.DataTexture(bytes(told.mask), width, height, THREE.RedFormat);
-    drawn.unpackAlignment = 1;
-    drawn.needsUpdate = true;
-    cover.uniforms.drawn.value = drawn;
-    cover.uniforms.corner.value.set(x, low);
-  }
-  renderer.autoClear = false;
-  begin(ground, told.mask);
   renderer.render(scene, camera);
   const rgb = new Uint8Array(width * height * 4);
   gl.readPixels(x, low, width, height, gl.RGBA, gl.UNSIGNED_BYTE, rgb);
   target.scissorTest = true;
   target.scissor.set(x, low, width, height);
   renderer.setRenderTarget(target);
-  begin(black, told.mask);
   renderer.shadowMap.autoUpdate = false;
   renderer.render(marks, camera);
   renderer.shadowMap.autoUpdate = true;
