@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables of the painter bench: bounds, and faults of several views together."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "scripts" / "prove"))
+from film_splits import SPLITS, UNSEEN
+from painters import LOOKED_AT, auc_bound, together, upper_bound
+
+
+@given(st.floats(0, 1), st.integers(1, 60))
+def test_an_auc_is_bounded_from_below_and_closer_with_more_videos(value: float, n: int) -> None:
+    bound = auc_bound(value, n)
+    assert 0 <= bound <= value + 1e-9
+    assert auc_bound(value, 10 * n) >= bound - 1e-9
+
+
+def test_the_bound_of_what_is_always_found_is_that_of_a_rate_without_misses() -> None:
+    assert auc_bound(1.0, 20) == pytest.approx(0.05 ** (1 / 20))
+    assert auc_bound(1.0, 0) == 0
+    assert auc_bound(0.9, 20) == pytest.approx(1 - upper_bound(2, 20))
+    # Misses are rounded up, never down.
+    assert auc_bound(0.899, 20) == pytest.approx(1 - upper_bound(3, 20))
+
+
+def test_faults_of_two_views_are_one_row_and_of_one_view_none() -> None:
+    def row(kind: str, view: str, n: int, auc: float | None) -> dict:
+        return {
+            "kind": kind, "level": 2, "unit": "cm", "view": view, "target": 0.95, "n": n, "renders": n, "fail": n - 1,
+            "unsure": 1, "pass": 0, "auc": auc, "checks": "",
+        }  # fmt: skip
+
+    faults = [row("sunk", "fixed", 30, 1.0), row("sunk", "wrist", 10, 0.6), row("lag", "fixed", 9, 1.0)]
+    (both,) = together([*faults, row("lag", "wrist", 9, None)])
+    assert (both["kind"], both["view"], both["n"], both["fail"], both["unsure"]) == ("sunk", "all", 40, 38, 2)
+    assert both["auc"] == pytest.approx(0.9)
+    assert both["auc_bound"] == auc_bound(both["auc"], 40)
+
+
+def test_what_has_been_looked_at_is_a_split_and_the_latest_one_is_not() -> None:
+    assert set(LOOKED_AT) <= set(SPLITS)
+    assert "blind_three" in UNSEEN
+    assert "blind_three" not in LOOKED_AT
