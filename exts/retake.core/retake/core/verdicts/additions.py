@@ -6,10 +6,13 @@ Both are told from the take's own first frames. Only geometry of the simulation 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
-from retake.core.array_types import Bool, Float32, Float64
+from retake.core.array_types import Bool, Float32, Float64, UInt8
+from retake.core.episode import Episode
 from retake.core.verdicts.footage import Footage
 from retake.core.verdicts.records import Measurement
 from retake.core.verdicts.settings import StabilitySettings
@@ -20,11 +23,28 @@ _ASIDE_M = 0.12
 """How far beyond the places of robot and objects the scene of work reaches, m."""
 _DARK = 12.0
 """Grey value that is added before ratios are taken: noise in the dark is no colour."""
+_NEARBY = 9
+"""Working px across which the mean is taken that is no structure."""
+_VIEWS = 13
+"""Frames of a take that are looked at, at most."""
+_VIEW = 0.35
+"""rad by which a link may turn between views that are compared where depth tells the place of every point: its shading changes
+with it, and what it hides. Without depth it is `texture_turn`."""
+_POINTS = 150
+"""Points of a link that are carried to another frame, at most."""
+_WARP = 2
+"""Working px by which a link may be warped as a whole (4 px of 640)."""
+_LASTING = 3
+"""Views in a row in which a surface must differ."""
+_OWN = 0.3
+"""Share of a link's own structure that may differ: points are carried to a fraction of a pixel, and edges wander with light."""
 
 
-def measure_additions(footage: Footage, truth: Truth, settings: StabilitySettings) -> list[Measurement]:
+def measure_additions(
+    footage: Footage, truth: Truth, settings: StabilitySettings, episode: Episode | None = None, camera: str = ""
+) -> list[Measurement]:
     """intruders (side of the largest thing that appears, px) and link_texture (change of surface, log units)."""
-    return [_intruders(footage, truth, settings), _texture(footage, truth, settings)]
+    return [_intruders(footage, truth, settings), _texture(footage, truth, settings, episode, camera)]
 
 
 def _intruders(footage: Footage, truth: Truth, settings: StabilitySettings) -> Measurement:
@@ -54,7 +74,7 @@ def _intruders(footage: Footage, truth: Truth, settings: StabilitySettings) -> M
         old = clear & (known > 0)
         if (old & work).sum() >= settings.work_pixels:
             change = np.abs(tone - reference / np.maximum(known, 1)[..., None]).max(-1)
-            limit = settings.new_tone + float(np.quantile(change[old], 0.95))
+            limit = settings.new_tone + _at(np.sort(change[old]), 0.95 * (int(old.sum()) - 1))
             side, places[t] = _largest((change > limit) & old & work)
             series[t] = 2 * side * truth.px
         # The first two views of a place are what it looks like.
@@ -114,89 +134,166 @@ def workspace(truth: Truth, size: tuple[int, int], aside_m: float = _ASIDE_M) ->
     return (length > 0) & (place > lower).all(-1) & (place < upper).all(-1)
 
 
-def _texture(footage: Footage, truth: Truth, settings: StabilitySettings) -> Measurement:
-    """How much the brightness of a link's surface points changes over a few frames, beyond its first frames; worst link.
+@dataclass(frozen=True, eq=False)
+class _Surface:
+    """One link in one frame."""
 
-    Points are carried along with their link at its own depth. A lamp brightens a link as a whole; only the spread counts.
-    A link that turns is lit anew, every face of it otherwise: frames between which it turns much are not compared.
+    corner: tuple[int, int]
+    """Column and row of the upper left pixel of `structure`, working px."""
+    structure: Float32[np.ndarray, "h w"]
+    inner: UInt8[np.ndarray, "h w"]
+    """1 well inside the link."""
+    T_camera_link: Float64[np.ndarray, "4 4"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Pattern:
+    """What a frame shows of a link, to be found again."""
+
+    surface: _Surface
+    points: Float64[np.ndarray, "N 3"]
+    """m, link frame."""
+    shown: Float32[np.ndarray, "N"]
+    """Structure there, log units."""
+
+
+def _texture(
+    footage: Footage, truth: Truth, settings: StabilitySettings, episode: Episode | None, camera: str
+) -> Measurement:
+    """By how much most points of a link differ from its first views, log units, beyond a share of the link's own
+    structure; worst link, three views in a row.
+
+    Without an episode that recorded depth a link is taken to be as far away as its origin, and compared only where it hardly
+    turned.
     """
     name = NAMES[1]
-    step = settings.texture_frames
-    greys = [np.log(cv2.cvtColor(f, cv2.COLOR_RGB2GRAY).astype(np.float32) + _DARK) for f in footage.frames]
-    spreads: dict[int, dict[int, float]] = {}
-    inner: dict[int, tuple[int, np.ndarray]] = {}
-    for t in range(0, len(footage) - step, step):
-        for part in truth.robot_parts:
-            found = _spread(greys, truth, part, t, t + step, settings, inner)
-            if found is not None:
-                spreads.setdefault(part, {})[t] = found
+    seen = _Surfaces(footage, truth, settings, episode, camera)
     worst, where, frame = None, "", None
     series = np.full(len(footage), np.nan)
-    for part, values in spreads.items():
-        times = sorted(values)
-        if len(times) < 5:
+    for part in truth.robot_parts:
+        told = seen.differences(part)
+        if len(told) < _LASTING:
             continue
-        v = np.array([values[t] for t in times])
-        rise = np.maximum(np.median([v[:-2], v[1:-1], v[2:]], axis=0) - float(np.median(v[:3])), 0)
-        for t, value in zip(times[1:-1], rise, strict=True):
-            series[t] = max(float(value), np.nan_to_num(series[t]))
-        k = int(np.argmax(rise))
-        if worst is None or rise[k] > worst:
-            worst, where, frame = float(rise[k]), truth.parts[part].name, times[k + 1]
+        times, values = list(told), np.array(list(told.values()))
+        for t, value in told.items():
+            series[t] = np.nanmax([series[t], value])
+        lasting = np.min([values[k : len(values) - _LASTING + 1 + k] for k in range(_LASTING)], axis=0)
+        k = int(np.argmax(lasting))
+        if worst is None or lasting[k] > worst:
+            worst, where, frame = float(lasting[k]), truth.parts[part].name, times[k + 1]
     if worst is None:
         return Measurement(name, None, "no link shows enough of its surface", applies=False)
     return Measurement(name, worst, where, frame, series=series)
 
 
-def _inside(truth: Truth, t: int, part: int) -> np.ndarray:
-    """Pixels of a part that are not at its rim, 0 or 1."""
-    mask = cv2.inRange(truth.labels[t], part + 1, part + 1) & 1  # type: ignore[call-overload]
-    return cv2.erode(mask, np.ones((5, 5), np.uint8))
+class _Surfaces:
+    """The links' surfaces in a take's views, made once."""
+
+    def __init__(
+        self, footage: Footage, truth: Truth, settings: StabilitySettings, episode: Episode | None, camera: str
+    ) -> None:
+        self.truth, self.settings = truth, settings
+        known = episode is not None and "depth" in episode.header.camera(camera).channels
+        self.episode, self.camera = (episode if known else None), camera
+        self.turn = settings.texture_turn if self.episode is None else _VIEW
+        step = max(settings.texture_frames, len(footage) // _VIEWS)
+        self.logs = {t: _log(footage.frames[t]) for t in range(0, len(footage), step)}
+        self.depths: dict[int, Float32[np.ndarray, "H W"]] = {}
+
+    def differences(self, part: int) -> dict[int, float]:
+        """Frame -> how much the link differs from the earliest view of nearly the same side."""
+        views: dict[int, _Surface] = {}
+        patterns: dict[int, _Pattern | None] = {}
+        out = {}
+        for t in self.logs:
+            now = self._surface(part, t)
+            if now is None:
+                continue
+            for r, then in views.items():
+                if _angle(then.T_camera_link, now.T_camera_link) > self.turn:
+                    continue
+                if r not in patterns:
+                    patterns[r] = self._pattern(part, r, then)
+                found = self._difference(patterns[r], t, now)
+                if found is not None:
+                    out[t] = found
+                    break
+            views[t] = now
+        return out
+
+    def _surface(self, part: int, t: int) -> _Surface | None:
+        """None where the link shows too little of itself."""
+        truth = self.truth
+        if truth.area[t, part] < self.settings.texture_area:
+            return None
+        whole = cv2.inRange(truth.labels[t], part + 1, part + 1) & 1  # type: ignore[call-overload]
+        x, y, width, height = cv2.boundingRect(whole)
+        box = np.s_[y : y + height, x : x + width]
+        mask = np.ascontiguousarray(whole[box])
+        inner = cv2.erode(mask, np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
+        if int(inner.sum()) < self.settings.texture_points:
+            return None
+        weight = mask.astype(np.float32)
+        size, border = (_NEARBY, _NEARBY), cv2.BORDER_CONSTANT
+        total = cv2.blur(self.logs[t][box] * weight, size, borderType=border)
+        mean = total / np.maximum(cv2.blur(weight, size, borderType=border), 1e-6)
+        structure = (self.logs[t][box] - mean) * weight
+        return _Surface((x, y), structure, inner, truth.T_camera_world[t] @ truth.T_world_part[t, part])
+
+    def _pattern(self, part: int, t: int, surface: _Surface) -> _Pattern | None:
+        """None where the recorded depth does not show enough of it."""
+        truth, (x, y) = self.truth, surface.corner
+        rows, columns = np.nonzero(surface.inner)
+        pick = np.linspace(0, len(rows) - 1, min(len(rows), _POINTS)).astype(int)
+        rows, columns = rows[pick], columns[pick]
+        T, K = surface.T_camera_link, truth.K[t]
+        if self.episode is None:
+            z = np.full(len(rows), T[2, 3])
+        else:
+            if t not in self.depths:
+                recorded = np.asarray(self.episode.image(self.camera, "depth", truth.start + t), np.float32)
+                self.depths[t] = cv2.resize(recorded, truth.size, interpolation=cv2.INTER_NEAREST)
+            z = self.depths[t][rows + y, columns + x].astype(np.float64)
+        good = np.isfinite(z) & (z > 0.02)
+        rows, columns, z = rows[good], columns[good], z[good]
+        if len(rows) < self.settings.texture_points:
+            return None
+        uv = truth.ideal(t, np.stack([columns + x, rows + y], 1).astype(np.float64)) + 0.5
+        p = np.stack([(uv[:, 0] - K[0, 2]) / K[0, 0] * z, (uv[:, 1] - K[1, 2]) / K[1, 1] * z, z], 1)
+        return _Pattern(surface, (p - T[:3, 3]) @ T[:3, :3], surface.structure[rows, columns])
+
+    def _difference(self, pattern: _Pattern | None, t: int, now: _Surface) -> float | None:
+        """Median difference of the pattern's points in another view, at the shift of the whole link that fits best."""
+        if pattern is None:
+            return None
+        truth, T = self.truth, now.T_camera_link
+        q = pattern.points @ T[:3, :3].T + T[:3, 3]
+        uvw = q @ truth.K[t].T
+        place = truth.seen(t, uvw[:, :2] / np.maximum(uvw[:, 2:], 1e-6) - 0.5) - now.corner
+        place = place.astype(np.float32)
+        shows = cv2.remap(
+            now.inner, place[None, :, 0], place[None, :, 1], cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT,
+            borderValue=0,
+        )[0] > 0  # fmt: skip
+        if shows.sum() < self.settings.texture_points:
+            return None
+        at, known = place[shows], pattern.shown[shows]
+        x, y = (np.ascontiguousarray(at[None, :, k] + _SHIFTS[:, None, k]) for k in (0, 1))
+        there = cv2.remap(now.structure, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        apart = float(np.median(np.abs(there - known), axis=1).min())
+        return max(apart - _OWN * float(np.median(np.abs(known))), 0.0)
+
+
+_SHIFTS = np.stack(np.meshgrid(*(np.arange(-_WARP, _WARP + 1),) * 2), -1).reshape(-1, 2).astype(np.float32)
+
+
+def _log(frame: UInt8[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "H W"]:
+    return np.log(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) + _DARK)
 
 
 def _angle(a: Float64[np.ndarray, "4 4"], b: Float64[np.ndarray, "4 4"]) -> float:
     """Angle between two poses, rad."""
     return float(np.arccos(np.clip((np.trace(a[:3, :3].T @ b[:3, :3]) - 1) / 2, -1, 1)))
-
-
-def _spread(
-    greys: list[np.ndarray], truth: Truth, part: int, t: int, u: int, settings: StabilitySettings,
-    known: dict[int, tuple[int, np.ndarray]],
-) -> float | None:  # fmt: skip
-    """Robust deviation of the log brightness of one link's points between two frames.
-
-    known: per part a frame and what lies well inside it there; the later frame's is left for the next call.
-    """
-    if min(truth.area[t, part], truth.area[u, part]) < settings.texture_area:
-        return None
-    frame, inner = known.get(part, (-1, truth.labels[t]))
-    inner = inner if frame == t else _inside(truth, t, part)
-    later = _inside(truth, u, part)
-    known[part] = (u, later)
-    rows, columns = np.nonzero(inner)
-    if len(rows) < settings.texture_points:
-        return None
-    pick = np.linspace(0, len(rows) - 1, min(len(rows), 150)).astype(int)
-    rows, columns = rows[pick], columns[pick]
-    if _angle(truth.T_world_part[t, part], truth.T_world_part[u, part]) > settings.texture_turn:
-        return None
-    before, after = (truth.T_camera_world[k] @ truth.T_world_part[k, part] for k in (t, u))
-    depth, K = before[2, 3], truth.K[t]
-    if depth < 0.05:
-        return None
-    p = np.stack([(columns + 0.5 - K[0, 2]) / K[0, 0], (rows + 0.5 - K[1, 2]) / K[1, 1], np.ones(len(rows))], 1) * depth
-    body = (p - before[:3, 3]) @ before[:3, :3]
-    q = body @ after[:3, :3].T + after[:3, 3]
-    uvw = q @ truth.K[u].T
-    place = (uvw[:, :2] / np.maximum(uvw[:, 2:], 1e-6) - 0.5).astype(np.float32)
-    x, y = place[None, :, 0], place[None, :, 1]
-    shows = cv2.remap(later, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)[0] > 0
-    if shows.sum() < settings.texture_points:
-        return None
-    ratio = cv2.remap(greys[u], x, y, cv2.INTER_LINEAR)[0][shows] - greys[t][rows, columns][shows]
-    ratio.sort()
-    high, low = (_at(ratio, share * (len(ratio) - 1)) for share in (0.84, 0.16))
-    return (high - low) / 2
 
 
 def _at(ordered: Float32[np.ndarray, "N"], place: float) -> float:

@@ -102,7 +102,7 @@ def examine(
     check_cancel()
     measured += measure_stability(footage, truth, motion_px(truth), settings.stability)
     measured += measure_novelty(footage, truth, episode, camera)
-    measured += measure_additions(footage, truth, settings.stability)
+    measured += measure_additions(footage, truth, settings.stability, episode, camera)
     measured.append(measure_stills(footage, truth, settings.stability))
     measured += measure_geometry(footage, truth, episode, camera, settings.stability)
     measured.append(measure_leak(footage, truth, episode, camera) if object_control else NOT_SHOWN)

@@ -146,12 +146,12 @@ class StabilitySettings:
     work_pixels: int = 300
     """Half-size pixels of ground that must be seen."""
     texture_frames: int = 4
-    """Frames over which a link's surface is compared with itself."""
+    """Frames from one view of the links' surfaces to the next, at least; some 13 views are compared."""
     texture_area: float = 150.0
     """Working px² of a link that can be asked."""
     texture_points: int = 30
     texture_turn: float = 0.12
-    """rad by which a link may turn between frames whose surfaces are compared: its shading changes with it."""
+    """rad by which a link may turn between views whose surfaces are compared, where no depth was recorded."""
     frozen_motion_px: float = 1.5
     frozen_change: float = 0.02
     identity_min_area: float = 40.0
