@@ -67,9 +67,11 @@ def test_a_surface_that_melts_fails_wherever_and_however_it_runs(which: int, see
     part = links(clean())[which % len(links(clean()))]
     found = measured(clean(), molten(clean(), part, seed, run))
     limit = load_settings().threshold(NAME).limit
-    assert found.value is not None and found.value > limit
+    assert found.value is not None
+    assert found.value > limit
     assert found.note == clean().truth.parts[part].name
-    assert found.worst_frame is not None and found.worst_frame > FRAMES // 3
+    assert found.worst_frame is not None
+    assert found.worst_frame > FRAMES // 3
 
 
 @settings(deadline=None, max_examples=8)
@@ -96,7 +98,8 @@ def test_light_that_changes_and_a_picture_that_sways_are_no_melting(
         frames[t] = np.clip(moved * gain[..., None], 0, 255)
     found = measured(clean(), frames)
     threshold = load_settings().threshold(NAME)
-    assert found.value is not None and found.value < (threshold.unsure or threshold.limit)
+    assert found.value is not None
+    assert found.value < (threshold.unsure or threshold.limit)
 
 
 @pytest.mark.parametrize("depth", [True, False])
@@ -120,7 +123,8 @@ def test_without_depth_a_link_that_stands_still_is_judged_all_the_same() -> None
     truth = clean().truth
     still = next(p for p in links(clean()) if np.abs(truth.T_world_part[:, p] - truth.T_world_part[:1, p]).max() < 1e-6)
     found = measured(clean(), molten(clean(), still, 3, 1), depth=False)
-    assert found.value is not None and found.value > load_settings().threshold(NAME).limit
+    assert found.value is not None
+    assert found.value > load_settings().threshold(NAME).limit
 
 
 def test_a_melting_take_fails_as_a_whole_and_says_which_link() -> None:
