@@ -23,7 +23,7 @@ _ASIDE_M = 0.12
 """How far beyond the places of robot and objects the scene of work reaches, m."""
 _DARK = 12.0
 """Grey value that is added before ratios are taken: noise in the dark is no colour."""
-_NEARBY = 9
+_NEARBY = 13
 """Working px across which the mean is taken that is no structure."""
 _VIEWS = 13
 """Frames of a take that are looked at, at most."""
@@ -36,7 +36,7 @@ _WARP = 2
 """Working px by which a link may be warped as a whole (4 px of 640)."""
 _LASTING = 3
 """Views in a row in which a surface must differ."""
-_OWN = 0.3
+_OWN = 0.5
 """Share of a link's own structure that may differ: points are carried to a fraction of a pixel, and edges wander with light."""
 
 
