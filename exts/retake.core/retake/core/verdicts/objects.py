@@ -48,7 +48,9 @@ def measure_object(
     apart = np.linalg.norm(body.offset - _start(body, sure), axis=1)
     apart[cropped(truth, part)] = np.nan
     near = apart * truth.px
-    error[stands(body, apart, settings) & (track.best < settings.plain * track.reference) & (error > near)] = np.nan
+    for believed, behind in ((settings.plain, settings.behind), (settings.sighted, settings.behind_sighted)):
+        weak = (track.best < believed * track.reference) & stands(body, apart, settings, behind)
+        error[weak & (error > near)] = np.nan
     error = np.where(sure & np.isfinite(near), near, np.where(body.looked, error, np.nan))
     shown = truth.area[:, part] >= MIN_AREA
     falls = on_path(track, np.array([p == "released" for p in phases]), settings.near_px / truth.px)
@@ -73,15 +75,21 @@ def at_home(track: Track, body: Body, settings: ObjectSettings) -> Bool[np.ndarr
     return told & (np.nan_to_num(track.here) >= settings.at_home * track.reference)
 
 
-def stands(body: Body, apart: Float64[np.ndarray, "T"], settings: ObjectSettings) -> Bool[np.ndarray, "T"]:
+def stands(
+    body: Body, apart: Float64[np.ndarray, "T"], settings: ObjectSettings, behind: float | None = None
+) -> Bool[np.ndarray, "T"]:
     """Frames in which a silhouette like the object's stands out in its place, whatever its colours. apart: working px by
-    which it fits beside it.
+    which it fits beside it. behind: share of it that may look like the very scenery behind.
 
     An object that turned shows another side, and what has the colours of the first one may then be anything: where its
     silhouette says that it is here and its colours that it is elsewhere, neither is told.
     """
     told = np.nan_to_num(body.contrast) >= settings.stands
-    return told & (np.nan_to_num(apart, nan=np.inf) <= PLACED) & ~(body.behind > settings.behind)
+    return (
+        told
+        & (np.nan_to_num(apart, nan=np.inf) <= PLACED)
+        & ~(body.behind > (settings.behind if behind is None else behind))
+    )
 
 
 def cropped(truth: Truth, part: int) -> Bool[np.ndarray, "T"]:
@@ -301,6 +309,9 @@ def pisa(track: Track, truth: Truth, phases: list[str]) -> dict[str, float | Non
         if not found.any():
             empty[phases[t]] += 1
             continue
+        x, y, width, height = cv2.boundingRect(reference | found.astype(np.uint8))
+        box = np.s_[y : y + height, x : x + width]
+        reference, found = reference[box], found[box]
         a, b = np.argwhere(reference), np.argwhere(found)
         l2 = s * float(np.abs(a.mean(0) - b.mean(0)).mean())
         to_reference = cv2.distanceTransform((1 - reference).astype(np.uint8), cv2.DIST_L2, 5)
@@ -323,10 +334,11 @@ def _mask(track: Track, t: int, reference: np.ndarray) -> np.ndarray:
     likely = track.likelihood[t] > 0.5
     centre = np.round((track.found[t] + 0.5) / 2 - 0.5).astype(int)
     reach = int(1.5 * np.sqrt(reference.sum())) + 2
-    window = np.zeros_like(likely)
+    out = np.zeros_like(likely)
     x, y = int(centre[0]), int(centre[1])
-    window[max(y - reach, 0) : max(y + reach + 1, 0), max(x - reach, 0) : max(x + reach + 1, 0)] = True
-    count, labels, stats, _ = cv2.connectedComponentsWithStats((likely & window).astype(np.uint8))
-    if count <= 1:
-        return np.zeros_like(likely)
-    return labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+    box = np.s_[max(y - reach, 0) : max(y + reach + 1, 0), max(x - reach, 0) : max(x + reach + 1, 0)]
+    if not likely[box].any():
+        return out
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(likely[box].astype(np.uint8))
+    out[box] = labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+    return out

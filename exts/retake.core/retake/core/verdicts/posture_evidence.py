@@ -49,6 +49,10 @@ _LIKE, _LIKE_SHARE, _LIKE_REACH = -0.15, (0.2, 0.6), 5.0
 at which, nothing there speaks for the object; reach of nearby, working px."""
 
 
+_AROUND = 4
+"""Working px around an object that its window of a frame has: what is drawn beside it and what a blur reaches."""
+
+
 Split = tuple[Float32[np.ndarray, "h w 2"], Float32[np.ndarray, "h w"]]
 Box = tuple[slice, slice]
 Reader = Callable[[Float32[np.ndarray, "h w 2"], Float32[np.ndarray, "h w"]], Float32[np.ndarray, "h w"]]
@@ -75,6 +79,13 @@ def split(image: np.ndarray) -> Split:
 def _bins(tone: np.ndarray, luma: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     code = np.clip(np.floor(tone / _TONE + _TONES), 0, 2 * _TONES - 1).astype(int)
     return code[..., 0], code[..., 1], np.clip(luma / _LUMA, 0, _LUMAS - 1).astype(int)
+
+
+def _shaded(lit: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
+    """How much (0..1) a change of log brightness is one of light, see `_SHADED`."""
+    (dark, dim, bright, glare), _ = _SHADED
+    rising, falling = (lit - np.float32(dark)) / np.float32(dim - dark), (glare - lit) / np.float32(glare - bright)
+    return np.clip(np.minimum(rising, falling), 0, 1)
 
 
 def early_frames(truth: Truth, part: int) -> list[int]:
@@ -121,7 +132,7 @@ class Evidence:
         self.footage, self.truth, self.part, self.colours = footage, truth, part, colours
         self.early = early_frames(truth, part)
         self.directions = views_of(truth, part)[0]
-        self._seen: dict[int, tuple[Float32[np.ndarray, "H W 3"], Bool[np.ndarray, "H W"]]] = {}
+        self._seen: dict[int, tuple[Float32[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"], tuple[int, int]]] = {}
 
     def earlier(self, phases: list[str], phase: str) -> Earlier:
         """Frames that tell what the body looks like in a phase: the first ones and some before the phase."""
@@ -171,8 +182,9 @@ class Evidence:
         like = np.zeros(known.shape, np.float32)
         # A px beside is the same scenery, drawn a little otherwise.
         for shift in itertools.product((-1, 0, 1), repeat=2):
-            apart = np.square((here[0] - np.roll(tone, shift, (0, 1))) / _SAME_TONE).sum(-1)
-            like = np.maximum(like, np.exp(-0.5 * apart) * np.interp(here[1] - np.roll(luma, shift, (0, 1)), *_SHADED))
+            away = here[0] - np.roll(tone, shift, (0, 1))
+            apart = (away[..., 0] ** 2 + away[..., 1] ** 2) / np.float32(_SAME_TONE**2)
+            like = np.maximum(like, np.exp(-0.5 * apart) * _shaded(here[1] - np.roll(luma, shift, (0, 1))))
         apart = np.square((here[0] - tone) / _SAME_TONE).sum(-1)
         same = np.exp(-0.5 * apart) * np.interp(np.abs(here[1] - luma), _SAME_LUMA, (1.0, 0.0))
         other = np.clip(1 - 2 * like, 0, 1)
@@ -221,8 +233,10 @@ class Evidence:
             M = self._carried(body, t, r)
             if M is None:
                 continue
-            x, y = (((u + x0) * M[k, 0] + (v + y0) * M[k, 1] + M[k, 2]).astype(np.float32) for k in range(2))
-            channels, mine = self._frame(r)
+            channels, mine, corner = self._frame(r)
+            x, y = (
+                ((u + x0) * M[k, 0] + (v + y0) * M[k, 1] + (M[k, 2] - corner[k])).astype(np.float32) for k in range(2)
+            )
             valid = cv2.remap(mine.astype(np.uint8), x, y, cv2.INTER_NEAREST, borderValue=0) > 0
             there = cv2.remap(channels, x, y, cv2.INTER_LINEAR)
             said = np.where(valid, read(there[..., :2], there[..., 2]), -9.0).astype(np.float32)
@@ -243,15 +257,18 @@ class Evidence:
         """Whether two frames show much the same side of the object."""
         return bool(self.directions[r] @ self.directions[t] >= np.cos(SAME_SIDE))
 
-    def _frame(self, r: int) -> tuple[Float32[np.ndarray, "H W 3"], Bool[np.ndarray, "H W"]]:
-        """Tone and brightness of a whole frame, and where it shows the object, away from what hides it."""
+    def _frame(self, r: int) -> tuple[Float32[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"], tuple[int, int]]:
+        """Tone and brightness of a frame around the object, where it shows it, away from what hides it, and the column and row
+        of that window."""
         if r not in self._seen:
-            tone, luma = split(self.footage.frames[r])
-            hidden = cv2.dilate(
-                self.truth.others(r, self.part).astype(np.uint8), np.ones((2 * NEAR + 1,) * 2, np.uint8)
-            )
-            mine = (self.truth.labels[r] == self.part + 1) & (hidden == 0)
-            self._seen[r] = np.dstack([tone, luma]), mine
+            labels = self.truth.labels[r]
+            x, y, width, height = cv2.boundingRect((labels == self.part + 1).astype(np.uint8))
+            left, top = max(x - _AROUND, 0), max(y - _AROUND, 0)
+            box = np.s_[top : y + height + _AROUND, left : x + width + _AROUND]
+            tone, luma = split(self.footage.frames[r][box])
+            mine, other = labels[box] == self.part + 1, (labels[box] > 0) & (labels[box] != self.part + 1)
+            hidden = cv2.dilate(other.astype(np.uint8), np.ones((2 * NEAR + 1,) * 2, np.uint8))
+            self._seen[r] = np.dstack([tone, luma]), mine & (hidden == 0), (left, top)
         return self._seen[r]
 
     def _carried(self, body: Float64[np.ndarray, "N 3"], t: int, r: int) -> Float64[np.ndarray, "2 3"] | None:

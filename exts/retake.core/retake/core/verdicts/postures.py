@@ -102,9 +102,10 @@ def measure_posture(
     for phase, (rows, seen) in views.items():
         asked = [view for view in seen if view.told]
         first = drawn is None
-        shares = _gains(asked, girth, first)
+        gains = [_gain(view, girth, first) for view in asked]
+        shares = _shares(gains, girth)
         if truth.static_camera and phase == PHASES[0] and len(_resting(truth, part, rows)) == len(rows):
-            shares = _in_every(shares, [_gains([view], girth, first) for view in asked])
+            shares = _in_every(shares, [_shares([gain], girth) for gain in gains])
         for name, share in shares.items():
             untold |= share is None
             if share is not None and (worst is None or share > worst):
@@ -114,7 +115,7 @@ def measure_posture(
         elif _BIASED <= drawn < _DOUBTED <= (worst or 0.0):
             return Measurement(NAME, None, f"{note}: or it is drawn so, for in its first place it looks so too", frame)
         doubted = [replace(v, field=v.doubted) for v in asked if v.doubted is not None]
-        for name, share in _gains(doubted, girth, first).items():
+        for name, share in _shares([_gain(view, girth, first) for view in doubted], girth).items():
             if share is not None and share > _DOUBTED:
                 doubt = f"{name}, {phase}: or an end of it that no earlier frame has shown looks like what surrounds it"
     if doubt and (worst is None or worst < _DOUBTED):
@@ -274,41 +275,79 @@ def _view(evidence: Evidence, t: int, hull: Float64[np.ndarray, "N 3"], earlier:
     return _View(field, free, whole, others, bool(told), doubted)
 
 
-def _gains(views: list[_View], girth: int | None, first: bool = False) -> dict[str, float | None]:
-    """Per posture: how far the pixels are from the simulator's (0) to that posture (1), by what each explains; None where
-    its pixels could show anything.
+@dataclass(frozen=True, eq=False)
+class _Gain:
+    """What one frame says of every posture, in units of evidence."""
+
+    found: Float64[np.ndarray, "P"]
+    """By how much it explains the pixels better than the simulator's."""
+    own: Float64[np.ndarray, "P"]
+    """The same of pixels of the simulator's posture, as certain as the take's."""
+    full: Float64[np.ndarray, "P"]
+    """The same of pixels of that posture."""
+    changed: Float64[np.ndarray, "P"]
+    """Pixels in which it differs."""
+    strength: Float64[np.ndarray, "P"]
+    """Certainty of these."""
+
+
+def _gain(view: _View, girth: int | None, first: bool = False) -> _Gain:
+    """What a frame says of every posture. `girth`: how the painter draws the object, see `width_of`. `first`: in the phase
+    that it is known from."""
+    found, own, full, changed, strength = (np.zeros(len(POSTURES)) for _ in range(5))
+    drawn = [_wider(mask, girth or 0) for mask in (view.whole, *view.others)]
+    # Only what some silhouette covers counts.
+    covered = np.flatnonzero(np.max(drawn, axis=0))
+    width = view.field.shape[1]
+    row, column = np.divmod(covered, width)
+    shifts = range(2 * _SHIFT + 1)
+    places = np.stack([(row + y) * (width + 2 * _SHIFT) + column + x for y in shifts for x in shifts])
+    inside = np.stack([mask.ravel()[covered] for mask in drawn], 1).astype(np.float32)
+
+    def explained(field: Float32[np.ndarray, "h w"], masks: Float32[np.ndarray, "N M"]) -> Float32[np.ndarray, "M"]:
+        padded = cv2.copyMakeBorder(field, _SHIFT, _SHIFT, _SHIFT, _SHIFT, cv2.BORDER_CONSTANT, value=0.0)
+        return (padded.ravel()[places] @ masks).max(0)
+
+    # Pixels that say little (a highlight, an outline of mixed colours) would say as little of another posture.
+    certain = np.abs(view.field)
+    away = np.abs(signed_distance(view.whole > 0))
+    seen = explained(view.field, inside)
+    expected = explained(np.where(drawn[0] > 0, certain, -certain), inside)
+    beyond = {far: away > far for far in (_BLED, _DRAWN_WIDER)}
+    for k, other in enumerate(view.others):
+        apart = (other != view.whole) & view.free
+        pixels = np.count_nonzero(apart)
+        if pixels < _MIN_CHANGE * np.count_nonzero(view.whole):
+            continue
+        far = beyond[_DRAWN_WIDER if first and POSTURES[k].scale != (1.0, 1.0) else _BLED]
+        if np.count_nonzero(apart & far) < _MIN_BEYOND * pixels:
+            continue
+        both = explained(np.where(drawn[k + 1] > 0, certain, -certain), inside[:, [0, k + 1]])
+        found[k] = seen[k + 1] - seen[0]
+        own[k] = expected[k + 1] - expected[0]
+        full[k] = both[1] - both[0]
+        changed[k] = pixels
+        strength[k] = certain[apart].sum()
+    return _Gain(found, own, full, changed, strength)
+
+
+def _shares(gains: list[_Gain], girth: int | None) -> dict[str, float | None]:
+    """Per posture: how far the pixels of some frames are from the simulator's (0) to that posture (1), by what each explains;
+    None where its pixels could show anything.
 
     What either would explain is computed with the same shifts granted; a posture that they make as good as the
     simulator's cannot be asked. How large an object is can be asked only where its width in earlier phases is known; in the
     first one, beyond what a painter may draw it larger or smaller all along.
     """
-    found, own, full, changed, strength = (np.zeros(len(POSTURES)) for _ in range(5))
-    for view in views:
-        drawn = [_wider(mask, girth or 0) for mask in (view.whole, *view.others)]
-        moved = _moved_fields(view.field)
-        explained = _explained(moved, drawn)
-        # Pixels that say little (a highlight, an outline of mixed colours) would say as little of another posture.
-        certain = np.abs(view.field)
-        away = np.abs(signed_distance(view.whole > 0))
-        faithful = _moved_fields((2.0 * drawn[0].astype(np.float32) - 1) * certain)
-        expected = _explained(faithful, drawn)
-        for k, other in enumerate(view.others):
-            apart = (other != view.whole) & view.free
-            if apart.sum() < _MIN_CHANGE * view.whole.sum():
-                continue
-            beyond = away > (_DRAWN_WIDER if first and POSTURES[k].scale != (1.0, 1.0) else _BLED)
-            if (apart & beyond).sum() < _MIN_BEYOND * apart.sum():
-                continue
-            there = _moved_fields((2.0 * drawn[k + 1].astype(np.float32) - 1) * certain)
-            both = _explained(there, [drawn[0], drawn[k + 1]])
-            found[k] += float(explained[k + 1] - explained[0])
-            own[k] += float(expected[k + 1] - expected[0])
-            full[k] += float(both[1] - both[0])
-            changed[k] += float(apart.sum())
-            strength[k] += float(certain[apart].sum())
     out: dict[str, float | None] = {}
+    if not gains:
+        return out
+    found, own, full, changed, strength = (
+        np.sum([getattr(gain, name) for gain in gains], axis=0)
+        for name in ("found", "own", "full", "changed", "strength")
+    )
     for k, posture in enumerate(POSTURES):
-        if not views or changed[k] < _MIN_PIXELS * len(views) or (girth is None and posture.scale != (1.0, 1.0)):
+        if changed[k] < _MIN_PIXELS * len(gains) or (girth is None and posture.scale != (1.0, 1.0)):
             continue
         sure, reach = strength[k] / changed[k], (full[k] - own[k]) / max(strength[k], 1e-9)
         if sure < _MIN_SURE:
@@ -346,10 +385,17 @@ def _silhouettes(
     fine = 4 if max(x1 - x0, y1 - y0) < 100 else 2
     for outline in seen:
         # Drawn finer and counted by half pixels: drawn at this size, a polygon would own all pixels that its edge touches.
-        image = np.zeros((fine * (y1 - y0), fine * (x1 - x0)), np.uint8)
-        place = fine * (cv2.convexHull(outline.astype(np.float32))[:, 0] - [x0, y0] + 0.5) - 0.5
+        left, top = np.maximum(np.floor(outline.min(0)).astype(int) - 1, (x0, y0))
+        right, bottom = np.minimum(np.ceil(outline.max(0)).astype(int) + 2, (x1, y1))
+        mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
+        drawn.append(mask)
+        if right <= left or bottom <= top:
+            continue
+        image = np.zeros((fine * (bottom - top), fine * (right - left)), np.uint8)
+        place = fine * (cv2.convexHull(outline.astype(np.float32))[:, 0] - [left, top] + 0.5) - 0.5
         cv2.fillConvexPoly(image, np.round(place * 16).astype(np.int32), 255, shift=4)
-        drawn.append((cv2.resize(image, (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA) > 127).astype(np.uint8))
+        coarse = cv2.resize(image, (int(right - left), int(bottom - top)), interpolation=cv2.INTER_AREA)
+        mask[top - y0 : bottom - y0, left - x0 : right - x0] = coarse > 127
     whole = drawn[0]
     # The part below its ground is hidden by it.
     return np.s_[y0:y1, x0:x1], whole, [

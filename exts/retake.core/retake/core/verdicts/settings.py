@@ -99,6 +99,9 @@ class ObjectSettings:
     """Contrast of a silhouette in the object's place from which on something of its outline stands there."""
     behind: float = 0.5
     """Share of its place that shows the very scenery behind from which on nothing stands there."""
+    behind_sighted: float = 0.8
+    """The same where the object is but half seen beside its place: grey sides before a grey wall look like it, and a place
+    that the object has left shows nothing else."""
     present: float = 0.25
     """Share of that contrast below which the object is not there."""
     clear: float = 0.6

@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 
 from retake.core.array_types import Bool, Float32, Float64, UInt8
+from retake.core.verdicts.drift import CELL as _CELL
+from retake.core.verdicts.drift import explained, fitted_to, motion_of
 from retake.core.verdicts.footage import Footage
 from retake.core.verdicts.records import Measurement
 from retake.core.verdicts.settings import StabilitySettings
@@ -41,13 +43,14 @@ def _scenery_masks(truth: Truth, settings: StabilitySettings) -> Bool[np.ndarray
     return np.stack([cv2.dilate((label > 0).astype(np.uint8), grow) == 0 for label in truth.labels])
 
 
-_CELL = 16
-"""Side of the cells that vote on drift, half working px."""
 _ALL = 0.3
 """Quantile of the cells' motion that counts as drift: seven cells in ten must move at least that far. A shadow, a
 highlight, a person or a curtain moves some cells and leaves the others where they are."""
 _CELLS = 12
 """Cells with texture that are needed for a vote."""
+_ASKED = 0.5
+"""px of drift from which on the scenery's own edges must have moved along: a sheen or a texture that slides over all of it moves
+as coherently, and its edges stay."""
 
 
 def _drift(greys: list, truth: Truth, scenery: np.ndarray, settings: StabilitySettings) -> Measurement:
@@ -75,7 +78,10 @@ def _drift(greys: list, truth: Truth, scenery: np.ndarray, settings: StabilitySe
         place, moved = _votes(flow, mask)
         voters = max(voters, len(place))
         if len(place) >= _CELLS:
-            series[t] = _coherent(place, moved) * 2 * truth.px
+            drift = _coherent(place, moved) * 2 * truth.px
+            if drift > _ASKED:
+                drift = max(_ASKED, drift * min(2 * explained(small[0], image, mask, fitted_to(place, moved)), 1.0))
+            series[t] = drift
     if np.isnan(series).all():
         few = f"{voters} cells of scenery with texture, {_CELLS} needed" if voters else "too little scenery in view"
         return Measurement(name, None, few)
@@ -140,18 +146,7 @@ def _coherent(place: Float64[np.ndarray, "N 2"], moved: Float64[np.ndarray, "N 2
     Local warps average out in the fit and stand still somewhere, and a texture that swims goes here one way and there
     another; a camera that creeps does neither.
     """
-    width = float(place[:, 0].max()) + _CELL
-    x, y = (place[:, 0] / width - 0.5), (place[:, 1] / width - 0.5)
-    zero, one = np.zeros_like(x), np.ones_like(x)
-    A = np.concatenate([np.stack([one, zero, x, -y], 1), np.stack([zero, one, y, x], 1)])
-    b = np.concatenate([moved[:, 0], moved[:, 1]])
-    weight = np.ones(len(b))
-    solution = np.zeros(4)
-    for _ in range(6):
-        solution = np.linalg.lstsq(A * weight[:, None], b * weight, rcond=None)[0]
-        residual = np.abs(A @ solution - b)
-        weight = 1 / np.sqrt(1 + (residual / (0.15 + np.median(residual))) ** 2)
-    fitted = (A @ solution).reshape(2, -1)
+    fitted = motion_of(fitted_to(place, moved), *place.T)
     length = np.hypot(*fitted)
     along = (moved.T * fitted).sum(0) / np.maximum(length, 1e-9)
     return max(min(float(np.median(length)), float(np.quantile(along, _ALL))), 0.0)
@@ -166,17 +161,18 @@ def _appearance(footage: Footage, greys: list, truth: Truth, scenery: np.ndarray
     count = len(footage)
     cells = np.zeros((count, size[1], size[0], 3), np.float32)
     weight = np.zeros((count, size[1], size[0]), np.float32)
-    sharp = np.full(count, np.nan)
+    sharp, first = np.full(count, np.nan), scenery[0].astype(np.uint8)
     for t in range(count):
         mask = scenery[t].astype(np.uint8)
+        both = mask & first
         weight[t] = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
         seen = cv2.copyTo(footage.frames[t], mask).astype(np.float32)
         cells[t] = cv2.resize(seen, size, interpolation=cv2.INTER_AREA)
         cells[t] /= np.maximum(weight[t], 1e-6)[..., None]
-        both = scenery[t] & scenery[0]
-        if both.sum() > 200:
-            soft = cv2.GaussianBlur(greys[t], (0, 0), 0.8)
-            sharp[t] = np.sqrt(np.square(cv2.Laplacian(soft, cv2.CV_32F)[both]).mean())
+        pixels = int(cv2.countNonZero(both))
+        if pixels > 200:
+            detail = cv2.Laplacian(cv2.GaussianBlur(greys[t], (0, 0), 0.8), cv2.CV_16S)
+            sharp[t] = cv2.norm(detail, cv2.NORM_L2, both) / np.sqrt(pixels)
     level = _level(cells[0], weight[0])
     return [
         _flicker(cells, weight, level), _colour(cells, weight, level), _seams(cells, weight, level), _sharpness(sharp)
@@ -267,14 +263,13 @@ def _measure_frozen(
         if motion_px[t] < settings.frozen_motion_px:
             continue
         area = (truth.labels[t] > 0) | (truth.labels[t - 1] > 0)
-        area = cv2.dilate(area.astype(np.uint8), grow) > 0
+        area = cv2.dilate(area.astype(np.uint8), grow)
         if not area.any():
             continue
         change = cv2.absdiff(greys[t], greys[t - 1])
-        still = ~area & truth.static_camera
-        inside, outside = float(change[area].mean()), float(change[still].mean()) if still.any() else 0.0
-        if not truth.static_camera:
-            inside = float(change.mean())
+        # The mean of nothing is 0.
+        outside = cv2.mean(change, 1 - area)[0] if truth.static_camera else 0.0
+        inside = cv2.mean(change, area if truth.static_camera else None)[0]
         spread = max(float(greys[0].std()), 4.0)
         series[t] = (inside - outside) / spread
         run = run + 1 if series[t] < settings.frozen_change else 0

@@ -31,9 +31,9 @@ def measure_stills(footage: Footage, truth: Truth, settings: StabilitySettings) 
     places = _places(truth)
     if not places:
         return Measurement(NAME, None, "nothing that stands still is recorded as an object", applies=False)
-    moving = _moving(truth, [name for name, _ in places])
-    template = np.mean([_detail(frame) for frame in footage.frames[:3]], axis=0).astype(np.float32)
     times = list(range(settings.still_step, len(footage), settings.still_step))
+    moving = _moving(truth, [name for name, _ in places], [0, *times])
+    template = np.mean([_detail(frame) for frame in footage.frames[:3]], axis=0).astype(np.float32)
     greys = {t: _detail(footage.frames[t]) for t in times}
     series, worst, where, frame, judged = np.full(len(footage), np.nan), 0.0, "", None, 0
     for name, mask in places:
@@ -66,13 +66,13 @@ def _places(truth: Truth) -> list[tuple[str, Bool[np.ndarray, "H W"]]]:
     return [(name, mask) for name, mask in out if mask.sum() >= _MIN_AREA]
 
 
-def _moving(truth: Truth, still: list[str]) -> list[Bool[np.ndarray, "H W"]]:
-    """What moves in front of everything in each frame, grown."""
+def _moving(truth: Truth, still: list[str], times: list[int]) -> dict[int, Bool[np.ndarray, "H W"]]:
+    """What moves in front of everything in some frames, grown."""
     table = np.zeros(256, np.uint8)
     for index, part in enumerate(truth.parts):
         table[index + 1] = part.name not in still
     grow = np.ones((2 * _NEAR + 1,) * 2, np.uint8)
-    return [cv2.dilate(table[labels], grow) > 0 for labels in truth.labels]
+    return {t: cv2.dilate(cv2.LUT(truth.labels[t], table), grow) > 0 for t in times}
 
 
 def _displacement(

@@ -21,6 +21,8 @@ from retake.core.verdicts.truth import Truth
 MIN_AREA = 30.0
 """Visible working px² below which a mask says too little (an 11 x 11 px patch of a 640x480 image)."""
 _LUMA_BINS, _CHROMA_BINS = 12, 24
+_LUMA_OF = (np.arange(766) * _LUMA_BINS // 766).astype(np.int16)
+"""Bin of a sum of three channels."""
 _LOST, _SAME = 0.25, 0.3
 """A frame says nothing when the best contrast is below _LOST of the first frame's and the scenery at the object's place
 is likelier than _SAME to be the object."""
@@ -88,11 +90,11 @@ def track(footage: Footage, truth: Truth, part: int, scene: Scene | None = None)
         # Pixels of the robot and of bystanders cannot be the object, whatever their colour; far away not even close to
         # their outlines.
         robot = _half(truth.others(t, part).astype(np.float32), half)
-        score, anchor = _search(likelihood[t] * (1 - robot), mask)
-        here[t] = score[anchor[1], anchor[0]]
-        away, _ = _search(novel * (1 - cv2.dilate(robot, np.ones((5, 5), np.uint8))), mask)
-        near = _window(anchor, size, score.shape)
-        away[near] = np.maximum(score[near], away[near])
+        away, anchor = _search(novel * (1 - cv2.dilate(robot, np.ones((5, 5), np.uint8))), mask)
+        near = _window(anchor, size, mask.shape)
+        score, _ = _search(likelihood[t] * (1 - robot), mask, near)
+        here[t] = score[anchor[1] - near[0].start, anchor[0] - near[1].start]
+        away[near] = np.maximum(score, away[near])
         row, column = _argmax(away)
         best[t] = away[row, column]
         if best[t] < _LOST * here[0] and _around(clutter, mask) > _SAME:
@@ -101,7 +103,7 @@ def track(footage: Footage, truth: Truth, part: int, scene: Scene | None = None)
             continue
         shift = np.array([column, row]) + _fine(away, row, column) - anchor
         found[t] = truth.centroid[t, part] + 2 * shift
-        away[_window((column, row), size, score.shape)] = -1
+        away[_window((column, row), size, away.shape)] = -1
         row, column = _argmax(away)
         second[t] = away[row, column]
         second_at[t] = truth.centroid[t, part] + 2 * (np.array([column, row]) - anchor)
@@ -119,10 +121,12 @@ def track(footage: Footage, truth: Truth, part: int, scene: Scene | None = None)
 def _codes(frame: UInt8[np.ndarray, "H W 3"]) -> np.ndarray:
     """Colour bin of every pixel: two opponent chroma axes finely, brightness coarsely (shading changes it)."""
     r, g, b = (plane.astype(np.int16) for plane in cv2.split(cv2.GaussianBlur(frame, (3, 3), 0)))
-    luma = (r + g + b) * _LUMA_BINS // 766
-    red = np.clip(((r - g) + 256) * _CHROMA_BINS // 512, 0, _CHROMA_BINS - 1)
-    blue = np.clip((((r + g) // 2 - b) + 256) * _CHROMA_BINS // 512, 0, _CHROMA_BINS - 1)
-    return (luma.astype(np.int32) * _CHROMA_BINS + red) * _CHROMA_BINS + blue
+    both = r + g
+    # All three lie within their bins: no colour is brighter than white, and differences are -255..255.
+    luma = np.take(_LUMA_OF, both + b)
+    red = (r - g + 256) * _CHROMA_BINS >> 9
+    blue = ((both >> 1) - b + 256) * _CHROMA_BINS >> 9
+    return ((luma * _CHROMA_BINS + red) * _CHROMA_BINS + blue).astype(np.intp)
 
 
 def _lasting(codes: list[np.ndarray], table: np.ndarray, truth: Truth, half: tuple[int, int]) -> np.ndarray:
@@ -221,12 +225,10 @@ def _histogram(values: np.ndarray) -> Float64[np.ndarray, "L C C"]:
     shape = (_LUMA_BINS, _CHROMA_BINS, _CHROMA_BINS)
     counts = np.bincount(values, minlength=int(np.prod(shape))).reshape(shape).astype(np.float64)
     for axis, width in ((0, 1.2), (1, 0.6), (2, 0.6)):
-        reach = np.arange(-3, 4)
-        kernel = np.exp(-0.5 * (reach / width) ** 2)
-        padded = np.pad(counts, [(3, 3) if a == axis else (0, 0) for a in range(3)], mode="edge")
-        size = shape[axis]
-        parts = [k * np.take(padded, np.arange(size) + i, axis) for i, k in enumerate(kernel / kernel.sum())]
-        counts = np.sum(parts, axis=0)
+        kernel = np.exp(-0.5 * (np.arange(-3, 4) / width) ** 2)
+        flat = np.ascontiguousarray(np.moveaxis(counts, axis, 0)).reshape(shape[axis], -1)
+        soft = cv2.sepFilter2D(flat, cv2.CV_64F, np.ones(1), kernel / kernel.sum(), borderType=cv2.BORDER_REPLICATE)
+        counts = np.moveaxis(soft.reshape(np.moveaxis(counts, axis, 0).shape), 0, axis)
     return counts / max(counts.sum(), 1e-9)
 
 
@@ -240,21 +242,37 @@ def _half(image: Float32[np.ndarray, "H W"], size: tuple[int, int]) -> Float32[n
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def _search(likelihood: Float32[np.ndarray, "h w"], mask: Float32[np.ndarray, "h w"]) -> tuple[np.ndarray, np.ndarray]:
-    """Score of the mask at every place, and the place (column, row) of the kernel's anchor in the simulation."""
+def _search(
+    likelihood: Float32[np.ndarray, "h w"], mask: Float32[np.ndarray, "h w"],
+    window: tuple[slice, slice] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Score of the mask at every place (of a window), and the place (column, row) of the kernel's anchor in the simulation."""
     rows, columns = np.flatnonzero((mask > 0.25).any(1)), np.flatnonzero((mask > 0.25).any(0))
     if not len(rows):
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     pad = 3
     y0, y1, x0, x1 = rows[0] - pad, rows[-1] + pad + 1, columns[0] - pad, columns[-1] + pad + 1
-    padded = np.pad(mask, pad + 1)
+    padded = cv2.copyMakeBorder(mask, *[pad + 1] * 4, cv2.BORDER_CONSTANT, value=0)
     inside = padded[y0 + pad + 1 : y1 + pad + 1, x0 + pad + 1 : x1 + pad + 1]
     ring = cv2.dilate(inside, np.ones((5, 5), np.uint8)) - inside
     kernel = inside / inside.sum() - ring / max(float(ring.sum()), 1e-6)
     anchor = np.array([kernel.shape[1] // 2, kernel.shape[0] // 2])
-    score = cv2.filter2D(likelihood, cv2.CV_32F, kernel, borderType=cv2.BORDER_CONSTANT)
     centre = anchor + np.array([x0, y0])
+    score = _filtered(likelihood, kernel, window)
     return score, np.clip(centre, 0, [likelihood.shape[1] - 1, likelihood.shape[0] - 1])
+
+
+def _filtered(
+    likelihood: Float32[np.ndarray, "h w"], kernel: Float32[np.ndarray, "k l"], window: tuple[slice, slice] | None
+) -> Float32[np.ndarray, "h w"]:
+    """Correlation of an image with a kernel, in a window or everywhere."""
+    if window is None:
+        return cv2.filter2D(likelihood, cv2.CV_32F, kernel, borderType=cv2.BORDER_CONSTANT)
+    rows, columns = window
+    top, left = max(rows.start - kernel.shape[0], 0), max(columns.start - kernel.shape[1], 0)
+    field = np.ascontiguousarray(likelihood[top : rows.stop + kernel.shape[0], left : columns.stop + kernel.shape[1]])
+    score = cv2.filter2D(field, cv2.CV_32F, kernel, borderType=cv2.BORDER_CONSTANT)
+    return score[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
 
 
 def _fine(score: np.ndarray, row: int, column: int) -> Float64[np.ndarray, "2"]:

@@ -22,7 +22,7 @@ from retake.core.episode import Episode
 from retake.core.geometry import inverse
 from retake.core.robot import RobotSpec
 from retake.core.verdicts.alignment import Alignment, vertex
-from retake.core.verdicts.footage import Footage, edges, responses, scenery_tensor, tensor
+from retake.core.verdicts.footage import Footage, Window, edges, responses, scenery_tensor, tensor
 from retake.core.verdicts.records import Measurement
 from retake.core.verdicts.settings import FollowingSettings
 from retake.core.verdicts.truth import BINS, Truth
@@ -42,6 +42,14 @@ _APART = 0.1
 """The same for the very angle that the take prefers: what the silhouette cannot tell from no turn is none."""
 _OF_EXPECTED = 0.15
 """Share of the silhouette's own gain by an angle that the take must gain by it: edges inside the hand and behind it remain."""
+_BEYOND, _AS_CLEAR = 0.15, 0.8
+"""Share of the turned outline that must lie where the simulation has only scenery for its edges there to show a turned hand;
+share of the outline's mean response that they must have there: marks on a hand lie within it."""
+_LEFT, _LEFT_PX, _CLEARLY = 0.1, 2.5, 0.5
+"""Share of the outline that must show the scenery it would leave behind, twice as many points as show the hand there; working
+px by which the hand must recede; share of its distance to the other colour within which a colour is one of the two."""
+_DARK = 12.0
+"""Level that is added before ratios are taken: noise in the dark is no colour."""
 _FAINT, _MASK_LEVEL = 0.25, 60
 """Share of the silhouette's squared edge strength that saturates its response by half, and its grey level."""
 _PRIOR = 1e-5
@@ -132,11 +140,19 @@ def measure_wrist(
 
 @dataclass(frozen=True, eq=False)
 class _Row:
-    """One frame: scores of all angles in the take's pixels and on the recording's silhouette, and the points behind them."""
+    """One frame: scores of all angles in the take's pixels and on the recording's silhouette, and the points behind them.
+
+    Of each angle besides: the points of its outline that lie on what the simulation knows as scenery, and their responses
+    together; the points that the hand would have left, as they look like the scenery behind, and like the hand.
+    """
 
     seen: Float64[np.ndarray, "L"]
     expected: Float64[np.ndarray, "L"]
     points: float
+    beyond: Float64[np.ndarray, "L"]
+    beyond_points: Float64[np.ndarray, "L"]
+    left: Float64[np.ndarray, "L"]
+    kept: Float64[np.ndarray, "L"]
 
 
 @dataclass(frozen=True)
@@ -178,11 +194,30 @@ def _read(rows: list[_Row], frame: int, settings: FollowingSettings) -> _Reading
     if index in (0, len(curve) - 1) or apart < _APART:
         # Still rising where the search ends, or as good as no turn: no place of the hand's own.
         return _Reading(0.0, 0.0, 0.0, frame)
+    if not _elsewhere(rows, index):
+        return _Reading(0.0, 0.0, 0.0, frame)
     score = max(float(curve[index]), 1e-9)
     needed = max(settings.min_gain / score, settings.link_share, _OF_EXPECTED * apart)
     return _Reading(
         float(ANGLES[index] + 5.0 * vertex(curve, index)), float(curve[index] - curve[middle]) / score, needed, frame
     )
+
+
+def _elsewhere(rows: list[_Row], index: int) -> bool:
+    """Whether a window shows the hand where the simulation has scenery, or scenery where it has the hand.
+
+    A stripe on the hand, a seam or its edge between two lights lies within its own outline and fits some angle's as well,
+    the better the fainter the hand is before its scenery.
+    """
+    points = sum(row.points for row in rows)
+    beyond, there = (sum(float(values[index]) for values in column)
+                     for column in ([r.beyond for r in rows], [r.beyond_points for r in rows]))  # fmt: skip
+    seen = sum(float(row.seen[index]) * row.points for row in rows)
+    if there >= _BEYOND * points and beyond / there >= _AS_CLEAR * seen / points:
+        return True
+    left, kept = (sum(float(values[index]) for values in column)
+                  for column in ([r.left for r in rows], [r.kept for r in rows]))  # fmt: skip
+    return left >= _LEFT * points and left >= 2 * kept
 
 
 def _scores(
@@ -224,24 +259,64 @@ def _scores(
     bins = (np.round(np.arctan2(way[..., 1], way[..., 0]) / np.pi * BINS).astype(int) % BINS).astype(np.uint8)
     # The silhouette's outline has no girth: its points are carried as they are.
     slim = places[0] - way * alignment.girth[part][None, :, None]
+    shown, known = (_pixels(at, truth.size) for at in (places[0], slim))
+    window, slim_window = _window(shown), _window(known)
+    response = _sampled(edges(footage, t, still, window), shown, window, bins)
+    free = cv2.dilate((truth.labels[t] > 0).astype(np.uint8), np.ones((3, 3), np.uint8)) == 0
+    beyond = free[shown[1], shown[0]]
+    left, kept = _receded(footage, t, out, normal, places[0], way)
     return _Row(
-        _sampled(edges(footage, t, still), places[0], bins), _sampled(_silhouette(truth, t), slim, bins), float(len(xy))
-    )
+        response.mean(1).astype(np.float64),
+        _sampled(_silhouette(truth, t, slim_window), known, slim_window, bins).mean(1).astype(np.float64),
+        float(len(xy)),
+        (response * beyond).sum(1).astype(np.float64), beyond.sum(1).astype(np.float64), left, kept,
+    )  # fmt: skip
 
 
-def _silhouette(truth: Truth, t: int) -> Float32[np.ndarray, "B H W"]:
-    """Edge response per direction bin of the robots' silhouette against a ground of one grey."""
-    J = tensor(np.repeat(truth.robot_mask(t).astype(np.uint8)[..., None] * _MASK_LEVEL, 3, 2))
-    return responses(J, _FAINT * float((J[0] + J[1]).max()) + 1e-6)
+def _receded(
+    footage: Footage, t: int, out: Float64[np.ndarray, "N 2"], normal: Float64[np.ndarray, "N 2"],
+    places: Float64[np.ndarray, "L N 2"], way: Float64[np.ndarray, "L N 2"],
+) -> tuple[Float64[np.ndarray, "L"], Float64[np.ndarray, "L"]]:  # fmt: skip
+    """Per angle, points of the outline from which it recedes, as what is just inside the simulated outline looks like the
+    scenery behind it, and as it looks like what is just inside the turned one."""
+    size = (footage.frames.shape[2], footage.frames.shape[1])
+    frame = np.log(footage.frames[t].astype(np.float32) + _DARK)
+    inner = _pixels(out - 1.5 * normal, size)
+    turned = _pixels(places - 1.5 * way / np.maximum(np.linalg.norm(way, axis=-1, keepdims=True), 1e-9), size)
+    recedes = ((places - out) * normal).sum(-1) < -_LEFT_PX
+    recedes &= footage.known[inner[1], inner[0]]
+    now, behind = frame[inner[1], inner[0]], np.log(footage.scenery[inner[1], inner[0]] + _DARK)
+    of_scenery = np.linalg.norm(now - behind, axis=-1)[None]
+    of_hand = np.linalg.norm(now - frame[turned[1], turned[0]], axis=-1)
+    left, kept = (of_scenery < _CLEARLY * of_hand, of_hand < _CLEARLY * of_scenery)
+    return tuple((recedes & vote).sum(1).astype(np.float64) for vote in (left, kept))  # type: ignore[return-value]
+
+
+def _silhouette(truth: Truth, t: int, window: Window) -> Float32[np.ndarray, "B h w"]:
+    """Edge response per direction bin of the robots' silhouette against a ground of one grey, in a window."""
+    J = tensor(cv2.merge([truth.robot_mask(t).astype(np.uint8) * _MASK_LEVEL] * 3))
+    return responses(J[:, window[0], window[1]], _FAINT * float((J[0] + J[1]).max()) + 1e-6)
+
+
+def _pixels(places: Float64[np.ndarray, "L N 2"], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Columns and rows (L, N) of the nearest pixels of a picture."""
+    near = np.clip(np.round(places).astype(int), 0, np.array(size) - 1)
+    return near[..., 0], near[..., 1]
+
+
+def _window(pixels: tuple[np.ndarray, np.ndarray]) -> Window:
+    """Rows and columns that hold all of them."""
+    columns, rows = (slice(int(at.min()), int(at.max()) + 1) for at in pixels)
+    return rows, columns
 
 
 def _sampled(
-    field: Float32[np.ndarray, "B H W"], places: Float64[np.ndarray, "L N 2"], bins: UInt8[np.ndarray, "L N"]
-) -> Float64[np.ndarray, "L"]:
-    height, width = field.shape[1:]
-    x = np.clip(np.round(places[..., 0]).astype(int), 0, width - 1)
-    y = np.clip(np.round(places[..., 1]).astype(int), 0, height - 1)
-    return field[bins, y, x].mean(1).astype(np.float64)
+    field: Float32[np.ndarray, "B h w"], pixels: tuple[np.ndarray, np.ndarray], window: Window,
+    bins: UInt8[np.ndarray, "L N"],
+) -> Float32[np.ndarray, "L N"]:  # fmt: skip
+    """Responses of pixels; `field` is a window's."""
+    columns, rows = pixels
+    return field[bins, rows - window[0].start, columns - window[1].start]
 
 
 def _lifted(truth: Truth, t: int, xy: Float64[np.ndarray, "N 2"], z: Float64[np.ndarray, "N"]) -> np.ndarray:
