@@ -48,9 +48,7 @@ def measure_object(
     apart = np.linalg.norm(body.offset - _start(body, sure), axis=1)
     apart[cropped(truth, part)] = np.nan
     near = apart * truth.px
-    for believed, behind in ((settings.plain, settings.behind), (settings.sighted, settings.behind_sighted)):
-        weak = (track.best < believed * track.reference) & stands(body, apart, settings, behind)
-        error[weak & (error > near)] = np.nan
+    error[doubted(track, body, apart, settings) & (error > near)] = np.nan
     error = np.where(sure & np.isfinite(near), near, np.where(body.looked, error, np.nan))
     shown = truth.area[:, part] >= MIN_AREA
     falls = on_path(track, np.array([p == "released" for p in phases]), settings.near_px / truth.px)
@@ -90,6 +88,17 @@ def stands(
         & (np.nan_to_num(apart, nan=np.inf) <= PLACED)
         & ~(body.behind > (settings.behind if behind is None else behind))
     )
+
+
+def doubted(
+    track: Track, body: Body, apart: Float64[np.ndarray, "T"], settings: ObjectSettings
+) -> Bool[np.ndarray, "T"]:
+    """Frames in which a sighting of the object beside its place is too weak for what stands in its place: the weaker it is,
+    the less need that differ from the scenery behind."""
+    out = np.zeros(len(apart), bool)
+    for believed, behind in ((settings.plain, settings.behind), (settings.sighted, settings.behind_sighted)):
+        out |= (track.best < believed * track.reference) & stands(body, apart, settings, behind)
+    return out
 
 
 def cropped(truth: Truth, part: int) -> Bool[np.ndarray, "T"]:

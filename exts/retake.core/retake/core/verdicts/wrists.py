@@ -48,6 +48,10 @@ share of the outline's mean response that they must have there: marks on a hand 
 _LEFT, _LEFT_PX, _CLEARLY = 0.1, 2.5, 0.5
 """Share of the outline that must show the scenery it would leave behind, twice as many points as show the hand there; working
 px by which the hand must recede; share of its distance to the other colour within which a colour is one of the two."""
+_INSIDE = (1.5, 3.5, 5.5)
+"""Working px inside the turned outline that show the hand's colours."""
+_ASKED = 10.0
+"""Degrees from which on a turn must show in that way: a smaller one hardly leaves the outline."""
 _DARK = 12.0
 """Level that is added before ratios are taken: noise in the dark is no colour."""
 _FAINT, _MASK_LEVEL = 0.25, 60
@@ -194,7 +198,7 @@ def _read(rows: list[_Row], frame: int, settings: FollowingSettings) -> _Reading
     if index in (0, len(curve) - 1) or apart < _APART:
         # Still rising where the search ends, or as good as no turn: no place of the hand's own.
         return _Reading(0.0, 0.0, 0.0, frame)
-    if not _elsewhere(rows, index):
+    if abs(ANGLES[index]) >= _ASKED and not _elsewhere(rows, index):
         return _Reading(0.0, 0.0, 0.0, frame)
     score = max(float(curve[index]), 1e-9)
     needed = max(settings.min_gain / score, settings.link_share, _OF_EXPECTED * apart)
@@ -282,12 +286,16 @@ def _receded(
     size = (footage.frames.shape[2], footage.frames.shape[1])
     frame = np.log(footage.frames[t].astype(np.float32) + _DARK)
     inner = _pixels(out - 1.5 * normal, size)
-    turned = _pixels(places - 1.5 * way / np.maximum(np.linalg.norm(way, axis=-1, keepdims=True), 1e-9), size)
+    inwards = -way / np.maximum(np.linalg.norm(way, axis=-1, keepdims=True), 1e-9)
     recedes = ((places - out) * normal).sum(-1) < -_LEFT_PX
     recedes &= footage.known[inner[1], inner[0]]
     now, behind = frame[inner[1], inner[0]], np.log(footage.scenery[inner[1], inner[0]] + _DARK)
     of_scenery = np.linalg.norm(now - behind, axis=-1)[None]
-    of_hand = np.linalg.norm(now - frame[turned[1], turned[0]], axis=-1)
+    hand = np.inf
+    for depth in _INSIDE:  # A stripe along the turned outline is no more the hand than what is beside it.
+        column, line = _pixels(places + depth * inwards, size)
+        hand = np.minimum(hand, np.linalg.norm(now - frame[line, column], axis=-1))
+    of_hand = np.broadcast_to(hand, recedes.shape)
     left, kept = (of_scenery < _CLEARLY * of_hand, of_hand < _CLEARLY * of_scenery)
     return tuple((recedes & vote).sum(1).astype(np.float64) for vote in (left, kept))  # type: ignore[return-value]
 
