@@ -23,7 +23,8 @@ _MIN_FRAMES = 5
 
 
 def measure_fall(track: Track | None, truth: Truth) -> Measurement:
-    """fall_acceleration: 1 − acceleration over gravity of the take's object in free flight, absolute."""
+    """fall_acceleration: 1 − acceleration over gravity of the take's object in free flight, absolute. Skipped where too little
+    of the flight is measured; a wrong fall is wrong along its way as well (`object_released`)."""
     if track is None:
         return Measurement(NAME, None, "no object that could fall", applies=False)
     rows = _flight(truth.T_world_part[:, track.part, 2, 3], truth.fps)
@@ -33,7 +34,9 @@ def measure_fall(track: Track | None, truth: Truth) -> Measurement:
     heights = np.array([_height(track, truth, int(t)) for t in rows])
     seen = np.isfinite(heights)
     if seen.sum() < _MIN_FRAMES:
-        return Measurement(NAME, None, "the falling object is not found in enough frames")
+        # Hidden, out of the picture or towards the camera: whether it shows, and where, others judge.
+        why = f"the falling object is measured in {int(seen.sum())} frames, {_MIN_FRAMES} needed"
+        return Measurement(NAME, None, why, applies=False)
     fit = np.polyfit(rows[seen] / truth.fps, heights[seen], 2)
     acceleration = -2 * float(fit[0])
     note = f"{acceleration:.1f} m/s² over {int(seen.sum())} frames"

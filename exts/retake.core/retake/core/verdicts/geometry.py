@@ -94,7 +94,7 @@ def _pairs(
             expected = predicted(truth, depth, start, t, u)
             place, doubt = nearer(details[t], details[u], start, tracks[-1], seen[-1], expected)
             if alike:
-                same = likeness(details[t], details[u], start, place) > _ALIKE
+                same = np.asarray(likeness(details[t], details[u], start, place) > _ALIKE)
                 if same.sum() < _ALIKE_SHARE * len(start):
                     continue
                 place[~same] = np.nan

@@ -252,7 +252,7 @@ def _search(
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     pad = 3
     y0, y1, x0, x1 = rows[0] - pad, rows[-1] + pad + 1, columns[0] - pad, columns[-1] + pad + 1
-    padded = cv2.copyMakeBorder(mask, *[pad + 1] * 4, cv2.BORDER_CONSTANT, value=0)
+    padded = cv2.copyMakeBorder(mask, pad + 1, pad + 1, pad + 1, pad + 1, cv2.BORDER_CONSTANT, value=0)
     inside = padded[y0 + pad + 1 : y1 + pad + 1, x0 + pad + 1 : x1 + pad + 1]
     ring = cv2.dilate(inside, np.ones((5, 5), np.uint8)) - inside
     kernel = inside / inside.sum() - ring / max(float(ring.sum()), 1e-6)
