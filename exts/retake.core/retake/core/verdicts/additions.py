@@ -108,6 +108,11 @@ def _largest(mask: Bool[np.ndarray, "h w"]) -> tuple[float, Float64[np.ndarray, 
     return float(np.sqrt(stats[k, cv2.CC_STAT_AREA])), centres[k]
 
 
+def tone_of(image: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 2"]:
+    """Two log ratios of an RGB image (0..255): the same in light and shade."""
+    return _tone(image)
+
+
 def workspace(truth: Truth, size: tuple[int, int], aside_m: float = _ASIDE_M) -> Bool[np.ndarray, "h w"] | None:
     """Pixels of an image of `size` whose rays meet the objects' ground where robot and objects are during the take.
 

@@ -20,6 +20,7 @@ from retake.core.verdicts.clip import Clip
 from retake.core.verdicts.control import NOT_SHOWN, measure_leak
 from retake.core.verdicts.falls import NAME as FALL
 from retake.core.verdicts.falls import measure_fall
+from retake.core.verdicts.fingers import measure_fingers
 from retake.core.verdicts.following import arm_size, link_offsets, measure_following, motion_px
 from retake.core.verdicts.footage import Footage, make_footage
 from retake.core.verdicts.form import Frames, open_film
@@ -103,6 +104,7 @@ def examine(
     measured += measure_stability(footage, truth, motion_px(truth), settings.stability)
     measured += measure_novelty(footage, truth, episode, camera)
     measured += measure_additions(footage, truth, settings.stability, episode, camera)
+    measured.append(measure_fingers(footage, truth, fingers))
     measured.append(measure_stills(footage, truth, settings.stability))
     measured += measure_geometry(footage, truth, episode, camera, settings.stability)
     measured.append(measure_leak(footage, truth, episode, camera) if object_control else NOT_SHOWN)
