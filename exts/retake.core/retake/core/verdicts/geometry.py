@@ -133,7 +133,7 @@ def likeness(
     place: Float64[np.ndarray, "N 2"],
 ) -> Float64[np.ndarray, "N"]:  # fmt: skip
     """Correlation of the points' surroundings, of 11 px, in both pictures; −1 of points without a place."""
-    known = np.isfinite(place).all(1)
+    known = np.asarray(np.isfinite(place).all(axis=1))
     reach = np.arange(11) - 5.0
     patches = []
     for image, points in ((first, start), (second, np.where(known[:, None], place, 0.0))):

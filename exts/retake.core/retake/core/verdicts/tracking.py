@@ -23,6 +23,10 @@ MIN_AREA = 30.0
 _LUMA_BINS, _CHROMA_BINS = 12, 24
 _LUMA_OF = (np.arange(766) * _LUMA_BINS // 766).astype(np.int16)
 """Bin of a sum of three channels."""
+_BESIDE = 2.5
+"""Half working px by which a best place must be off to be another one than the object's own."""
+_COPY = 0.2
+"""Share of the first frame's contrast below which nothing is like a second one."""
 _LOST, _SAME = 0.25, 0.3
 """A frame says nothing when the best contrast is below _LOST of the first frame's and the scenery at the object's place
 is likelier than _SAME to be the object."""
@@ -94,6 +98,7 @@ def track(footage: Footage, truth: Truth, part: int, scene: Scene | None = None)
         near = _window(anchor, size, mask.shape)
         score, _ = _search(likelihood[t] * (1 - robot), mask, near)
         here[t] = score[anchor[1] - near[0].start, anchor[0] - near[1].start]
+        news = away.copy()
         away[near] = np.maximum(score, away[near])
         row, column = _argmax(away)
         best[t] = away[row, column]
@@ -104,7 +109,12 @@ def track(footage: Footage, truth: Truth, part: int, scene: Scene | None = None)
         shift = np.array([column, row]) + _fine(away, row, column) - anchor
         found[t] = truth.centroid[t, part] + 2 * shift
         away[_window((column, row), size, away.shape)] = -1
+        beside = _BESIDE < np.abs(shift).max() <= size and news[row, column] < 0.5 * best[t]
         row, column = _argmax(away)
+        if beside and away[row, column] > _COPY * here[0]:
+            # Scenery of its colours beside it may look more like it than it does; it is no second one of itself.
+            away[near] = -1
+            row, column = _argmax(away)
         second[t] = away[row, column]
         second_at[t] = truth.centroid[t, part] + 2 * (np.array([column, row]) - anchor)
         if t % 3 == 0 and np.hypot(*shift) < 2 and here[t] > 0.5 * here[0]:
