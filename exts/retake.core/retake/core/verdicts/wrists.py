@@ -11,7 +11,7 @@ alike at every angle and tells none, and what a take gains by an angle is held a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import cv2
@@ -119,6 +119,7 @@ def measure_wrist(
     if not truth.static_camera:
         return Measurement(NAME, None, "the camera moves", applies=False)
     worst: tuple[float, str, int | None] | None = None
+    doubt: tuple[str, int | None] | None = None
     still: Float32[np.ndarray, "3 H W"] | None = None
     for wrist in wrists(episode, truth):
         seen = [t for t in range(len(truth)) if alignment.points[t, list(wrist.parts)].sum() >= _MIN_POINTS]
@@ -134,11 +135,17 @@ def measure_wrist(
             if len(told) >= _WINDOW - 1 and (reading := _read(told, frame, settings)) is not None:
                 found.append(reading)
         if found:
-            angle, frame = _lasting(found)
+            name = wrist.robot.dof_names[wrist.dof]
+            angle, frame = _lasting([replace(r, angle=0.0, gain=0.0, needed=0.0) if r.untold else r for r in found])
             if worst is None or angle > worst[0]:
-                worst = (angle, wrist.robot.dof_names[wrist.dof], frame)
+                worst = (angle, name, frame)
+            angle, frame = _lasting(found)
+            if angle >= _ASKED:
+                doubt = (f"{name} by {angle:.0f}°, or marks on the hand look so", frame)
     if worst is None:
         return Measurement(NAME, None, "no hand shows an outline that tells its angle", applies=False)
+    if doubt is not None and worst[0] < _ASKED:
+        return Measurement(NAME, None, *doubt)
     return Measurement(NAME, *worst)
 
 
@@ -170,6 +177,8 @@ class _Reading:
     needed: float
     """What a turn must gain."""
     frame: int
+    untold: bool = False
+    """Whether that may as well be marks on the hand."""
 
 
 def _lasting(found: list[_Reading]) -> tuple[float, int | None]:
@@ -198,13 +207,13 @@ def _read(rows: list[_Row], frame: int, settings: FollowingSettings) -> _Reading
     if index in (0, len(curve) - 1) or apart < _APART:
         # Still rising where the search ends, or as good as no turn: no place of the hand's own.
         return _Reading(0.0, 0.0, 0.0, frame)
-    if abs(ANGLES[index]) >= _ASKED and not _elsewhere(rows, index):
-        return _Reading(0.0, 0.0, 0.0, frame)
+    untold = bool(abs(ANGLES[index]) >= _ASKED and not _elsewhere(rows, index))
     score = max(float(curve[index]), 1e-9)
     needed = max(settings.min_gain / score, settings.link_share, _OF_EXPECTED * apart)
     return _Reading(
-        float(ANGLES[index] + 5.0 * vertex(curve, index)), float(curve[index] - curve[middle]) / score, needed, frame
-    )
+        float(ANGLES[index] + 5.0 * vertex(curve, index)), float(curve[index] - curve[middle]) / score, needed, frame,
+        untold,
+    )  # fmt: skip
 
 
 def _elsewhere(rows: list[_Row], index: int) -> bool:
