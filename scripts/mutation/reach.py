@@ -41,6 +41,7 @@ WHOLE = {
         "test_parts_of_isaac",
         "test_isaac_alone",
         "test_isaac_edges",
+        "test_isaac_limits",
         "test_isaac_settings",
         "test_isaac_capture",
         "test_isaac_writer",
