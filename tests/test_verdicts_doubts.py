@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scenes import make_scene_episode
 
 from retake.core.episode import Episode
-from retake.core.verdicts import examine, load_settings
+from retake.core.verdicts import examine, load_settings, tracking
 from retake.core.verdicts.bodies import Body
 from retake.core.verdicts.drift import Fit, explained
 from retake.core.verdicts.footage import make_footage
@@ -199,3 +199,27 @@ def test_the_weaker_a_sighting_the_less_must_the_object_differ_from_what_is_behi
     assert not sighted(0.9, 0.1)  # the object itself, elsewhere
     assert sighted(0.65, 0.1)
     assert not sighted(0.45, 0.65, contrast=0.1)
+
+
+@pytest.mark.parametrize(("news", "second"), [(0.0, 0.0), (0.6, 0.5)])
+def test_an_object_beside_scenery_of_its_colours_is_no_second_one_of_itself(
+    clean: Judged, monkeypatch: pytest.MonkeyPatch, news: float, second: float
+) -> None:
+    """The object's place and what is left of it score 0.5, one beside it 0.7: scenery that is no news there, or news."""
+
+    def searched(likelihood: np.ndarray, mask: np.ndarray, window: Any = None) -> tuple[np.ndarray, np.ndarray]:
+        rows, columns = np.nonzero(mask > 0.5)
+        row, column = int(np.mean(rows)), int(np.mean(columns))
+        beside = column + max(6, int(1.3 * np.sqrt(mask.sum()))) - 1  # as far as places count as the object's own
+        score = np.zeros_like(likelihood)
+        if window is None:
+            score[row, beside] = news
+            return score, np.array([column, row])
+        score[row, column - 3 : column + 1], score[row, beside] = 0.5, 0.7
+        return score[window], np.array([column, row])
+
+    monkeypatch.setattr(tracking, "_search", searched)
+    found = tracking.track(clean.footage, clean.truth, clean.truth.object_parts[0])
+    assert found is not None
+    assert np.nanmedian(found.best) == pytest.approx(0.7)
+    assert np.nanmedian(found.second) == pytest.approx(second)

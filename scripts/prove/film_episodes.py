@@ -26,13 +26,14 @@ from retake.usd.camera import StageCamera
 
 WRIST = {"panda": "/World/Panda/panda_hand/wrist_camera", "sixaxis": "/World/SixAxis/palm/wrist_camera"}
 LARGE = {
-    24: (1280, 720), 34: (1920, 1080), **dict.fromkeys((51, 52, 65, 67, 69, 71, 74, 76, 153, 154, 155, 156), (320, 240)),
+    24: (1280, 720), 34: (1920, 1080),
+    **dict.fromkeys((51, 52, 65, 67, 69, 71, 74, 76, 153, 154, 155, 156, 157, 158), (320, 240)),
 }  # fmt: skip
 """Seeds whose cameras have another size."""
 ONLY = {
     33: ("front", "wrist"), 34: ("front",), 41: ("front", "wrist"), 42: ("side", "wrist"), 43: ("front", "side"),
     44: ("front", "side"), 45: ("front", "wrist"), 46: ("front", "side"),
-    51: ("front", "wrist"), 52: ("front", "wrist"), **dict.fromkeys((153, 154, 155, 156), ("front", "wrist")),
+    51: ("front", "wrist"), 52: ("front", "wrist"), **dict.fromkeys((153, 154, 155, 156, 157, 158), ("front", "wrist")),
     61: ("front", "wrist"), 63: ("side", "wrist"), 74: ("front", "moving"), 76: ("side", "moving"),
     **dict.fromkeys((65, 67, 69, 71), ("front", "side", "wrist")),
     201: ("front", "wrist"), 203: ("side", "wrist"), 205: ("front", "wrist"), 207: ("side", "wrist"),
