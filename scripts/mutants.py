@@ -310,12 +310,20 @@ def first_killed(row: dict[str, Any]) -> bool:
 
 
 def with_sample(before: Sequence[dict[str, Any]], judged: dict[str, Any]) -> list[dict[str, Any]]:
-    """The page's samples with one more, or with one of them judged anew; its note and its other packages stay."""
-    last = next((one for one in before if one["seed"] == judged["seed"]), {"asked": {}, "mutants": []})
-    stay = [row for row in last["mutants"] if row["package"] not in judged["asked"]]
-    rows = sorted([*stay, *judged["mutants"]], key=lambda row: SAMPLED.index(row["package"]))
-    new = {**last, **judged, "asked": {**last["asked"], **judged["asked"]}, "mutants": rows}
-    return sorted([*(one for one in before if one is not last), new], key=lambda one: [*KINDS].index(one["kind"]))
+    """The page's samples with one more, or with some packages of one judged anew, maybe as another kind; notes stay."""
+    out: list[dict[str, Any]] = []
+    new = {**judged}
+    for one in before:
+        if one["seed"] == judged["seed"]:
+            asked = {package: count for package, count in one["asked"].items() if package not in judged["asked"]}
+            rows = [row for row in one["mutants"] if row["package"] in asked]
+            one = {**one, "asked": asked, "mutants": rows}
+            if one["kind"] == judged["kind"]:
+                new = {**one, **judged, "asked": {**asked, **judged["asked"]}, "mutants": [*rows, *judged["mutants"]]}
+                continue
+        out += [one] if one["asked"] else []
+    new["mutants"] = sorted(new["mutants"], key=lambda row: SAMPLED.index(row["package"]))
+    return sorted([new, *out], key=lambda one: [*KINDS].index(one["kind"]))
 
 
 def page(samples: Sequence[dict[str, Any]], reasons: dict[str, str]) -> str:

@@ -129,10 +129,18 @@ def test_no_sample_of_the_page_is_lost_when_another_one_is_judged() -> None:
     samples[0]["note"] = "of old"
     samples = with_sample(samples, judged("unseen", 3, worker=2))
     samples = with_sample(samples, judged("earlier", 1, usd=3, isaac=2))
-    assert [(one["kind"], one["seed"]) for one in samples] == [("unseen", 3), ("earlier", 1), ("tuned", 2)]
-    assert samples[1]["asked"] == {"core": 2, "isaac": 2, "usd": 3}
-    assert [row["package"] for row in samples[1]["mutants"]] == ["core"] * 2 + ["usd"] * 3 + ["isaac"] * 2
+    assert [(one["kind"], one["seed"]) for one in samples] == [
+        ("unseen", 3),
+        ("unseen", 1),
+        ("earlier", 1),
+        ("tuned", 2),
+    ]
+    assert samples[1]["asked"] == {"core": 2}
     assert samples[1]["note"] == "of old"
+    assert samples[2]["asked"] == {"usd": 3, "isaac": 2}
+    samples = with_sample(samples, judged("earlier", 1, core=1))
+    assert [(one["kind"], one["seed"]) for one in samples] == [("unseen", 3), ("earlier", 1), ("tuned", 2)]
+    assert [row["package"] for row in samples[1]["mutants"]] == ["core", "usd", "usd", "usd", "isaac", "isaac"]
 
 
 @pytest.mark.parametrize(
