@@ -6,6 +6,7 @@ Nothing of the old painter is used here: no id, normal or depth map of the episo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -273,6 +274,12 @@ def _with_props(film: Film) -> Film:
     return replace(film, items=(*film.items, *extra), poses={**film.poses, **dict.fromkeys(names, hidden)})
 
 
+Window = tuple[int, int, int, int]
+"""x0, y0, x1, y1, px."""
+Picture = tuple[np.ndarray, np.ndarray]
+"""Colours (h, w, 3) uint8 and ids (h, w) uint8, or those of many frames."""
+
+
 def project(film: Film, points: np.ndarray, t: int) -> np.ndarray:
     """World points (N, 3) to pixels (M, 2) at a frame; those behind the camera are left out."""
     T = film.T_camera_world[t]
@@ -282,9 +289,7 @@ def project(film: Film, points: np.ndarray, t: int) -> np.ndarray:
     return uv[:, :2] / uv[:, 2:]
 
 
-def changed_window(
-    old: Film, new: Film, t: int, since: int | None = None, ground_z: float = 0.0
-) -> tuple[int, int, int, int] | None:
+def changed_window(old: Film, new: Film, t: int, since: int | None = None, ground_z: float = 0.0) -> Window | None:
     """(x0, y0, x1, y1) around all that looks different at frame t of `new` from frame `since` (default t) of `old`: moved
     owners where they were and are, and the shadows they cast on the table. None where nothing moved."""
     before = t if since is None else since
@@ -308,6 +313,34 @@ def changed_window(
     x0, y0 = np.maximum(np.floor(every.min(0)).astype(int) - 8, 0)
     x1, y1 = np.minimum(np.ceil(every.max(0)).astype(int) + 9, [width, height])
     return (int(x0), int(y0), int(x1), int(y1)) if x1 > x0 and y1 > y0 else None
+
+
+def drawn_in_windows(
+    film: Film, render: Callable[[Film, int, Window | None], Picture], window_of: Callable[..., Window | None]
+) -> Picture:
+    """All frames of a film by a renderer of windows; of a fixed camera only what differs from the first frame.
+    `window_of` is called as `changed_window` is."""
+    still = np.abs(film.T_camera_world - film.T_camera_world[:1]).max() < 1e-6
+    first = render(film, 0, None)
+    rgb, ids = (np.repeat(part[None], len(film), axis=0) for part in first)
+    for t in range(1, len(film)):
+        if window := window_of(film, film, t, 0) if still else (0, 0, *film.size):
+            x0, y0, x1, y1 = window
+            rgb[t, y0:y1, x0:x1], ids[t, y0:y1, x0:x1] = render(film, t, window)
+    return rgb, ids
+
+
+def redrawn_in_windows(
+    picture: Picture, old: Film, new: Film, render: Callable[[Film, int, Window | None], Picture],
+    window_of: Callable[..., Window | None],
+) -> Picture:  # fmt: skip
+    """All frames of `old` with the windows drawn anew in which `new` looks other."""
+    rgb, ids = (part.copy() for part in picture)
+    for t in range(len(new)):
+        if window := window_of(old, new, t):
+            x0, y0, x1, y1 = window
+            rgb[t, y0:y1, x0:x1], ids[t, y0:y1, x0:x1] = render(new, t, window)
+    return rgb, ids
 
 
 def camera_centre(film: Film, t: int) -> np.ndarray:

@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from film import Film, Item, changed_window
+from film import Film, Item, Window, changed_window, drawn_in_windows, redrawn_in_windows
 
 from retake.core.geometry import CV_FROM_USD, inverse, wxyz_from_rotation
 from retake.newton.engine import load
@@ -77,9 +77,7 @@ class NewtonPainter:
             item.vertices, item.faces.ravel(), uvs=uv, compute_inertia=False, texture=texture, color=item.colour
         )
 
-    def render(
-        self, film: Film, t: int, window: tuple[int, int, int, int] | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def render(self, film: Film, t: int, window: Window | None = None) -> tuple[np.ndarray, np.ndarray]:
         """(rgb (h, w, 3) uint8, ids (h, w) uint8) of a frame, or of its window (x0, y0, x1, y1)."""
         wp = self._wp
         q = self._state.body_q.numpy()
@@ -116,22 +114,8 @@ class NewtonPainter:
 
     def shoot(self, film: Film) -> Shot:
         """All frames; of a fixed camera only what differs from the first."""
-        still = np.abs(film.T_camera_world - film.T_camera_world[:1]).max() < 1e-6
-        frames = [self.render(film, 0)]
-        for t in range(1, len(film)):
-            rgb, ids = (part.copy() for part in frames[0])
-            window = changed_window(film, film, t, 0) if still else (0, 0, *film.size)
-            if window:
-                x0, y0, x1, y1 = window
-                rgb[y0:y1, x0:x1], ids[y0:y1, x0:x1] = self.render(film, t, window)
-            frames.append((rgb, ids))
-        return Shot(np.stack([f[0] for f in frames]), np.stack([f[1] for f in frames]), self.owners)
+        return Shot(*drawn_in_windows(film, self.render, changed_window), self.owners)
 
     def reshoot(self, shot: Shot, old: Film, new: Film) -> Shot:
         """A shot with the windows rendered anew in which `new` looks other than `old`."""
-        rgb, ids = shot.rgb.copy(), shot.ids.copy()
-        for t in range(len(new)):
-            if window := changed_window(old, new, t):
-                x0, y0, x1, y1 = window
-                rgb[t, y0:y1, x0:x1], ids[t, y0:y1, x0:x1] = self.render(new, t, window)
-        return Shot(rgb, ids, self.owners)
+        return Shot(*redrawn_in_windows((shot.rgb, shot.ids), old, new, self.render, changed_window), self.owners)

@@ -26,6 +26,7 @@ from film_episodes import LARGE
 from film_faults import FAULTS
 from film_splits import SPLITS, UNSEEN
 from painter_bench import CACHE, read_rows
+from painters_text import HEAD, LOOKS_TAKEN
 from real_video import rows as real_rows
 
 from retake.core.files import read_json, write_bytes, write_json
@@ -437,86 +438,6 @@ def grouped(rows: list[dict]) -> dict[tuple[str, str, str], list[dict]]:
     for row in rows:
         out.setdefault((row["of"], row["kind"], row["version"]), []).append(row)
     return out
-
-
-HEAD = """# Verdicts: what other painters, real video and composite takes showed
-
-Made by `scripts/prove/painters.py` (`make prove`). Films are a stage's meshes at simulated poses, rendered by Newton's own
-renderer (ray-traced Lambert light, one sun with cast shadows), by Mitsuba 3 (path traced: soft lights, interreflection,
-glossy surfaces), by VTK (rasterised: physically based metals and lacquers, light from a panorama, a lamp with hard moving
-shadows that swings in some films) or by three.js (rasterised in a browser: one or two lamps with filtered shadows, soft rims,
-light through leaves, filmic curves), in drawn sets with other materials, walls and clutter. Nothing of the older painter
-(`rematerialise.py`) is imported or copied. On top come looks of generative models and cameras (`appearance.py`); faults are
-planted in the geometry before rendering (`film_faults.py`), except a melting texture and a drifting background. The
-renderers share the reader of meshes and the appearance layer, the first two also the sets' generator; families of sets are split.
-"""
-
-
-LOOKS_TAKEN = """
-**Looks at held-out data.** `tune`, `newton` and `mitsuba` have all been looked at and tuned on. The history of `mitsuba`: judged
-blind by version 10 of the estimators, 49 of 88 clean videos of fixed views failed (all 40 of one film by the moment of the
-gripper, on fingers of some 5 px), wrist 0 of 7; of 24 faulty videos 21 failed, 1 was unsure, 2 passed. Versions 11 and 12 were
-made because of that, and version 14 (postures of objects) was tuned on all three. **`blind_newton` and `blind_mitsuba` are
-episodes, sets and surfaces that nothing had seen; they were rendered while version 14 was being made, looked at by nobody, and
-judged once when it was finished.** One limit was set after the estimators (`object_posture` .6 → .7 and its doubt .48 → .52, by a
-test whose painter draws outlines 3 px narrower), while judging had begun and before any of these rows had been read. Version 15
-came after: it weighs a change of an object's colour less where another side of it is seen (the demo's wrist take had failed by
-that) and calls a change between .15 and .25 unsure, no failure, and version 16
-asks more outline of a hand before it tells `wrist_turn` (exact takes of small hands had failed). Versions 17 to 25 judge
-links along the robot's tree, hold a hand's turn against what its own silhouette can tell, compare a turning object's colours
-with what the take has shown of that side, ask of each pixel what it can tell of a posture, learn a body where it is seen whole,
-follow a whirling camera in smaller steps, ask no lag of a hand at rest in its own picture, believe points that return when they
-are followed back, take the surroundings off the outline of a small link, ask of a sighting beside an object's fall that it
-lasts two frames, and let no place of an object speak against it that no frame has shown or that looks like its surroundings.
-These rows have not been judged again.
-
-**`vtk` is a third renderer, with rooms, materials, textures and episodes of its own.** While that
-painter was made, single frames of some ten films were looked at (whether it draws what the film says), and no verdict. Version 23
-judged each of its videos once, before anything had been changed by what they showed; the table is of that. **Version 27 came of
-its clean failures, so it is tuning data since; `three` took its place.** One mend came after rows had been read,
-in the painter: in the two episodes of seed 67 a bystander that a tray overlaps is thrown off the table and falls for good, the
-shadow map stretched after it, and all shadows faded and came back within one frame. 11 of 13 clean videos of these films had
-failed by it (`seams` 9, `colour_shift` 7, `object_before` 5, `fall_acceleration` 2). Their videos and rows were thrown away;
-such bodies no longer count for the shadow map. Clean videos of seed 67 in the table, where there are any, were rendered
-after that. Pictures are 320x240, but for one film of 640x480: half of the px that were asked for. In some films the lamp swings.
-Version 27 mends its clean failures by kind: a passer-by in clothes of the packet's hue, and what stood there before in another
-hue or light (`object_unique`); the face of a dark packet that a codec bleached, which its first place shows already
-(`object_posture`, now unsure); a texture that swims one way here and another there (`background_drift`); a bystander of which the
-border of a hand camera's picture leaves less than half (`object_before`). Of its clean
-videos 63 were judged again (55 fixed, 8 of hands, the seven that had failed among them): none failed, 3 are unsure; 25 videos of
-objects' faults ended as they had before these mends (11 failed, 5 unsure, 9 passed: what sinks or lands some 2 px of 320 off,
-melts or becomes a can is found as little as in the table).
-Of the faults, a melting texture and a can in place of a box 24 px wide are found least. CPU times of this split were taken while
-four other jobs shared two cores.
-
-**`three` is a fourth renderer, with rooms, lamps, textures and episodes of its own, at 640x480, and no limit comes from it.**
-Version 28 was made because of these rows (`camera_motion`, `object_posture`): the nine films of the table are tuning data since,
-and its figures are those of version 27. The other thirteen films have been seen by nobody.
-While that painter was made, single frames of eight films were looked at (whether it draws what the film says: 99.94 % of the
-pixels that the set does not cover bear the simulator's id), and no verdict. Its videos were rendered while version 27 was being
-made, judged once when it was finished, and nothing was changed before all of these rows were in. **Its clean takes fail by the
-film, far beyond what was asked for** (8 of 33 of fixed views, 8 of 17 of hands): in one film every look fails by a brick in the
-tray that the arm's shadow leaves after some frames (`object_posture`, 0.77 to 0.82 at a limit of .7; `object_unique` is near its
-limit as well); in another, of a hand's camera over a plain table, every look fails because nearly all that it sees is soft
-shadow of the hand, which moves with it (`camera_motion`, 0.75 to 0.94 at .5); once a texture that swims
-(`background_drift`, just beyond). These causes were read off the pictures and the failing checks, and not tested by switching
-anything off. No other video has failed; four films leave the fall's acceleration or the object at
-rest unsure. One film of a hand's camera (panda 201) was drawn with meshes simplified by up to .6 mm (99.88 %), later
-ones by .2 mm. **No fault of this split has been painted, so it has no AUC; operating points are those of earlier rows.** Two
-cores were shared by some ten other jobs all the while: 115 clean videos were painted, and fewer judged; CPU times are those of a
-crowded machine. Pictures cost .4 to .8 s of one core whole (fourfold multisampling, one or two lamps), a tenth of that where
-only the packet moves. The first two rows were read before the others were judged.
-
-On the tuning splits the values of version 11 with the new checks of version 14 (an earlier state of `object_posture`)
-leave 118 of 131 clean videos passed, 13 unsure and 0 failed, and 30 of 34 faulty ones failed, 3 unsure, 1 passed (sunk by
-2 cm before a wrist camera); probabilities are fitted to these. They are no figures of unseen pictures.
-
-What the path tracer's pictures are: traced at half the camera's size with 10 paths per pixel, like patches averaged, a 5 px
-median; thin dark fingers lose contrast by it.
-
-**Short of the counts that were asked for** (300 clean videos and 20 per fault and level on a painter that tuned nothing; robots
-of the zoo, 480p to 1080p): the tables say what was judged. `make prove` goes on.
-"""
 
 
 def prove(out_dir: Path, quick: bool) -> dict[str, Any]:

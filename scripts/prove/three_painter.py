@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 from chromium import PROGRAM, Browser
-from film import HIDDEN_M, Film, Item, Lamp, project
+from film import HIDDEN_M, Film, Item, Lamp, Window, drawn_in_windows, project, redrawn_in_windows
 from newton_painter import Shot
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,9 +113,7 @@ class ThreePainter:
         """End the browser."""
         self._browser.close()
 
-    def render(
-        self, film: Film, t: int, window: tuple[int, int, int, int] | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def render(self, film: Film, t: int, window: Window | None = None) -> tuple[np.ndarray, np.ndarray]:
         """(rgb (h, w, 3) uint8, ids (h, w) uint8) of a frame, or of its window (x0, y0, x1, y1)."""
         x0, y0, x1, y1 = window or (0, 0, *film.size)
         T_world_camera = np.linalg.inv(film.T_camera_world[t]) @ np.diag([1.0, -1.0, -1.0, 1.0])
@@ -128,25 +126,11 @@ class ThreePainter:
 
     def shoot(self, film: Film) -> Shot:
         """All frames; of a fixed camera only what differs from the first."""
-        still = np.abs(film.T_camera_world - film.T_camera_world[:1]).max() < 1e-6
-        frames = [self.render(film, 0)]
-        for t in range(1, len(film)):
-            rgb, ids = (part.copy() for part in frames[0])
-            window = moved_window(film, film, t, 0) if still else (0, 0, *film.size)
-            if window:
-                x0, y0, x1, y1 = window
-                rgb[y0:y1, x0:x1], ids[y0:y1, x0:x1] = self.render(film, t, window)
-            frames.append((rgb, ids))
-        return Shot(np.stack([f[0] for f in frames]), np.stack([f[1] for f in frames]), self.owners)
+        return Shot(*drawn_in_windows(film, self.render, moved_window), self.owners)
 
     def reshoot(self, shot: Shot, old: Film, new: Film) -> Shot:
         """A shot with the windows rendered anew in which `new` looks other than `old`."""
-        rgb, ids = shot.rgb.copy(), shot.ids.copy()
-        for t in range(len(new)):
-            if window := moved_window(old, new, t):
-                x0, y0, x1, y1 = window
-                rgb[t, y0:y1, x0:x1], ids[t, y0:y1, x0:x1] = self.render(new, t, window)
-        return Shot(rgb, ids, self.owners)
+        return Shot(*redrawn_in_windows((shot.rgb, shot.ids), old, new, self.render, moved_window), self.owners)
 
 
 def projection(K: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -158,7 +142,7 @@ def projection(K: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     ])  # fmt: skip
 
 
-def moved_window(old: Film, new: Film, t: int, since: int | None = None) -> tuple[int, int, int, int] | None:
+def moved_window(old: Film, new: Film, t: int, since: int | None = None) -> Window | None:
     """(x0, y0, x1, y1) around all owners that stand elsewhere at frame t of `new` than at frame `since` (default t) of `old`,
     and around their shadows by every lamp: on the table, and on the floor where they miss it."""
     before, found = t if since is None else since, []
