@@ -350,7 +350,7 @@ def composite_lines(rows: list[dict]) -> list[str]:
         "found elsewhere while its silhouette stood in its place (`object_settled`, `object_released`: 3, now unsure), and the "
         "lid in the colour of the table, which had shown that colour before (`object_posture`: 1, now unsure). What it says of "
         "takes it has not judged again is not known. Version 29 mends the two failures of the sample that version 27 judged, "
-        "and one of its unsure takes, by kind: half a sighting beside an object whose grey sides look like the grey scenery behind "
+        "and one of its unsure takes, by kind: half a sighting beside an object whose grey sides look like what is behind "
         "(`object_settled`, `object_released`: now unsure), a stripe on a grey hand before a grey wall that fits its outline "
         "turned by 20 degrees (`wrist_turn`: now unsure), and an object beside a tray of its blue, which was taken for a second "
         "one of itself (`object_unique`: now passes). These three takes were judged again and looked at while that was done; "
