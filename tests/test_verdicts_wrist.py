@@ -86,6 +86,28 @@ def test_a_hand_camera_is_judged_by_what_it_shows(episode: Episode, wrist: Any) 
     assert (sampson_error.value or 0.0) > 2 * (geometry.value or 0.0)
 
 
+def test_points_that_go_another_way_do_not_bend_the_geometry_unless_nearly_all_do(episode: Episode, wrist: Any) -> None:
+    """Columns of the picture that slide down (a belt, a texture that swims, places that were mistaken): the points of
+    the other columns tell, though they are fewer."""
+    video = paint(wrist, "clutter", 4)
+    judged = examine(video, episode, "wrist")
+    settings = load_settings()
+
+    def error(share: float) -> float:
+        frames = judged.footage.frames.copy()
+        columns = int(share * frames.shape[2])
+        for t in range(len(frames)):
+            frames[t, :, :columns] = np.roll(frames[t, :, :columns], 3 * t, axis=0)
+        footage = replace(judged.footage, frames=frames)
+        found, _ = measure_geometry(footage, judged.truth, episode, "wrist", settings.stability)
+        assert found.value is not None
+        return found.value
+
+    faithful = error(0.0)
+    assert error(0.6) < 2 * faithful
+    assert error(1.0) > 5 * faithful
+
+
 def soft(mask: np.ndarray) -> np.ndarray:
     """Light that a shadow of that shape leaves, (H, W, 1): a third of it, with a penumbra of some 10 px."""
     return 1 - 0.65 * cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 4)[..., None]

@@ -3,9 +3,10 @@
 
 `temporal_geometry` is the Sampson error of points followed over a few frames, with the fundamental matrix of the
 recorded poses (source: the evaluation recipe of cosmos-cookbook; its bands call below 1 px excellent, 1-3 good, 3-5
-fair, more poor). The square root is taken, so the unit is pixels. A scene that stands still or runs backwards obeys
-the same matrix, so `camera_motion` also compares each shift with the one that the recorded depth predicts. With a
-camera that stands still the matrix is undefined: see background_drift.
+fair, more poor). The square root is taken, so the unit is pixels, and a third of the points must be below it, not half:
+without their light, pictures have points in shadows and patterns that go another way. A scene that stands still or runs
+backwards obeys the same matrix, so `camera_motion` also compares each shift with the one that the recorded depth
+predicts. With a camera that stands still the matrix is undefined: see background_drift.
 """
 
 from __future__ import annotations
@@ -106,7 +107,8 @@ def _pairs(
             good = np.isfinite(place).all(1)
             a, b = start[good], place[good]
         if len(a) >= settings.pair_points:
-            errors[t] = float(np.median(sampson(truth.ideal(t, a), truth.ideal(u, b), F))) * truth.px
+            error = sampson(truth.ideal(t, a), truth.ideal(u, b), F)
+            errors[t] = float(np.quantile(error, _FOLLOWING)) * truth.px
     return _Pairs(errors, shares, doubts)
 
 
