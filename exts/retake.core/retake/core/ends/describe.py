@@ -211,7 +211,11 @@ def describe_jaw(tree: Tree, group: int, branch: Branch) -> GripperSpec:
         gaps = [abs(low), abs(high)]
     closed, opened = (low, high) if gaps[0] <= gaps[1] else (high, low)
     # +Y is where the jaw goes when it opens.
-    shift = (places[1] - places[0]) * (1 if opened == high else -1)
+    shift = places[1] - places[0]
+    if joint.kind != "prismatic" and np.linalg.norm(shift) < 1e-6:
+        # A jaw without a shape: it would lie along the approach and goes where its joint turns that.
+        shift = np.cross(axis, Z)
+    shift = shift * (1 if opened == high else -1)
     Y = Y if float(Y @ shift) >= 0 else -Y
     R = inverse(tree.T[palm])[:3, :3] @ frame(Y, Z)
     note = "one jaw against its carrier" + (

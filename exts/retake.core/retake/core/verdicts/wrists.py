@@ -11,7 +11,7 @@ alike at every angle and tells none, and what a take gains by an angle is held a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import cv2
@@ -154,16 +154,17 @@ class _Row:
     """One frame: scores of all angles in the take's pixels and on the recording's silhouette, and the points behind them.
 
     Of each angle besides: the points of its outline that lie on what the simulation knows as scenery, and their responses
-    together; the points that the hand would have left, as they look like the scenery behind, and like the hand.
+    together; the points that the hand would have left, as they look like the scenery behind, and like the hand. None of them
+    where nothing is said of it.
     """
 
     seen: Float64[np.ndarray, "L"]
     expected: Float64[np.ndarray, "L"]
     points: float
-    beyond: Float64[np.ndarray, "L"]
-    beyond_points: Float64[np.ndarray, "L"]
-    left: Float64[np.ndarray, "L"]
-    kept: Float64[np.ndarray, "L"]
+    beyond: Float64[np.ndarray, "L"] = field(default_factory=lambda: np.zeros(len(ANGLES)))
+    beyond_points: Float64[np.ndarray, "L"] = field(default_factory=lambda: np.zeros(len(ANGLES)))
+    left: Float64[np.ndarray, "L"] = field(default_factory=lambda: np.zeros(len(ANGLES)))
+    kept: Float64[np.ndarray, "L"] = field(default_factory=lambda: np.zeros(len(ANGLES)))
 
 
 @dataclass(frozen=True)
