@@ -294,3 +294,29 @@ def test_each_sign_of_a_jaw_counts_as_much_as_it_says_wherever_the_robot_stands(
     for number in range(4):
         T = pose(tuple(number * rng.uniform(-1, 1, 3)), axis_angle(np.array([0.6, 0.0, 0.8]), number * 0.9))
         assert jaw(T=T, **robot) == pytest.approx(wanted), number
+
+
+@given(st.floats(-3.1, 3.1), st.booleans(), st.floats(0.0, 0.3), st.floats(0.8, 1.6), seeds)
+def test_a_turning_jaw_without_a_shape_opens_to_the_side_of_one_that_has_one(
+    way: float, backwards: bool, short: float, wide: float, seed: int
+) -> None:
+    """Its Y axis goes where its joint opens it, whatever side of its travel is the open one and however its links are turned. A
+    shape leans the measured approach by some degrees; the other side would be half a turn away."""
+    v = np.random.default_rng(seed).normal(size=(2, 3))
+    turns = [axis_angle(a / np.linalg.norm(a), np.float64(np.linalg.norm(a))) for a in v]
+    arm, jaw = (pose((0.0, 0.0, 0.0), R) for R in turns)
+    axis = (float(np.cos(way)), float(np.sin(way)), 0.0)
+    hinge = pose((-0.02 * axis[1], 0.02 * axis[0], 0.2))
+    limits = (-short, wide) if backwards else (-wide, short)
+    joints = (
+        JointSpec("turn", "revolute", 0, 1, (0.0, 0.0, 1.0), pose((0.0, 0.0, 0.1)), inverse(arm), -3.0, 3.0),
+        JointSpec("jaw", "revolute", 1, 2, axis, inverse(arm) @ hinge, inverse(jaw), *limits),
+    )
+    spec = RobotSpec("r", "/r", tuple(LinkSpec(n, f"/r/{n}") for n in ("base", "arm", "jaw")), joints)
+    clouds = [box((0, 0, 0.05), (0.1, 0.1, 0.1)), box((0, 0, 0.1), (0.03, 0.03, 0.2)) @ turns[0],
+              box((0, 0, 0.035), (0.012, 0.012, 0.07)) @ turns[1]]  # fmt: skip
+    (shaped,), _ = find_ends(spec, lambda i: clouds[i], np.eye(4))
+    (bare,), _ = find_ends(spec, lambda i: clouds[i] if i < 2 else np.zeros((0, 3)), np.eye(4))
+    assert bare.open_position == shaped.open_position
+    across, along = np.einsum("ij,ij->j", bare.T_link_ee[:3, :3], shaped.T_link_ee[:3, :3])[1:]
+    assert min(across, along) > np.cos(np.pi / 4)

@@ -16,6 +16,7 @@ painter that made the takes draws none of the tests that carry the claim (its he
 from __future__ import annotations
 
 import argparse
+import functools
 import resource
 import subprocess
 import sys
@@ -107,14 +108,17 @@ def run_part(out_dir: Path, sizes: Sizes, part: Part, quick: bool = False) -> di
             f"arms are {list(part.arms)}; expected some of {[a.name for a in arms(sizes)]}, 'simulated' first"
         )
     looks = looks_of(part, quick)
-    units, prepared = Units(cache / "units" if quick else out_dir / "value"), []
+    units = Units(cache / "units" if quick else out_dir / "value")
+
+    @functools.cache
+    def prepared() -> None:
+        prepare(cache, sizes, compared, quick)
 
     def train(arm: Arm, seed: int) -> Path:
         """Its policy folder; episodes and takes are made on the first training that needs them."""
         out = cache / "probes" / f"{arm.name.replace(' ', '-')}-{seed}"
         if not (out / "config.json").exists():
-            if not prepared:
-                prepared.append(prepare(cache, sizes, compared, quick))
+            prepared()
             folders = [str(cache / "packs" / name) for name in arm.packs]
             call = [str(PYTHON), "-m", "retake.core.cli", "train-probe", *folders, "--out", str(out)]
             call += ["--seed", str(seed), "--steps", str(sizes.steps), "--batch", str(sizes.batch), *arm.options]

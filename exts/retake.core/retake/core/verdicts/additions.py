@@ -64,7 +64,7 @@ def _intruders(footage: Footage, truth: Truth, settings: StabilitySettings) -> M
     grow = np.ones((2 * settings.near_robot_px + 1,) * 2, np.uint8)
     for t in times:
         small = cv2.resize(footage.frames[t], half, interpolation=cv2.INTER_AREA).astype(np.float32)
-        tones.append(_tone(cv2.GaussianBlur(small, (3, 3), 0)))
+        tones.append(tone_of(cv2.GaussianBlur(small, (3, 3), 0)))
         taken = cv2.dilate((truth.labels[t] > 0).astype(np.uint8), grow)
         free.append(cv2.resize(taken, half, interpolation=cv2.INTER_AREA) == 0)
     known = np.zeros(free[0].shape, int)
@@ -92,8 +92,8 @@ def _intruders(footage: Footage, truth: Truth, settings: StabilitySettings) -> M
     return Measurement(name, float(lasting[k]), note, frame, series=series)
 
 
-def _tone(image: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 2"]:
-    """Two log ratios of the colours: the same in light and shade."""
+def tone_of(image: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 2"]:
+    """Two log ratios of the channels of an RGB image (0..255): the same in light and shade."""
     log = np.log(image + _DARK)
     return log[..., [0, 2]] - log[..., 1:2]
 
@@ -106,11 +106,6 @@ def _largest(mask: Bool[np.ndarray, "h w"]) -> tuple[float, Float64[np.ndarray, 
         return 0.0, np.zeros(2)
     k = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
     return float(np.sqrt(stats[k, cv2.CC_STAT_AREA])), centres[k]
-
-
-def tone_of(image: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 2"]:
-    """Two log ratios of an RGB image (0..255): the same in light and shade."""
-    return _tone(image)
 
 
 def workspace(truth: Truth, size: tuple[int, int], aside_m: float = _ASIDE_M) -> Bool[np.ndarray, "h w"] | None:

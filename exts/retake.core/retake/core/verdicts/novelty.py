@@ -81,6 +81,7 @@ def _flash(footage: Footage) -> Measurement:
 def _shared(now: Float32[np.ndarray, "h w"], then: Float32[np.ndarray, "h w"]) -> float:
     """Change of light that eight cells in ten go along with, share of each cell's own; 0 where they do not agree."""
     change = (now - then) / np.maximum(then, 16.0)
+    # As np.quantile, which is mostly preparation for so few.
     ordered = np.sort(change, axis=None).astype(np.float64)
     low, high = np.interp(np.array([0.2, 0.8]) * (len(ordered) - 1), np.arange(len(ordered)), ordered)
     return float(low) if low > 0 else float(high) if high < 0 else 0.0
