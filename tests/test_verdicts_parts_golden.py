@@ -164,7 +164,7 @@ def of_pictures() -> dict[str, Any]:
     rng, out = np.random.default_rng(30), {}
     mask, other = blob(30, 22, 14, 7, 0.4), blob(33, 20, 13, 7, 0.9)
     images = [picture(31), picture(32)]
-    out["tone"] = additions._tone(images[0].astype(np.float32))
+    out["tone"] = additions.tone_of(images[0].astype(np.float32))
     out["largest"] = [
         additions._largest(m)
         for m in (mask, mask & (np.indices(mask.shape)[1] % 9 > 1), mask & False, blob(9, 9, 0.4, 0.4))
