@@ -109,3 +109,32 @@ def test_a_recording_of_a_running_simulation_leaves_what_throttling_would(carb: 
     if stopped:
         carb.update(found)
         assert all(carb[path] for path in throttled)
+
+
+@pytest.mark.any_application
+@pytest.mark.parametrize("older_ends_first", [True, False])
+def test_an_application_that_has_gone_takes_nothing_from_the_one_that_came(
+    monkeypatch: pytest.MonkeyPatch, older_ends_first: bool
+) -> None:
+    """A recording that its application left behind ends while two of the next application run: these still share one memory of
+    what was before, and the last one puts it back."""
+    settings = [Settings({THROTTLING: True, **dict.fromkeys(PATHS, True)}) for _ in range(2)]
+    recordings = []
+    for number, found in enumerate((settings[0], settings[1], settings[1])):
+        module = SimpleNamespace(get_settings=lambda found=found: found)
+        if number != 2:
+            for user in (settings_guard, async_rendering):
+                monkeypatch.setattr(user, "require", lambda name, module=module: module)
+        elif older_ends_first:
+            recordings[0].restore(playing=False)
+        recording = AsyncRendering()
+        recording.remember(playing=False)
+        recording.hold()
+        recordings.append(recording)
+    if not older_ends_first:
+        recordings[0].restore(playing=False)
+    assert all(settings[0].values())
+    recordings[1].restore(playing=False)
+    assert not any(settings[1][path] for path in (*PATHS, THROTTLING)), "the other one still records"
+    recordings[2].restore(playing=False)
+    assert all(settings[1].values())
