@@ -16,7 +16,7 @@ import three_sets
 import vtk_sets
 from appearance import LOOKS
 from film import Film, Lamp, project
-from film_episodes import ONLY
+from film_episodes import LARGE, ONLY
 from film_faults import NOT_WRIST
 from film_splits import OTHER, OTHER_AT, SPLITS, UNSEEN
 from painter_bench import jobs
@@ -74,6 +74,23 @@ def test_the_later_split_shares_no_episode_and_no_set_with_another_and_has_its_c
         assert camera in ONLY[shown]
 
 
+def test_splits_of_other_views_sizes_and_robots_share_nothing_with_another() -> None:
+    further = ("blind_three_more", "blind_three_large")
+    mine = [film for name in further for film in SPLITS[name].films]
+    others = [film for name, split in SPLITS.items() if name not in further for film in split.films]
+    assert not {(r, s) for r, s, _, _ in mine} & {(r, s) for r, s, _, _ in others}
+    assert {f for *_, f in mine} == set(three_sets.FURTHER)
+    assert not {f for *_, f in mine} & {f for *_, f in others}
+    assert sum(camera == "moving" for _, _, camera, _ in mine) >= 2
+    assert len({robot for robot, *_ in mine} - {"panda", "sixaxis"}) >= 2
+    assert {LARGE[seed] for _, seed, _, _ in SPLITS["blind_three_large"].films} == {(1280, 720), (1920, 1080)}
+    assert set(further) <= set(UNSEEN)
+    for name in further:
+        clean = [j for j in jobs(name) if j.kind == "clean"]
+        assert len(clean) == SPLITS[name].clean * len(SPLITS[name].films)
+        assert len({j.look for j in clean}) >= 12
+
+
 def test_a_deal_that_is_turned_shows_all_looks_after_few_videos_of_every_film() -> None:
     films = SPLITS["blind_three"].films
     first = [
@@ -84,7 +101,7 @@ def test_a_deal_that_is_turned_shows_all_looks_after_few_videos_of_every_film() 
     assert {look for looks in first for look in looks[:2]} == set(LOOKS)
 
 
-@pytest.mark.parametrize("family", [*three_sets.FAMILIES, *three_sets.LATER])
+@pytest.mark.parametrize("family", [*three_sets.FAMILIES, *three_sets.LATER, *three_sets.FURTHER])
 def test_a_room_leaves_geometry_alone(family: str) -> None:
     film = toy()
     dressed = three_sets.dress(film, family, 4)

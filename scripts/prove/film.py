@@ -246,7 +246,7 @@ def film_of(episode: Episode, stage: Usd.Stage, camera: str, frames: int | None 
     film = Film(
         tuple(items), poses, K[:count], T[:count], episode.header.camera(camera).size, robots,
         by_name.get(task.get("object", ""), next((o.prim_path for o in objects if o.movable), "")),
-        by_name.get(task.get("target", ""), next((o.prim_path for o in objects if not o.movable), "")),
+        by_name.get(task.get("target", ""), next((o.prim_path for o in objects if not o.movable), by_name.get("Tray", ""))),
     )  # fmt: skip
     return _with_props(film)
 

@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 from bench_episodes import side_stage
 from pxr import Gf, Usd, UsdGeom, UsdPhysics
+from zoo_episodes import ROBOTS as ZOO_ROBOTS
+from zoo_episodes import zoo_episode, zoo_scene
 
 from retake.core.episode import Episode, EpisodeWriter, open_episode
 from retake.newton.preset import Preset, load_preset
@@ -23,10 +25,11 @@ from retake.newton.run import make_header, simulate
 from retake.newton.scenario import Scenario, build
 from retake.newton.simulator import Simulator
 from retake.usd.camera import StageCamera
+from retake.usd.stage import open_stage
 
 WRIST = {"panda": "/World/Panda/panda_hand/wrist_camera", "sixaxis": "/World/SixAxis/palm/wrist_camera"}
 LARGE = {
-    24: (1280, 720), 34: (1920, 1080),
+    24: (1280, 720), 34: (1920, 1080), 236: (1280, 720), 238: (1920, 1080),
     **dict.fromkeys((51, 52, 65, 67, 69, 71, 74, 76, 153, 154, 155, 156, 157, 158), (320, 240)),
 }  # fmt: skip
 """Seeds whose cameras have another size."""
@@ -39,6 +42,7 @@ ONLY = {
     201: ("front", "wrist"), 203: ("side", "wrist"), 205: ("front", "wrist"), 207: ("side", "wrist"),
     209: ("front", "moving"), 210: ("side", "moving"),
     **dict.fromkeys((221, 225, 230), ("front", "wrist")), **dict.fromkeys((223, 227), ("side", "wrist")),
+    **dict.fromkeys((232, 234), ("moving",)), **dict.fromkeys((236, 238), ("front",)),
 }  # fmt: skip
 """Seeds that are recorded by some of the cameras alone."""
 TRAVEL_M = 0.25
@@ -160,8 +164,22 @@ def scenario_of(robot: str, seed: int, folder: Path) -> tuple[Preset, Scenario]:
     return preset, build(preset, seed, film_stage(robot, seed, folder))
 
 
+def stage_of(robot: str, seed: int, folder: Path) -> Usd.Stage:
+    """The stage of an episode, varied as it was recorded; files that it needs lie in `folder`."""
+    if robot in ZOO_ROBOTS:
+        zoo_scene(robot, seed, folder / "scene.usda")
+        return open_stage(folder / "scene.usda")
+    return scenario_of(robot, seed, folder)[1].stage
+
+
 def film_episode(folder: Path, robot: str, seed: int) -> Episode:
-    """The episode of a robot and seed, recorded on first use."""
+    """The episode of a robot and seed, recorded on first use. Raises FileNotFoundError for a robot that `make zoo` did not
+    convert."""
+    if robot in ZOO_ROBOTS:
+        episode = zoo_episode(folder, robot, seed, (640, 480))
+        if episode is None:
+            raise FileNotFoundError(f"the zoo has no {robot} here: scripts/zoo/make.py {robot}")
+        return episode
     path = folder / f"{robot}_{seed}"
     if not (path / "complete.json").exists():
         shutil.rmtree(path, ignore_errors=True)

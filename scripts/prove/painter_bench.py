@@ -30,7 +30,7 @@ import three_sets
 import vtk_sets
 from appearance import LOOKS, SUFFIX, Appearance, draw, encode
 from film import Film, film_of
-from film_episodes import film_episode, scenario_of
+from film_episodes import film_episode, stage_of
 from film_faults import FAULTS, MIN_PIXELS, NOT_WRIST, PICTURE, REORDERED, Story, plant, spoil, story_of
 from film_splits import OTHER, OTHER_AT, SPLITS
 from newton_painter import NewtonPainter, Shot
@@ -122,8 +122,7 @@ class View:
         self.episode: Episode = film_episode(cache / "episodes", robot, seed)
         self.camera, self.painter_name = camera, SPLITS[split].painter
         with tempfile.TemporaryDirectory() as temporary:
-            _, scenario = scenario_of(robot, seed, Path(temporary))
-            film = film_of(self.episode, scenario.stage, camera)
+            film = film_of(self.episode, stage_of(robot, seed, Path(temporary)), camera)
         self.film = DRESS[self.painter_name](film, family, zlib.crc32(f"{robot}{seed}{camera}".encode()) % 100_000)
         self.story: Story = story_of(self.episode, self.film)
         self.folder = cache / "shots" / f"{split}-{robot}_{seed}-{camera}-{family}"

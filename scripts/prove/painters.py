@@ -487,7 +487,18 @@ def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
         if mine or split in earlier["splits"]:
             result["splits"][split] = evaluate(mine, settings) if mine else earlier["splits"][split]
     lines = [HEAD, *disclosed(result["splits"]), LOOKS_TAKEN]
-    for split in ("blind_three", "three", "vtk", "blind_mitsuba", "blind_newton", "mitsuba", "newton", "tune"):
+    for split in (
+        "blind_three",
+        "blind_three_more",
+        "blind_three_large",
+        "three",
+        "vtk",
+        "blind_mitsuba",
+        "blind_newton",
+        "mitsuba",
+        "newton",
+        "tune",
+    ):
         if split in result["splits"]:
             lines += split_lines(split, result["splits"][split])
         else:

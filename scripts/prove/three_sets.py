@@ -16,15 +16,19 @@ from film import Film, Item, Lamp, box, item
 FAMILIES = ("harbour", "chapel", "bazaar", "lighthouse", "orchard")
 LATER = ("cloister", "tannery", "pavilion", "observatory", "depot")
 """Families of the split `blind_three`: other lights (blinds, a low lamp, a cold and a warm one), other pairs of surfaces."""
+FURTHER = ("granary", "arcade", "refectory")
+"""Families of `blind_three_more` and `blind_three_large`: leaves before a low lamp, two coloured cones, a cold light."""
 TABLES = {
     "harbour": ("boards", "speckle"), "chapel": ("chips", "parquet"), "bazaar": ("gingham", "dots", "boards"),
     "lighthouse": ("speckle", "slate"), "orchard": ("parquet", "slate", "cork"),
     "cloister": ("slate", "chips"), "tannery": ("cork", "boards"), "pavilion": ("dots", "gingham", "parquet"),
     "observatory": ("speckle", "cork"), "depot": ("chips", "boards", "parquet"),
+    "granary": ("gingham", "cork"), "arcade": ("chips", "slate", "dots"), "refectory": ("speckle", "parquet"),
 }  # fmt: skip
 """Family -> textures of tables; floors and walls take any."""
 TONES = {"harbour": "aces", "chapel": "neutral", "bazaar": "agx", "lighthouse": "reinhard", "orchard": "plain",
-         "cloister": "agx", "tannery": "aces", "pavilion": "plain", "observatory": "neutral", "depot": "reinhard"}  # fmt: skip
+         "cloister": "agx", "tannery": "aces", "pavilion": "plain", "observatory": "neutral", "depot": "reinhard",
+         "granary": "plain", "arcade": "aces", "refectory": "agx"}  # fmt: skip
 KINDS = ("boards", "speckle", "chips", "parquet", "gingham", "dots", "slate", "cork", "bricks")
 MIDDLE = (0.45, 0.0, 0.0)
 """Middle of the table, where lamps look."""
@@ -194,6 +198,15 @@ def lamps(rng: np.random.Generator, family: str) -> tuple[Lamp, ...]:
         cold = rng.uniform(0.1, 0.25)
         return (Lamp(hung((0.1, 0.4), 1.7), MIDDLE, shade(rng.uniform(0.5, 0.8), -cold), 58, 0.8),
                 Lamp(hung((0.5, 0.8), 2.3), MIDDLE, shade(rng.uniform(0.25, 0.4), cold), 50, 0.5))  # fmt: skip
+    if family == "granary":
+        warm = rng.uniform(0.1, 0.2)
+        return (Lamp(hung((0.5, 0.8), 2.5), MIDDLE, shade(rng.uniform(0.9, 1.2), warm), 50, 0.4, dapples(rng)),)
+    if family == "arcade":
+        hue = rng.uniform(0.2, 0.35)
+        return (Lamp(hung((0.2, 0.6), 2.0), MIDDLE, shade(rng.uniform(0.5, 0.8), hue), 50, 0.3),
+                Lamp(hung((0.3, 0.7), 2.1), MIDDLE, shade(rng.uniform(0.4, 0.6), -hue), 50, 0.6))  # fmt: skip
+    if family == "refectory":
+        return (Lamp(hung((0.1, 0.35), 2.5), MIDDLE, shade(rng.uniform(0.9, 1.3), -rng.uniform(0.1, 0.2))),)
     if family == "depot":
         return (Lamp(hung((0.0, 0.3), 2.0), MIDDLE, shade(rng.uniform(0.8, 1.2), rng.uniform(-0.1, 0.1)), 52, 0.15),)
     return (Lamp(hung((0.1, 0.5), 2.2), MIDDLE, shade(rng.uniform(0.8, 1.1), 0.08), 50, 0.3, dapples(rng)),)
@@ -201,7 +214,7 @@ def lamps(rng: np.random.Generator, family: str) -> tuple[Lamp, ...]:
 
 def dress(film: Film, family: str, seed: int) -> Film:
     """The film in a room: the same geometry of robot and objects in other materials, light, walls and things."""
-    rng = np.random.default_rng([seed, 5000 + (*FAMILIES, *LATER).index(family)])
+    rng = np.random.default_rng([seed, 5000 + (*FAMILIES, *LATER, *FURTHER).index(family)])
     hue = rng.random()
     top = stuff(rng, str(rng.choice(TABLES[family])), hue)
     floor, wall = (stuff(rng, str(rng.choice(KINDS)), rng.random()) for _ in range(2))

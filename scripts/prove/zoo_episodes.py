@@ -28,7 +28,7 @@ ROBOTS = ("ur5_gripper", "so100", "kinova_jaco")
 FRAMES, FPS, SIZE = 49, 15, (320, 240)
 
 
-def zoo_episode(folder: Path, robot: str, seed: int) -> Episode | None:
+def zoo_episode(folder: Path, robot: str, seed: int, size: tuple[int, int] = SIZE) -> Episode | None:
     """The episode of a robot and seed, recorded on first use; None where the robot was not converted."""
     path = folder / f"{robot}_{seed}"
     if (path / "complete.json").exists():
@@ -37,10 +37,10 @@ def zoo_episode(folder: Path, robot: str, seed: int) -> Episode | None:
         return None
     shutil.rmtree(path, ignore_errors=True)
     with tempfile.TemporaryDirectory() as temporary:
-        scene, robots = _scene(ZOO / robot, Path(temporary) / "scene.usda", seed)
+        scene, robots = zoo_scene(robot, seed, Path(temporary) / "scene.usda")
         motion = Path(temporary) / "motion.csv"
         _sweep(robots, motion, seed)
-        cameras = [{"name": n, "size": list(SIZE), "prim": p} for n, p in scene]
+        cameras = [{"name": n, "size": list(size), "prim": p} for n, p in scene]
         for drives in ("auto", "fill"):
             try:
                 return capture(
@@ -53,8 +53,9 @@ def zoo_episode(folder: Path, robot: str, seed: int) -> Episode | None:
     return None
 
 
-def _scene(robot: Path, out: Path, seed: int) -> tuple[list[tuple[str, str]], tuple[Articulation, ...]]:
+def zoo_scene(name: str, seed: int, out: Path) -> tuple[list[tuple[str, str]], tuple[Articulation, ...]]:
     """The robot on a floor with a packet and a tray beside it; names and prims of both cameras, and the robots."""
+    robot = ZOO / name
     scene_around(
         robot / "stage" / json.loads((robot / "converted.json").read_text("utf-8"))["stage"], out, model=robot.name
     )
@@ -65,14 +66,14 @@ def _scene(robot: Path, out: Path, seed: int) -> tuple[list[tuple[str, str]], tu
     reach = 0.25 if not ends else 0.6 * float(np.ptp(ends[0].forward_kinematics(
         robots[0].initial_position[None], np.eye(4))[0, :, :3, 3], axis=0).max())  # fmt: skip
     side = float(np.clip(reach * 0.2, 0.04, 0.12))
-    for name, size, colour in (("Packet", (side, 1.3 * side, 1.8 * side), (0.75, 0.2, 0.15)),
+    for thing, size, colour in (("Packet", (side, 1.3 * side, 1.8 * side), (0.75, 0.2, 0.15)),
                                ("Tray", (2.5 * side, 3 * side, 0.3 * side), (0.15, 0.35, 0.6))):  # fmt: skip
         angle, far = rng.uniform(-1.2, 1.2), reach * rng.uniform(1.0, 1.5)
-        xform = UsdGeom.Xform.Define(stage, f"/World/{name}")
+        xform = UsdGeom.Xform.Define(stage, f"/World/{thing}")
         xform.AddTranslateOp().Set(Gf.Vec3d(far * np.cos(angle), far * np.sin(angle), size[2] / 2 + 0.0005))
         UsdPhysics.RigidBodyAPI.Apply(xform.GetPrim())
         UsdPhysics.MassAPI.Apply(xform.GetPrim()).CreateMassAttr(0.2)
-        cube = UsdGeom.Cube.Define(stage, f"/World/{name}/visual")
+        cube = UsdGeom.Cube.Define(stage, f"/World/{thing}/visual")
         cube.CreateSizeAttr(1.0)
         cube.AddScaleOp().Set(Gf.Vec3f(*size))
         cube.CreateDisplayColorAttr([Gf.Vec3f(*colour)])
