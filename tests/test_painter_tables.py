@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts" / "prove"))
 from film_splits import SPLITS, UNSEEN
-from painters import LOOKED_AT, auc_bound, together, upper_bound
+from painters_figures import auc_bound, together, upper_bound
+from painters_pages import LOOKED_AT
 
 
 @given(st.floats(0, 1), st.integers(1, 60))

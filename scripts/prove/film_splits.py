@@ -143,7 +143,7 @@ SPLITS = {
 three; blind_three; blind_three_more, blind_three_large) is in another. Limits may come from the first three, and from `vtk` and
 `three` since they have been looked at; a split of `UNSEEN` is judged once, when nothing changes any more."""
 UNSEEN = ("blind_newton", "blind_mitsuba", "three", "blind_three", "blind_three_more", "blind_three_large")
-"""Splits that nothing had been made by when they were judged; `painters.LOOKED_AT` says of which that is over."""
+"""Splits that nothing had been made by when they were judged; `painters_pages.LOOKED_AT` says of which that is over."""
 OTHER = {
     21: 22, 22: 21, 33: 21, 34: 22, 41: 43, 42: 44, 43: 41, 44: 42, 45: 44, 46: 43,
     61: 63, 63: 61, 65: 67, 67: 69, 69: 71, 71: 65, 74: 76, 76: 74,
