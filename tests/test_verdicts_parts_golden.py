@@ -8,6 +8,9 @@ of `test_verdicts_golden` pass through few of their branches and round what they
 from __future__ import annotations
 
 import sys
+import tempfile
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +18,17 @@ import cv2
 import numpy as np
 import pytest
 from golden_values import compare, load, store, summed_up
+from scenes import make_scene_episode
 
+from retake.core.episode import Episode, open_episode
+from retake.core.episode.events import object_events
 from retake.core.verdicts import (
     additions,
     alignment,
     bodies,
+    colours,
+    falls,
+    following,
     geometry,
     gripper,
     load_settings,
@@ -30,6 +39,7 @@ from retake.core.verdicts import (
     tracking,
     wrists,
 )
+from retake.core.verdicts.truth import Truth, read_truth
 
 GOLDEN = Path(__file__).parent / "golden" / "verdicts" / "parts.json"
 SHARE = 2e-3
@@ -238,12 +248,192 @@ def of_turns() -> dict[str, Any]:
     return out
 
 
+FRAMES, RADIUS = 33, 12
+KEPT: list[Any] = []
+
+
+@lru_cache(maxsize=1)
+def episode() -> Episode:
+    made = tempfile.TemporaryDirectory(prefix="retake-parts-")
+    KEPT.append(made)
+    make_scene_episode(Path(made.name) / "e", frames=FRAMES, size=(96, 72), shadows=False)
+    return open_episode(Path(made.name) / "e")
+
+
+def truths() -> dict[str, Truth]:
+    """The recorded geometry as it is, of a larger picture, and as a camera that moves has it."""
+    plain = read_truth(episode(), "front", 0, FRAMES)
+    large = replace(plain, px=3.0, area=9 * plain.area)
+    return {"plain": plain, "large": large, "moving": replace(large, static_camera=False)}
+
+
+def drawn_alignment(seed: int, shift: tuple[float, float], lag: float, sure: float, moved: tuple[int, ...] = ()) -> Any:
+    """Scores that prefer a shift of some parts (all where none is named) from frame 14 on, and a lag."""
+    rng, parts = np.random.default_rng(seed), len(truths()["plain"].parts)
+    points = rng.integers(20, 90, (FRAMES, parts)).astype(float)
+    drawn = np.stack([np.bincount(c.part, minlength=parts) for c in truths()["plain"].contours])
+    points[(rng.random((FRAMES, parts)) < 0.1) | (drawn == 0)] = 0
+    grid = np.indices((2 * RADIUS + 1,) * 2) - RADIUS
+    scores = 0.2 * rng.random((FRAMES, parts, 2 * RADIUS + 1, 2 * RADIUS + 1))
+    for t in range(FRAMES):
+        for part in range(parts):
+            at = shift if (t >= 14 and (not moved or part in moved)) else (0.0, 0.0)
+            away = (grid[0] - at[1]) ** 2 + (grid[1] - at[0]) ** 2
+            scores[t, part] += sure * np.exp(-away / 6)
+    lags = np.arange(-8, 9)[None, :, None]
+    there = (np.arange(FRAMES)[:, None] + lags[0, :, 0] >= 0) & (np.arange(FRAMES)[:, None] + lags[0, :, 0] < FRAMES)
+    likely = 0.2 + sure * np.exp(-((lags + lag) ** 2) / 8) + 0.02 * rng.random((FRAMES, 17, parts))
+    lag_points = np.where(there[..., None], points[:, None], 0.0)
+    lag_scores = np.where(there[..., None], likely * points[:, None], np.nan)
+    swelling, girth = rng.normal(0, 1, parts), rng.normal(0, 0.3, parts)
+    return alignment.Alignment(1, scores.astype(np.float32), points, lag_scores, lag_points, RADIUS, 8, swelling, girth)
+
+
+def alignments() -> dict[str, Any]:
+    few = drawn_alignment(74, (0, 0), 0, 0.5)
+    return {
+        "in place": drawn_alignment(70, (0, 0), 0, 0.5), "moved": drawn_alignment(71, (3.4, -2.2), 2.3, 0.5),
+        "a hand": drawn_alignment(72, (6.0, 5.0), 0, 0.6, (3, 4, 5)), "faint": drawn_alignment(73, (2, 2), -1.4, 0.02),
+        "few": replace(few, points=0.1 * few.points), "early": drawn_alignment(75, (1, 0), -3, 0.3, (1,)),
+    }  # fmt: skip
+
+
+def of_alignments() -> dict[str, Any]:
+    settings, out = SETTINGS.following, {}
+    for seen, truth in truths().items():
+        out[seen] = [following.motion_px(truth), following.arm_size(truth), following.groups(truth)]
+        for name, found in alignments().items():
+            one = out[f"{seen} {name}"] = [
+                following.measure_following(found, truth, settings), following.link_offsets(found, truth, settings),
+                alignment.best_lag(found, truth.robot_parts), following.arm_track(found, truth, settings),
+            ]  # fmt: skip
+            hidden = {"v": replace(truth, parts=tuple(replace(p, robot="") for p in truth.parts))}
+            if name == "moved":
+                one.append(following.measure_following(found, hidden["v"], settings))
+    return out
+
+
+def of_fingers() -> dict[str, Any]:
+    """Grippers that open and close at the right moment, early, late and not at all."""
+    settings, out, plain = SETTINGS.following, {}, truths()["plain"]
+    rng, steps = np.random.default_rng(80), np.arange(FRAMES)
+    openness = np.interp(steps, [0, 6, 8, 19, 23, 32], [1.0, 1.0, 0.05, 0.05, 0.9, 0.9])
+    found = gripper.find_fingers(episode(), plain)
+    out["found"] = [found, gripper.find_fingers(episode(), truths()["large"])]
+    parts = found[0].parts
+    travel = np.stack([np.full((FRAMES, 2), (7.0, 3.0)), np.full((FRAMES, 2), (-6.0, 4.0))], 1)
+    for name, shown in {
+        "true": openness, "early": np.interp(steps + 3, steps, openness), "late": np.interp(steps - 2, steps, openness),
+        "shut": openness * 0 + 0.05, "half": 0.5 * openness, "far": np.interp(steps + 6, steps, openness),
+    }.items():  # fmt: skip
+        base = drawn_alignment(81, (0, 0), 0, 0.0)
+        scores, grid = 0.4 * base.shift_scores, np.indices((2 * RADIUS + 1,) * 2) - RADIUS
+        for t in range(FRAMES):
+            for k, part in enumerate(parts):
+                at = (shown[t] - openness[t]) * travel[t, k]
+                # Shifts of the fingers are looked up with x along the columns.
+                scores[t, part] += 0.6 * np.exp(-((grid[0] - at[1]) ** 2 + (grid[1] - at[0]) ** 2) / 4)
+        for seen, truth in truths().items():
+            wide = replace(truth, area=40 * truth.area)
+            hands = [gripper.Fingers(parts, travel * size, openness) for size in (1.0, 0.2)] + [
+                gripper.Fingers(parts, np.where(rng.random(travel.shape) < 0.2, np.nan, travel), openness)
+            ]
+            out[f"{name} {seen}"] = [
+                measure(replace(base, shift_scores=scores), wide, hand, settings)
+                for measure in (gripper.measure_gripper, gripper.measure_events) for hand in (hands[:1], hands[1:2], hands)
+            ]  # fmt: skip
+    return out
+
+
+def drawn_track(seed: int, truth: Truth, part: int, apart: float, weak: float) -> Any:
+    """A track that leaves its object by `apart` px after a third of the take, and is weak in some frames."""
+    rng = np.random.default_rng(seed)
+    expected = truth.centroid[:, part] + 0.0
+    away = np.clip((np.arange(FRAMES) - 10) / 10, 0, 1)[:, None] * np.array([apart, -0.6 * apart])
+    found = expected + away + rng.normal(0, 0.6, (FRAMES, 2))
+    here = np.clip(rng.normal(0.8 - 0.02 * apart, 0.2, FRAMES), 0, 1)
+    best = np.maximum(here, np.clip(rng.normal(0.9, 0.15, FRAMES), 0, 1) * (rng.random(FRAMES) > weak))
+    second = np.clip(rng.normal(0.2, 0.25, FRAMES), 0, 1)
+    gone = rng.random(FRAMES) < 0.1
+    for values in (found, best, second):
+        values[gone] = np.nan
+    half = (truth.size[1] // 2, truth.size[0] // 2)
+    y, x = np.indices(half)
+    centre = np.nan_to_num((found + 0.5) / 2 - 0.5)
+    likely = np.exp(-((x - centre[:, :1, None]) ** 2 + (y - centre[:, 1:, None]) ** 2) / 18).astype(np.float32)
+    return tracking.Track(part, found, expected, here, best, second, found[::-1], 0.8, likely)
+
+
+def drawn_body(seed: int, truth: Truth, part: int, apart: float) -> Any:
+    rng = np.random.default_rng(seed)
+    walk = np.cumsum(rng.normal(0, 0.3, (FRAMES, 2)), 0) + np.where(np.arange(FRAMES) > 14, apart, 0)[:, None]
+    looked = np.arange(FRAMES) % 2 == 0
+    some = rng.random((5, FRAMES))
+    some[:, ~looked] = np.nan
+    walk[~looked] = np.nan
+    colour = np.where(np.arange(FRAMES)[:, None] > 20, (90.0, 150, 60 + apart), (180.0, 60, 40)) + rng.normal(
+        0, 4, (FRAMES, 3)
+    )
+    pixels = {t: np.clip(colour[t] + rng.normal(0, 9, (40, 3)), 0, 255).astype(np.uint8) for t in range(FRAMES)}
+    return bodies.Body(
+        part, 30 * truth.area[:, part], looked, walk, 0.3 * some[0], 0.4 * some[1], 0.8 + 0.4 * some[2],
+        0.4 + 0.7 * some[3], colour, pixels, 0.8 * some[4], some[0] * 1.2,
+    )  # fmt: skip
+
+
+def of_objects() -> dict[str, Any]:
+    """Tracks and silhouettes that agree, part, are weak, and whose object is hardly seen."""
+    settings, out, rng = SETTINGS.object, {}, np.random.default_rng(90)
+    plain, large, moving = truths().values()
+    part = next(k for k in plain.object_parts if plain.parts[k].name == "packet")
+    event = next(e for e in object_events(episode()) if e.object == "packet")
+    phases = [event.phase(t) for t in range(FRAMES)]
+    scores = drawn_alignment(91, (5, -3), 0, 0.6)
+    for number, (truth, apart, weak) in enumerate(
+        ((plain, 0, 0.0), (large, 6, 0.0), (large, 14, 0.3), (large, 30, 0.6), (moving, 3, 0.9), (plain, -9, 0.2))
+    ):
+        track, body = (
+            drawn_track(92 + number, truth, part, apart, weak),
+            drawn_body(99 + number, truth, part, apart / 3),
+        )
+        rows = np.array([p in ("released", "settled") for p in phases])
+        distance = np.abs(rng.normal(0, 4, FRAMES))
+        out[str(number)] = [
+            objects.measure_object(track, body, scores, truth, phases, settings),
+            objects.position_error(track, truth, settings), objects.pisa(track, truth, phases),
+            objects.at_home(track, body, settings), objects.doubted(track, body, distance, settings),
+            objects.stands(body, distance, settings), objects.stands(body, distance, settings, 0.1),
+            objects.cropped(truth, part), falls.measure_fall(track, truth),
+            objects.on_path(track, np.array([p == "released" for p in phases]), 4.0),
+            objects.behaviour(track, truth, rows, phases), objects.behaviour(track, truth, rows & False, phases),
+            [colours.measure_colour(body, sure, truth) for sure in (rows | True, rows & False)], colours.views_of(truth, part),
+        ]  # fmt: skip
+    body = drawn_body(110, large, part, 0)
+    dull = replace(drawn_track(111, large, part, 0, 0), reference=0.2)
+    for name, one, found in (("unseen", None, scores), ("dull", dull, scores), ("faint", dull, alignments()["faint"])):
+        out[name] = [
+            objects.measure_object(one, body, found, truth, given, settings)
+            for truth, given in ((large, phases), (plain, ["held"] * FRAMES))
+        ]
+    out["no fall"] = [falls.measure_fall(None, plain)]
+    drop = replace(large, fps=60.0)
+    out["slower clock"] = [falls.measure_fall(dull, drop)]
+    out["revealed"] = [
+        colours.revealed(a, b, c) for a in (0.0, 0.3, 2.0) for b, c in ((10, 10), (4, 9), (9, 4), (0, 0))
+    ]
+    out["lasting"] = [colours.lasting(rng.random(12), np.array(rows)) for rows in ((0, 3, 4, 7, 11), (1, 2, 3))]
+    return out
+
+
 CASES = {
     "stability": of_stability,
     "tracking": of_tracking,
     "motion": of_motion,
     "pictures": of_pictures,
     "turns": of_turns,
+    "alignments": of_alignments,
+    "fingers": of_fingers,
+    "objects": of_objects,
 }
 
 

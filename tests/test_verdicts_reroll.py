@@ -3,15 +3,26 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scenes import make_scene_episode
 
 from retake.core.errors import Cancelled, InputError
+from retake.core.files import write_json
+from retake.core.progress import never, silent
+from retake.core.run_layout import take_id
+from retake.core.run_store import RunDirectory, create_run
+from retake.core.takes import TakeRequest, make_take
+from retake.core.variants import load_catalogue, make_variants
 from retake.core.verdicts import Budget, reroll
+from retake.core.verdicts.reroll import reroll_run
+from retake.core.verdicts.run import summary, verify_take
 
 
 @dataclass(frozen=True)
@@ -92,3 +103,83 @@ def test_no_budget_is_refused_and_cancelling_stops() -> None:
     machine = Machine(1, 0.0)
     with pytest.raises(Cancelled):
         reroll(machine.make, machine.judge, 1, Budget(1), clock=machine.clock, check_cancel=cancel)
+
+
+class Noise:
+    """A video backend whose takes never pass."""
+
+    name, version, domain, licence, reads_seed = "noise", "1", "generated", "Apache-2.0", True
+
+    def __init__(self) -> None:
+        self.asked: list[TakeRequest] = []
+
+    def generate(self, request, progress=silent, check_cancel=never):
+        self.asked.append(request)
+        rng = np.random.default_rng(request.seed)
+        for _ in range(request.frames):
+            yield rng.integers(0, 255, (*SIZE[::-1], 3), dtype=np.uint8)
+
+
+FRAMES, SIZE = 5, (96, 72)
+
+
+@pytest.fixture
+def rejected(tmp_path: Path) -> tuple[RunDirectory, Noise]:
+    """A run whose two takes, of seeds 5 and 9, fail."""
+    episode = make_scene_episode(tmp_path / "episode", frames=FRAMES + 2, size=SIZE, shadows=False)
+    run, backend = create_run(tmp_path / "run", {}, episode.path), Noise()
+    write_json(run.skeleton("front") / "skeleton.json", {"sha256": "ab" * 32})
+    make_variants(episode, "front", run.variants_folder, worlds=[load_catalogue().preset("kitchen")])
+    for seed in (5, 9):
+        request = TakeRequest(
+            run.episode, "front", run.skeleton("front"), run.variant_folder("kitchen/front"), "p", "n", seed, FRAMES, 1,
+            {"steps": 4, "guidance": 2.0},
+        )  # fmt: skip
+        folder = run.take_folder(take_id("kitchen/front", backend.name, seed, 1))
+        verify_take(run, make_take(request, backend, folder, extra={"window": 1}), episode)
+    backend.asked.clear()
+    return run, backend
+
+
+def test_takes_that_failed_are_made_again_with_the_next_seeds(rejected: tuple[RunDirectory, Noise]) -> None:
+    run, backend = rejected
+    done: list[tuple[int, int, str]] = []
+    settings = [{"steps": 9}]
+    report = reroll_run(run.path, backend, 2, settings=settings, progress=lambda *told: done.append(told))
+    assert [(r.seed, r.settings["steps"]) for r in backend.asked] == [(6, 9), (10, 9), (7, 4), (11, 4)]
+    assert {(r.prompt, r.negative_prompt, r.frames, r.start, r.settings["guidance"]) for r in backend.asked} == {
+        ("p", "n", FRAMES, 1, 2.0)
+    }
+    assert sorted(take.seed for take in run.takes()) == [5, 6, 7, 9, 10, 11]
+    assert {take.extra["window"] for take in run.takes()} == {1}
+    assert done == [(0, 2, f"{k} attempts") for k in (1, 2, 3, 4)]
+    told = json.loads((run.verdicts_folder / "reroll.json").read_text())
+    assert (told["slots"], told["delivered"], told["attempts"], told["stopped"]) == (2, 0, 4, "")
+    assert json.loads((run.verdicts_folder / "summary.json").read_text())["takes"] == 6
+    assert report.delivered == {}
+    assert sum(report.rejected_for.values()) >= 4
+
+
+def test_at_least_one_further_attempt_is_made(rejected: tuple[RunDirectory, Noise]) -> None:
+    run, backend = rejected
+    assert len(reroll_run(run.path, backend, 0).attempts) == 2
+    assert [r.seed for r in backend.asked] == [6, 10]
+
+
+def test_what_rejects_most_is_told_first() -> None:
+    def row(overall: str, *failed: str, unsure: tuple[str, ...] = ()) -> dict[str, object]:
+        checks = [{"name": n, "status": s} for names, s in ((failed, "fail"), (unsure, "unsure")) for n in names]
+        return {"overall": overall, "checks": [{"name": "size", "status": "pass"}, *checks]}
+
+    rows = [
+        row("pass"),
+        row("fail", "lag"),
+        row("fail", "fall", "lag", unsure=("seams",)),
+        row("unsure", unsure=("fall",)),
+    ]
+    told = summary(rows)
+    assert told == {
+        "takes": 4, "pass": 1, "fail": 2, "unsure": 1, "yield": 0.25, "rejected_for": {"lag": 2, "fall": 1},
+    }  # fmt: skip
+    assert list(told["rejected_for"]) == ["lag", "fall"]
+    assert summary([])["yield"] is None
