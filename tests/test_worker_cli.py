@@ -17,7 +17,6 @@ from worker_support import ServiceProcess, environment, make_place, settings_for
 from retake.core.errors import InputError, RetakeError
 from retake.core.wire import job_to_json
 from retake.worker.cli import main
-from retake.worker.settings import load_settings
 
 
 @pytest.fixture(scope="module")
@@ -121,39 +120,6 @@ def test_a_file_that_holds_no_jobs(worker: ServiceProcess, tmp_path: Path, text:
     with pytest.raises(InputError):
         main(["submit", str(file), "--state", str(worker.state)])
     assert worker.client.status().counts == before
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("queue: 3", "queue needs a mapping of settings; found 3"),
-        ("queue: {max_atempts: 3}", "unknown setting 'max_atempts'"),
-        ("queue: {max_attempts: many}", "queue.max_attempts needs a whole number"),
-        ("backends: {x: {kind: take}}", "module:Class"),
-        ("backends: {x: {kind: film, target: 'a:B'}}", "valid: take, variant"),
-        ("backends: {x: {kind: take, target: 'a:B', tiers: {big: -3}}}", "GiB of GPU memory"),
-        ("backends: [1]", "mapping of names"),
-        ("- 1", "needs a mapping of settings"),
-        ("{", "not readable YAML"),
-    ],
-)
-def test_a_wrong_configuration_is_explained(tmp_path: Path, text: str, says: str) -> None:
-    file = tmp_path / "worker.yaml"
-    file.write_text(text)
-    with pytest.raises(InputError, match=says):
-        load_settings(file)
-
-
-def test_the_shipped_configuration_mirrors_the_defaults() -> None:
-    from dataclasses import asdict
-
-    from retake.worker.settings import WorkerSettings
-
-    shipped = asdict(load_settings())
-    assert {k: v for k, v in shipped.items() if k != "backends"} == {
-        k: v for k, v in asdict(WorkerSettings()).items() if k != "backends"
-    }
-    assert {"oscar", "composite", "procedural"} <= set(shipped["backends"])
 
 
 def test_a_taken_port_and_a_damaged_token_are_said(tmp_path: Path) -> None:

@@ -239,31 +239,3 @@ def test_the_same_content_for_another_place_is_another_job_of_the_same_content(t
     with pytest.raises(InputError, match="unknown state"):
         check_states("queued,lost")
     store.close()
-
-
-def test_other_packages_add_backends(monkeypatch: pytest.MonkeyPatch) -> None:
-    from importlib.metadata import EntryPoint
-
-    from retake.worker import backends
-    from retake.worker.settings import BackendSpec
-
-    points = {
-        "retake.backends": [
-            EntryPoint("mine", "m:T", "retake.backends"),
-            EntryPoint("variant.dresser", "m:V", "retake.backends"),
-        ],
-        "retake.image_backends": [EntryPoint("painter", "m:P", "retake.image_backends")],
-    }
-    monkeypatch.setattr(backends, "entry_points", lambda group: points.get(group, []))
-    table = backends.registry({"own": BackendSpec("own", "take", "o:O")})
-    assert {name: (spec.kind, spec.target) for name, spec in table.items()} == {
-        "mine": ("take", "m:T"), "dresser": ("variant", "m:V"), "painter": ("variant", "m:P"), "own": ("take", "o:O"),
-    }  # fmt: skip
-    with pytest.raises(InputError, match="valid: dresser, painter"):
-        backends.find(table, "own", "variant")
-    loaded = backends.create(BackendSpec("s", "take", "worker_fakes:SleepyBackend", {"sleep_s": 0.5}))
-    assert loaded._sleep_s == 0.5
-    with pytest.raises(InputError, match="does not take options"):
-        backends.create(BackendSpec("s", "take", "worker_fakes:SleepyBackend", {"colour": 1}))
-    one, two = (BackendSpec("s", "take", "a:B", {"revision": r}) for r in ("r1", "r2"))
-    assert backends.identity(one) != backends.identity(two), "another revision is other work"

@@ -60,6 +60,8 @@ class SleepyBackend:
             yield frame_of(request.seed, index)
 
     def _misbehave(self, wish: dict[str, Any]) -> None:
+        if "say" in wish:
+            print(wish["say"])
         if "die" in wish:
             os.kill(os.getpid(), getattr(signal, wish["die"]))
         if "die_once" in wish and _first_time(wish["die_once"]):

@@ -174,13 +174,15 @@ def tests_of(module: Path, package: str) -> tuple[str, ...]:
     for path, text in _tests():
         if not path.name.startswith("test_") or path.parent.name not in ("tests", "worker"):
             continue
-        if stem in path.stem or named.search(text):
-            ranked.append((stem not in path.stem, len(text), path))
+        told, here = bool(named.search(text)), stem in path.stem
+        meant = 2 * told + 2 * here + (folder.removesuffix("s") in path.stem)  # test_tune_cli is of tune/cli
+        if here or told:
+            ranked.append((1, -meant, len(text), path))
         elif folder not in PACKAGES and folder in path.stem:
-            ranked.append((2, len(text), path))
+            ranked.append((2, 0, len(text), path))
         elif helpers & set(re.findall(r"^(?:from|import) (\w+)", text, re.M)):
-            ranked.append((3, len(text), path))
-    names = [str(path.relative_to(COPY)) for _, _, path in sorted(ranked)]
+            ranked.append((3, 0, len(text), path))
+    names = [str(path.relative_to(COPY)) for *_, path in sorted(ranked)]
     near = WHOLE.get(dotted.rpartition(".")[0], WHOLE.get(f"retake.{package}", ()))
     whole = [f"tests/{name}.py" for name in (ANY, *near)]
     others = [str(path.relative_to(COPY)) for path, _ in _tests() if path.name.startswith("test_")]

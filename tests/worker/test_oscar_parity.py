@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers of the reference, float32 on the CPU, from the real checkpoint format; and changes that must break them."""
+"""Numbers of the reference, float32 on the CPU, from the real checkpoint format; and changes that must break them.
+
+They hold retake.worker.oscar.transformer and its parts, retake.worker.oscar.layers, to what was published.
+"""
 
 from __future__ import annotations
 
