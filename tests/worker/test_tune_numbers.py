@@ -212,7 +212,7 @@ def test_a_picture_is_sampled_from_noise_down_to_nothing(steps):
 def test_a_sheet_has_what_was_simulated_above_what_was_made_with_outlines_on_both():
     count, height, width = 3, 32, 40
     cells = torch.zeros(1, count, height // 8, width // 8)
-    cells[0, :, 1, 2] = 0.5
+    cells[0, :, 1, 2] = 1.0
     cells[0, :, 3, 4] = 0.4  # covered by less than half: not inside
     shades = {"truth": 40, "made": 90}
 
