@@ -42,7 +42,7 @@ ONLY = {
     201: ("front", "wrist"), 203: ("side", "wrist"), 205: ("front", "wrist"), 207: ("side", "wrist"),
     209: ("front", "moving"), 210: ("side", "moving"),
     **dict.fromkeys((221, 225, 230), ("front", "wrist")), **dict.fromkeys((223, 227), ("side", "wrist")),
-    **dict.fromkeys((232, 234), ("moving",)), **dict.fromkeys((236, 238), ("front",)),
+    **dict.fromkeys((232, 234), ("moving",)), **dict.fromkeys((241, 243), ("wrist",)), **dict.fromkeys((236, 238), ("front",)),
 }  # fmt: skip
 """Seeds that are recorded by some of the cameras alone."""
 TRAVEL_M = 0.25

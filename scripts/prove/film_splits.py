@@ -127,8 +127,10 @@ SPLITS = {
     "blind_three_more": Split(
         "three",
         (
-            # Cameras that travel, and robots of the zoo, which hold nothing.
+            # Cameras on hands and cameras that travel, and robots of the zoo, which hold nothing.
+            ("panda", 241, "wrist", "refectory"), ("sixaxis", 241, "wrist", "arcade"),
             ("panda", 232, "moving", "arcade"), ("ur5_gripper", 1011, "front", "refectory"),
+            ("panda", 243, "wrist", "granary"), ("sixaxis", 243, "wrist", "refectory"),
             ("sixaxis", 234, "moving", "granary"), ("kinova_jaco", 1012, "front", "arcade"),
             ("so100", 1011, "wrist", "granary"),
         ),
@@ -148,7 +150,8 @@ OTHER = {
     21: 22, 22: 21, 33: 21, 34: 22, 41: 43, 42: 44, 43: 41, 44: 42, 45: 44, 46: 43,
     61: 63, 63: 61, 65: 67, 67: 69, 69: 71, 71: 65, 74: 76, 76: 74,
     201: 205, 205: 201, 203: 207, 207: 203, 209: 210, 210: 209,
-    221: 225, 223: 227, 225: 221, 227: 223, 230: 221, 232: 234, 234: 232, 236: 238, 238: 236, 1011: 1012, 1012: 1011,
+    221: 225, 223: 227, 225: 221, 227: 223, 230: 221, 232: 234, 234: 232, 236: 238, 238: 236, 241: 243, 243: 241,
+    1011: 1012, 1012: 1011,
 }  # fmt: skip
 OTHER_AT = {
     (41, "wrist"): 22, (42, "wrist"): 45, (45, "wrist"): 42, (44, "front"): 45, (43, "side"): 46,
