@@ -318,7 +318,9 @@ def read_pth(path: Path) -> dict[str, TensorEntry]:
     """Tensors of a `.pth`/`.pt`/`.bin` state dict (flat, or under `state_dict`/`model`). Raises InputError."""
     with path.open("rb") as stream:
         zipped = stream.read(4) == b"PK\x03\x04"
-    state = _weights_only(str(path), str(path), mmap=zipped)
+    by_content = path.suffix == ".safetensors"  # torch takes a path of this name for what it says
+    source = io.BytesIO(path.read_bytes()) if by_content else str(path)
+    state = _weights_only(source, str(path), mmap=zipped and not by_content)
     for name in ("state_dict", "model_state", "model"):
         if isinstance(state, dict) and isinstance(state.get(name), dict):
             state = state[name]

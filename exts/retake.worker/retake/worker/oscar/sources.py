@@ -167,9 +167,9 @@ def _folder_weights(folder: Path) -> dict[str, TensorEntry]:
             try:
                 weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
                 names = sorted(set(weight_map.values()))
-            except (OSError, ValueError, KeyError, AttributeError) as error:
+            except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
                 raise InputError(f"{index} is unusable: {error!r}") from None
-            if any(Path(name).name != name for name in names):
+            if any(not isinstance(name, str) or Path(name).name != name for name in names):
                 raise InputError(f"refused: {index} points outside its folder")
             entries: dict[str, TensorEntry] = {}
             for name in names:
