@@ -127,7 +127,7 @@ def test_a_resize_takes_the_nearest_and_replaces_no_other(monkeypatch):
     assert torch.equal(made, board.repeat_interleave(2, 2).repeat_interleave(2, 3))
 
 
-# -- Z-Image's control network --------------------------------------------------------------------------------------------------
+# -- Z-Image's control network -----------------------------------------------------------------------------------------
 
 
 class Network(torch.nn.Module):
@@ -244,7 +244,7 @@ def test_a_network_with_settings_is_loaded_by_its_class(tmp_path, monkeypatch, l
     assert more == {"torch_dtype": torch.bfloat16, **({"revision": revision} if revision else {})}
 
 
-# -- Qwen's processor -------------------------------------------------------------------------------------------------------------
+# -- Qwen's processor ----------------------------------------------------------------------------------------------------
 
 
 class Words:
