@@ -15,6 +15,7 @@ from retake.core.array_types import Bool, Float32, Float64, UInt8
 from retake.core.episode import Episode
 from retake.core.verdicts.footage import Footage
 from retake.core.verdicts.records import Measurement
+from retake.core.verdicts.scene import Scene
 from retake.core.verdicts.settings import StabilitySettings
 from retake.core.verdicts.truth import Truth
 
@@ -34,6 +35,12 @@ _POINTS = 150
 """Points of a link that are carried to another frame, at most."""
 _WARP = 2
 """Working px by which a link may be warped as a whole (4 px of 640)."""
+_STAYS, _LOOKS = 0.6, 4
+"""Share of the looks in which a pixel of a moving camera must differ from what its place was, and looks that it needs."""
+_COVERED = 0.9
+"""Share of a frame's scenery that has been seen before from which on no further frame is asked."""
+_BEFORE = 2
+"""Looks between those that are compared, at least."""
 _LASTING = 3
 """Views in a row in which a surface must differ."""
 _OWN = 0.5
@@ -41,10 +48,14 @@ _OWN = 0.5
 
 
 def measure_additions(
-    footage: Footage, truth: Truth, settings: StabilitySettings, episode: Episode | None = None, camera: str = ""
-) -> list[Measurement]:
-    """intruders (side of the largest thing that appears, px) and link_texture (change of surface, log units)."""
-    return [_intruders(footage, truth, settings), _texture(footage, truth, settings, episode, camera)]
+    footage: Footage, truth: Truth, settings: StabilitySettings, episode: Episode | None = None, camera: str = "",
+    scene: Scene | None = None,
+) -> list[Measurement]:  # fmt: skip
+    """intruders (side of the largest thing that appears, px) and link_texture (change of surface, log units). scene: of a camera
+    that moves."""
+    if scene is None:
+        return [_intruders(footage, truth, settings), _texture(footage, truth, settings, episode, camera)]
+    return [_companions(footage, truth, settings, scene), _texture(footage, truth, settings, episode, camera)]
 
 
 def _intruders(footage: Footage, truth: Truth, settings: StabilitySettings) -> Measurement:
@@ -90,6 +101,45 @@ def _intruders(footage: Footage, truth: Truth, settings: StabilitySettings) -> M
     x, y = (2 * places[frame] + 0.5) / truth.scale
     note = f"near ({x:.0f}, {y:.0f})" if lasting[k] else ""
     return Measurement(name, float(lasting[k]), note, frame, series=series)
+
+
+def _companions(footage: Footage, truth: Truth, settings: StabilitySettings, scene: Scene) -> Measurement:
+    """intruders of a camera that moves: side of the largest thing that goes with it, in place of the scenery that passes.
+
+    What earlier frames showed at a place of the scenery, its hue tells in whatever light. A thing that stays behind with the
+    scenery is another matter (`object_unique`).
+    """
+    name = NAMES[0]
+    half = (truth.size[0] // 2, truth.size[1] // 2)
+    grow = np.ones((2 * settings.near_robot_px + 1,) * 2, np.uint8)
+    tones: list[Float32[np.ndarray, "h w 2"]] = []
+    free: list[UInt8[np.ndarray, "h w"]] = []
+    known, other = np.zeros(half[::-1], int), np.zeros(half[::-1], int)
+    times = range(0, len(footage), settings.still_step)
+    for k, t in enumerate(times):
+        small = cv2.resize(footage.frames[t], half, interpolation=cv2.INTER_AREA).astype(np.float32)
+        tones.append(tone_of(cv2.GaussianBlur(small, (3, 3), 0)))
+        taken = cv2.dilate((truth.labels[t] > 0).astype(np.uint8), grow)
+        free.append((cv2.resize(taken, half, interpolation=cv2.INTER_AREA) == 0).astype(np.uint8))
+        change = np.full(half[::-1], np.inf, np.float32)
+        for r in range(max(k - _BEFORE + 1, 0)):
+            x, y, same = scene.same_place(t, times[r])
+            there = cv2.remap(free[r], x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+            both = same & (there & free[k] > 0)
+            shown = cv2.remap(tones[r], x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            change[both] = np.minimum(change, np.abs(tones[k] - shown).max(-1))[both]
+            if np.isfinite(change).sum() > _COVERED * int(free[k].sum()):
+                break
+        seen = np.isfinite(change)
+        if seen.sum() >= settings.work_pixels:
+            known += seen
+            other += seen & (change > settings.new_tone)
+    asked = known >= _LOOKS
+    if asked.sum() < settings.work_pixels:
+        return Measurement(name, None, "this camera sees too few places twice", applies=False)
+    side, place = _largest(asked & (other > _STAYS * known))
+    x, y = (2 * place + 0.5) / truth.scale
+    return Measurement(name, 2 * side * truth.px, f"goes with the camera at ({x:.0f}, {y:.0f})" if side else "")
 
 
 def tone_of(image: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 2"]:

@@ -2,7 +2,8 @@
 """What of the pixels that have an object's colours may be the object elsewhere, or a copy of it.
 
 Not what stood there before, in the same hue and some light; not a thing much larger than the object (somebody's coat); and
-not what is behind the scene of work (somebody who walks by). From a camera that moves only the size is known.
+not what is behind the scene of work (somebody who walks by). To a camera that moves a copy is as large as it is near: where
+earlier frames showed another colour, what has the object's is measured against that size.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from retake.core.array_types import Bool, Float32, UInt8
+from retake.core.array_types import Bool, Float32, Float64, UInt8
 from retake.core.verdicts.additions import workspace
 from retake.core.verdicts.footage import Footage
+from retake.core.verdicts.scene import Scene
 from retake.core.verdicts.truth import Truth
 
 BESIDE = 12
@@ -24,6 +26,15 @@ LARGEST = 3.0
 _SAME_HUE, _SAME_LIGHT = 0.12, (-0.5, 0.25)
 """Log colour ratios within which, and log brightness between which, a place looks as it did: shading, a soft shadow and a
 drifting hue are no news."""
+_SAME_HUE_FROM_ELSEWHERE = 0.2
+"""The same as `_SAME_HUE` for a place seen from two sides: gloss has the light's hue."""
+_OWN, _ROBOT = np.ones((9, 9), np.uint8), np.ones((5, 5), np.uint8)
+"""Half working px around the object, and around whatever else moves, in which nothing is a copy."""
+_PIECE = np.ones((3, 3), np.uint8)
+"""Half working px that a copy is at least wide and high."""
+_ENOUGH = 0.5
+"""Share of the object's area, at the copy's distance, from which on a copy is as large as it: the rest may be turned away or
+cut off by the border of the picture."""
 _DARK, _LITTLE = 12.0, 0.05
 """Level that is added before ratios are taken; news below which nothing is asked."""
 
@@ -35,6 +46,9 @@ class Copies:
         self._footage, self._truth, self._size = footage, truth, size
         self._reach = scene_of_work(truth, part, size)
         self._largest = LARGEST * float(truth.area[:, part].max()) / 4
+        away = (truth.T_camera_world @ truth.T_world_part[:, part])[:, 2, 3]
+        self._area_at_1m = max(float((truth.area[:, part] * np.square(away)).max()), 1e-6)
+        """Of its largest silhouette if it were 1 m away, working px²."""
         self._before: list[tuple[Float32[np.ndarray, "N 3"], Bool[np.ndarray, "N"]]] = []
         if truth.static_camera:
             mine = cv2.dilate((truth.labels[0] == part + 1).astype(np.uint8), np.ones((5, 5), np.uint8))
@@ -61,6 +75,47 @@ class Copies:
             seen |= known[asked] & (hue < _SAME_HUE) & (lit > _SAME_LIGHT[0]) & (lit < _SAME_LIGHT[1])
         out.ravel()[asked[seen]] = 0
         return out
+
+    def on_the_way(
+        self,
+        t: int,
+        news: Float32[np.ndarray, "h w"],
+        mask: Float32[np.ndarray, "h w"],
+        others: Float32[np.ndarray, "h w"],
+        scene: Scene,
+    ) -> tuple[float, Float64[np.ndarray, "2"]]:
+        """How much of the news of a moving camera's frame t is a copy, 0..1, and where, half working px. mask, others: the object
+        and all else that is no scenery, 0..1."""
+        depth = scene.depth(t)
+        beside = (cv2.dilate(mask, _OWN) == 0) & (cv2.dilate(others, _ROBOT) == 0)
+        pieces = cv2.morphologyEx(((news > 0.5) & beside).astype(np.uint8), cv2.MORPH_OPEN, _PIECE)
+        count, numbers, stats, centres = cv2.connectedComponentsWithStats(pieces)
+        strength, where = 0.0, np.zeros(2)
+        for k in range(1, count):
+            piece = np.asarray(numbers == k)
+            far = depth[piece & (depth > 0)]
+            if not len(far):
+                continue
+            share = 4 * float(stats[k, cv2.CC_STAT_AREA]) * float(np.median(far)) ** 2 / self._area_at_1m
+            found = float(news[piece].mean()) * min(share / _ENOUGH, 1.0) if share < LARGEST else 0.0
+            if found > strength:
+                strength, where = found, centres[k]
+        return strength, where
+
+    def as_before(self, t: int, earlier: list[int], scene: Scene) -> Bool[np.ndarray, "h w"]:
+        """Where a moving camera's frame t shows what one of some earlier frames showed there, in the same hue and any light."""
+        out = np.zeros(self._size[::-1], bool)
+        now = self._hues(t)
+        for r in earlier:
+            x, y, same = scene.same_place(t, r)
+            then = cv2.remap(self._hues(r), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            out |= same & (np.abs(now - then).max(-1) < _SAME_HUE_FROM_ELSEWHERE)
+        return cv2.dilate(out.astype(np.uint8), _PIECE) > 0
+
+    def _hues(self, t: int) -> Float32[np.ndarray, "h w 2"]:
+        """Log colour ratios of a frame."""
+        log = np.log(self._colours(self._footage.frames[t])).reshape(*self._size[::-1], 3)
+        return np.ascontiguousarray(log[..., [0, 2]] - log[..., 1:2])
 
     def _of_its_size(
         self, news: Float32[np.ndarray, "h w"], mask: Float32[np.ndarray, "h w"]

@@ -97,15 +97,15 @@ def examine(
     measured.append(measure_gripper(alignment, truth, fingers, settings.following))
     measured.append(measure_events(alignment, truth, fingers, settings.following))
     events = [e for e in object_events(episode) if any(p.name == e.object and not p.robot for p in truth.parts)]
-    scene = open_scene(episode, camera, truth) if events else None
+    scene = open_scene(episode, camera, truth)
     tracks, found, metrics = _objects(episode, camera, footage, alignment, truth, scene, events, settings)
     measured += found
     check_cancel()
     measured += measure_stability(footage, truth, motion_px(truth), settings.stability)
     measured += measure_novelty(footage, truth, episode, camera)
-    measured += measure_additions(footage, truth, settings.stability, episode, camera)
+    measured += measure_additions(footage, truth, settings.stability, episode, camera, scene)
     measured.append(measure_fingers(footage, truth, fingers))
-    measured.append(measure_stills(footage, truth, settings.stability))
+    measured.append(measure_stills(footage, truth, settings.stability, scene))
     measured += measure_geometry(footage, truth, episode, camera, settings.stability)
     measured.append(measure_leak(footage, truth, episode, camera) if object_control else NOT_SHOWN)
     measured.append(measure_tracked(footage, truth, episode, camera, settings.tracker))
@@ -136,7 +136,7 @@ def _objects(
     for event in events:
         part = next(i for i, p in enumerate(truth.parts) if not p.robot and p.name == event.object)
         if len(events) > 1 and truth.is_still(part):
-            continue  # a bystander: still_objects judges it where the camera stands still
+            continue  # a bystander: still_objects judges it
         phases = [event.phase(truth.start + t) for t in range(len(truth))]
         if not truth.area[:, part].any():
             why = f"object {event.object!r} is never visible to this camera"

@@ -18,7 +18,7 @@ from retake.core.verdicts.colours import NAME as COLOUR
 from retake.core.verdicts.colours import lasting, measure_colour, views_of
 from retake.core.verdicts.records import Measurement
 from retake.core.verdicts.settings import ObjectSettings
-from retake.core.verdicts.tracking import MIN_AREA, Track
+from retake.core.verdicts.tracking import MIN_AREA, SEARCHED, Track
 from retake.core.verdicts.truth import Truth
 
 PHASES: tuple[str, ...] = ("before", "held", "released", "settled")
@@ -60,7 +60,7 @@ def measure_object(
             found = replace(found, note=f"{found.note}; {behaviour(track, truth, rows, phases)}")
         out.append(found)
     out.append(_presence(track, settings))
-    out.append(_unique(track, settings))
+    out.append(_unique(track, settings, 1 if truth.static_camera else SEARCHED))
     placed = sure & (np.nan_to_num(np.linalg.norm(body.offset, axis=1), nan=np.inf) <= PLACED)
     out.append(_shape(body, truth, placed & (np.nan_to_num(body.contrast) >= settings.told_shape)))
     out.append(measure_colour(body, placed, truth))
@@ -282,19 +282,20 @@ def _presence(track: Track, settings: ObjectSettings) -> Measurement:
     return Measurement("object_present", float(longest), note, frame, series=series)
 
 
-def _unique(track: Track, settings: ObjectSettings) -> Measurement:
-    """Contrast of a second copy, relative to the first frame's, that lasts for three frames.
+def _unique(track: Track, settings: ObjectSettings, step: int) -> Measurement:
+    """Contrast of a second copy, relative to the first frame's, that lasts for three frames; of those that were searched, every
+    `step`th.
 
     An object that hardly differs from its scenery has a small contrast, and a shadow that passes over that scenery may
     reach it: then the copy is compared with `settings.clear` instead.
     """
     strength = np.where(np.isnan(track.second), 0.0, track.second) / max(track.reference, settings.clear)
-    if len(strength) < 3:
+    if len(strength) < 1 + 2 * step:
         return Measurement("object_unique", float(strength.min()), "", None)
-    lasting = np.minimum(np.minimum(strength[:-2], strength[1:-1]), strength[2:])
+    lasting = np.minimum(np.minimum(strength[: -2 * step], strength[step:-step]), strength[2 * step :])
     k = int(np.argmax(lasting))
     return Measurement(
-        "object_unique", float(max(lasting[k], 0.0)), "strength of a second copy", k + 1, series=strength
+        "object_unique", float(max(lasting[k], 0.0)), "strength of a second copy", k + step, series=strength
     )
 
 

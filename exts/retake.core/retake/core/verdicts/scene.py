@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -12,6 +12,8 @@ from retake.core.array_types import Bool, Float32, Float64
 from retake.core.episode import Episode
 from retake.core.verdicts.truth import Truth
 
+Places = tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]
+"""Columns, rows and whether they are known."""
 _SAME_M, _SAME_SHARE = 0.02, 0.03
 """Depths that differ by less show the same surface."""
 
@@ -26,6 +28,8 @@ class Scene:
     known: dict[int, Float32[np.ndarray, "h w"]]
     seen: dict[int, Float64[np.ndarray, "h w 3"]]
     """Of the frame that was asked about last: what each pixel shows, m, camera axes."""
+    places: dict[tuple[int, int, frozenset[int]], Places] = field(default_factory=dict)
+    """Of the frame that was asked about last: answers of `same_place`."""
 
     def depth(self, t: int) -> Float32[np.ndarray, "h w"]:
         """Depth of frame t, m, read on first use."""
@@ -46,10 +50,19 @@ class Scene:
             self.seen[t] = ray.reshape(*here.shape, 3) * here[..., None]
         return self.seen[t]
 
-    def same_place(
-        self, t: int, r: int
-    ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
-        """Column and row in frame r of what every pixel of frame t shows, and whether frame r shows that place too."""
+    def same_place(self, t: int, r: int, standing: frozenset[int] = frozenset()) -> Places:
+        """Column and row in frame r of what every pixel of frame t shows, and whether frame r shows that place too.
+
+        standing: indices of parts that keep their place, and are scenery here.
+        """
+        asked = (t, r, standing)
+        if asked not in self.places:
+            if any(frame != t for frame, *_ in self.places):
+                self.places.clear()
+            self.places[asked] = self._same_place(t, r, standing)
+        return self.places[asked]
+
+    def _same_place(self, t: int, r: int, standing: frozenset[int]) -> Places:
         truth, here, there = self.truth, self.depth(t), self.depth(r)
         height, width = here.shape
         T: Float64[np.ndarray, "4 4"] = truth.T_camera_world[r] @ np.linalg.inv(truth.T_camera_world[t])
@@ -60,7 +73,9 @@ class Scene:
         place = (truth.seen(r, place.reshape(-1, 2)).reshape(height, width, 2) + 0.5) / 2 - 0.5
         x, y = (np.ascontiguousarray(place[..., axis], np.float32) for axis in (0, 1))
         seen = cv2.remap(there, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
-        still = cv2.resize((truth.labels[r] > 0).astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+        moving = np.ones(256, np.uint8)
+        moving[[0, *(part + 1 for part in standing)]] = 0
+        still = cv2.resize(cv2.LUT(truth.labels[r], moving), (width, height), interpolation=cv2.INTER_NEAREST)
         free = cv2.remap(cv2.dilate(still, np.ones((5, 5), np.uint8)), x, y, cv2.INTER_NEAREST, borderValue=1) == 0
         good = (here > 0) & (p[..., 2] > 0.02) & (seen > 0) & free
         return x, y, good & (np.abs(seen - z) < _SAME_M + _SAME_SHARE * z)

@@ -14,6 +14,7 @@ from retake.core.array_types import Bool, Float32, UInt8
 from retake.core.verdicts.alignment import vertex
 from retake.core.verdicts.footage import Footage
 from retake.core.verdicts.records import Measurement
+from retake.core.verdicts.scene import Scene
 from retake.core.verdicts.settings import StabilitySettings
 from retake.core.verdicts.truth import Truth
 
@@ -22,12 +23,21 @@ REACH = 16
 """Working px."""
 _RIM, _NEAR = 3, 3
 _MIN_AREA, _MIN_SHARE = 80, 0.4
+_SMALLER = 0.5
+"""Size of a thing in an earlier frame, as a share of its size now, below which the earlier shows too little of it."""
+_BETWEEN = 2
+"""Looks between the two that are compared, at least: what moves has moved by then."""
 
 
-def measure_stills(footage: Footage, truth: Truth, settings: StabilitySettings) -> Measurement:
-    """still_objects: largest displacement that lasts, px, of anything that the simulation keeps still."""
+def measure_stills(
+    footage: Footage, truth: Truth, settings: StabilitySettings, scene: Scene | None = None
+) -> Measurement:
+    """still_objects: largest displacement that lasts, px, of anything that the simulation keeps still. scene: of a camera that
+    moves."""
     if not truth.static_camera:
-        return Measurement(NAME, None, "the camera moves", applies=False)
+        if scene is None:
+            return Measurement(NAME, None, "the camera moves, and no depth tells where things are", applies=False)
+        return _on_the_way(footage, truth, settings, scene)
     places = _places(truth)
     if not places:
         return Measurement(NAME, None, "nothing that stands still is recorded as an object", applies=False)
@@ -101,3 +111,90 @@ def _displacement(
             np.hypot(column - REACH + vertex(score[row], column), row - REACH + vertex(score[:, column], row))
         )  # fmt: skip
     return float(REACH) if here < settings.still_lost else 0.0
+
+
+def _on_the_way(footage: Footage, truth: Truth, settings: StabilitySettings, scene: Scene) -> Measurement:
+    """still_objects of a camera that moves, against where an earlier frame says that things stand."""
+    looks = _Looks(footage, truth, settings, scene)
+    if not looks.names:
+        return Measurement(NAME, None, "nothing that stands still is recorded as an object", applies=False)
+    series, worst, where, frame, judged = np.full(len(footage), np.nan), 0.0, "", None, 0
+    for number, name in enumerate(looks.names, 1):
+        found = {t: value for t in looks.times if (value := looks.displaced(number, t)) is not None}
+        seen = list(found)
+        judged += bool(seen)
+        for a, b in zip(seen, seen[1:] or seen, strict=False):
+            value = min(found[a], found[b]) * truth.px
+            series[a] = max(value, np.nan_to_num(series[a]))
+            if value > worst:
+                worst, where, frame = value, name, a
+    if not judged:
+        why = f"{', '.join(looks.names)}: never seen whole from two places, or without contrast"
+        return Measurement(NAME, None, why, applies=False)
+    return Measurement(NAME, worst, where or f"{judged} still", frame, series=series)
+
+
+class _Looks:
+    """Frames in which things that stand still are looked for."""
+
+    def __init__(self, footage: Footage, truth: Truth, settings: StabilitySettings, scene: Scene) -> None:
+        self.truth, self.settings, self.scene = truth, settings, scene
+        standing = [k for k in range(len(truth.parts)) if truth.is_still(k)]
+        self.standing = frozenset(standing)
+        self.names = [*(truth.parts[k].name for k in standing), *truth.stills]
+        self.times = list(range(0, len(footage), settings.still_step)) if self.names else []
+        numbers, moving = np.zeros(256, np.uint8), np.zeros(256, np.uint8)
+        moving[1 : len(truth.parts) + 1] = 1
+        for number, k in enumerate(standing, 1):
+            numbers[k + 1], moving[k + 1] = number, 0
+        grow = np.ones((2 * _NEAR + 1,) * 2, np.uint8)
+        self.shown: dict[int, UInt8[np.ndarray, "H W"]] = {}
+        """Frame -> 0, or 1 + index into `names`."""
+        self.hidden: dict[int, UInt8[np.ndarray, "H W"]] = {}
+        """Frame -> 1 where something that moves is, grown."""
+        self.details: dict[int, Float32[np.ndarray, "H W"]] = {}
+        for t in self.times:
+            labels = truth.labels[t]
+            own = truth.stills_of(scene.episode, scene.camera, t)
+            fixed = np.where((own > 0) & (labels == 0), own + len(standing), 0).astype(np.uint8)
+            self.shown[t] = np.maximum(cv2.LUT(labels, numbers), fixed)
+            self.hidden[t] = cv2.dilate(cv2.LUT(labels, moving), grow)
+            self.details[t] = _detail(footage.frames[t])
+
+    def displaced(self, number: int, t: int) -> float | None:
+        """Working px by which a thing is beside the place where the earliest frame that shows it says it stands; None where it
+        cannot be told."""
+        if not self._whole(number, t):
+            return None
+        mask = self.shown[t] == number
+        for r in self.times[: max(self.times.index(t) - _BETWEEN + 1, 0)]:
+            if not self._whole(number, r):
+                continue
+            template, hidden = self._as_seen(r, t, mask)
+            value = _displacement(template, self.details[t], mask, hidden, self.settings)
+            if value is not None:
+                return value
+        return None
+
+    def _whole(self, number: int, t: int) -> bool:
+        """Whether enough of a thing shows to tell, and no more than a side of it is cut off by the border of the picture."""
+        mask = self.shown[t] == number
+        area = int(mask.sum())
+        if area < _MIN_AREA:
+            return False
+        rim = int(mask[0].sum() + mask[-1].sum() + mask[1:-1, 0].sum() + mask[1:-1, -1].sum())
+        return rim < np.sqrt(area)
+
+    def _as_seen(
+        self, r: int, t: int, mask: Bool[np.ndarray, "H W"]
+    ) -> tuple[Float32[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]:
+        """What frame r shows of the places that frame t shows, and where it shows none of them, or one of the two something that
+        moves; nowhere where r shows a thing (mask, in t) much smaller."""
+        x, y, same = self.scene.same_place(t, r, self.standing)
+        X, Y = (cv2.resize(2 * half + 0.5, self.truth.size, interpolation=cv2.INTER_LINEAR) for half in (x, y))
+        template = cv2.remap(self.details[r], X, Y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        known = cv2.resize(same.astype(np.uint8), self.truth.size, interpolation=cv2.INTER_NEAREST) > 0
+        if np.median(np.hypot(np.diff(X, axis=1), np.diff(Y, axis=1))[mask[:, 1:]]) < _SMALLER:
+            known[:] = False
+        covered = cv2.remap(self.hidden[r], X, Y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=1) > 0
+        return template, (self.hidden[t] > 0) | covered | ~known

@@ -23,6 +23,8 @@ MIN_AREA = 30.0
 _LUMA_BINS, _CHROMA_BINS = 12, 24
 _LUMA_OF = (np.arange(766) * _LUMA_BINS // 766).astype(np.int16)
 """Bin of a sum of three channels."""
+SEARCHED = 2
+"""Every so many frames of a moving camera are searched."""
 _BESIDE = 2.5
 """Half working px by which a best place must be off to be another one than the object's own."""
 _COPY = 0.2
@@ -57,7 +59,7 @@ class Track:
 def track(footage: Footage, truth: Truth, part: int, scene: Scene | None = None) -> Track | None:
     """Track one object. None when it is not visible in the take's first frame, so nothing can be learned.
 
-    `scene` says for a moving camera which scenery other frames showed at a place; there every second frame is searched.
+    `scene` says for a moving camera which scenery other frames showed at a place; there every `SEARCHED`th frame is searched.
     """
     frames, first = len(footage), truth.labels[0] == part + 1
     if truth.area[0, part] < MIN_AREA:
@@ -84,7 +86,7 @@ def track(footage: Footage, truth: Truth, part: int, scene: Scene | None = None)
     for t in range(frames):
         likelihood[t] = _half(table[codes[t]], half)
         visible = truth.labels[t] == part + 1
-        if truth.area[t, part] < MIN_AREA or (t % 2 and not truth.static_camera):
+        if truth.area[t, part] < MIN_AREA or (t % SEARCHED and not truth.static_camera):
             continue
         mask = _half(visible.astype(np.float32), half)
         size = max(6, int(1.3 * np.sqrt(mask.sum())))
@@ -117,6 +119,11 @@ def track(footage: Footage, truth: Truth, part: int, scene: Scene | None = None)
             row, column = _argmax(away)
         second[t] = away[row, column]
         second_at[t] = truth.centroid[t, part] + 2 * (np.array([column, row]) - anchor)
+        if scene is not None:
+            second[t], second_at[t] = _copy_on_the_way(
+                copies, scene, references, codes, table, truth, t, likelihood[t], mask, robot
+            )
+            second[t] *= here[0]
         if t % 3 == 0 and np.hypot(*shift) < 2 and here[t] > 0.5 * here[0]:
             # The object turns and its shading with it: follow its colours while it is certainly there.
             positive = 0.8 * positive + 0.2 * _histogram(codes[t][_core(visible)])
@@ -172,6 +179,23 @@ def _clutter(
     behind = _half(np.where(known, table[scenery], 0).astype(np.float32), half)
     behind[start] = 0
     return cv2.dilate(np.maximum(np.maximum(likely, behind), lasting), np.ones((3, 3), np.uint8))
+
+
+def _copy_on_the_way(
+    copies: Copies, scene: Scene, references: list[int], codes: list[np.ndarray], table: Float32[np.ndarray, "C"],
+    truth: Truth, t: int, likely: Float32[np.ndarray, "h w"], mask: Float32[np.ndarray, "h w"],
+    robot: Float32[np.ndarray, "h w"],
+) -> tuple[float, Float64[np.ndarray, "2"]]:  # fmt: skip
+    """How much frame t of a moving camera shows a copy of the object where earlier frames showed another colour, 0..1, and
+    where, working px."""
+    earlier = [r for r in references if r < t]
+    before = _seen_elsewhere(scene, earlier, codes, table, truth, t, likely.shape[::-1])
+    news = np.maximum(likely - before, 0)
+    strength, where = copies.on_the_way(t, news, mask, robot, scene)
+    if strength > _COPY:
+        news[copies.as_before(t, earlier, scene)] = 0
+        strength, where = copies.on_the_way(t, news, mask, robot, scene)
+    return strength, 2 * where + 0.5
 
 
 def _seen_elsewhere(

@@ -113,6 +113,12 @@ class Truth:
         away, turned = moved[:, :3, 3].max(1), moved[:, :3, :3].max((1, 2))
         return bool(np.quantile(away, 0.9) < 3e-3 and away.max() < 0.015 and np.quantile(turned, 0.9) < 0.03)
 
+    def stills_of(self, episode: Episode, camera: str, t: int) -> UInt8[np.ndarray, "H W"]:
+        """Working image of frame t: 0, or 1 + index into `stills`."""
+        _, table = _stills(episode.header)
+        ids = _renumbered(episode.image(camera, "instances", self.start + t), table)
+        return cv2.resize(ids, self.size, interpolation=cv2.INTER_NEAREST)
+
     def others(self, t: int, part: int) -> Bool[np.ndarray, "H W"]:
         """Pixels of every other part at frame t: robots, and objects of whatever looks."""
         return (self.labels[t] > 0) & (self.labels[t] != part + 1)
