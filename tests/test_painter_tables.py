@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts" / "prove"))
 from film_splits import SPLITS, UNSEEN
 from painters_figures import auc_bound, together, upper_bound
-from painters_pages import LOOKED_AT
+from painters_pages import LOOKED_AT, STILL_UNSEEN
 
 
 @given(st.floats(0, 1), st.integers(1, 60))
@@ -47,5 +47,6 @@ def test_faults_of_two_views_are_one_row_and_of_one_view_none() -> None:
 
 def test_what_has_been_looked_at_is_a_split_and_the_latest_one_is_not() -> None:
     assert set(LOOKED_AT) <= set(SPLITS)
-    assert "blind_three" in UNSEEN
-    assert "blind_three" not in LOOKED_AT
+    assert "blind_three_more" in UNSEEN
+    assert "blind_three_more" not in LOOKED_AT
+    assert set(STILL_UNSEEN) <= set(LOOKED_AT) & set(UNSEEN)
