@@ -8,21 +8,27 @@ were. In a whole picture a wrinkle on a bag is a fraction of a pixel; here it is
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from golden_values import compare, load, store, summed_up
+from scenes import make_scene_episode
 
-from retake.core.painter import light, textures
+from retake.core.painter import foliage, light, restage, shadows, textures
 from retake.core.painter.light import Light, Look
 from retake.core.painter.materials import KINDS, make_material
+from retake.core.painter.panels import PANELS
+from retake.core.painter.photos import Panorama, photo_texture
 from retake.core.painter.shapes import SHAPES, axes_of, mesh_of
 from retake.core.painter.subjects import KINDS as SUBJECT_KINDS
 from retake.core.painter.subjects import colour_distance, make_subject
 from retake.core.painter.surface import Surface, legs_of
-from retake.core.variants import load_catalogue
+from retake.core.variants import load_catalogue, source_frame
+from retake.core.variants.roles import find_roles
 
 GOLDEN = Path(__file__).parent / "golden" / "painter" / "parts.json"
 SHARE = 1e-3
@@ -142,9 +148,108 @@ def colours() -> dict[str, Any]:
     return out
 
 
+WOOD = ["#8a5a30", "#c8b090", "#34506a", "#a04030", "#d0d0c8"]
+
+
+def strips(image: np.ndarray) -> dict[str, np.ndarray]:
+    """Of a picture that holds thin lines: sums of narrow strips know each of them."""
+    return {str(y): image[y : y + 24] for y in range(0, len(image), 24)}
+
+
+def panels() -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    sizes = ((1.7, 1.1, WOOD), (0.9, 0.62, WOOD[:2]), (3.1, 2.3, WOOD[:1]), (9.5, 0.4, WOOD[:3]))
+    for number, (name, paint) in enumerate(PANELS.items()):
+        for width, height, colours in sizes:
+            if len(colours) < 2 and name in ("racking", "goods", "pictures"):
+                colours = ["#000000", "#000000"]
+            texture = paint(np.random.default_rng(number), width, height, colours)
+            out[f"{name} {width}"] = [strips(texture.levels[0]), list(texture.size_m), texture.repeat]
+    return out
+
+
+def leaves() -> dict[str, Any]:
+    rng = np.random.default_rng(12)
+    low, high = np.array([0.2, -0.5, 0.1], np.float32), np.array([0.9, 0.3, 1.4], np.float32)
+    spans = foliage.cluster(low, high, rng)
+    rays = rng.normal(size=(3, 200)).astype(np.float32)
+    eyes = [np.array([-1.0, 0.2, 0.4]), rng.normal(0, 0.3, (3, 200)).astype(np.float32)]
+    hits = [foliage.enter_ellipsoid(*span, eye, rays) for eye in eyes for span in spans[:3]]
+    points = (rng.normal(size=(60, 3)) * (high - low) + low).astype(np.float32)
+    return {"cluster": spans, "fewer": foliage.cluster(low, high, rng, 3), "hits": hits,
+            "surface": foliage.surface_of(low, high, points)}  # fmt: skip
+
+
+def photographs() -> dict[str, Any]:
+    """A place that was photographed, as a material and as what stands around and lights the scene."""
+    out: dict[str, Any] = {}
+    v, u = np.mgrid[0:64, 0:128]
+    image = (
+        np.stack([90 + 60 * np.sin(u / 9), 120 + 50 * np.cos(v / 7), 60 + u], -1)
+        * np.where(v < 32, 1.0, 0.5)[..., None]
+    )
+    image[8:12, 80:86] = 255
+    rng = np.random.default_rng(14)
+    rays = rng.normal(size=(80, 3)).astype(np.float32)
+    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, shown in (("plain", image), ("large", np.repeat(np.repeat(image, 17, 0), 17, 1))):
+            path = Path(folder) / f"{name}.png"
+            cv2.imwrite(str(path), np.clip(shown, 0, 255).astype(np.uint8))
+            spec = {"photo": str(path), "sha256": name}
+            for heading in (0.0, 77.0) if name == "plain" else (0.0,):
+                seen = Panorama.of({**spec, "heading_deg": heading})
+                out[f"{name} {heading}"] = [
+                    seen.lighting(),
+                    seen.colours(rays, np.full(80, 0.02, np.float32)),
+                    list(seen.texture.levels[0].shape),
+                ]
+            for more in ({}, {"tileable": True, "tile_m": 0.6}) if name == "plain" else ():
+                out[f"{name} {more}"] = cells(photo_texture({**spec, **more}))
+    return out
+
+
+def restaged() -> dict[str, Any]:
+    """The packet of the analytic scene as bodies of every shape."""
+    out: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        episode = make_scene_episode(Path(folder) / "e", frames=8, size=(160, 120), wrist=True, only=range(5, 6))
+        for camera in ("front", "wrist"):
+            source = source_frame(episode, camera, 0)
+            roles = find_roles(source)
+            for shape in SHAPES:
+                recipe = {"subject": {"shape": shape}, "others": [{"kind": "box"}, {"shape": "box"}]}
+                bodies = restage.bodies_of(source.header, roles.task_object, recipe)
+                found = restage.restaged(source, roles, bodies)
+                ids = restage.restaged_ids(
+                    source.header, roles, bodies, source.instance_ids, source.camera, source.T_world_object
+                )
+                body = bodies[roles.task_object]
+                out[f"{camera} {shape}"] = [
+                    found.instance_ids, found.depth_m, found.normals, found.rgb, ids, body.vertices, body.normals, sorted(bodies),
+                    restage.looks_of(source.header, roles.task_object, recipe),
+                ]  # fmt: skip
+    return out
+
+
+def cast_shadows() -> dict[str, Any]:
+    rng, out = np.random.default_rng(16), {}
+    cloud = (rng.normal(size=(400, 3)) * (0.1, 0.15, 0.2) + (0.2, 0.0, 0.3)).astype(np.float32)
+    grid = np.stack(np.meshgrid(np.linspace(-0.6, 0.8, 15), np.linspace(-0.6, 0.6, 13), indexing="ij"), -1)
+    places = np.concatenate([grid, np.full((*grid.shape[:2], 1), 0.02)], -1).astype(np.float32)
+    for lean in ((0.0, 0.0, 1.0), (0.5, -0.3, 0.8)):
+        field = shadows.ShadowField(np.array(lean, np.float32), np.array([0.1, 0.0, 0.0]))
+        for grow in (0, 3):
+            field.add_points(cloud[grow * 60 :], **({"grow": grow} if grow else {}))
+            at = field.coordinates(places)
+            out[f"{lean} {grow}"] = [at, field.cast(at, 0.3), field.cast(at, 0.9), field.contact(at)]
+    return out
+
+
 CASES = {
     "materials": materials, "subjects": lambda: subjects(0), "further subjects": lambda: subjects(1), "shapes": shapes,
-    "lights": lights, "colours": colours,
+    "lights": lights, "colours": colours, "panels": panels, "leaves": leaves, "photographs": photographs,
+    "restaged": restaged, "shadows": cast_shadows,
 }  # fmt: skip
 
 

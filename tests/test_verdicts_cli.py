@@ -17,10 +17,9 @@ from scenes import make_scene_episode
 from retake.core.errors import InputError
 from retake.core.run_store import create_run
 from retake.core.verdicts import cli, load_settings
-from retake.core.verdicts.records import Check, Verdict, reason_of, row_text, worst_of
+from retake.core.verdicts.records import Check, Verdict, row_text
 
 FRAMES, SIZE = 6, (96, 72)
-NAMES = ("pass", "fail", "unsure", "skipped")
 
 
 def verdict(*checks: Check) -> Verdict:
@@ -41,23 +40,6 @@ def test_a_verdict_is_a_table_of_its_checks() -> None:
         "  skipped seams                    -                                         the camera moves",
         "  unsure  masks                    -                               frame 0   none recorded",
     ]
-
-
-@given(st.lists(st.sampled_from(NAMES[:3]), max_size=4))
-def test_the_worst_status_decides(statuses: list[str]) -> None:
-    order = [name for name in ("fail", "unsure", "pass") if name in statuses]
-    assert worst_of(statuses) == (order[0] if order else "unsure")
-
-
-def test_what_a_check_fails_for_is_one_line() -> None:
-    found = Check("lag", "fail", 2.34567, 0.5, "frames", "", "late")
-    assert reason_of(found) == "lag: 2.35 frames, limit 0.5 (late)"
-    assert reason_of(replace(found, note="", unit="")) == "lag: 2.35, limit 0.5"
-    assert reason_of(replace(found, value=None)) == reason_of(replace(found, threshold=None)) == "lag: late"
-    assert row_text("a/front", "fail", 0.12345, ["x: 1", "y"]) == f"{'a/front':<32} fail    p=0.123  x: 1; y"
-    assert row_text("a", "pass", "front, wrist", []) == f"{'a':<32} pass    front, wrist"
-    ranked = verdict(*(Check(n, n, 1.0, 2.0, "", "") for n in ("pass", "unsure", "fail", "skipped")))  # type: ignore[arg-type]
-    assert [reason.partition(":")[0] for reason in ranked.reasons] == ["fail", "unsure"]
 
 
 @given(st.integers(0, 60), st.integers(1, 60))

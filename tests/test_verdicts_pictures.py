@@ -43,7 +43,7 @@ from retake.core.verdicts.truth import read_truth
 GOLDEN = Path(__file__).parent / "golden" / "verdicts" / "pictures.json"
 SHARE = 1e-3
 """Of a strip's sums: one pixel of a stroke moves them by more."""
-FRAMES, SIZE, CAPTION = 9, (160, 120), 26
+FRAMES, SIZE, CAPTION = 13, (256, 192), 26
 RADIUS = 6
 SETTINGS = load_settings()
 KEPT: list[Any] = []
@@ -67,13 +67,18 @@ def verdict(*checks: Check, **more: Any) -> Verdict:
     return Verdict("fail", 0.1, "none", checks, "front", more.pop("start", 0), FRAMES, 15.0, SIZE, "0" * 64, **more)
 
 
-def judged(shift: tuple[int, int] = (0, 0), seen: int = 40, width: int = 80, tracked: bool = True) -> Judged:
-    """A take whose robot is best explained by that shift, working px; `seen` contour points stand behind it per frame."""
+def judged(
+    shift: tuple[int, int] = (0, 0), seen: int = 40, width: int = 128, tracked: bool = True, since: int = 0
+) -> Judged:  # fmt: skip
+    """A take whose robot is best explained by that shift, working px, from a frame on; `seen` contour points stand behind it
+    per frame and part."""
     truth = read_truth(episode(), "front", 0, FRAMES, width)
     pictures = np.stack([cv2.resize(take(t), truth.size, interpolation=cv2.INTER_AREA) for t in range(FRAMES)])
     parts, span = len(truth.parts), 2 * RADIUS + 1
-    away = np.indices((span, span)) - RADIUS - np.array(shift[::-1])[:, None, None]
-    scores = np.broadcast_to(np.exp(-(away**2).sum(0) / 8), (FRAMES, parts, span, span)).astype(np.float32)
+    scores = np.empty((FRAMES, parts, span, span), np.float32)
+    for t in range(FRAMES):
+        away = np.indices((span, span)) - RADIUS - np.array(shift[::-1] if t >= since else (0, 0))[:, None, None]
+        scores[t] = np.exp(-(away**2).sum(0) / 8)
     lags = np.zeros((FRAMES, 3, parts))
     alignment = Alignment(
         1, scores, np.full((FRAMES, parts), float(seen)), lags, lags, RADIUS, 1, np.zeros(parts), np.zeros(parts)
@@ -98,12 +103,14 @@ def strips(image: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def sides() -> dict[str, Any]:
-    posture = check("object_posture", note="turned by 45°, held", frame=4)
+    posture = check("object_posture", note="turned by 45°, held", frame=FRAMES - 1)
     cases = {
         "arm moved": (judged((3, -2)), check("arm_offset", frame=3)),
-        "arm hardly moved": (judged((1, 0), width=160), check("arm_offset", "unsure", frame=2)),
+        "arm moved late": (judged((4, 3), since=FRAMES - 6), check("arm_offset", frame=FRAMES - 1)),
+        "arm moved soon": (judged((4, 3), since=6), check("arm_offset", frame=0)),
+        "arm hardly moved": (judged((1, 0), width=256), check("arm_offset", "unsure", frame=2)),
         "hardly seen": (judged((3, -2), seen=0, tracked=False), check("lag", value=None, frame=99)),
-        "turned": (judged(), posture),
+        "turned": (judged(width=256), posture),
         "drift": (judged(tracked=False), check("background_drift", frame=FRAMES - 1)),
     }
     return {
@@ -161,28 +168,38 @@ def test_the_simulation_stands_on_the_left_and_the_take_on_the_right() -> None:
     assert has(left, OBJECT) > 10
 
 
-@pytest.mark.parametrize(("width", "px", "told"), [(160, 0, False), (160, 1, False), (160, 2, True), (80, 1, True)])
+@pytest.mark.parametrize(("width", "px", "told"), [(256, 0, False), (256, 1, False), (256, 2, True), (128, 1, True)])
 def test_an_arm_is_drawn_in_another_place_from_a_pixel_of_the_recording_on(width: int, px: int, told: bool) -> None:
     given = judged((px, 0), width=width)
     known, found = skeleton(given, episode(), 4)
     apart = [b - a for one, other in zip(known, found, strict=True) for a, b in zip(one, other, strict=True)]
     assert len(known) >= 3
-    assert np.allclose(apart, [px * 160 / width, 0], atol=0.02)
+    assert np.allclose(apart, [px * 256 / width, 0], atol=0.02)
     bare = [has(panel, FOUND) for panel in panels(judged((0, 0), width=width), check("arm_offset", frame=4))]
     moved = [has(panel, FOUND) for panel in panels(given, check("arm_offset", frame=4))]
     assert all((m > b + 30) == told for m, b in zip(moved, bare, strict=True))
 
 
+def test_another_posture_is_outlined_in_the_take_alone() -> None:
+    bare, posture = (check("object_posture", value=v, note="lying, held", frame=FRAMES - 1) for v in (None, 0.9))
+    given = judged(width=256)
+    shown = [panels(given, one) for one in (bare, posture)]
+    assert np.array_equal(shown[0][0], shown[1][0])
+    assert has(shown[1][1], FOUND, 60) > has(shown[0][1], FOUND, 60) + 20
+    (still,) = panels(given, replace(posture, note="as it should be"))[1:]
+    assert np.array_equal(still, shown[0][1]), "of no posture that is known"
+
+
 def test_what_scenery_does_not_share_is_left_out_of_a_drift() -> None:
-    given = judged(width=160, tracked=False)
-    grain = cv2.GaussianBlur(np.random.default_rng(1).normal(size=(120, 160, 3)), (0, 0), 2.0)
+    given = judged(width=256, tracked=False)
+    grain = cv2.GaussianBlur(np.random.default_rng(1).normal(size=(*SIZE[::-1], 3)), (0, 0), 2.0)
     still = np.repeat(np.clip(128 + 200 * grain, 0, 255).astype(np.uint8)[None], FRAMES, 0)
     moved = still.copy()
-    moved[-1, 60:, :60] = np.roll(still[-1], 4, 1)[60:, :60]
+    moved[-1, 96:, :96] = np.roll(still[-1], 4, 1)[96:, :96]
     drift = check("background_drift", frame=FRAMES - 1)
     found = [replace(given, footage=replace(given.footage, frames=frames)) for frames in (still, moved)]
     shown = [panels(one, drift)[1] for one in found]
-    pink = [has(image, LEFT_OUT, 40) for image in (shown[0], shown[1], shown[1][:50], shown[1][:, 80:])]
+    pink = [has(image, LEFT_OUT, 40) for image in (shown[0], shown[1], shown[1][:80], shown[1][:, 128:])]
     assert pink[1] > 20
     assert pink[0] == pink[2] == pink[3] == 0
     assert has(shown[1], KNOWN, 40) > has(panels(found[1], check("seams", frame=FRAMES - 1))[1], KNOWN, 40) + 20
@@ -231,6 +248,8 @@ def test_what_failed_or_is_unsure_is_shown_at_its_worst_frame(film: Path, tmp_pa
         wanted = side_by_side(given, episode(), take(one.worst_frame or 0), one, SETTINGS)
         assert np.array_equal(read(tmp_path / "v" / "deep" / str(named[one.name])), wanted)
     assert np.array_equal(read(tmp_path / "v" / "deep" / "timeline.png"), timeline(given.verdict))
+    again = save_pictures(given, film, episode(), tmp_path / "v" / "deep", SETTINGS)
+    assert again == found, "a folder that is there is written to again"
 
 
 def test_of_a_take_that_passed_the_check_nearest_to_its_limit_is_shown(film: Path, tmp_path: Path) -> None:
@@ -257,6 +276,8 @@ def test_a_take_of_a_recording_is_shown_beside_the_frame_it_shows(film: Path, tm
     for name, t in (("late", 2), ("last", FRAMES - 1 - start)):
         wanted = np.concatenate([episode().image("front", "rgb", start + t), take(t)], 1)
         assert np.array_equal(read(tmp_path / "v" / str(named[name])), wanted)
+    again = save_recording_pictures(verdict(*checks, start=start), film, episode(), tmp_path / "v")
+    assert again == found
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scenes import make_scene_episode
 
-from retake.core.episode import Episode, open_episode
+from retake.core.episode import CameraFrame, Episode, open_episode
 from retake.core.verdicts import view_colours, view_instances
 from retake.core.verdicts.settings import load_settings
 from retake.core.verdicts.views import ViewGeometry, ViewSettings, compare_views, displacement, likeness
@@ -50,19 +50,19 @@ def geometry() -> ViewGeometry:
     return ViewGeometry(episode(), 0, WIDTH)
 
 
+def grained(view: CameraFrame) -> np.ndarray:
+    """A picture with a grain that is fixed to the world."""
+    height, width = view.rgb.shape[:2]
+    v, u = np.mgrid[0:height, 0:width] + 0.5
+    points = view.camera.unproject(np.stack([u, v], -1).reshape(-1, 2), view.depth_m.reshape(-1).astype(float))
+    grain = np.sin(points @ np.array([70.0, 50.0, 40.0])) * np.cos(points @ np.array([-40.0, 80.0, 30.0]))
+    return np.clip(view.rgb + 40 * grain.reshape(height, width, 1), 0, 255).astype(np.uint8)
+
+
 @lru_cache(maxsize=1)
 def films() -> dict[str, Film]:
-    """The simulator's pictures with a grain that is fixed to the world, so that structure can be told."""
-    out = {}
-    for name in CAMERAS:
-        out[name] = []
-        for t in range(FRAMES):
-            view = episode().camera_frame(name, t)
-            v, u = np.mgrid[0 : SIZE[1], 0 : SIZE[0]] + 0.5
-            points = view.camera.unproject(np.stack([u, v], -1).reshape(-1, 2), view.depth_m.reshape(-1).astype(float))
-            grain = np.sin(points @ np.array([70.0, 50.0, 40.0])) * np.cos(points @ np.array([-40.0, 80.0, 30.0]))
-            out[name].append(np.clip(view.rgb + 40 * grain.reshape(*SIZE[::-1], 1), 0, 255).astype(np.uint8))
-    return out
+    """The simulator's pictures with a grain, so that structure can be told."""
+    return {name: [grained(episode().camera_frame(name, t)) for t in range(FRAMES)] for name in CAMERAS}
 
 
 def changed(film: Film, change: Any) -> Film:

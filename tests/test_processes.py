@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Jobs in several processes: results in order, one progress for all, the first error, and nothing left when stopped."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from retake.core.errors import Cancelled, InputError, VerdictError
+from retake.core.processes import map_in_processes
+from retake.core.progress import Progress
+
+
+def counted(number: int, folder: str, progress: Progress) -> int:
+    """Tells of more than it stands for, and is slower the earlier it is."""
+    for k in range(6):
+        progress(k, 6, "")
+    time.sleep(0.3 / (number + 1))
+    return 10 * number
+
+
+def failing(number: int, folder: str, progress: Progress) -> int:
+    if number == 0:
+        raise InputError("the first is wrong")
+    (Path(folder) / str(number)).write_text("")
+    time.sleep(60)
+    return 0
+
+
+def dying(number: int, folder: str, progress: Progress) -> int:
+    os._exit(9)
+
+
+def test_results_come_in_the_order_of_the_jobs_and_progress_adds_up() -> None:
+    steps: list[tuple[int, int, str]] = []
+    jobs, units = [(k, "") for k in range(3)], [4, 2, 3]
+    found = map_in_processes(counted, jobs, units, workers=2, progress=lambda *step: steps.append(step))
+    assert found == [0, 10, 20]
+    done = [step[0] for step in steps]
+    assert done == sorted(done)
+    assert {step[1] for step in steps} == {9}
+    assert steps[-1] == (9, 9, "")
+    assert all(d < 9 for d in done[:-2]), "the end is told at the end"
+
+
+def test_of_no_jobs_nothing_comes() -> None:
+    assert map_in_processes(counted, [], []) == []
+
+
+def test_the_first_error_stops_the_others(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(InputError, match="the first is wrong"):
+        map_in_processes(failing, [(k, str(tmp_path)) for k in range(4)], [1] * 4, workers=1)
+    assert time.monotonic() - began < 50
+    assert not (tmp_path / "3").exists()
+
+
+def test_a_process_that_dies_is_told_in_the_callers_words() -> None:
+    with pytest.raises(VerdictError, match="a process of verdicts ended without a word"):
+        map_in_processes(dying, [(0, "")], [1], what="verdicts", failure=VerdictError)
+
+
+def test_who_asks_to_stop_is_not_kept_waiting(tmp_path: Path) -> None:
+    def stop() -> None:
+        if any(tmp_path.iterdir()):
+            raise Cancelled("stop")
+
+    began = time.monotonic()
+    with pytest.raises(Cancelled):
+        map_in_processes(failing, [(1, str(tmp_path))], [1], check_cancel=stop)
+    assert time.monotonic() - began < 50
