@@ -42,7 +42,7 @@ from retake.core.verdicts import (
 from retake.core.verdicts.truth import Truth, read_truth
 
 GOLDEN = Path(__file__).parent / "golden" / "verdicts" / "parts.json"
-SHARE = 2e-3
+SHARE = 5e-3
 """Of a number: another processor rounds differently, nothing more."""
 SETTINGS = load_settings()
 
