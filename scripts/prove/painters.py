@@ -23,6 +23,7 @@ from painters_figures import at_limits, at_points, evaluate
 from painters_pages import (
     LOOKED_AT,
     STILL_UNSEEN,
+    WANTED,
     composite_lines,
     disclosed,
     planted_lines,
@@ -99,8 +100,9 @@ def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
     result["operating_points"] = at_points(held, settings) or earlier.get("operating_points", [])
     result["real"] = real_rows(cache / "real") or earlier.get("real", [])
     # Rows that the present version has not judged stand as an earlier one judged them, and say so.
-    composite = {r["key"]: r for r in earlier.get("composite", [])}
-    composite |= {key: {**r, "version": VERSION} for key, r in read_rows(cache / f"composite-{VERSION}.jsonl").items()}
+    present = {key: {**r, "version": VERSION} for key, r in read_rows(cache / f"composite-{VERSION}.jsonl").items()}
+    composite = {r["key"]: r for r in earlier.get("composite", [])} if len(present) < WANTED else {}
+    composite |= present
     result["composite"] = list(composite.values())
     unseen = {(str(r["version"]), r["key"]): r for r in earlier.get("composite_unseen", [])}
     for file in sorted(cache.glob("composite-unseen-*.jsonl")):

@@ -158,7 +158,7 @@ def composite_lines(rows: list[dict]) -> list[str]:
         "`camera_motion`, and this check still takes their median; half of them are 10 to 25 px off here, by what was not "
         "found out). Version 30 asks a third of the points of this check too, and is version 29 in everything else: the check's "
         "value can only fall by that, and no faulty video of `blind_three` had failed by it. That take passes by version "
-        "30 (0.11)."
+        "30 (0.11). Version 31 judged all of them anew, those of hands by three checks more."
     )
     if not rows:
         return [*lines, "None judged by the present version yet.", "", early, ""]

@@ -62,19 +62,29 @@ rows, so the split is tuning data; clean and faulty videos of four of its films 
 Its other thirteen films have been seen by nobody, and none of them has been judged.
 
 **`blind_three` is the same renderer in five other families of rooms and lamps (blinds, a low lamp, a cold and a warm one)
-with ten new episodes; nothing was made by it.** Two frames of one film were looked at (whether it draws what the film
-says), and no verdict, before version 29 was finished; it judged each video once, and nothing has been changed since.
-**It is far too small to say whether the targets are met: 40 clean and 34 faulty videos of 4 of its 20 films, where 300 and 20 per
-fault were asked for.** A whole picture cost some 1.4 s of a shared core. What was left out was chosen by time and the order of
-the list, not by what was seen: sixteen films, half the looks of three films, all faults but
-four of the first two films, `arm_offset`, `wrist_turned`, `gripper_early` and `extra_finger`
-altogether, the tray, the drawer and other faults of most films. No travelling camera, no robot of the zoo. With one or two
-videos an AUC is an anecdote, and its bound says so.
-What is seen: one clean video of fixed views failed (`still_objects`, 5.7 at a limit of 4, under the look that adds six changes at
-once). Of hands none failed, but in one film (panda 230) all eight clean videos are unsure, because the object's posture could not
-be measured. Six of the seven faults planted in its objects end unsure like that, which is no detection. Of the others,
-`sunk`, another shape and the moved tray end unsure in their one fixed view (`object_posture` .60 at .7; `intruders`), and one
-of two melting textures of fixed views passes. Causes are read off the checks alone. CPU times are those of a crowded machine.
+with ten new episodes, ten films of fixed views and ten of hands, all of them painted and judged.** Version 29 had judged four
+of its films before, in another set of videos, which changed nothing; two frames had been looked at. Version 30 judged the 320
+clean videos and one look of every fault once. **Fixed views: 4 of 160 clean videos failed (2.5 %, bound 5.6 %; 2 % were
+asked); hands: 0 of 160 (bound 1.9 %; 4 % were asked), 17 unsure.** Nothing was changed for fixed views since. The four:
+`still_objects` once, under the look that adds six changes at once; `object_posture` three times, in two films, each time
+"sunk by 2 cm" (.70, .72 and .83 at a limit of .7; twice under that look, once where contours are wider), once before the
+grasp and once in the tray. Of the 35 unsure clean videos 30 are of the two films of one episode (panda 230), by the same
+doubt. Hands showed a hole: of their faulty videos 9 of 10 passed where the tray moved, 8 of 9 with a second object, 9 of 10
+with a finger more, all 8 with an opened drawer, 4 of 10 with an object held beside. Such things had never been asked of a
+camera that moves (`object_unique` was, and could not answer: every other frame is searched, and three in a row were asked
+for). **Version 31 asks them, so hands of this split are tuning data for `still_objects`, `intruders` and `object_unique`**;
+everything else is version 30's. The hands were judged again by it, and two looks of five faults of fixed views by version 31
+as well (the same estimators there). What remains: three of nine second objects and six of ten fingers more pass before a
+hand's camera: a person sees these fingers in no frame either (they lie behind the hand's own), and the objects stand where no
+earlier frame had shown the place, or at the very border. Drawers pass that the hand sees once, from near. A can in place of a
+box is mostly unsure from fixed views; `gripper_early` passes where fingers are some 12 px. Where a target is missed, not all
+that is not found is unsure: the column `passed` says how much.
+
+**`blind_three_more` has other episodes and families again; version 31 judged what was painted of it once, and nothing has
+been changed since**: two films of hands and one of a robot of the zoo. One clean video of a hand failed (`still_objects`: a
+drawer that the hand's own plate cuts off, so that its picture fits beside its place). Cameras that travel, two robots of the
+zoo, two more hands, and 720p and 1080p (`blind_three_large`) are defined and were not painted: a film costs some six minutes
+of a core.
 
 On the tuning splits the values of version 11 with the new checks of version 14 (an earlier state of `object_posture`)
 leave 118 of 131 clean videos passed, 13 unsure and 0 failed, and 30 of 34 faulty ones failed, 3 unsure, 1 passed (sunk by
@@ -83,6 +93,7 @@ leave 118 of 131 clean videos passed, 13 unsure and 0 failed, and 30 of 34 fault
 What the path tracer's pictures are: traced at half the camera's size with 10 paths per pixel, like patches averaged, a 5 px
 median; thin dark fingers lose contrast by it.
 
-**Short of the counts that were asked for** (300 clean videos and 20 per fault and level on a painter that tuned nothing; robots
-of the zoo, 720p and 1080p): the tables say what was judged. `make prove` goes on.
+**Short of what was asked for**: 20 videos of a drawer, a finger more and a gripper that opens early, of which fewer films
+show enough; a second painter that tuned nothing; travelling cameras, 720p and 1080p: the tables say what was judged. `make
+prove` goes on.
 """
