@@ -101,6 +101,30 @@ def test_a_thing_that_leaves_its_place_is_as_far_off_as_it_went(
     assert found.value == pytest.approx(PX * np.hypot(*moved), abs=1.0)
 
 
+@given(seed=st.integers(0, 99), speed=speeds, slid=st.sampled_from((-9, 7)))
+def test_what_slides_over_a_thing_does_not_move_it(seed: int, speed: tuple[float, float], slid: int) -> None:
+    """Earlier frames show the inside of a thing alone, and a pattern slides there afterwards (the hand's shadow, say): its
+    outline says that it stands where it stood."""
+    slide = Slide(seed, speed)
+    home = slide.corner[FRAMES // 2] + [44, 30]
+    for t in range(FRAMES):
+        patch = noise(seed + 1000, 34, 40, (20, 40, 50), 25)
+        slide.put(t, np.roll(patch, slid, axis=1) if t > FRAMES // 2 else patch, home)
+        slide.mark(t, (40, 34), home)
+    footage, truth, scene = slide.parts()
+    everywhere = scene.same_place
+
+    def inside(t: int, r: int, standing: frozenset[int] = frozenset()) -> Any:
+        x, y, same = everywhere(t, r)
+        u, v = ((home - slide.corner[t]) // 2).astype(int)
+        within = np.zeros_like(same)
+        within[max(v + 3, 0) : max(v + 15, 0), max(u + 3, 0) : max(u + 18, 0)] = True
+        return x, y, same & within
+
+    scene.same_place = inside
+    assert (measure_stills(footage, truth, SETTINGS.stability, scene).value or 0.0) == 0
+
+
 def test_what_shows_once_only_or_cut_off_or_without_depth_is_not_judged() -> None:
     slide = Slide(3, (1.4, 0.0))
     footage, truth, scene = slide.parts()

@@ -100,7 +100,7 @@ def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
     result["operating_points"] = at_points(held, settings) or earlier.get("operating_points", [])
     result["real"] = real_rows(cache / "real") or earlier.get("real", [])
     # Rows that the present version has not judged stand as an earlier one judged them, and say so.
-    present = {key: {**r, "version": VERSION} for key, r in read_rows(cache / f"composite-{VERSION}.jsonl").items()}
+    present = {key: {"version": VERSION, **r} for key, r in read_rows(cache / f"composite-{VERSION}.jsonl").items()}
     composite = {r["key"]: r for r in earlier.get("composite", [])} if len(present) < WANTED else {}
     composite |= present
     result["composite"] = list(composite.values())

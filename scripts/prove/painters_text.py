@@ -80,11 +80,15 @@ earlier frame had shown the place, or at the very border. Drawers pass that the 
 box is mostly unsure from fixed views; `gripper_early` passes where fingers are some 12 px. Where a target is missed, not all
 that is not found is unsure: the column `passed` says how much.
 
-**`blind_three_more` has other episodes and families again; version 31 judged what was painted of it once, and nothing has
-been changed since**: two films of hands and one of a robot of the zoo. One clean video of a hand failed (`still_objects`: a
-drawer that the hand's own plate cuts off, so that its picture fits beside its place). Cameras that travel, two robots of the
-zoo, two more hands, and 720p and 1080p (`blind_three_large`) are defined and were not painted: a film costs some six minutes
-of a core.
+**`blind_three_more` has other episodes and families again; version 31 judged what was painted of it once**: two films of
+hands and one of a robot of the zoo. One of 48 clean videos failed, a hand's (`still_objects`: a drawer that the hand's own
+plate cuts off, so that its picture fits beside its place). Version 32 came of that and of a composite take: a thing whose
+simulated outline lies on edges as well as it would anywhere near stands in its place. It can only take a displacement back;
+the videos of hands that had one were judged again, and this split is tuning data for that one check. All 11 moved trays that
+had been found are found as before, and one opened drawer of four no longer. Beside the zoo's robot the objects stand all the
+time: another colour, another shape, a second one, a turn or a sinking of such a bystander passes (it is only asked whether it
+stays). Cameras that travel, another robot of the zoo, three more hands, and 720p and 1080p (`blind_three_large`) are defined
+and were not painted: a film costs some six minutes of a core.
 
 On the tuning splits the values of version 11 with the new checks of version 14 (an earlier state of `object_posture`)
 leave 118 of 131 clean videos passed, 13 unsure and 0 failed, and 30 of 34 faulty ones failed, 3 unsure, 1 passed (sunk by

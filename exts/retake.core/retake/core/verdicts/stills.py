@@ -25,6 +25,12 @@ _RIM, _NEAR = 3, 3
 _MIN_AREA, _MIN_SHARE = 80, 0.4
 _SMALLER = 0.5
 """Size of a thing in an earlier frame, as a share of its size now, below which the earlier shows too little of it."""
+_RIM_PX = 40
+"""Pixels of an outline that can tell."""
+_ON_EDGES = 0.9
+"""Share of the best place's edges, within REACH, from which on a thing's own place has them as well."""
+_EDGES_TELL = 1.2
+"""How much more edges it must have than places near have on the whole: a busy texture has them everywhere."""
 _BETWEEN = 2
 """Looks between the two that are compared, at least: what moves has moved by then."""
 
@@ -160,6 +166,7 @@ class _Looks:
             self.shown[t] = np.maximum(cv2.LUT(labels, numbers), fixed)
             self.hidden[t] = cv2.dilate(cv2.LUT(labels, moving), grow)
             self.details[t] = _detail(footage.frames[t])
+        self.frames = footage.frames
 
     def displaced(self, number: int, t: int) -> float | None:
         """Working px by which a thing is beside the place where the earliest frame that shows it says it stands; None where it
@@ -173,8 +180,29 @@ class _Looks:
             template, hidden = self._as_seen(r, t, mask)
             value = _displacement(template, self.details[t], mask, hidden, self.settings)
             if value is not None:
-                return value
+                return 0.0 if value and self._outlined(mask, t) else value
         return None
+
+    def _outlined(self, mask: Bool[np.ndarray, "H W"], t: int) -> bool:
+        """Whether the outline that the simulation has of a thing lies on edges of frame t as well as it would anywhere near: then
+        it stands there, whatever fits beside it of the little that an earlier frame showed."""
+        grey = cv2.cvtColor(self.frames[t], cv2.COLOR_RGB2GRAY).astype(np.float32)
+        soft = cv2.GaussianBlur(grey, (0, 0), 0.8)
+        edge = np.hypot(cv2.Sobel(soft, cv2.CV_32F, 1, 0), cv2.Sobel(soft, cv2.CV_32F, 0, 1))
+        edge /= edge + max(float(edge.mean()), 1e-3)
+        whole, cross = mask.astype(np.uint8), np.ones((3, 3), np.uint8)
+        rim = cv2.dilate(whole, cross) - cv2.erode(whole, cross, borderType=cv2.BORDER_CONSTANT, borderValue=1)
+        seen = rim.astype(bool) & (self.hidden[t] == 0)
+        seen[:_RIM] = seen[-_RIM:] = seen[:, :_RIM] = seen[:, -_RIM:] = False
+        rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+        if seen.sum() < _RIM_PX:
+            return False
+        y0, y1, x0, x1 = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+        field = cv2.copyMakeBorder(edge, REACH, REACH, REACH, REACH, cv2.BORDER_CONSTANT, value=0)
+        window = field[y0 : y1 + 2 * REACH, x0 : x1 + 2 * REACH]
+        score = cv2.matchTemplate(window, seen[y0:y1, x0:x1].astype(np.float32), cv2.TM_CCORR)
+        here = score[REACH - 1 : REACH + 2, REACH - 1 : REACH + 2].max()
+        return bool(here > max(_ON_EDGES * score.max(), _EDGES_TELL * np.median(score)))
 
     def _whole(self, number: int, t: int) -> bool:
         """Whether enough of a thing shows to tell, and no more than a side of it is cut off by the border of the picture."""
