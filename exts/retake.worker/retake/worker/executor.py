@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import io
 import json
 import os
 import queue
@@ -158,6 +159,9 @@ def main() -> None:
     faulthandler.enable()
     out = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
     os.dup2(2, 1)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # This process may end without a farewell; what a library said must be in the log by then.
+        sys.stdout.reconfigure(line_buffering=True)
     lines = os.fdopen(os.dup(0), encoding="utf-8")
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)
