@@ -53,9 +53,8 @@ def measure_additions(
 ) -> list[Measurement]:  # fmt: skip
     """intruders (side of the largest thing that appears, px) and link_texture (change of surface, log units). scene: of a camera
     that moves."""
-    if scene is None:
-        return [_intruders(footage, truth, settings), _texture(footage, truth, settings, episode, camera)]
-    return [_companions(footage, truth, settings, scene), _texture(footage, truth, settings, episode, camera)]
+    added = _intruders(footage, truth, settings) if scene is None else _companions(footage, truth, settings, scene)
+    return [added, _texture(footage, truth, settings, episode, camera)]
 
 
 def _intruders(footage: Footage, truth: Truth, settings: StabilitySettings) -> Measurement:

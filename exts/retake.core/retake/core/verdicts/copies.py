@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from retake.core.array_types import Bool, Float32, Float64, UInt8
-from retake.core.verdicts.additions import workspace
+from retake.core.verdicts.additions import tone_of, workspace
 from retake.core.verdicts.footage import Footage
 from retake.core.verdicts.scene import Scene
 from retake.core.verdicts.truth import Truth
@@ -114,8 +114,7 @@ class Copies:
 
     def _hues(self, t: int) -> Float32[np.ndarray, "h w 2"]:
         """Log colour ratios of a frame."""
-        log = np.log(self._colours(self._footage.frames[t])).reshape(*self._size[::-1], 3)
-        return np.ascontiguousarray(log[..., [0, 2]] - log[..., 1:2])
+        return np.ascontiguousarray(tone_of(self._half(self._footage.frames[t])))
 
     def _of_its_size(
         self, news: Float32[np.ndarray, "h w"], mask: Float32[np.ndarray, "h w"]
@@ -132,8 +131,13 @@ class Copies:
 
     def _colours(self, frame: UInt8[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "N 3"]:
         """RGB of all pixels of a frame at half working size, plus what makes ratios of dark ones mean something."""
-        small = cv2.GaussianBlur(cv2.resize(frame, self._size, interpolation=cv2.INTER_AREA), (3, 3), 0)
-        return small.reshape(-1, 3).astype(np.float32) + _DARK
+        return self._half(frame).reshape(-1, 3) + _DARK
+
+    def _half(self, frame: UInt8[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "h w 3"]:
+        """A frame at half working size, without its grain."""
+        return cv2.GaussianBlur(cv2.resize(frame, self._size, interpolation=cv2.INTER_AREA), (3, 3), 0).astype(
+            np.float32
+        )
 
     def _small(self, mask: np.ndarray) -> Float32[np.ndarray, "h w"]:
         return cv2.resize(mask.astype(np.float32), self._size, interpolation=cv2.INTER_AREA)

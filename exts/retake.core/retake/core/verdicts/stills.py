@@ -161,9 +161,11 @@ class _Looks:
         self.details: dict[int, Float32[np.ndarray, "H W"]] = {}
         for t in self.times:
             labels = truth.labels[t]
-            own = truth.stills_of(scene.episode, scene.camera, t)
-            fixed = np.where((own > 0) & (labels == 0), own + len(standing), 0).astype(np.uint8)
-            self.shown[t] = np.maximum(cv2.LUT(labels, numbers), fixed)
+            self.shown[t] = cv2.LUT(labels, numbers)
+            if truth.stills:
+                own = truth.stills_of(scene.episode, scene.camera, t)
+                fixed = (own > 0) & (labels == 0)
+                self.shown[t][fixed] = own[fixed] + len(standing)
             self.hidden[t] = cv2.dilate(cv2.LUT(labels, moving), grow)
             self.details[t] = _detail(footage.frames[t])
         self.frames = footage.frames
