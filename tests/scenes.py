@@ -159,7 +159,8 @@ def ray_cast(camera: Camera, solids: tuple[Solid, ...], *, shadows: bool = True)
     for index, solid in enumerate(solids):
         if solid.stripes and (on := which == index).any():
             local = transform(inverse(solid.T_world_solid), points[on]) / (np.array(solid.size) / 2)
-            colours[on] = np.where(((local[:, 2] * 3) % 2 < 1)[:, None], colours[on], [0.93, 0.9, 0.82])
+            # The faces at the ends lie on an edge of the stripes: which side that is must not be a matter of rounding.
+            colours[on] = np.where(((local[:, 2] * 3 + 1e-6) % 2 < 1)[:, None], colours[on], [0.93, 0.9, 0.82])
     lit = np.clip(normal @ SUN, 0, None)
     if shadows:
         for solid in solids:
