@@ -140,6 +140,65 @@ def test_cameras_of_both_recordings_are_the_same_to_a_hundredth_of_a_pixel():
         assert value == pytest.approx([abs(K), t])
 
 
+@pytest.mark.parametrize(("K", "t"), [(0.01, 0.0), (-0.01, 0.0), (0.0, 1e-4), (0.0, -1e-4)])
+def test_cameras_that_are_apart_by_a_whole_limit_are_not_the_same(K, t):
+    def one(K: float, t: float) -> Any:
+        matrices = (np.full((1, 3, 3), K), np.full((1, 4, 4), t))
+        header = SimpleNamespace(cameras=[SimpleNamespace(name="front")])
+        return recording(episode=SimpleNamespace(header=header, camera_matrices=lambda name: matrices))
+
+    found, _, value = ask("same_camera", live=one(0.0, 0.0), stepped=one(K, t))
+    assert found is False
+    assert value == [abs(K), abs(t)]
+
+
+def test_links_a_whole_millimetre_off_are_not_where_the_joints_say():
+    def one(far: float) -> Any:
+        """A robot of one link that is computed to stand in the origin, and was recorded that far away."""
+        robot = SimpleNamespace(name="r", root=0, forward_kinematics=lambda q, root: np.tile(np.eye(4), (3, 1, 1, 1)))
+        poses = np.tile(np.eye(4), (3, 1, 1, 1))
+        poses[2, 0, 1, 3] = -far
+        header = SimpleNamespace(robots=[robot])
+        return SimpleNamespace(header=header, joint=lambda name, channel: None, link_poses=lambda name: poses)
+
+    for far in (0.0, 0.000999, 1e-3, 0.5):
+        assert ask("kinematics", stepped=recording(episode=one(far)))[::2] == (far < 1e-3, far)
+
+
+def test_a_focal_length_half_a_pixel_off_is_not_the_stage_s(settings, monkeypatch):
+    """The first frame of the first camera counts, its prim's path is what is looked for, and at its own size."""
+    from retake.usd import camera as usd_camera
+
+    stage, prim = object(), object()
+    context = SimpleNamespace(get_context=lambda: SimpleNamespace(get_stage=lambda: stage))
+    monkeypatch.setattr(kit, "require", lambda name: {"omni.usd": context}[name])
+    monkeypatch.setattr(usd_camera, "camera_prim", lambda on, path: {(stage, "/Front"): prim}[on, path])
+    truth = SimpleNamespace(K=np.eye(3))
+    monkeypatch.setattr(usd_camera, "read_camera", lambda of, size: {(prim, (64, 48)): truth}[of, size])
+    cameras = [SimpleNamespace(name=name, prim_path=f"/{name.title()}", size=(64, 48)) for name in ("front", "side")]
+    for off in (0.0, 0.499, 0.5, -0.5, 3.0):
+        K = np.tile(np.eye(3), (2, 1, 1))
+        K[0, 0, 2], K[1, 0, 2] = off, 99  # of a later frame nothing is asked
+        matrices = {"front": (K, None), "side": (K + 7, None)}
+        episode = SimpleNamespace(header=SimpleNamespace(cameras=cameras), camera_matrices=matrices.__getitem__)
+        found = ask("intrinsics", live=recording(episode=episode))
+        assert found == (abs(off) < 0.5, f"largest difference {abs(off):.3f} px", abs(off))
+
+
+def test_a_misfit_of_the_whole_limit_is_too_much(monkeypatch):
+    header = SimpleNamespace(cameras=[SimpleNamespace(size=(300, 400))])
+    limit = selftest_items.SUSPICIOUS_SHARE * 500.0
+
+    class Whole(list):
+        frame = list.__getitem__
+
+    episode = Whole(range(3))
+    episode.header = header  # type: ignore[attr-defined]
+    for far in (np.nextafter(limit, 0), limit):
+        monkeypatch.setattr(selftest_items, "misfit_px", lambda f, h, c, far=far: far)
+        assert ask("projection", stepped=recording(episode=episode))[::2] == (far < limit, far)
+
+
 def test_live_recording_says_its_counts(monkeypatch):
     monkeypatch.setattr(selftest_items, "find_clock", lambda: None)
     assert ask("record_live") == (None, "this version has no clock for live recording", None)

@@ -27,6 +27,8 @@ from retake.worker.tune.planning import plan_training
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "worker" / "numbers.json"
 SHARE = 1e-3
+COUNTED = ("tiny ", "parameters of ")
+"""Cases that are counts and settings, the same to the last one everywhere: a width that is off by one is less than a share."""
 GIB = 2**30
 SMALL = {"frames": 17, "height": 288, "width": 512, "dtype": torch.float32}
 TUNED = {
@@ -83,7 +85,8 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_numbers_are_what_they_were(case: str) -> None:
-    assert not compare(summed_up(CASES[case]()), load(GOLDEN)[case], SHARE)
+    share = 0.0 if case.startswith(COUNTED) else SHARE
+    assert not compare(summed_up(CASES[case]()), load(GOLDEN)[case], share)
 
 
 if __name__ == "__main__":

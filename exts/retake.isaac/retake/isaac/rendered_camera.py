@@ -39,9 +39,9 @@ def rendered_camera(
     image size, a transposed or scaled view transform, non-square pixels, and units that disagree with the stage.
     """
     check_model(str(params.get("cameraModel", "pinhole")), calibration, prim_path)
-    rendered = np.asarray(params["renderProductResolution"]).astype(int).reshape(-1)
-    if tuple(rendered) != tuple(size):
-        raise StageError(f"{prim_path} was rendered at {tuple(rendered)}, its images are {size}; sizes must agree")
+    rendered = tuple(np.asarray(params["renderProductResolution"]).astype(int).reshape(-1).tolist())
+    if rendered != tuple(size):
+        raise StageError(f"{prim_path} was rendered at {rendered}, its images are {size}; sizes must agree")
     reported = params.get("metersPerSceneUnit")
     if reported is not None and abs(float(reported) - metres_per_unit) > 1e-6 * metres_per_unit:
         raise StageError(

@@ -168,17 +168,17 @@ def ensure_physics_scene(stage: Usd.Stage) -> tuple[str, ...]:
 def stage_sha256(path: Path) -> str:
     """Content hash of a stage: its layers and assets (textures), by name relative to the root layer's folder.
 
-    The same files copied elsewhere hash the same; absolute paths do not enter.
+    The same files copied elsewhere hash the same; absolute paths do not enter. Files outside that folder go by their own
+    names, and of several with one name each counts.
     """
     layers, assets, _ = _dependencies(path)
     files = {Path(layer.realPath) for layer in layers if layer.realPath} | {Path(a) for a in assets}
     root = Path(path).resolve().parent
-    content = {}
-    for file in files:
-        resolved = file.resolve()
-        name = resolved.relative_to(root).as_posix() if resolved.is_relative_to(root) else resolved.name
-        content[name] = sha256_file(resolved)
-    return sha256_json(content)
+    content: dict[str, list[str]] = {}
+    for file in {file.resolve() for file in files}:
+        name = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
+        content.setdefault(name, []).append(sha256_file(file))
+    return sha256_json({name: own[0] if len(own) == 1 else sorted(own) for name, own in content.items()})
 
 
 def body_of(prim: Usd.Prim) -> Usd.Prim | None:
