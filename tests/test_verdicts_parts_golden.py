@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from retake.core.verdicts import (
     tracking,
     wrists,
 )
+from retake.core.verdicts.footage import Footage
 from retake.core.verdicts.truth import Truth, read_truth
 
 GOLDEN = Path(__file__).parent / "golden" / "verdicts" / "parts.json"
@@ -340,9 +341,17 @@ def of_fingers() -> dict[str, Any]:
             ]
             out[f"{name} {seen}"] = [
                 measure(replace(base, shift_scores=scores), wide, hand, settings)
-                for measure in (gripper.measure_gripper, gripper.measure_events) for hand in (hands[:1], hands[1:2], hands)
+                for measure in (gripper.measure_gripper, partial(gripper.measure_events, unknown(wide)))
+                for hand in (hands[:1], hands[1:2], hands)
             ]  # fmt: skip
     return out
+
+
+def unknown(truth: Truth) -> Footage:
+    """Pictures of which no scenery is known, so that contours alone tell."""
+    width, height = truth.size
+    frames = np.zeros((len(truth), height, width, 3), np.uint8)
+    return Footage(frames, frames[0].astype(np.float32), np.zeros((height, width), bool), 1.0)
 
 
 def drawn_track(seed: int, truth: Truth, part: int, apart: float, weak: float) -> Any:

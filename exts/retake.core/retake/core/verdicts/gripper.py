@@ -12,6 +12,8 @@ from retake.core.array_types import Float64
 from retake.core.episode import Episode
 from retake.core.geometry import inverse
 from retake.core.verdicts.alignment import Alignment
+from retake.core.verdicts.finger_moments import early_by
+from retake.core.verdicts.footage import Footage
 from retake.core.verdicts.records import Measurement
 from retake.core.verdicts.settings import FollowingSettings
 from retake.core.verdicts.truth import Truth
@@ -24,6 +26,8 @@ _BELIEVED = 4.0
 """Frames; a moment further away is no evidence, what lies beside the hand fits as well."""
 _AROUND = 5
 """Frames before and after a change that tell its moment."""
+_SMALL, _LARGE = 0.1, 0.3
+"""Change of openness (0..1) whose moment can be asked, and the one that contours can tell."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,14 +130,28 @@ def measure_gripper(
 
 
 def measure_events(
-    alignment: Alignment, truth: Truth, fingers: list[Fingers], settings: FollowingSettings
+    footage: Footage, alignment: Alignment, truth: Truth, fingers: list[Fingers], settings: FollowingSettings
 ) -> Measurement:
-    """gripper_event: frames by which the gripper opens or closes too early or late, at its worst event."""
+    """gripper_event: frames by which the gripper opens or closes too early or late, at its worst event. What the fingers cover of
+    the scenery tells it; where that cannot, their contours do."""
     name = "gripper_event"
     worst, frame, note, judged, doubtful = 0.0, None, "", 0, None
     for gripper in fingers:
         for begin, end in _changes(gripper.openness):
-            early = _early(alignment, truth, gripper, begin, end, settings)
+            early = early_by(
+                footage,
+                truth,
+                gripper.parts,
+                gripper.travel,
+                gripper.openness,
+                begin,
+                end,
+                settings.gripper_event_reach,
+            )
+            if early is None and abs(gripper.openness[end] - gripper.openness[begin]) >= _LARGE:
+                early = _early(alignment, truth, gripper, begin, end, settings)
+            elif early is not None and abs(early) > _BELIEVED:
+                early = float("nan")
             if early is None:
                 continue
             judged += 1
@@ -153,7 +171,7 @@ def measure_events(
 
 
 def _changes(openness: Float64[np.ndarray, "T"]) -> list[tuple[int, int]]:
-    """First and last frame of every opening or closing by at least 0.3."""
+    """First and last frame of every opening or closing by at least _SMALL."""
     step = np.diff(openness)
     out, begin = [], None
     for t in range(len(step) + 1):
@@ -163,7 +181,7 @@ def _changes(openness: Float64[np.ndarray, "T"]) -> list[tuple[int, int]]:
         if active and begin is None:
             begin = t
         elif not active and begin is not None:
-            if abs(openness[t] - openness[begin]) >= 0.3:
+            if abs(openness[t] - openness[begin]) >= _SMALL:
                 out.append((begin, t))
             begin = t if t < len(step) and abs(step[t]) > 0.02 else None
     return out

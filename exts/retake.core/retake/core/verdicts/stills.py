@@ -3,6 +3,10 @@
 
 The take's own first frames are the template; correlation without mean and gain is searched around its place in later
 frames. What moves in front says nothing. A moving camera has no such places: see camera_motion.
+
+What opens towards the camera or turns is nowhere as it was before, and correlation has no place for it: there the thing's edges
+tell (`_Edges`). A shadow that comes leaves the edges of before where they are, one that goes has brought none; only what moves
+loses the old ones and shows new ones.
 """
 
 from __future__ import annotations
@@ -31,6 +35,13 @@ _ON_EDGES = 0.9
 """Share of the best place's edges, within REACH, from which on a thing's own place has them as well."""
 _EDGES_TELL = 1.2
 """How much more edges it must have than places near have on the whole: a busy texture has them everywhere."""
+_CHANGED = 0.2
+"""Share of a thing's strong edges that are gone, and of those it has instead that are new, from which on it is another view of
+it: of faithful films .10 at most, of drawers opened by 5 cm .32 and more."""
+_STRONG = 60.0
+"""Percentile of a thing's gradients from which on they are edges."""
+_LASTING = 3
+"""Looks in a row, the last among them, in which it is."""
 _BETWEEN = 2
 """Looks between the two that are compared, at least: what moves has moved by then."""
 
@@ -51,9 +62,11 @@ def measure_stills(
     moving = _moving(truth, [name for name, _ in places], [0, *times])
     template = np.mean([_detail(frame) for frame in footage.frames[:3]], axis=0).astype(np.float32)
     greys = {t: _detail(footage.frames[t]) for t in times}
+    edges = _Edges(footage)
     series, worst, where, frame, judged = np.full(len(footage), np.nan), 0.0, "", None, 0
     for name, mask in places:
         found = {t: _displacement(template, greys[t], mask, moving[0] | moving[t], settings) for t in times}
+        found |= edges.changed(mask, {t: moving[0] | moving[t] for t in times if found[t] == 0.0})
         seen = [t for t in times if found[t] is not None]
         judged += bool(seen)
         for a, b in zip(seen, seen[1:] or seen, strict=False):
@@ -117,6 +130,67 @@ def _displacement(
             np.hypot(column - REACH + vertex(score[row], column), row - REACH + vertex(score[:, column], row))
         )  # fmt: skip
     return float(REACH) if here < settings.still_lost else 0.0
+
+
+class _Edges:
+    """Edges of the take's first frames and of later ones, before a camera that stands still."""
+
+    def __init__(self, footage: Footage) -> None:
+        self.footage = footage
+        self.first = _gradients(np.mean(footage.frames[:3], axis=0).astype(np.float32))
+        self.later: dict[int, Float32[np.ndarray, "H W 6"]] = {}
+
+    def changed(
+        self, mask: Bool[np.ndarray, "H W"], hidden: dict[int, Bool[np.ndarray, "H W"]]
+    ) -> dict[int, float]:  # fmt: skip
+        """Looks up to the last (hidden: those that are asked, and what is hidden in them) since which a thing has shown another
+        view of itself, -> working px. A shadow that passes is gone before the end."""
+        out: dict[int, float] = {}
+        for t in sorted(hidden, reverse=True):
+            gone = self._gone(mask, hidden[t], t)
+            if not gone:
+                break
+            out[t] = REACH * gone
+        return out if len(out) >= _LASTING else {}
+
+    def _gone(self, mask: Bool[np.ndarray, "H W"], hidden: Bool[np.ndarray, "H W"], t: int) -> float:
+        """Share of a thing's edges (mask) that frame t lacks, or of those of frame t that are new, whichever is less; 0 where it
+        is so little that light and codecs explain it."""
+        if t not in self.later:
+            self.later[t] = _gradients(self.footage.frames[t].astype(np.float32))
+        rim = cv2.dilate(mask.astype(np.uint8), np.ones((2 * _RIM + 1,) * 2, np.uint8)) > 0
+        rows, columns = np.flatnonzero(rim.any(1)), np.flatnonzero(rim.any(0))
+        box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        use, before, now = (rim & ~hidden)[box], self.first[box], self.later[t][box]
+        gone = 1 - max(_kept(before, now, use), _kept(now, before, use))
+        return gone if gone >= _CHANGED else 0.0
+
+
+def _gradients(image: Float32[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "H W 6"]:
+    soft = cv2.GaussianBlur(image, (0, 0), 0.8)
+    return np.concatenate([cv2.Sobel(soft, cv2.CV_32F, 1, 0), cv2.Sobel(soft, cv2.CV_32F, 0, 1)], axis=2)
+
+
+def _kept(
+    edges: Float32[np.ndarray, "h w 6"], other: Float32[np.ndarray, "h w 6"], use: Bool[np.ndarray, "h w"]
+) -> float:
+    """Share (0..1, weighted by strength) of strong edges that another picture has within a pixel, in direction and hue and at
+    least half as strong."""
+    strength = np.linalg.norm(edges, axis=2)
+    if not use.any():
+        return 1.0
+    strong = use & (strength >= np.percentile(strength[use], _STRONG))
+    best = np.zeros(strength.shape, np.float32)
+    grown = cv2.copyMakeBorder(other, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    height, width = strength.shape
+    for dy in range(3):
+        for dx in range(3):
+            near = grown[dy : dy + height, dx : dx + width]
+            size = np.linalg.norm(near, axis=2)
+            alike = np.clip((edges * near).sum(2) / np.maximum(strength * size, 1e-3), 0, 1)
+            best = np.maximum(best, alike * np.minimum(size / np.maximum(0.5 * strength, 1e-3), 1))
+    weight = np.where(strong, strength, 0.0)
+    return float((weight * best).sum() / max(float(weight.sum()), 1e-3))
 
 
 def _on_the_way(footage: Footage, truth: Truth, settings: StabilitySettings, scene: Scene) -> Measurement:
