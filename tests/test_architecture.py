@@ -78,6 +78,14 @@ def test_every_source_file_names_its_licence(package):
         assert not text or text.startswith("# SPDX-License-Identifier: Apache-2.0"), file
 
 
+def test_no_tracked_file_is_a_link_to_somewhere_else():
+    """A link to an environment of one machine is nothing in a clone, and stands in the way of making it."""
+    listed = subprocess.run(["git", "ls-files", "--stage"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("this is no git checkout")
+    assert [line for line in listed.stdout.splitlines() if line.startswith("120000")] == []
+
+
 def test_import_rules_hold():
     done = subprocess.run(
         [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"],
