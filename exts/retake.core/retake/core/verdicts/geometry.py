@@ -93,14 +93,17 @@ def _pairs(
         a, b = tracks[0][seen[-1]], tracks[-1][seen[-1]]
         if depth is not None:
             expected = predicted(truth, depth, start, t, u)
-            place, doubt = nearer(details[t], details[u], start, tracks[-1], seen[-1], expected)
+            known = np.isfinite(expected).all(1)
+            # What the recording has no depth of is far away: a wall that repeats is followed by the camera's turn.
+            guess = np.where(known[:, None], expected, far_away(truth, start, t, u))
+            place, doubt = nearer(details[t], details[u], start, tracks[-1], seen[-1], guess)
             if alike:
                 same = np.asarray(likeness(details[t], details[u], start, place) > _ALIKE)
                 if same.sum() < _ALIKE_SHARE * len(start):
                     continue
                 place[~same] = np.nan
-            place, shift = shown_of(details[t], start, place, expected)
-            use = np.isfinite(place).all(1) & (shift > settings.pair_shift)
+            place, shift = shown_of(details[t], start, place, guess)
+            use = np.isfinite(place).all(1) & known & (shift > settings.pair_shift)
             if use.sum() >= settings.pair_points:
                 shares[t] = float(np.quantile(np.linalg.norm(place - expected, axis=1)[use] / shift[use], _FOLLOWING))
                 doubts.append(float(doubt[use].mean()))
@@ -285,6 +288,17 @@ def predicted(
     good = (z > 0) & (uvw[:, 2] > 0.02)
     out = uvw[:, :2] / np.where(good, uvw[:, 2], 1.0)[:, None] - 0.5
     out = truth.seen(u, out)
+    out[~good] = np.nan
+    return out
+
+
+def far_away(truth: Truth, points: Float64[np.ndarray, "N 2"], t: int, u: int) -> Float64[np.ndarray, "N 2"]:
+    """Where points of frame t are at frame u if they are so far away that only the camera's turn moves them; NaN behind it."""
+    ray = np.concatenate([truth.ideal(t, points) + 0.5, np.ones((len(points), 1))], 1) @ np.linalg.inv(truth.K[t]).T
+    R = (truth.T_camera_world[u] @ np.linalg.inv(truth.T_camera_world[t]))[:3, :3]
+    uvw = ray @ R.T @ truth.K[u].T
+    good = uvw[:, 2] > 0.02
+    out = truth.seen(u, uvw[:, :2] / np.where(good, uvw[:, 2], 1.0)[:, None] - 0.5)
     out[~good] = np.nan
     return out
 
