@@ -101,7 +101,9 @@ def test_backends_are_those_given_else_those_of_the_settings(tmp_path: Path) -> 
         assert set(running.status().backends) == set(service.registry(running.settings.backend_specs())) > {"sleepy"}
 
 
-@pytest.mark.parametrize("part", ["_end_orphan", "read_or_make_token", "EventHub", "Store"])
+@pytest.mark.parametrize(
+    "part", ["_end_orphan", "read_or_make_token", "EventHub", "Store", "Dispatcher", "Gallery", "Tunings"]
+)
 def test_a_service_that_cannot_be_made_lets_go_of_its_folder(
     part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,7 +50,8 @@ class Service:
         except OSError as error:
             raise InputError(f"state folder {self.state} cannot be used: {error.strerror}") from error
         self._lock = _hold(self.state / "lock")
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.close, self._lock)
             _end_orphan(self.state / "executor.json")
             self.token_file = self.state / "token"
             self.token = read_or_make_token(self.token_file)
@@ -58,12 +59,11 @@ class Service:
             self.gpu = gpu or NvmlProbe()
             self.hub = EventHub()
             self.store = Store(self.state, clock)
+            undo.callback(self.store.close)
             self.dispatcher = Dispatcher(self.store, settings, self.backends, self.roots, self.hub, self.gpu, **bend)
             self.gallery = Gallery(self.roots, self.state / "cache", settings.service.gallery_limit)
             self.tunings = Tunings(self.roots)
-        except BaseException:
-            os.close(self._lock)
-            raise
+            undo.pop_all()
         self._hasher = Hasher()
         self._gpu_lock = threading.Lock()
         self._gpu_read: tuple[float, Any] = (-GPU_EVERY_S, ())
