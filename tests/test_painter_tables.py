@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts" / "prove"))
+from bounds import upper_bound
 from film_splits import SPLITS, UNSEEN
-from painters_figures import auc_bound, together, upper_bound
+from painters_figures import auc_bound, together
 from painters_pages import LOOKED_AT, STILL_UNSEEN
 
 

@@ -9,6 +9,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+from bounds import upper_bound
 from film_episodes import LARGE
 from film_faults import FAULTS
 
@@ -17,18 +18,6 @@ from retake.core.verdicts.settings import VerdictSettings
 SCALES = (0.6, 0.7, 0.85, 1.0, 1.25, 1.5, 2.0)
 """Factors of all limits in the operating curve."""
 GROUPS = {"front": "fixed", "side": "fixed", "wrist": "wrist", "moving": "moving"}
-
-
-def upper_bound(failures: int, n: int, confidence: float = 0.95) -> float:
-    """One-sided Clopper-Pearson upper bound of a rate."""
-    if n == 0:
-        return 1.0
-    low, high = failures / n, 1.0
-    for _ in range(60):
-        p = (low + high) / 2
-        tail = sum(math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(failures + 1))
-        low, high = (p, high) if tail > 1 - confidence else (low, p)
-    return high
 
 
 def severity(row: dict, settings: VerdictSettings) -> float:

@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from bounds import upper_bound
 from film_faults import FAULTS
 from film_splits import SPLITS, UNSEEN
-from painters_figures import counts, upper_bound
+from painters_figures import counts
 
 PAINTER = {
     "newton": "Newton's renderer", "mitsuba": "Mitsuba 3, path traced", "vtk": "VTK, physically based materials",

@@ -20,13 +20,13 @@ worlds.
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from bounds import upper_bound
 from gate_corpus import Shown, corpus
 from scenes import make_scene_episode
 from variant_faults import KINDS, plant, visible
@@ -177,16 +177,6 @@ def _gate(held_out: list[Shown], every: int, worlds: list[tuple[str, np.ndarray]
         "limits": dataclasses.asdict(GateLimits()),
         "range": {name: [min(v), float(np.median(v)), max(v)] for name, v in margins.items()},
     }
-
-
-def upper_bound(failures: int, count: int, level: float = 0.95) -> float:
-    """One-sided Clopper-Pearson bound of a share, by bisection of the binomial distribution."""
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        p = (low + high) / 2
-        tail = sum(math.comb(count, k) * p**k * (1 - p) ** (count - k) for k in range(failures + 1))
-        low, high = (p, high) if tail > 1 - level else (low, p)
-    return high
 
 
 def _take(episode: Episode, cache: Path, name: str, step: int) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
+from bounds import upper_bound
 from fault_bench import SPLIT, read_cache
 from faults import FAULTS
 from verdict_laws import summary as law_summary
@@ -112,18 +113,6 @@ def auc(clean: np.ndarray, bad: np.ndarray) -> float:
     """Area under the ROC curve: the chance that a faulty video is worse than a clean one, ties counting half."""
     wins = (bad[:, None] > clean[None, :]).mean() + 0.5 * (bad[:, None] == clean[None, :]).mean()
     return float(wins)
-
-
-def upper_bound(failures: int, n: int, confidence: float = 0.95) -> float:
-    """One-sided Clopper-Pearson upper bound of a rate."""
-    if n == 0:
-        return 1.0
-    low, high = failures / n, 1.0
-    for _ in range(80):
-        p = (low + high) / 2
-        tail = sum(math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(failures + 1))
-        low, high = (p, high) if tail > 1 - confidence else (low, p)
-    return high
 
 
 def evaluate(rows: list[dict], settings: VerdictSettings) -> dict:

@@ -10,12 +10,12 @@ import argparse
 import json
 import time
 from collections.abc import Mapping, Sequence
-from math import comb
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from bounds import upper_bound
 from views_material import (
     CACHE,
     FAULTS,
@@ -182,18 +182,6 @@ def auc(clean: np.ndarray, faulty_ones: np.ndarray) -> float:
         order[both == value] = order[both == value].mean()
     n, m = len(clean), len(faulty_ones)
     return float((order[n:].sum() - m * (m + 1) / 2) / (n * m))
-
-
-def upper_bound(failures: int, count: int) -> float:
-    """Upper end of the exact one-sided 95 % interval of a share."""
-    low, high = failures / count, 1.0
-    if failures >= count:
-        return 1.0
-    for _ in range(60):
-        p = (low + high) / 2
-        below = sum(comb(count, k) * p**k * (1 - p) ** (count - k) for k in range(failures + 1))
-        low, high = (p, high) if below > 0.05 else (low, p)
-    return high
 
 
 def cameras_of(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
