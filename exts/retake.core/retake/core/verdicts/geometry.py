@@ -93,7 +93,7 @@ def _pairs(
         a, b = tracks[0][seen[-1]], tracks[-1][seen[-1]]
         if depth is not None:
             expected = predicted(truth, depth, start, t, u)
-            known = np.isfinite(expected).all(1)
+            known = np.asarray(np.isfinite(expected).all(1))
             # What the recording has no depth of is far away: a wall that repeats is followed by the camera's turn.
             guess = np.where(known[:, None], expected, far_away(truth, start, t, u))
             place, doubt = nearer(details[t], details[u], start, tracks[-1], seen[-1], guess)
