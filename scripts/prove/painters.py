@@ -79,6 +79,7 @@ def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
     for split in (
         "blind_three",
         "blind_three_more",
+        "blind_three_travelling",
         "blind_three_large",
         "three",
         "vtk",

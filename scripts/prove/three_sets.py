@@ -17,7 +17,7 @@ FAMILIES = ("harbour", "chapel", "bazaar", "lighthouse", "orchard")
 LATER = ("cloister", "tannery", "pavilion", "observatory", "depot")
 """Families of the split `blind_three`: other lights (blinds, a low lamp, a cold and a warm one), other pairs of surfaces."""
 FURTHER = ("granary", "arcade", "refectory")
-"""Families of `blind_three_more` and `blind_three_large`: leaves before a low lamp, two coloured cones, a cold light."""
+"""Families of `blind_three_more`, `_travelling` and `_large`: leaves before a low lamp, two coloured cones, a cold light."""
 TABLES = {
     "harbour": ("boards", "speckle"), "chapel": ("chips", "parquet"), "bazaar": ("gingham", "dots", "boards"),
     "lighthouse": ("speckle", "slate"), "orchard": ("parquet", "slate", "cork"),
