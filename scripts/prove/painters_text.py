@@ -101,8 +101,14 @@ simulated outline lies on edges as well as it would anywhere near stands in its 
 the videos of hands that had one were judged again, and this split is tuning data for that one check. All 11 moved trays that
 had been found are found as before, and one opened drawer of four no longer. Beside the zoo's robot the objects stand all the
 time: another colour, another shape, a second one, a turn or a sinking of such a bystander passes (it is only asked whether it
-stays). Cameras that travel, another robot of the zoo, three more hands, and 720p and 1080p (`blind_three_large`) are defined
-and were not painted: a film costs some six minutes of a core.
+stays). Another robot of the zoo, three more hands, and 720p and 1080p (`blind_three_large`) are defined and were not painted: a
+film costs some six minutes of a core.
+
+**`blind_three_travelling` is two films of cameras that travel, with episodes of their own; version 33 judged them once, when
+it was finished, and nothing was changed by what they showed.** Of 32 clean videos 2 failed (`still_objects` where contours
+are wider; `gripper_event` where they are narrower, which before such a camera is asked of contours alone) and 1 is unsure. A
+tray moved by 3 cm and a finger more pass in both films, and so does a can in place of a box in one; a wrist turned by 15
+degrees is unsure in both (before such a camera it is not asked). Everything else is found, or unsure once.
 
 On the tuning splits the values of version 11 with the new checks of version 14 (an earlier state of `object_posture`)
 leave 118 of 131 clean videos passed, 13 unsure and 0 failed, and 30 of 34 faulty ones failed, 3 unsure, 1 passed (sunk by
