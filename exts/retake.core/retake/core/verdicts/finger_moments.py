@@ -37,7 +37,8 @@ _LEAST_EDGE = 0.5
 _TELLING, _TOLD_FRAMES = 8.0, 3
 """Likelihood (log) that a change early or late by so many frames would cost, for its moment to be asked."""
 _GAIN = 4.0
-"""Likelihood (log) by which another moment must explain the pixels better: faithful films reach 2.2."""
+"""Likelihood (log) by which another moment must explain the pixels better: of the faithful films it was made with half a frame
+reaches 3.1, and more than a frame 2.2."""
 
 
 @dataclass(frozen=True)
