@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -72,3 +74,31 @@ def test_who_asks_to_stop_is_not_kept_waiting(tmp_path: Path) -> None:
     with pytest.raises(Cancelled):
         map_in_processes(failing, [(1, str(tmp_path))], [1], check_cancel=stop)
     assert time.monotonic() - began < 50
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+
+sys.path.insert(0, {tests!r})
+from test_processes import counted
+from retake.core.processes import map_in_processes
+
+with Path("ran").open("a") as file:
+    file.write("once\\n")
+print(map_in_processes(counted, [(0, ""), (1, "")], [1, 1], workers=2))
+"""
+
+
+def test_a_users_script_is_run_once_though_it_guards_nothing(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
+    done = subprocess.run([sys.executable, "mine.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "[0, 10]\n"), done.stderr
+    assert (tmp_path / "ran").read_text() == "once\n"
+
+
+def test_the_script_is_there_again_after_its_processes(tmp_path: Path) -> None:
+    script = sys.modules["__main__"]
+    with pytest.raises(InputError):
+        map_in_processes(failing, [(0, str(tmp_path))], [1], workers=1)
+    assert sys.modules["__main__"] is script

@@ -3,17 +3,51 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, TypeVar
 
 from retake.core.errors import RetakeError
 from retake.core.progress import CheckCancel, Progress, never, silent
 
 Made = TypeVar("Made")
+
+_swap = threading.Lock()
+
+
+@contextlib.contextmanager
+def _no_script() -> Iterator[None]:
+    """For as long as a child is started, there is no script that it would run again.
+
+    A spawned child first runs the parent's script, so that what is defined there can be unpickled. Jobs are functions of
+    modules, and a user's script that calls us without `if __name__ == "__main__":` would begin its work once more.
+    """
+    with _swap:
+        script = sys.modules["__main__"]
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = script
+
+
+class _Process(SpawnProcess):
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # the name by which multiprocessing starts a process
+        with _no_script():
+            return SpawnProcess._Popen(process_obj)  # type: ignore[attr-defined]
+
+
+class _Context(SpawnContext):
+    Process = _Process  # type: ignore[assignment]
 
 
 def map_in_processes(
@@ -30,11 +64,12 @@ def map_in_processes(
     """`function(*job, progress=…)` for every job, in `workers` processes (0: one per core); results in the jobs' order.
 
     `units[k]` is how much of `progress` job k stands for; the function's own progress (0 … units[k]) is passed on.
-    The function and its arguments must pickle. The first error of a job is raised and the others are stopped; a process
-    that dies without an error (out of memory) raises `failure`. Raises Cancelled.
+    The function and its arguments must pickle, and live in modules: the caller's script is not run in the processes.
+    The first error of a job is raised and the others are stopped; a process that dies without an error (out of memory)
+    raises `failure`. Raises Cancelled.
     """
     # Spawned: a fork of a threaded parent can deadlock.
-    context = multiprocessing.get_context("spawn")
+    context = _Context()
     counters = [context.Value("q", 0, lock=False) for _ in jobs]
     total, workers = sum(units), min(workers or os.cpu_count() or 1, max(len(jobs), 1))
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_enter, initargs=(counters,)) as pool:
@@ -68,7 +103,6 @@ _counters: list[Any] = []
 def _enter(counters: list[Any]) -> None:
     """In the child: leave Ctrl-C to the parent, which stops us, and end with it even when it is killed."""
     import signal
-    import threading
     from multiprocessing.connection import wait as wait_for
 
     import cv2
