@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ import pytest
 from retake.core.errors import Cancelled, InputError, VerdictError
 from retake.core.processes import map_in_processes
 from retake.core.progress import Progress
+
+POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows removes no folder that a process is in")
 
 
 def counted(number: int, folder: str, progress: Progress) -> int:
@@ -102,3 +106,36 @@ def test_the_script_is_there_again_after_its_processes(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         map_in_processes(failing, [(0, str(tmp_path))], [1], workers=1)
     assert sys.modules["__main__"] is script
+
+
+def gone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working directory is removed."""
+    (folder / "gone").mkdir()
+    monkeypatch.chdir(folder / "gone")
+    (folder / "gone").rmdir()
+
+
+def daemonic(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process is one of a pool."""
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)  # type: ignore[attr-defined]
+
+
+def embedded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An application without an interpreter."""
+    monkeypatch.setattr("multiprocessing.spawn._python_exe", None)
+
+
+@pytest.mark.parametrize("hinder", [daemonic, embedded, pytest.param(gone, marks=POSIX)])
+def test_where_no_process_can_be_started_the_jobs_are_done_tell_and_stop_all_the_same(
+    hinder: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hinder(tmp_path, monkeypatch)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    test_results_come_in_the_order_of_the_jobs_and_progress_adds_up()
+    test_of_no_jobs_nothing_comes()
+
+    def stop() -> None:
+        raise Cancelled("stop")
+
+    with pytest.raises(Cancelled):
+        map_in_processes(counted, [(1, "")], [1], check_cancel=stop)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.spawn import get_executable
 from typing import Any, TypeVar
 
 from retake.core.errors import RetakeError
@@ -66,8 +67,10 @@ def map_in_processes(
     `units[k]` is how much of `progress` job k stands for; the function's own progress (0 … units[k]) is passed on.
     The function and its arguments must pickle, and live in modules: the caller's script is not run in the processes.
     The first error of a job is raised and the others are stopped; a process that dies without an error (out of memory)
-    raises `failure`. Raises Cancelled.
+    raises `failure`. Raises Cancelled. Where no process can be started the jobs are done here, one after the other.
     """
+    if not _can_start():
+        return _in_this_process(function, jobs, units, progress, check_cancel)
     # Spawned: a fork of a threaded parent can deadlock.
     context = _Context()
     counters = [context.Value("q", 0, lock=False) for _ in jobs]
@@ -95,6 +98,35 @@ def map_in_processes(
             raise
     progress(total, total, "")
     return [future.result() for future in futures]
+
+
+def _can_start() -> bool:
+    """Daemonic processes (those of `multiprocessing.Pool`) may start none; an application that embeds Python may know no
+    interpreter to start; a process is started in the working directory, which may be gone."""
+    with contextlib.suppress(OSError):
+        return bool(os.getcwd() and get_executable()) and not multiprocessing.current_process().daemon
+    return False
+
+
+def _in_this_process(
+    function: Callable[..., Made],
+    jobs: Sequence[tuple[Any, ...]],
+    units: Sequence[int],
+    progress: Progress,
+    check_cancel: CheckCancel,
+) -> list[Made]:
+    made, total, before = [], sum(units), 0
+    for job, unit in zip(jobs, units, strict=True):
+
+        def count(done: int, of: int, note: str = "", before: int = before, unit: int = unit) -> None:
+            check_cancel()
+            progress(min(before + min(done, unit), total - 1), total, "")
+
+        check_cancel()
+        made.append(function(*job, progress=count))
+        before += unit
+    progress(total, total, "")
+    return made
 
 
 _counters: list[Any] = []
