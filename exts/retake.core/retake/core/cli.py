@@ -76,7 +76,7 @@ Ctrl-C stops after the current frame; running the same command again goes on fro
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code. Errors are one clear text on stderr, never a traceback."""
-    argv = sys.argv[1:] if argv is None else argv
+    argv = [_at_home(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     try:
         if argv and argv[0] in ELSEWHERE:
             reference, extra, _ = ELSEWHERE[argv[0]]
@@ -99,6 +99,12 @@ def main(argv: list[str] | None = None) -> int:
         where = f" ({error.filename})" if error.filename else ""
         print(f"retake: the system refused access{where}: {error.strerror}; what was finished is kept", file=sys.stderr)
         return 6
+
+
+def _at_home(argument: str) -> str:
+    """`--run=~/x` with the home folder in it: shells expand `~` only where a word begins with it."""
+    option, _, value = argument.partition("=")
+    return f"{option}={os.path.expanduser(value)}" if option.startswith("--") and value.startswith("~/") else argument
 
 
 def _parser() -> argparse.ArgumentParser:

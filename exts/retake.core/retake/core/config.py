@@ -24,7 +24,7 @@ class CaptureConfig:
 
     simulator: str = "newton"
     preset: str = "short"
-    seed: int = 0
+    seed: Annotated[int, Within(0)] = 0
     stage: str = ""
     """USD stage; empty = the preset's own."""
     robot: str = ""
@@ -62,7 +62,7 @@ class CheckConfig:
 class SkeletonConfig:
     """How the Skeleton is drawn."""
 
-    size: tuple[int, int] = (640, 480)
+    size: tuple[Annotated[int, Within(1)], Annotated[int, Within(1)]] = (640, 480)
     """(width, height) that the video model reads; drawing happens at capture size first."""
 
 
@@ -80,13 +80,13 @@ class VariantsConfig:
     """Worlds in your own words, one each; for backends that read them."""
     catalogue: tuple[str, ...] = ()
     """YAML files with worlds of your own (presets and axis values, in the form of config/worlds)."""
-    seed: int = 0
+    seed: Annotated[int, Within(0)] = 0
     only_commercial: bool = False
     gate: bool = True
     """Deliver only frames in which robot and geometry are measured to be the simulated ones."""
     blind: Literal["deliver", "refuse"] = "deliver"
     """A camera in whose first frame no robot is to be seen, beside one that shows it: its frame cannot be measured."""
-    rerolls: int = 2
+    rerolls: Annotated[int, Within(0)] = 2
     """Further attempts for a world whose frame fails the gate."""
     depth_estimator: str = ""
     """A depth model for the gate (entry-point group retake.depth_estimators); empty = none."""
@@ -102,9 +102,9 @@ class TakesConfig:
     seed: int = 42
     seeds: tuple[int, ...] = ()
     """Several takes per variant, one per seed; empty = one, of `seed`."""
-    frames: int = 0
+    frames: Annotated[int, Within(0)] = 0
     """0 = the whole episode."""
-    start: int = 0
+    start: Annotated[int, Within(0)] = 0
     settings: dict[str, Any] = field(default_factory=dict)
 
 

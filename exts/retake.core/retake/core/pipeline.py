@@ -69,13 +69,14 @@ def run(
 ) -> Path:
     """The whole arrow. Returns the path of the report. `produce` makes the takes (here, or over a cluster).
 
-    Worlds, first-frame and video backend are looked at before anything is simulated.
+    Worlds, seeds, first-frame and video backend are looked at before anything is simulated.
     """
     chosen = config.variants
     if produce is produce_takes and (obstacle := backend_obstacle(config.takes.backend)):
         raise MissingDependencyError(obstacle)
     maker = licensed_backend(chosen.backend, chosen.only_commercial, chosen.settings, _catalogue(config))
     require_reader(maker, _worlds(config))
+    used_seeds(config)
     episode = capture(run, config, stage("Episode"), check_cancel)  # held: the stages below share what it read
     check(run, config, check_cancel).require(force=config.check.force)
     skeleton(run, config, stage("Skeleton"), check_cancel)
@@ -99,8 +100,9 @@ def capture(
     wanted = config.capture
     stage_file = Path(wanted.stage) if wanted.stage else None
     if stage_file is not None and not stage_file.is_file():
+        fault = "is a folder" if stage_file.is_dir() else "does not exist"
         raise InputError(
-            f"capture.stage {stage_file} does not exist; expected a USD stage or a robot description (.urdf, .xml)"
+            f"capture.stage {stage_file} {fault}; expected a USD stage or a robot description (.urdf, .xml)"
         )
     remembered = run.stage("capture")
     if run.episode_is_elsewhere and not run.episode.exists():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +124,12 @@ def claim_folder(path: Path | str) -> RunDirectory:
     run = RunDirectory(Path(path))
     if run.path.exists() and not run.path.is_dir():
         raise RunError(f"{run.path} is a file; a run is a folder: choose an empty or new one with --run")
+    if run.path.is_symlink() and not run.path.exists():
+        raise RunError(
+            f"{run.path} is a link to {os.readlink(run.path)}, which does not exist; make that, or remove the link"
+        )
+    if file := next((parent for parent in run.path.parents if parent.is_file()), None):
+        raise RunError(f"{run.path} cannot be made: {file} is a file; choose a folder outside it with --run")
     if (run.path / MANIFEST).exists():
         run.manifest()
     elif run.path.exists() and any(not _ours(entry.name) for entry in run.path.iterdir()):
@@ -178,7 +185,16 @@ def episode_at(path: Path | str) -> Path:
 
 def locate(path: Path | str) -> tuple[Path, Path | None]:
     """The run folder meant by a path, and the episode if the path is one: then the run is around it, or beside it."""
-    path = Path(path)
+    path = Path(os.path.expanduser(path))  # no shell expands `--run=~/x`, and a folder named ~ is a trap
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise RunError(
+            f"{path!r} is no text: bytes of it are not {sys.getfilesystemencoding()}; rename it, or set PYTHONUTF8=1 where "
+            "Python was told another encoding"
+        ) from error
+    if "\0" in str(path):
+        raise RunError(f"{str(path)!r} holds a null character, which no path may")
     if not (path / HEADER).exists():
         return path, None
     episode = path.resolve()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def hold(
     """
     path, episode = locate(where)
     configure(settings_of(path))  # a wrong setting is refused before a folder appears
-    new = not path.exists()
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
     run = claim_folder(path) if create or episode is not None else open_run(path)
     try:
         with run.locked():
@@ -96,10 +96,11 @@ def _is_bare(path: Path) -> bool:
     return {entry.name for entry in path.iterdir()} <= {LOCK, MANIFEST}
 
 
-def _remove_if_bare(path: Path, new: bool) -> None:
-    """No folder stays behind that holds only `.lock`; one that was the user's stays, empty as it was."""
+def _remove_if_bare(path: Path, new: Sequence[Path]) -> None:
+    """No folder of those that are `new`, innermost first, stays behind that holds only `.lock`; one that was the user's
+    stays, empty as it was."""
     with contextlib.suppress(OSError):
         if {entry.name for entry in path.iterdir()} <= {LOCK}:
             (path / LOCK).unlink(missing_ok=True)
-            if new:
-                path.rmdir()
+            for folder in new:
+                folder.rmdir()

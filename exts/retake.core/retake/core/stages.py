@@ -11,10 +11,13 @@ Every function does only what is missing or changed. `settings` holds any other 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from retake.core import pipeline
 from retake.core.codec import merged
@@ -31,7 +34,7 @@ from retake.core.takes import Take
 from retake.core.variants import Gated, Variant
 from retake.core.variants.gated import read_missing
 
-Where = Path | str
+Where = str | os.PathLike[str]
 Settings = Mapping[str, Any]
 
 
@@ -48,6 +51,15 @@ class RunResult:
     standings: Mapping[str, Standing]
     """Take id → its verdict in one word, the reason, and the verdict itself."""
     report: Path
+
+    def __repr__(self) -> str:
+        """One line: an interactive session shows it after every call."""
+        statuses = [self.standings[take.id].status for take in self.takes]
+        counts = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
+        return (
+            f"<RunResult {self.path}: {len(self.episode)} frames, {len(self.variants)} variants, "
+            f"{len(self.takes)} takes ({counts or 'none'}), {len(self.missing)} missing; {self.report}>"
+        )
 
     @property
     def passed(self) -> tuple[Take, ...]:
@@ -78,9 +90,10 @@ def run(
     words. `cameras`: whose view of each world is made (all of the episode). `seeds`: takes per variant. `force` goes on with
     an episode that fails its check. `progress(stage name)` makes the display of a stage.
     """
+    _require_functions(progress=progress, check_cancel=check_cancel)
     asked = {
         **_scenario(preset, stage, seed), **_worlds(variants, prompts), **_takes(seeds, take_backend), **_cameras(cameras),
-        **({} if variant_backend is None else {"variants.backend": variant_backend}), **(settings or {}),
+        **({} if variant_backend is None else {"variants.backend": variant_backend}), **_settings(settings),
     }  # fmt: skip
     with _hold_run(path, asked, create=True, remember=True, force=force) as (folder, config):
         page = pipeline.run(folder, config, progress, check_cancel)
@@ -92,14 +105,15 @@ def capture(
     settings: Settings | None = None, progress: Progress = silent, check_cancel: CheckCancel = never,
 ) -> Episode:  # fmt: skip
     """Simulate one Episode into a run folder, new or existing."""
-    asked = {**_scenario(preset, stage, seed), **(settings or {})}
+    _require_functions(progress=progress, check_cancel=check_cancel)
+    asked = {**_scenario(preset, stage, seed), **_settings(settings)}
     with _hold_run(path, asked, create=True, remember=True) as (folder, config):
         return pipeline.capture(folder, config, progress, check_cancel)
 
 
 def check(path: Where, *, settings: Settings | None = None) -> EpisodeCheck:
     """Check the Episode's motion; `passed` and `items` say the result, nothing is raised for a failure."""
-    with _hold_run(path, settings or {}) as (folder, config):
+    with _hold_run(path, _settings(settings)) as (folder, config):
         return pipeline.check(folder, config)
 
 
@@ -108,7 +122,8 @@ def skeleton(
     progress: Progress = silent, check_cancel: CheckCancel = never,
 ) -> dict[str, Skeleton]:  # fmt: skip
     """Draw the control videos; camera → Skeleton."""
-    with _hold_run(path, {**_cameras(cameras), **(settings or {})}, force=force) as (folder, config):
+    _require_functions(progress=progress, check_cancel=check_cancel)
+    with _hold_run(path, {**_cameras(cameras), **_settings(settings)}, force=force) as (folder, config):
         return pipeline.skeleton(folder, config, progress, check_cancel)
 
 
@@ -118,8 +133,9 @@ def variants(
     force: bool = False, progress: Progress = silent, check_cancel: CheckCancel = never,
 ) -> Gated:  # fmt: skip
     """Dress every camera's first frame into worlds: `count` many, or the presets it names; what did not pass is in `missing`."""
+    _require_functions(progress=progress, check_cancel=check_cancel)
     named = {"variants.backend": backend, "variants.seed": seed}
-    asked = {**_worlds(count, prompts), **_without_none(named), **_cameras(cameras), **(settings or {})}
+    asked = {**_worlds(count, prompts), **_without_none(named), **_cameras(cameras), **_settings(settings)}
     with _hold_run(path, asked, remember=True, force=force) as (folder, config):
         return pipeline.variants(folder, config, progress, check_cancel)
 
@@ -129,7 +145,8 @@ def takes(
     settings: Settings | None = None, force: bool = False, progress: Progress = silent, check_cancel: CheckCancel = never,
 ) -> tuple[Take, ...]:  # fmt: skip
     """One Take per Variant and seed."""
-    asked = {**_takes(seeds, backend), **_cameras(cameras), **(settings or {})}
+    _require_functions(progress=progress, check_cancel=check_cancel)
+    asked = {**_takes(seeds, backend), **_cameras(cameras), **_settings(settings)}
     with _hold_run(path, asked, remember=True, force=force) as (folder, config):
         return tuple(pipeline.takes(folder, config, progress, check_cancel))
 
@@ -138,13 +155,15 @@ def verify(
     path: Where, *, settings: Settings | None = None, progress: Progress = silent, check_cancel: CheckCancel = never
 ) -> dict[str, Standing]:
     """Judge every take; take id → what is to be said of it."""
-    with _hold_run(path, settings or {}) as (folder, config):
+    _require_functions(progress=progress, check_cancel=check_cancel)
+    with _hold_run(path, _settings(settings)) as (folder, config):
         pipeline.verify(folder, config, progress, check_cancel)
         return _standings(folder)
 
 
 def report(path: Where, *, progress: Progress = silent, check_cancel: CheckCancel = never) -> Path:
     """Write report.html; returns its path."""
+    _require_functions(progress=progress, check_cancel=check_cancel)
     with _hold_run(path, {}) as (folder, _):
         return pipeline.report(folder, progress, check_cancel)
 
@@ -153,21 +172,64 @@ def export(runs: Where | Sequence[Where], out: Where, **options: Any) -> Any:
     """Accepted takes as a dataset: `retake.core.export.export`, with its keywords (extra `export`)."""
     from retake.core.export import export as write
 
-    return write([runs] if isinstance(runs, str | Path) else list(runs), out, **options)
+    several = [runs] if isinstance(runs, str | os.PathLike) else _list("runs", runs, "run folders")
+    return write([_path("runs", run) for run in several], _path("out", out), **options)
 
 
 def _hold_run(
-    path: Where, asked: Settings, *, create: bool = False, remember: bool = False, force: bool = False
-) -> contextlib.AbstractContextManager[tuple[RunDirectory, RunConfig]]:
+    path: Where, asked: Settings, *, create: bool = False, remember: bool = False, force: bool = False,
+) -> contextlib.AbstractContextManager[tuple[RunDirectory, RunConfig]]:  # fmt: skip
     def configure(base: RunConfig) -> RunConfig:
         for key, value in asked.items():
-            nested: Any = value
+            nested: Any = _plain(value)
             for part in reversed(key.split(".")):
                 nested = {part: nested}
             base = merged(base, nested, "the call")
         return base
 
-    return hold(path, configure, create=create, remember=remember, force=force)
+    return hold(_path("path", path), configure, create=create, remember=remember, force=force)
+
+
+def _require_functions(**given: Any) -> None:
+    """Raises InputError now for what the first stage that calls it would stumble over, minutes from now."""
+    for name, value in given.items():
+        if not callable(value):
+            raise InputError(f"{name} is {value!r}; expected a function, or leave it out")
+
+
+def _path(what: str, given: Any) -> Path:
+    """A path as the user means it, `~` included. Raises InputError for what is none."""
+    text = os.fspath(given) if isinstance(given, str | os.PathLike) else given
+    if not isinstance(text, str) or not text:
+        raise InputError(f"{what} is {given!r}; expected a path: text, or a pathlib.Path")
+    return Path(os.path.expanduser(text))
+
+
+def _list(what: str, given: Any, of: str, hint: str = "") -> list[Any]:
+    """Raises InputError for one thing in place of several: a text would be taken letter by letter."""
+    given = _plain(given)
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise InputError(f"{what} is {given!r}; expected a list of {of}{hint}")
+    return list(given)
+
+
+def _settings(given: Settings | None) -> dict[str, Any]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
+        raise InputError(f"settings is {given!r}; expected a mapping of names to values: {{'takes.frames': 81}}")
+    return dict(given)
+
+
+def _plain(value: Any) -> Any:
+    """A value as settings hold it: a seed that numpy drew is a whole number, a path the text that holds in every folder."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, os.PathLike):
+        return str(_path("a path in settings", value).resolve())
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,36 +237,35 @@ def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _scenario(preset: str | None, stage: Where | None, seed: int | None) -> dict[str, Any]:
-    file = None if stage is None else str(Path(stage).resolve())
+    file = None if stage is None else str(_path("stage", stage).resolve())
     return _without_none({"capture.preset": preset, "capture.stage": file, "capture.seed": seed})
 
 
 def _worlds(wanted: int | Sequence[str] | None, prompts: Sequence[str] | None) -> dict[str, Any]:
     """A number is filled with the run's presets first, then with sampled worlds; names are presets."""
-    if isinstance(wanted, str):
-        raise InputError(f"variants is {wanted!r}; expected a number, or a list of preset names")
-    if isinstance(wanted, int):
-        if isinstance(wanted, bool) or wanted < 1:
-            raise InputError(
-                f"variants is {wanted!r}; expected a number of worlds, 1 or more, or a list of preset names"
-            )
+    number = _plain(wanted)
+    if number is None:
+        chosen: dict[str, Any] = {} if prompts is None else {"variants.presets": [], "variants.count": 0}
+    elif type(number) is int and number > 0:
         fixed = RunConfig().variants.presets if prompts is None else ()
-        chosen = {"variants.presets": fixed[:wanted], "variants.count": max(wanted - len(fixed), 0)}
-    elif wanted is not None:
-        chosen = {"variants.presets": list(wanted), "variants.count": 0}
+        chosen = {"variants.presets": fixed[:number], "variants.count": max(number - len(fixed), 0)}
+    elif isinstance(number, Iterable) and not isinstance(number, str | bytes | Mapping):
+        chosen = {"variants.presets": list(number), "variants.count": 0}
     else:
-        chosen = {} if prompts is None else {"variants.presets": [], "variants.count": 0}
-    return {**chosen, **({} if prompts is None else {"variants.prompts": list(prompts)})}
+        raise InputError(f"variants is {wanted!r}; expected a number of worlds, 1 or more, or a list of preset names")
+    described = {} if prompts is None else {"variants.prompts": _list("prompts", prompts, "texts, one per world")}
+    return {**chosen, **described}
 
 
 def _takes(seeds: Sequence[int] | None, backend: str | None) -> dict[str, Any]:
-    return _without_none({"takes.seeds": None if seeds is None else list(seeds), "takes.backend": backend})
+    return _without_none(
+        {"takes.seeds": None if seeds is None else _list("seeds", seeds, "whole numbers"), "takes.backend": backend}
+    )
 
 
 def _cameras(names: Sequence[str] | None) -> dict[str, Any]:
-    if isinstance(names, str):
-        raise InputError(f"cameras is {names!r}; expected a list of camera names, [] for every camera of the episode")
-    return _without_none({"cameras": None if names is None else list(names)})
+    hint = ", [] for every camera of the episode"
+    return _without_none({"cameras": None if names is None else _list("cameras", names, "camera names", hint)})
 
 
 def _standings(folder: RunDirectory) -> dict[str, Standing]:

@@ -41,7 +41,7 @@ AHEAD = 3
 
 
 def capture(
-    out_dir: Path,
+    out_dir: Path | str,
     *,
     preset: str = "short",
     seed: int = 0,

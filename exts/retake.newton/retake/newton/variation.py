@@ -47,8 +47,10 @@ def sample(ranges: Mapping[str, Any], seed: int) -> Variation:
     """Draw a variation: each named range is [low, high] (a list of such pairs for vectors), or a fixed value.
 
     Draws happen in the order of the Variation's fields whatever the mapping's order, so a seed names one scene.
-    Raises InputError for unknown names or malformed ranges.
+    Raises InputError for unknown names, malformed ranges, and a seed below 0.
     """
+    if seed < 0:
+        raise InputError(f"the seed is {seed}; expected a whole number, 0 or more")
     fields = tuple(Variation.__dataclass_fields__)
     for name in ranges:
         if name not in fields:

@@ -42,6 +42,11 @@ class Episode:
         """Number of complete frames."""
         return len(self._log)
 
+    def __repr__(self) -> str:
+        """One line: the tables would fill screens of an interactive session."""
+        cameras = ", ".join(camera.name for camera in self.header.cameras) or "no cameras"
+        return f"<Episode {self.path}: {len(self)} frames at {self.header.fps:g} fps, {cameras}>"
+
     @property
     def time_s(self) -> Float64[np.ndarray, "T"]:
         """Simulation time of each frame."""

@@ -46,7 +46,7 @@ class EpisodeWriter:
     the frames committed before it stay readable.
     """
 
-    def __init__(self, path: Path, header: EpisodeHeader, *, queue_frames: int = 4, threads: int = 2) -> None:
+    def __init__(self, path: Path | str, header: EpisodeHeader, *, queue_frames: int = 4, threads: int = 2) -> None:
         self.path, self.header = Path(path), header
         if self.path.exists() and any(self.path.iterdir()):
             raise EpisodeError(f"{self.path} is not empty; an episode needs a folder of its own")

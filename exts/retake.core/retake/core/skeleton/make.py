@@ -53,7 +53,7 @@ def skeleton_frames(
 def make_skeleton(
     episode: Episode,
     camera: str,
-    out_dir: Path,
+    out_dir: Path | str,
     progress: Progress | None = None,
     cancel: CheckCancel | None = None,
     *,

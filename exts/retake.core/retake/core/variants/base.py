@@ -109,6 +109,12 @@ def source_for(backend: object, episode: Episode, camera: str, index: int) -> So
     return source_frame(episode, camera, index, maps=getattr(backend, "needs_maps", True))
 
 
+def require_seed(seed: int) -> None:
+    """Raises VariantError for a seed that no generator of random numbers takes."""
+    if seed < 0:
+        raise VariantError(f"the seed of worlds is {seed}; expected a whole number, 0 or more")
+
+
 @dataclass(frozen=True)
 class World:
     """One visual world: what the scene is made of and lit by. Axis values are names from config/worlds/*.yaml."""

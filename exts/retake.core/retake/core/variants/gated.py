@@ -31,7 +31,7 @@ from retake.core.variants.attempts import (
     attempts_to_json,
     why_missing,
 )
-from retake.core.variants.base import ImageBackend, Variant, World, source_for
+from retake.core.variants.base import ImageBackend, Variant, World, require_seed, source_for
 from retake.core.variants.gate import GateLimits, duplicate_of, thumbnail
 from retake.core.variants.make import licensed_backend, read_frame, require_reader, require_worlds
 from retake.core.variants.sheet import diversity, gate_table, write_sheet
@@ -57,7 +57,7 @@ class Gated:
 def make_gated_variants(
     episode: Episode,
     cameras: str | Sequence[str],
-    out_dir: Path,
+    out_dir: Path | str,
     *,
     worlds: Sequence[World],
     backend: str | ImageBackend = "procedural",
@@ -84,6 +84,7 @@ def make_gated_variants(
     measure; a world whose every attempt failed is in `missing`, not an error.
     """
     require_worlds(worlds)
+    require_seed(seed)
     views = (cameras,) if isinstance(cameras, str) else tuple(dict.fromkeys(cameras))
     if not views:
         raise VariantError("no camera was named; a world is made as one camera or more see it")

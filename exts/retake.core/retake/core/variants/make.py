@@ -29,7 +29,7 @@ from retake.core.licences import joint_licence, require_commercial
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.run_layout import VARIANT_FRAME, VARIANT_RECORD, name_of, variant_id
 from retake.core.variants.backends import image_backend
-from retake.core.variants.base import ImageBackend, SourceFrame, Variant, World, source_for
+from retake.core.variants.base import ImageBackend, SourceFrame, Variant, World, require_seed, source_for
 from retake.core.variants.prompts import compose_prompts
 from retake.core.variants.worlds import Catalogue, described_world, load_catalogue, photo_licences, stated_recipe
 
@@ -46,7 +46,7 @@ def unexamined(frame: UInt8[np.ndarray, "H W 3"]) -> Mapping[str, Any]:
 def make_variants(
     episode: Episode,
     camera: str,
-    out_dir: Path,
+    out_dir: Path | str,
     *,
     worlds: Sequence[World],
     backend: str | ImageBackend = "procedural",
@@ -64,6 +64,7 @@ def make_variants(
     that `only_commercial` does not know to allow commercial use.
     """
     require_worlds(worlds)
+    require_seed(seed)
     maker = licensed_backend(backend, only_commercial, catalogue=catalogue)
     require_reader(maker, worlds)
     source = source_for(maker, episode, camera, index)

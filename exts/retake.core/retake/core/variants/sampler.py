@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from retake.core.errors import VariantError
-from retake.core.variants.base import World
+from retake.core.variants.base import World, require_seed
 from retake.core.variants.worlds import Catalogue, load_catalogue
 
 ORDER = ("environment", "background", "lighting", "surface", "subject", "look", "clutter")
@@ -30,6 +30,7 @@ def sample_worlds(
     """
     if count < 0:
         raise VariantError(f"the number of worlds must not be negative; found {count}")
+    require_seed(seed)
     known = catalogue or load_catalogue()
     if environments:
         chosen = {name: known.value("environment", name) for name in environments}
