@@ -5,6 +5,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
+import sys
+import threading
 
 import pytest
 from hypothesis import given
@@ -18,7 +22,7 @@ from retake.core.episode import open_episode
 from retake.core.errors import InputError
 from retake.core.export.found import shown_task
 from retake.core.files import read_json, write_json
-from retake.core.progress import Bar, clock
+from retake.core.progress import Bar, Stop, clock
 from retake.core.run_store import RunDirectory
 from retake.core.variants import load_catalogue
 from retake.core.variants.worlds import presets_in
@@ -244,3 +248,55 @@ def test_a_backend_that_reads_no_seed_makes_one_take_and_says_so(tmp_path, capsy
     assert "2 takes were rejected" in capsys.readouterr().err
     cli_notes.note_failed(RunDirectory(run))
     assert "take kitchen-s1/front: fail: lag: 3 frames, limit 1" in capsys.readouterr().err
+
+
+def stopping(arguments: list[str]) -> int:
+    """A command that hears Ctrl-C."""
+    Stop()
+    return int(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+
+
+def test_a_program_that_calls_a_command_has_its_own_ctrl_c_back(monkeypatch) -> None:
+    monkeypatch.setitem(cli.ELSEWHERE, "doctor", ("test_cli_words:stopping", "", ""))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert retake("doctor") == 0
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        codes: list[int] = []
+        thread = threading.Thread(target=lambda: codes.append(retake("doctor")))
+        thread.start()
+        thread.join()
+        assert codes == [1], "only the main thread may listen, and a command runs in any"
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class Plain:
+    """What a host puts in the place of stderr."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> None:
+        self.text += text
+
+    def flush(self) -> None:
+        pass
+
+
+def test_a_display_that_nobody_can_see_does_not_end_the_work(monkeypatch) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    closed = io.StringIO()
+    closed.close()
+    left = os.fdopen(writing, "w")
+    streams: list[object] = [left, closed, None, io.TextIOWrapper(io.BytesIO(), "ascii"), Plain()]
+    for stream in streams:
+        monkeypatch.setattr(sys, "stderr", stream)
+        bar = Bar("Prüfung")
+        for done in range(3):
+            bar(done, 2)
+        if isinstance(stream, Plain):
+            assert stream.text.count("Prüfung: ") == 3
+    with pytest.raises(BrokenPipeError):
+        left.close()

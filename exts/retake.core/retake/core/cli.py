@@ -21,7 +21,7 @@ from retake.core import cli_notes, plugins
 from retake.core.codec import merged
 from retake.core.config import RunConfig, load_yaml, set_value
 from retake.core.errors import Cancelled, RetakeError
-from retake.core.progress import Bar, Stop
+from retake.core.progress import Bar, Stop, signals_restored
 from retake.core.run_store import RunDirectory, locate, open_run
 from retake.core.session import hold
 
@@ -78,11 +78,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code. Errors are one clear text on stderr, never a traceback."""
     argv = [_at_home(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     try:
-        if argv and argv[0] in ELSEWHERE:
-            reference, extra, _ = ELSEWHERE[argv[0]]
-            return int(plugins.load(reference, extra=extra)(argv[1:]))
-        options = _parser().parse_args(argv)
-        return int(options.call(options))
+        with signals_restored():
+            if argv and argv[0] in ELSEWHERE:
+                reference, extra, _ = ELSEWHERE[argv[0]]
+                return int(plugins.load(reference, extra=extra)(argv[1:]))
+            options = _parser().parse_args(argv)
+            return int(options.call(options))
     except RetakeError as error:
         print(f"retake: {error}", file=sys.stderr)
         return error.exit_code

@@ -7,10 +7,12 @@ asked to stop, and is called between frames, where everything on disk can be res
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TextIO
 
@@ -31,12 +33,13 @@ def never() -> None:
 
 class Stop:
     """A command's cancellation: Ctrl-C or SIGTERM (Windows: Ctrl-Break) asks to stop between frames, a second one stops
-    at once."""
+    at once. In another thread than the main one, which alone hears signals, nobody asks."""
 
     def __init__(self) -> None:
         self.asked = False
-        for number in stop_signals():
-            signal.signal(number, self._on_signal)
+        if threading.current_thread() is threading.main_thread():
+            for number in stop_signals():
+                signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
@@ -47,6 +50,19 @@ class Stop:
         """Raise Cancelled once the user has asked."""
         if self.asked:
             raise Cancelled("stopped; the same command goes on from here")
+
+
+@contextlib.contextmanager
+def signals_restored() -> Iterator[None]:
+    """What a command does about signals ends with it: a program that calls one has its own Ctrl-C back."""
+    before = {number: signal.getsignal(number) for number in stop_signals()}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                if handler is not None:  # None: not Python's, so not ours to set
+                    signal.signal(number, handler)
 
 
 def clock(seconds: float) -> str:
@@ -62,13 +78,18 @@ class Bar:
     """One line on a terminal, redrawn at most ten times a second; plain lines elsewhere (one per 10 %).
 
     Both say how long it has taken and about how long the rest takes. What was there already ("unchanged" work that is
-    counted as done at the first call) does not make the rest look faster than it is.
+    counted as done at the first call) does not make the rest look faster than it is. A stream that is closed, or whose
+    reader left, ends the display and not the work.
     """
 
     def __init__(self, title: str, stream: TextIO | None = None, now: Callable[[], float] = time.monotonic) -> None:
         self.title = title
-        self.stream = sys.stderr if stream is None else stream
-        self._tty = self.stream.isatty()
+        self.stream: TextIO | None = sys.stderr if stream is None else stream
+        # Hosts put objects of their own in the place of stderr, or None (pythonw, `2>&-`).
+        try:
+            self._tty = bool(getattr(self.stream, "isatty", bool)())
+        except ValueError:  # closed
+            self._tty = False
         self._now = now
         self._started = now()
         self._first: tuple[float, int] | None = None
@@ -90,9 +111,17 @@ class Bar:
                 return
             self._last = now
             bar = "█" * round(24 * share) + "·" * (24 - round(24 * share))
-            self.stream.write(f"\r\x1b[2K{self.title:<12} {bar} {done}/{total}  {times}  {note}")
-            self.stream.write("\n" if finished else "")
+            end = "\n" if finished else ""
+            self._write(f"\r\x1b[2K{self.title:<12} {bar} {done}/{total}  {times}  {note}{end}")
         elif (step := int(share * 10)) != self._step:
             self._step = step
-            self.stream.write(f"{self.title}: {done}/{total} ({times}) {note}".rstrip() + "\n")
-        self.stream.flush()
+            self._write(f"{self.title}: {done}/{total} ({times}) {note}".rstrip() + "\n")
+
+    def _write(self, text: str) -> None:
+        if self.stream is None:
+            return
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except (OSError, ValueError):  # ValueError: closed, or a character that its encoding lacks
+            self.stream = None
