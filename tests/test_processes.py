@@ -125,7 +125,12 @@ def embedded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("multiprocessing.spawn._python_exe", None)
 
 
-@pytest.mark.parametrize("hinder", [daemonic, embedded, pytest.param(gone, marks=POSIX)])
+def unargued(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An application that gave its interpreter no arguments."""
+    monkeypatch.delattr(sys, "argv")
+
+
+@pytest.mark.parametrize("hinder", [daemonic, embedded, unargued, pytest.param(gone, marks=POSIX)])
 def test_where_no_process_can_be_started_the_jobs_are_done_tell_and_stop_all_the_same(
     hinder: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,9 +102,13 @@ def map_in_processes(
 
 def _can_start() -> bool:
     """Daemonic processes (those of `multiprocessing.Pool`) may start none; an application that embeds Python may know no
-    interpreter to start; a process is started in the working directory, which may be gone."""
+    interpreter to start, or no arguments; a process is started in the working directory, which may be gone."""
     with contextlib.suppress(OSError):
-        return bool(os.getcwd() and get_executable()) and not multiprocessing.current_process().daemon
+        return (
+            bool(os.getcwd() and get_executable())
+            and hasattr(sys, "argv")
+            and not multiprocessing.current_process().daemon
+        )
     return False
 
 
