@@ -140,3 +140,11 @@ def test_the_worst_worlds_are_shown_beside_the_simulation(tmp_path: Path) -> Non
     assert card
     assert [decoded(uri).mean() > 100 for uri in re.findall(r"src='(.*?)'", card[1])] == [False, True]
     assert "<b>w&lt;x&gt;</b> <span class='soft'>r, frame 7</span><br>divergence 0.988" in card[1]
+
+
+def test_nothing_on_the_page_is_wider_than_a_telephone(tmp_path):
+    """Columns of cards shrink to the page, tables scroll within it, long names break."""
+    text = page(tmp_path)
+    assert not re.findall(r"minmax\(\d+px", text)
+    assert re.search(r"max-width:760px\)\{table\{display:block;overflow-x:auto", text)
+    assert re.search(r"td[^{}]*\{overflow-wrap:anywhere", text)

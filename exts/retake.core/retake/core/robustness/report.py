@@ -30,8 +30,11 @@ td.n{font-variant-numeric:tabular-nums;white-space:nowrap}
 .fill{background:var(--bar);height:12px;border-radius:6px}
 .weak .fill{background:var(--warn)}
 .tag{background:var(--warn);color:#fff;border-radius:9px;padding:1px 8px;font-size:12px;margin-left:6px}
-.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(420px,1fr));gap:16px}.card{border:1px solid var(--line);
-border-radius:10px;padding:10px}.card img{width:49%;border-radius:6px}.card p{margin:6px 2px 0}
+.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(420px,100%),1fr));gap:16px}
+.card{border:1px solid var(--line);border-radius:10px;padding:10px;min-width:0}
+.card img{width:49%;border-radius:6px}.card p{margin:6px 2px 0}
+h1,td,.card p,.verdict{overflow-wrap:anywhere}td:first-child,td:last-child{min-width:110px}
+@media(max-width:760px){table{display:block;overflow-x:auto}.score{flex-wrap:wrap}}
 """
 
 
