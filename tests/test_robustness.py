@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import json
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -175,13 +176,23 @@ def test_policies_by_name(tmp_path, run):
     (tmp_path / "policy.py").write_text(
         "import numpy as np\n\ndef act(o):\n    return np.tile(o.state, (2, 1))\n\n\nclass Held:\n    name = 'held'\n"
         "    def reset(self):\n        self.t = 0\n    def infer(self, o):\n        return o.state\n"
+        "class Plain:\n    def infer(self, o):\n        return o.state\n    def reset(self):\n        self.gone = True\n"
+        "class Wanting:\n    def __init__(self, path):\n        pass\nNUMBER = 3\n"
     )
     assert open_policy(f"{tmp_path}/policy.py:Held").name == "held"
+    plain = open_policy(spec := f"{tmp_path}/policy.py:Plain")
+    plain.reset()
+    assert plain.name == spec
+    assert plain.function.__self__.gone  # type: ignore[attr-defined]
+    assert np.array_equal(plain.infer(OBSERVED), OBSERVED.state[None])
     for spec, found in (
         ("nothing", "expected module:function"),
         (f"{tmp_path}/policy.py:missing", "has no 'missing'"),
         ("no_such_module_x:act", "cannot be imported"),
         (str(tmp_path), "config.json is missing"),
+        (f"{tmp_path}/policy.py:Wanting", "fails when it is made without arguments: TypeError"),
+        (f"{tmp_path}/policy.py:NUMBER", "is int; expected something callable, or with `infer`"),
+        ("openpi://localhost:99999", "expected openpi://host:port"),
         ("ftp://x:1", "unknown policy server 'ftp'"),
         ("openpi://x", "expected openpi://host:port"),
     ):
@@ -205,6 +216,37 @@ def test_odd_answers_are_explained(run, tmp_path, answer, found):
     with pytest.raises(InputError, match=found):
         robustness([run], CallablePolicy(answer), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def raising(o):
+    raise KeyError("front")
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (raising, "failed: KeyError: 'front'"),
+        (lambda o: sys.exit(5), "failed: SystemExit: 5"),
+        (lambda o: np.array([1j]), "returned ndarray"),
+        (lambda o: None, "returned nothing"),
+    ],
+)
+def test_a_policy_that_fails_is_told_in_a_sentence(run, tmp_path, answer, found):
+    with pytest.raises(InputError, match=found):
+        robustness([run], CallablePolicy(answer), tmp_path / "out", frames=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_policy_that_paints_over_its_observation_changes_no_other_answer(run, tmp_path):
+    """Each frame of the simulator is asked twice: the second time it is the same picture."""
+
+    def bright(o):
+        level = float(o.images["front"].mean())
+        o.images["front"][:] = 255
+        return np.full(len(o.state), level)
+
+    report = robustness([run], CallablePolicy(bright), tmp_path / "out", frames=1)
+    assert report.analysis.noise == 0
 
 
 OBSERVED = Observation(
@@ -307,6 +349,38 @@ def test_openpi_servers_are_spoken_to_in_their_wire():
         server.shutdown()
     with pytest.raises(WorkerError, match="no openpi policy server answers"):
         open_policy(f"openpi://127.0.0.1:{port}", timeout_s=1)
+
+
+@pytest.mark.parametrize(
+    ("greeting", "answer", "found"),
+    [
+        (b"\x80", None, "stopped answering"),
+        (b"\x80", b"\xc1", "no msgpack map of arrays"),
+        (b"\x80", b"\x93\x01\x02\x03", "answered list; expected 'actions'"),
+        (b"\x80", b"\x80", "answered ..; expected 'actions'"),
+        ("welcome", None, "no openpi policy server answers"),
+        (None, None, "no openpi policy server answers"),
+    ],
+)
+def test_an_openpi_server_that_misbehaves_is_told_in_a_sentence(greeting, answer, found):
+    """It closes the connection before or after its greeting, or answers something else."""
+    pytest.importorskip("msgpack")
+    server_module = pytest.importorskip("websockets.sync.server")
+
+    def serve(connection):
+        if greeting is None:
+            return
+        connection.send(greeting)
+        connection.recv()
+        if answer is not None:
+            connection.send(answer)
+
+    with server_module.serve(serve, "127.0.0.1", 0, compression=None) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"openpi://127.0.0.1:{server.socket.getsockname()[1]}"
+        with pytest.raises(WorkerError, match=found):
+            open_policy(address, timeout_s=10).infer(OBSERVED)
+        server.shutdown()
 
 
 @pytest.mark.parametrize("nested", [True, False])

@@ -34,7 +34,9 @@ class CallablePolicy:
 
     def reset(self) -> None:
         """Call the function's own `reset` where it has one."""
-        if callable(reset := getattr(self.function, "reset", None)):
+        # A policy object without a name, or without `reset`, arrives here as its bound `infer`.
+        owner = getattr(self.function, "__self__", self.function)
+        if callable(reset := getattr(owner, "reset", None)):
             reset()
 
 
@@ -56,12 +58,18 @@ def open_policy(spec: str, *, python: str = "", mapping: KeyMap | None = None, t
 
         return LeRobotPolicy(Path(spec), python or sys.executable, timeout_s)
     found = named_object(spec, "policy", "a LeRobot policy folder, openpi://host:port or gr00t://host:port")
-    made = found() if isinstance(found, type) else found
-    if isinstance(made, Policy):
+    try:
+        made = found() if isinstance(found, type) else found
+    except Exception as error:
+        raise InputError(
+            f"policy {spec!r} fails when it is made without arguments: {type(error).__name__}: {error}"
+        ) from error
+    if isinstance(made, Policy) and isinstance(made.name, str):
         return made
-    if not callable(made):
-        raise InputError(f"policy {spec!r} is {type(made).__name__}, not callable")
-    return CallablePolicy(made, spec)
+    function = getattr(made, "infer", made)
+    if not callable(function):
+        raise InputError(f"policy {spec!r} is {type(made).__name__}; expected something callable, or with `infer`")
+    return CallablePolicy(function, spec)
 
 
 def named_object(spec: str, what: str, otherwise: str = "") -> Any:

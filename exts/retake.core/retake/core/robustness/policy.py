@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -30,6 +30,12 @@ class Observation:
     """Parts of the action, in order; empty = those of the state."""
 
 
+def own_copy(observation: Observation) -> Observation:
+    """The same, for a policy to do with as it likes: pictures and state that nobody else reads."""
+    images = {name: image.copy() for name, image in observation.images.items()}
+    return replace(observation, images=images, state=observation.state.copy())
+
+
 @runtime_checkable
 class Policy(Protocol):
     """Anything that acts. `reset` is called before every observation: frames are asked one by one, out of order."""
@@ -48,12 +54,16 @@ class Policy(Protocol):
 def as_actions(value: Any, name: str) -> np.ndarray:
     """(H, A) float64 from whatever a policy returned. Raises InputError when that is no finite array of numbers."""
     try:
-        array = np.asarray(value, np.float64)
+        array = np.asarray(value)
+        if array.dtype.kind == "c":
+            raise TypeError("an action has no imaginary part")
+        array = array.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"policy {name} returned {type(value).__name__}; expected actions (H, A) or (A,)") from error
     array = array[None] if array.ndim == 1 else array
     if array.ndim != 2 or 0 in array.shape or not np.isfinite(array).all():
-        raise InputError(f"policy {name} returned an array {array.shape}; expected finite actions (H, A) or (A,)")
+        found = "nothing" if value is None else f"an array {array.shape}"
+        raise InputError(f"policy {name} returned {found}; expected finite actions (H, A) or (A,)")
     return array
 
 

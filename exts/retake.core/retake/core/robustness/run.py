@@ -13,7 +13,7 @@ import numpy as np
 
 from retake.core.array_types import UInt8
 from retake.core.episode import Episode, open_episode
-from retake.core.errors import ExportError, InputError
+from retake.core.errors import ExportError, InputError, RetakeError
 from retake.core.export.collect import AXES, IMAGE, Item, Plan, Selection, plan
 from retake.core.export.records import ACTION, STATE
 from retake.core.export.sources import resized, take_frames
@@ -21,7 +21,7 @@ from retake.core.export.vectors import columns
 from retake.core.files import write_json
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.robustness.analysis import Analysis, WorldResult, analyse, moving_entries
-from retake.core.robustness.policy import Observation, Policy, as_actions
+from retake.core.robustness.policy import Observation, Policy, as_actions, own_copy
 from retake.core.robustness.report import Picture, write_report
 
 SCHEMA = "retake.robustness/1"
@@ -157,11 +157,17 @@ def _ask_about_simulation(made: Plan, item: Item, policy: Policy, count: int, ch
 
 
 def _ask(made: Plan, policy: Policy, images: dict[str, np.ndarray], state: np.ndarray, task: str) -> np.ndarray:
-    policy.reset()
     observation = Observation(
         images, state.copy(), task, made.schema.vectors[STATE].names, made.schema.slices, made.schema.action_slices
     )
-    return as_actions(policy.infer(observation), policy.name)
+    try:
+        policy.reset()
+        answer = policy.infer(own_copy(observation))
+    except RetakeError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise InputError(f"policy {policy.name} failed: {type(error).__name__}: {error}") from error
+    return as_actions(answer, policy.name)
 
 
 def _on_take(made: Plan, window: _Window, item: Item, policy: Policy, check_cancel: CheckCancel) -> np.ndarray:

@@ -28,7 +28,7 @@ def connect(scheme: str, address: str, mapping: KeyMap, timeout_s: float) -> Pol
     if scheme not in SCHEMES:
         raise InputError(unknown_name("policy server", scheme, SCHEMES))
     host, _, port = address.rstrip("/").rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise InputError(f"{scheme}://{address}: expected {scheme}://host:port")
     if scheme == "openpi":
         return OpenpiPolicy(host, int(port), mapping, timeout_s)
@@ -42,12 +42,15 @@ class OpenpiPolicy:
         self.name, self._mapping, self._timeout_s = f"openpi://{host}:{port}", mapping, timeout_s
         self._msgpack = require("msgpack", "policy")
         client = require("websockets.sync.client", "policy")
+        # What is no websocket, or closes the connection, is no OSError there.
+        self._errors = (OSError, TimeoutError, require("websockets.exceptions", "policy").WebSocketException)
         self._stack = contextlib.ExitStack()
         try:
             connection = client.connect(f"ws://{host}:{port}", compression=None, max_size=None, open_timeout=timeout_s)
             self._socket = self._stack.enter_context(connection)
             self.metadata = self._unpack(self._socket.recv(timeout=timeout_s))
-        except (OSError, TimeoutError, ValueError) as error:
+        except (*self._errors, ValueError, TypeError) as error:
+            self._stack.close()
             raise WorkerError(f"no openpi policy server answers at {host}:{port}: {error}") from error
 
     def infer(self, observation: Observation) -> np.ndarray:
@@ -60,13 +63,17 @@ class OpenpiPolicy:
         try:
             self._socket.send(self._msgpack.packb(message, default=_openpi_encode))
             answer = self._socket.recv(timeout=self._timeout_s)
-        except (OSError, TimeoutError) as error:
+        except self._errors as error:
             raise WorkerError(f"{self.name} stopped answering: {error}") from error
         if isinstance(answer, str):
             raise WorkerError(f"{self.name} refused the observation: {answer.strip().splitlines()[-1]}")
-        content = self._unpack(answer)
-        if "actions" not in content:
-            raise WorkerError(f"{self.name} answered {sorted(map(str, content))}; expected 'actions'")
+        try:
+            content = self._unpack(answer)
+        except (ValueError, TypeError) as error:
+            raise WorkerError(f"{self.name} answered what is no msgpack map of arrays: {error}") from error
+        if not isinstance(content, dict) or "actions" not in content:
+            found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
+            raise WorkerError(f"{self.name} answered {found}; expected 'actions'")
         return as_actions(content["actions"], self.name)
 
     def _unpack(self, data: bytes) -> dict[str, Any]:
