@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from loop_toy import ToyEnvironment, seeker
 
 from retake.core.errors import Cancelled, InputError, StageError
-from retake.core.robustness import Observation
+from retake.core.robustness import Observation, open_policy
 from retake.core.robustness.policies import CallablePolicy
 from retake.loop.cli import identity_of, overrides_of, parser
 from retake.loop.environment import Goal, Moment
@@ -156,6 +157,11 @@ def test_a_look_file_without_looks_and_a_taken_name(tmp_path):
     file.write_text("looks: {unchanged: {distractors: 3}}")
     with pytest.raises(InputError, match="'unchanged' is taken"):
         load_looks([file])
+    file.write_text("looks: {no: {distractors: 3}}")
+    with pytest.raises(InputError, match=r"in quotes.; found False"):
+        load_looks([file])
+    file.write_text("looks: {many: {distractors: 3}, few: {combine: [many], distractors: 0}}")
+    assert load_looks([file])["few"].distractors == 0
     file.write_text("looks: {../up: {distractors: 3}}")
     with pytest.raises(InputError, match="letters, digits and underscores"):
         load_looks([file])
@@ -271,6 +277,8 @@ def test_an_ensemble_averages_what_speaks_of_the_frame():
         (lambda o: [[np.nan]], "expected finite actions"),
         (lambda o: np.zeros((3, 2)), "gives 2 action entries, the environment takes 1 .a.; wrap it"),
         (lambda o: "left", "expected actions"),
+        (lambda o: np.array([1j]), "returned ndarray; expected actions"),
+        (lambda o: None, "returned nothing"),
         (lambda o: np.zeros((0, 1)), "expected finite actions"),
         (lambda o: 1 / 0, "mine failed: ZeroDivisionError"),
         (lambda o: np.zeros((2, 1, 1)), "expected finite actions"),
@@ -281,6 +289,51 @@ def test_a_bad_answer_in_a_sentence(function, text):
     with pytest.raises(InputError, match=text):
         one.action(observation())
     one.close()
+
+
+def test_a_policy_that_cannot_forget_ends_in_a_sentence(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "class Act:\n def infer(self, o): return [0.0]\n def reset(self): raise RuntimeError('no memory')\n"
+    )
+    one = Player(open_policy(f"{file}:Act"), 1)
+    with pytest.raises(InputError, match="Act failed: RuntimeError: no memory"):
+        one.reset()
+    one.close()
+    release = threading.Event()
+    stuck = CallablePolicy(lambda o: [0.0], "mine")
+    stuck.reset = release.wait  # type: ignore[method-assign]
+    one = Player(stuck, 1, timeout_s=0.05)
+    with pytest.raises(InputError, match="gave no answer within"):
+        one.reset()
+    release.set()
+    one.close()
+
+
+def test_a_policy_that_leaves_the_process_ends_in_a_sentence():
+    one = player(lambda o: sys.exit(5))
+    with pytest.raises(InputError, match="mine failed: SystemExit: 5"):
+        one.action(observation())
+    one.close()
+
+
+def test_a_policy_that_paints_over_its_observation_spoils_no_picture(tmp_path):
+    def paint(o):
+        o.images["front"][:] = 255
+        o.state[:] = 9
+        return np.zeros(2)
+
+    kept = []
+
+    class Keeping(ToyEnvironment):
+        def _observe(self):
+            kept.append(super()._observe())
+            return kept[-1]
+
+    run(tmp_path / "out", paint, looks=LOOKS[:1], count=1, environment=Keeping())
+    assert len(kept) == 7
+    assert {int(o.images["front"].max()) for o in kept} == {220}
+    assert {float(o.state[0]) for o in kept} == {0.0}
 
 
 def test_a_policy_that_never_answers_ends_in_a_sentence():
@@ -384,6 +437,13 @@ def test_another_study_in_the_folder_is_refused_and_left_alone(tmp_path):
         run(tmp_path / "mine", count=1)
 
 
+def test_a_look_that_changes_no_picture_is_named(tmp_path):
+    study = run(tmp_path / "out", looks=(*LOOKS[:2], Look("planks", "surface")), count=1)
+    assert study.no_change == ("planks",)
+    assert json.loads(study.json.read_text())["no_change"] == ["planks"]
+    assert "Nothing to see in: planks." in study.html.read_text()
+
+
 def test_an_unstable_simulation_is_an_outcome(tmp_path):
     study = run(tmp_path / "out", environment=ToyEnvironment(breaks_at=2), looks=LOOKS[:1], count=2)
     assert study.looks[0].failures == {"unstable": 2}
@@ -399,6 +459,7 @@ def test_a_bad_policy_leaves_no_trace(tmp_path):
 @pytest.mark.parametrize(
     ("options", "text"),
     [({"frames": 0}, "--frames is 0"), ({"execute": 0}, "--execute is 0"), ({"timeout_s": 0}, "--timeout is 0"),
+     ({"timeout_s": float("inf")}, "--timeout is inf"), ({"timeout_s": 1e30}, "at most 86400"),
      ({"seeds": ()}, "seeds must be"), ({"seeds": (1, 1)}, "seeds must be"), ({"looks": ()}, "no look")],
 )  # fmt: skip
 def test_what_cannot_be_asked(options, text):
@@ -418,7 +479,8 @@ def test_options_become_capture_settings():
     assert (out["object"], out["target"], out["fps"]) == ("cube", "bin", 10)
     assert out["randomise"] == {"object_yaw_deg": [-3, 3]}
     assert out["cameras"][1] == {"name": "wrist", "size": [32, 24], "mount": "body"}
-    for option, text in ((["--set", "fps"], "expected KEY=VALUE"), (["--camera", "front=9"], "NAME=WIDTHxHEIGHT")):
+    for option, text in ((["--set", "fps"], "expected KEY=VALUE"), (["--camera", "front=9"], "NAME=WIDTHxHEIGHT"),
+                         (["--camera", "front=9x9", "front=8x8"], "names 'front' twice")):  # fmt: skip
         with pytest.raises(InputError, match=text):
             overrides_of(parser().parse_args(["--policy", "p", "--out", "o", *option]))
 

@@ -177,6 +177,8 @@ def test_one_command_on_a_stage_of_ones_own(tmp_path, capsys):
     [
         (["--policy", "expert", "--looks", "moon"], "unknown look 'moon'"),
         (["--policy", "expert", "--task", "dance"], "unknown task 'dance'"),
+        (["--policy", "expert", "--task", "reach", "--set", "scenario=hold"], "and this scenario has no script"),
+        (["--policy", "hold", "--robot-name", "Bob", "--set", "scenario=hold"], "unknown robot 'Bob'; valid: Panda"),
         (["--policy", "nobody"], "expected module:function"),
         (["--policy", "expert", "--seeds", "0"], "expected one or more"),
         (["--policy", "expert", "--set", "fps=-3"], "fps is -3"),

@@ -100,6 +100,9 @@ def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
         out["scenario"] = "pick_place"
     if args.camera:
         out["cameras"] = [_camera(text) for text in args.camera]
+        names = [camera["name"] for camera in out["cameras"]]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise InputError(f"--camera names {twice[0]!r} twice; each camera has one size")
     return out
 
 
@@ -156,6 +159,8 @@ def main(argv: list[str]) -> int:
     )  # fmt: skip
     for row in study.looks:
         print(f"{row.name:<20} {row.successes:>4} / {row.count:<4} (95 % {row.low:.0%} … {row.high:.0%})")
+    if study.no_change:
+        print(f"nothing to see in: {', '.join(study.no_change)} (the stage has nothing there that the look changes)")
     print(study.html)
     if args.min_success is None:
         return 0

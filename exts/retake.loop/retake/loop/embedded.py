@@ -129,7 +129,12 @@ class EmbeddedEnvironment:
         self._bodies = [
             self._simulator.body_index(o.spec.prim_path) if o.spec.movable else -1 for o in scenario.objects
         ]
-        self._hand = _working_hand(scenario)
+        if self._ends and self._ends not in {phase.name for phase in scenario.motion.phases}:
+            raise InputError(
+                f"the task ends with the script's {self._ends!r}, and this scenario has no script; name the object and the "
+                "target (--object, --target), or judge with a function of your own (--task file.py:function)"
+            )
+        self._hand = _working_hand(scenario, settings.robot)
         self._goal = _goal(scenario, self._hand, self._ends or "approach")
         full = build_schema(self._header, {IMAGE + n: c.size for n, c in scenario.cameras.items()})
         self._schema = laid_out(full, self._header, self._layout)
@@ -175,7 +180,7 @@ class EmbeddedEnvironment:
         if motion.settings.get("scenario") == "hold":
             raise InputError(
                 "this scenario has no script to follow: the robots hold; name the object and the target (--object, --target), "
-                "or a motion (--motion)"
+                "or a motion (--set motion_file=FILE)"
             )
         time_s = (self._frame + 1) / self._settings.fps
         if self._ends:
@@ -296,10 +301,14 @@ class EmbeddedEnvironment:
         )  # fmt: skip
 
 
-def _working_hand(scenario: Scenario) -> tuple[int, int] | None:
-    """(robot, gripper) that does the task: the script's, else the first with fingers, else the first there is."""
+def _working_hand(scenario: Scenario, named: str) -> tuple[int, int] | None:
+    """(robot, gripper) that does the task: the script's, else of the named robot, or of all, the first with fingers, else the
+    first there is. Raises InputError for a robot that is not there."""
     task = scenario.motion.settings.get("task", {})
-    every = [(r, g) for r, robot in enumerate(scenario.robots) for g in range(len(robot.spec.grippers))]
+    own = [r for r, robot in enumerate(scenario.robots) if named in ("", robot.spec.name, robot.spec.prim_path)]
+    if not own:
+        raise InputError(unknown_name("robot", named, (robot.spec.name for robot in scenario.robots)))
+    every = [(r, g) for r in own for g in range(len(scenario.robots[r].spec.grippers))]
     for r, g in every:
         spec = scenario.robots[r].spec
         if (spec.name, spec.grippers[g].name) == (task.get("robot"), task.get("gripper")):

@@ -90,8 +90,11 @@ def load_looks(files: Iterable[Path | str] = ()) -> dict[str, Look]:
         for name, changes in looks.items():
             if str(name) == UNCHANGED or str(name).startswith(WORLD):
                 raise InputError(f"{file}: the name {name!r} is taken; choose another")
-            if not re.fullmatch(r"\w+", str(name), re.ASCII):
-                raise InputError(f"{file}: a look is named with letters, digits and underscores; found {name!r}")
+            # YAML reads an unquoted no, off or yes as a truth value.
+            if isinstance(name, bool) or not re.fullmatch(r"\w+", str(name), re.ASCII):
+                raise InputError(
+                    f"{file}: a look is named with letters, digits and underscores (no, off and yes in quotes); found {name!r}"
+                )
             found[str(name)] = _look(str(name), changes, f"{file}: look {name!r}", found)
     return found
 
@@ -158,7 +161,9 @@ def _look(name: str, changes: Any, where: str, known: Mapping[str, Look]) -> Loo
         own["distractors"] = count
     if "world" in changes:
         own["world"] = _checked_world(str(changes["world"])).world
-    return combined(look, replace(Look(name), **own))
+    look = combined(look, replace(Look(name), **own))
+    # A stated 0 takes away what a combined look brings; to `combined` it is nothing said.
+    return replace(look, distractors=own["distractors"]) if "distractors" in own else look
 
 
 def combined(first: Look, second: Look) -> Look:

@@ -14,7 +14,7 @@ import numpy as np
 
 from retake.core.array_types import Float64
 from retake.core.errors import InputError, RetakeError
-from retake.core.robustness.policy import Observation, Policy, as_actions
+from retake.core.robustness.policy import Observation, Policy, as_actions, own_copy
 from retake.loop.environment import Environment
 
 CONTROLS = ("expert", "hold")
@@ -103,7 +103,7 @@ class Player:
 
     def reset(self) -> None:
         """A rollout begins."""
-        self.policy.reset()
+        self._call(self.policy.reset, self.policy.name)
         self._queue, self._chunks, self._frame, self.waits = [], [], 0, []
 
     def action(self, observation: Observation) -> Float64[np.ndarray, "A"]:
@@ -123,7 +123,9 @@ class Player:
 
     def _ask(self, observation: Observation) -> Float64[np.ndarray, "H A"]:
         started = time.perf_counter()
-        answer = self._call(lambda: self.policy.infer(observation), self.policy.name)
+        # What is shown in the report is what was drawn, whatever a policy does to its own arrays.
+        given = own_copy(observation)
+        answer = self._call(lambda: self.policy.infer(given), self.policy.name)
         self.waits.append(time.perf_counter() - started)
         actions = as_actions(answer, self.policy.name)
         if actions.shape[1] != self.width:
@@ -166,7 +168,7 @@ class Caller:
             ) from None
         if isinstance(error, RetakeError):
             raise error
-        if isinstance(error, Exception):
+        if isinstance(error, Exception | SystemExit):
             raise InputError(f"policy {name} failed: {type(error).__name__}: {error}") from error
         if error is not None:
             raise error

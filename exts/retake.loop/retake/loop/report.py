@@ -40,6 +40,11 @@ def _page(out: Path, c: dict[str, Any]) -> Iterator[str]:
     yield f"<p class='verdict'>{escape(sentence(c))}</p>"
     if c["same_states"] and len(c["looks"]) > 1:
         yield "<p class='soft'>Every seed gave bit-equal states in all looks.</p>"
+    if c["no_change"]:
+        yield (
+            f"<p class='verdict'>Nothing to see in: {escape(', '.join(c['no_change']))}. The first picture is the unchanged one, "
+            "because the stage has nothing there that the look changes; its row says nothing about the policy.</p>"
+        )
     yield "<h2>Axes</h2>" + _table(c["axes"])
     yield "<h2>Looks</h2>" + _table(c["looks"])
     yield (

@@ -20,6 +20,7 @@ from retake.core.codec import decode, encode
 from retake.core.errors import InputError, StageError
 from retake.core.files import read_json, sha256_json, write_bytes, write_json
 from retake.core.progress import CheckCancel, Progress, never, silent
+from retake.core.robustness.options import check_timeout
 from retake.core.robustness.policy import Policy
 from retake.core.video import write_video
 from retake.loop.environment import Environment
@@ -58,8 +59,7 @@ class Asked:
         for name, value in (("frames", self.frames), ("execute", self.execute)):
             if value < 1:
                 raise InputError(f"--{name} is {value}; expected one or more")
-        if not self.timeout_s > 0:
-            raise InputError(f"--timeout is {self.timeout_s}; expected seconds above zero")
+        check_timeout(self.timeout_s)
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,8 @@ class Study:
     rollouts: tuple[Rollout, ...]
     same_states: bool
     """Whether every seed gave bit-equal states in all looks: so for a policy that looks at no picture."""
+    no_change: tuple[str, ...] = ()
+    """Looks whose first picture is the unchanged one: the stage has nothing that they change (no work surface, no object)."""
 
 
 def closed_loop(
@@ -232,17 +234,22 @@ def _tell(out: Path, settings: dict[str, Any], asked: Asked, done: Sequence[Roll
     for made in done:
         hashes.setdefault(made.seed, set()).add(made.states_sha256)
     same = all(len(found) == 1 for found in hashes.values())
+    pictures = {look.name: out / "looks" / f"{_slug(look.name)}.jpg" for look in asked.looks}
+    plain = pictures.pop(UNCHANGED, None)
+    shown = plain.read_bytes() if plain is not None and plain.is_file() else b""
+    idle = tuple(name for name, file in pictures.items() if shown and file.is_file() and file.read_bytes() == shown)
     content = {
         **{k: v for k, v in settings.items() if k != "looks"},
         "seeds": list(asked.seeds),
         "same_states": same,
+        "no_change": list(idle),
         "looks": [asdict(row) for row in looks],
         "axes": [asdict(row) for row in axes],
         "rollouts": [encode(made) for made in done],
     }
     write_json(out / "report.json", content)
     write_report(out, content)
-    return Study(out / "report.html", out / "report.json", looks, tuple(axes), tuple(done), same)
+    return Study(out / "report.html", out / "report.json", looks, tuple(axes), tuple(done), same, idle)
 
 
 def _row(
