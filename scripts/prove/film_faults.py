@@ -41,9 +41,10 @@ FAULTS: dict[str, tuple[str, tuple[float, ...], float]] = {
     "vanishing": ("", (1,), 0.95),
     "frozen_video": ("frames", (12,), 0.95),
     "drift": ("px", (4,), 0.95),
+    "repainted": ("", (1,), 0.95),
 }
 """Kind -> (unit, levels, AUC to reach)."""
-PICTURE = ("melting", "drift")
+PICTURE = ("melting", "drift", "repainted")
 REORDERED = ("lag", "reversed", "cut_short", "frozen_video")
 NOT_WRIST = ("arm_offset", "wrist_turned", "drift")
 """A wrist camera rides on what these move, or drifts by itself."""
@@ -241,7 +242,10 @@ def _object(
 def spoil(
     frames: list[np.ndarray], ids: np.ndarray, film: Film, owners: tuple[str, ...], kind: str, level: float, seed: int
 ) -> list[np.ndarray]:
-    """Faults of the picture itself: `melting` (a link's texture runs, ever more) and `drift` (the scenery wanders)."""
+    """Faults of the picture itself: `melting` (a link's texture runs, ever more), `drift` (the scenery wanders) and `repainted`
+    (a thing that nobody touches takes another colour)."""
+    if kind == "repainted":
+        return repainted(frames, ids, film, owners, seed)
     rng = np.random.default_rng([seed, 34])
     count, (height, width) = len(frames), frames[0].shape[:2]
     v, u = np.mgrid[0:height, 0:width].astype(np.float32)
@@ -279,5 +283,37 @@ def spoil(
                 borderMode=cv2.BORDER_REFLECT,
             )
             frame = np.where(things[t][..., None], frame, moved)
+        out.append(frame)
+    return out
+
+
+def still_thing(ids: np.ndarray, film: Film, owners: tuple[str, ...], seed: int) -> int:
+    """Id of a thing that nobody touches (bystanders, the tray, the table), of those that show 300 px (at 640x480) all the time;
+    0 where none does."""
+    links = {path for paths in film.robots.values() for path in paths}
+    still = [k + 1 for k, o in enumerate(owners) if o.startswith("/") and o not in links and o != film.task_object]
+    least = 300 * (film.size[0] / 640) ** 2
+    still = [k for k in still if float(np.median((ids == k).sum((1, 2)))) >= least]
+    return int(np.random.default_rng([seed, 36]).choice(still)) if still else 0
+
+
+def repainted(
+    frames: list[np.ndarray], ids: np.ndarray, film: Film, owners: tuple[str, ...], seed: int
+) -> list[np.ndarray]:
+    """From the middle third on, one still thing has another hue at the brightness of each of its pixels."""
+    rng = np.random.default_rng([seed, 35])
+    thing, count = still_thing(ids[::6], film, owners, seed), len(frames)
+    begin = int(rng.integers(count // 3, 2 * count // 3))
+    shown = np.concatenate([f[i == thing] for f, i in zip(frames[:begin:6], ids[:begin:6], strict=True)])
+    before = np.median(shown, axis=0) if len(shown) else np.full(3, 128.0)
+    paints = np.eye(3) * 0.7 + 0.15
+    # Most of what it had least: another colour whatever it was.
+    paint = paints[int(np.argmin(before))]
+    out = []
+    for t, frame in enumerate(frames):
+        if t >= begin:
+            mask = cv2.GaussianBlur((ids[t] == thing).astype(np.float32), (0, 0), 1.0)[..., None]
+            level = frame.astype(np.float32).mean(-1, keepdims=True)
+            frame = np.clip(frame + (3 * level * paint - frame) * mask, 0, 255).astype(np.uint8)
         out.append(frame)
     return out

@@ -31,6 +31,7 @@ class Split:
 TOLD = (
     "arm_offset", "lag", "reversed", "other_episode", "landing_off", "rotated", "sunk", "other_shape", "other_colour",
     "second_object", "tray_moved", "held_beside", "drawer", "wrist_turned", "gripper_early", "melting", "extra_finger",
+    "repainted",
 )  # fmt: skip
 """The faults that most is asked of."""
 SPLITS = {

@@ -31,7 +31,7 @@ import vtk_sets
 from appearance import LOOKS, SUFFIX, Appearance, draw, encode
 from film import Film, film_of
 from film_episodes import film_episode, stage_of
-from film_faults import FAULTS, MIN_PIXELS, NOT_WRIST, PICTURE, REORDERED, Story, plant, spoil, story_of
+from film_faults import FAULTS, MIN_PIXELS, NOT_WRIST, PICTURE, REORDERED, Story, plant, spoil, still_thing, story_of
 from film_splits import OTHER, OTHER_AT, SPLITS
 from newton_painter import NewtonPainter, Shot
 from three_painter import ThreePainter
@@ -162,6 +162,8 @@ class View:
             return None
         if job.kind in REORDERED:
             return clean.at(planted.index), self.film
+        if job.kind == "repainted" and not still_thing(np.asarray(clean.ids[::6]), self.film, clean.owners, job.seed):
+            return None
         if job.kind in PICTURE or job.kind == "other_episode":
             return clean, self.film
         if job.kind == "gripper_early" and self.finger_px() < 12:

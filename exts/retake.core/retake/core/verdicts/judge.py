@@ -35,6 +35,7 @@ from retake.core.verdicts.records import Measurement, Verdict
 from retake.core.verdicts.scene import Scene, open_scene
 from retake.core.verdicts.settings import VerdictSettings, load_settings
 from retake.core.verdicts.stability import measure_stability
+from retake.core.verdicts.still_colours import measure_still_colours
 from retake.core.verdicts.stills import measure_stills
 from retake.core.verdicts.trackers import measure_tracked
 from retake.core.verdicts.tracking import Track, track
@@ -106,6 +107,7 @@ def examine(
     measured += measure_additions(footage, truth, settings.stability, episode, camera, scene)
     measured.append(measure_fingers(footage, truth, fingers))
     measured.append(measure_stills(footage, truth, settings.stability, scene))
+    measured.append(measure_still_colours(footage, truth, settings.stability, episode, camera, scene))
     measured += measure_geometry(footage, truth, episode, camera, settings.stability)
     measured.append(measure_leak(footage, truth, episode, camera) if object_control else NOT_SHOWN)
     measured.append(measure_tracked(footage, truth, episode, camera, settings.tracker))
@@ -136,7 +138,7 @@ def _objects(
     for event in events:
         part = next(i for i, p in enumerate(truth.parts) if not p.robot and p.name == event.object)
         if len(events) > 1 and truth.is_still(part):
-            continue  # a bystander: still_objects judges it
+            continue  # a bystander: still_objects and still_colour judge it
         phases = [event.phase(truth.start + t) for t in range(len(truth))]
         if not truth.area[:, part].any():
             why = f"object {event.object!r} is never visible to this camera"

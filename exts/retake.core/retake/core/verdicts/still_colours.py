@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Does what simulation keeps still (bystanders, trays, tables, floors) keep its colour? Place by place, each thing is compared
+with what the take itself has shown of it first.
+
+What lights do is no fault: a shadow changes brightness alone, a highlight mixes in white, and what the surroundings of a thing
+do as well (a white balance that drifts, a coloured lamp) is no news of the thing.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+
+from retake.core.array_types import Bool, Float32, UInt8, UInt16
+from retake.core.episode import Episode
+from retake.core.episode.parts import rigid_parts
+from retake.core.verdicts.footage import Footage
+from retake.core.verdicts.records import Measurement
+from retake.core.verdicts.scene import Scene
+from retake.core.verdicts.settings import StabilitySettings
+from retake.core.verdicts.truth import Truth
+
+NAME = "still_colour"
+_AROUND = 12
+"""Working px around a thing that count as its surroundings."""
+_EDGE = 2
+"""Working px inside its outline that say nothing: warps, and colour that video stores at half resolution."""
+_NEAR = 3
+"""Working px around what moves that say nothing."""
+_PIXELS = 30
+"""That must show, of a thing and of its surroundings."""
+_SMALL = 600
+"""Pixels of a thing that is too small to lose more than the rim of its outline."""
+_MOST = 40
+"""Things that are asked, the largest of them: a warehouse has hundreds."""
+_DARK = 48.0
+"""Sum of RGB below which hue is noise."""
+_WHITE = 250.0
+"""Level of two channels from which on light has bleached a pixel: it has no hue, and another in a shadow."""
+_BRIGHTER = 1.1
+"""Factor from which on a thing may shine in the light of a lamp."""
+_HIGHLIGHTS = (0.25, 0.5, 0.75)
+"""Shares of white that are tried."""
+_ENOUGH = 500
+"""Pixels of a thing, evenly spread, that are looked at."""
+_SIGHTINGS = 3
+"""Earlier looks of a camera that moves that a thing is compared with until one shows the same places."""
+
+Compared = tuple[int, int, Float32[np.ndarray, "H W 3"], Bool[np.ndarray, "H W"]]
+"""A thing, a frame, what an earlier look shows of the places of that frame, and where one of the two shows nothing of them."""
+
+
+def measure_still_colours(
+    footage: Footage, truth: Truth, settings: StabilitySettings, episode: Episode, camera: str, scene: Scene | None
+) -> Measurement:
+    """still_colour: largest change of hue (L1) that lasts for two looks, of anything that the simulation keeps still. scene: of a
+    camera that moves."""
+    if not truth.static_camera and scene is None:
+        return Measurement(NAME, None, "the camera moves, and no depth tells where things are", applies=False)
+    looks = _Looks(footage, truth, settings, episode, camera)
+    found: dict[int, dict[int, float]] = {}
+    for thing, t, before, hidden in looks.from_one_place() if scene is None else looks.on_the_way(scene):
+        value = change_of_colour(footage.frames[t], before, looks.shown[t] == thing, hidden)
+        if value is not None:
+            found.setdefault(thing, {}).setdefault(t, value)
+    series, worst, where, frame = np.full(len(footage), np.nan), 0.0, "", None
+    for thing, values in found.items():
+        for a, b in itertools.pairwise(values):
+            value = min(values[a], values[b])
+            series[a] = max(value, np.nan_to_num(series[a]))
+            if value > worst:
+                worst, where, frame = value, looks.names[thing], a
+    if np.isnan(series).all():
+        return Measurement(NAME, None, "nothing that stands still shows enough of itself twice", applies=False)
+    return Measurement(NAME, worst, where, frame, series=series)
+
+
+def things_that_stand(truth: Truth, episode: Episode) -> dict[int, str]:
+    """Instance id -> name of everything but what moves: scenery, trays, bystanders, shut cabinets. The base of a robot that moves
+    is `robot_identity`'s."""
+    _, table, _ = rigid_parts(episode)
+    still = [truth.is_still(k) for k in range(len(truth.parts))]
+    working = {part.robot for part, stands in zip(truth.parts, still, strict=True) if not stands} - {""}
+    out = {}
+    for one in episode.header.instances:
+        part, (kind, _, name) = int(table[one.id]) - 1, one.owner.partition(":")
+        if (still[part] if part >= 0 else kind != "robot") and (kind != "robot" or name not in working):
+            out[one.id] = name or one.prim_path.rsplit("/", 1)[-1]
+    return out
+
+
+class _Looks:
+    """Frames in which things are looked at."""
+
+    def __init__(
+        self, footage: Footage, truth: Truth, settings: StabilitySettings, episode: Episode, camera: str
+    ) -> None:
+        self.footage, self.truth = footage, truth
+        self.names = things_that_stand(truth, episode)
+        self.times = list(range(0, len(footage), settings.still_step))
+        self.standing = frozenset(k for k in range(len(truth.parts)) if truth.is_still(k))
+        moving = np.zeros(256, np.uint8)
+        moving[1 : len(truth.parts) + 1] = [k not in self.standing for k in range(len(truth.parts))]
+        grow = np.ones((2 * _NEAR + 1,) * 2, np.uint8)
+        self.shown: dict[int, UInt16[np.ndarray, "H W"]] = {}
+        """Frame -> instance ids."""
+        self.hidden: dict[int, UInt8[np.ndarray, "H W"]] = {}
+        """Frame -> 1 where something that moves is, grown."""
+        self.areas: dict[int, UInt16[np.ndarray, "N"]] = {}
+        for t in self.times:
+            ids = episode.image(camera, "instances", truth.start + t)
+            self.shown[t] = cv2.resize(ids, truth.size, interpolation=cv2.INTER_NEAREST)
+            self.hidden[t] = cv2.dilate(cv2.LUT(truth.labels[t], moving), grow)
+            self.areas[t] = np.bincount(self.shown[t].ravel(), minlength=max(self.names, default=0) + 1)
+        size = {k: max(self.areas[t][k] for t in self.times) for k in self.names}
+        self.things = sorted((k for k in size if size[k] >= _PIXELS), key=lambda k: -size[k])[:_MOST]
+
+    def from_one_place(self) -> Iterator[Compared]:
+        """Of a camera that stands: each place as the first look shows it that shows it at all."""
+        first = np.mean(self.footage.frames[:3], axis=0).astype(np.float32)
+        known = self.hidden[0] == 0
+        for t in self.times[1:]:
+            free = self.hidden[t] == 0
+            for thing in self.things:
+                yield thing, t, first, ~(free & known)
+            first[free & ~known] = self.footage.frames[t][free & ~known]
+            known |= free
+
+    def on_the_way(self, scene: Scene) -> Iterator[Compared]:
+        """Of a camera that moves: each thing beside its first looks; the first that tells counts."""
+        for t in self.times:
+            pictures: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+            for thing in self.things:
+                if self.areas[t][thing] < _PIXELS:
+                    continue
+                earlier = [r for r in self.times[: self.times.index(t)] if self.areas[r][thing] >= _PIXELS]
+                for r in earlier[:_SIGHTINGS]:
+                    if r not in pictures:
+                        pictures[r] = self._as_seen(scene, r, t)
+                    yield thing, t, *pictures[r]
+
+    def _as_seen(self, scene: Scene, r: int, t: int) -> tuple[Float32[np.ndarray, "H W 3"], Bool[np.ndarray, "H W"]]:
+        """What frame r shows of the places that frame t shows, and where it shows none of them, or either what moves."""
+        x, y, same = scene.same_place(t, r, self.standing)
+        X, Y = (cv2.resize(2 * half + 0.5, self.truth.size, interpolation=cv2.INTER_LINEAR) for half in (x, y))
+        before = cv2.remap(self.footage.frames[r], X, Y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        known = cv2.resize(same.astype(np.uint8), self.truth.size, interpolation=cv2.INTER_NEAREST) > 0
+        return before.astype(np.float32), (self.hidden[t] > 0) | ~known
+
+
+def change_of_colour(
+    now: UInt8[np.ndarray, "H W 3"], before: Float32[np.ndarray, "H W 3"], mask: Bool[np.ndarray, "H W"],
+    hidden: Bool[np.ndarray, "H W"],
+) -> float | None:  # fmt: skip
+    """L1 distance of a thing's hue (RGB by their sum, less a third) from what an earlier picture shows in the same places.
+
+    mask: of the thing. hidden: places that one of the two pictures does not show. None where too little of it shows.
+    """
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return None
+    y0, x0 = max(rows[0] - _AROUND, 0), max(columns[0] - _AROUND, 0)
+    box = np.s_[y0 : rows[-1] + _AROUND + 1, x0 : columns[-1] + _AROUND + 1]
+    now, before, whole, free = now[box], before[box], mask[box].astype(np.uint8), ~hidden[box]
+    cross = np.ones((3, 3), np.uint8)
+    rim = _EDGE if whole.sum() > _SMALL else 1
+    inside = cv2.erode(whole, cross, iterations=rim, borderType=cv2.BORDER_CONSTANT, borderValue=1) > 0
+    use = _some(inside & free)
+    now, before = now.reshape(-1, 3), before.reshape(-1, 3)
+    told = (np.median(now[use], axis=1) < _WHITE) & (np.median(before[use], axis=1) < _WHITE)
+    if told.sum() < _PIXELS:
+        return None
+    use = use[told]
+    shown, known = now[use].astype(np.float32), before[use]
+    moved = _moved(shown, known)
+    near, far = cv2.dilate(whole, cross, iterations=_EDGE) > 0, cv2.dilate(whole, cross, iterations=_AROUND) > 0
+    around = _some(far & ~near & free)
+    if len(around) >= _PIXELS:
+        turned = np.median(_hues(now[around].astype(np.float32)) - _hues(before[around]), axis=0)
+        moved = min(moved, _moved(shown, known, turned))
+    return moved
+
+
+def _some(places: Bool[np.ndarray, "h w"]) -> np.ndarray:
+    """Flat indices of at most _ENOUGH places, evenly spread."""
+    every = np.flatnonzero(places)
+    return every[np.linspace(0, len(every) - 1, min(len(every), _ENOUGH)).astype(int)]
+
+
+def _moved(
+    shown: Float32[np.ndarray, "N 3"],
+    known: Float32[np.ndarray, "N 3"],
+    turned: Float32[np.ndarray, "3"] | float = 0.0,
+) -> float:
+    """Median change of hue beyond what the surroundings do (turned), or less where a highlight explains it."""
+    hue, first = _hues(shown) - turned, _hues(known)
+    shares = [0.0]
+    if np.median(shown.sum(1)) > _BRIGHTER * np.median(known.sum(1)):
+        shares += _HIGHLIGHTS
+    return min(float(np.abs(np.median(hue - (1 - share) * first, axis=0)).sum()) for share in shares)
+
+
+def _hues(rgb: Float32[np.ndarray, "N 3"]) -> Float32[np.ndarray, "N 3"]:
+    """What brightness and shadows leave of a colour: zero for greys."""
+    total = rgb.sum(1, keepdims=True)
+    return (rgb - total / 3) / np.maximum(total, _DARK)
