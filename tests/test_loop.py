@@ -498,6 +498,34 @@ def test_an_edited_policy_is_another_policy(tmp_path):
     assert [a == b for a, b in zip(before, after, strict=True)] == [False, False, True]
 
 
+def test_what_a_policy_imports_from_beside_it_is_part_of_it(tmp_path, monkeypatch):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts/helping.py").write_text("VALUE = 1.0")
+    (tmp_path / "parts/unused.py").write_text("")
+    (tmp_path / "acting.py").write_text("import parts.helping\ndef act(o): return [parts.helping.VALUE]")
+    monkeypatch.chdir(tmp_path)
+    specs = (f"{tmp_path}/acting.py:act", "acting:act")
+    for spec in specs:
+        open_policy(spec)
+    before = [identity_of(spec) for spec in specs]
+    (tmp_path / "parts/unused.py").write_text("# edited")
+    assert [identity_of(spec) for spec in specs] == before
+    (tmp_path / "parts/helping.py").write_text("VALUE = 2.0")
+    after = [identity_of(spec) for spec in specs]
+    (tmp_path / "acting.py").write_text("def act(o): return [2.0]")
+    last = [identity_of(spec) for spec in specs]
+    assert all(len({a, b, c}) == 3 for a, b, c in zip(before, after, last, strict=True))
+
+
+def test_a_task_of_ones_own_imports_what_lies_beside_it(tmp_path):
+    (tmp_path / "measure_it.py").write_text("LONG = 1")
+    (tmp_path / "judging.py").write_text(
+        "def long(moments, goal):\n    import measure_it\n    return len(moments) > measure_it.LONG"
+    )
+    task = open_task(f"{tmp_path}/judging.py:long")
+    assert judged(task, story([0, 0], [0, 0], [0, 0], [1, 1]), None).success
+
+
 def test_what_has_a_name_alone_depends_on_no_file_around_it(tmp_path, monkeypatch):
     here = identity_of("expert", "reach")
     monkeypatch.chdir(tmp_path)

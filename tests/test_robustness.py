@@ -454,3 +454,35 @@ def test_a_share_that_chance_would_give_has_no_bar():
     found = _axis_row({**axis, "p_value": 0.001, "weakness": True})
     assert "width:90.0%" in found
     assert "chance" not in found
+
+
+def test_a_policy_that_never_answers_ends_in_a_sentence(tmp_path, run):
+    release = threading.Event()
+    with pytest.raises(InputError, match=r"asleep gave no answer within 0.05 s; .*--timeout"):
+        robustness([run], CallablePolicy(lambda o: release.wait(), "asleep"), tmp_path / "out", timeout_s=0.05)
+    release.set()
+
+
+def test_code_of_ones_own_imports_what_lies_beside_it_and_shadows_nothing(tmp_path, monkeypatch):
+    """A file finds its helper, also while it is called; `module:name` finds the working directory; afterwards the path is
+    what it was, and a helper named like a module that is installed is not taken for it."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/beside_it.py").write_text("VALUE = 1.0")
+    (tmp_path / "a/late_helper.py").write_text("VALUE = 2.0")
+    (tmp_path / "a/yaml.py").write_text("raise RuntimeError('the user has a file of this name')")
+    (tmp_path / "a/mine_act.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass, fields\nimport yaml\nimport beside_it\n"
+        "@dataclass\nclass Act:\n    name: str = 'act'\n    def reset(self): pass\n"
+        "    def infer(self, o):\n        import late_helper\n        return [beside_it.VALUE, late_helper.VALUE]\n"
+    )
+    before = list(sys.path)
+    assert open_policy(f"{tmp_path}/a/mine_act.py:Act").infer(OBSERVED).tolist() == [[1.0, 2.0]]
+    assert sys.path == before
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/beside_it.py").write_text("VALUE = 3.0\ndef act(o): return [VALUE]")
+    monkeypatch.chdir(tmp_path / "b")
+    assert open_policy("beside_it:act").infer(OBSERVED).tolist() == [[3.0]]
+    assert sys.path == before
+    (tmp_path / "b/broken_module.py").write_text("1 / 0")
+    with pytest.raises(InputError, match=r"'broken_module' fails when it is loaded: ZeroDivisionError"):
+        open_policy("broken_module:act")

@@ -13,6 +13,7 @@ from retake.core.errors import InputError
 from retake.core.files import sha256_file, sha256_json
 from retake.core.progress import Bar, Stop, silent
 from retake.core.robustness.options import FORMS, add_policy_options, policy_of
+from retake.core.robustness.own_code import files_of
 from retake.core.robustness.policy import Policy
 from retake.loop.looks import choose_looks, load_looks
 from retake.loop.policies import CONTROLS, Blinded, control
@@ -116,7 +117,8 @@ def _camera(text: str) -> dict[str, Any]:
 
 
 def identity_of(*specs: str) -> str:
-    """Content hash of the files behind `file.py:name` and policy folders: a study never mixes two versions of a policy.
+    """Content hash of the files behind `file.py:name`, `module:name` and policy folders: a study never mixes two versions of
+    a policy. Of what is named in Python, once it is opened: its file, and what that imported from beside it.
 
     What has a name alone (a policy or task of Retake's own) has no files.
     """
@@ -125,7 +127,7 @@ def identity_of(*specs: str) -> str:
         if spec and Path(spec).is_dir():
             files = sorted(Path(spec).rglob("*"))
         else:
-            files = [Path(spec.rpartition(":")[0])] if ":" in spec else []
+            files = files_of(spec.rpartition(":")[0]) if ":" in spec and "://" not in spec else []
         found.append([sha256_file(file) for file in files if file.is_file()])
     return sha256_json(found)
 

@@ -99,12 +99,18 @@ def open_task(name: str) -> Task:
         return TASKS[name]
     if ":" not in name:
         raise InputError(f"{unknown_name('task', name, TASKS)}, or file.py:function of your own")
-    from retake.core.robustness.policies import named_object
+    from retake.core.robustness.own_code import folder_of, importable, named_object
 
     found = named_object(name, "task")
     if not callable(found):
         raise InputError(f"task {name!r} is {type(found).__name__}, not callable")
-    return Task(name, found)
+    folder = folder_of(name.rpartition(":")[0])
+
+    def judge(moments: Sequence[Moment], goal: Goal | None) -> Any:
+        with importable(folder):
+            return found(moments, goal)
+
+    return Task(name, judge)
 
 
 def judged(task: Task, moments: Sequence[Moment], goal: Goal | None) -> Outcome:

@@ -51,6 +51,7 @@ def main(argv: list[str]) -> int:
             frames=args.frames,
             selection=Selection(cameras=tuple(args.camera), unverified=args.unverified, action_source=args.action),
             seed=args.seed,
+            timeout_s=args.timeout,
             progress=silent if args.quiet else Bar("robustness"),
         )
     finally:

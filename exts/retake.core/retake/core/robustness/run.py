@@ -13,7 +13,7 @@ import numpy as np
 
 from retake.core.array_types import UInt8
 from retake.core.episode import Episode, open_episode
-from retake.core.errors import ExportError, InputError, RetakeError
+from retake.core.errors import ExportError, InputError
 from retake.core.export.collect import AXES, IMAGE, Item, Plan, Selection, plan
 from retake.core.export.records import ACTION, STATE
 from retake.core.export.sources import resized, take_frames
@@ -21,6 +21,7 @@ from retake.core.export.vectors import columns
 from retake.core.files import write_json
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.robustness.analysis import Analysis, WorldResult, analyse, moving_entries
+from retake.core.robustness.caller import Bounded
 from retake.core.robustness.policy import Observation, Policy, as_actions, own_copy
 from retake.core.robustness.report import Picture, write_report
 
@@ -64,12 +65,14 @@ def robustness(
     frames: int = 8,
     selection: Selection | None = None,
     seed: int = 0,
+    timeout_s: float = 60.0,
     progress: Progress = silent,
     check_cancel: CheckCancel = never,
 ) -> RobustnessReport:
-    """Report on a policy. `frames`: how many frames of each window are asked.
+    """Report on a policy. `frames`: how many frames of each window are asked; `timeout_s`: the longest wait for an answer.
 
-    Raises InputError (a policy with other actions, an existing report), ExportError (no takes), WorkerError (a server).
+    Raises InputError (a policy with other actions, no answer in time, an existing report), ExportError (no takes), WorkerError
+    (a server).
     """
     out, started = Path(out), time.time()
     if (out / "report.json").exists():
@@ -85,18 +88,11 @@ def robustness(
         raise ExportError(
             "the runs hold no accepted take; a robustness report compares takes with the simulator's frames"
         )
-    total, done = sum(len(items) + 1 for items in groups.values()), 0
-    windows: list[tuple[_Window, list[tuple[Item, np.ndarray]]]] = []
-    for items in groups.values():
-        window = _ask_about_simulation(made, items[0], policy, frames, check_cancel)
-        done += 1
-        progress(done, total, f"{items[0].run.name}: simulation")
-        results = []
-        for item in items:
-            results.append((item, _on_take(made, window, item, policy, check_cancel)))
-            done += 1
-            progress(done, total, f"{item.run.name}: {item.provenance['take_id']}")
-        windows.append((window, results))
+    bounded = Bounded(policy, timeout_s)
+    try:
+        windows = _ask_all(made, list(groups.values()), bounded, frames, progress, check_cancel)
+    finally:
+        bounded.end()
     worlds, pictures, facts = _results(made, windows)
     analysis = analyse(worlds, facts["sim_error"], facts["noise"], seed)
     content = {
@@ -130,6 +126,25 @@ def robustness(
     return RobustnessReport(out / "report.html", out / "report.json", analysis, tuple(worlds))
 
 
+def _ask_all(
+    made: Plan, groups: Sequence[list[Item]], policy: Policy, frames: int, progress: Progress, check_cancel: CheckCancel
+) -> list[tuple[_Window, list[tuple[Item, np.ndarray]]]]:
+    """Every window with its takes, in the policy's words."""
+    total, done = sum(len(items) + 1 for items in groups), 0
+    windows: list[tuple[_Window, list[tuple[Item, np.ndarray]]]] = []
+    for items in groups:
+        window = _ask_about_simulation(made, items[0], policy, frames, check_cancel)
+        done += 1
+        progress(done, total, f"{items[0].run.name}: simulation")
+        results = []
+        for item in items:
+            results.append((item, _on_take(made, window, item, policy, check_cancel)))
+            done += 1
+            progress(done, total, f"{item.run.name}: {item.provenance['take_id']}")
+        windows.append((window, results))
+    return windows
+
+
 def _ask_about_simulation(made: Plan, item: Item, policy: Policy, count: int, check_cancel: CheckCancel) -> _Window:
     """Ask about the simulator's own frames, twice (the second time shows the policy's own noise)."""
     episode = open_episode(item.episode)
@@ -160,14 +175,8 @@ def _ask(made: Plan, policy: Policy, images: dict[str, np.ndarray], state: np.nd
     observation = Observation(
         images, state.copy(), task, made.schema.vectors[STATE].names, made.schema.slices, made.schema.action_slices
     )
-    try:
-        policy.reset()
-        answer = policy.infer(own_copy(observation))
-    except RetakeError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise InputError(f"policy {policy.name} failed: {type(error).__name__}: {error}") from error
-    return as_actions(answer, policy.name)
+    policy.reset()
+    return as_actions(policy.infer(own_copy(observation)), policy.name)
 
 
 def _on_take(made: Plan, window: _Window, item: Item, policy: Policy, check_cancel: CheckCancel) -> np.ndarray:
