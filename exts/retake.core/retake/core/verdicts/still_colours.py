@@ -46,6 +46,9 @@ _HIGHLIGHTS = (0.25, 0.5, 0.75)
 """Shares of white that are tried."""
 _ENOUGH = 500
 """Pixels of a thing, evenly spread, that are looked at."""
+_REACH_M, _GRID_M, _COARSE = 0.4, 0.1, 4
+"""Before a camera that moves: metres around links and objects within which things are asked, to this precision; every so many
+pixels of the half-size picture."""
 _SIGHTINGS = 3
 """Earlier looks of a camera that moves that a thing is compared with until one shows the same places."""
 
@@ -147,8 +150,22 @@ class _Looks:
         x, y, same = scene.same_place(t, r, self.standing)
         X, Y = (cv2.resize(2 * half + 0.5, self.truth.size, interpolation=cv2.INTER_LINEAR) for half in (x, y))
         before = cv2.remap(self.footage.frames[r], X, Y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        known = cv2.resize(same.astype(np.uint8), self.truth.size, interpolation=cv2.INTER_NEAREST) > 0
-        return before.astype(np.float32), (self.hidden[t] > 0) | ~known
+        known = cv2.resize(
+            (same & self._within_reach(scene, t)).astype(np.uint8), self.truth.size, interpolation=cv2.INTER_NEAREST
+        )
+        return before.astype(np.float32), (self.hidden[t] > 0) | (known == 0)
+
+    def _within_reach(self, scene: Scene, t: int) -> Bool[np.ndarray, "h w"]:
+        """Pixels (half working size) of frame t that show places near robot and objects. Farther away a take's own walls and
+        shelves may stand before what the simulation shows, and a camera that moves sees other ones of them there."""
+        looks = self.times[:: max(1, len(self.times) // 5)]
+        every = self.truth.T_world_part[looks, :, :3, 3].reshape(-1, 3)
+        places = np.unique((every / _GRID_M).round(), axis=0) * _GRID_M
+        T = self.truth.T_camera_world[t]
+        shown = scene.points(t)[::_COARSE, ::_COARSE]
+        away = np.linalg.norm(shown[..., None, :] - (places @ T[:3, :3].T + T[:3, 3]), axis=-1).min(-1)
+        height, width = scene.depth(t).shape
+        return cv2.resize((away < _REACH_M).astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
 
 
 def change_of_colour(
