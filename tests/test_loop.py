@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loop_toy import ToyEnvironment, seeker
 
-from retake.core.errors import Cancelled, InputError, StageError
+from retake.core.errors import Cancelled, InputError, RunError, StageError
 from retake.core.robustness import Observation, open_policy
 from retake.core.robustness.policies import CallablePolicy
 from retake.loop.cli import identity_of, overrides_of, parser
@@ -442,6 +442,41 @@ def test_a_look_that_changes_no_picture_is_named(tmp_path):
     assert study.no_change == ("planks",)
     assert json.loads(study.json.read_text())["no_change"] == ["planks"]
     assert "Nothing to see in: planks." in study.html.read_text()
+
+
+def test_a_look_that_changes_nothing_is_named_whichever_seed_came_first(tmp_path):
+    run(tmp_path / "out", looks=LOOKS[:1], count=1)
+    planks = (LOOKS[0], Look("planks", "surface"))
+    asked = Asked(planks, (1,), 6)
+    study = closed_loop(ToyEnvironment(), CallablePolicy(seeker, "seeker"), TASKS["reach"], tmp_path / "out", asked)
+    assert study.no_change == ("planks",)
+
+
+def test_what_was_done_before_does_not_make_the_rest_look_faster(tmp_path):
+    run(tmp_path / "out", looks=LOOKS[:2], count=2)
+    told = []
+    run(tmp_path / "out", count=2, progress=lambda done, total, note: told.append(done))
+    assert told == [4, 5, 6, 7, 8]
+
+
+def test_two_processes_do_not_share_a_study(tmp_path):
+    def meddling(o):
+        with pytest.raises(RunError, match=r"out is being written by another process; .* another folder with --out"):
+            run(tmp_path / "out", count=1)
+        return np.zeros(2)
+
+    run(tmp_path / "out", meddling, looks=LOOKS[:1], count=1)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="file is a file; choose another folder with --out"):
+        run(tmp_path / "file", count=1)
+
+
+def test_a_study_that_was_killed_in_its_first_rollout_makes_way(tmp_path):
+    run(tmp_path / "out", looks=LOOKS[:1], count=1)
+    (tmp_path / "out/rollouts/unchanged/0.json").unlink()  # as after a kill: only study.json and pictures
+    study = run(tmp_path / "out", Hold(ToyEnvironment()), count=1)
+    assert json.loads((tmp_path / "out/study.json").read_text())["policy"] == "hold"
+    assert len(study.rollouts) == 4
 
 
 def test_an_unstable_simulation_is_an_outcome(tmp_path):

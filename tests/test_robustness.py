@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from export_runs import make_header, write_episode, write_take
 
-from retake.core.errors import InputError, WorkerError
+from retake.core.errors import InputError, RunError, WorkerError
 from retake.core.export.vectors import build_schema
 from retake.core.files import read_json, write_json
 from retake.core.robustness import Observation, open_policy, robustness
@@ -486,3 +486,14 @@ def test_code_of_ones_own_imports_what_lies_beside_it_and_shadows_nothing(tmp_pa
     (tmp_path / "b/broken_module.py").write_text("1 / 0")
     with pytest.raises(InputError, match=r"'broken_module' fails when it is loaded: ZeroDivisionError"):
         open_policy("broken_module:act")
+
+
+def test_two_processes_do_not_share_a_report(tmp_path, run):
+    def meddling(o):
+        with pytest.raises(RunError, match=r"out is being written by another process; .* another folder with --out"):
+            robustness([run], CallablePolicy(lambda o: o.state, "second"), tmp_path / "out", frames=1)
+        raise InputError("the second was refused")
+
+    with pytest.raises(InputError, match="the second was refused"):
+        robustness([run], CallablePolicy(meddling, "first"), tmp_path / "out", frames=1)
+    assert not (tmp_path / "out").exists()

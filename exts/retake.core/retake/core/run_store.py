@@ -86,21 +86,45 @@ class RunDirectory(RunReader):
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder for one writer. Raises RunError when another process holds it (a crash releases it)."""
-        handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            try:
-                lock(handle)
-            except OSError as error:
-                raise RunError(
-                    f"{self.path} is being written by another process; wait for it, or choose another folder with --run"
-                ) from error
-            if not _is_file(handle, self.path / LOCK):  # its holder failed and removed the folder it had made
-                raise RunError(
-                    f"{self.path} was removed by a request that failed just now; the same call again makes it"
-                )
+        with held(self.path, "--run"):
             yield
-        finally:
-            os.close(handle)
+
+
+@contextlib.contextmanager
+def held(folder: Path, option: str) -> Iterator[None]:
+    """Hold a folder for one writer; `option` is how its user chooses another. Raises RunError when another process holds it."""
+    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            lock(handle)
+        except OSError as error:
+            raise RunError(
+                f"{folder} is being written by another process; wait for it, or choose another folder with {option}"
+            ) from error
+        if not _is_file(handle, folder / LOCK):  # its holder failed and removed the folder it had made
+            raise RunError(f"{folder} was removed by a request that failed just now; the same call again makes it")
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def held_out(folder: Path, option: str = "--out") -> Iterator[None]:
+    """Make a folder and hold it; a request that fails leaves none that holds nothing else. Raises RunError also for a file."""
+    if file := next((place for place in (folder, *folder.parents) if place.is_file()), None):
+        raise RunError(f"{folder} cannot be made: {file} is a file; choose another folder with {option}")
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    with held(folder, option):
+        try:
+            yield
+        except BaseException:
+            if new and all(entry.name == LOCK for entry in folder.iterdir()):
+                with contextlib.suppress(OSError):
+                    (folder / LOCK).unlink()
+                    for place in new:
+                        place.rmdir()
+            raise
 
 
 def _is_file(handle: int, path: Path) -> bool:

@@ -31,6 +31,8 @@ class Rollout:
     seconds: float
     answer_s: float
     """Median time of an answer of the policy."""
+    first_sha256: str = ""
+    """Of the first picture, as the report shows it; empty where an earlier version made the rollout."""
 
 
 def roll(

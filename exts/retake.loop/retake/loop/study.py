@@ -6,9 +6,9 @@ Interrupted, the same call goes on. Rollouts run seed by seed, so that what is d
 
 from __future__ import annotations
 
-import contextlib
+import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ import numpy as np
 from retake.core.array_types import UInt8
 from retake.core.codec import decode, encode
 from retake.core.errors import InputError, StageError
-from retake.core.files import read_json, sha256_json, write_bytes, write_json
+from retake.core.files import read_json, sha256_bytes, sha256_json, write_bytes, write_json
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.robustness.options import check_timeout
 from retake.core.robustness.policy import Policy
+from retake.core.run_store import LOCK, held_out
 from retake.core.video import write_video
 from retake.loop.environment import Environment
 from retake.loop.looks import UNCHANGED, Look
@@ -122,47 +123,79 @@ def closed_loop(
         "ensemble": asked.ensemble,
         "looks": {look.name: sha256_json(asdict(look)) for look in asked.looks},
     }
-    new = not (out / "study.json").exists()
-    _claim(out, settings)
+    with held_out(out):
+        _claim(out, settings)
+        try:
+            done = _roll_all(environment, policy, task, out, asked, progress, check_cancel)
+        except BaseException:
+            if not _has_rollouts(out):  # refused at its first answer: nothing is left of it
+                _forget(out)
+            raise
+        return _tell(out, settings, asked, done)
+
+
+def _roll_all(
+    environment: Environment,
+    policy: Policy,
+    task: Task,
+    out: Path,
+    asked: Asked,
+    progress: Progress,
+    check_cancel: CheckCancel,
+) -> list[Rollout]:
+    """Every rollout that is asked for, those on disk as they are."""
+    facts = environment.facts
+    pairs = [(seed, look) for seed in asked.seeds for look in asked.looks]
+    found = {
+        (seed, look.name): made
+        for seed, look in pairs
+        if (made := _read(out / "rollouts" / _slug(look.name) / f"{seed}.json")) is not None
+    }
+    if found:  # at once, so that they do not make the rest look faster than it is
+        progress(len(found), len(pairs), "done before")
     player = Player(policy, len(facts.action_names), facts.action_names, asked.execute, asked.ensemble, asked.timeout_s)
-    done: list[Rollout] = []
-    total = len(asked.seeds) * len(asked.looks)
     try:
-        for seed in asked.seeds:
-            for look in asked.looks:
-                check_cancel()
-                file = out / "rollouts" / _slug(look.name) / f"{seed}.json"
-                made = _read(file)
-                if made is None:
-                    try:
-                        made, seen = roll(environment, player, task, look, seed, asked.frames, check_cancel)
-                    except StageError as error:
-                        raise StageError(f"the scene of seed {seed}: {error} (vary less: --set randomise.…)") from error
-                    _keep(out, made, seen, facts.fps, asked.films)
-                    write_json(file, encode(made))
-                done.append(made)
-                word = "success" if made.outcome.success else made.outcome.failure
-                progress(len(done), total, f"{look.name}, seed {seed}: {word}")
-    except BaseException:
-        if new and not done:
-            # Refused at its first answer: nothing is left of it.
-            (out / "study.json").unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                out.rmdir()
-        raise
+        for seed, look in pairs:
+            if (seed, look.name) in found:
+                continue
+            check_cancel()
+            try:
+                made, seen = roll(environment, player, task, look, seed, asked.frames, check_cancel)
+            except StageError as error:
+                raise StageError(f"the scene of seed {seed}: {error} (vary less: --set randomise.…)") from error
+            made = _keep(out, made, seen, facts.fps, asked.films)
+            write_json(out / "rollouts" / _slug(look.name) / f"{seed}.json", encode(made))
+            found[seed, look.name] = made
+            word = "success" if made.outcome.success else made.outcome.failure
+            progress(len(found), len(pairs), f"{look.name}, seed {seed}: {word}")
     finally:
         player.close()
-    return _tell(out, settings, asked, done)
+    return [found[seed, look.name] for seed, look in pairs]
+
+
+def _has_rollouts(out: Path) -> bool:
+    return next((out / "rollouts").glob("*/*.json"), None) is not None
+
+
+def _forget(out: Path) -> None:
+    """Remove what a study without a finished rollout has left."""
+    (out / "study.json").unlink(missing_ok=True)
+    for name in ("rollouts", "looks", "failures"):
+        shutil.rmtree(out / name, ignore_errors=True)
 
 
 def _claim(out: Path, settings: dict[str, Any]) -> None:
-    """A folder holds one study; more looks and seeds may come to it."""
+    """A folder holds one study; more looks and seeds may come to it. One without a finished rollout (its process was killed
+    in the first) makes way for another."""
     file = out / "study.json"
     if file.exists():
         try:
             found = read_json(file)
         except (OSError, ValueError) as error:
             raise InputError(f"{file} is unreadable ({error}); choose another --out") from error
+        if found.get("schema") == SCHEMA and not _has_rollouts(out):
+            _forget(out)
+            found = settings
         looks = {**found.get("looks", {}), **settings["looks"]}
         changed = sorted(n for n, v in settings["looks"].items() if found.get("looks", {}).get(n, v) != v)
         same = {**found, "looks": {}} == {**settings, "looks": {}}
@@ -170,7 +203,7 @@ def _claim(out: Path, settings: dict[str, Any]) -> None:
             what = next((k for k in settings if k != "looks" and found.get(k) != settings[k]), f"look {changed[:1]}")
             raise InputError(f"{out} holds another study ({what} differs); choose another --out (nothing was changed)")
         settings = {**settings, "looks": looks}
-    elif out.exists() and any(out.iterdir()):
+    elif out.exists() and any(entry.name != LOCK for entry in out.iterdir()):
         raise InputError(f"{out} is not empty and holds no study; choose another --out (nothing was changed)")
     write_json(file, settings)
 
@@ -188,22 +221,24 @@ def _slug(name: str) -> str:
     return name.replace(":", "-").replace("/", "-")
 
 
-def _keep(out: Path, made: Rollout, seen: dict[str, list[np.ndarray]], fps: float, films: int) -> None:
-    """The look's first picture, and the first failures as videos with a strip of frames."""
-    first = out / "looks" / f"{_slug(made.look)}.jpg"
-    if not first.exists():
-        _write_jpeg(first, _beside([images[0] for images in seen.values()]))
+def _keep(out: Path, made: Rollout, seen: dict[str, list[np.ndarray]], fps: float, films: int) -> Rollout:
+    """The look's first picture, and the first failures as videos with a strip of frames. Returns the rollout with its hash."""
+    first = _jpeg(_beside([images[0] for images in seen.values()]))
+    made = replace(made, first_sha256=sha256_bytes(first))
+    if not (file := out / "looks" / f"{_slug(made.look)}.jpg").exists():
+        write_bytes(file, first)
     if made.outcome.success:
-        return
+        return made
     folder = out / "failures"
     kept = {p.stem for p in folder.glob(f"{_slug(made.look)}--*.mp4")} if folder.exists() else set()
     name = f"{_slug(made.look)}--{made.seed}"
     if len(kept - {name}) >= films:
-        return
+        return made
     frames = [_beside(list(images)) for images in zip(*seen.values(), strict=True)]
     shown = [frames[int(k)] for k in np.linspace(0, len(frames) - 1, min(STRIP, len(frames))).round()]
-    _write_jpeg(folder / f"{name}.jpg", np.concatenate(shown, axis=1))
+    write_bytes(folder / f"{name}.jpg", _jpeg(np.concatenate(shown, axis=1)))
     write_video(folder / f"{name}.mp4", frames, fps)
+    return made
 
 
 def _beside(images: Sequence[np.ndarray]) -> UInt8[np.ndarray, "H W 3"]:
@@ -214,9 +249,9 @@ def _beside(images: Sequence[np.ndarray]) -> UInt8[np.ndarray, "H W 3"]:
     return np.concatenate(padded, axis=1)
 
 
-def _write_jpeg(path: Path, image: np.ndarray) -> None:
+def _jpeg(image: np.ndarray) -> bytes:
     _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
-    write_bytes(path, data.tobytes())
+    return data.tobytes()
 
 
 def _tell(out: Path, settings: dict[str, Any], asked: Asked, done: Sequence[Rollout]) -> Study:
@@ -234,10 +269,7 @@ def _tell(out: Path, settings: dict[str, Any], asked: Asked, done: Sequence[Roll
     for made in done:
         hashes.setdefault(made.seed, set()).add(made.states_sha256)
     same = all(len(found) == 1 for found in hashes.values())
-    pictures = {look.name: out / "looks" / f"{_slug(look.name)}.jpg" for look in asked.looks}
-    plain = pictures.pop(UNCHANGED, None)
-    shown = plain.read_bytes() if plain is not None and plain.is_file() else b""
-    idle = tuple(name for name, file in pictures.items() if shown and file.is_file() and file.read_bytes() == shown)
+    idle = tuple(look.name for look in asked.looks if _changes_nothing(by_look[look.name], baseline))
     content = {
         **{k: v for k, v in settings.items() if k != "looks"},
         "seeds": list(asked.seeds),
@@ -250,6 +282,15 @@ def _tell(out: Path, settings: dict[str, Any], asked: Asked, done: Sequence[Roll
     write_json(out / "report.json", content)
     write_report(out, content)
     return Study(out / "report.html", out / "report.json", looks, tuple(axes), tuple(done), same, idle)
+
+
+def _changes_nothing(made: dict[int, Rollout], baseline: dict[int, Rollout]) -> bool:
+    """Whether a look's first picture is the unchanged look's, in every seed of which both are known."""
+    if made is baseline:
+        return False
+    pairs = [(made[seed].first_sha256, baseline[seed].first_sha256) for seed in set(made) & set(baseline)]
+    known = [first == second for first, second in pairs if first and second]
+    return bool(known) and all(known)
 
 
 def _row(

@@ -24,6 +24,7 @@ from retake.core.robustness.analysis import Analysis, WorldResult, analyse, movi
 from retake.core.robustness.caller import Bounded
 from retake.core.robustness.policy import Observation, Policy, as_actions, own_copy
 from retake.core.robustness.report import Picture, write_report
+from retake.core.run_store import held_out
 
 SCHEMA = "retake.robustness/1"
 WORST = 6
@@ -75,8 +76,7 @@ def robustness(
     (a server).
     """
     out, started = Path(out), time.time()
-    if (out / "report.json").exists():
-        raise InputError(f"{out} holds a report already; choose another --out (nothing was changed)")
+    _refuse_a_report(out)
     if frames < 1:
         raise InputError(f"--frames is {frames}; at least one frame per window is needed")
     made = plan(runs, selection or Selection())
@@ -88,16 +88,35 @@ def robustness(
         raise ExportError(
             "the runs hold no accepted take; a robustness report compares takes with the simulator's frames"
         )
-    bounded = Bounded(policy, timeout_s)
-    try:
-        windows = _ask_all(made, list(groups.values()), bounded, frames, progress, check_cancel)
-    finally:
-        bounded.end()
+    with held_out(out):
+        _refuse_a_report(out)  # of another process, meanwhile
+        bounded = Bounded(policy, timeout_s)
+        try:
+            windows = _ask_all(made, list(groups.values()), bounded, frames, progress, check_cancel)
+        finally:
+            bounded.end()
+        return _report(made, windows, policy.name, out, frames, seed, started)
+
+
+def _refuse_a_report(out: Path) -> None:
+    if (out / "report.json").exists():
+        raise InputError(f"{out} holds a report already; choose another --out (nothing was changed)")
+
+
+def _report(
+    made: Plan,
+    windows: Sequence[tuple[_Window, list[tuple[Item, np.ndarray]]]],
+    name: str,
+    out: Path,
+    frames: int,
+    seed: int,
+    started: float,
+) -> RobustnessReport:
     worlds, pictures, facts = _results(made, windows)
     analysis = analyse(worlds, facts["sim_error"], facts["noise"], seed)
     content = {
         "schema": SCHEMA,
-        "policy": policy.name,
+        "policy": name,
         "score": asdict(analysis.score),
         "verdict": analysis.verdict,
         "axes": [asdict(a) for a in analysis.axes],
