@@ -7,7 +7,12 @@ import pytest
 import usd_stages
 from pxr import Gf, Sdf, Usd, UsdGeom, UsdPhysics
 
+from retake.core.errors import StageError
+from retake.newton.simulator import refusal
+from retake.usd.articulation import read_articulations
+from retake.usd.camera import camera_prims, usable_cameras
 from retake.usd.si import si_stage
+from retake.usd.stage import name_stage, open_stage, stage_name
 
 METRES, KILOGRAMS = 0.01, 0.001
 FLOAT = Sdf.ValueTypeNames.Float
@@ -101,3 +106,16 @@ def test_places_shapes_and_gravity_are_the_same_in_metres():
 def test_a_stage_is_copied_only_where_a_unit_differs(units):
     made = usd_stages.empty(*units)
     assert (si_stage(made) is made) == (units == (1.0, 1.0))
+
+
+def test_a_converted_stage_is_called_by_its_user_s_file(tmp_path):
+    """No message names the copy: one in other units, and one that was made of a robot description."""
+    file = tmp_path / "mine.usda"
+    made = usd_stages.empty(0.01)
+    made.GetRootLayer().Export(str(file))
+    for stage in (si_stage(open_stage(file)), si_stage(name_stage(open_stage(file), tmp_path / "mine.urdf"))):
+        for read in (camera_prims, usable_cameras, read_articulations):
+            with pytest.raises(StageError, match=r"mine\.(usda|urdf) has no"):
+                read(stage)
+    assert stage_name(made) == "the stage"
+    assert refusal(stage, ValueError("bad"), ()).startswith(f"{tmp_path / 'mine.urdf'} cannot be simulated: bad")

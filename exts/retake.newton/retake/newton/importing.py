@@ -20,7 +20,7 @@ from retake.core.errors import StageError
 from retake.core.geometry import wxyz_from_rotation
 from retake.newton.engine import load
 from retake.newton.stage_mends import mend_stage
-from retake.usd.stage import applied_schemas
+from retake.usd.stage import applied_schemas, stage_name
 
 DEFAULT_FRICTION = 1.0
 """For shapes without a physics material; UsdPhysics itself defaults to 0, which lets everything slide off tables."""
@@ -71,7 +71,7 @@ def import_stage(stage: Usd.Stage, friction: float | None = None) -> tuple[Any, 
             )
     except Exception as error:
         raise StageError(
-            f"{stage.GetRootLayer().identifier} cannot be simulated: {type(error).__name__}: {error} "
+            f"{stage_name(stage)} cannot be simulated: {type(error).__name__}: {error} "
             "(correct that prim, or leave it out of the stage that is captured)"
         ) from error
     if friction is not None:

@@ -22,7 +22,7 @@ from retake.usd.articulation import Articulation, choose_articulations, find_art
 from retake.usd.bodies import StageObject, find_objects, read_object
 from retake.usd.camera import StageCamera, camera_prim, read_animated_camera, usable_cameras
 from retake.usd.si import si_stage
-from retake.usd.stage import ensure_physics_scene, label_of, missing_assets, open_stage, stage_sha256
+from retake.usd.stage import ensure_physics_scene, label_of, missing_assets, name_stage, open_stage, stage_sha256
 from retake.usd.units import StageUnits
 
 
@@ -51,7 +51,7 @@ def build(preset: Preset, seed: int, stage_file: Path | None = None) -> Scenario
     """Open, vary, read and plan. Raises StageError or InputError naming what is missing or out of reach."""
     file = stage_path(preset) if stage_file is None else Path(stage_file)
     usd = described(file) if is_description(file) else file
-    stage = si_stage(open_stage(usd))
+    stage = si_stage(name_stage(open_stage(usd), file))
     notes = (*missing_assets(usd), *ensure_physics_scene(stage))
     found = find_articulations(stage)
     robots, bodies = choose_articulations(stage, found), find_objects(stage)

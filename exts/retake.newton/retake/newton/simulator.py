@@ -26,7 +26,7 @@ from retake.newton.drives import DriveRequest, Drives, placeholders
 from retake.newton.engine import load
 from retake.newton.importing import import_stage
 from retake.usd.articulation import Articulation
-from retake.usd.stage import body_of
+from retake.usd.stage import body_of, stage_name
 
 CONTACT_TIME_S = 0.005
 """Time constant of contacts. MuJoCo's default of 0.02 s lets light fingers sink up to 11 mm into the packet and the
@@ -330,7 +330,7 @@ def refusal(stage: Usd.Stage, error: Exception, paths: tuple[str, ...]) -> str:
     for name in sorted(by_name, key=len, reverse=True):
         reason = reason.replace(name, by_name[name])
     return (
-        f"{stage.GetRootLayer().identifier} cannot be simulated: {reason} "
+        f"{stage_name(stage)} cannot be simulated: {reason} "
         "(correct that prim, or leave it out of the stage that is captured)"
     )
 

@@ -36,7 +36,7 @@ from retake.usd.joints import (
 from retake.usd.names import CONTAINER, distinct, model_prim
 from retake.usd.names import WORLD as WORLD_NAMES
 from retake.usd.shapes import link_points
-from retake.usd.stage import notable_prims, one_pass, prims_under
+from retake.usd.stage import notable_prims, one_pass, prims_under, stage_name
 from retake.usd.units import StageUnits, world_pose
 
 
@@ -133,7 +133,7 @@ def read_articulations(stage: Usd.Stage, chosen: Sequence[str] = ()) -> tuple[Ar
 
 def choose_articulations(stage: Usd.Stage, found: StageRobots, chosen: Sequence[str] = ()) -> tuple[Articulation, ...]:
     """Of what was found the robots at, above or under the chosen prim paths. Raises as `read_articulations`."""
-    where = stage.GetRootLayer().identifier
+    where = stage_name(stage)
     if not found.robots and not found.refused:
         bodies = sum(prim.HasAPI(UsdPhysics.RigidBodyAPI) for prim in notable_prims(stage))
         raise StageError(

@@ -20,7 +20,7 @@ from retake.core.errors import StageError, unknown_name
 from retake.core.geometry import CV_FROM_USD, inverse
 from retake.core.lens import Lens
 from retake.usd.lens import read_calibration
-from retake.usd.stage import body_of, notable_prims, start_time, time_at
+from retake.usd.stage import body_of, notable_prims, stage_name, start_time, time_at
 from retake.usd.units import StageUnits, world_pose
 
 
@@ -59,9 +59,7 @@ def camera_prims(stage: Usd.Stage) -> tuple[Usd.Prim, ...]:
     """Every camera of a stage. Raises StageError when there is none."""
     found = [prim for prim in notable_prims(stage) if prim.IsA(UsdGeom.Camera)]
     if not found:
-        raise StageError(
-            f"{stage.GetRootLayer().identifier} has no camera; author a UsdGeom.Camera that sees the robot"
-        )
+        raise StageError(f"{stage_name(stage)} has no camera; author a UsdGeom.Camera that sees the robot")
     return tuple(found)
 
 
@@ -83,7 +81,7 @@ def usable_cameras(stage: Usd.Stage) -> tuple[tuple[Usd.Prim, ...], tuple[str, .
         except StageError as error:
             notes.append(f"camera left out: {error}")
     if not usable:
-        raise StageError(f"{stage.GetRootLayer().identifier} has no usable camera: {'; '.join(notes)}")
+        raise StageError(f"{stage_name(stage)} has no usable camera: {'; '.join(notes)}")
     return tuple(usable), tuple(notes)
 
 

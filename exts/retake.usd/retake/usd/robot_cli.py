@@ -20,7 +20,7 @@ from retake.core.robot import GripperSpec, RobotSpec
 from retake.usd.articulation import Articulation, choose_articulations, find_articulations
 from retake.usd.bodies import find_objects
 from retake.usd.robot_picture import draw_robots
-from retake.usd.stage import missing_assets, open_stage
+from retake.usd.stage import missing_assets, name_stage, open_stage
 
 DESCRIPTIONS = (".urdf", ".xml", ".mjcf")
 """Robot descriptions, which are converted first."""
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     file = args.stage
     if file.suffix.lower() in DESCRIPTIONS:
         file = load("retake.newton.describe:described", extra="newton")(file)
-    stage = open_stage(file)
+    stage = name_stage(open_stage(file), args.stage)
     found = find_articulations(stage)
     robots = choose_articulations(stage, found, args.prim)
     if declared := args.robot or beside(args.stage):

@@ -12,6 +12,7 @@ from typing import Any
 
 from pxr import Gf, Sdf, Usd, UsdGeom, UsdPhysics
 
+from retake.usd.stage import name_stage, stage_name
 from retake.usd.units import StageUnits
 
 LENGTHS = {
@@ -64,7 +65,7 @@ def si_stage(stage: Usd.Stage) -> Usd.Stage:
             layer.SetTimeSample(path, time, _scale_value(layer.QueryTimeSample(path, time), factor, spec.name))
 
     layer.Traverse(Sdf.Path.absoluteRootPath, visit)
-    converted = Usd.Stage.Open(layer)
+    converted = name_stage(Usd.Stage.Open(layer), stage_name(stage))
     UsdGeom.SetStageMetersPerUnit(converted, 1.0)
     UsdPhysics.SetStageKilogramsPerUnit(converted, 1.0)
     return converted

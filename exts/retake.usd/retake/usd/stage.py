@@ -35,6 +35,27 @@ def open_stage(path: Path) -> Usd.Stage:
     return stage
 
 
+SOURCE = "retake:source"
+
+
+def name_stage(stage: Usd.Stage, file: Path | str) -> Usd.Stage:
+    """The stage, known by the file its user named: what it was converted to or copied into says nothing to anybody.
+
+    Told to the session layer, which is the stage's own and is never saved.
+    """
+    if session := stage.GetSessionLayer():
+        session.customLayerData = {**session.customLayerData, SOURCE: str(file)}
+    return stage
+
+
+def stage_name(stage: Usd.Stage) -> str:
+    """What a message calls a stage: the file its user named; "the stage" where it exists in memory alone."""
+    session, root = stage.GetSessionLayer(), stage.GetRootLayer()
+    if session and (told := session.customLayerData.get(SOURCE)):
+        return str(told)
+    return "the stage" if root.anonymous else str(root.identifier)
+
+
 def missing_assets(path: Path) -> tuple[str, ...]:
     """Textures and shaders that a stage names and that are not there (a simulator's own MDL materials); a note on them."""
     missing = [file for file in _dependencies(path)[2] if not _is_layer(file)]

@@ -21,7 +21,7 @@ from pxr import Gf, Usd, UsdGeom, UsdPhysics
 from retake.core.array_types import Float64
 from retake.core.errors import StageError
 from retake.core.geometry import column_from_row_matrix
-from retake.usd.stage import start_time
+from retake.usd.stage import stage_name, start_time
 
 Z_FROM_Y_UP = np.array([[1.0, 0, 0], [0, 0, -1.0], [0, 1.0, 0]])
 """Rotation of a Y-up world into a Z-up world (a quarter turn about X)."""
@@ -42,7 +42,7 @@ class StageUnits:
         metres, kilograms = UsdGeom.GetStageMetersPerUnit(stage), UsdPhysics.GetStageKilogramsPerUnit(stage)
         for name, value in (("metersPerUnit", metres), ("kilogramsPerUnit", kilograms)):
             if not (np.isfinite(value) and value > 0):
-                raise StageError(f"{stage.GetRootLayer().identifier}: {name} is {value}; expected a positive number")
+                raise StageError(f"{stage_name(stage)}: {name} is {value}; expected a positive number")
         return StageUnits(float(metres), float(kilograms), str(UsdGeom.GetStageUpAxis(stage)))
 
     @property
