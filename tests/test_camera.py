@@ -11,6 +11,11 @@ from strategies import random_poses, seeds
 
 from retake.core.camera import Camera
 from retake.core.errors import InputError
+from retake.core.export.cli import parse_size
+from retake.isaac.camera_text import camera_parts
+from retake.isaac.request import request_from
+from retake.lab.cli import _cameras as lab_cameras
+from retake.newton.preset import load_preset
 
 
 def random_camera(rng: np.random.Generator) -> Camera:
@@ -88,3 +93,19 @@ def test_impossible_cameras_are_refused(fault):
         size = (0, 48)
     with pytest.raises(InputError):
         Camera(K, T, size)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: load_preset("short", {"cameras": [{"name": "front", "size": [99999, 99999]}]}),
+        lambda: camera_parts("/World/Camera@99999x99999"),
+        lambda: request_from({"output": "x", "width": 99999}).checked(),
+        lambda: parse_size("99999x99999"),
+        lambda: lab_cameras(["front:99999x99999"]),
+    ],
+    ids=["preset", "isaac camera", "isaac settings", "export", "lab"],
+)
+def test_a_picture_that_no_memory_holds_is_refused_where_it_is_asked_for(ask):
+    with pytest.raises(InputError, match=r"size 99999x\d+; expected 1 to 8192 pixels a side"):
+        ask()

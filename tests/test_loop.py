@@ -515,6 +515,7 @@ def test_options_become_capture_settings():
     assert out["randomise"] == {"object_yaw_deg": [-3, 3]}
     assert out["cameras"][1] == {"name": "wrist", "size": [32, 24], "mount": "body"}
     for option, text in ((["--set", "fps"], "expected KEY=VALUE"), (["--camera", "front=9"], "NAME=WIDTHxHEIGHT"),
+                         (["--camera", "front=99999x9"], "size 99999x9; expected 1 to 8192 pixels a side"),
                          (["--camera", "front=9x9", "front=8x8"], "names 'front' twice")):  # fmt: skip
         with pytest.raises(InputError, match=text):
             overrides_of(parser().parse_args(["--policy", "p", "--out", "o", *option]))

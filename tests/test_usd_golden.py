@@ -53,7 +53,7 @@ def tried(read: Callable[[], Any]) -> Any:
     try:
         return read()
     except RetakeError as error:
-        return re.sub(r"anon:\S+?:|/\S*/stages/", "", f"{type(error).__name__}: {str(error).splitlines()[0]}")
+        return re.sub(r"/\S*/stages/", "", f"{type(error).__name__}: {str(error).splitlines()[0]}")
 
 
 def reading(stage: Usd.Stage) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retake.core.errors import VariantError
+from retake.core.errors import Cancelled, VariantError
 from retake.core.variants import Catalogue, load_catalogue, sample_worlds, select_worlds
 from retake.core.variants.prompts import compose_prompts
 from retake.core.variants.sampler import ORDER, coverage, excluded
@@ -136,3 +136,18 @@ def test_too_many_worlds_say_how_many_there_are():
         sample_worlds(3, 0, tiny)
     with pytest.raises(VariantError, match="negative"):
         sample_worlds(-1)
+    with pytest.raises(VariantError, match="1000000000 worlds were asked for; at most 100000"):
+        sample_worlds(10**9)
+
+
+def test_sampling_can_be_stopped():
+    asked = []
+
+    def stop():
+        asked.append(1)
+        if len(asked) == 5:
+            raise Cancelled("stopped")
+
+    with pytest.raises(Cancelled):
+        select_worlds(count=50, check_cancel=stop)
+    assert len(asked) == 5

@@ -17,6 +17,17 @@ from retake.core.errors import InputError
 from retake.core.geometry import inverse, is_rigid, transform
 from retake.core.lens import Lens, pixel_rays
 
+LARGEST_PX = 8192
+"""A picture that is asked for has at most this many pixels a side: colours, depth, normals and ids of one frame are then
+1.7 GB. More is a slip that would end in a MemoryError after the scene was simulated."""
+
+
+def require_size(size: tuple[int, int], asked: str) -> tuple[int, int]:
+    """A (width, height) that pictures can have. Raises InputError beginning with what was `asked`."""
+    if not all(1 <= side <= LARGEST_PX for side in size):
+        raise InputError(f"{asked}: size {size[0]}x{size[1]}; expected 1 to {LARGEST_PX} pixels a side")
+    return size
+
 
 @dataclass(frozen=True)
 class Camera:

@@ -75,7 +75,7 @@ def run(
     if produce is produce_takes and (obstacle := backend_obstacle(config.takes.backend)):
         raise MissingDependencyError(obstacle)
     maker = licensed_backend(chosen.backend, chosen.only_commercial, chosen.settings, _catalogue(config))
-    require_reader(maker, _worlds(config))
+    require_reader(maker, _worlds(config, check_cancel))
     used_seeds(config)
     episode = capture(run, config, stage("Episode"), check_cancel)  # held: the stages below share what it read
     check(run, config, check_cancel).require(force=config.check.force)
@@ -233,11 +233,11 @@ def cameras_of(config: RunConfig, episode: Episode) -> tuple[str, ...]:
     return named or tuple(mapped or [camera.name for camera in every])
 
 
-def _worlds(config: RunConfig) -> tuple[World, ...]:
+def _worlds(config: RunConfig, check_cancel: CheckCancel) -> tuple[World, ...]:
     chosen = config.variants
     return select_worlds(
         chosen.presets, chosen.count, chosen.seed, of_presets=chosen.of_presets, prompts=chosen.prompts,
-        catalogue=_catalogue(config),
+        catalogue=_catalogue(config), check_cancel=check_cancel,
     )  # fmt: skip
 
 
@@ -256,7 +256,7 @@ def variants(
     episode = _checked_episode(run, config)
     chosen = config.variants
     _check_start(config, episode)
-    worlds = _worlds(config)
+    worlds = _worlds(config, check_cancel)
     made = make_gated_variants(
         episode, cameras_of(config, episode), run.variants_folder, worlds=worlds, backend=chosen.backend,
         settings=chosen.settings, seed=chosen.seed, index=config.takes.start, rerolls=chosen.rerolls, gate=chosen.gate,

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from retake.core.camera import require_size
 from retake.core.episode import CHANNELS
 from retake.core.episode.records import Channel
 from retake.core.errors import InputError, unknown_name
@@ -37,8 +38,8 @@ def camera_parts(text: str) -> tuple[str, tuple[int, int] | None, tuple[Channel,
             "PRIM_PATH@WIDTHxHEIGHT:rgb+depth"
         )
     size = None if found["width"] is None else (int(found["width"]), int(found["height"]))
-    if size is not None and min(size) < 1:
-        raise InputError(f"camera {text!r}: size {size[0]}x{size[1]} must be positive")
+    if size is not None:
+        require_size(size, f"camera {text!r}")
     channels = None if found["channels"] is None else parse_channels(found["channels"].split("+"))
     return found["path"].strip(), size, channels
 

@@ -10,6 +10,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from retake.core.camera import require_size
 from retake.core.capture import WhenFull
 from retake.core.codec import fields_of
 from retake.core.episode import CHANNELS
@@ -76,6 +77,7 @@ class CaptureRequest:
                 f"fps {self.fps}, size {self.width}x{self.height} and queue_frames {self.queue_frames} must be positive, "
                 f"frames {self.frames} not negative"
             )
+        require_size((self.width, self.height), f"{SETTINGS}/width and height")
         if self.rt_subframes < 1:
             raise InputError(f"{SETTINGS}/rt_subframes is {self.rt_subframes}; at least one render per frame is needed")
         for name, valid in CHOICES.items():

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from retake.core.camera import require_size
 from retake.core.episode import CHANNELS
 from retake.core.errors import InputError, RetakeError
 from retake.core.progress import Bar, Progress, silent
@@ -204,7 +205,7 @@ def _cameras(given: list[str]) -> tuple[tuple[str, ...], dict[str, tuple[int, in
             width, _, height = size.partition("x")
             if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
                 raise InputError(f"--camera {text!r}: expected NAME or NAME:WIDTHxHEIGHT")
-            sizes[name] = (int(width), int(height))
+            sizes[name] = require_size((int(width), int(height)), f"--camera {text!r}")
     return tuple(names), sizes
 
 

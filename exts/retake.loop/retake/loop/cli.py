@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from retake.core.camera import require_size
 from retake.core.errors import InputError
 from retake.core.files import sha256_file, sha256_json
 from retake.core.progress import Bar, Stop, silent
@@ -113,7 +114,8 @@ def _camera(text: str) -> dict[str, Any]:
     if not (name and width.isdecimal() and height.isdecimal() and int(width) > 0 and int(height) > 0):
         raise InputError(f"--camera {text!r}: expected NAME=WIDTHxHEIGHT, e.g. front=128x96")
     mount = "body" if name == "wrist" else "fixed"
-    return {"name": name, "size": [int(width), int(height)], "mount": mount}
+    size = require_size((int(width), int(height)), f"--camera {text!r}")
+    return {"name": name, "size": list(size), "mount": mount}
 
 
 def identity_of(*specs: str) -> str:

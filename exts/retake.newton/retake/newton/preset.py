@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from retake.core.camera import require_size
 from retake.core.codec import merged
 from retake.core.config import config_path, load_yaml
 from retake.core.ends import beside
@@ -153,7 +154,8 @@ def _cameras(values: Any, source: str) -> tuple[CameraRequest, ...]:
         size = entry["size"]
         if not (isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(x, int) and x > 0 for x in size)):
             raise InputError(f"{source}: camera size is {size!r}; expected [width, height] in whole pixels")
-        out.append(CameraRequest(**{**entry, "size": (size[0], size[1])}))
+        size = require_size((size[0], size[1]), f"{source}: camera {entry['name']!r}")
+        out.append(CameraRequest(**{**entry, "size": size}))
     return tuple(out)
 
 

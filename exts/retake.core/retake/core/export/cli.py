@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from retake.core.camera import require_size
 from retake.core.errors import InputError
 from retake.core.export.api import ExportOptions, export
 from retake.core.export.collect import Selection
@@ -111,7 +112,7 @@ def parse_size(text: str | None) -> tuple[int, int] | str | None:
     width, _, height = str(text).partition("x")
     if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
         raise InputError(f"--size {text!r}: expected WIDTHxHEIGHT such as 640x480, or 'capture'")
-    return int(width), int(height)
+    return require_size((int(width), int(height)), f"--size {text!r}")
 
 
 def _video(args: argparse.Namespace) -> VideoOptions | None:

@@ -239,12 +239,13 @@ def read_frame(path: Path) -> np.ndarray:
 
 def select_worlds(
     presets: Sequence[str] = (), count: int = 0, seed: int = 0, *, of_presets: bool = False, prompts: Sequence[str] = (),
-    catalogue: Catalogue | None = None,
+    catalogue: Catalogue | None = None, check_cancel: CheckCancel = never,
 ) -> tuple[World, ...]:  # fmt: skip
     """The named presets, one world per prompt (`described_world`), then `count` sampled worlds; with `of_presets` these
     stay in the presets' environments.
 
-    Raises VariantError for unknown presets (listing the valid ones), empty prompts, or when nothing is asked.
+    Raises VariantError for unknown presets (listing the valid ones), empty prompts, too many, or when nothing is asked;
+    Cancelled.
     """
     from retake.core.variants.sampler import sample_worlds
 
@@ -252,7 +253,7 @@ def select_worlds(
     worlds = [known.preset(name) for name in dict.fromkeys(presets)]
     within = tuple(dict.fromkeys(world.environment for world in worlds)) if of_presets else ()
     worlds += [described_world(text) for text in dict.fromkeys(prompts)]
-    worlds += sample_worlds(count, seed, known, within) if count else []
+    worlds += sample_worlds(count, seed, known, within, check_cancel) if count else []
     if not worlds:
         raise VariantError(
             "no worlds were asked for: no presets, no prompts, and the count is 0; name presets "

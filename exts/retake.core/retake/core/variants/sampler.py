@@ -14,22 +14,29 @@ from typing import Any
 import numpy as np
 
 from retake.core.errors import VariantError
+from retake.core.progress import CheckCancel, never
 from retake.core.variants.base import World, require_seed
 from retake.core.variants.worlds import Catalogue, load_catalogue
 
 ORDER = ("environment", "background", "lighting", "surface", "subject", "look", "clutter")
 """Axes in the order in which values are chosen."""
+MOST_WORLDS = 100_000
+"""Each world becomes pictures of megabytes and takes of minutes; more is a slip, and sampling them would not end."""
 
 
 def sample_worlds(
-    count: int, seed: int = 0, catalogue: Catalogue | None = None, environments: Collection[str] = ()
-) -> list[World]:
+    count: int, seed: int = 0, catalogue: Catalogue | None = None, environments: Collection[str] = (),
+    check_cancel: CheckCancel = never,
+) -> list[World]:  # fmt: skip
     """`count` distinct worlds, none of them excluded, in the named environments (none named: in any).
 
-    Raises VariantError for unknown environments, and when fewer worlds exist, saying how many.
+    Raises VariantError for unknown environments, for more than `MOST_WORLDS`, and when fewer worlds exist, saying how many;
+    Cancelled.
     """
     if count < 0:
         raise VariantError(f"the number of worlds must not be negative; found {count}")
+    if count > MOST_WORLDS:
+        raise VariantError(f"{count} worlds were asked for; at most {MOST_WORLDS} are sampled for one run")
     require_seed(seed)
     known = catalogue or load_catalogue()
     if environments:
@@ -40,7 +47,7 @@ def sample_worlds(
     seen: set[tuple[str, ...]] = set()
     worlds: list[World] = []
     while len(worlds) < count:
-        chosen = next(_complete({}, known, used, seen, rng), None)
+        chosen = next(_complete({}, known, used, seen, rng, check_cancel), None)
         if chosen is None:
             raise VariantError(
                 f"{count} worlds were asked for; the axes and exclusions allow {len(worlds)} distinct ones. "
@@ -94,10 +101,11 @@ def _key(axis: str, value: str, chosen: Mapping[str, str]) -> str:
 
 def _complete(
     chosen: dict[str, str], catalogue: Catalogue, used: dict[str, Counter[str]], seen: set[tuple[str, ...]],
-    rng: np.random.Generator,
+    rng: np.random.Generator, check_cancel: CheckCancel,
 ) -> Iterator[dict[str, str]]:  # fmt: skip
     """Complete choices, least-used values first (depth first, so exclusions and repeats only cost a step back)."""
     if len(chosen) == len(ORDER):
+        check_cancel()  # the last of many worlds are found behind all that were seen before
         if tuple(chosen[axis] for axis in ORDER) not in seen:
             yield dict(chosen)
         return
@@ -107,7 +115,7 @@ def _complete(
     for value in sorted(values, key=rank.__getitem__):
         candidate = {**chosen, axis: value}
         if not excluded(candidate, catalogue.exclusions):
-            yield from _complete(candidate, catalogue, used, seen, rng)
+            yield from _complete(candidate, catalogue, used, seen, rng, check_cancel)
 
 
 def coverage(worlds: list[World], catalogue: Catalogue | None = None) -> dict[str, dict[str, int]]:
