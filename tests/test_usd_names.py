@@ -110,6 +110,17 @@ def test_a_still_shape_belongs_to_what_lies_below_the_world():
     assert scenery_group(body) == body
 
 
+def test_a_stage_that_names_no_world_has_one_where_one_prim_holds_all_shapes():
+    stage = usd_stages.empty()
+    stage.ClearDefaultPrim()
+    UsdGeom.Xform.Define(stage, "/Looks/paint")
+    floor = UsdGeom.Cube.Define(stage, "/World/floor").GetPrim()
+    leg = UsdGeom.Cube.Define(stage, "/World/table/leg").GetPrim()
+    assert [str(scenery_group(prim).GetPath()) for prim in (floor, leg)] == ["/World/floor", "/World/table"]
+    bin_ = UsdGeom.Cube.Define(stage, "/bin/side").GetPrim()
+    assert [str(scenery_group(prim).GetPath()) for prim in (leg, bin_)] == ["/World", "/bin"]
+
+
 @pytest.mark.parametrize("movable", [True, False])
 def test_the_box_of_a_thing_is_in_metres_and_in_its_own_frame(movable):
     stage = usd_stages.empty(0.01)

@@ -22,7 +22,7 @@ from retake.newton.preset_values import Lighting
 from retake.usd.articulation import Articulation
 from retake.usd.bodies import scenery_group
 from retake.usd.camera import StageCamera
-from retake.usd.stage import body_of, label_of, prims, start_time
+from retake.usd.stage import body_of, label_of, one_pass, prims, start_time
 from retake.usd.units import StageUnits
 
 NO_SHAPE = 0xFFFFFFFF
@@ -48,16 +48,17 @@ def instance_map(
     owners |= {item.prim_path: f"object:{item.name}" for item in objects}
     ids: dict[str, Instance] = {}
     lut = np.zeros(len(shape_paths) + 1, np.uint16)
-    for shape, shape_path in enumerate(shape_paths):
-        prim = stage.GetPrimAtPath(shape_path)
-        if not prim:
-            continue
-        body = body_of(prim)
-        owner = scenery_group(prim) if body is None else body
-        path = str(owner.GetPath())
-        if path not in ids:
-            ids[path] = Instance(len(ids) + 1, path, label_of(owner), owners.get(path, ""))
-        lut[shape] = ids[path].id
+    with one_pass(stage):
+        for shape, shape_path in enumerate(shape_paths):
+            prim = stage.GetPrimAtPath(shape_path)
+            if not prim:
+                continue
+            body = body_of(prim)
+            owner = scenery_group(prim) if body is None else body
+            path = str(owner.GetPath())
+            if path not in ids:
+                ids[path] = Instance(len(ids) + 1, path, label_of(owner), owners.get(path, ""))
+            lut[shape] = ids[path].id
     return InstanceMap(tuple(ids.values()), lut)
 
 

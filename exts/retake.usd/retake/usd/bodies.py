@@ -16,7 +16,7 @@ from retake.usd.articulation import Articulation, articulation_bodies
 from retake.usd.joints import Edge, read_edges
 from retake.usd.names import distinct, model_prim, shown
 from retake.usd.shapes import link_box
-from retake.usd.stage import body_of, has_label, label_of, notable_prims, one_pass, start_time
+from retake.usd.stage import body_of, has_label, label_of, notable_prims, one_pass, prims_under, remembered, start_time
 from retake.usd.units import StageUnits, rigid_and_scale, world_pose
 
 
@@ -138,9 +138,23 @@ def _group_box(prim: Usd.Prim, units: StageUnits) -> Float64[np.ndarray, "2 3"]:
 
 
 def scenery_group(prim: Usd.Prim) -> Usd.Prim:
-    """The prim that stands for a static shape in the instance image: its ancestor just below the default prim."""
+    """The prim that stands for a static shape in the instance image: its ancestor just below the world's prim."""
     stage = prim.GetStage()
-    default = stage.GetDefaultPrim()
-    while body_of(prim) is None and (parent := prim.GetParent()) and not parent.IsPseudoRoot() and parent != default:
+    world = remembered(stage, "the world's prim", lambda: _world(stage))
+    while body_of(prim) is None and (parent := prim.GetParent()) and not parent.IsPseudoRoot() and parent != world:
         prim = parent
     return prim
+
+
+def _world(stage: Usd.Stage) -> Usd.Prim:
+    """The default prim. Where a stage names none, the one prim at its top that holds all shapes: floor, table and bin below it
+    are three things. Where several do, or where it is a thing itself, no prim (an invalid one): each at the top is a thing."""
+    if default := stage.GetDefaultPrim():
+        return default
+    holders = []
+    for top in stage.GetPseudoRoot().GetChildren():
+        if any(UsdGeom.Gprim(prim) for prim in prims_under(top)):
+            holders.append(top)
+    if len(holders) == 1 and not UsdGeom.Gprim(holders[0]) and body_of(holders[0]) is None:
+        return holders[0]
+    return Usd.Prim()

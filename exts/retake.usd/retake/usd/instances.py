@@ -16,7 +16,7 @@ from retake.core.array_types import UInt16
 from retake.core.episode import Instance, ObjectSpec
 from retake.core.robot import RobotSpec
 from retake.usd.bodies import scenery_group
-from retake.usd.stage import body_of, label_of, prims
+from retake.usd.stage import body_of, label_of, one_pass, prims
 
 OTHER = "/"
 """Entry for prims that appeared after recording began."""
@@ -34,17 +34,18 @@ def instance_table(
         owners[item.prim_path] = (item.label, f"object:{item.name}")
     shared: dict[Usd.Prim, Usd.Prim | None] = {}
     """Parent -> what its shapes belong to, where they belong to more than themselves: thousands of shapes, few parents."""
-    for prim in prims(stage):
-        if not UsdGeom.Gprim(prim):
-            continue
-        parent = prim.GetParent()
-        group = prim if prim.HasAPI(UsdPhysics.RigidBodyAPI) else shared.get(parent)
-        if group is None:
-            group = body_of(prim) or scenery_group(prim)
-            shared[parent] = None if group == prim else group
-        path = str(group.GetPath())
-        if path not in owners:
-            owners[path] = (label_of(group), "")
+    with one_pass(stage):
+        for prim in prims(stage):
+            if not UsdGeom.Gprim(prim):
+                continue
+            parent = prim.GetParent()
+            group = prim if prim.HasAPI(UsdPhysics.RigidBodyAPI) else shared.get(parent)
+            if group is None:
+                group = body_of(prim) or scenery_group(prim)
+                shared[parent] = None if group == prim else group
+            path = str(group.GetPath())
+            if path not in owners:
+                owners[path] = (label_of(group), "")
     owners[OTHER] = ("other", "")
     return tuple(
         Instance(number, path, label, owner) for number, (path, (label, owner)) in enumerate(owners.items(), start=1)
