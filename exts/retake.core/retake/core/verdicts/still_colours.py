@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from statistics import median_low
 
 import cv2
 import numpy as np
@@ -50,7 +51,7 @@ _REACH_M, _GRID_M, _COARSE = 0.4, 0.1, 4
 """Before a camera that moves: metres around links and objects within which things are asked, to this precision; every so many
 pixels of the half-size picture."""
 _SIGHTINGS = 3
-"""Earlier looks of a camera that moves that a thing is compared with until one shows the same places."""
+"""Earlier looks of a camera that moves that a thing is compared with."""
 
 Compared = tuple[int, int, Float32[np.ndarray, "H W 3"], Bool[np.ndarray, "H W"]]
 """A thing, a frame, what an earlier look shows of the places of that frame, and where one of the two shows nothing of them."""
@@ -64,11 +65,14 @@ def measure_still_colours(
     if not truth.static_camera and scene is None:
         return Measurement(NAME, None, "the camera moves, and no depth tells where things are", applies=False)
     looks = _Looks(footage, truth, settings, episode, camera)
-    found: dict[int, dict[int, float]] = {}
+    said: dict[tuple[int, int], list[float]] = {}
     for thing, t, before, hidden in looks.from_one_place() if scene is None else looks.on_the_way(scene):
         value = change_of_colour(footage.frames[t], before, looks.shown[t] == thing, hidden)
         if value is not None:
-            found.setdefault(thing, {}).setdefault(t, value)
+            said.setdefault((thing, t), []).append(value)
+    found: dict[int, dict[int, float]] = {}
+    for (thing, t), values in said.items():
+        found.setdefault(thing, {})[t] = median_low(values)
     series, worst, where, frame = np.full(len(footage), np.nan), 0.0, "", None
     for thing, values in found.items():
         for a, b in itertools.pairwise(values):
@@ -133,7 +137,7 @@ class _Looks:
             known |= free
 
     def on_the_way(self, scene: Scene) -> Iterator[Compared]:
-        """Of a camera that moves: each thing beside its first looks; the first that tells counts."""
+        """Of a camera that moves: each thing beside its first looks, most of which must say so: one may show its rim alone."""
         for t in self.times:
             pictures: dict[int, tuple[np.ndarray, np.ndarray]] = {}
             for thing in self.things:
