@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import cv2
 import numpy as np
 import pytest
 from loop_toy import ToyEnvironment, seeker
@@ -96,7 +97,11 @@ def test_nothing_is_claimed_when_the_stop_rule_is_not_met(value, tmp_path):
 def test_the_page_says_all_of_it(value, tmp_path):
     result, _ = go(value, tmp_path, lambda name: sharp, ignore=True)
     assert result["went_on"]
+    curve = [[100 * k, 1 / k] for k in range(1, 61)]
     result |= {
+        "trainings": {"takes8, seed 0": {"parameters": 7, "training_s": 9.4, "curve": curve}, "jitter, seed 0": {}},
+        "sheet": "value/looks.jpg",
+        "notes": "## Read by hand\n\nIt helps.",
         "controls": {"expert": {UNCHANGED: [4, 4]}, "expert_states_equal_across_looks": True, "blinded": {UNCHANGED: [0, 4]}},
         "open_loop": value.agreement([50.0, 80.0, 90.0], [0.2, 0.5, 0.9]),
         "sizes": {"episodes": 1, "steps": 1, "seeds": [0, 1], "rollouts": 4},
@@ -111,6 +116,25 @@ def test_the_page_says_all_of_it(value, tmp_path):
     assert "Spearman 1.00" in page
     assert "A reduced run" in page
     assert "simulated: not reached" in page
+    assert "| takes8, seed 0 | 7 | 9 | 100: 1.000, 1300: 0.077," in page
+    assert "6000: 0.017 |" in page
+    assert "jitter, seed 0" not in page
+    assert "(value/looks.jpg)" in page
+    assert page.index("**Failures**") < page.index("It helps.") < page.index("## Trainings")
+
+
+def test_the_sheet_shows_every_look_once_or_is_not_drawn(value, tmp_path):
+    out = tmp_path / "sheet.jpg"
+    value.look_sheet([look.name for look in LOOKS], tmp_path / "loops", out)
+    assert not out.exists()
+    asked = Asked(LOOKS, (0,), 2)
+    closed_loop(ToyEnvironment(), CallablePolicy(sharp, "sharp"), TASKS["reach"], tmp_path / "loops" / "sharp", asked)
+    value.look_sheet([look.name for look in LOOKS], tmp_path / "loops", out)
+    one, sheet = cv2.imread(str(tmp_path / "loops" / "sharp" / "looks" / "dark.jpg")), cv2.imread(str(out))
+    assert one is not None
+    assert sheet is not None
+    height, width = sheet.shape[:2]
+    assert (height, width) == (2 * (2 * one.shape[0] + 18), 3 * 2 * one.shape[1])
 
 
 def test_agreement_of_open_and_closed_loop(value):
@@ -147,14 +171,14 @@ def test_what_a_training_did_is_kept_and_counts_for_that_training_alone(value, t
     again = Units(tmp_path / "units").of("takes 8", 1, {"steps": 3})
     assert again.missing(asked) == []
     assert again.played(asked).rollouts == study.rollouts
-    assert again.curve() == [[100, 0.5]]
+    assert again.training() == {"parameters": 0, "training_s": 0.0, "curve": [[100, 0.5]]}
     assert again.played(Asked(LOOKS[1:2], (1,), 6)).rollouts == (study.rollouts[len(LOOKS) + 1],)
     assert len(again.missing(Asked(LOOKS, (0, 1, 2), 6))) == len(LOOKS)
     assert again.missing(Asked((LOOKS[0], Look("dark", "light", sun=(0.2, 0.3, 0.3))), (0,), 6)) == [("dark", 0)]
     assert len(again.missing(Asked(LOOKS, (0, 1), 5))) == 2 * len(LOOKS)
     other = Units(tmp_path / "units").of("takes 8", 1, {"steps": 4})
     assert len(other.missing(asked)) == 2 * len(LOOKS)
-    assert other.curve() == []
+    assert other.training() == {}
 
 
 def test_rollouts_come_to_those_that_are_kept(value, tmp_path):

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 from value_data import HELD_OUT, OVERRIDES, Sizes, dataset, held_out, oracle, packed, shoot, simulate
-from value_page import LEAST_AXES, LEAST_LOSS, LEAST_UNCHANGED, report
+from value_page import LEAST_AXES, LEAST_LOSS, LEAST_UNCHANGED, SHEET, look_sheet, report
 from value_units import NO_TRAINING, Played, Unit, Units
 
 from retake.core.export import Selection
@@ -47,6 +47,8 @@ from retake.newton import engine
 from retake.newton.preset import fingerprint
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+NOTES = "notes.md"
+"""Beside the units: what the figures were read to say, by hand; part of the page."""
 PYTHON = ROOT / ".venv-worker" / "bin" / "python"
 
 
@@ -62,12 +64,17 @@ class Arm:
 
 
 def arms(sizes: Sizes) -> tuple[Arm, ...]:
-    """What is compared. `takes…`: half simulated, half takes."""
+    """What is compared. `takes…`: half simulated, half takes. Two more ask what costs the most worlds their successes in the
+    simulator's own look: too few steps for so many looks, or too little of the simulator's."""
+    half, many = ("--shares", "1", "1"), f"takes{sizes.worlds[-1]}"
+    longer = (*half, "--steps", str(2 * sizes.steps))
     return (
         Arm("simulated", ("simulated",)),
         Arm("jitter", ("simulated",), ("--augment", "jitter")),
         Arm("textures", ("masked",), ("--augment", "textures")),
-        *(Arm(f"takes{n}", ("simulated", f"takes{n}"), ("--shares", "1", "1")) for n in sizes.worlds),
+        *(Arm(f"takes{n}", ("simulated", f"takes{n}"), half) for n in sizes.worlds),
+        Arm(f"{many} twice the steps", ("simulated", many), longer, competes=False),
+        Arm(f"{many} a quarter", ("simulated", many), ("--shares", "3", "1"), competes=False),
         Arm("oracle", ("oracle",), competes=False),
         Arm("shuffled actions", ("simulated",), ("--shuffle-actions",), competes=False),
     )
@@ -143,11 +150,15 @@ def run_part(out_dir: Path, sizes: Sizes, part: Part, quick: bool = False) -> di
     told = None
     if part.whole or part.controls:
         told = controls(units, looks, sizes, cache, lambda: train(compared[0], sizes.seeds[0]))
-    curves = {f"{a.name}-{seed}": unit(a, seed).curve() for a in compared for seed in sizes.seeds}
+    trainings = {f"{a.name}, seed {seed}": unit(a, seed).training() for a in compared for seed in sizes.seeds}
+    look_sheet([look.name for look in looks], cache / "loops", units.folder / SHEET)
+    notes = units.folder / NOTES
     result |= {
+        "notes": notes.read_text("utf-8").strip() if notes.exists() and not quick else "",
         **_facts(sizes, looks, started),
         "controls": told,
-        "curves": curves,
+        "trainings": trainings,
+        "sheet": f"{units.folder.name}/{SHEET}" if (units.folder / SHEET).exists() and not quick else "",
         "reduced": quick,
         "part": asdict(part),
     }

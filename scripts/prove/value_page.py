@@ -3,10 +3,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+import cv2
+import numpy as np
+
+from retake.core.files import write_bytes
 
 LEAST_UNCHANGED, LEAST_LOSS, LEAST_AXES = 0.80, 0.25, 2
 """The stop rule: simulated-only must reach this rate unchanged, and lose this much on at least so many axes."""
+
+
+SHEET = "looks.jpg"
+_COLUMNS, _LARGER, _LINE = 3, 2, 18
+"""Of the sheet: pictures in a row, times by which they are enlarged, px of a name."""
+_POINTS = 6
+"""Of a learning curve that are told."""
+
+
+def look_sheet(looks: Sequence[str], loops: Path, out: Path) -> None:
+    """One picture of all looks, both cameras of the first rollout; only where a policy of this clone has been played in all."""
+    named = [name.replace(":", "-").replace("/", "-") + ".jpg" for name in looks]
+    folder = next((f for f in sorted(loops.glob("*/looks")) if all((f / name).exists() for name in named)), None)
+    if folder is None:
+        return
+    tiles = []
+    for look, name in zip(looks, named, strict=True):
+        image = cv2.imread(str(folder / name))
+        assert image is not None, name
+        image = cv2.resize(image, None, fx=_LARGER, fy=_LARGER, interpolation=cv2.INTER_CUBIC)
+        tile = np.full((image.shape[0] + _LINE, image.shape[1], 3), 255, np.uint8)
+        tile[_LINE:] = image
+        cv2.putText(tile, look, (4, _LINE - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+        tiles.append(tile)
+    tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % _COLUMNS)
+    rows = [np.concatenate(tiles[k : k + _COLUMNS], axis=1) for k in range(0, len(tiles), _COLUMNS)]
+    write_bytes(out, cv2.imencode(".jpg", np.concatenate(rows), [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes())
 
 
 def report(result: dict[str, Any]) -> str:
@@ -19,7 +53,8 @@ def report(result: dict[str, Any]) -> str:
         "",
         *(["**A reduced run: it shows that the machinery works, and nothing else.**", ""] if result["reduced"] else []),
         *([_part_said(result["cells"], result["looks"]), ""] if result.get("open_loop") is None else []),
-        f"{sizes['episodes']} simulated episodes, {sizes['steps']} optimiser steps for every arm, training seeds "
+        f"{sizes['episodes']} simulated episodes, {sizes['steps']} optimiser steps for every arm (but where a name says twice "
+        f"the steps; `a quarter` is the share of takes in each batch, else a half), training seeds "
         f"{', '.join(map(str, sizes['seeds']))}, {sizes['rollouts']} paired rollouts per seed and look. "
         f"Commit `{result['commit']}`.",
         "",
@@ -59,6 +94,11 @@ def report(result: dict[str, Any]) -> str:
         )
         + ".",
     ]
+    if result.get("notes"):
+        lines += ["", result["notes"]]
+    lines += _trainings(result.get("trainings", {}))
+    if result.get("sheet"):
+        lines += ["", "## The looks", "", f"![what a policy sees in each look, both cameras]({result['sheet']})"]
     told = result["controls"]
     if told is None:
         return "\n".join(lines)
@@ -69,6 +109,27 @@ def report(result: dict[str, Any]) -> str:
         *(f"- Blinded (grey pictures), {look}: {s}/{n}." for look, (s, n) in told.get("blinded", {}).items()),
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _trainings(trainings: dict[str, Any]) -> list[str]:
+    """Learning curves and times, one line for each training."""
+    known = {name: one for name, one in trainings.items() if one.get("curve")}
+    if not known:
+        return []
+    lines = [
+        "",
+        "## Trainings",
+        "",
+        "Loss, smoothed over a hundred steps, along the way; one core, shared with others.",
+        "",
+    ]
+    lines += ["| arm | parameters | seconds | step: loss |", "|---|---|---|---|"]
+    for name, one in known.items():
+        curve = one["curve"]
+        points = [curve[k] for k in np.unique(np.linspace(0, len(curve) - 1, _POINTS).round().astype(int))]
+        told = ", ".join(f"{step}: {loss:.3f}" for step, loss in points)
+        lines.append(f"| {name} | {one['parameters']} | {one['training_s']:.0f} | {told} |")
+    return lines
 
 
 def _part_said(cells: dict[str, Any], looks: dict[str, str]) -> str:

@@ -95,9 +95,10 @@ class Unit:
         }
         write_json(self.file, content)
 
-    def curve(self) -> list[list[float]]:
-        """(step, loss) of the training; empty where none is kept."""
-        return self._found().get("curve", [])
+    def training(self) -> dict[str, Any]:
+        """Parameters, seconds and curve ((step, loss) points) of the training; empty where none is kept."""
+        found = self._found()
+        return {key: found[key] for key in ("parameters", "training_s", "curve")} if found else {}
 
 
 def _how(asked: Asked) -> dict[str, Any]:
