@@ -100,7 +100,7 @@ def test_what_fails_the_gate_is_named_and_never_delivered(episode, tmp_path, cap
         (["--preset", ","], r"no worlds were asked for: no presets, no prompts, and the count is 0"),
         (["--preset", ""], r"no presets, no prompts"),
         (["--count", "-1"], r"needs a number 0 or more"),
-        (["--rerolls", "-1"], r"rerolls is -1; expected"),
+        (["--rerolls", "-1"], r"variants.rerolls needs a number 0 or more; found -1"),
         (["--backend", "crayons"], r"unknown image backend 'crayons'; valid: .*procedural"),
         (["--set", "variants.settings={colour: red}"], r"unexpected keyword argument 'colour'; it has: catalogue"),
         (["--set", "variants.depth_estimator=eyes"], r"unknown depth estimator 'eyes'"),
