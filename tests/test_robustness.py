@@ -149,7 +149,7 @@ def test_false_alarms_are_rare():
     for _ in range(40):
         results = [
             WorldResult("r", str(i), str(i), w, rng.normal(size=(4, 1, 5)), 0.0)
-            for i, w in enumerate(worlds(20, int(rng.integers(1e6))))
+            for i, w in enumerate(worlds(20, int(rng.integers(1_000_000))))
         ]
         alarms += any(a.weakness for a in attribute(results, permutations=200))
     assert alarms <= 6  # 5 % each; 7 or more of 40 has probability 0.3 %

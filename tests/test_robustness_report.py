@@ -122,7 +122,9 @@ def test_two_hundred_takes_are_listed(tmp_path: Path, count: int, more: str) -> 
 def decoded(uri: str) -> np.ndarray:
     head, _, data = uri.partition(",")
     assert head == "data:image/jpeg;base64"
-    return cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    image = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    return image[..., ::-1]
 
 
 @given(st.integers(8, 700), st.integers(8, 300))

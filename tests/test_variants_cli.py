@@ -185,7 +185,7 @@ def test_worker_jobs_pass_the_same_gate(episode, tmp_path):
 
 def test_variants_of_another_camera_or_first_frame_stand_beside_the_first(tmp_path):
     recorded = make_scene_episode(tmp_path / "e", frames=30, size=(160, 120), wrist=True)
-    path = getattr(recorded, "path", recorded)
+    path = recorded.path
     cameras = [c.name for c in open_episode(path).header.cameras]
     assert cameras[0] == "front"
     run = ("--set", "variants.gate=false", "--preset", "bun_warehouse")
