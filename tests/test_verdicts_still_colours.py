@@ -134,7 +134,7 @@ def test_what_moves_is_not_among_what_stands() -> None:
 def hand(tmp_path_factory: pytest.TempPathFactory) -> Episode:
     """An episode with a camera on the hand."""
     path = tmp_path_factory.mktemp("hand") / "episode"
-    return make_scene_episode(path, frames=33, size=(160, 120), wrist=True, shadows=False)
+    return make_scene_episode(path, frames=33, size=(320, 240), wrist=True, shadows=False)
 
 
 def by_hand(episode: Episode, thing: int) -> Measurement:

@@ -50,6 +50,10 @@ _ENOUGH = 500
 _REACH_M, _GRID_M, _COARSE = 0.4, 0.1, 4
 """Before a camera that moves: metres around links and objects within which things are asked, to this precision; every so many
 pixels of the half-size picture."""
+_MOST_OF_IT = 0.5
+"""Share of what is asked of a thing that an earlier look must show,"""
+_PLENTY = 1500
+"""or pixels of it, of what is large."""
 _SIGHTINGS = 3
 """Earlier looks of a camera that moves that a thing is compared with."""
 
@@ -137,30 +141,33 @@ class _Looks:
             known |= free
 
     def on_the_way(self, scene: Scene) -> Iterator[Compared]:
-        """Of a camera that moves: each thing beside its first looks, most of which must say so: one may show its rim alone."""
+        """Of a camera that moves: each thing beside those of its first looks that show most of what is asked of it; most of them
+        must say so. A rim alone is where depth and a painter's own shapes differ."""
         for t in self.times:
+            asked = self._within_reach(scene, t) & (self.hidden[t] == 0)
             pictures: dict[int, tuple[np.ndarray, np.ndarray]] = {}
             for thing in self.things:
                 if self.areas[t][thing] < _PIXELS:
                     continue
+                mine = (self.shown[t] == thing) & asked
                 earlier = [r for r in self.times[: self.times.index(t)] if self.areas[r][thing] >= _PIXELS]
                 for r in earlier[:_SIGHTINGS]:
                     if r not in pictures:
                         pictures[r] = self._as_seen(scene, r, t)
-                    yield thing, t, *pictures[r]
+                    before, known = pictures[r]
+                    if (mine & known).sum() >= min(_MOST_OF_IT * mine.sum(), _PLENTY):
+                        yield thing, t, before, ~(asked & known)
 
     def _as_seen(self, scene: Scene, r: int, t: int) -> tuple[Float32[np.ndarray, "H W 3"], Bool[np.ndarray, "H W"]]:
-        """What frame r shows of the places that frame t shows, and where it shows none of them, or either what moves."""
+        """What frame r shows of the places that frame t shows, and where it shows them."""
         x, y, same = scene.same_place(t, r, self.standing)
         X, Y = (cv2.resize(2 * half + 0.5, self.truth.size, interpolation=cv2.INTER_LINEAR) for half in (x, y))
         before = cv2.remap(self.footage.frames[r], X, Y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        known = cv2.resize(
-            (same & self._within_reach(scene, t)).astype(np.uint8), self.truth.size, interpolation=cv2.INTER_NEAREST
-        )
-        return before.astype(np.float32), (self.hidden[t] > 0) | (known == 0)
+        known = cv2.resize(same.astype(np.uint8), self.truth.size, interpolation=cv2.INTER_NEAREST) > 0
+        return before.astype(np.float32), known
 
-    def _within_reach(self, scene: Scene, t: int) -> Bool[np.ndarray, "h w"]:
-        """Pixels (half working size) of frame t that show places near robot and objects. Farther away a take's own walls and
+    def _within_reach(self, scene: Scene, t: int) -> Bool[np.ndarray, "H W"]:
+        """Pixels of frame t that show places near robot and objects. Farther away a take's own walls and
         shelves may stand before what the simulation shows, and a camera that moves sees other ones of them there."""
         looks = self.times[:: max(1, len(self.times) // 5)]
         every = self.truth.T_world_part[looks, :, :3, 3].reshape(-1, 3)
@@ -168,8 +175,7 @@ class _Looks:
         T = self.truth.T_camera_world[t]
         shown = scene.points(t)[::_COARSE, ::_COARSE]
         away = np.linalg.norm(shown[..., None, :] - (places @ T[:3, :3].T + T[:3, 3]), axis=-1).min(-1)
-        height, width = scene.depth(t).shape
-        return cv2.resize((away < _REACH_M).astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+        return cv2.resize((away < _REACH_M).astype(np.uint8), self.truth.size, interpolation=cv2.INTER_NEAREST) > 0
 
 
 def change_of_colour(
