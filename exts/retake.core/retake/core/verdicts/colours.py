@@ -32,9 +32,9 @@ _OTHER = 0.1
 """Chroma distance from which on a pixel has another colour."""
 _DARK = 24.0
 """Sum of RGB below which chroma is noise."""
-_BRIGHTER = 1.1
+BRIGHTER = 1.1
 """Factor of the brightest that was shown from which on a pixel may be a highlight: paint and the white of a lamp."""
-_HIGHLIGHTS = (0.25, 0.5, 0.75)
+HIGHLIGHTS = (0.25, 0.5, 0.75)
 """Shares of white that are tried."""
 _KNOWN = 400
 """Pixels of earlier frames that are compared with, evenly spread."""
@@ -117,9 +117,9 @@ def to_nearest(pixels: np.ndarray, shown: np.ndarray) -> Float32[np.ndarray, "N"
     """Chroma distance (L1) of pixels to the nearest colour that was shown, or to a highlight on it: uint8[N, 3] both."""
     shown = shown[np.linspace(0, len(shown) - 1, min(len(shown), _KNOWN)).astype(int)]
     now, known = _chroma(pixels), _chroma(shown)
-    bright = pixels.sum(1, dtype=np.int32) > _BRIGHTER * np.quantile(shown.sum(1, dtype=np.int32), 0.95)
+    bright = pixels.sum(1, dtype=np.int32) > BRIGHTER * np.quantile(shown.sum(1, dtype=np.int32), 0.95)
     nearest = np.abs(now[:, None] - known[None]).sum(2).min(1)
-    for share in _HIGHLIGHTS if bright.any() else ():
+    for share in HIGHLIGHTS if bright.any() else ():
         paint = (1 - share) * known + share / 3
         distance = np.abs(now[bright][:, None] - paint[None]).sum(2).min(1)
         nearest[bright] = np.minimum(nearest[bright], distance)

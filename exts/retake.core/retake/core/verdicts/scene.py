@@ -81,6 +81,13 @@ class Scene:
         return x, y, good & (np.abs(seen - z) < _SAME_M + _SAME_SHARE * z)
 
 
+def at_working_size(places: Places, size: tuple[int, int]) -> Places:
+    """An answer of `same_place`, which is at half the working size, for every pixel of the working image (width, height)."""
+    x, y, same = places
+    X, Y = (cv2.resize(2 * half + 0.5, size, interpolation=cv2.INTER_LINEAR) for half in (x, y))
+    return X, Y, cv2.resize(same.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+
+
 def open_scene(episode: Episode, camera: str, truth: Truth) -> Scene | None:
     """The scene of a moving camera; None for a still one, or where no depth was recorded."""
     if truth.static_camera or "depth" not in episode.header.camera(camera).channels:

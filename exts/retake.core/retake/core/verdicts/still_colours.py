@@ -18,9 +18,10 @@ import numpy as np
 from retake.core.array_types import Bool, Float32, UInt8, UInt16
 from retake.core.episode import Episode
 from retake.core.episode.parts import rigid_parts
+from retake.core.verdicts.colours import BRIGHTER, HIGHLIGHTS
 from retake.core.verdicts.footage import Footage
 from retake.core.verdicts.records import Measurement
-from retake.core.verdicts.scene import Scene
+from retake.core.verdicts.scene import Scene, at_working_size
 from retake.core.verdicts.settings import StabilitySettings
 from retake.core.verdicts.truth import Truth
 
@@ -35,16 +36,12 @@ _PIXELS = 30
 """That must show, of a thing and of its surroundings."""
 _SMALL = 600
 """Pixels of a thing that is too small to lose more than the rim of its outline."""
-_MOST = 40
+_THINGS = 40
 """Things that are asked, the largest of them: a warehouse has hundreds."""
 _DARK = 48.0
 """Sum of RGB below which hue is noise."""
 _WHITE = 250.0
 """Level of two channels from which on light has bleached a pixel: it has no hue, and another in a shadow."""
-_BRIGHTER = 1.1
-"""Factor from which on a thing may shine in the light of a lamp."""
-_HIGHLIGHTS = (0.25, 0.5, 0.75)
-"""Shares of white that are tried."""
 _ENOUGH = 500
 """Pixels of a thing, evenly spread, that are looked at."""
 _REACH_M, _GRID_M, _COARSE = 0.4, 0.1, 4
@@ -127,7 +124,7 @@ class _Looks:
             self.hidden[t] = cv2.dilate(cv2.LUT(truth.labels[t], moving), grow)
             self.areas[t] = np.bincount(self.shown[t].ravel(), minlength=max(self.names, default=0) + 1)
         size = {k: max(self.areas[t][k] for t in self.times) for k in self.names}
-        self.things = sorted((k for k in size if size[k] >= _PIXELS), key=lambda k: -size[k])[:_MOST]
+        self.things = sorted((k for k in size if size[k] >= _PIXELS), key=lambda k: -size[k])[:_THINGS]
 
     def from_one_place(self) -> Iterator[Compared]:
         """Of a camera that stands: each place as the first look shows it that shows it at all."""
@@ -150,6 +147,8 @@ class _Looks:
                 if self.areas[t][thing] < _PIXELS:
                     continue
                 mine = (self.shown[t] == thing) & asked
+                if not mine.any():
+                    continue
                 earlier = [r for r in self.times[: self.times.index(t)] if self.areas[r][thing] >= _PIXELS]
                 for r in earlier[:_SIGHTINGS]:
                     if r not in pictures:
@@ -160,10 +159,8 @@ class _Looks:
 
     def _as_seen(self, scene: Scene, r: int, t: int) -> tuple[Float32[np.ndarray, "H W 3"], Bool[np.ndarray, "H W"]]:
         """What frame r shows of the places that frame t shows, and where it shows them."""
-        x, y, same = scene.same_place(t, r, self.standing)
-        X, Y = (cv2.resize(2 * half + 0.5, self.truth.size, interpolation=cv2.INTER_LINEAR) for half in (x, y))
+        X, Y, known = at_working_size(scene.same_place(t, r, self.standing), self.truth.size)
         before = cv2.remap(self.footage.frames[r], X, Y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        known = cv2.resize(same.astype(np.uint8), self.truth.size, interpolation=cv2.INTER_NEAREST) > 0
         return before.astype(np.float32), known
 
     def _within_reach(self, scene: Scene, t: int) -> Bool[np.ndarray, "H W"]:
@@ -225,8 +222,8 @@ def _moved(
     """Median change of hue beyond what the surroundings do (turned), or less where a highlight explains it."""
     hue, first = _hues(shown) - turned, _hues(known)
     shares = [0.0]
-    if np.median(shown.sum(1)) > _BRIGHTER * np.median(known.sum(1)):
-        shares += _HIGHLIGHTS
+    if np.median(shown.sum(1)) > BRIGHTER * np.median(known.sum(1)):
+        shares += HIGHLIGHTS
     return min(float(np.abs(np.median(hue - (1 - share) * first, axis=0)).sum()) for share in shares)
 
 

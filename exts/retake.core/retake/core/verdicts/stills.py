@@ -18,7 +18,7 @@ from retake.core.array_types import Bool, Float32, UInt8
 from retake.core.verdicts.alignment import vertex
 from retake.core.verdicts.footage import Footage
 from retake.core.verdicts.records import Measurement
-from retake.core.verdicts.scene import Scene
+from retake.core.verdicts.scene import Scene, at_working_size
 from retake.core.verdicts.settings import StabilitySettings
 from retake.core.verdicts.truth import Truth
 
@@ -294,10 +294,8 @@ class _Looks:
     ) -> tuple[Float32[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]:
         """What frame r shows of the places that frame t shows, and where it shows none of them, or one of the two something that
         moves; nowhere where r shows a thing (mask, in t) much smaller."""
-        x, y, same = self.scene.same_place(t, r, self.standing)
-        X, Y = (cv2.resize(2 * half + 0.5, self.truth.size, interpolation=cv2.INTER_LINEAR) for half in (x, y))
+        X, Y, known = at_working_size(self.scene.same_place(t, r, self.standing), self.truth.size)
         template = cv2.remap(self.details[r], X, Y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        known = cv2.resize(same.astype(np.uint8), self.truth.size, interpolation=cv2.INTER_NEAREST) > 0
         if np.median(np.hypot(np.diff(X, axis=1), np.diff(Y, axis=1))[mask[:, 1:]]) < _SMALLER:
             known[:] = False
         covered = cv2.remap(self.hidden[r], X, Y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=1) > 0
