@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from value_arms import Arm, arms
 from value_data import HELD_OUT, OVERRIDES, Sizes, dataset, held_out, oracle, packed, shoot, simulate
 from value_page import LEAST_AXES, LEAST_LOSS, LEAST_UNCHANGED, SHEET, look_sheet, report
 from value_units import NO_TRAINING, Played, Unit, Units
@@ -50,34 +51,6 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 NOTES = "notes.md"
 """Beside the units: what the figures were read to say, by hand; part of the page."""
 PYTHON = ROOT / ".venv-worker" / "bin" / "python"
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way to train, on the same number of steps."""
-
-    name: str
-    packs: tuple[str, ...]
-    options: tuple[str, ...] = ()
-    competes: bool = True
-    """Controls and the oracle do not."""
-
-
-def arms(sizes: Sizes) -> tuple[Arm, ...]:
-    """What is compared. `takes…`: half simulated, half takes. Two more ask what costs the most worlds their successes in the
-    simulator's own look: too few steps for so many looks, or too little of the simulator's."""
-    half, many = ("--shares", "1", "1"), f"takes{sizes.worlds[-1]}"
-    longer = (*half, "--steps", str(2 * sizes.steps))
-    return (
-        Arm("simulated", ("simulated",)),
-        Arm("jitter", ("simulated",), ("--augment", "jitter")),
-        Arm("textures", ("masked",), ("--augment", "textures")),
-        *(Arm(f"takes{n}", ("simulated", f"takes{n}"), half) for n in sizes.worlds),
-        Arm(f"{many} twice the steps", ("simulated", many), longer, competes=False),
-        Arm(f"{many} a quarter", ("simulated", many), ("--shares", "3", "1"), competes=False),
-        Arm("oracle", ("oracle",), competes=False),
-        Arm("shuffled actions", ("simulated",), ("--shuffle-actions",), competes=False),
-    )
 
 
 @dataclass(frozen=True)
@@ -308,7 +281,7 @@ def _comparisons(
     cheap = [arm.name for arm in compared if arm.competes and arm.name in ("jitter", "textures") and arm.name in cells]
     out: dict[str, Any] = {}
     for arm in compared:
-        if not arm.name.startswith("takes") or arm.name not in cells:
+        if not (arm.competes and arm.name.startswith("takes") and arm.name in cells):
             continue
         rows = {}
         for axis in dict.fromkeys(look.axis for look in looks):

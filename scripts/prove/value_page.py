@@ -134,7 +134,7 @@ def _trainings(trainings: dict[str, Any]) -> list[str]:
 
 def _part_said(cells: dict[str, Any], looks: dict[str, str]) -> str:
     return (
-        f"**A part of the experiment**: {len(cells)} of its arms in {len(looks)} looks, chosen before any of them was "
+        f"**A part of the experiment**: {len(cells)} of its arms in {len(looks)} looks; the looks were chosen before any arm was "
         "played. The oracle, the control on shuffled actions, the blinded policy, the expert in every look and the open-loop "
         "comparison are run with the whole of it (`make value`) and missing here where no row names them."
     )

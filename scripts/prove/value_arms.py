@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arms of the value experiment: ways to train a probe that are compared, each by its data sets and options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from value_data import Sizes
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train, on the same number of steps."""
+
+    name: str
+    packs: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    competes: bool = True
+    """Controls and the oracle do not."""
+
+
+def arms(sizes: Sizes) -> tuple[Arm, ...]:
+    """What is compared. `takes…`: half simulated, half takes. Two more ask what costs the most worlds their successes in the
+    simulator's own look: too few steps for so many looks, or too little of the simulator's."""
+    half, many = ("--shares", "1", "1"), f"takes{sizes.worlds[-1]}"
+    longer = (*half, "--steps", str(2 * sizes.steps))
+    return (
+        Arm("simulated", ("simulated",)),
+        Arm("jitter", ("simulated",), ("--augment", "jitter")),
+        Arm("textures", ("masked",), ("--augment", "textures")),
+        *(Arm(f"takes{n}", ("simulated", f"takes{n}"), half) for n in sizes.worlds),
+        Arm(f"{many} twice the steps", ("simulated", many), longer, competes=False),
+        Arm(f"{many} a quarter", ("simulated", many), ("--shares", "3", "1"), competes=False),
+        Arm("oracle", ("oracle",), competes=False),
+        Arm("shuffled actions", ("simulated",), ("--shuffle-actions",), competes=False),
+    )
+
+
+__all__ = ["Arm", "arms"]
