@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retake.core.errors import RunError
+from retake.core.errors import InputError, RunError
 from retake.core.files import atomic_directory, canonical_json, read_json, sha256_json, write_bytes, write_json
-from retake.core.run_store import create_run, episode_at, open_run, remove_leftovers
+from retake.core.run_store import LOCK, create_run, episode_at, held_out, open_run, remove_leftovers
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -181,3 +181,31 @@ def test_a_killed_writer_that_nobody_reaps_is_gone_and_a_later_process_with_its_
     remove_leftovers(tmp_path)
     assert list(tmp_path.iterdir()) == []
     process.communicate()
+
+
+def failing_in(folder, *made):
+    """A request that makes files in its folder and fails."""
+    with held_out(folder):
+        for name in (LOCK, *made):
+            (folder / name).touch()
+        raise InputError("nothing came of it")
+
+
+@pytest.mark.parametrize("theirs", [(), ("thesis.txt",)])
+def test_a_request_that_fails_leaves_a_users_folder_as_it_was(tmp_path, theirs):
+    mine = tmp_path / "documents"
+    mine.mkdir()
+    for name in theirs:
+        (mine / name).write_text("mine")
+    with pytest.raises(InputError):
+        failing_in(mine)
+    assert [entry.name for entry in mine.iterdir()] == list(theirs)
+
+
+def test_a_request_that_fails_takes_the_folders_that_it_made_with_it(tmp_path):
+    with pytest.raises(InputError):
+        failing_in(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InputError):
+        failing_in(tmp_path / "a" / "b", "rollout.json")
+    assert [entry.name for entry in (tmp_path / "a" / "b").iterdir()] == ["rollout.json"]

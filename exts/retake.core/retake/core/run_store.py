@@ -11,7 +11,7 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,18 +113,29 @@ def held_out(folder: Path, option: str = "--out") -> Iterator[None]:
     """Make a folder and hold it; a request that fails leaves none that holds nothing else. Raises RunError also for a file."""
     if file := next((place for place in (folder, *folder.parents) if place.is_file()), None):
         raise RunError(f"{folder} cannot be made: {file} is a file; choose another folder with {option}")
-    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    new, lock_is_new = missing_folders(folder), not (folder / LOCK).exists()
     folder.mkdir(parents=True, exist_ok=True)
     with held(folder, option):
         try:
             yield
         except BaseException:
-            if new and all(entry.name == LOCK for entry in folder.iterdir()):
-                with contextlib.suppress(OSError):
-                    (folder / LOCK).unlink()
-                    for place in new:
-                        place.rmdir()
+            remove_traces(folder, new, lock_is_new)
             raise
+
+
+def missing_folders(path: Path) -> list[Path]:
+    """A folder and its parents that are not there yet, innermost first."""
+    return [place for place in (path, *path.parents) if not place.exists()]
+
+
+def remove_traces(path: Path, new: Sequence[Path], lock_is_new: bool = False) -> None:
+    """What a request that failed leaves of a folder: none of those that were `new` (`missing_folders`) which holds only `.lock`,
+    and no lock of its own in a folder of the user's; everything else as it is."""
+    with contextlib.suppress(OSError):
+        if lock_is_new or {entry.name for entry in path.iterdir()} <= {LOCK}:
+            (path / LOCK).unlink(missing_ok=True)
+        for folder in new:
+            folder.rmdir()  # ends here where something is in it
 
 
 def _is_file(handle: int, path: Path) -> bool:

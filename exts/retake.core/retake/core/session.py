@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,17 @@ from retake.core.config import RunConfig
 from retake.core.episode.layout import COMPLETE
 from retake.core.errors import Cancelled, RunError
 from retake.core.run_reader import MANIFEST
-from retake.core.run_store import LOCK, RunDirectory, claim_folder, create_run, locate, open_run, tidy
+from retake.core.run_store import (
+    LOCK,
+    RunDirectory,
+    claim_folder,
+    create_run,
+    locate,
+    missing_folders,
+    open_run,
+    remove_traces,
+    tidy,
+)
 
 Configure = Callable[[RunConfig], RunConfig]
 """From the run's own settings (or the defaults) to those of this request."""
@@ -44,7 +54,7 @@ def hold(
     """
     path, episode = locate(where)
     configure(settings_of(path))  # a wrong setting is refused before a folder appears
-    new = [folder for folder in (path, *path.parents) if not folder.exists()]
+    new = missing_folders(path)
     run = claim_folder(path) if create or episode is not None else open_run(path)
     try:
         with run.locked():
@@ -64,7 +74,7 @@ def hold(
                 _forget(run, before)
                 raise
     except BaseException:
-        _remove_if_bare(run.path, new)
+        remove_traces(run.path, new)
         raise
 
 
@@ -94,13 +104,3 @@ def _forget(run: RunDirectory, before: dict[str, Any] | None) -> None:
 
 def _is_bare(path: Path) -> bool:
     return {entry.name for entry in path.iterdir()} <= {LOCK, MANIFEST}
-
-
-def _remove_if_bare(path: Path, new: Sequence[Path]) -> None:
-    """No folder of those that are `new`, innermost first, stays behind that holds only `.lock`; one that was the user's
-    stays, empty as it was."""
-    with contextlib.suppress(OSError):
-        if {entry.name for entry in path.iterdir()} <= {LOCK}:
-            (path / LOCK).unlink(missing_ok=True)
-            for folder in new:
-                folder.rmdir()
