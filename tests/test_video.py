@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -56,6 +58,22 @@ def test_the_same_frames_give_the_same_bytes_every_time(tmp_path):
         video.write_video(tmp_path / "a.mp4", made(), 15)
         found.add((tmp_path / "a.mp4").read_bytes())
     assert len(found) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts the threads that Linux tells of")
+def test_conversion_stays_in_the_calling_thread(tmp_path):
+    """PyAV 17 shares a picture among a pool by itself; what a file holds must not hang on other people's threads."""
+    av = pytest.importorskip("av")
+
+    def threads() -> int:
+        return len(os.listdir("/proc/self/task"))
+
+    before = threads()
+    coded = video.coded_picture(av, np.zeros((480, 640, 3), np.uint8), "yuv420p")
+    assert threads() == before
+    shown = coded.to_ndarray(format="rgb24", **video.one_thread(av))
+    assert threads() == before
+    assert shown.shape == (480, 640, 3)
 
 
 def test_the_fallback_without_pyav_writes_and_reads(tmp_path, monkeypatch):

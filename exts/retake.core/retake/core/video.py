@@ -67,8 +67,8 @@ def write_video(
 
     Odd sizes are padded by one repeated row or column (4:2:0 needs even sizes) and the true size is kept in the
     container's cropping-free metadata `retake_size`. With `lossless=True` (PyAV only) pixels survive exactly.
-    Encoding is single-threaded, hence the same bytes for the same frames. Raises InputError for no frames or mixed
-    sizes, MissingDependencyError when `lossless` is asked without PyAV.
+    Conversion and encoding are single-threaded, hence the same bytes for the same frames. Raises InputError for no
+    frames or mixed sizes, MissingDependencyError when `lossless` is asked without PyAV.
     """
     av = open_av()
     if av is None and lossless:
@@ -128,7 +128,7 @@ def read_video(path: Path) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
                 raise InputError(f"{path} holds no video stream")
             width, height = true_size(container)
             for picture in container.decode(video=0):
-                yield picture.to_ndarray(format="rgb24")[:height, :width]
+                yield picture.to_ndarray(format="rgb24", **one_thread(av))[:height, :width]
     except av.FFmpegError as error:
         raise InputError(f"{path} is not a readable video: {error}") from error
 
@@ -212,11 +212,19 @@ def state_colour(stream: Any) -> None:
     context.color_primaries, context.color_trc = _BT709, _SRGB
 
 
+def one_thread(av: Any) -> dict[str, int]:
+    """Option of a conversion between pixel formats that keeps it in the calling thread. PyAV from 17 on shares each picture
+    among a pool as large as the machine, for no gain at these sizes and with results that then hang on other people's threads;
+    before 17 it has no such option and no such pool."""
+    major = av.__version__.partition(".")[0]
+    return {"threads": 1} if major.isdigit() and int(major) >= 17 else {}
+
+
 def coded_picture(av: Any, frame: UInt8[np.ndarray, "H W 3"], pix_fmt: str) -> Any:
     """A frame in the pixel format of its stream, converted as `state_colour` states."""
     picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
     if pix_fmt == "yuv420p":
-        picture = picture.reformat(format=pix_fmt, dst_colorspace="ITU601", dst_color_range="MPEG")
+        picture = picture.reformat(format=pix_fmt, dst_colorspace="ITU601", dst_color_range="MPEG", **one_thread(av))
         picture.colorspace, picture.color_range = _BT601, _LIMITED
     return picture
 
