@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 from value_arms import Arm, arms
-from value_data import HELD_OUT, OVERRIDES, Sizes, dataset, held_out, oracle, packed, shoot, simulate
+from value_data import HELD_OUT, MASKED, OVERRIDES, Sizes, dataset, held_out, oracle, packed, shoot, simulate
 from value_page import LEAST_AXES, LEAST_LOSS, LEAST_UNCHANGED, SHEET, look_sheet, report
 from value_units import NO_TRAINING, Played, Unit, Units
 
@@ -160,8 +160,11 @@ def prepare(cache: Path, sizes: Sizes, compared: Sequence[Arm], quick: bool) -> 
     if "masked" in needed:
         packed(cache, "masked", plain, masks=True)
     for count in sizes.worlds:
-        if (name := f"takes{count}") in needed:
-            packed(cache, name, dataset(cache, name, shoot(cache, runs, count), simulated=False))
+        name = f"takes{count}"
+        if wanted := needed & {name, f"{name}{MASKED}"}:
+            data = dataset(cache, name, shoot(cache, runs, count), simulated=False)
+            for each in sorted(wanted):
+                packed(cache, each, data, masks=each.endswith(MASKED))
     if "oracle" in needed:
         oracle(cache, simulated, sizes, [look for look in tests(quick) if not look.world])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from value_data import Sizes
+from value_data import MASKED, Sizes
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Arm:
 
 def arms(sizes: Sizes) -> tuple[Arm, ...]:
     """What is compared. `takes…`: half simulated, half takes. Two more ask what costs the most worlds their successes in the
-    simulator's own look: too few steps for so many looks, or too little of the simulator's."""
+    simulator's own look: too few steps for so many looks, or too little of the simulator's. And one whether takes and random
+    textures, on both halves, add up."""
     half, many = ("--shares", "1", "1"), f"takes{sizes.worlds[-1]}"
     longer = (*half, "--steps", str(2 * sizes.steps))
     return (
@@ -31,6 +32,12 @@ def arms(sizes: Sizes) -> tuple[Arm, ...]:
         *(Arm(f"takes{n}", ("simulated", f"takes{n}"), half) for n in sizes.worlds),
         Arm(f"{many} twice the steps", ("simulated", many), longer, competes=False),
         Arm(f"{many} a quarter", ("simulated", many), ("--shares", "3", "1"), competes=False),
+        Arm(
+            f"{many} with textures",
+            ("masked", f"{many}{MASKED}"),
+            (*half, "--augment", "textures"),
+            competes=False,
+        ),
         Arm("oracle", ("oracle",), competes=False),
         Arm("shuffled actions", ("simulated",), ("--shuffle-actions",), competes=False),
     )

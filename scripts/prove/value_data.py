@@ -46,6 +46,10 @@ HELD_OUT = ("workshop", "courtyard", "beach", "night_terrace", "greenhouse", "ho
 """Presets whose environments no training world has."""
 
 
+MASKED = "-masked"
+"""Ends the name of a pack of takes that knows its backgrounds."""
+
+
 @dataclass(frozen=True)
 class Sizes:
     """How much of everything; the reduced run shows that it works, and nothing else."""
@@ -180,4 +184,4 @@ def oracle(cache: Path, like: Pack, sizes: Sizes, looks: Sequence[Look]) -> Pack
     return open_pack(out)
 
 
-__all__ = ["HELD_OUT", "OVERRIDES", "Sizes", "dataset", "held_out", "oracle", "packed", "shoot", "simulate"]
+__all__ = ["HELD_OUT", "MASKED", "OVERRIDES", "Sizes", "dataset", "held_out", "oracle", "packed", "shoot", "simulate"]
