@@ -48,7 +48,7 @@ def sharp(observation):
     return np.array([target, 0.0])
 
 
-def go(value, tmp_path, policies, ignore=False):
+def go(value, tmp_path, policies, ignore=False, seeds_of=None):
     """The experiment on the toy; (result, trainings asked for)."""
     trained = []
     sizes = value.Sizes(episodes=1, worlds=(8,), steps=1, batch=1, seeds=(0, 1), rollouts=4, frames=7)
@@ -62,7 +62,14 @@ def go(value, tmp_path, policies, ignore=False):
         return closed_loop(ToyEnvironment(), policy, TASKS["reach"], tmp_path / name, asked)
 
     result = value.experiment(
-        sizes, value.arms(sizes), LOOKS, train, lambda name: CallablePolicy(policies(name), name), play, ignore
+        sizes,
+        value.arms(sizes),
+        LOOKS,
+        train,
+        lambda name: CallablePolicy(policies(name), name),
+        play,
+        ignore,
+        seeds_of,
     )
     return result, trained
 
@@ -76,10 +83,11 @@ def test_the_experiment_says_who_is_better_and_where(value, tmp_path):
     assert len(trained) == 2 * len(value.arms(value.Sizes(worlds=(8,))))
     cell = result["cells"]["takes8"]["dark"]
     assert (cell["successes"], cell["count"], cell["by_training"]) == (8, 8, [1.0, 1.0])
-    light = result["comparisons"]["takes8"]["light"]
+    assert result["comparisons"]["takes8"]["seeds"] == [0, 1]
+    light = result["comparisons"]["takes8"]["axes"]["light"]
     assert light["over_simulated"]["value"] == 1.0
     assert light["over_best_cheap"]["value"] == 1.0
-    assert result["comparisons"]["takes8"]["object"]["over_simulated"]["value"] == 0.0
+    assert result["comparisons"]["takes8"]["axes"]["object"]["over_simulated"]["value"] == 0.0
 
 
 def test_nothing_is_claimed_when_the_stop_rule_is_not_met(value, tmp_path):
@@ -92,6 +100,27 @@ def test_nothing_is_claimed_when_the_stop_rule_is_not_met(value, tmp_path):
     lazy, _ = go(value, tmp_path / "b", lambda name: lambda o: o.state)
     assert lazy["stop_rule"]["unchanged"] == 0.0
     assert not lazy["went_on"]
+
+
+def test_an_arm_is_compared_over_the_seeds_that_its_rivals_have_too(value, tmp_path):
+    """Trainings that are still to be made leave a row with fewer rollouts, never a pair of different seeds."""
+    have = {"simulated": (0, 1), "jitter": (1,), "textures": (0, 1), "takes8": (0, 1), "takes8 a quarter": (0,)}
+    result, trained = go(
+        value,
+        tmp_path,
+        lambda name: sharp if name.startswith("takes") else seeker,
+        seeds_of=lambda arm: have.get(arm.name, ()),
+    )
+    assert trained == [(name, seed) for name, seeds in have.items() for seed in seeds]
+    assert list(result["cells"]) == list(have)
+    assert {arm: row["dark"]["count"] for arm, row in result["cells"].items()} == {
+        n: 4 * len(s) for n, s in have.items()
+    }
+    assert result["cells"]["takes8"]["dark"]["by_training"] == [1.0, 1.0]
+    compared = result["comparisons"]
+    assert compared["takes8"]["seeds"] == [1]
+    assert compared["takes8"]["axes"]["light"]["over_best_cheap"]["value"] == 1.0
+    assert "takes8 a quarter" not in compared, "it shares no seed with the jitter arm"
 
 
 def test_the_page_says_all_of_it(value, tmp_path):
@@ -111,7 +140,9 @@ def test_the_page_says_all_of_it(value, tmp_path):
     }  # fmt: skip
     page = value.report(json.loads(json.dumps(result)))
     assert "not met, so nothing is claimed" in page
-    assert "| takes8 | 8/8" in page
+    assert "| takes8 | 8/8 (68%–100%) [100%, 100%] |" in page
+    assert page.count("no part of the claim") == 3, "twice the steps, a quarter, with textures"
+    assert "Pairs of training seed (0, 1) and rollout." in page
     assert "Blinded (grey pictures), unchanged: 0/4" in page
     assert "Spearman 1.00" in page
     assert "A reduced run" in page

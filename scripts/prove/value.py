@@ -60,13 +60,15 @@ class Part:
     arms: tuple[str, ...] = ()
     looks: tuple[str, ...] = ()
     """Beside the unchanged one; `world:NAME` for a world of the painter."""
+    kept: bool = False
+    """Whether nothing is trained or played: each arm with the trainings that are kept whole."""
     controls: bool = False
     """Whether the expert and the blinded policy are played too; the whole always has them."""
 
     @property
     def whole(self) -> bool:
         """Whether nothing is left out (sizes apart)."""
-        return not self.arms and not self.looks
+        return not self.arms and not self.looks and not self.kept
 
 
 WHOLE = Part()
@@ -118,7 +120,10 @@ def run_part(out_dir: Path, sizes: Sizes, part: Part, quick: bool = False) -> di
     def unit(arm: Arm, seed: int) -> Unit:
         return units.of(arm.name, seed, stated(sizes, arm, seed))
 
-    result = experiment(sizes, compared, looks, unit, lambda one: one, play, quick)
+    def seeds_of(arm: Arm) -> list[int]:
+        return [seed for seed in sizes.seeds if not part.kept or not unit(arm, seed).missing(asked(sizes, looks))]
+
+    result = experiment(sizes, compared, looks, unit, lambda one: one, play, quick, seeds_of)
     result["open_loop"] = side_by_side(cache, sizes, result, quick, train) if part.whole else None
     told = None
     if part.whole or part.controls:
@@ -175,7 +180,7 @@ def stated(sizes: Sizes, arm: Arm, seed: int) -> dict[str, Any]:
         "arm": arm.name, "packs": list(arm.packs), "options": list(arm.options), "seed": seed, "episodes": sizes.episodes,
         "steps": sizes.steps, "batch": sizes.batch, "frames": sizes.frames, "overrides": OVERRIDES, "task": "pick_place",
         "stage": fingerprint("short", OVERRIDES, None), "simulator": engine.versions(),
-        "painters": [ProceduralBackend.version, CompositeBackend.version] if arm.name.startswith("takes") else [],
+        "painters": [ProceduralBackend.version, CompositeBackend.version] if arm.with_takes else [],
     }  # fmt: skip
 
 
@@ -201,29 +206,37 @@ def asked(sizes: Sizes, looks: Sequence[Look]) -> Asked:
     return Asked(tuple(looks), seeds, sizes.frames - 1, ensemble=True)
 
 
+Cells = dict[str, dict[str, dict[int, list[float]]]]
+"""arm → look → training seed → success of every rollout, in one order."""
+
+
 def experiment(
     sizes: Sizes, compared: Sequence[Arm], looks: Sequence[Look], train: Callable[[Arm, int], Any],
     opened: Callable[[Any], Any], play: Callable[[Any, str], Played], ignore_stop_rule: bool = False,
+    seeds_of: Callable[[Arm], Sequence[int]] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Stop rule first, then every arm and seed. Knows no simulator and no torch: what trains and plays is given."""
+    """Stop rule first, then every arm and seed (or the seeds of each arm that `seeds_of` says). Knows no simulator and no torch:
+    what trains and plays is given."""
     first = compared[0]
-    cells: dict[str, dict[str, list[float]]] = {}
-    """arm → look → success of every (training seed, rollout), in one order."""
+    cells: Cells = {}
     failures: dict[str, dict[str, int]] = {}
 
     def run(arm: Arm) -> None:
-        mine: dict[str, list[float]] = {look.name: [] for look in looks}
-        for seed in sizes.seeds:
+        mine: dict[str, dict[int, list[float]]] = {look.name: {} for look in looks}
+        for seed in sizes.seeds if seeds_of is None else seeds_of(arm):
             study = play(opened(train(arm, seed)), f"{arm.name.replace(' ', '-')}-{seed}")
             for look in looks:
-                mine[look.name] += [float(r.outcome.success) for r in study.rollouts if r.look == look.name]
+                mine[look.name][seed] = [float(r.outcome.success) for r in study.rollouts if r.look == look.name]
             for r in study.rollouts:
                 if not r.outcome.success:
                     kinds = failures.setdefault(arm.name, {})
                     kinds[r.outcome.failure] = kinds.get(r.outcome.failure, 0) + 1
-        cells[arm.name] = mine
+        if mine[looks[0].name]:
+            cells[arm.name] = mine
 
     run(first)
+    if first.name not in cells:
+        raise SystemExit(f"no training of {first.name!r} is kept whole in these looks and rollouts; run without --kept")
     stop = stop_rule(cells[first.name], looks)
     if stop["met"] or ignore_stop_rule:
         for arm in compared[1:]:
@@ -231,31 +244,33 @@ def experiment(
     return {
         "stop_rule": stop,
         "went_on": bool(stop["met"] or ignore_stop_rule),
-        "cells": {
-            arm: {look: _cell(values, len(sizes.seeds)) for look, values in row.items()} for arm, row in cells.items()
-        },
+        "cells": {arm: {look: _cell(of_seed) for look, of_seed in row.items()} for arm, row in cells.items()},
         "failures": failures,
         "comparisons": _comparisons(cells, compared, looks),
     }
 
 
-def stop_rule(row: dict[str, list[float]], looks: Sequence[Look]) -> dict[str, Any]:
+def stop_rule(row: dict[str, dict[int, list[float]]], looks: Sequence[Look]) -> dict[str, Any]:
     """Whether the task and the probe are good enough for anything to be claimed. Worlds of the painter do not count."""
-    unchanged = float(np.mean(row[UNCHANGED]))
+
+    def rate(look: str) -> float:
+        return float(np.mean(np.concatenate(list(row[look].values()))))
+
     losses: dict[str, float] = {}
     for axis in dict.fromkeys(look.axis for look in looks if look.name != UNCHANGED and not look.world):
-        rates = [np.mean(row[look.name]) for look in looks if look.axis == axis]
-        losses[axis] = unchanged - float(np.mean(rates))
+        rates = [rate(look.name) for look in looks if look.axis == axis]
+        losses[axis] = rate(UNCHANGED) - float(np.mean(rates))
     lost = [axis for axis, loss in losses.items() if loss >= LEAST_LOSS]
-    met = unchanged >= LEAST_UNCHANGED and len(lost) >= LEAST_AXES
-    return {"met": met, "unchanged": unchanged, "losses": losses, "axes_lost": lost}
+    met = rate(UNCHANGED) >= LEAST_UNCHANGED and len(lost) >= LEAST_AXES
+    return {"met": met, "unchanged": rate(UNCHANGED), "losses": losses, "axes_lost": lost}
 
 
-def _cell(values: Sequence[float], trainings: int) -> dict[str, Any]:
+def _cell(of_seed: dict[int, list[float]]) -> dict[str, Any]:
     """Counts over all trainings, and the rate of each: rollouts of one training are not independent of its luck."""
-    low, high = wilson(int(sum(values)), len(values))
-    by_training = [float(np.mean(part)) for part in np.array_split(np.array(values), trainings)]
-    return {"successes": int(sum(values)), "count": len(values), "low": low, "high": high, "by_training": by_training}
+    successes, count = int(sum(map(sum, of_seed.values()))), sum(map(len, of_seed.values()))
+    low, high = wilson(successes, count)
+    by_training = [float(np.mean(values)) for values in of_seed.values()]
+    return {"successes": successes, "count": count, "low": low, "high": high, "by_training": by_training}
 
 
 def agreement(open_scores: Sequence[float], closed_rates: Sequence[float]) -> dict[str, Any]:
@@ -277,26 +292,30 @@ def agreement(open_scores: Sequence[float], closed_rates: Sequence[float]) -> di
     }
 
 
-def _comparisons(
-    cells: dict[str, dict[str, list[float]]], compared: Sequence[Arm], looks: Sequence[Look]
-) -> dict[str, Any]:
-    """Takes against simulated-only and against the best cheap baseline, per axis, over pairs of (training seed, rollout)."""
+def _comparisons(cells: Cells, compared: Sequence[Arm], looks: Sequence[Look]) -> dict[str, Any]:
+    """Takes against simulated-only and against the best cheap baseline, per axis, over pairs of (training seed, rollout) of the
+    seeds that all of them were trained with."""
     cheap = [arm.name for arm in compared if arm.competes and arm.name in ("jitter", "textures") and arm.name in cells]
     out: dict[str, Any] = {}
     for arm in compared:
-        if not (arm.competes and arm.name.startswith("takes") and arm.name in cells):
+        if not (arm.with_takes and arm.name in cells):
             continue
-        rows = {}
+        beside, rows = (arm.name, compared[0].name, *cheap), {}
+        common = sorted(set.intersection(*(set(cells[name][looks[0].name]) for name in beside)))
+        if not common:
+            continue
         for axis in dict.fromkeys(look.axis for look in looks):
             names = [look.name for look in looks if look.axis == axis]
-            mean = {a: np.mean([cells[a][n] for n in names], 0) for a in (arm.name, compared[0].name, *cheap)}
+            mean = {
+                a: np.mean([np.concatenate([cells[a][n][seed] for seed in common]) for n in names], 0) for a in beside
+            }
             best = max(cheap, key=lambda a: float(mean[a].mean())) if cheap else ""
             rows[axis] = {
                 "over_simulated": asdict(paired(mean[compared[0].name], mean[arm.name])),
                 "best_cheap": best,
                 "over_best_cheap": asdict(paired(mean[best], mean[arm.name])) if best else None,
             }
-        out[arm.name] = rows
+        out[arm.name] = {"seeds": common, "claimed": arm.competes, "axes": rows}
     return out
 
 
@@ -370,11 +389,14 @@ def main() -> int:
     parser.add_argument(
         "--controls", action="store_true", help="play the expert and a blinded policy in these looks too"
     )
+    parser.add_argument(
+        "--kept", action="store_true", help="train and play nothing: the page of what is kept beside it"
+    )
     parser.add_argument("--rollouts", type=int, default=whole.rollouts, help="per training and look")
     asked_for = parser.parse_args()
     names = tuple(dict.fromkeys(["simulated", *asked_for.arms])) if asked_for.arms else ()
     sizes = replace(whole, seeds=tuple(asked_for.seeds), rollouts=asked_for.rollouts)
-    run_part(asked_for.out, sizes, Part(names, tuple(asked_for.looks), asked_for.controls))
+    run_part(asked_for.out, sizes, Part(names, tuple(asked_for.looks), asked_for.kept, asked_for.controls))
     return 0
 
 

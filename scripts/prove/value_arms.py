@@ -16,7 +16,12 @@ class Arm:
     packs: tuple[str, ...]
     options: tuple[str, ...] = ()
     competes: bool = True
-    """Controls and the oracle do not."""
+    """Controls and the oracle do not, nor do arms that were thought of when results had been seen."""
+
+    @property
+    def with_takes(self) -> bool:
+        """Whether it is trained on takes."""
+        return self.name.startswith("takes")
 
 
 def arms(sizes: Sizes) -> tuple[Arm, ...]:

@@ -55,8 +55,9 @@ def report(result: dict[str, Any]) -> str:
         *([_part_said(result["cells"], result["looks"]), ""] if result.get("open_loop") is None else []),
         f"{sizes['episodes']} simulated episodes, {sizes['steps']} optimiser steps for every arm (but where a name says twice "
         f"the steps; `a quarter` is the share of takes in each batch, else a half), training seeds "
-        f"{', '.join(map(str, sizes['seeds']))}, {sizes['rollouts']} paired rollouts per seed and look. "
-        f"Commit `{result['commit']}`.",
+        f"{', '.join(map(str, sizes['seeds']))}, {sizes['rollouts']} paired rollouts per seed and look"
+        + (", each arm with those trainings that are made so far; " if result.get("part", {}).get("kept") else ". ")
+        + f"Commit `{result['commit']}`.",
         "",
         f"**Stop rule.** Simulated-only succeeds unchanged in {stop['unchanged']:.0%} (at least {LEAST_UNCHANGED:.0%} asked) and "
         f"loses {LEAST_LOSS:.0%} or more on {len(stop['axes_lost'])} axes (at least {LEAST_AXES} asked): "
@@ -66,12 +67,18 @@ def report(result: dict[str, Any]) -> str:
         "|---" * (1 + len(result["looks"])) + "|",
     ]
     for arm, row in result["cells"].items():
-        shown = [f"{c['successes']}/{c['count']} ({c['low']:.0%}–{c['high']:.0%})" for c in row.values()]
+        shown = [f"{c['successes']}/{c['count']} ({c['low']:.0%}–{c['high']:.0%}){_each(c)}" for c in row.values()]
         lines.append(f"| {arm} | " + " | ".join(shown) + " |")
-    for arm, rows in result["comparisons"].items():
+    for arm, told in result["comparisons"].items():
+        rows, seeds = told["axes"], ", ".join(map(str, told["seeds"]))
         lines += [
             "",
             f"## {arm}",
+            "",
+            f"Pairs of training seed ({seeds}) and rollout."
+            + (
+                "" if told["claimed"] else " Thought of when results of other arms had been seen: no part of the claim."
+            ),
             "",
             "| axis | over simulated, points | over the best cheap baseline, points |",
             "|---|---|---|",
@@ -99,14 +106,14 @@ def report(result: dict[str, Any]) -> str:
     lines += _trainings(result.get("trainings", {}))
     if result.get("sheet"):
         lines += ["", "## The looks", "", f"![what a policy sees in each look, both cameras]({result['sheet']})"]
-    told = result["controls"]
-    if told is None:
+    controls = result["controls"]
+    if controls is None:
         return "\n".join(lines)
     lines += [
         "", "## Controls", "",
-        f"- The expert: {', '.join(f'{look} {s}/{n}' for look, (s, n) in told['expert'].items())}; "
-        f"states bit-equal across looks: {'yes' if told['expert_states_equal_across_looks'] else '**no**'}.",
-        *(f"- Blinded (grey pictures), {look}: {s}/{n}." for look, (s, n) in told.get("blinded", {}).items()),
+        f"- The expert: {', '.join(f'{look} {s}/{n}' for look, (s, n) in controls['expert'].items())}; "
+        f"states bit-equal across looks: {'yes' if controls['expert_states_equal_across_looks'] else '**no**'}.",
+        *(f"- Blinded (grey pictures), {look}: {s}/{n}." for look, (s, n) in controls.get("blinded", {}).items()),
     ]  # fmt: skip
     return "\n".join(lines)
 
@@ -130,6 +137,12 @@ def _trainings(trainings: dict[str, Any]) -> list[str]:
         told = ", ".join(f"{step}: {loss:.3f}" for step, loss in points)
         lines.append(f"| {name} | {one['parameters']} | {one['training_s']:.0f} | {told} |")
     return lines
+
+
+def _each(cell: dict[str, Any]) -> str:
+    """Rates of the trainings of a cell, where there are several: they scatter more than rollouts do."""
+    rates = cell["by_training"]
+    return "" if len(rates) < 2 else f" [{', '.join(f'{rate:.0%}' for rate in rates)}]"
 
 
 def _part_said(cells: dict[str, Any], looks: dict[str, str]) -> str:
