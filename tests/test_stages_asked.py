@@ -165,3 +165,35 @@ def test_folders_made_on_the_way_go_with_a_request_that_fails() -> None:
     assert [p.name for p in Path().rglob("*")] == ["mine"]
     claim_folder("new/deep/r")
     assert Path("new/deep/r").is_dir()
+
+
+def test_files_keep_their_meaning_after_the_caller_goes_elsewhere(tmp_path: Path, monkeypatch) -> None:
+    """A notebook's `%cd`: what was returned still leads to its files, and the run goes on with the files it was given."""
+    (tmp_path / "mine.yaml").write_text("presets: {my_bakery: {environment: kitchen}}")
+    (tmp_path / "robot.yaml").write_text("{}")
+    settings = {
+        **SMALL,
+        "capture.overrides": {"frames": 4, "motion_file": "m.csv"},
+        "capture.robot": "robot.yaml",
+        "variants.catalogue": ["mine.yaml"],
+    }
+    episode = stages.capture("run", settings=settings)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert open_episode(episode.path) is not None
+    remembered = read_json(tmp_path / "run" / "run.json")["config"]
+    assert remembered["capture"]["robot"] == str(tmp_path / "robot.yaml")
+    assert remembered["capture"]["overrides"]["motion_file"] == str(tmp_path / "m.csv")
+    assert remembered["variants"]["catalogue"] == [str(tmp_path / "mine.yaml")]
+
+
+def test_a_stage_at_an_address_stays_an_address() -> None:
+    from dataclasses import replace
+
+    from retake.core.config import RunConfig, whole_paths
+
+    config = RunConfig()
+    assert whole_paths(config) == config
+    there = replace(config, capture=replace(config.capture, stage="omniverse://host/a.usd", robot="~/r.yaml"))
+    assert whole_paths(there).capture.stage == "omniverse://host/a.usd"
+    assert whole_paths(there).capture.robot == os.path.join(os.path.realpath(os.path.expanduser("~")), "r.yaml")

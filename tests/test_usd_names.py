@@ -118,7 +118,20 @@ def test_a_stage_that_names_no_world_has_one_where_one_prim_holds_all_shapes():
     leg = UsdGeom.Cube.Define(stage, "/World/table/leg").GetPrim()
     assert [str(scenery_group(prim).GetPath()) for prim in (floor, leg)] == ["/World/floor", "/World/table"]
     bin_ = UsdGeom.Cube.Define(stage, "/bin/side").GetPrim()
-    assert [str(scenery_group(prim).GetPath()) for prim in (leg, bin_)] == ["/World", "/bin"]
+    assert [str(scenery_group(prim).GetPath()) for prim in (leg, bin_)] == ["/World/table", "/bin"]
+
+
+def test_what_moves_beside_a_world_without_a_default_prim_makes_it_no_thing():
+    """A robot or a mug at the top of a stage is as common as one below the world."""
+    stage = usd_stages.empty()
+    stage.ClearDefaultPrim()
+    stage.RemovePrim("/World")
+    leg = UsdGeom.Cube.Define(stage, "/lab/table/leg").GetPrim()
+    usd_stages.add_body(stage, "/mug", (0, 0, 1), 0.1, 1.0)
+    assert str(scenery_group(leg).GetPath()) == "/lab/table"
+    bin_ = UsdGeom.Cube.Define(stage, "/bin/side").GetPrim()
+    # Two that hold still shapes, and none is called a world: each is a thing.
+    assert [str(scenery_group(prim).GetPath()) for prim in (leg, bin_)] == ["/lab", "/bin"]
 
 
 @pytest.mark.parametrize("movable", [True, False])

@@ -7,8 +7,9 @@ error that lists what is valid.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -169,6 +170,20 @@ def load_config(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Ru
     for item in overrides:
         config = set_value(config, item)
     return config
+
+
+def whole_paths(config: RunConfig) -> RunConfig:
+    """The configuration with the user's files named from the root, `~` included: a run is continued from any folder."""
+    capture, overrides = config.capture, dict(config.capture.overrides)
+    if isinstance(file := overrides.get("motion_file"), str):
+        overrides["motion_file"] = _whole(file)
+    capture = replace(capture, stage=_whole(capture.stage), robot=_whole(capture.robot), overrides=overrides)
+    catalogue = tuple(_whole(file) for file in config.variants.catalogue)
+    return replace(config, capture=capture, variants=replace(config.variants, catalogue=catalogue))
+
+
+def _whole(file: str) -> str:
+    return str(Path(os.path.expanduser(file)).resolve()) if file and "://" not in file else file
 
 
 def set_value(config: RunConfig, item: str) -> RunConfig:

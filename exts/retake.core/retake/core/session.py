@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from retake.core.codec import merged
-from retake.core.config import RunConfig
+from retake.core.config import RunConfig, whole_paths
 from retake.core.episode.layout import COMPLETE
 from retake.core.errors import Cancelled, RunError
 from retake.core.run_reader import MANIFEST
@@ -60,7 +60,7 @@ def hold(
         with run.locked():
             tidy(run)
             before = run.manifest() if (run.path / MANIFEST).exists() else None
-            config = configure(settings_of(path))
+            config = whole_paths(configure(settings_of(path)))
             asked = json.loads(json.dumps(config.to_json()))
             try:
                 create_run(path, asked, episode)

@@ -187,7 +187,8 @@ def _hold_run(
             base = merged(base, nested, "the call")
         return base
 
-    return hold(_path("path", path), configure, create=create, remember=remember, force=force)
+    # From the root: what is returned names files, also after the caller went to another folder.
+    return hold(_path("path", path).absolute(), configure, create=create, remember=remember, force=force)
 
 
 def _require_functions(**given: Any) -> None:

@@ -14,7 +14,7 @@ from retake.core.episode import ObjectSpec
 from retake.core.errors import StageError, unknown_name
 from retake.usd.articulation import Articulation, articulation_bodies
 from retake.usd.joints import Edge, read_edges
-from retake.usd.names import distinct, model_prim, shown
+from retake.usd.names import WORLD, distinct, model_prim, shown
 from retake.usd.shapes import link_box
 from retake.usd.stage import body_of, has_label, label_of, notable_prims, one_pass, prims_under, remembered, start_time
 from retake.usd.units import StageUnits, rigid_and_scale, world_pose
@@ -147,14 +147,18 @@ def scenery_group(prim: Usd.Prim) -> Usd.Prim:
 
 
 def _world(stage: Usd.Stage) -> Usd.Prim:
-    """The default prim. Where a stage names none, the one prim at its top that holds all shapes: floor, table and bin below it
-    are three things. Where several do, or where it is a thing itself, no prim (an invalid one): each at the top is a thing."""
+    """The default prim. Where a stage names none, the one prim at its top that holds all still shapes, or the one of several
+    that is called a world: floor, table and bin below it are three things; a robot or a mug beside it makes it none the less
+    the world. Else, or where it is a thing itself, no prim (an invalid one): each at the top is a thing."""
     if default := stage.GetDefaultPrim():
         return default
-    holders = []
-    for top in stage.GetPseudoRoot().GetChildren():
-        if any(UsdGeom.Gprim(prim) for prim in prims_under(top)):
-            holders.append(top)
-    if len(holders) == 1 and not UsdGeom.Gprim(holders[0]) and body_of(holders[0]) is None:
+    holders = [top for top in stage.GetPseudoRoot().GetChildren() if _holds_still_shapes(top)]
+    if len(holders) > 1:
+        holders = [top for top in holders if WORLD.fullmatch(shown(top))]
+    if len(holders) == 1 and not UsdGeom.Gprim(holders[0]):
         return holders[0]
     return Usd.Prim()
+
+
+def _holds_still_shapes(top: Usd.Prim) -> bool:
+    return any(UsdGeom.Gprim(prim) and body_of(prim) is None for prim in prims_under(top))
