@@ -401,13 +401,13 @@ def test_gr00t_servers_are_spoken_to_in_their_wire(nested):
         return {"__ndarray_class__": True, "as_npy": buffer.getvalue()}
 
     def serve():
-        for number in range(3):
+        for number in range(4):
             seen.append(msgpack.unpackb(socket.recv()))
             arm, hand = np.ones((16, 2), np.float32), np.zeros((16, 1), np.float32)
             actions = {"arm": array(arm[None]), "gripper": array(hand[None])}
             answer = [actions, {}] if nested else {f"action.{k}": v for k, v in actions.items()}
             socket.send(
-                msgpack.packb({"status": "ok"} if number == 0 else answer if number == 1 else {"error": "bad shape"})
+                msgpack.packb({"status": "ok"} if number < 2 else answer if number == 2 else {"error": "bad shape"})
             )
 
     thread = threading.Thread(target=serve, daemon=True)
@@ -418,7 +418,7 @@ def test_gr00t_servers_are_spoken_to_in_their_wire(nested):
     actions = policy.infer(observation)
     assert actions.shape == (16, 3)
     assert actions[0].tolist() == [1, 1, 0]
-    data = seen[1]["data"]
+    data = seen[2]["data"]
     image = data["observation"]["video"]["front"] if nested else data["video.front"]
     assert np.load(io.BytesIO(image["as_npy"])).shape == ((1, 1, 4, 4, 3) if nested else (1, 4, 4, 3))
     assert (data["observation"]["language"]["task"] if nested else [data["annotation.human.task_description"]]) == [

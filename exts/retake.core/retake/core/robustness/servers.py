@@ -4,7 +4,9 @@
 openpi: a websocket; the server greets with its metadata; each message is a msgpack map, arrays as
 {b"__ndarray__": True, b"data", b"dtype", b"shape"}; the answer holds `actions` (H, A), an error is a text message.
 GR00T: ZeroMQ request/reply; msgpack maps {"endpoint", "data"}, arrays as {"__ndarray_class__": True, "as_npy": .npy bytes};
-N1.6 takes {"observation": {video, state, language}, "options"} and answers (actions, info), N1.5 takes flat keys.
+N1.6 and later take {"observation": {video, state, language}, "options"} and answer (actions, info), N1.5 takes flat keys. Which
+cameras, parts of the state and name of the task a model wants, and how many past ones of each, differ between embodiments:
+`get_modality_config` tells, as {"__ModalityConfig_class__": True, "as_json": a map, or its JSON text in N1.5}.
 No pickles are read; waits are bounded.
 """
 
@@ -12,6 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -104,8 +109,33 @@ def _openpi_decode(value: dict[Any, Any]) -> Any:
     return value
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """What a GR00T server says its model takes: name → how many of it, the present one last."""
+
+    video: Mapping[str, int]
+    state: Mapping[str, int]
+    language: tuple[str, ...]
+
+    @staticmethod
+    def of(config: Any) -> _Wanted | None:
+        """Of an answer to `get_modality_config`; None where it tells nothing."""
+        if not isinstance(config, dict) or not {"video", "state", "language"} <= set(config):
+            return None
+        horizons = [_horizons(config[modality]) for modality in ("video", "state", "language")]
+        video, state, language = horizons
+        return None if video is None or state is None or language is None else _Wanted(video, state, tuple(language))
+
+
+def _horizons(config: Any) -> dict[str, int] | None:
+    try:
+        return {str(key): len(config["delta_indices"]) for key in config["modality_keys"]}
+    except (KeyError, TypeError):
+        return None
+
+
 class Gr00tPolicy:
-    """GR00T's ZeroMQ server. State parts and cameras are those of modality.json."""
+    """GR00T's ZeroMQ server. State parts and cameras are those of modality.json, unless mapped."""
 
     def __init__(self, host: str, port: int, mapping: KeyMap, timeout_s: float, *, nested: bool) -> None:
         self.name, self._mapping, self._nested = f"gr00t://{host}:{port}", mapping, nested
@@ -118,27 +148,49 @@ class Gr00tPolicy:
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.connect(f"tcp://{host}:{port}")
         self._call("ping", None)
+        self._wanted = _Wanted.of(self._ask("get_modality_config", None))
+        self._keeps_state = nested
 
     def infer(self, observation: Observation) -> np.ndarray:
-        """One request; the parts of the answer are put together in the order of the action vector."""
-        cameras = {self._mapping.cameras.get(n, n): image for n, image in observation.images.items()}
-        parts = {s.name: observation.state[s.start : s.end].astype(np.float32) for s in observation.slices}
+        """One request; the parts of the answer are put together in the order of the action vector. Of past pictures and states
+        that the model wants, each is the present one: the policy was reset just now, or a history is not kept."""
+        prefix = "" if self._nested else "{}."
+        video = {
+            f"{prefix.format('video')}{self._mapping.cameras.get(name, name)}": image
+            for name, image in observation.images.items()
+        }
+        state = {
+            f"{prefix.format('state')}{s.name}": observation.state[s.start : s.end].astype(np.float32)
+            for s in observation.slices
+        }
+        language: tuple[str, ...] = ("task",) if self._nested else ("annotation.human.task_description",)
+        if self._wanted is not None:
+            video = self._chosen("picture", video, self._wanted.video, "name a camera so with --map CAMERA=NAME")
+            state = self._chosen(
+                "part of the state",
+                state,
+                self._wanted.state,
+                "export the data set with the parts that it was trained on",
+            )
+            language = self._wanted.language
+        else:
+            video, state = ({key: value[None] for key, value in given.items()} for given in (video, state))
         if self._nested:
             data: dict[str, Any] = {
                 "observation": {
-                    "video": {name: image[None, None] for name, image in cameras.items()},
-                    "state": {name: part[None, None] for name, part in parts.items()},
-                    "language": {"task": [[observation.task]]},
+                    "video": {key: images[None] for key, images in video.items()},
+                    "state": {key: values[None] for key, values in state.items()},
+                    "language": {key: [[observation.task]] for key in language},
                 },
                 "options": None,
             }
         else:
-            data = {f"video.{name}": image[None] for name, image in cameras.items()}
-            data |= {f"state.{name}": part[None] for name, part in parts.items()}
-            data["annotation.human.task_description"] = [observation.task]
+            data = {**video, **state, **{key: [observation.task] for key in language}}
         answer = self._call("get_action", data)
-        actions = answer[0] if isinstance(answer, list | tuple) else answer
-        if isinstance(actions, dict) and "error" in actions:
+        actions = answer[0] if isinstance(answer, list | tuple) and answer else answer
+        if not isinstance(actions, dict):
+            raise WorkerError(f"{self.name} answered {type(actions).__name__}; expected a map of action parts")
+        if "error" in actions:
             raise WorkerError(f"{self.name} refused the observation: {actions['error']}")
         actions = {str(key).removeprefix("action."): np.asarray(value) for key, value in actions.items()}
         wanted = observation.action_slices or observation.slices
@@ -152,20 +204,41 @@ class Gr00tPolicy:
             columns.append(values.reshape(len(values), -1) if values.ndim > 1 else values[:, None])
         return as_actions(np.concatenate(columns, axis=1), self.name)
 
+    def _chosen(
+        self, what: str, given: Mapping[str, np.ndarray], wanted: Mapping[str, int], remedy: str
+    ) -> dict[str, np.ndarray]:
+        """What the model wants of what there is, repeated as often as it wants it. Raises InputError for what is not there."""
+        if missing := [name for name in wanted if name not in given]:
+            raise InputError(
+                f"{self.name} wants the {what} {', '.join(missing)}; there is {', '.join(given) or 'none'}: {remedy}"
+            )
+        return {name: np.repeat(given[name][None], count, axis=0) for name, count in wanted.items()}
+
     def _call(self, endpoint: str, data: Any) -> Any:
-        request = {"endpoint": endpoint} if data is None else {"endpoint": endpoint, "data": data}
-        try:
-            self._socket.send(self._msgpack.packb(request, default=_gr00t_encode))
-            answer = self._msgpack.unpackb(self._socket.recv(), object_hook=_gr00t_decode)
-        except self._errors as error:
-            self.close()
-            raise WorkerError(f"no GR00T policy server answers at {self.name}: {error}") from error
+        answer = self._ask(endpoint, data)
         if isinstance(answer, dict) and "error" in answer:
             raise WorkerError(f"{self.name} refused {endpoint!r}: {answer['error']}")
         return answer
 
+    def _ask(self, endpoint: str, data: Any) -> Any:
+        """What the server answers, be it a refusal."""
+        request = {"endpoint": endpoint} if data is None else {"endpoint": endpoint, "data": data}
+        try:
+            self._socket.send(self._msgpack.packb(request, default=_gr00t_encode))
+            answer = self._socket.recv()
+        except self._errors as error:
+            self.close()
+            raise WorkerError(f"no GR00T policy server answers at {self.name}: {error}") from error
+        try:
+            return self._msgpack.unpackb(answer, object_hook=_gr00t_decode)
+        except (ValueError, TypeError, KeyError, EOFError) as error:
+            raise WorkerError(f"{self.name} answered what is no msgpack map of arrays: {error}") from error
+
     def reset(self) -> None:
-        """The server keeps no state between requests."""
+        """A policy may count its steps; one that knows no reset keeps no state."""
+        if self._keeps_state:
+            answer = self._ask("reset", {"options": None})
+            self._keeps_state = not (isinstance(answer, dict) and "error" in answer)
 
     def close(self) -> None:
         """Close the connection."""
@@ -184,4 +257,7 @@ def _gr00t_encode(value: Any) -> Any:
 def _gr00t_decode(value: dict[Any, Any]) -> Any:
     if "__ndarray_class__" in value:
         return np.load(io.BytesIO(value["as_npy"]), allow_pickle=False)
+    if "__ModalityConfig_class__" in value:
+        stated = value["as_json"]
+        return json.loads(stated) if isinstance(stated, str) else stated
     return value
