@@ -163,13 +163,14 @@ def prepare(cache: Path, sizes: Sizes, compared: Sequence[Arm], quick: bool) -> 
     plain = dataset(cache, "simulated", runs, simulated=True)
     simulated = packed(cache, "simulated", plain)
     if "masked" in needed:
-        packed(cache, "masked", plain, masks=True)
+        packed(cache, "masked", plain, runs)
     for count in sizes.worlds:
         name = f"takes{count}"
         if wanted := needed & {name, f"{name}{MASKED}"}:
-            data = dataset(cache, name, shoot(cache, runs, count), simulated=False)
+            shot = shoot(cache, runs, count)
+            data = dataset(cache, name, shot, simulated=False)
             for each in sorted(wanted):
-                packed(cache, each, data, masks=each.endswith(MASKED))
+                packed(cache, each, data, shot if each.endswith(MASKED) else ())
     if "oracle" in needed:
         oracle(cache, simulated, sizes, [look for look in tests(quick) if not look.world])
 

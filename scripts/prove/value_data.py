@@ -14,15 +14,12 @@ import numpy as np
 import yaml
 
 from retake.core import stages
-from retake.core.episode import open_episode
 from retake.core.export import ExportOptions, Selection
-from retake.core.export.reader import Row
 from retake.core.files import atomic_directory, sha256_json, write_bytes, write_json
-from retake.core.variants.base import source_frame
-from retake.core.variants.roles import BACKGROUND, FIXTURE, SURFACE, find_roles
 from retake.core.variants.sampler import sample_worlds
 from retake.loop.embedded import EmbeddedEnvironment
 from retake.loop.looks import Look
+from retake.worker.probe.background import backgrounds
 from retake.worker.probe.data import SCHEMA, Pack, open_pack, pack, small
 
 CAMERAS = [
@@ -139,16 +136,9 @@ def dataset(cache: Path, name: str, runs: Sequence[Path], *, simulated: bool) ->
     return out
 
 
-def packed(cache: Path, name: str, data: Path, *, masks: bool = False) -> Pack:
-    """The data set as the probe reads it; with `masks`, what of each picture is background: everything but robot, object and
-    container, from the simulator's own ids."""
-
-    def background(row: Row, camera: str) -> np.ndarray:
-        episode = open_episode(cache / "runs" / str(row.provenance["run"]) / "episode")
-        behind = np.isin(find_roles(source_frame(episode, camera, 0)).role, (BACKGROUND, SURFACE, FIXTURE))
-        return np.stack([behind[episode.image(camera, "instances", t)] for t in range(row.length)])
-
-    return pack(data, cache / "packs" / name, masks=background if masks else None)
+def packed(cache: Path, name: str, data: Path, masks_of: Sequence[Path] = ()) -> Pack:
+    """The data set as the probe reads it; with the runs that it was exported from, what of each picture is background."""
+    return pack(data, cache / "packs" / name, masks=backgrounds(masks_of) if masks_of else None)
 
 
 def oracle(cache: Path, like: Pack, sizes: Sizes, looks: Sequence[Look]) -> Pack:
