@@ -83,7 +83,12 @@ def test_the_experiment_says_who_is_better_and_where(value, tmp_path):
     assert len(trained) == 2 * len(value.arms(value.Sizes(worlds=(8,))))
     cell = result["cells"]["takes8"]["dark"]
     assert (cell["successes"], cell["count"], cell["by_training"]) == (8, 8, [1.0, 1.0])
-    assert result["comparisons"]["takes8"]["seeds"] == [0, 1]
+    told = result["comparisons"]["takes8"]
+    assert (told["seeds_with_simulated"], told["seeds_with_cheap"], told["rivals"]) == (
+        [0, 1],
+        [0, 1],
+        ["jitter", "textures"],
+    )
     light = result["comparisons"]["takes8"]["axes"]["light"]
     assert light["over_simulated"]["value"] == 1.0
     assert light["over_best_cheap"]["value"] == 1.0
@@ -117,10 +122,20 @@ def test_an_arm_is_compared_over_the_seeds_that_its_rivals_have_too(value, tmp_p
         n: 4 * len(s) for n, s in have.items()
     }
     assert result["cells"]["takes8"]["dark"]["by_training"] == [1.0, 1.0]
-    compared = result["comparisons"]
-    assert compared["takes8"]["seeds"] == [1]
-    assert compared["takes8"]["axes"]["light"]["over_best_cheap"]["value"] == 1.0
-    assert "takes8 a quarter" not in compared, "it shares no seed with the jitter arm"
+    told = result["comparisons"]["takes8"]
+    assert (told["seeds_with_simulated"], told["seeds_with_cheap"], told["rivals"]) == ([0, 1], [0, 1], ["textures"])
+    assert told["axes"]["light"]["over_best_cheap"]["value"] == told["axes"]["light"]["over_simulated"]["value"] == 1.0
+    quarter = result["comparisons"]["takes8 a quarter"]
+    assert (quarter["seeds_with_simulated"], quarter["seeds_with_cheap"], quarter["rivals"]) == ([0], [0], ["textures"])
+    assert not quarter["claimed"]
+
+
+def test_an_arm_that_shares_no_seed_with_a_rival_is_not_compared_with_it(value, tmp_path):
+    have = {"simulated": (0,), "jitter": (0,), "takes8": (1,)}
+    result, _ = go(value, tmp_path, lambda name: sharp, True, lambda arm: have.get(arm.name, ()))
+    told = result["comparisons"]["takes8"]
+    assert (told["seeds_with_simulated"], told["seeds_with_cheap"], told["rivals"]) == ([], [], [])
+    assert told["axes"]["light"] == {"over_simulated": None, "best_cheap": "", "over_best_cheap": None}
 
 
 def test_the_page_says_all_of_it(value, tmp_path):
@@ -142,7 +157,7 @@ def test_the_page_says_all_of_it(value, tmp_path):
     assert "not met, so nothing is claimed" in page
     assert "| takes8 | 8/8 (68%–100%) [100%, 100%] |" in page
     assert page.count("no part of the claim") == 3, "twice the steps, a quarter, with textures"
-    assert "Pairs of training seed (0, 1) and rollout." in page
+    assert "seeds 0, 1 with simulated, 0, 1 with jitter, textures." in page
     assert "Blinded (grey pictures), unchanged: 0/4" in page
     assert "Spearman 1.00" in page
     assert "A reduced run" in page

@@ -295,28 +295,39 @@ def agreement(open_scores: Sequence[float], closed_rates: Sequence[float]) -> di
 
 def _comparisons(cells: Cells, compared: Sequence[Arm], looks: Sequence[Look]) -> dict[str, Any]:
     """Takes against simulated-only and against the best cheap baseline, per axis, over pairs of (training seed, rollout) of the
-    seeds that all of them were trained with."""
-    cheap = [arm.name for arm in compared if arm.competes and arm.name in ("jitter", "textures") and arm.name in cells]
+    seeds that both were trained with. Where some baselines have more of an arm's seeds than others, those are its rivals."""
+    seeds = {arm: set(row[looks[0].name]) for arm, row in cells.items()}
+    baselines = [
+        arm.name for arm in compared if arm.competes and arm.name in ("jitter", "textures") and arm.name in cells
+    ]
     out: dict[str, Any] = {}
     for arm in compared:
         if not (arm.with_takes and arm.name in cells):
             continue
-        beside, rows = (arm.name, compared[0].name, *cheap), {}
-        common = sorted(set.intersection(*(set(cells[name][looks[0].name]) for name in beside)))
-        if not common:
-            continue
+        simulated, rows = compared[0].name, {}
+        most = max((len(seeds[name] & seeds[arm.name]) for name in baselines), default=0)
+        cheap = [name for name in baselines if most and len(seeds[name] & seeds[arm.name]) == most]
+        plainly = sorted(seeds[arm.name] & seeds[simulated])
+        cheaply = sorted(seeds[arm.name].intersection(*(seeds[name] for name in cheap))) if cheap else []
         for axis in dict.fromkeys(look.axis for look in looks):
             names = [look.name for look in looks if look.axis == axis]
-            mean = {
-                a: np.mean([np.concatenate([cells[a][n][seed] for seed in common]) for n in names], 0) for a in beside
-            }
-            best = max(cheap, key=lambda a: float(mean[a].mean())) if cheap else ""
+
+            def mean(name: str, of: Sequence[int], names: Sequence[str] = names) -> np.ndarray:
+                """Success of each pair, over the looks of the axis."""
+                return np.mean([np.concatenate([cells[name][look][seed] for seed in of]) for look in names], 0)
+
+            best = max(cheap, key=lambda name: float(mean(name, cheaply).mean())) if cheaply else ""
             rows[axis] = {
-                "over_simulated": asdict(paired(mean[compared[0].name], mean[arm.name])),
+                "over_simulated": asdict(paired(mean(simulated, plainly), mean(arm.name, plainly)))
+                if plainly
+                else None,
                 "best_cheap": best,
-                "over_best_cheap": asdict(paired(mean[best], mean[arm.name])) if best else None,
+                "over_best_cheap": asdict(paired(mean(best, cheaply), mean(arm.name, cheaply))) if best else None,
             }
-        out[arm.name] = {"seeds": common, "claimed": arm.competes, "axes": rows}
+        out[arm.name] = {
+            "seeds_with_simulated": plainly, "seeds_with_cheap": cheaply, "rivals": cheap, "claimed": arm.competes,
+            "axes": rows,
+        }  # fmt: skip
     return out
 
 

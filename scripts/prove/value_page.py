@@ -70,12 +70,13 @@ def report(result: dict[str, Any]) -> str:
         shown = [f"{c['successes']}/{c['count']} ({c['low']:.0%}–{c['high']:.0%}){_each(c)}" for c in row.values()]
         lines.append(f"| {arm} | " + " | ".join(shown) + " |")
     for arm, told in result["comparisons"].items():
-        rows, seeds = told["axes"], ", ".join(map(str, told["seeds"]))
+        rows, (plainly, cheaply) = told["axes"], (told["seeds_with_simulated"], told["seeds_with_cheap"])
         lines += [
             "",
             f"## {arm}",
             "",
-            f"Pairs of training seed ({seeds}) and rollout."
+            f"Pairs of training seed and rollout: seeds {_list(plainly)} with simulated, {_list(cheaply)} with "
+            f"{_list(told['rivals'])}."
             + (
                 "" if told["claimed"] else " Thought of when results of other arms had been seen: no part of the claim."
             ),
@@ -158,6 +159,10 @@ PICKS = {
     False: "the policy with the best open-loop score is **not** one of the best in closed loop",
     None: "all policies do equally well in closed loop, so none is the right one",
 }
+
+
+def _list(values: Sequence[Any]) -> str:
+    return ", ".join(map(str, values)) or "none"
 
 
 def _two(value: float | None) -> str:
