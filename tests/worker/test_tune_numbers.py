@@ -5,8 +5,6 @@ pictures, bounds of settings, weights of objects, rewards."""
 from __future__ import annotations
 
 import itertools
-import math
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,124 +14,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retake.core.errors import InputError
-from retake.core.export.physics import NEVER
-from retake.worker.oscar.few_step import Student, even_sigmas
+from retake.worker.oscar.few_step import even_sigmas
 from retake.worker.tune import curves, pictures, reward
-from retake.worker.tune.config import LinearSchedule, LoraSettings, ObjectSupervision, TuneConfig
-from retake.worker.tune.distill import DistillConfig
-from retake.worker.tune.distill_run import DistilSettings
-from retake.worker.tune.evaluate import interval, page, sign_flip_p, summarise
-from retake.worker.tune.objects import free_fall, loss_weight, object_cells, pool_cells, shuffled
-from retake.worker.tune.reward import RewardConfig, Scene
-from retake.worker.tune.settings import RunSettings
+from retake.worker.tune.reward import Scene
 from retake.worker.tune.step import Batch
 
 torch.set_num_threads(1)
-
-# -- base against tuned ---------------------------------------------------------------------------------------------------
-
-
-def exact_p(gains: list[float]) -> float:
-    signs = itertools.product((-1, 1), repeat=len(gains))
-    return float(np.mean([abs(np.dot(one, gains)) >= abs(sum(gains)) - 1e-12 for one in signs]))
-
-
-@given(st.lists(st.integers(-5, 5), max_size=9))
-def test_a_chance_is_counted_over_all_signs(values):
-    moved = [float(value) for value in values if value]
-    assert sign_flip_p(np.array(values, float)) == pytest.approx(exact_p(moved) if moved else 1)
-
-
-def test_beyond_twelve_pairs_signs_are_drawn():
-    gains = np.random.default_rng(3).normal(0.4, 1, 13)
-    assert sign_flip_p(gains[:12]) == pytest.approx(exact_p(gains[:12].tolist()))
-    assert sign_flip_p(gains) == pytest.approx(exact_p(gains.tolist()), abs=0.03)
-    assert 0 < sign_flip_p(np.ones(40)) < 1e-3
-    assert sign_flip_p(np.array([*np.ones(20), *-np.ones(20)])) == 1
-    few = sign_flip_p(np.ones(40), draws=9)
-    assert few == pytest.approx(0.1), "with nine draws nothing is rarer than one in ten"
-
-
-def test_an_interval_holds_the_middle_ninety_five_of_a_hundred():
-    assert interval(np.array([2.0])) == (-math.inf, math.inf)
-    assert interval(np.array([2.0, 2.0])) == (2, 2)
-    gains = np.random.default_rng(0).normal(1, 1, 400)
-    low, high = interval(gains)
-    sure = 1.96 * gains.std() / 20
-    assert gains.mean() - low == pytest.approx(sure, rel=0.12)
-    assert high - gains.mean() == pytest.approx(sure, rel=0.12)
-    assert interval(gains) == (low, high)
-
-
-def pairs(base: list[Any], tuned: list[Any], name: str = "lag", **more: Any) -> list[dict[str, Any]]:
-    return [
-        {"run": "r", "variant": "v<1>", "seed": k, "object": "box", "band": "no drop", "seen": False,
-         "base": {"video": "b.mp4", "probability": 0.5, "failed": 0.0, name: a},
-         "tuned": {"video": "t.mp4", "probability": 0.75, "failed": 1.0, name: b}, **more}
-        for k, (a, b) in enumerate(zip(base, tuned, strict=True))
-    ]  # fmt: skip
-
-
-def rows(found: dict[str, Any], group: str = "all") -> dict[str, dict[str, Any]]:
-    return {row["name"]: row for row in found["rows"] if row["group"] == group}
-
-
-@pytest.mark.parametrize(
-    ("name", "sign"), [("lag", -1), ("object_l2", -1), ("object_iou", 1), ("probability", 1), ("failed", -1)]
-)
-def test_a_gain_is_positive_where_the_tuned_model_is_better(name, sign):
-    row = rows(summarise(pairs([1.0, 2.0, 3.0], [2.0, 4.0, 3.0], name)))[name]
-    assert (row["base"], row["tuned"], row["gain"], row["pairs"]) == (2.0, 3.0, sign * 1.0, 3)
-
-
-def test_a_pair_counts_where_both_videos_gave_a_number():
-    found = rows(summarise(pairs([1.0, None, 3.0], [2.0, 4.0, None])))
-    assert (found["lag"]["pairs"], found["lag"]["base"], found["lag"]["tuned"]) == (1, 1.0, 2.0)
-    assert found["probability"]["pairs"] == 3
-    assert "lag" not in rows(summarise(pairs([None], [1.0])))
-    assert not any("video" in row["name"] for row in summarise(pairs([1.0], [1.0]))["rows"])
-
-
-def test_an_arm_is_blamed_for_what_is_surely_worse_of_the_arm():
-    sure = [1.0 + 0.01 * k for k in range(8)]
-    assert summarise(pairs(sure, [value + 1 for value in sure]))["arm_follows_worse"] == ["lag"]
-    assert summarise(pairs(sure, [value - 1 for value in sure]))["arm_follows_worse"] == [], "better"
-    assert summarise(pairs(sure, [value + 1 for value in sure], "object_l2"))["arm_follows_worse"] == [], "not the arm"
-    few = summarise(pairs(sure[:3], [value + 1 for value in sure[:3]]))
-    assert rows(few)["lag"]["high"] < 0
-    assert few["arm_follows_worse"] == [], "three pairs may be chance"
-    mixed = pairs(sure, [1.0] * 8) + pairs(
-        sure, [value + 1 for value in sure], object="cup", band="drop of 10 cm or more"
-    )
-    found = summarise(mixed)
-    assert [rows(found, group)["lag"]["pairs"] for group in ("all", "box", "cup", "no drop")] == [16, 8, 8, 8]
-
-
-def test_a_page_shows_every_pair_and_says_what_is_sure():
-    made = pairs([1.0, 1.0, 2.0], [3.0, 3.0, 4.0])
-    made[0]["seen"], made[0]["base"]["arm_offset"] = True, 1.234
-    found = summarise(made)
-    text = page({**found, "arm_follows_worse": ["lag"]})
-    assert text.count("<video") == 6
-    assert text.count("v&lt;1&gt;") == 3
-    assert "v<1>" not in text
-    assert "seed 0 · box, no drop, seen in training" in text
-    assert "seed 1 · box, no drop, new motion" in text
-    assert "base: arm 1.23 px, p = 0.50<" in text
-    assert "tuned: p = 0.75, failed<" in text
-    assert "The arm follows worse: lag" in text
-    assert "The arm does not follow worse" in page({**found, "arm_follows_worse": []})
-    cell = {
-        low: page({**found, "rows": [{**found["rows"][0], "low": low, "high": high}]})
-        for low, high in ((1, 2), (-2, -1), (-1, 1))
-    }
-    assert [("'n good'" in cell[low], "'n bad'" in cell[low], "'n soft'" in cell[low]) for low in (1, -2, -1)] == [
-        (True, False, False), (False, True, False), (False, False, True),
-    ]  # fmt: skip
-    zero = page({**found, "rows": [{**found["rows"][0], "low": 0, "high": 0}]})
-    assert "'n soft'" in zero
-
 
 # -- curves ---------------------------------------------------------------------------------------------------------------
 
@@ -237,98 +123,6 @@ def test_a_sheet_has_what_was_simulated_above_what_was_made_with_outlines_on_bot
     assert not (plain == pictures.OUTLINE).all(-1).any()
     large = pictures.draw([pictures.Shown(truth, made)], lambda latents: decode(latents).repeat(10, 1).repeat(10, 2), 7)
     assert large.shape == plain.shape
-
-
-# -- settings -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("made", "fine", "wrong"), [
-    (lambda v: RunSettings(steps=v), [1, 10**6], [0, -1, 1.5]), (lambda v: RunSettings(batch=v), [1], [0]),
-    (lambda v: RunSettings(accumulate=v), [1], [0]), (lambda v: RunSettings(stride=v), [1], [0]),
-    (lambda v: RunSettings(validate_every=v), [1], [0]), (lambda v: RunSettings(save_every=v), [1], [0]),
-    (lambda v: RunSettings(keep=v), [1], [0]), (lambda v: RunSettings(picture_steps=v), [0, 35], [-1, 36, 1.5]),
-    (lambda v: RunSettings(size=v), [(16, 16), (32, 480)], [(0, 16), (16, 8), (24, 16), (16, 24), (-16, 16)]),
-    (lambda v: RunSettings(frames=v), [1, 5, 81], [2, 4, 80, 83]),
-    (lambda v: LinearSchedule(warm_up=v, cycle=10), [0, 9], [-1, 10]), (lambda v: LoraSettings(rank=v), [1], [0]),
-    (lambda v: LoraSettings(alpha=v), [1e-6], [0, -1, float("nan")]),
-    (lambda v: LoraSettings(targets=v), [("to_q",)], [(), ("to_x",)]),
-    (lambda v: ObjectSupervision(weight=v), [0, 9], [-0.1, float("nan")]),
-    (lambda v: ObjectSupervision(release_boost=v), [0, 9], [-0.1]),
-    (lambda v: ObjectSupervision(control=v), ["none", "drawn", "embed"], ["paint"]),
-    (lambda v: TuneConfig(lr=v), [1e-12], [0, -1, float("inf"), float("nan")]), (lambda v: TuneConfig(eps=v), [1e-12], [0]),
-    (lambda v: TuneConfig(shift=v), [0.1], [0]), (lambda v: TuneConfig(text_dropout=v), [0, 0.99], [-0.1, 1]),
-    (lambda v: TuneConfig(skeleton_dropout=v), [0, 0.99], [-0.1, 1]), (lambda v: TuneConfig(clip_norm=v), [None, 0.1], [0, -1]),
-    (lambda v: TuneConfig(ema_rate=v), [None, 0.1], [0, -1]), (lambda v: TuneConfig(time_weight=v), ["reweighting"], ["even"]),
-    (lambda v: RewardConfig(steps=v), [1, 35], [0, 36]), (lambda v: RewardConfig(last=v), [1, 8], [0, 9]),
-    (lambda v: RewardConfig(anchor=v), [0, 5], [-1, float("inf")]),
-    (lambda v: DistillConfig(critic_steps=v), [1], [0]), (lambda v: DistillConfig(low=v), [0.01, 0.97], [0, 0.98, 0.99]),
-    (lambda v: DistillConfig(high=v), [0.03, 0.99], [0.02, 1]),
-    (lambda v: DistilSettings(guidance=v), [0, 9], [-1, float("inf")]),
-    (lambda v: DistilSettings(step=v), [TuneConfig(ema_rate=None)],
-     [TuneConfig(lora=LoraSettings()), TuneConfig(objects=ObjectSupervision(1.0)),
-      TuneConfig(objects=ObjectSupervision(control="drawn"))]),
-])  # fmt: skip
-def test_settings_are_taken_up_to_their_bounds(made, fine, wrong):
-    for value in fine:
-        made(value)
-    for value in wrong:
-        with pytest.raises(InputError):
-            made(value)
-
-
-def test_a_distillation_hands_its_settings_on():
-    step = TuneConfig(lr=0.25, ema_rate=None, seed=7)
-    found = DistilSettings(step=step, student=Student(2), guidance=3.0, critic_steps=4, critic_lr=0.5).config()
-    assert (found.student, found.guidance, found.critic_steps, found.seed) == (Student(2), 3.0, 4, 7)
-    assert found.optimiser == step
-    assert found.critic_optimiser == replace(step, lr=0.5)
-
-
-# -- objects --------------------------------------------------------------------------------------------------------------
-
-
-def test_a_fall_is_from_release_to_settling_or_the_end():
-    arrays = {"release_frame": np.array([2, 3, NEVER]), "settled_frame": np.array([4, NEVER, NEVER])}
-    assert free_fall(arrays, 6).T.tolist() == [
-        [False, False, True, True, True, False], [False, False, False, True, True, True], [False] * 6,
-    ]  # fmt: skip
-
-
-def test_cells_count_by_cover_and_by_fall():
-    cells, falling = torch.tensor([[[[0.5]]]]), torch.tensor([[[[0.25]]]])
-    found = loss_weight(cells, falling, ObjectSupervision(4.0, 3.0))
-    assert found is not None
-    assert found.shape == (1, 1, 1, 1, 1)
-    assert float(found) == 1 + 4 * (0.5 + 2 * 0.25)
-    assert float(loss_weight(cells, falling, ObjectSupervision(4.0, 1.0))) == 3
-    assert float(loss_weight(cells, falling, ObjectSupervision(4.0, 0.0))) == 2
-    assert loss_weight(cells, falling, ObjectSupervision(0.0, 3.0)) is None
-
-
-def test_padding_repeats_the_last_frame_of_a_window():
-    masks = np.zeros((7, 2, 16, 24), bool)
-    masks[:5, 0, :8, :8] = masks[5:, 1, 8:, 16:] = True
-    free = np.zeros((7, 2), bool)
-    free[6, 1] = True
-    truth: Any = SimpleNamespace(masks=masks, free=free)
-    cells, falling = object_cells(truth, slice(2, 7), 9, (24, 16))
-    first, last = np.zeros((2, 3)), np.zeros((2, 3))
-    first[0, 0] = last[1, 2] = 1
-    assert np.array_equal(cells[0], first)
-    assert cells[1] == pytest.approx((first * 2 + last * 2) / 4)
-    assert np.array_equal(cells[2], last), "four times the last frame"
-    assert falling[1] == pytest.approx(last / 4)
-    assert np.array_equal(falling[2], last)
-    assert falling[0].sum() == 0
-    whole, _ = object_cells(truth, slice(0, 5), 5, (24, 16))
-    assert np.array_equal(whole, pool_cells(masks[:5, 0], (24, 16)))
-
-
-def test_shuffled_places_keep_every_frame_s_values():
-    cells = torch.rand(2, 3, 4, 5)
-    found = shuffled(cells, torch.Generator().manual_seed(0))
-    assert not torch.equal(found, cells)
-    assert torch.equal(found.flatten(-2).sort().values, cells.flatten(-2).sort().values)
 
 
 # -- rewards --------------------------------------------------------------------------------------------------------------

@@ -1,24 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Devices as torch tells of them, with a torch that a test plays: which one is meant, how much is free, held and given back, how
-fast it multiplies. Of retake.worker.memory, retake.worker.oscar.planner and the backends that let go of a card."""
+"""Devices as torch tells of them, with a torch that a test plays: which one is meant, how much is free and held, how fast it
+multiplies. Of retake.worker.memory and retake.worker.oscar.planner."""
 
 from __future__ import annotations
 
 import builtins
-import gc
 import io
 import sys
 from types import SimpleNamespace
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 import torch
 
 from retake.core.errors import InputError
 from retake.worker import memory
-from retake.worker.backends.oscar import LatentPainter, OscarBackend
 from retake.worker.memory import GIB
 from retake.worker.oscar import planner
 
@@ -28,14 +24,13 @@ torch.set_num_threads(1)
 @pytest.fixture
 def cards(monkeypatch: pytest.MonkeyPatch) -> Any:
     """As many cards as a test wants."""
-    state = SimpleNamespace(count=2, started=True, given_back=0, uuids=["aa", "bb", "cc"])
+    state = SimpleNamespace(count=2, started=True, uuids=["aa", "bb", "cc"])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: state.count > 0)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: state.started)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: state.count)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda index: (index + 1) * GIB)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (7 * (1 + (device.index or 0)), 99))
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=state.uuids[index]))
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: setattr(state, "given_back", state.given_back + 1))
     return state
 
 
@@ -150,49 +145,3 @@ def test_a_card_is_measured_until_the_time_is_over_after_a_warm_up(monkeypatch, 
     assert found == pytest.approx(2 * 4**3 / each_s)
     assert story[:5] == ["x", "x", "x", "ready", "mark"], "the first ones are not counted"
     assert story[5:] == ([*["x"] * 10, "mark", "wait"]) * rounds
-
-
-def test_a_preview_is_the_ridge_fit_of_the_first_frame():
-    """The map from latents to colours by hand; the middle latent frame is shown, in whole colours, eight times as large."""
-    rng = np.random.default_rng(3)
-    first = rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)
-    latents = rng.normal(0, 1, (1, 4, 5, 3, 4)).astype(np.float32)
-    latents[0, 0, 2, 0, 0] = 400.0  # far beyond black and white
-    latents[0, 0, 2, 2, 3] = -400.0
-    target = cv2.resize(first, (4, 3), interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.float64)
-    features = [
-        np.concatenate([latents[0, :, k].reshape(4, -1).T, np.ones((12, 1))], 1).astype(np.float64) for k in range(5)
-    ]
-    ridge = features[0].T @ features[0] + 0.05 * 12 * np.eye(5)
-    wanted = features[2] @ np.linalg.solve(ridge, features[0].T @ target)
-    small = np.clip(wanted, 0, 255).reshape(3, 4, 3).astype(np.uint8)
-    assert {0, 255} <= set(small[0, 0].tolist()) | set(small[2, 3].tolist())
-    for given in (latents, torch.from_numpy(latents), torch.from_numpy(latents).requires_grad_(True)):
-        found = LatentPainter(first).paint(given)
-        assert found.dtype == np.uint8
-        large = cv2.resize(small, (32, 24), interpolation=cv2.INTER_LINEAR)
-        assert np.abs(found.astype(int) - large).max() <= 1
-
-
-class Silent:
-    """A pipeline that is told whether to draw bars."""
-
-    model_revision, approximations, student = "r", (), None
-
-    def __init__(self) -> None:
-        self.told: dict[str, Any] = {}
-
-    def set_progress_bar_config(self, **told: Any) -> None:
-        self.told = told
-
-
-def test_a_model_that_is_let_go_leaves_the_card_and_draws_no_bars(cards, monkeypatch):
-    made, pipe = OscarBackend(pipeline=Silent(), device="cuda:1"), None
-    assert made.pipeline.told == {"disable": True}
-    collected: list[int] = []
-    monkeypatch.setattr(gc, "collect", lambda: collected.append(cards.given_back))
-    made.close()
-    assert (made.pipeline, collected, cards.given_back) == (pipe, [0], 1), "first the objects, then their memory"
-    cards.count = 0
-    OscarBackend(pipeline=Silent(), device="cpu").close()
-    assert (len(collected), cards.given_back) == (2, 1)
