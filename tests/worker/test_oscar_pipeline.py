@@ -13,10 +13,9 @@ from oscar_golden import converted, difference, golden_call, pipeline, tensors, 
 from PIL import Image
 
 from retake.core.errors import Cancelled, InputError, TakeError
-from retake.worker.oscar import OscarPipeline, ProjectedPrompt
+from retake.worker.oscar import OscarPipeline
 from retake.worker.oscar import run as run_module
 from retake.worker.oscar import vae as vae_stage
-from retake.worker.oscar.prompts import read_encoder_revision
 from retake.worker.oscar.schedule import make_noise
 from retake.worker.oscar.tiers import TIERS
 
@@ -201,112 +200,6 @@ def test_out_of_memory_in_the_smallest_tier_names_it():
     pipe.vae.encode = lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("no"))
     with pytest.raises(TakeError, match="smallest tier"):
         pipe(**small_call())
-
-
-# -- prompts ----------------------------------------------------------------------------------------------------------
-
-
-def test_cached_prompts_equal_fresh_ones(tmp_path):
-    words = {"prompt": "a kitchen", "negative_prompt": "ugly", "prompt_embeds": None, "negative_prompt_embeds": None}
-    fresh = text_pipeline()
-    first = fresh(**small_call(**words))
-    assert (first.stats.text_encodes, first.stats.prompts_from_cache) == (2, 0)
-
-    fresh.enable_prompt_cache(tmp_path)
-    fresh.encode_prompt("a kitchen")
-    fresh.encode_prompt("ugly")
-    assert len(list(tmp_path.glob("*.safetensors"))) == 2
-
-    cached = text_pipeline(lazy_text_encoder=True)
-    cached.enable_prompt_cache(tmp_path)
-    cached._text_parts = None  # a call of it would fail
-    again = cached(**small_call(**words))
-    assert (again.stats.text_encodes, again.stats.prompts_from_cache) == (0, 2)
-    assert cached.text_encoder is None
-    assert np.array_equal(first.frames, again.frames)
-    assert torch.equal(cached.encode_prompt("ugly").embeds, text_pipeline().encode_prompt("ugly").embeds)
-
-
-def test_lazy_text_encoder_is_read_for_an_unknown_prompt_and_freed():
-    lazy = text_pipeline(lazy_text_encoder=True)
-    out = lazy(**small_call(prompt="a desk", negative_prompt="", prompt_embeds=None, negative_prompt_embeds=None))
-    assert out.stats.text_encodes == 2
-    assert lazy.text_encoder is None
-    assert lazy._lazy_encoder is None
-    eager = text_pipeline()
-    assert torch.equal(lazy.encode_prompt("a desk").embeds, eager.encode_prompt("a desk").embeds)
-
-
-def test_cache_knows_revision_dtype_and_text_and_survives_damage(tmp_path):
-    pipe = text_pipeline()
-    pipe.enable_prompt_cache(tmp_path)
-    prompt = pipe.encode_prompt("a shelf")
-    cache = pipe.prompt_cache
-    (path,) = tmp_path.glob("*.safetensors")
-    fresh = type(cache)(tmp_path)
-    assert fresh.get(prompt.revision, torch.float32, 512, "a shelf") is not None
-    for other in (
-        ("x", torch.float32, 512, "a shelf"),
-        (prompt.revision, torch.bfloat16, 512, "a shelf"),
-        (prompt.revision, torch.float32, 256, "a shelf"),
-        (prompt.revision, torch.float32, 512, "a Shelf"),
-    ):
-        assert fresh.get(*other) is None
-    encoder = read_encoder_revision(text_model())
-    assert encoder is not None
-    assert read_encoder_revision(converted()) is None
-    for at_hand, known in ((encoder, True), (None, True), ("another", False)):  # None: a folder without text encoder
-        found = type(cache)(tmp_path).get(prompt.revision, torch.float32, 512, "a shelf", at_hand)
-        assert (found is not None) == known
-    path.write_bytes(path.read_bytes()[:40])
-    assert type(cache)(tmp_path).get(prompt.revision, torch.float32, 512, "a shelf") is None
-
-
-def test_projected_prompt_equals_raw_and_another_models_is_refused(pipe):
-    raw = tensors("sampling_run")
-    projected = {
-        "prompt_embeds": pipe.project_embeddings(raw["prompt_embeds"]),
-        "negative_prompt_embeds": pipe.project_embeddings(raw["negative_prompt_embeds"]),
-    }
-    assert np.array_equal(pipe(**small_call(**projected)).frames, pipe(**small_call()).frames)
-    foreign = ProjectedPrompt(projected["prompt_embeds"].embeds, "other")
-    with pytest.raises(InputError, match="revision other"):
-        pipe(**small_call(prompt_embeds=foreign))
-
-
-def test_revision_is_stated_by_the_folder_and_computed_without_one(pipe):
-    assert len(pipe.model_revision) == 16
-    assert pipeline("dcp_quirks").model_revision != pipe.model_revision
-    loose = OscarPipeline(pipe.transformer, pipe.vae, pipe.scheduler)
-    assert loose.model_revision == OscarPipeline(pipe.transformer, pipe.vae, pipe.scheduler).model_revision
-
-
-def test_prompts_need_a_text_encoder(pipe):
-    with pytest.raises(InputError, match="not cached and this model folder has no tokenizer"):
-        pipe(**small_call(prompt="a table", prompt_embeds=None))
-    with pytest.raises(InputError, match="not cached"):  # the default negative prompt is a prompt, too
-        pipe(**small_call(negative_prompt_embeds=None))
-
-
-def test_without_guidance_no_negative_is_needed_and_half_the_evaluations_are(pipe):
-    out = pipe(**small_call(negative_prompt_embeds=None, guidance_scale=0))
-    assert out.stats.evaluations == 3
-    assert np.array_equal(out.frames, pipe(**small_call(guidance_scale=0.0)).frames)
-    assert not np.array_equal(out.frames, pipe(**small_call()).frames)
-
-
-def test_tokenisation_is_right_padded_and_truncated():
-    from retake.worker.oscar.text import chat, tokenize
-
-    tokenizer = text_pipeline().tokenizer
-    ids = tokenize(tokenizer, "a b", 512)[0].tolist()
-    plain = tokenizer(chat("a b"), add_special_tokens=False)["input_ids"]
-    assert ids == plain + [7] * (512 - len(plain))
-    assert len(tokenize(tokenizer, "x" * 2000, 512)[0]) == 512
-    assert chat("P") == (
-        "<|im_start|>system\nYou are a helpful assistant who will provide prompts to an image generator.<|im_end|>\n"
-        "<|im_start|>user\nP<|im_end|>\n"
-    )
 
 
 # -- length and first frame -------------------------------------------------------------------------------------------

@@ -9,10 +9,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tune_clips import SIZE, make_clip
 
+from retake.core.errors import InputError
 from retake.core.export.physics import NEVER
 from retake.worker.tune.config import ObjectSupervision
-from retake.worker.tune.objects import free_fall, loss_weight, object_cells, pool_cells, shuffled
+from retake.worker.tune.objects import (
+    free_fall,
+    loss_weight,
+    object_cells,
+    object_video,
+    pool_cells,
+    read_truth,
+    shuffled,
+)
 
 torch.set_num_threads(1)
 
@@ -59,3 +71,55 @@ def test_shuffled_places_keep_every_frame_s_values():
     found = shuffled(cells, torch.Generator().manual_seed(0))
     assert not torch.equal(found, cells)
     assert torch.equal(found.flatten(-2).sort().values, cells.flatten(-2).sort().values)
+
+
+@given(st.integers(0, 5), st.integers(0, 2**32 - 1))
+def test_pooling_keeps_the_covered_area(k, seed):
+    cover = np.random.default_rng(seed).random((1 + 4 * k, 32, 32)) < 0.3
+    cells = pool_cells(cover, SIZE)
+    assert cells.shape == (1 + k, 4, 4)
+    assert cells[0].mean() == pytest.approx(cover[0].mean(), abs=1e-6)
+    if k:
+        assert cells[1:].mean() == pytest.approx(cover[1:].mean(), abs=1e-6)
+
+
+def test_object_cells_follow_the_object_and_free_fall():
+    clip = make_clip(0, 17)
+    truth = read_truth(clip.physics(), 17, SIZE)
+    cells, falling = object_cells(truth, slice(0, 17), 17, SIZE)
+    assert cells.sum(axis=(1, 2)) == pytest.approx([cells[0].sum()] * 5, rel=0.02)  # the object keeps its size
+    assert falling[0].sum() == 0
+    assert falling[2].sum() > 0
+    assert (falling <= cells + 1e-6).all()
+    weight = loss_weight(torch.from_numpy(cells)[None], torch.from_numpy(falling)[None], ObjectSupervision(4.0, 2.0))
+    assert float(weight.min()) >= 1
+    assert float(weight.max()) == pytest.approx(1 + 8 * float(falling.max()), rel=0.2)
+
+
+def test_objects_are_drawn_in_colours_of_their_own():
+    truth = read_truth(make_clip(0).physics(), 9, SIZE)
+    video = object_video(truth, None)
+    assert {tuple(c) for c in video.reshape(-1, 3)} == {(0, 0, 0), (255, 0, 255)}
+    skeleton = np.full((9, 32, 32, 3), 7, np.uint8)
+    assert ((object_video(truth, skeleton) == 7).all(-1) == (video == 0).all(-1)).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"object_movable": np.array([False])}, "no movable object"),
+        ({"time_s": np.arange(5)}, "belongs to another sample"),
+        ({"object_masks": None}, "no object_masks"),
+    ],
+)
+def test_physics_that_does_not_fit_is_refused(change, says):
+    arrays = {**make_clip(0).physics(), **change}
+    arrays = {name: value for name, value in arrays.items() if value is not None}
+    with pytest.raises(InputError, match=says):
+        read_truth(arrays, 9, SIZE)
+
+
+def test_objects_are_not_drawn_through_one_camera_on_a_canvas_of_several():
+    arrays = {**make_clip(0).physics(), "canvas_cameras": np.array(["wrist", "front"])}
+    with pytest.raises(InputError, match="wrist, front on one picture"):
+        object_video(read_truth(arrays, 9, SIZE), None)

@@ -19,15 +19,12 @@ import torch
 import tune_clips
 from hypothesis import given
 from hypothesis import strategies as st
-from tune_clips import SIZE, make_clip, make_trainer
+from tune_clips import make_clip, make_trainer
 
 from retake.core.errors import Cancelled, InputError, TakeError
 from retake.worker.oscar.windows import Window
 from retake.worker.tune import LoraSettings, ObjectSupervision, TuneConfig, checkpoints, latents
-from retake.worker.tune.clips import split
 from retake.worker.tune.latents import collate, valid_frames
-from retake.worker.tune.objects import loss_weight, object_cells, object_video, pool_cells, read_truth
-from retake.worker.tune.sampling import FLOOR, Sampler, candidate_windows, event_weight
 
 FULL = os.environ.get("RETAKE_FULL") == "1"
 HERE = Path(__file__).parent
@@ -41,75 +38,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(a[name], b[name]) for name in a) and a.keys() == b.keys()
 
 
-# -- windows ----------------------------------------------------------------------------------------------------------
-
-
-@given(st.integers(1, 300), st.sampled_from([9, 33, 81]), st.integers(1, 20))
-def test_windows_cover_every_frame_and_stay_inside(frames, length, stride):
-    windows = candidate_windows(frames, length, stride)
-    assert all(0 <= w.start < w.stop <= frames and w.length == length for w in windows)
-    assert windows[-1].stop == frames
-    if stride <= length:
-        assert set().union(*(range(w.start, w.stop) for w in windows)) == set(range(frames))
-    assert all(w.stop - w.start == length for w in windows) or frames < length
-
-
-def test_windows_are_biased_to_events():
-    held, beside = Window(40, 121, 81), Window(200, 281, 81)
-    assert event_weight(held, (70, 90)) == 1.0 > event_weight(Window(68, 149, 81), (70, 90)) > FLOOR
-    assert event_weight(beside, (70, 90)) == FLOOR
-
-
-@given(st.integers(0, 500), st.integers(1, 4), st.sampled_from([1, 2, 4]))
-def test_processes_together_draw_what_one_draws(step, count, ranks):
-    sampler = Sampler([make_clip(0, 33), make_clip(1, 20, domain="sim")], 9, seed=3)
-    alone = sampler.draw(step, count * ranks)
-    together = [choice for rank in range(ranks) for choice in sampler.draw(step, count, rank, ranks)]
-    assert [(c.clip.uid, c.window) for c in alone] == [(c.clip.uid, c.window) for c in together]
-
-
-@pytest.mark.parametrize(
-    ("weights", "balance", "share"), [(None, False, 0.8), (None, True, 4 ** (1 / 3)), ({"sim": 1}, False, 0.0)]
-)
-def test_domains_get_their_share(weights, balance, share):
-    clips = [make_clip(0, 80), make_clip(1, 20, domain="sim")]
-    sampler = Sampler(clips, 9, weights=weights, balance=balance)
-    expected = share if not balance else share / (share + 1)
-    assert sampler.shares["composite"] == pytest.approx(expected)
-    drawn = [c.clip.domain for step in range(400) for c in sampler.draw(step, 2)]
-    assert drawn.count("composite") / len(drawn) == pytest.approx(expected, abs=0.06)
-
-
-def test_a_domain_that_is_not_there_is_refused():
-    with pytest.raises(InputError, match="composite"):
-        Sampler([make_clip(0)], 9, weights={"recorded": 1.0})
-
-
-@given(st.integers(2, 12), st.floats(0.05, 0.9), st.integers(0, 5))
-def test_no_motion_is_on_both_sides(episodes, share, seed):
-    clips = [
-        make_clip(i, episode=f"e{i % episodes}", domain=d) for i in range(2 * episodes) for d in ("sim", "composite")
-    ]
-    if round(share * episodes) in (0, episodes):
-        with pytest.raises(InputError, match="leaves one side empty"):
-            split(clips, share, seed)
-        return
-    train, held = split(clips, share, seed)
-    assert len(train) + len(held) == len(clips)
-    assert not {c.episode for c in train} & {c.episode for c in held}
-
-
-# -- latents and objects ----------------------------------------------------------------------------------------------
-
-
-@given(st.integers(0, 5), st.integers(0, 2**32 - 1))
-def test_pooling_keeps_the_covered_area(k, seed):
-    cover = np.random.default_rng(seed).random((1 + 4 * k, 32, 32)) < 0.3
-    cells = pool_cells(cover, SIZE)
-    assert cells.shape == (1 + k, 4, 4)
-    assert cells[0].mean() == pytest.approx(cover[0].mean(), abs=1e-6)
-    if k:
-        assert cells[1:].mean() == pytest.approx(cover[1:].mean(), abs=1e-6)
+# -- latents ---------------------------------------------------------------------------------------------------------
 
 
 @given(st.integers(1, 17))
@@ -118,42 +47,6 @@ def test_latent_frames_of_padding_alone_are_not_valid(real):
     assert valid == [
         float(any(f < real for f in group)) for group in ([0], *(range(1 + 4 * i, 5 + 4 * i) for i in range(4)))
     ]
-
-
-def test_object_cells_follow_the_object_and_free_fall():
-    clip = make_clip(0, 17)
-    truth = read_truth(clip.physics(), 17, SIZE)
-    cells, falling = object_cells(truth, slice(0, 17), 17, SIZE)
-    assert cells.sum(axis=(1, 2)) == pytest.approx([cells[0].sum()] * 5, rel=0.02)  # the object keeps its size
-    assert falling[0].sum() == 0
-    assert falling[2].sum() > 0
-    assert (falling <= cells + 1e-6).all()
-    weight = loss_weight(torch.from_numpy(cells)[None], torch.from_numpy(falling)[None], ObjectSupervision(4.0, 2.0))
-    assert float(weight.min()) >= 1
-    assert float(weight.max()) == pytest.approx(1 + 8 * float(falling.max()), rel=0.2)
-
-
-def test_objects_are_drawn_in_colours_of_their_own():
-    truth = read_truth(make_clip(0).physics(), 9, SIZE)
-    video = object_video(truth, None)
-    assert {tuple(c) for c in video.reshape(-1, 3)} == {(0, 0, 0), (255, 0, 255)}
-    skeleton = np.full((9, 32, 32, 3), 7, np.uint8)
-    assert ((object_video(truth, skeleton) == 7).all(-1) == (video == 0).all(-1)).all()
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"object_movable": np.array([False])}, "no movable object"),
-        ({"time_s": np.arange(5)}, "belongs to another sample"),
-        ({"object_masks": None}, "no object_masks"),
-    ],
-)
-def test_physics_that_does_not_fit_is_refused(change, says):
-    arrays = {**make_clip(0).physics(), **change}
-    arrays = {name: value for name, value in arrays.items() if value is not None}
-    with pytest.raises(InputError, match=says):
-        read_truth(arrays, 9, SIZE)
 
 
 def test_nothing_is_decoded_twice(tmp_path):
@@ -431,9 +324,3 @@ def test_two_processes_go_on_after_one_of_them(tmp_path, how):
     assert newest.step == 2
     found = _launch(folder, "replicate", 4)
     assert found == pytest.approx(expected[2:], abs=1e-5)
-
-
-def test_objects_are_not_drawn_through_one_camera_on_a_canvas_of_several():
-    arrays = {**make_clip(0).physics(), "canvas_cameras": np.array(["wrist", "front"])}
-    with pytest.raises(InputError, match="wrist, front on one picture"):
-        object_video(read_truth(arrays, 9, SIZE), None)
