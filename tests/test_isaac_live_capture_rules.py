@@ -14,6 +14,7 @@ from test_isaac_live_capture import frames, recording
 from retake.core.capture import PairingError
 from retake.core.errors import StageError
 from retake.isaac import live_capture
+from retake.isaac.live_capture import RUNNING
 from retake.isaac.request import Phase
 
 
@@ -143,3 +144,70 @@ def test_a_callback_costs_its_time_without_that_of_a_full_queue(
     capture._error, capture._phase = None, Phase.RECORDING
     capture.deliver({})
     assert list(capture.costs.frames) == [3500]
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What `start` did, in its order; a stage, hooks and their parts that do nothing."""
+    done: list[str] = []
+
+    def does(name: str, value: object = None) -> object:
+        return lambda *given, **named: done.append(name) or value
+
+    camera = SimpleNamespace(name="front", channels=("rgb",))
+    hooks = SimpleNamespace(
+        prepare_settings=does("settings"), prepare_pictures=does("pictures", {"a": 1, "b": 1}), open_contacts=does("contacts"),
+        products=SimpleNamespace(create=does("create"), adopt=does("adopt"), camera_of={"view": "front"}), close=does("unhook"),
+        attach=does("attach"), rendering=SimpleNamespace(hold=does("hold")), subscribe=does("subscribe"),
+    )  # fmt: skip
+    stage = SimpleNamespace(get_context=lambda: SimpleNamespace(get_stage=lambda: "stage"))
+    monkeypatch.setattr(live_capture.kit, "require", lambda name: stage)
+    monkeypatch.setattr(live_capture.kit, "versions", lambda: {"isaac_sim": "", "app": "6.0"})
+    monkeypatch.setattr(live_capture, "check_writable", lambda folder: done.append(f"writable {folder.name}"))
+    monkeypatch.setattr(live_capture, "camera_choices", does("choose"))
+    monkeypatch.setattr(live_capture, "read_content", does("read", SimpleNamespace(cameras=[camera])))
+    monkeypatch.setattr(live_capture, "StageIdentity", SimpleNamespace(of=does("identity")))
+    monkeypatch.setattr(live_capture, "Hooks", lambda stage, content: hooks)
+    monkeypatch.setattr(live_capture, "Conditions", does("conditions"))
+    monkeypatch.setattr(live_capture, "choose_clock", does("clock", "a clock"))
+    monkeypatch.setattr(live_capture, "STOPS", SimpleNamespace(install=does("stops"), quiet=True))
+    monkeypatch.setattr(live_capture, "delivering", does("delivering"))
+    return done
+
+
+BEGINNING = ["identity", "clock", "stops", "conditions", "settings", "pictures", "contacts"]
+
+
+@pytest.mark.parametrize(
+    ("products", "made"), [(None, ["create", "delivering", "attach"]), (["p"], ["adopt", "script's"])]
+)
+def test_everything_is_hooked_in_order_and_rendering_held_before_a_step_is_heard(
+    tmp_path, told, products, made
+) -> None:
+    capture = recording(tmp_path)
+    capture._header_settings = {"b": 2}
+    capture.start(products, lambda: told.append("script's"))
+    chosen = [] if products is None else ["choose"]
+    assert told == ["writable e", *chosen, "read", *BEGINNING, *made, "hold", "subscribe"]
+    assert (capture._phase, capture._message, capture._version) == (Phase.WAITING, "press Play", "6.0")
+    assert capture._header_settings == {"a": 1, "b": 2}, "what a script says of itself stands"
+    assert {key: (name, spec.name) for key, (name, spec) in capture._views.items()} == {"view": ("front", "front")}
+    assert capture in RUNNING
+    RUNNING.discard(capture)
+    with pytest.raises(StageError, match="was started before"):
+        capture.start()
+
+
+def test_a_start_that_fails_leaves_nothing_hooked_and_can_be_tried_again(tmp_path, told) -> None:
+    capture = recording(tmp_path)
+
+    def broken() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        capture.start(["p"], broken)
+    assert told[-2:] == ["adopt", "unhook"]
+    assert (capture._hooks, capture._phase, capture in RUNNING) == (None, Phase.IDLE, False)
+    capture.start(["p"])
+    assert told[-3:] == ["adopt", "hold", "subscribe"]
+    RUNNING.discard(capture)
