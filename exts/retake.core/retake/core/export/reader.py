@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,28 @@ from retake.core.export.records import STATE, Columns, LanguageRows, Schema, Seg
 from retake.core.files import read_json
 
 VERSIONS = ("v3.0", "v2.1", "v2.0")
+
+
+@contextlib.contextmanager
+def described(path: Path) -> Iterator[None]:
+    """What metadata lacks or says wrongly becomes an ExportError naming the file: many tools write it, and people by hand."""
+    try:
+        yield
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError, ArithmeticError, OSError) as error:
+        said = (
+            f"a part of it is of another kind ({error})"
+            if isinstance(error, AttributeError | TypeError)
+            else str(error)
+        )
+        found = f"it has no {error.args[0]!r}" if isinstance(error, KeyError) else said
+        raise ExportError(f"{path} does not read as metadata of a LeRobot dataset: {found}") from error
+
+
+def _whole(row: dict[str, Any], name: str) -> int:
+    """A count or an index. Raises KeyError, ValueError."""
+    if not isinstance(row[name], int) or row[name] < 0:
+        raise ValueError(f"{name} is {row[name]!r}; expected a whole number, zero or more")
+    return int(row[name])
 
 
 @dataclass(frozen=True)
@@ -53,24 +75,27 @@ class Dataset:
             raise ExportError(f"{self.root} is no LeRobot dataset: meta/info.json is missing") from error
         except (OSError, ValueError) as error:
             raise ExportError(f"{self.root}/meta/info.json is not readable JSON: {error}") from error
-        self.version = str(self.info.get("codebase_version"))
+        with described(self.root / "meta/info.json"):
+            self.version = str(self.info.get("codebase_version"))
         if self.version not in VERSIONS:
             raise ExportError(f"{self.root} has codebase_version {self.version!r}; Retake reads {', '.join(VERSIONS)}")
-        marker = self.root / "meta/retake.json"
-        self.marker: dict[str, Any] = read_json(marker) if marker.exists() else {}
-        self.embedded: frozenset[str] = frozenset(
-            key for key, feature in self.info.get("features", {}).items() if feature.get("dtype") == "image"
-        )
-        """Cameras whose pictures lie in the parquet as PNG or JPEG, as openpi's converters write them."""
-        self.schema = self._schema()
+        self.marker = dataset_json(self.root)
+        with described(self.root / "meta/info.json"):
+            self.embedded: frozenset[str] = frozenset(
+                key for key, feature in self.info.get("features", {}).items() if feature.get("dtype") == "image"
+            )
+            """Cameras whose pictures lie in the parquet as PNG or JPEG, as openpi's converters write them."""
+            self.schema = self._schema()
 
     def __len__(self) -> int:
-        return int(self.info["total_episodes"])
+        with described(self.root / "meta/info.json"):
+            return int(self.info["total_episodes"])
 
     @property
     def total_frames(self) -> int:
         """Number of frames of all episodes."""
-        return int(self.info["total_frames"])
+        with described(self.root / "meta/info.json"):
+            return int(self.info["total_frames"])
 
     @property
     def units_stated(self) -> bool:
@@ -86,35 +111,38 @@ class Dataset:
     def tasks(self) -> tuple[str, ...]:
         """Task texts by index."""
         if self.version == "v3.0":
-            table = encode.require("pyarrow.parquet").read_table(self.root / "meta/tasks.parquet")
-            names = [n for n in table.column_names if n != "task_index"]
-            pairs = zip(table.column("task_index").to_pylist(), table.column(names[0]).to_pylist(), strict=True)
-        else:
-            pairs = ((row["task_index"], row["task"]) for row in tables.read_jsonl(self.root / "meta/tasks.jsonl"))
-        return tuple(task for _, task in sorted(pairs))
+            pq = encode.require("pyarrow.parquet")
+            with described(self.root / "meta/tasks.parquet"):
+                table = pq.read_table(self.root / "meta/tasks.parquet")
+                names = [n for n in table.column_names if n != "task_index"]
+                pairs = zip(table.column("task_index").to_pylist(), table.column(names[0]).to_pylist(), strict=True)
+                return tuple(task for _, task in sorted(pairs))
+        with described(self.root / "meta/tasks.jsonl"):
+            rows = tables.read_jsonl(self.root / "meta/tasks.jsonl")
+            return tuple(task for _, task in sorted((row["task_index"], row["task"]) for row in rows))
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """meta/episodes of a v3.0 dataset without statistics, as dictionaries, in order."""
+        pq = encode.require("pyarrow.parquet")
         for path in sorted((self.root / "meta/episodes").glob("*/*.parquet")):
-            file = encode.require("pyarrow.parquet").ParquetFile(path)
-            wanted = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
-            for group in range(file.num_row_groups):
-                yield from file.read_row_group(group, columns=wanted).to_pylist()
-            file.close()
+            with described(path), pq.ParquetFile(path) as file:
+                wanted = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
+                for group in range(file.num_row_groups):
+                    yield from file.read_row_group(group, columns=wanted).to_pylist()
 
     def full_rows(self) -> Iterator[dict[str, Any]]:
         """length, task, provenance, stats of every episode (v3.0), in order."""
         for path in sorted((self.root / "meta/episodes").glob("*/*.parquet")):
-            for group in tables.row_groups(path):
-                for row in group.to_pylist():
+            with described(path):
+                for row in (row for group in tables.row_groups(path) for row in group.to_pylist()):
                     stats: dict[str, dict[str, Any]] = {}
                     for name, value in row.items():
                         if name.startswith("stats/"):
                             key, statistic = name.removeprefix("stats/").rsplit("/", 1)
                             stats.setdefault(key, {})[statistic] = value
                     yield {
-                        "length": row["length"],
-                        "task": row["tasks"][0],
+                        "length": _whole(row, "length"),
+                        "task": (row["tasks"] or [""])[0],
                         "stats": stats,
                         "provenance": _provenance({k[7:]: v for k, v in row.items() if k.startswith("retake/")}),
                     }
@@ -125,29 +153,32 @@ class Dataset:
 
     def episodes(self) -> Iterator[Row]:
         """Every episode, in order."""
-        yield from self._episodes_v3() if self.version == "v3.0" else self._episodes_v2()
+        v3 = self.version == "v3.0"
+        with described(self.root / ("meta/episodes" if v3 else "meta/episodes.jsonl")):
+            yield from self._episodes_v3() if v3 else self._episodes_v2()
 
     def _episodes_v3(self) -> Iterator[Row]:
         starts: dict[tuple[int, int], int] = {}
         for row, full in zip(self.rows(), self.full_rows(), strict=True):
             place = (row["data/chunk_index"], row["data/file_index"])
-            path = self.info["data_path"].format(chunk_index=place[0], file_index=place[1])
+            path = self._path("data_path", chunk_index=place[0], file_index=place[1])
             first = starts.setdefault(place, 0)
             starts[place] += row["length"]
             videos = {}
             for key in self._video_keys:
-                file = self.info["video_path"].format(
+                file = self._path(
+                    "video_path",
                     video_key=key,
                     chunk_index=row[f"videos/{key}/chunk_index"],
                     file_index=row[f"videos/{key}/file_index"],
                 )
                 start = round(row[f"videos/{key}/from_timestamp"] * self.schema.fps)
-                videos[key] = Segment(self.root / file, start, row["length"])
+                videos[key] = Segment(file, start, row["length"])
             yield Row(
                 row["episode_index"],
                 row["length"],
                 full["task"],
-                self.root / path,
+                path,
                 first,
                 videos,
                 full["provenance"],
@@ -157,15 +188,20 @@ class Dataset:
     def _episodes_v2(self) -> Iterator[Row]:
         provenance = {row["episode_index"]: row for row in self.provenance()}
         for row in tables.read_jsonl(self.root / "meta/episodes.jsonl"):
-            index, length = row["episode_index"], row["length"]
-            where = {"episode_chunk": index // self.info["chunks_size"], "episode_index": index}
+            index, length = _whole(row, "episode_index"), _whole(row, "length")
+            with described(self.root / "meta/info.json"):
+                where = {"episode_chunk": index // self.info["chunks_size"], "episode_index": index}
             videos = {
-                key: Segment(self.root / self.info["video_path"].format(video_key=key, **where), 0, length)
-                for key in self._video_keys
+                key: Segment(self._path("video_path", video_key=key, **where), 0, length) for key in self._video_keys
             }
             found = {k: v for k, v in provenance.get(index, {}).items() if k != "episode_index"}
-            data = self.root / self.info["data_path"].format(**where)
+            data = self._path("data_path", **where)
             yield Row(index, length, (row.get("tasks") or [""])[0], data, 0, videos, found, None)
+
+    def _path(self, template: str, **where: Any) -> Path:
+        """A file that info.json has a template for."""
+        with described(self.root / "meta/info.json"):
+            return self.root / self.info[template].format(**where)
 
     @property
     def _video_keys(self) -> list[str]:
@@ -216,9 +252,12 @@ class Dataset:
     def columns(self, row: Row) -> Columns:
         """Numeric features of one episode by feature name, as the schema's dtypes; defaults included.
 
-        Raises ExportError for missing rows, and for a vector that is shorter or longer than info.json says.
+        Raises ExportError for missing rows or features, for what is no number, and for a vector that is shorter or longer than
+        info.json says.
         """
         table = self._table(row)
+        if absent := [name for name in self.schema.vectors if name not in table.column_names]:
+            raise ExportError(f"{row.data} has no column {', '.join(absent)}; info.json says that it has")
         out: Columns = {}
         for name in table.column_names:
             dtype = self.schema.vectors[name].dtype if name in self.schema.vectors else tables.DEFAULTS.get(name)
@@ -227,7 +266,10 @@ class Dataset:
             column = table.column(name)
             listed = str(column.type).endswith("]") or "list" in str(column.type)
             values = self._rectangular(row, name, column.to_pylist()) if listed else column.to_numpy()
-            out[name] = values.astype(dtype)
+            try:
+                out[name] = values.astype(dtype)
+            except (TypeError, ValueError) as error:
+                raise ExportError(f"{row.data}: {name} of episode {row.index} is no {dtype}: {error}") from error
             if name in self.schema.vectors and not self.schema.vectors[name].names and out[name].ndim == 2:
                 out[name] = out[name][:, 0]
         return out
@@ -256,15 +298,17 @@ class Dataset:
         if "dataset" in self.marker:
             return Schema.from_json(self.marker["dataset"], f"{self.root}/meta/retake.json: dataset")
         fps, vectors, cameras = self.info.get("fps"), {}, {}
-        if not isinstance(fps, int | float) or fps != int(fps) or fps <= 0:
+        if not isinstance(fps, int | float) or not float(fps).is_integer() or fps <= 0:
             raise ExportError(f"{self.root}: fps is {fps!r}; expected a positive integer")
         for key, feature in self.info.get("features", {}).items():
             shape = feature.get("shape") or []
             if feature["dtype"] in ("video", "image"):
-                cameras[key] = (int(shape[1]), int(shape[0])) if shape[-1] in (1, 3) else (int(shape[2]), int(shape[1]))
+                if len(shape) != 3 or not all(isinstance(side, int) and side > 0 for side in shape):
+                    raise ValueError(f"{key} has shape {shape!r}; expected [height, width, channels]")
+                cameras[key] = (shape[1], shape[0]) if shape[-1] in (1, 3) else (shape[2], shape[1])
             elif key not in tables.DEFAULTS and feature["dtype"] not in ("string", "language"):
                 names = _flat_names(feature.get("names"), shape)
-                vectors[key] = Vector(feature["dtype"], names)
+                vectors[key] = Vector(np.dtype(feature["dtype"]).name, names)
         language = set(tables.LANGUAGE) <= set(self.info.get("features", {}))
         return Schema(int(fps), str(self.info.get("robot_type") or ""), vectors, cameras, language=language)
 
@@ -297,6 +341,12 @@ def is_dataset(path: Path) -> bool:
 
 
 def dataset_json(path: Path) -> dict[str, Any]:
-    """meta/retake.json of any format's folder; empty where there is none."""
+    """meta/retake.json of any format's folder; empty where there is none. Raises ExportError where it is damaged."""
     file = path / "meta/retake.json"
-    return json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    try:
+        found = read_json(file) if file.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{file} is not readable JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ExportError(f"{file} holds a {type(found).__name__}; expected the JSON object that Retake wrote")
+    return found
