@@ -10,25 +10,24 @@ from typing import Any
 
 import pytest
 
-from retake.core.errors import InputError
+from retake.core.errors import InputError, RunError
 from retake.core.progress import silent
 from retake.worker.probe import cli
 from retake.worker.probe.settings import Settings
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     made: list[Any] = []
+    monkeypatch.chdir(tmp_path)
 
     def train(packs: Any, out: Path, settings: Settings, **more: Any) -> Any:
         made.append((packs, out, settings, more))
         return SimpleNamespace(parameters=12, steps=3, seconds=1.6, loss=0.12345, folder=out)
 
-    def load(reference: str, extra: str) -> Any:
-        assert reference == "retake.worker.probe.train:train"
-        return train
-
-    monkeypatch.setattr(cli, "load", load)
+    parts = {"retake.worker.probe.train:train": train, "retake.worker.probe.train:admit": lambda *asked: None}
+    monkeypatch.setattr(cli, "load", lambda reference, extra: parts[reference])
+    monkeypatch.setattr(cli, "_facts", lambda path: path)
     monkeypatch.setattr(cli, "pack", lambda path, folder, **more: ("packed", path, folder, more["progress"] is silent))
     monkeypatch.setattr(cli, "open_pack", lambda path: ("opened", path))
     return made
@@ -50,8 +49,7 @@ def test_a_word_changes_what_it_names(calls, capsys, words, changes):
     assert more["progress"] is not silent
 
 
-def test_packs_are_made_by_place_or_opened_where_they_are(calls, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_packs_are_made_by_place_or_opened_where_they_are(calls, tmp_path):
     for name in ("a/train", "b/train"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "ready").mkdir()
@@ -79,8 +77,39 @@ def test_packs_are_made_by_place_or_opened_where_they_are(calls, tmp_path, monke
 @pytest.mark.parametrize(("field", "fine", "wrong"), [
     ("steps", 1, 0), ("batch", 1, 0), ("threads", 1, 0), ("seed", 0, -1), ("rate", 1e-9, 0.0), ("rate", 1e9, float("inf")),
     ("shares", (0.0, 1.0), (0.0, 0.0)), ("shares", (1.0,), (1.0, -0.1)), ("augment", "textures", "magic"),
+    ("shares", (1e308,), (1e308, 1e308)), ("shares", (1.0,), (float("nan"),)), ("seed", 2**64 - 1, 2**64),
+    ("batch", 65536, 65537), ("threads", 1024, 1025),
 ])  # fmt: skip
 def test_settings_are_taken_up_to_their_bounds(field, fine, wrong):
     assert getattr(Settings(**{field: fine}), field) == fine
     with pytest.raises(InputError, match=field[:6]):
         Settings(**{field: wrong})
+
+
+def test_a_folder_is_held_and_has_no_lock_when_its_policy_is_done(calls, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(cli, "pack", lambda *given, **more: seen.append(cli.main(["data", "--out", "o"])))
+    with pytest.raises(RunError, match="written by another process"):
+        cli.main(["data", "--out", "o"])
+    assert not (tmp_path / "o").exists()
+    monkeypatch.setattr(cli, "pack", lambda *given, **more: seen.append((tmp_path / "o" / ".lock").exists()))
+    cli.main(["data", "--out", "o"])
+    assert seen == [True]
+    assert not list((tmp_path / "o").iterdir())
+
+
+def test_what_is_refused_is_refused_before_anything_is_packed(calls, tmp_path, monkeypatch):
+    def refuse(*asked: Any) -> None:
+        raise InputError("no")
+
+    monkeypatch.setattr(cli, "load", lambda reference, extra: refuse)
+    monkeypatch.setattr(cli, "pack", None)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    for out in ("new/probe", "mine"):
+        with pytest.raises(InputError, match="no"):
+            cli.main(["data", "--out", out])
+    with pytest.raises(RunError, match="file is a file; choose another folder with --out"):
+        cli.main(["data", "--out", "file"])
+    assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")) == ["file", "mine", "mine/notes.txt"]

@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import shutil
+
 import numpy as np
 import pytest
 from export_runs import make_run
@@ -10,7 +14,8 @@ from export_runs import make_run
 from retake.core.errors import Cancelled, InputError
 from retake.core.export import ExportOptions, Selection, export
 from retake.core.export.reader import Dataset
-from retake.worker.probe.data import open_pack, pack, scaled
+from retake.worker.probe import data
+from retake.worker.probe.data import facts_of, open_pack, pack, scaled
 
 pytest.importorskip("pyarrow")
 
@@ -75,3 +80,97 @@ def test_a_stopped_packing_leaves_nothing(dataset, tmp_path):
 def test_sides_are_never_too_small():
     assert scaled((640, 480), 112) == (112, 84)
     assert scaled((1000, 20), 112) == (112, 8)
+
+
+def test_facts_are_known_before_anything_is_packed(dataset, tmp_path):
+    assert facts_of(Dataset(dataset)) == pack(dataset, tmp_path / "pack").facts
+
+
+def changed(dataset, folder, column, change):
+    """A copy of the data set whose column was changed, row by row."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    shutil.copytree(dataset, folder)
+    (file,) = folder.glob("data/*/*.parquet")
+    table = pq.read_table(file)
+    rows = change(table.column(column).to_pylist())
+    pq.write_table(table.set_column(table.column_names.index(column), column, pa.array(rows)), file)
+    return folder
+
+
+@pytest.mark.parametrize(("column", "value", "words"), [
+    ("observation.state", float("nan"), "observation.state of episode 1 is not finite in row 2"),
+    ("action", float("inf"), "action of episode 1 is not finite in row 2"),
+    ("truth.phase", 5, "truth.phase of episode 1 leaves 0 … 4"), ("truth.phase", -1, "truth.phase of episode 1 leaves 0 … 4"),
+])  # fmt: skip
+def test_numbers_that_nothing_can_be_learnt_from_are_refused_and_leave_nothing(dataset, tmp_path, column, value, words):
+    def change(rows):
+        if column == "truth.phase":
+            rows[8] = value
+        else:
+            rows[8][1] = value
+        return rows
+
+    wrong = changed(dataset, tmp_path / "d", column, change)
+    with pytest.raises(InputError, match=words):
+        pack(wrong, tmp_path / "packs" / "pack")
+    assert [p.name for p in tmp_path.iterdir()] == ["d"]
+
+
+def test_numbers_without_names_and_cameras_with_other_names(dataset, tmp_path):
+    one = changed(dataset, tmp_path / "one", "action", lambda rows: [row[0] for row in rows])
+    (one / "meta/retake.json").unlink()
+    info = json.loads((one / "meta/info.json").read_text())
+    info["features"]["action"] |= {"shape": [1], "names": None}
+    (one / "meta/info.json").write_text(json.dumps(info))
+    made = pack(one, tmp_path / "pack")
+    assert made.facts.action_names == ("action",)
+    assert made.action.shape == (24, 1)
+    info["features"]["observation.image"] = info["features"].pop("observation.images.front")
+    (one / "meta/info.json").write_text(json.dumps(info))
+    with pytest.raises(InputError, match=r"--rename observation\.image=observation\.images\.NAME"):
+        pack(one, tmp_path / "other")
+
+
+def test_a_pack_takes_no_place_of_other_files_and_is_asked_whether_it_is_whole(dataset, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="no pack of the probe's, and holds something"):
+        pack(dataset, tmp_path / "mine")
+    pack(dataset, tmp_path / "pack")
+    for name in ("front.npy", "vectors.npz"):
+        file = tmp_path / "pack" / name
+        whole = file.read_bytes()
+        file.write_bytes(whole[:200])
+        with pytest.raises(InputError, match=r"damaged pack .* delete it"):
+            pack(dataset, tmp_path / "pack")
+        file.write_bytes(whole)
+    state = {key: np.zeros((3, 2), np.float32) for key in ("state", "action", "phase")}
+    np.savez(tmp_path / "pack" / "vectors.npz", **state)
+    with pytest.raises(InputError, match="different lengths"):
+        open_pack(tmp_path / "pack")
+
+
+def test_two_processes_that_pack_one_data_set_end_with_one_pack(dataset, tmp_path):
+    def meanwhile():
+        if not (tmp_path / "pack").exists():
+            pack(dataset, tmp_path / "pack")
+
+    made = pack(dataset, tmp_path / "pack", check_cancel=meanwhile)
+    assert len(made) == 24
+    assert [p.name for p in tmp_path.iterdir()] == ["pack"]
+
+
+def test_what_a_failed_or_a_killed_packing_left_goes(dataset, tmp_path, monkeypatch):
+    (tmp_path / ".pack.tmp").mkdir()
+    (tmp_path / ".other.tmp").mkdir()
+    left = tmp_path / ".pack.abc.tmp"
+    left.mkdir()
+
+    def full(image, size):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(data, "small", full)
+        with pytest.raises(OSError, match="No space"):
+            pack(dataset, tmp_path / "pack")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".other.tmp", ".pack.tmp"]

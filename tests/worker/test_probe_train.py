@@ -19,13 +19,13 @@ import torch
 from test_worker_probe import NAMES, SMALL, make_pack
 from torch.nn import functional
 
-from retake.core.errors import InputError
+from retake.core.errors import Cancelled, InputError
 from retake.worker.probe import train as training
 from retake.worker.probe.augment import SHIFT, augment
 from retake.worker.probe.data import Pack
 from retake.worker.probe.model import CHANNELS, Probe, Shape, encoder, pixels
 from retake.worker.probe.settings import Settings
-from retake.worker.probe.train import draw, open_probe, train
+from retake.worker.probe.train import admit, draw, open_probe, train
 
 torch.set_num_threads(1)
 
@@ -234,7 +234,55 @@ def test_what_lies_in_the_folder_is_looked_at_before_anything_is_learnt(pack, tm
         train([], tmp_path / "none", SMALL)
     with pytest.raises(InputError, match="came apart"):
         train([pack], tmp_path / "wild", replace(SMALL, rate=1e30, steps=3))
-    assert not (tmp_path / "wild" / "config.json").exists()
+    assert not (tmp_path / "wild").exists()
+
+
+def test_a_training_that_comes_apart_ends_there_and_leaves_nothing(pack, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECK_EVERY", 4)
+    monkeypatch.setattr(training, "_step", lambda *given: 0.5 if given[-1] < 6 else float("nan"))
+    out, asked = tmp_path / "wild", []
+
+    def stop():
+        asked.append(len(asked))
+        if asked == [0, 1]:
+            raise Cancelled("stopped")
+
+    with pytest.raises(Cancelled):
+        train([pack], out, replace(SMALL, steps=50), check_cancel=stop)
+    assert [p.name for p in out.iterdir()] == ["checkpoint.pt"]
+    with pytest.raises(InputError, match=r"came apart \(loss nan by step 8\); take a smaller --rate"):
+        train([pack], out, replace(SMALL, steps=50), check_cancel=stop)
+    assert asked == [0, 1, 2], "nothing more is learnt from nothing"
+    assert not list(out.iterdir())
+
+
+def test_a_folder_with_other_files_is_refused_and_one_of_a_policy_is_read_with_care(pack, tmp_path):
+    out = tmp_path / "out"
+    (out / "packs").mkdir(parents=True)
+    (out / ".checkpoint.abc.tmp.pt").write_bytes(b"killed")
+    admit([pack.facts], out, SMALL)
+    (out / "model.safetensors").write_bytes(b"mine")
+    with pytest.raises(InputError, match=r"other files than a probe's \(model\.safetensors\)"):
+        train([pack], out, SMALL)
+    assert (out / "model.safetensors").read_bytes() == b"mine"
+    torch.save(["mine"], out / "checkpoint.pt")
+    with pytest.raises(InputError, match="holds another training"):
+        train([pack], out, SMALL)
+    for text, words in (("[1]", "holds a list"), ("{", "unreadable"), ('{"type": "act"}', "another training")):
+        (out / "config.json").write_text(text)
+        with pytest.raises(InputError, match=words):
+            train([pack], out, SMALL)
+    made = train([pack], tmp_path / "done", SMALL).folder
+    config = json.loads((made / "config.json").read_text())
+    (made / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(InputError, match="does not hold the weights"):
+        open_probe(made)
+    (made / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="does not hold the weights"):
+        open_probe(made)
+    (made / "config.json").write_text(json.dumps({"type": config["type"]}))
+    with pytest.raises(InputError, match=r"config\.json"):
+        open_probe(made)
 
 
 # -- the network --------------------------------------------------------------------------------------------------------

@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 
-from retake.core.export.reader import is_dataset
+from retake.core.export.reader import Dataset, is_dataset
 from retake.core.files import sha256_bytes
 from retake.core.plugins import load
 from retake.core.progress import Bar, Stop, silent
+from retake.core.run_store import LOCK, held_out, remove_leftovers
 from retake.worker.probe.augment import AUGMENTATIONS
-from retake.worker.probe.data import Pack, open_pack, pack
-from retake.worker.probe.settings import Settings
+from retake.worker.probe.data import Pack, PackFacts, facts_of, open_pack, pack
+from retake.worker.probe.settings import PACKS, Settings
 
 _EXAMPLES = """examples:
   retake export runs/* --include-sim --out data/simulated
@@ -59,20 +61,34 @@ def main(argv: list[str]) -> int:
         args.shuffle_actions,
         tuple(args.shares),
     )
-    train = load("retake.worker.probe.train:train", extra="oscar")
+    train, admit = (load(f"retake.worker.probe.train:{name}", extra="oscar") for name in ("train", "admit"))
     stop = Stop()
-    packs = [_packed(path, args, stop) for path in args.datasets]
-    made = train(packs, args.out, settings, progress=silent if args.quiet else Bar("probe"), check_cancel=stop.check)
+    with held_out(args.out):
+        admit([_facts(path) for path in args.datasets], args.out, settings)
+        remove_leftovers(args.out)
+        packs = [_packed(path, args, stop) for path in args.datasets]
+        bar = silent if args.quiet else Bar("probe")
+        made = train(packs, args.out, settings, progress=bar, check_cancel=stop.check)
+        with contextlib.suppress(OSError):  # Windows removes no file that is open
+            (args.out / LOCK).unlink()  # what lies in a policy's folder is part of its identity in a closed loop
     print(f"{made.parameters} parameters, {made.steps} steps, {made.seconds:.0f} s, loss {made.loss:.4f}")
     print(made.folder)
     return 0
 
 
+def _is_pack(path: Path) -> bool:
+    return not is_dataset(path) and (path / "pack.json").exists()
+
+
+def _facts(path: Path) -> PackFacts:
+    return open_pack(path).facts if _is_pack(path) else facts_of(Dataset(path))
+
+
 def _packed(path: Path, args: argparse.Namespace, stop: Stop) -> Pack:
-    if not is_dataset(path) and (path / "pack.json").exists():
+    if _is_pack(path):
         return open_pack(path)
     # Two data sets may have one name (a/train, b/train).
     place = path.resolve()
-    folder = (args.packs or args.out / "packs") / f"{place.name}-{sha256_bytes(str(place).encode())[:8]}"
+    folder = (args.packs or args.out / PACKS) / f"{place.name}-{sha256_bytes(str(place).encode())[:8]}"
     bar = silent if args.quiet else Bar(path.name[:12])
     return pack(path, folder, progress=bar, check_cancel=stop.check)

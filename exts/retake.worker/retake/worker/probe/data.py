@@ -6,10 +6,14 @@ Reads what was exported, videos decoded: what is tested is what is shipped. Need
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import glob
+import shutil
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import cv2
 import numpy as np
@@ -19,7 +23,7 @@ from retake.core.codec import decode
 from retake.core.errors import InputError
 from retake.core.export.reader import Dataset, Row
 from retake.core.export.records import ACTION, IMAGE, STATE
-from retake.core.files import atomic_directory, read_json, sha256_file, sha256_json, write_json
+from retake.core.files import atomic_directory, is_abandoned, read_json, sha256_file, sha256_json, write_json
 from retake.core.progress import CheckCancel, Progress, never, silent
 
 SCHEMA = "retake.probe_pack/1"
@@ -89,6 +93,27 @@ def fingerprint(dataset: Dataset, cameras: Mapping[str, tuple[int, int]], masked
     return sha256_json([[sha256_file(p) for p in files], {n: list(s) for n, s in cameras.items()}, masked])
 
 
+def facts_of(dataset: Dataset, *, masked: bool = False) -> PackFacts:
+    """What the pack of a data set will hold, by its metadata alone.
+
+    Raises InputError for a data set without frames, cameras or targets; ExportError as its reader does.
+    """
+    cameras, vectors = _cameras(dataset), dataset.schema.vectors
+    for feature in (STATE, ACTION):
+        if feature not in vectors:
+            raise InputError(f"{dataset.root} has no {feature}; the probe learns from pictures, state and action")
+    lengths = tuple(row.length for row in dataset.episodes())
+    if not sum(lengths):
+        raise InputError(f"{dataset.root} holds no frame to learn from")
+    starts = tuple(int(start) for start in np.cumsum((0, *lengths))[:-1])
+    # A feature of one number has no names of entries.
+    state, action = (vectors[feature].names or (feature,) for feature in (STATE, ACTION))
+    return PackFacts(
+        SCHEMA, fingerprint(dataset, cameras, masked), cameras, state, action, dataset.schema.fps, _phase_count(dataset),
+        masked, starts, lengths,
+    )  # fmt: skip
+
+
 def pack(
     dataset: Path,
     out: Path,
@@ -99,69 +124,83 @@ def pack(
 ) -> Pack:
     """Pack a data set into `out`, or open what is packed there already.
 
-    Raises InputError for a data set without cameras or targets, and for a pack of another one; ExportError as its reader does.
+    Raises InputError as `facts_of` does, for numbers that are not finite, for a pack of another data set, and for a folder that
+    holds something else; ExportError as the data set's reader does.
     """
     opened = Dataset(dataset)
-    cameras = _cameras(opened)
-    for feature in (STATE, ACTION):
-        if feature not in opened.schema.vectors:
-            raise InputError(f"{dataset} has no {feature}; the probe learns from pictures, state and action")
-    source = fingerprint(opened, cameras, masks is not None)
-    if (out / "pack.json").exists():
-        found = open_pack(out)
-        if found.facts.source != source:
-            raise InputError(f"{out} holds the pack of another data set; choose another folder, or delete it")
-        return found
-    rows = list(opened.episodes())
-    total = sum(row.length for row in rows)
-    if not total:
-        raise InputError(f"{dataset} holds no frame to learn from")
-    phases = _phase_count(opened)
-    with atomic_directory(out) as folder:
-        images = {
-            name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.uint8, (total, size[1], size[0], 3))
-            for name, size in cameras.items()
-        }
-        hidden = {
-            name: np.lib.format.open_memmap(folder / f"{name}.mask.npy", "w+", np.bool_, (total, size[1], size[0]))
-            for name, size in (cameras.items() if masks else ())
-        }
-        columns: dict[str, list[np.ndarray]] = {"state": [], "action": [], "phase": []}
-        starts, at = [], 0
-        for done, row in enumerate(rows, 1):
-            check_cancel()
-            found = opened.columns(row)
-            columns["state"].append(found[STATE].reshape(row.length, -1))
-            columns["action"].append(found[ACTION].reshape(row.length, -1))
-            columns["phase"].append(found[PHASE] if phases else np.zeros(row.length, np.int64))
-            for name, size in cameras.items():
-                for k, frame in enumerate(opened.frames(row, IMAGE + name)):
-                    images[name][at + k] = small(frame, size)
-                if masks is not None:
-                    for k, mask in enumerate(masks(row, name)):
-                        shrunk = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-                        hidden[name][at + k] = shrunk > 0.5
-            starts.append(at)
-            at += row.length
-            progress(done, len(rows), "packed")
-        for array in (*images.values(), *hidden.values()):
-            array.flush()
-        del images, hidden
-        arrays = {key: np.concatenate(parts) for key, parts in columns.items()}
-        np.savez(
-            folder / "vectors.npz", state=arrays["state"].astype(np.float32), action=arrays["action"].astype(np.float32),
-            phase=arrays["phase"].astype(np.int64),
-        )  # fmt: skip
-        facts = PackFacts(
-            SCHEMA, source, cameras, opened.schema.vectors[STATE].names, opened.schema.vectors[ACTION].names,
-            opened.schema.fps, phases, masks is not None, tuple(starts), tuple(row.length for row in rows),
-        )  # fmt: skip
-        write_json(folder / "pack.json", asdict(facts))
-    return open_pack(out)
+    facts = facts_of(opened, masked=masks is not None)
+    if not (out / "pack.json").exists() and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is no pack of the probe's, and holds something; choose another folder, or delete it")
+    if not (out / "pack.json").exists():
+        for left in out.parent.glob(f".{glob.escape(out.name)}.*.tmp"):
+            if is_abandoned(left.name):  # of a packing that was killed
+                shutil.rmtree(left, ignore_errors=True)
+        vectors = _vectors(opened, facts, check_cancel)  # before any picture: what is refused is refused soon
+        try:
+            with atomic_directory(out) as folder:
+                _pack_pictures(opened, facts, folder, masks, progress, check_cancel)
+                np.savez(folder / "vectors.npz", **vectors)  # type: ignore[arg-type]
+                write_json(folder / "pack.json", asdict(facts))
+        except OSError:
+            if not (out / "pack.json").exists():  # another process has packed the same meanwhile
+                raise
+    found = open_pack(out)
+    if found.facts.source != facts.source:
+        raise InputError(f"{out} holds the pack of another data set; choose another folder, or delete it")
+    return found
+
+
+def _vectors(dataset: Dataset, facts: PackFacts, check_cancel: CheckCancel) -> dict[str, np.ndarray]:
+    """States, actions and phases of all frames. Raises InputError for numbers that nothing can be learnt from."""
+    state, action, phase = list[np.ndarray](), list[np.ndarray](), list[np.ndarray]()
+    for row in dataset.episodes():
+        check_cancel()
+        found = dataset.columns(row)
+        for feature, parts in ((STATE, state), (ACTION, action)):
+            with np.errstate(over="ignore"):
+                parts.append(found[feature].reshape(row.length, -1).astype(np.float32))
+            if (bad := ~np.isfinite(parts[-1]).all(1)).any():
+                raise InputError(
+                    f"{row.data}: {feature} of episode {row.index} is not finite in row {int(np.argmax(bad))}; "
+                    "nothing can be learnt from it"
+                )
+        phase.append(found[PHASE] if facts.phases else np.zeros(row.length, np.int64))
+        if facts.phases and not ((phase[-1] >= 0) & (phase[-1] < facts.phases)).all():
+            raise InputError(f"{row.data}: {PHASE} of episode {row.index} leaves 0 … {facts.phases - 1}")
+    return {
+        "state": np.concatenate(state), "action": np.concatenate(action), "phase": np.concatenate(phase).astype(np.int64),
+    }  # fmt: skip
+
+
+def _pack_pictures(
+    dataset: Dataset, facts: PackFacts, folder: Path, masks: Masks | None, progress: Progress, check_cancel: CheckCancel
+) -> None:
+    """One array per camera, and one of its masks. Written as they come: a full disk is then an error in words, where a
+    memory-mapped page ends the process."""
+    total = sum(facts.lengths)
+    with contextlib.ExitStack() as opened:
+
+        def stream(name: str, kind: type, shape: Sequence[int]) -> IO[bytes]:
+            out = opened.enter_context((folder / f"{name}.npy").open("wb"))
+            header = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": (total, *shape)}
+            np.lib.format.write_array_header_1_0(out, header)
+            return out
+
+        images = {n: stream(n, np.uint8, (h, w, 3)) for n, (w, h) in facts.cameras.items()}
+        hidden = {n: stream(f"{n}.mask", np.bool_, (h, w)) for n, (w, h) in facts.cameras.items() if masks is not None}
+        for done, row in enumerate(dataset.episodes(), 1):
+            for name, size in facts.cameras.items():
+                for frame in dataset.frames(row, IMAGE + name):
+                    check_cancel()
+                    images[name].write(small(frame, size).tobytes())
+                for mask in masks(row, name) if masks is not None else ():
+                    shrunk = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+                    hidden[name].write((shrunk > 0.5).tobytes())
+            progress(done, len(facts.lengths), "packed")
 
 
 def open_pack(folder: Path) -> Pack:
-    """A pack written before. Raises InputError when the folder is none, or of another version."""
+    """A pack written before. Raises InputError when the folder is none, of another version, or damaged."""
     try:
         data: Any = read_json(folder / "pack.json")
     except (OSError, ValueError) as error:
@@ -169,15 +208,26 @@ def open_pack(folder: Path) -> Pack:
     facts = decode(PackFacts, data, str(folder / "pack.json"))
     if facts.schema != SCHEMA:
         raise InputError(f"{folder} is a pack of version {facts.schema!r}; this reads {SCHEMA!r}: pack it again")
-    images = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in facts.cameras}
-    masks = {name: np.load(folder / f"{name}.mask.npy", mmap_mode="r") for name in facts.cameras if facts.masked}
-    with np.load(folder / "vectors.npz", allow_pickle=False) as vectors:
-        state, action, phase = vectors["state"], vectors["action"], vectors["phase"]
+    try:
+        images = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in facts.cameras}
+        masks = {name: np.load(folder / f"{name}.mask.npy", mmap_mode="r") for name in facts.cameras if facts.masked}
+        with np.load(folder / "vectors.npz", allow_pickle=False) as vectors:
+            state, action, phase = vectors["state"], vectors["action"], vectors["phase"]
+        if {len(a) for a in (state, action, phase, *images.values(), *masks.values())} != {sum(facts.lengths)}:
+            raise ValueError("its arrays are of different lengths")
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{folder} is a damaged pack ({error}); delete it, and pack the data set again") from error
     return Pack(facts, images, masks, state, action, phase)
 
 
 def _cameras(dataset: Dataset) -> dict[str, tuple[int, int]]:
     """Packed sizes: the camera that is no wrist first."""
+    for key in dataset.schema.cameras:
+        if not key.startswith(IMAGE) or "/" in key or "\\" in key:
+            raise InputError(
+                f"{dataset.root} has pictures called {key}, where a policy is shown {IMAGE}NAME; rename them: "
+                f"retake convert-dataset {dataset.root} --out DIR --rename {key}={IMAGE}NAME"
+            )
     found = {key.removeprefix(IMAGE): size for key, size in dataset.schema.cameras.items()}
     if not found:
         raise InputError(f"{dataset.root} has no camera; the probe learns from pictures")

@@ -9,6 +9,11 @@ from dataclasses import dataclass
 from retake.core.errors import InputError, unknown_name
 from retake.worker.probe.augment import AUGMENTATIONS
 
+PACKS = "packs"
+"""Where packed data sets lie in a policy's folder, unless --packs names another."""
+LARGEST = {"batch": 1 << 16, "threads": 1024}
+"""More is a slip, which would end in a MemoryError, or in a system without threads to give."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -33,7 +38,10 @@ class Settings:
                 raise InputError(f"{name} is {getattr(self, name)}; expected one or more")
         if not (math.isfinite(self.rate) and self.rate > 0):
             raise InputError(f"rate is {self.rate}; expected a number above zero")
-        if self.seed < 0:
-            raise InputError(f"seed is {self.seed}; expected zero or more")
-        if self.shares and (min(self.shares) < 0 or not sum(self.shares) > 0):
+        for name, most in LARGEST.items():
+            if getattr(self, name) > most:
+                raise InputError(f"{name} is {getattr(self, name)}; expected {most} at most")
+        if not 0 <= self.seed < 1 << 64:
+            raise InputError(f"seed is {self.seed}; expected zero or more, and below 2**64")
+        if self.shares and (min(self.shares) < 0 or not 0 < sum(self.shares) < math.inf):
             raise InputError(f"shares are {list(self.shares)}; expected numbers, zero or more, not all zero")

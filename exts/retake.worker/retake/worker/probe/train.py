@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -22,10 +23,11 @@ from retake.core.codec import decode
 from retake.core.errors import Cancelled, InputError
 from retake.core.files import atomic_path, read_json, sha256_json, write_json
 from retake.core.progress import CheckCancel, Progress, never, silent
+from retake.core.run_store import LOCK
 from retake.worker.probe.augment import augment
-from retake.worker.probe.data import Pack
+from retake.worker.probe.data import Pack, PackFacts
 from retake.worker.probe.model import Probe, Shape, parameters, pixels
-from retake.worker.probe.settings import Settings
+from retake.worker.probe.settings import PACKS, Settings
 
 KIND = "retake_probe"
 WEIGHTS, CHECKPOINT, CONFIG = "model.safetensors", "checkpoint.pt", "config.json"
@@ -63,11 +65,11 @@ def train(
     Raises InputError for packs that do not match, another training in `out`, or textures without masks; Cancelled after the
     state was kept.
     """
-    shape, stated = _shape(packs, settings), _stated(packs, settings)
+    facts = [pack.facts for pack in packs]
+    admit(facts, out, settings)
+    shape, stated = _shape(facts, settings), _stated(facts, settings)
     if (out / CONFIG).exists():
-        found = read_json(out / CONFIG)
-        if found.get("training_sha256") != sha256_json(stated):
-            raise InputError(f"{out} holds another training; choose another --out (nothing was changed)")
+        found = _config(out)
         return Trained(out, found["parameters"], settings.steps, found["seconds"], found["loss"])
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
@@ -96,6 +98,12 @@ def train(
             if step % CHECK_EVERY == 0 or step == settings.steps:
                 curve.append((step, float(np.mean(losses))))
                 losses = []
+                if not math.isfinite(curve[-1][1]):
+                    (out / CHECKPOINT).unlink(missing_ok=True)
+                    raise InputError(
+                        f"the training came apart (loss {curve[-1][1]} by step {step}); take a smaller --rate than "
+                        f"{settings.rate}"
+                    )
                 progress(step, settings.steps, f"loss {curve[-1][1]:.4f}")
                 if time.monotonic() - saved > SAVE_S:
                     keep()
@@ -107,8 +115,6 @@ def train(
     with atomic_path(out / WEIGHTS) as temporary:
         save_file({k: v.contiguous() for k, v in acting.state_dict().items()}, temporary)
     loss = float(np.mean([value for _, value in curve[-5:]]))
-    if not math.isfinite(loss):
-        raise InputError(f"the training came apart (loss {loss}); take a smaller --rate than {settings.rate}")
     config = {
         "type": KIND,
         "shape": asdict(shape),
@@ -124,42 +130,76 @@ def train(
     return Trained(out, parameters(model), settings.steps, round(seconds, 1), loss)
 
 
+def admit(facts: Sequence[PackFacts], out: Path, settings: Settings) -> None:
+    """Whether a training may begin or go on in `out`, asked before anything is packed.
+
+    Raises InputError for data sets that do not match, textures without masks, and a folder with another training or other files.
+    """
+    _shape(facts, settings)
+    stated = _stated(facts, settings)
+    if (out / CONFIG).exists():
+        if _config(out).get("training_sha256") != sha256_json(stated):
+            raise InputError(f"{out} holds another training; choose another --out (nothing was changed)")
+    elif (out / CHECKPOINT).exists():
+        _kept(out / CHECKPOINT, stated)
+    elif other := sorted(entry.name for entry in out.iterdir() if not _ours(entry.name)) if out.is_dir() else []:
+        raise InputError(
+            f"{out} holds other files than a probe's ({', '.join(other[:5])}); choose another --out (nothing was changed)"
+        )
+
+
+def _ours(name: str) -> bool:
+    """The lock, packs, and temporaries of a killed process."""
+    return name in (LOCK, PACKS) or (name.startswith(".") and ".tmp" in name)
+
+
 def open_probe(folder: Path) -> Probe:
-    """The trained policy of a folder. Raises InputError when it is none or unfinished."""
-    try:
-        config = read_json(folder / CONFIG)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder} holds no finished probe: config.json is missing or unreadable ({error})") from error
+    """The trained policy of a folder. Raises InputError when it is none, unfinished or damaged."""
+    config = _config(folder)
     if config.get("type") != KIND:
         raise InputError(f"{folder} holds a {config.get('type')!r} policy; expected {KIND!r}")
-    model = Probe(decode(Shape, config["shape"], str(folder / CONFIG)))
-    model.load_state_dict(load_file(folder / WEIGHTS))
+    model = Probe(decode(Shape, config.get("shape"), str(folder / CONFIG)))
+    try:
+        model.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"{folder / WEIGHTS} does not hold the weights that {CONFIG} describes: {error}") from error
     return model.eval()
 
 
-def _shape(packs: Sequence[Pack], settings: Settings) -> Shape:
-    if not packs:
+def _config(folder: Path) -> dict[str, Any]:
+    """config.json of a policy's folder. Raises InputError."""
+    try:
+        found = read_json(folder / CONFIG)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} holds no finished probe: config.json is missing or unreadable ({error})") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{folder / CONFIG} holds a {type(found).__name__}; expected the JSON object of a policy")
+    return found
+
+
+def _shape(facts: Sequence[PackFacts], settings: Settings) -> Shape:
+    if not facts:
         raise InputError("there is nothing to train on; name one or more data sets")
-    first = packs[0].facts
-    for other in packs[1:]:
+    first = facts[0]
+    for other in facts[1:]:
         for name in ("cameras", "state_names", "action_names", "phases"):
-            if getattr(other.facts, name) != getattr(first, name):
+            if getattr(other, name) != getattr(first, name):
                 raise InputError(
-                    f"the data sets differ in {name}: {getattr(first, name)} and {getattr(other.facts, name)}; "
+                    f"the data sets differ in {name}: {getattr(first, name)} and {getattr(other, name)}; "
                     "a probe is trained on data sets of one form"
                 )
-    if settings.augment == "textures" and not all(p.facts.masked for p in packs):
+    if settings.augment == "textures" and not all(one.masked for one in facts):
         raise InputError(
             "augment 'textures' needs packs with background masks (retake.worker.probe.data.pack, masks=…)"
         )
-    if settings.shares and len(settings.shares) != len(packs):
-        raise InputError(f"there are {len(packs)} data sets and {len(settings.shares)} shares; expected one for each")
+    if settings.shares and len(settings.shares) != len(facts):
+        raise InputError(f"there are {len(facts)} data sets and {len(settings.shares)} shares; expected one for each")
     return Shape(first.cameras, first.state_names, first.action_names, first.phases)
 
 
-def _stated(packs: Sequence[Pack], settings: Settings) -> dict[str, Any]:
+def _stated(facts: Sequence[PackFacts], settings: Settings) -> dict[str, Any]:
     """What decides the weights, JSON."""
-    return {**asdict(settings), "shares": list(settings.shares), "packs": [p.facts.source for p in packs]}
+    return {**asdict(settings), "shares": list(settings.shares), "packs": [one.source for one in facts]}
 
 
 def _measure(model: Probe, packs: Sequence[Pack]) -> None:
@@ -255,13 +295,19 @@ def _resume(
     """(step, seconds, curve) of an interrupted training, its state loaded; zeros where there is none."""
     if not path.exists():
         return 0, 0.0, []
-    try:
-        kept = torch.load(path, weights_only=True)
-    except Exception as error:
-        raise InputError(f"{path} is unreadable ({type(error).__name__}); delete it to begin anew") from error
-    if kept["training_sha256"] != sha256_json(stated):
-        raise InputError(f"{path.parent} holds another training; choose another --out (nothing was changed)")
+    kept = _kept(path, stated)
     model.load_state_dict(kept["model"])
     acting.load_state_dict(kept["acting"])
     optimiser.load_state_dict(kept["optimiser"])
     return int(kept["step"]), float(kept["seconds"]), [(int(a), float(b)) for a, b in kept["curve"]]
+
+
+def _kept(path: Path, stated: dict[str, Any]) -> dict[str, Any]:
+    """What an interrupted training kept. Raises InputError when it is unreadable, or another training's."""
+    try:
+        kept = torch.load(path, weights_only=True)
+    except Exception as error:
+        raise InputError(f"{path} is unreadable ({type(error).__name__}); delete it to begin anew") from error
+    if not isinstance(kept, dict) or kept.get("training_sha256") != sha256_json(stated):
+        raise InputError(f"{path.parent} holds another training; choose another --out (nothing was changed)")
+    return kept
