@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import random_poses, random_robot
 
+from retake.core.cli import main
 from retake.core.episode.extra import extra_of, success_of
 from retake.core.errors import EpisodeError, InputError
 from retake.core.geometry import wxyz_from_rotation
@@ -273,6 +274,94 @@ def test_a_session_that_is_not_enough_says_why(tmp_path: Path, urdf: Path) -> No
         import_episode_recorder(
             session(tmp_path / "c.hdf5", urdf), tmp_path / "e", urdf=urdf, arguments=["--images", f"/World/X={urdf}"]
         )
+
+
+GROUP = "episodes/episode_00000"
+
+
+def rewritten(source: Path, **changes: Any) -> Path:
+    """A session with other contents; `tracks` is a function of the manifest's list, None takes a dataset away."""
+    with h5py.File(source, "r+") as file:
+        if change := changes.pop("tracks", None):
+            found = json.loads(file["manifest/tracks"][()])
+            del file["manifest/tracks"]
+            file["manifest/tracks"] = json.dumps(change(found))
+        for name, values in changes.items():
+            del file[f"{GROUP}/{name}"]
+            if values is not None:
+                file[f"{GROUP}/{name}"] = values
+    return source
+
+
+def _lacks(index: int, key: str) -> Any:
+    return lambda tracks: [{k: v for k, v in t.items() if i != index or k != key} for i, t in enumerate(tracks)]
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"tracks": lambda tracks: {"a": 1}}, "damaged, or no recording of Isaac Sim's episode recorder"),
+    ({"tracks": _lacks(0, "type")}, "it has no type"), ({"tracks": _lacks(0, "link_paths")}, "it has no link_paths"),
+    ({"state/cube": None}, "cube"),
+    ({"state/arm/positions": np.zeros((3, 5, 3))}, r"positions \(3, 5, 3\) and orientations \(7, 5, 4\)"),
+    ({"state/cube/position": np.zeros((2, 3)), "state/cube/orientation": np.eye(4)[[0, 0]]}, "another number of poses of Cube"),
+    ({"state/cam/horizontal_aperture": np.zeros(T)}, "division"), ({"state/cam/focal_length": np.ones(2)}, "out of range"),
+    ({"meta/time/sim_time": np.arange(3.0)}, "3 times for 7 frames; --fps"),
+    ({"meta/time/sim_time": np.zeros(T)}, "time of frame 1 is 0 s, not after"),
+    ({"meta/time/sim_time": np.array([0, 1, 2, np.nan, 4, 5, 6])}, "time of frame 3 is nan s"),
+    ({"meta/time/sim_time": np.array([0, 1, 2, 9, 10, 11, 12.0]) / 30}, r"clock is uneven: frame 3 is 0\.1000 s .*--fps RATE"),
+])  # fmt: skip
+def test_a_session_that_is_damaged_says_where(tmp_path: Path, urdf: Path, changes: dict[str, Any], words: str) -> None:
+    source = rewritten(session(tmp_path / "s.hdf5", urdf), **changes)
+    write_video(tmp_path / "rgb.mp4", [np.full((24, 32, 3), 90, np.uint8)] * T, 30)
+    with pytest.raises(EpisodeError, match=words):
+        import_episode_recorder(
+            source, tmp_path / "e", urdf=urdf, arguments=["--images", f"/World/Cam={tmp_path / 'rgb.mp4'}"]
+        )
+
+
+@pytest.mark.parametrize(
+    ("size", "words"), [("8193x24", "1 to 8192"), ("32x0", "1 to 8192"), ("99999x99999", "1 to 8192")]
+)
+def test_a_size_that_no_picture_has_is_refused_where_it_is_asked_for(tmp_path: Path, size: str, words: str) -> None:
+    with pytest.raises(InputError, match=rf"--size '{size}': .*{words}"):
+        import_episode_recorder(tmp_path / "s.hdf5", tmp_path / "e", arguments=["--size", size])
+
+
+def test_a_damaged_file_of_isaac_lab_says_where(tmp_path: Path, urdf: Path) -> None:
+    source = lab(tmp_path / "d.hdf5", urdf, env={"sim_args": {"dt": "fast", "decimation": 2}})
+    with pytest.raises(EpisodeError, match=r"d\.hdf5 is damaged, or no recording of Isaac Lab: .*fast"):
+        import_isaaclab(source, tmp_path / "e", urdf=urdf, arguments=["--joints", NAMES])
+
+
+def imported(source: Path, run: Path, *more: object) -> int:
+    return main(["import", "episode-recorder", str(source), "--run", str(run), *map(str, more)])
+
+
+def test_a_refused_import_leaves_folders_as_they_were(
+    tmp_path: Path, urdf: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, empty = session(tmp_path / "s.hdf5", urdf), tmp_path / "empty"
+    empty.mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    for run in (empty, tmp_path / "new" / "a" / "run"):
+        assert imported(source, run) == 2
+        assert "--urdf robot.urdf" in capsys.readouterr().err
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_import_that_was_killed_is_begun_anew_and_a_whole_one_kept(
+    tmp_path: Path, urdf: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, run = session(tmp_path / "s.hdf5", urdf), tmp_path / "run"
+    assert imported(source, run, "--urdf", urdf) == 0
+    (run / "episode").rename(run / ".episode.abc.tmp")  # as a kill leaves it
+    (run / ".episode.abc.tmp" / "complete.json").unlink()
+    assert imported(source, run, "--urdf", urdf) == 0
+    assert sorted(p.name for p in run.iterdir()) == [".lock", "episode", "run.json"]
+    whole = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    capsys.readouterr()
+    assert imported(source, run, "--urdf", urdf) == 2
+    assert "holds an episode already" in capsys.readouterr().err
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == whole
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6))

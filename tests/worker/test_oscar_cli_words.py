@@ -178,6 +178,7 @@ def test_a_step_cache_is_calibrated_written_and_then_compared_if_asked(compared,
     for words, says in (
         (["--calibrate", "there.json"], "exists already"), (["--quality", "--model", "m"], "--model needs --run"),
         (["--quality", "--seeds", "1,x"], "give whole numbers"), (["--quality", "--run", "r", "--size", "64"], "WIDTHxHEIGHT"),
+        (["--quality", "--run", "r", "--size", "64x8193"], "1 to 8192"),
         (["--quality", "--run", "r", "--size", "0x48"], "WIDTHxHEIGHT"), (["--quality", "--run", "r", "--size", "48x0"], "WIDTH"),
         (["--quality", "--run", "r", "--size", "ax48"], "WIDTHxHEIGHT"), (["--quality", "--run", "r", "--size", "48xa"], "WIDTH"),
     ):  # fmt: skip

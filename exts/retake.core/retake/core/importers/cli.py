@@ -10,8 +10,11 @@ from typing import Any
 
 from retake.core import plugins
 from retake.core.config import RunConfig
+from retake.core.episode import open_episode
 from retake.core.errors import InputError
-from retake.core.run_store import create_run
+from retake.core.files import owner_tag
+from retake.core.run_reader import MANIFEST
+from retake.core.run_store import create_run, missing_folders, remove_traces, tidy
 
 FORMATS = {
     "oscar": ("oscar:import_oscar", "episode_meta.npz + rgb.mp4, and the robot's URDF", ""),
@@ -51,19 +54,29 @@ def main(argv: list[str]) -> int:
     read = _part(FORMATS[options.format][0], "video" if options.format == "oscar" else "export")
     if not options.source.exists():
         raise InputError(f"{options.source} does not exist; expected {FORMATS[options.format][1]}")
-    new = not options.run.exists()
+    new, bare = missing_folders(options.run), not (options.run / MANIFEST).exists()
     run = create_run(options.run, RunConfig().to_json())
     more = {} if options.format == "oscar" else {"arguments": rest}
-    with run.locked():
-        try:
-            if run.episode.exists():
-                raise InputError(f"{run.path} holds an episode already; choose another --run (nothing was changed)")
-            episode = read(options.source, run.episode, urdf=options.urdf, **more)
-        except BaseException:
-            if new:  # a run without an episode would be simulated by `retake run`
-                shutil.rmtree(run.path, ignore_errors=True)
-            raise
-        cameras = [camera.name for camera in episode.header.cameras]
+    try:
+        with run.locked():
+            tidy(run)
+            # A killed import leaves a temporary that the next one clears, and no half of an episode.
+            temporary = run.path / f".episode.{owner_tag()}.tmp"
+            try:
+                if run.episode.exists():
+                    raise InputError(f"{run.path} holds an episode already; choose another --run (nothing was changed)")
+                read(options.source, temporary, urdf=options.urdf, **more)
+                temporary.rename(run.episode)
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)
+                if bare:  # a run without an episode would be simulated by `retake run`
+                    (run.path / MANIFEST).unlink(missing_ok=True)
+                raise
+            episode = open_episode(run.episode)
+    except BaseException:
+        remove_traces(run.path, new)
+        raise
+    cameras = [camera.name for camera in episode.header.cameras]
     print(
         f"episode: {episode.path} ({len(episode)} frames, cameras: {', '.join(cameras) or 'none'})\nnext: retake check {run.path}"
     )

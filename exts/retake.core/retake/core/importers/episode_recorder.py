@@ -12,20 +12,21 @@ from typing import Any
 import numpy as np
 
 from retake.core.array_types import Float64, UInt8
-from retake.core.camera import Camera
+from retake.core.camera import Camera, require_size
 from retake.core.episode import (
     Episode,
     ObjectSpec,
 )
 from retake.core.errors import EpisodeError
 from retake.core.geometry import CV_FROM_USD, inverse, pose_from_wxyz
+from retake.core.importers.footage import TOLERANCE_S
 from retake.core.importers.recorded import (
     Missing,
     Recorded,
     folder_name,
+    hdf5_recording,
     joints_from_links,
     name_and_path,
-    open_hdf5,
     robot_of,
     text_of,
     write,
@@ -44,7 +45,7 @@ def import_episode_recorder(
     listing everything that is missing.
     """
     options = parser().parse_args(list(arguments))
-    with open_hdf5(source) as file:
+    with hdf5_recording(source, "Isaac Sim's episode recorder") as file:
         missing = Missing(source, "Isaac Sim episode recorder")
         version = int(file.attrs.get("schema_version", 0))
         if version != 2 or "manifest" not in file:
@@ -67,12 +68,12 @@ def import_episode_recorder(
         fps = options.fps
         if times is None and not fps:
             missing.add("frame times", "--fps (the session has no sim_time track)")
-        elif times is not None and not fps:
-            fps = 1.0 / float(np.median(np.diff(np.asarray(times, np.float64))))
         missing.check()
         assert arm is not None
         assert robot is not None
         poses = _link_poses(group, arm, robot, source)
+        if times is not None and not fps:
+            fps = _rate(np.asarray(times, np.float64).reshape(-1), len(poses), source)
         q = joints_from_links(robot, poses)
         objects = tuple(
             (
@@ -82,10 +83,7 @@ def import_episode_recorder(
                     t["prim_path"].rsplit("/", 1)[-1],
                     (0.0, 0.0, 0.0),
                 ),
-                pose_from_wxyz(
-                    np.asarray(group[t["group"]]["position"], np.float64),
-                    np.asarray(group[t["group"]]["orientation"], np.float64),
-                ),
+                _poses(group[t["group"]], ("position", "orientation"), 2, source),
             )
             for t in tracks
             if t["type"] == "rigid_body"
@@ -93,8 +91,13 @@ def import_episode_recorder(
         cameras = tuple(
             _recorded_camera(group, tracks, given, options.size, len(q), source) for given in options.images
         )
-        recorded = Recorded(robot, fps, 1.0 / fps, q, poses, objects, None, None, cameras, options.task, "isaac-sim")
-        return write(recorded, out, {"source": source.name, "episode": group.name.rsplit("/", 1)[-1]})
+        origin = {"source": source.name, "episode": group.name.rsplit("/", 1)[-1]}
+        if short := [spec.name for spec, rows in objects if len(rows) != len(q)]:
+            raise EpisodeError(
+                f"{source} has another number of poses of {', '.join(short)} than of the robot ({len(q)})"
+            )
+    recorded = Recorded(robot, fps, 1.0 / fps, q, poses, objects, None, None, cameras, options.task, "isaac-sim")
+    return write(recorded, out, origin)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -118,15 +121,41 @@ def _recorder_episode(file: Any, name: str, source: Path) -> Any:
     return file["episodes"][name]
 
 
+def _rate(times: Float64[np.ndarray, "N"], frames: int, source: Path) -> float:
+    """Frames per second of recorded times. Raises EpisodeError by number where they are no even clock of all frames."""
+    hint = "; --fps RATE takes the frames as evenly spaced"
+    if len(times) != frames or frames < 2:
+        raise EpisodeError(f"{source} has {len(times)} times for {frames} frames{hint}")
+    if not np.isfinite(times).all() or (np.diff(times) <= 0).any():
+        row = int(np.argmax(~(np.diff(times) > 0))) + 1
+        raise EpisodeError(
+            f"{source}: the time of frame {row} is {times[row]:g} s, not after that of the one before it{hint}"
+        )
+    away = np.abs(times - np.linspace(times[0], times[-1], frames))
+    # float32 seconds are coarser the longer an episode lasts.
+    if (away > TOLERANCE_S + np.abs(times) * 2.0**-22).any():
+        row = int(np.argmax(away))
+        raise EpisodeError(
+            f"{source}: the clock is uneven: frame {row} is {away[row]:.4f} s from its place among {frames} frames at "
+            f"{(frames - 1) / (times[-1] - times[0]):.3f} per second{hint}"
+        )
+    return float((frames - 1) / (times[-1] - times[0]))
+
+
 def _link_poses(group: Any, arm: dict[str, Any], robot: RobotSpec, source: Path) -> Float64[np.ndarray, "T L 4 4"]:
     names = [path.rsplit("/", 1)[-1] for path in arm["link_paths"]]
     if absent := [link.name for link in robot.links if link.name not in names]:
         raise EpisodeError(f"{source}: no poses of the links {', '.join(absent)}; it recorded {', '.join(names)}")
     order = [names.index(link.name) for link in robot.links]
-    data = group[arm["group"]]
-    return pose_from_wxyz(
-        np.asarray(data["positions"], np.float64)[:, order], np.asarray(data["orientations"], np.float64)[:, order]
-    )
+    return _poses(group[arm["group"]], ("positions", "orientations"), 3, source)[:, order]
+
+
+def _poses(data: Any, names: tuple[str, str], axes: int, source: Path) -> Float64[np.ndarray, "*n 4 4"]:
+    """Poses of a track's positions (m) and quaternions (w, x, y, z). Raises EpisodeError where the two do not fit."""
+    p, q = (np.asarray(data[name], np.float64) for name in names)
+    if p.ndim != axes or p.shape[:-1] != q.shape[:-1] or (p.shape[-1], q.shape[-1]) != (3, 4):
+        raise EpisodeError(f"{source}: {data.name} has {names[0]} {p.shape} and {names[1]} {q.shape}; they do not fit")
+    return pose_from_wxyz(p, q)
 
 
 def _recorded_camera(
@@ -150,12 +179,10 @@ def _recorded_camera(
     height, width = images[0].shape[:2]
     wanted = size or tuple(track.get("resolution") or (width, height))
     if tuple(wanted) != (width, height):
-        raise EpisodeError(f"{path} is {width}x{height}; the session's camera {name} renders {wanted[0]}x{wanted[1]}")
+        asked = "x".join(map(str, wanted))
+        raise EpisodeError(f"{path} is {width}x{height}; the session's camera {name} renders {asked}")
     data = group[track["group"]]
-    poses = (
-        pose_from_wxyz(np.asarray(data["position"], np.float64), np.asarray(data["orientation"], np.float64))
-        @ CV_FROM_USD
-    )
+    poses = _poses(data, ("position", "orientation"), 2, source) @ CV_FROM_USD
     out = []
     for t in range(frames):
         # Omniverse renders square pixels: the vertical aperture does not enter.
@@ -167,7 +194,6 @@ def _recorded_camera(
 
 def _size(text: str) -> tuple[int, int]:
     width, _, height = text.partition("x")
-    try:
-        return int(width), int(height)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected WIDTHxHEIGHT") from None
+    if not (width.isdecimal() and height.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected WIDTHxHEIGHT")
+    return require_size((int(width), int(height)), f"--size {text!r}")

@@ -28,8 +28,8 @@ from retake.core.importers.recorded import (
     Missing,
     Recorded,
     folder_name,
+    hdf5_recording,
     name_and_path,
-    open_hdf5,
     poses_of,
     robot_of,
     text_of,
@@ -48,7 +48,7 @@ def import_isaaclab(source: Path, out: Path, *, urdf: Path | None = None, argume
     unless --failed asks for it; MissingDependencyError without h5py.
     """
     options = parser().parse_args(list(arguments))
-    with open_hdf5(source) as file:
+    with hdf5_recording(source, "Isaac Lab") as file:
         missing = Missing(source, "Isaac Lab demonstrations")
         demo = choose_demo(file, options.demo, source, failed=options.failed)
         order = quaternion_order(file, options.quaternion)
@@ -108,10 +108,10 @@ def import_isaaclab(source: Path, out: Path, *, urdf: Path | None = None, argume
             **({} if (success := success_in(demo)) is None else {"success": success}),
             **({"without_first_observation": True} if first else {}),
         }
-        episode = write(recorded, out, origin)
-        if extra:
-            write_extra(out, extra)
-        return episode
+    episode = write(recorded, out, origin)
+    if extra:
+        write_extra(out, extra)
+    return episode
 
 
 def parser() -> argparse.ArgumentParser:

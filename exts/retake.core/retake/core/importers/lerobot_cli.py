@@ -15,7 +15,7 @@ import numpy as np
 from retake.core.episode import Episode, open_episode
 from retake.core.errors import InputError, MissingDependencyError, install_hint, unknown_name
 from retake.core.export.reader import Dataset
-from retake.core.files import read_json
+from retake.core.files import owner_tag, read_json
 from retake.core.geometry import inverse
 from retake.core.importers.entries import MISSING
 from retake.core.importers.lerobot import camera_name, import_lerobot
@@ -200,7 +200,7 @@ def import_command(source: Path, out: Path, *, urdf: Path | None = None, argumen
     chosen = args.episodes or [0]
     if len(chosen) != 1:
         raise InputError(f"a run holds one episode; --episodes names {len(chosen)}")
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".import.") as folder:
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".import.{owner_tag()}.", suffix=".tmp") as folder:
         (made,) = import_lerobot(
             source, folder, *options_of(args), episodes=chosen,
             progress=silent if args.quiet else Bar("Import"), check_cancel=Stop().check, say=_note,

@@ -9,7 +9,8 @@ guessed. Lengths are metres; quaternions are (w, x, y, z) unless told otherwise.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,21 @@ def joints_from_links(robot: RobotSpec, T_world_link: Float64[np.ndarray, "T L 4
         angle = np.arctan2(sine / 2, (np.trace(R, axis1=1, axis2=2) - 1) / 2)
         q[:, dof] = np.unwrap(angle)
     return q
+
+
+@contextlib.contextmanager
+def hdf5_recording(path: Path, format_name: str) -> Iterator[Any]:
+    """An HDF5 file while it is read. Raises EpisodeError where it lacks what its format has, or has it in another form;
+    otherwise as `open_hdf5`."""
+    with open_hdf5(path) as file:
+        try:
+            yield file
+        except (KeyError, IndexError, AttributeError, TypeError, ValueError, ArithmeticError, OSError) as error:
+            said = str(error.args[0]) if isinstance(error, KeyError) else str(error)
+            said = (
+                f"it has no {said}" if isinstance(error, KeyError) and " " not in said else said
+            )  # h5py says a sentence
+            raise EpisodeError(f"{path} is damaged, or no recording of {format_name}: {said}") from error
 
 
 def open_hdf5(path: Path) -> Any:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from retake.core.camera import require_size
 from retake.core.errors import Cancelled, InputError, MissingDependencyError, install_hint
 from retake.core.host import stop_signals
 from retake.core.progress import Bar
@@ -110,7 +111,7 @@ def _size(text: str) -> tuple[int, int] | None:
         return None
     if not (width.isdecimal() and height.isdecimal() and min(int(width), int(height)) > 0):
         raise InputError(f"--size {text!r}: expected WIDTHxHEIGHT, for instance 640x480")
-    return int(width), int(height)
+    return require_size((int(width), int(height)), f"--size {text!r}")
 
 
 def _quality(arguments: argparse.Namespace) -> int:
