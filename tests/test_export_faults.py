@@ -537,3 +537,29 @@ def test_a_damaged_marker_is_refused_in_words(datasets, tmp_path, text):
     for ask in (lambda: Dataset(tmp_path / "d"), lambda: export([datasets / "r"], tmp_path / "d")):
         with pytest.raises(ExportError, match=r"meta/retake\.json (is not readable JSON|holds a list)"):
             ask()
+
+
+@pytest.mark.parametrize(
+    "said", [{"frames": 0}, {"frames": -1}, {"start": -1}, {"size": [0, 0]}, {"size": [64, -2]}, {"fps": 0}]
+)
+def test_a_take_with_impossible_numbers_is_rejected_and_holds_up_no_other(tmp_path, said):
+    run = make_run(tmp_path / "r", takes=2, frames=3)
+    record = run / "takes/v000/front/take.json"
+    write_json(record, {**json.loads(record.read_text()), **said})
+    made = plan([run])
+    assert [item.provenance["take_id"] for item in made.items] == ["v001/front"]
+    assert [(one.take, "no video is like that" in one.reason) for one in made.rejected] == [("v000/front", True)]
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    ("--camera front front", "--camera front front: a camera is named twice"),
+    ("--format oscar --codec lossless", "for LeRobot's formats; oscar stores"),
+    ("--format hdf5-isaaclab --gop 4", "for LeRobot's formats; hdf5-isaaclab stores"),
+    ("--format oscar --crf 0", "for LeRobot's formats"), ("--isaaclab 2", "for --format hdf5-isaaclab; asked is lerobot-v3"),
+    ("--env-name Lift", "for --format hdf5-isaaclab"), ("--env-file e.yaml --format oscar", "asked is oscar"),
+])  # fmt: skip
+def test_options_that_would_change_nothing_are_refused(tmp_path, words, told):
+    run = make_run(tmp_path / "r", takes=1, frames=3)
+    with pytest.raises(InputError, match=told):
+        cli.main([str(run), "--out", str(tmp_path / "d"), *words.split()])
+    assert [p.name for p in tmp_path.iterdir()] == ["r"]

@@ -116,9 +116,13 @@ def parse_size(text: str | None) -> tuple[int, int] | str | None:
 
 
 def _video(args: argparse.Namespace) -> VideoOptions | None:
-    """What was asked of the videos; None where nothing was."""
+    """What was asked of the videos; None where nothing was. Raises InputError for formats that encode in their own way."""
     if args.codec is None and args.crf is None and args.gop == 2:
         return None
+    if not args.format.startswith("lerobot"):
+        raise InputError(
+            f"--codec, --crf and --gop are for LeRobot's formats; {args.format} stores pictures in its own way"
+        )
     usual = "h264" if args.format == "lerobot-v2.1" else "av1"
     return VideoOptions.of(args.codec or usual, args.crf, args.gop)
 
@@ -126,6 +130,10 @@ def _video(args: argparse.Namespace) -> VideoOptions | None:
 def main(argv: list[str]) -> int:
     """`retake export RUN… --out DIR`; returns the exit code. Raises RetakeError."""
     args = export_parser().parse_args(argv)
+    if args.format != "hdf5-isaaclab" and (args.env_file or args.env_name or args.isaaclab != 3):
+        raise InputError(
+            f"--isaaclab, --env-name and --env-file are for --format hdf5-isaaclab; asked is {args.format}"
+        )
     options = ExportOptions(
         args.format,
         _video(args),

@@ -84,6 +84,8 @@ def plan(runs: Sequence[Path | str], selection: Selection | None = None) -> Plan
             opened.append(_open(run))
         names[run.name] = run
     wanted = {camera.name for _, episode in opened for camera in episode.header.cameras}
+    if len(set(selection.cameras)) < len(selection.cameras):
+        raise InputError(f"--camera {' '.join(selection.cameras)}: a camera is named twice")
     if unknown := [name for name in selection.cameras if name not in wanted]:
         raise InputError(unknown_name("camera of these runs", unknown[0], wanted))
     found = [worlds_of(run, episode, _source(run, episode, selection), selection) for run, episode in opened]

@@ -130,6 +130,11 @@ def read_take(folder: Path) -> Take:
     for what, name in (("variant", take.variant), ("camera", take.camera)):
         if name and (not is_name(name) or (what == "camera" and "/" in name)):
             raise TakeError(f"{path}: {what} is {name!r}; expected a plain name, it stands for a folder of the run")
+    if take.frames < 1 or take.start < 0 or min(take.size) < 1 or take.fps <= 0:
+        raise TakeError(
+            f"{path} says {take.frames} frames from frame {take.start}, {take.size[0]}x{take.size[1]} at {take.fps:g} fps; no "
+            "video is like that: make the take again"
+        )
     return take
 
 
