@@ -174,3 +174,14 @@ def test_what_a_failed_or_a_killed_packing_left_goes(dataset, tmp_path, monkeypa
         with pytest.raises(OSError, match="No space"):
             pack(dataset, tmp_path / "pack")
     assert sorted(p.name for p in tmp_path.iterdir()) == [".other.tmp", ".pack.tmp"]
+
+
+def test_a_pack_that_is_there_is_opened_by_metadata_alone(dataset, tmp_path, monkeypatch):
+    """Where models are trained there may be nothing that reads tables (the extra `export`)."""
+    made = pack(dataset, tmp_path / "pack")
+
+    def no_tables(data):
+        raise AssertionError("tables were read")
+
+    monkeypatch.setattr(Dataset, "episodes", no_tables)
+    assert pack(dataset, tmp_path / "pack").facts == made.facts

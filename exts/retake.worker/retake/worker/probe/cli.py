@@ -64,7 +64,7 @@ def main(argv: list[str]) -> int:
     train, admit = (load(f"retake.worker.probe.train:{name}", extra="oscar") for name in ("train", "admit"))
     stop = Stop()
     with held_out(args.out):
-        admit([_facts(path) for path in args.datasets], args.out, settings)
+        admit([_facts(path, args) for path in args.datasets], args.out, settings)
         remove_leftovers(args.out)
         packs = [_packed(path, args, stop) for path in args.datasets]
         bar = silent if args.quiet else Bar("probe")
@@ -80,15 +80,22 @@ def _is_pack(path: Path) -> bool:
     return not is_dataset(path) and (path / "pack.json").exists()
 
 
-def _facts(path: Path) -> PackFacts:
-    return open_pack(path).facts if _is_pack(path) else facts_of(Dataset(path))
+def _place(path: Path, args: argparse.Namespace) -> Path:
+    """Where a data set's pack is kept: two data sets may have one name (a/train, b/train)."""
+    place = path.resolve()
+    return Path(args.packs or args.out / PACKS) / f"{place.name}-{sha256_bytes(str(place).encode())[:8]}"
+
+
+def _facts(path: Path, args: argparse.Namespace) -> PackFacts:
+    """What is learnt from, without packing it. A pack that is there is read without the extra `export`."""
+    if _is_pack(path):
+        return open_pack(path).facts
+    made = _place(path, args)
+    return pack(path, made).facts if (made / "pack.json").exists() else facts_of(Dataset(path))
 
 
 def _packed(path: Path, args: argparse.Namespace, stop: Stop) -> Pack:
     if _is_pack(path):
         return open_pack(path)
-    # Two data sets may have one name (a/train, b/train).
-    place = path.resolve()
-    folder = (args.packs or args.out / PACKS) / f"{place.name}-{sha256_bytes(str(place).encode())[:8]}"
     bar = silent if args.quiet else Bar(path.name[:12])
-    return pack(path, folder, progress=bar, check_cancel=stop.check)
+    return pack(path, _place(path, args), progress=bar, check_cancel=stop.check)

@@ -128,10 +128,12 @@ def pack(
     holds something else; ExportError as the data set's reader does.
     """
     opened = Dataset(dataset)
-    facts = facts_of(opened, masked=masks is not None)
-    if not (out / "pack.json").exists() and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is no pack of the probe's, and holds something; choose another folder, or delete it")
     if not (out / "pack.json").exists():
+        facts = facts_of(opened, masked=masks is not None)
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise InputError(
+                f"{out} is no pack of the probe's, and holds something; choose another folder, or delete it"
+            )
         for left in out.parent.glob(f".{glob.escape(out.name)}.*.tmp"):
             if is_abandoned(left.name):  # of a packing that was killed
                 shutil.rmtree(left, ignore_errors=True)
@@ -145,7 +147,7 @@ def pack(
             if not (out / "pack.json").exists():  # another process has packed the same meanwhile
                 raise
     found = open_pack(out)
-    if found.facts.source != facts.source:
+    if found.facts.source != fingerprint(opened, _cameras(opened), masks is not None):
         raise InputError(f"{out} holds the pack of another data set; choose another folder, or delete it")
     return found
 
@@ -211,7 +213,7 @@ def open_pack(folder: Path) -> Pack:
     try:
         images = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in facts.cameras}
         masks = {name: np.load(folder / f"{name}.mask.npy", mmap_mode="r") for name in facts.cameras if facts.masked}
-        with np.load(folder / "vectors.npz", allow_pickle=False) as vectors:
+        with (folder / "vectors.npz").open("rb") as stream, np.load(stream, allow_pickle=False) as vectors:
             state, action, phase = vectors["state"], vectors["action"], vectors["phase"]
         if {len(a) for a in (state, action, phase, *images.values(), *masks.values())} != {sum(facts.lengths)}:
             raise ValueError("its arrays are of different lengths")
