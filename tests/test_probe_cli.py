@@ -27,10 +27,23 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
 
     parts = {"retake.worker.probe.train:train": train, "retake.worker.probe.train:admit": lambda *asked: None}
     monkeypatch.setattr(cli, "load", lambda reference, extra: parts[reference])
-    monkeypatch.setattr(cli, "_facts", lambda path, args: path)
+    monkeypatch.setattr(cli, "_facts", lambda path, args, masks: path)
     monkeypatch.setattr(cli, "pack", lambda path, folder, **more: ("packed", path, folder, more["progress"] is silent))
     monkeypatch.setattr(cli, "open_pack", lambda path: ("opened", path))
     return made
+
+
+def test_the_runs_of_the_data_sets_tell_what_is_background(calls, monkeypatch):
+    """Their packs know it, and lie beside those that do not."""
+    given = []
+    monkeypatch.setattr(cli, "backgrounds", lambda runs: ("masks of", *runs))
+    monkeypatch.setattr(cli, "pack", lambda path, folder, **more: given.append((folder.name, more["masks"])))
+    assert cli.main(["data", "--out", "o", "--quiet"]) == 0
+    assert cli.main(["data", "--runs", "r/a", "r/b", "--augment", "textures", "--out", "o", "--quiet"]) == 0
+    (plain, nothing), (masked, masks) = given
+    assert nothing is None
+    assert masks == ("masks of", Path("r/a"), Path("r/b"))
+    assert masked == f"{plain}-masked"
 
 
 @pytest.mark.parametrize(("words", "changes"), [

@@ -156,7 +156,7 @@ def test_augmentations_change_what_they_say(tmp_path, kind):
         ({"seed": -1}, "seed is -1"),
         ({"shares": (0.0,)}, "not all zero"),
         ({"shares": (1.0, 1.0)}, "1 data sets and 2 shares"),
-        ({"augment": "textures"}, "background masks"),
+        ({"augment": "textures"}, "what is background: name the runs"),
     ],
 )
 def test_bad_settings_in_a_sentence(pack, tmp_path, changes, text):

@@ -13,13 +13,15 @@ from retake.core.plugins import load
 from retake.core.progress import Bar, Stop, silent
 from retake.core.run_store import LOCK, held_out, remove_leftovers
 from retake.worker.probe.augment import AUGMENTATIONS
-from retake.worker.probe.data import Pack, PackFacts, facts_of, open_pack, pack
+from retake.worker.probe.background import backgrounds
+from retake.worker.probe.data import Masks, Pack, PackFacts, facts_of, open_pack, pack
 from retake.worker.probe.settings import PACKS, Settings
 
 _EXAMPLES = """examples:
   retake export runs/* --include-sim --out data/simulated
   retake train-probe data/simulated --out probes/simulated
   retake train-probe data/simulated data/takes --shares 1 1 --out probes/takes --seed 1
+  retake train-probe data/simulated data/takes --shares 1 1 --augment textures --runs runs/* --out probes/both
   retake closed-loop --policy probes/simulated --camera front=128x96 wrist=80x60 --out loop/simulated
 """
 
@@ -41,6 +43,10 @@ def parser() -> argparse.ArgumentParser:
     add("--rate", type=float, default=Settings.rate, help="learning rate")
     add("--seed", type=int, default=Settings.seed)
     add("--augment", choices=AUGMENTATIONS, default="none")
+    add(
+        "--runs", nargs="+", type=Path, default=(), metavar="RUN",
+        help="what the data sets were exported from: they tell background from robot and objects, for --augment textures",
+    )  # fmt: skip
     add("--shares", nargs="+", type=float, default=(), metavar="X", help="share of each data set in a batch")
     add("--shuffle-actions", action="store_true", help="control: targets of other frames")
     add("--threads", type=int, default=1)
@@ -63,10 +69,11 @@ def main(argv: list[str]) -> int:
     )
     train, admit = (load(f"retake.worker.probe.train:{name}", extra="oscar") for name in ("train", "admit"))
     stop = Stop()
+    masks = backgrounds(args.runs) if args.runs else None
     with held_out(args.out):
-        admit([_facts(path, args) for path in args.datasets], args.out, settings)
+        admit([_facts(path, args, masks) for path in args.datasets], args.out, settings)
         remove_leftovers(args.out)
-        packs = [_packed(path, args, stop) for path in args.datasets]
+        packs = [_packed(path, args, masks, stop) for path in args.datasets]
         bar = silent if args.quiet else Bar("probe")
         made = train(packs, args.out, settings, progress=bar, check_cancel=stop.check)
         with contextlib.suppress(OSError):  # Windows removes no file that is open
@@ -83,19 +90,21 @@ def _is_pack(path: Path) -> bool:
 def _place(path: Path, args: argparse.Namespace) -> Path:
     """Where a data set's pack is kept: two data sets may have one name (a/train, b/train)."""
     place = path.resolve()
-    return Path(args.packs or args.out / PACKS) / f"{place.name}-{sha256_bytes(str(place).encode())[:8]}"
+    kind = "-masked" if args.runs else ""
+    return Path(args.packs or args.out / PACKS) / f"{place.name}-{sha256_bytes(str(place).encode())[:8]}{kind}"
 
 
-def _facts(path: Path, args: argparse.Namespace) -> PackFacts:
+def _facts(path: Path, args: argparse.Namespace, masks: Masks | None) -> PackFacts:
     """What is learnt from, without packing it. A pack that is there is read without the extra `export`."""
     if _is_pack(path):
         return open_pack(path).facts
-    made = _place(path, args)
-    return pack(path, made).facts if (made / "pack.json").exists() else facts_of(Dataset(path))
+    if (_place(path, args) / "pack.json").exists():
+        return pack(path, _place(path, args), masks=masks).facts
+    return facts_of(Dataset(path), masked=masks is not None)
 
 
-def _packed(path: Path, args: argparse.Namespace, stop: Stop) -> Pack:
+def _packed(path: Path, args: argparse.Namespace, masks: Masks | None, stop: Stop) -> Pack:
     if _is_pack(path):
         return open_pack(path)
     bar = silent if args.quiet else Bar(path.name[:12])
-    return pack(path, _place(path, args), progress=bar, check_cancel=stop.check)
+    return pack(path, _place(path, args), masks=masks, progress=bar, check_cancel=stop.check)

@@ -190,7 +190,8 @@ def _shape(facts: Sequence[PackFacts], settings: Settings) -> Shape:
                 )
     if settings.augment == "textures" and not all(one.masked for one in facts):
         raise InputError(
-            "augment 'textures' needs packs with background masks (retake.worker.probe.data.pack, masks=…)"
+            "augment 'textures' needs to know what is background: name the runs that the data sets were exported from (--runs "
+            "runs/*), or packs that know it"
         )
     if settings.shares and len(settings.shares) != len(facts):
         raise InputError(f"there are {len(facts)} data sets and {len(settings.shares)} shares; expected one for each")
