@@ -69,7 +69,7 @@ def test_a_gr00t_server_gets_what_its_model_wants_in_its_own_messages(scheme: st
     """The name of the task, two pictures for one, no camera that it does not know: as its modality configuration says."""
     golden = MESSAGES["gr00t"][form]
     with answering([bytes.fromhex(text) for text in golden["answers"]]) as (address, seen):
-        policy = open_policy(f"{scheme}://{address}", mapping=KeyMap({"front": "image"}), timeout_s=10)
+        policy: Any = open_policy(f"{scheme}://{address}", mapping=KeyMap({"front": "image"}), timeout_s=10)
         policy.reset()
         actions = policy.infer(OBSERVED)
         policy.close()
@@ -82,14 +82,14 @@ def test_what_a_gr00t_model_wants_and_does_not_get_is_named_before_it_is_asked(s
     answers = [bytes.fromhex(text) for text in MESSAGES["gr00t"][form]["answers"][:2]]
     prefix = "" if form == "n1.6" else "video."
     with answering(answers) as (address, seen):
-        policy = open_policy(f"{scheme}://{address}", timeout_s=10)
+        policy: Any = open_policy(f"{scheme}://{address}", timeout_s=10)
         words = rf"wants the picture {prefix}image; there is {prefix}front, {prefix}wrist: .* --map CAMERA=NAME"
         with pytest.raises(InputError, match=words):
             policy.infer(OBSERVED)
         policy.close()
     assert len(seen) == 2
     with answering(answers) as (address, _):
-        policy = open_policy(f"{scheme}://{address}", mapping=KeyMap({"front": "image"}), timeout_s=10)
+        policy: Any = open_policy(f"{scheme}://{address}", mapping=KeyMap({"front": "image"}), timeout_s=10)
         armless = Observation(OBSERVED.images, OBSERVED.state, OBSERVED.task, (), PARTS[1:])
         with pytest.raises(InputError, match=r"wants the part of the state .*arm; there is .*gripper: export"):
             policy.infer(armless)
@@ -102,7 +102,7 @@ def test_a_gr00t_server_that_knows_neither_reset_nor_configuration_is_asked_for_
     unknown = msgpack.packb({"error": "Unknown endpoint"})
     action = bytes.fromhex(MESSAGES["gr00t"]["n1.6"]["answers"][3])
     with answering([msgpack.packb({"status": "ok"}), unknown, unknown, action, action]) as (address, seen):
-        policy = open_policy(f"gr00t://{address}", timeout_s=10)
+        policy: Any = open_policy(f"gr00t://{address}", timeout_s=10)
         for _ in range(2):
             policy.reset()
             assert policy.infer(OBSERVED).shape == (2, 3)
@@ -132,7 +132,7 @@ def test_a_gr00t_server_that_knows_neither_reset_nor_configuration_is_asked_for_
 def test_a_gr00t_server_that_answers_something_else_is_told_in_a_sentence(answer: bytes, words: str) -> None:
     pytest.importorskip("msgpack")
     with answering([b"\x80", b"\x80", answer]) as (address, _):
-        policy = open_policy(f"gr00t://{address}", timeout_s=10)
+        policy: Any = open_policy(f"gr00t://{address}", timeout_s=10)
         with pytest.raises(WorkerError, match=words):
             policy.infer(OBSERVED)
         policy.close()
@@ -153,11 +153,11 @@ def test_an_openpi_server_gets_the_bytes_that_its_own_client_sends() -> None:
     with server_module.serve(serve, "127.0.0.1", 0, compression=None) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         mapping = KeyMap({"front": "observation/exterior_image_1_left"}, "observation/joint_position")
-        policy = open_policy(f"openpi://127.0.0.1:{server.socket.getsockname()[1]}", mapping=mapping, timeout_s=10)
+        policy: Any = open_policy(f"openpi://127.0.0.1:{server.socket.getsockname()[1]}", mapping=mapping, timeout_s=10)
         alone = Observation({"front": OBSERVED.images["front"]}, OBSERVED.state, OBSERVED.task)
         assert np.array_equal(policy.infer(alone), np.full((5, 3), 2.0))
-        assert policy.metadata["model"] == "pi0"  # type: ignore[attr-defined]
-        assert policy.metadata["mean"].tolist() == [0.0, 1.0, 2.0]  # type: ignore[attr-defined]
+        assert policy.metadata["model"] == "pi0"
+        assert policy.metadata["mean"].tolist() == [0.0, 1.0, 2.0]
         policy.close()
         server.shutdown()
     assert seen == [golden["request"]]

@@ -312,11 +312,12 @@ def _comparisons(cells: Cells, compared: Sequence[Arm], looks: Sequence[Look]) -
         for axis in dict.fromkeys(look.axis for look in looks):
             names = [look.name for look in looks if look.axis == axis]
 
-            def mean(name: str, of: Sequence[int], names: Sequence[str] = names) -> np.ndarray:
+            def mean(name: str, of: Sequence[int], names: Sequence[str] = names) -> list[float]:
                 """Success of each pair, over the looks of the axis."""
-                return np.mean([np.concatenate([cells[name][look][seed] for seed in of]) for look in names], 0)
+                rollouts = [np.concatenate([cells[name][look][seed] for seed in of]) for look in names]
+                return [float(value) for value in np.mean(rollouts, 0)]
 
-            best = max(cheap, key=lambda name: float(mean(name, cheaply).mean())) if cheaply else ""
+            best = max(cheap, key=lambda name: sum(mean(name, cheaply))) if cheaply else ""
             rows[axis] = {
                 "over_simulated": asdict(paired(mean(simulated, plainly), mean(arm.name, plainly)))
                 if plainly
