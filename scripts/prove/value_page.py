@@ -56,7 +56,7 @@ def report(result: dict[str, Any]) -> str:
         f"{sizes['episodes']} simulated episodes, {sizes['steps']} optimiser steps for every arm (but where a name says twice "
         f"the steps; `a quarter` is the share of takes in each batch, else a half), training seeds "
         f"{', '.join(map(str, sizes['seeds']))}, {sizes['rollouts']} paired rollouts per seed and look"
-        + (", each arm with those trainings that are made so far; " if result.get("part", {}).get("kept") else ". ")
+        + (", each arm with those trainings that are made so far. " if result.get("part", {}).get("kept") else ". ")
         + f"Commit `{result['commit']}`.",
         "",
         f"**Stop rule.** Simulated-only succeeds unchanged in {stop['unchanged']:.0%} (at least {LEAST_UNCHANGED:.0%} asked) and "
