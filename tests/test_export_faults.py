@@ -488,7 +488,7 @@ def _without(name):
 
 
 PICTURES = "observation.images.front"
-WRONG = [
+WRONG_METADATA = [
     (_info, lambda info: [info], r"info\.json does not read as metadata .*: a part of it is of another kind"),
     (_info, _without("data_path"), r"info\.json does not read .*: it has no 'data_path'"),
     (_info, _without("video_path"), r"info\.json does not read .*: it has no 'video_path'"),
@@ -505,7 +505,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("layout", ["lerobot-v3", "lerobot-v2.1"])
-@pytest.mark.parametrize(("part", "change", "words"), WRONG)
+@pytest.mark.parametrize(("part", "change", "words"), WRONG_METADATA)
 def test_metadata_of_others_that_is_wrong_is_refused_in_words(datasets, tmp_path, layout, part, change, words):
     shutil.copytree(datasets / layout, tmp_path / "d")
     assert [row.length for row in Dataset(tmp_path / "d").episodes()] == [4]
