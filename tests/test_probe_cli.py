@@ -44,6 +44,9 @@ def test_the_runs_of_the_data_sets_tell_what_is_background(calls, monkeypatch):
     assert nothing is None
     assert masks == ("masks of", Path("r/a"), Path("r/b"))
     assert masked == f"{plain}-masked"
+    with pytest.raises(InputError, match="--runs is for --augment textures; asked is --augment none"):
+        cli.main(["data", "--runs", "r/a", "--out", "o", "--quiet"])
+    assert len(given) == 2
 
 
 @pytest.mark.parametrize(("words", "changes"), [

@@ -121,17 +121,25 @@ def test_a_stage_that_names_no_world_has_one_where_one_prim_holds_all_shapes():
     assert [str(scenery_group(prim).GetPath()) for prim in (leg, bin_)] == ["/World/table", "/bin"]
 
 
-def test_what_moves_beside_a_world_without_a_default_prim_makes_it_no_thing():
-    """A robot or a mug at the top of a stage is as common as one below the world."""
+@pytest.mark.parametrize(
+    ("shapes", "things"),
+    [
+        (
+            ("/Environment/floor", "/Environment/table/leg", "/Props/bin/side"),
+            ("/Environment/floor", "/Environment/table", "/Props"),
+        ),
+        (("/World/floor", "/Scene/table/leg"), ("/World", "/Scene")),  # two worlds: none
+        (("/bin/left", "/bin/right"), ("/bin", "/bin")),  # a bin beside a robot stays one thing
+        (("/World/table/leg", "/Robot/pedestal"), ("/World/table", "/Robot")),
+    ],
+)
+def test_of_several_at_the_top_the_one_called_a_world_is_it(shapes, things):
     stage = usd_stages.empty()
     stage.ClearDefaultPrim()
     stage.RemovePrim("/World")
-    leg = UsdGeom.Cube.Define(stage, "/lab/table/leg").GetPrim()
-    usd_stages.add_body(stage, "/mug", (0, 0, 1), 0.1, 1.0)
-    assert str(scenery_group(leg).GetPath()) == "/lab/table"
-    bin_ = UsdGeom.Cube.Define(stage, "/bin/side").GetPrim()
-    # Two that hold still shapes, and none is called a world: each is a thing.
-    assert [str(scenery_group(prim).GetPath()) for prim in (leg, bin_)] == ["/lab", "/bin"]
+    usd_stages.add_body(stage, "/Robot/base", (0, 0, 1), 0.1, 1.0)
+    made = [UsdGeom.Cube.Define(stage, path).GetPrim() for path in shapes]
+    assert tuple(str(scenery_group(prim).GetPath()) for prim in made) == things
 
 
 @pytest.mark.parametrize("movable", [True, False])

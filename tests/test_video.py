@@ -71,7 +71,7 @@ def test_conversion_stays_in_the_calling_thread(tmp_path):
     before = threads()
     coded = video.coded_picture(av, np.zeros((480, 640, 3), np.uint8), "yuv420p")
     assert threads() == before
-    shown = coded.to_ndarray(format="rgb24", **video.one_thread(av))
+    shown = video.shown_picture(av, coded)
     assert threads() == before
     assert shown.shape == (480, 640, 3)
 

@@ -223,7 +223,7 @@ def _config(options: argparse.Namespace, base: RunConfig) -> RunConfig:
     ):  # fmt: skip
         value = getattr(options, attribute, None)
         if value is not None:
-            short.setdefault(section, {})[key] = str(value.resolve()) if isinstance(value, Path) else value
+            short.setdefault(section, {})[key] = str(value) if isinstance(value, Path) else value
     if getattr(options, "worlds", None) is not None:
         short.setdefault("variants", {}).update(_parse_worlds(options.worlds, config.variants.catalogue))
     if getattr(options, "prompts", None) is not None:
@@ -237,7 +237,7 @@ def _config(options: argparse.Namespace, base: RunConfig) -> RunConfig:
     if getattr(options, "only_commercial", False):
         short.setdefault("variants", {})["only_commercial"] = True
     if getattr(options, "motion", None) is not None:
-        given = {**config.capture.overrides, "motion_file": str(options.motion.resolve())}
+        given = {**config.capture.overrides, "motion_file": str(options.motion)}
         short.setdefault("capture", {})["overrides"] = given
     if options.camera:
         short["cameras"] = [name.strip() for text in options.camera for name in text.split(",") if name.strip()]

@@ -238,7 +238,7 @@ def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _scenario(preset: str | None, stage: Where | None, seed: int | None) -> dict[str, Any]:
-    file = None if stage is None else str(_path("stage", stage).resolve())
+    file = None if stage is None else str(_path("stage", stage))
     return _without_none({"capture.preset": preset, "capture.stage": file, "capture.seed": seed})
 
 

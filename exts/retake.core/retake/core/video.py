@@ -128,7 +128,7 @@ def read_video(path: Path) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
                 raise InputError(f"{path} holds no video stream")
             width, height = true_size(container)
             for picture in container.decode(video=0):
-                yield picture.to_ndarray(format="rgb24", **one_thread(av))[:height, :width]
+                yield shown_picture(av, picture)[:height, :width]
     except av.FFmpegError as error:
         raise InputError(f"{path} is not a readable video: {error}") from error
 
@@ -212,7 +212,12 @@ def state_colour(stream: Any) -> None:
     context.color_primaries, context.color_trc = _BT709, _SRGB
 
 
-def one_thread(av: Any) -> dict[str, int]:
+def shown_picture(av: Any, picture: Any) -> UInt8[np.ndarray, "H W 3"]:
+    """A decoded frame as RGB, padding of odd sizes included."""
+    return np.asarray(picture.to_ndarray(format="rgb24", **_one_thread(av)))
+
+
+def _one_thread(av: Any) -> dict[str, int]:
     """Option of a conversion between pixel formats that keeps it in the calling thread. PyAV from 17 on shares each picture
     among a pool as large as the machine, for no gain at these sizes and with results that then hang on other people's threads;
     before 17 it has no such option and no such pool."""
@@ -224,7 +229,7 @@ def coded_picture(av: Any, frame: UInt8[np.ndarray, "H W 3"], pix_fmt: str) -> A
     """A frame in the pixel format of its stream, converted as `state_colour` states."""
     picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
     if pix_fmt == "yuv420p":
-        picture = picture.reformat(format=pix_fmt, dst_colorspace="ITU601", dst_color_range="MPEG", **one_thread(av))
+        picture = picture.reformat(format=pix_fmt, dst_colorspace="ITU601", dst_color_range="MPEG", **_one_thread(av))
         picture.colorspace, picture.color_range = _BT601, _LIMITED
     return picture
 

@@ -147,18 +147,17 @@ def scenery_group(prim: Usd.Prim) -> Usd.Prim:
 
 
 def _world(stage: Usd.Stage) -> Usd.Prim:
-    """The default prim. Where a stage names none, the one prim at its top that holds all still shapes, or the one of several
-    that is called a world: floor, table and bin below it are three things; a robot or a mug beside it makes it none the less
-    the world. Else, or where it is a thing itself, no prim (an invalid one): each at the top is a thing."""
+    """The default prim. Where a stage names none, the one prim at its top that holds all shapes, or of several the one that is
+    called a world: floor, table and bin below it are three things, also with a robot beside it. Else, or where it is a thing
+    itself, no prim (an invalid one): each at the top is a thing, as a bin beside a robot is."""
     if default := stage.GetDefaultPrim():
         return default
-    holders = [top for top in stage.GetPseudoRoot().GetChildren() if _holds_still_shapes(top)]
+    holders = []
+    for top in stage.GetPseudoRoot().GetChildren():
+        if any(UsdGeom.Gprim(prim) for prim in prims_under(top)):
+            holders.append(top)
     if len(holders) > 1:
         holders = [top for top in holders if WORLD.fullmatch(shown(top))]
-    if len(holders) == 1 and not UsdGeom.Gprim(holders[0]):
+    if len(holders) == 1 and not UsdGeom.Gprim(holders[0]) and body_of(holders[0]) is None:
         return holders[0]
     return Usd.Prim()
-
-
-def _holds_still_shapes(top: Usd.Prim) -> bool:
-    return any(UsdGeom.Gprim(prim) and body_of(prim) is None for prim in prims_under(top))

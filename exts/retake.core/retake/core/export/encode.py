@@ -20,7 +20,7 @@ from retake.core.array_types import UInt8
 from retake.core.errors import ExportError, InputError, MissingDependencyError, install_hint
 from retake.core.export.records import Segment, VideoOptions
 from retake.core.files import atomic_path
-from retake.core.video import coded_picture, one_thread, require_uint8, state_colour
+from retake.core.video import coded_picture, require_uint8, shown_picture, state_colour
 
 _MP4 = {"write_btrt": "0"}
 """No bit-rate box: it is an estimate that depends on how a file was joined, and would make its bytes do so."""
@@ -240,7 +240,7 @@ def _decoded(av: Any, segment: Segment) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
                 continue
             if done == segment.length:
                 break
-            yield picture.to_ndarray(format="rgb24", **one_thread(av))
+            yield shown_picture(av, picture)
             done += 1
     if done != segment.length:
         raise ExportError(f"{segment.path} ends after {done} of {segment.length} frames from frame {segment.start}")

@@ -60,7 +60,8 @@ def main(argv: list[str]) -> int:
     try:
         with run.locked():
             tidy(run)
-            # A killed import leaves a temporary that the next one clears, and no half of an episode.
+            # A killed import leaves a temporary that the next one clears, and no half of an episode. Not `atomic_directory`: a
+            # reader refuses a folder that is there.
             temporary = run.path / f".episode.{owner_tag()}.tmp"
             try:
                 if run.episode.exists():

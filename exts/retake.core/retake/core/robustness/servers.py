@@ -154,15 +154,10 @@ class Gr00tPolicy:
     def infer(self, observation: Observation) -> np.ndarray:
         """One request; the parts of the answer are put together in the order of the action vector. Of past pictures and states
         that the model wants, each is the present one: the policy was reset just now, or a history is not kept."""
-        prefix = "" if self._nested else "{}."
-        video = {
-            f"{prefix.format('video')}{self._mapping.cameras.get(name, name)}": image
-            for name, image in observation.images.items()
-        }
-        state = {
-            f"{prefix.format('state')}{s.name}": observation.state[s.start : s.end].astype(np.float32)
-            for s in observation.slices
-        }
+        of_video, of_state = ("", "") if self._nested else ("video.", "state.")
+        cameras = self._mapping.cameras
+        video = {of_video + cameras.get(name, name): image for name, image in observation.images.items()}
+        state = {of_state + s.name: observation.state[s.start : s.end].astype(np.float32) for s in observation.slices}
         language: tuple[str, ...] = ("task",) if self._nested else ("annotation.human.task_description",)
         if self._wanted is not None:
             video = self._chosen("picture", video, self._wanted.video, "name a camera so with --map CAMERA=NAME")

@@ -19,7 +19,7 @@ import numpy as np
 from retake.core.array_types import Float64, UInt8
 from retake.core.errors import InputError
 from retake.core.files import sha256_bytes, sha256_file
-from retake.core.video import one_thread, open_av, read_video, true_size, video_fps
+from retake.core.video import open_av, read_video, shown_picture, true_size, video_fps
 
 Image = UInt8[np.ndarray, "H W 3"]
 
@@ -157,7 +157,7 @@ def _timed_pictures(path: Path) -> Iterator[Timed]:
             for picture in container.decode(video=0):
                 time = picture.time
                 first = time if first is None else first
-                image = picture.to_ndarray(format="rgb24", **one_thread(av))[:height, :width]
+                image = shown_picture(av, picture)[:height, :width]
                 yield Timed(0.0 if time is None else float(time - first), _turn_to_display(image, picture.rotation))
     except av.FFmpegError as error:
         raise InputError(f"{path} is not a readable video: {error}") from error

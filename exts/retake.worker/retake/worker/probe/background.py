@@ -14,8 +14,7 @@ from retake.core.episode import Episode, open_episode
 from retake.core.episode.layout import COMPLETE
 from retake.core.errors import InputError
 from retake.core.export.reader import Row
-from retake.core.run_reader import RunReader
-from retake.core.run_store import locate
+from retake.core.run_store import episode_at
 from retake.core.variants.base import source_frame
 from retake.core.variants.roles import BACKGROUND, FIXTURE, SURFACE, find_roles
 from retake.worker.probe.data import Masks
@@ -32,8 +31,7 @@ def backgrounds(runs: Sequence[Path]) -> Masks:
     """
     places: dict[str, Path] = {}
     for run in runs:
-        folder, episode = locate(run)
-        place = episode or RunReader(folder).episode
+        place = episode_at(run)
         if not (place / COMPLETE).exists():
             raise InputError(f"{run} is no run with an episode, nor an episode; expected the runs that were exported")
         places[open_episode(place).content_sha256] = place

@@ -7,6 +7,7 @@ import argparse
 import contextlib
 from pathlib import Path
 
+from retake.core.errors import InputError
 from retake.core.export.reader import Dataset, is_dataset
 from retake.core.files import sha256_bytes
 from retake.core.plugins import load
@@ -69,6 +70,8 @@ def main(argv: list[str]) -> int:
     )
     train, admit = (load(f"retake.worker.probe.train:{name}", extra="oscar") for name in ("train", "admit"))
     stop = Stop()
+    if args.runs and settings.augment != "textures":
+        raise InputError(f"--runs is for --augment textures; asked is --augment {settings.augment}")
     masks = backgrounds(args.runs) if args.runs else None
     with held_out(args.out):
         admit([_facts(path, args, masks) for path in args.datasets], args.out, settings)
