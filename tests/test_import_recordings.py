@@ -218,6 +218,10 @@ def test_wrong_arguments_name_what_is_valid(tmp_path: Path, urdf: Path) -> None:
         import_isaaclab(
             source, tmp_path / "e", urdf=urdf, arguments=["--fps", "50", "--joints", NAMES, "--camera", f"x={urdf}"]
         )
+    for fps in ("1e12", "1e400"):
+        with pytest.raises(EpisodeError, match="fps must be a positive number up to 10000; found"):
+            import_isaaclab(source, tmp_path / "e", urdf=urdf, arguments=["--fps", fps, "--joints", NAMES])
+    assert not (tmp_path / "e").exists()
     (tmp_path / "bad.hdf5").write_text("no")
     with pytest.raises(EpisodeError, match="not a readable HDF5"):
         import_isaaclab(tmp_path / "bad.hdf5", tmp_path / "e", urdf=urdf)

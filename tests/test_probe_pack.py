@@ -57,6 +57,21 @@ def test_a_pack_is_opened_again_and_another_data_set_s_is_refused(dataset, tmp_p
         pack(dataset, tmp_path / "pack", masks=lambda row, camera: np.zeros((row.length, 64, 128), bool))
 
 
+def test_a_data_set_that_changed_under_the_same_metadata_is_another(dataset, tmp_path):
+    """Rows, and pictures that another program encoded anew in their place."""
+    pack(dataset, tmp_path / "pack")
+    moved = changed(dataset, tmp_path / "moved", "action", lambda rows: [[x + 1 for x in row] for row in rows])
+    with pytest.raises(InputError, match="or of this one before it changed"):
+        pack(moved, tmp_path / "pack")
+    shutil.copytree(dataset, tmp_path / "again")
+    assert facts_of(Dataset(tmp_path / "again")) == facts_of(Dataset(dataset)), "a copy is the same"
+    video = min((tmp_path / "again").rglob("*.mp4"))
+    video.write_bytes(video.read_bytes() + b"0")
+    assert facts_of(Dataset(tmp_path / "again")).source != facts_of(Dataset(dataset)).source
+    video.unlink()
+    assert facts_of(Dataset(tmp_path / "again")).lengths == (6, 6, 6, 6), "what is missing, its reader tells"
+
+
 def test_masks_are_made_small_like_the_pictures(dataset, tmp_path):
     def left(row, camera):
         mask = np.zeros((row.length, 64, 128), bool)
@@ -176,7 +191,7 @@ def test_what_a_failed_or_a_killed_packing_left_goes(dataset, tmp_path, monkeypa
     assert sorted(p.name for p in tmp_path.iterdir()) == [".other.tmp", ".pack.tmp"]
 
 
-def test_a_pack_that_is_there_is_opened_by_metadata_alone(dataset, tmp_path, monkeypatch):
+def test_a_pack_that_is_there_is_opened_without_reading_tables(dataset, tmp_path, monkeypatch):
     """Where models are trained there may be nothing that reads tables (the extra `export`)."""
     made = pack(dataset, tmp_path / "pack")
 

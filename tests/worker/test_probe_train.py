@@ -244,7 +244,7 @@ def test_a_training_that_comes_apart_ends_there_and_leaves_nothing(pack, tmp_pat
 
     def stop():
         asked.append(len(asked))
-        if asked == [0, 1]:
+        if len(asked) == 5:
             raise Cancelled("stopped")
 
     with pytest.raises(Cancelled):
@@ -252,8 +252,30 @@ def test_a_training_that_comes_apart_ends_there_and_leaves_nothing(pack, tmp_pat
     assert [p.name for p in out.iterdir()] == ["checkpoint.pt"]
     with pytest.raises(InputError, match=r"came apart \(loss nan by step 8\); take a smaller --rate"):
         train([pack], out, replace(SMALL, steps=50), check_cancel=stop)
-    assert asked == [0, 1, 2], "nothing more is learnt from nothing"
+    assert len(asked) == 5 + 4, "nothing more is learnt from nothing"
     assert not list(out.iterdir())
+
+
+def test_a_training_is_stopped_at_any_step_and_goes_on_to_the_same_weights_and_curve(pack, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECK_EVERY", 4)
+    settings = replace(SMALL, steps=10)
+    whole = train([pack], tmp_path / "whole", settings)
+    for stops_at in (1, 3, 4, 6, 9):
+        out, asked = tmp_path / f"stopped-{stops_at}", []
+
+        def stop(asked=asked, stops_at=stops_at):
+            asked.append(1)
+            if len(asked) == stops_at + 1:
+                raise Cancelled("stopped")
+
+        with pytest.raises(Cancelled):
+            train([pack], out, settings, check_cancel=stop)
+        again = train([pack], out, settings, check_cancel=stop)
+        assert len(asked) == stops_at + 1 + 10 - stops_at, "what was learnt is not learnt again"
+        assert again.loss == whole.loss
+        curves = [json.loads((folder / "config.json").read_text())["curve"] for folder in (whole.folder, out)]
+        assert curves[0] == curves[1]
+        assert (out / "model.safetensors").read_bytes() == (whole.folder / "model.safetensors").read_bytes()
 
 
 def test_a_folder_with_other_files_is_refused_and_one_of_a_policy_is_read_with_care(pack, tmp_path):

@@ -30,6 +30,8 @@ Channel = Literal["rgb", "depth", "normals", "instances"]
 CHANNELS: tuple[Channel, ...] = ("rgb", "depth", "normals", "instances")
 JOINT_CHANNELS = ("velocity", "effort", "target")
 NORMAL_SCALE = 32767
+MAX_FPS = 10_000
+"""No camera is faster; a number beyond it is a mistake that would overflow later."""
 MISSING_GRIPPERS = "missing_grippers"
 """Of `settings`: grippers ("robot/gripper") of which a recording says nothing. Drawn open, in no dataset."""
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -101,8 +103,8 @@ class EpisodeHeader:
     schema: str = SCHEMA
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.fps) and self.fps > 0):
-            raise EpisodeError(f"fps must be a positive number; found {self.fps}")
+        if not 0 < self.fps <= MAX_FPS:
+            raise EpisodeError(f"fps must be a positive number up to {MAX_FPS}; found {str(self.fps)[:40]}")
         if not (np.isfinite(self.physics_dt_s) and self.physics_dt_s > 0):
             raise EpisodeError(f"physics_dt_s must be a positive number of seconds; found {self.physics_dt_s}")
         if self.motion_source not in ("simulated", "recorded"):

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from retake.core.array_types import UInt8
+from retake.core.episode.records import MAX_FPS
 from retake.core.errors import ExportError
 from retake.core.export import encode, tables
 from retake.core.export.provenance import KINDS, VERDICT
@@ -298,8 +299,8 @@ class Dataset:
         if "dataset" in self.marker:
             return Schema.from_json(self.marker["dataset"], f"{self.root}/meta/retake.json: dataset")
         fps, vectors, cameras = self.info.get("fps"), {}, {}
-        if not isinstance(fps, int | float) or not float(fps).is_integer() or fps <= 0:
-            raise ExportError(f"{self.root}: fps is {fps!r}; expected a positive integer")
+        if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps <= MAX_FPS or fps != int(fps):
+            raise ExportError(f"{self.root}: fps is {str(fps)[:40]}; expected an integer from 1 to {MAX_FPS}")
         for key, feature in self.info.get("features", {}).items():
             shape = feature.get("shape") or []
             if feature["dtype"] in ("video", "image"):

@@ -23,10 +23,10 @@ from retake.core.codec import decode
 from retake.core.errors import InputError
 from retake.core.export.reader import Dataset, Row
 from retake.core.export.records import ACTION, IMAGE, STATE
-from retake.core.files import atomic_directory, is_abandoned, read_json, sha256_file, sha256_json, write_json
+from retake.core.files import atomic_directory, is_abandoned, known_sha256, read_json, sha256_json, write_json
 from retake.core.progress import CheckCancel, Progress, never, silent
 
-SCHEMA = "retake.probe_pack/1"
+SCHEMA = "retake.probe_pack/2"
 PHASE = "truth.phase"
 FIRST_PX, OTHER_PX = 112, 80
 """Longest side of the first camera's pictures, and of the others'."""
@@ -41,7 +41,7 @@ class PackFacts:
 
     schema: str
     source: str
-    """Content hash of the data set's metadata and of the sizes asked for."""
+    """Content hash of the data set's files and of the sizes asked for."""
     cameras: dict[str, tuple[int, int]]
     """Name → (width, height) as packed, in the model's order."""
     state_names: tuple[str, ...]
@@ -88,13 +88,27 @@ def small(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np.
 
 
 def fingerprint(dataset: Dataset, cameras: Mapping[str, tuple[int, int]], masked: bool) -> str:
-    """Content hash of a data set's metadata and of what is asked of it."""
-    files = sorted(p for p in (dataset.root / "meta").rglob("*") if p.is_file())
-    return sha256_json([[sha256_file(p) for p in files], {n: list(s) for n, s in cameras.items()}, masked])
+    """Content hash of a data set's metadata, of the files with its rows and pictures, and of what is asked of it."""
+    places = [
+        "meta",
+        *(str(dataset.info.get(key) or "").split("/")[0] for key in ("data_path", "video_path")),
+        "images",
+    ]
+    files = [p for place in dict.fromkeys(filter(None, places)) for p in sorted((dataset.root / place).rglob("*"))]
+    hashes = [[p.relative_to(dataset.root).as_posix(), _content(p)] for p in files if p.is_file()]
+    return sha256_json([hashes, {n: list(s) for n, s in cameras.items()}, masked])
+
+
+def _content(path: Path) -> str:
+    """Hash of a file; empty where it cannot be read, which its reader then tells in words."""
+    try:
+        return known_sha256(path)
+    except OSError:
+        return ""
 
 
 def facts_of(dataset: Dataset, *, masked: bool = False) -> PackFacts:
-    """What the pack of a data set will hold, by its metadata alone.
+    """What the pack of a data set will hold, without decoding it.
 
     Raises InputError for a data set without frames, cameras or targets; ExportError as its reader does.
     """
@@ -148,7 +162,10 @@ def pack(
                 raise
     found = open_pack(out)
     if found.facts.source != fingerprint(opened, _cameras(opened), masks is not None):
-        raise InputError(f"{out} holds the pack of another data set; choose another folder, or delete it")
+        raise InputError(
+            f"{out} holds the pack of another data set, or of this one before it changed; choose another folder, or "
+            "delete it"
+        )
     return found
 
 

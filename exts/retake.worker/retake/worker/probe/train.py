@@ -78,18 +78,16 @@ def train(
     acting = Probe(shape)
     acting.load_state_dict(model.state_dict())
     optimiser = torch.optim.Adam(model.parameters(), settings.rate)
-    step, spent, curve = _resume(out / CHECKPOINT, model, acting, optimiser, stated)
+    step, spent, curve, losses = _resume(out / CHECKPOINT, model, acting, optimiser, stated)
     started = saved = time.monotonic()
-    losses: list[float] = []
 
     def keep() -> None:
-        _save(out / CHECKPOINT, model, acting, optimiser, stated, step, spent + time.monotonic() - started, curve)
+        seconds = spent + time.monotonic() - started
+        _save(out / CHECKPOINT, model, acting, optimiser, stated, step, seconds, curve, losses)
 
     try:
         while step < settings.steps:
-            if step % CHECK_EVERY == 0:
-                # Here the curve is whole: what goes on from here gives the same weights and the same curve.
-                check_cancel()
+            check_cancel()
             for group in optimiser.param_groups:
                 group["lr"] = _rate(settings, step)
             losses.append(_step(model, optimiser, packs, settings, step))
@@ -273,8 +271,9 @@ def _average(acting: Probe, model: Probe, step: int) -> None:
 
 def _save(
     path: Path, model: Probe, acting: Probe, optimiser: torch.optim.Optimizer, stated: dict[str, Any], step: int,
-    spent: float, curve: list[tuple[int, float]],
+    spent: float, curve: list[tuple[int, float]], losses: list[float],
 ) -> None:  # fmt: skip
+    """`losses`: of the steps since the curve's last point, so that what goes on from here gives the same weights and curve."""
     with atomic_path(path) as temporary:
         torch.save(
             {
@@ -285,6 +284,7 @@ def _save(
                 "step": step,
                 "seconds": spent,
                 "curve": [list(point) for point in curve],
+                "losses": losses,
             },
             temporary,
         )
@@ -292,15 +292,18 @@ def _save(
 
 def _resume(
     path: Path, model: Probe, acting: Probe, optimiser: torch.optim.Optimizer, stated: dict[str, Any]
-) -> tuple[int, float, list[tuple[int, float]]]:
-    """(step, seconds, curve) of an interrupted training, its state loaded; zeros where there is none."""
+) -> tuple[int, float, list[tuple[int, float]], list[float]]:
+    """(step, seconds, curve, losses since its last point) of an interrupted training, its state loaded; zeros where there is
+    none."""
     if not path.exists():
-        return 0, 0.0, []
+        return 0, 0.0, [], []
     kept = _kept(path, stated)
     model.load_state_dict(kept["model"])
     acting.load_state_dict(kept["acting"])
     optimiser.load_state_dict(kept["optimiser"])
-    return int(kept["step"]), float(kept["seconds"]), [(int(a), float(b)) for a, b in kept["curve"]]
+    curve = [(int(a), float(b)) for a, b in kept["curve"]]
+    # Checkpoints were once written at points of the curve alone, and kept no losses.
+    return int(kept["step"]), float(kept["seconds"]), curve, [float(loss) for loss in kept.get("losses", ())]
 
 
 def _kept(path: Path, stated: dict[str, Any]) -> dict[str, Any]:
