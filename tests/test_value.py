@@ -147,7 +147,9 @@ def test_the_page_says_all_of_it(value, tmp_path):
         "sheet": "value/looks.jpg",
         "notes": "## Read by hand\n\nIt helps.",
         "controls": {"expert": {UNCHANGED: [4, 4]}, "expert_states_equal_across_looks": True, "blinded": {UNCHANGED: [0, 4]}},
-        "open_loop": value.agreement([50.0, 80.0, 90.0], [0.2, 0.5, 0.9]),
+        "open_loop": value.agreement([50.0, 80.0, 90.0], [0.2, 0.5, 0.9]) | {"score_and_rate": {"takes8, seed 0": [50.0, 0.2]}},
+        "easier": {"takes8": result["cells"]["takes8"]},
+        "part": {"arms": ["simulated"], "looks": [], "kept": False},
         "sizes": {"episodes": 1, "steps": 1, "seeds": [0, 1], "rollouts": 4},
         "looks": {look.name: look.axis for look in LOOKS},
         "commit": "abc",
@@ -156,10 +158,18 @@ def test_the_page_says_all_of_it(value, tmp_path):
     page = value.report(json.loads(json.dumps(result)))
     assert "not met, so nothing is claimed" in page
     assert "| takes8 | 8/8 (68%–100%) [100%, 100%] |" in page
-    assert page.count("no part of the claim") == 3, "twice the steps, a quarter, with textures"
+    assert page.count("no part of the claim") == 4, "takes150, twice the steps, a quarter, with textures"
     assert "seeds 0, 1 with simulated, 0, 1 with jitter, textures." in page
     assert "Blinded (grey pictures), unchanged: 0/4" in page
     assert "Spearman 1.00" in page
+    assert "| takes8, seed 0 | 50.0 | 20% |" in page
+    easier = page[page.index("## An easier task") : page.index("## takes8")]
+    assert "| takes8 | 8/8 (68%–100%) [100%, 100%] |" in easier
+    assert "A part of the experiment" in page
+    assert "Missing yet" not in page
+    fewer = value.report(result | {"easier": None, "controls": None, "open_loop": None})
+    assert "the easier task, the open-loop comparison, the expert in every look and the blinded policy." in fewer
+    assert "A part of the experiment" not in value.report(result | {"part": {"arms": [], "looks": [], "kept": False}})
     assert "A reduced run" in page
     assert "simulated: not reached" in page
     assert "| takes8, seed 0 | 7 | 9 | 100: 1.000, 1300: 0.077," in page
@@ -225,6 +235,72 @@ def test_what_a_training_did_is_kept_and_counts_for_that_training_alone(value, t
     other = Units(tmp_path / "units").of("takes 8", 1, {"steps": 4})
     assert len(other.missing(asked)) == 2 * len(LOOKS)
     assert other.training() == {}
+
+
+def test_an_open_loop_score_is_kept_beside_the_rollouts(value, tmp_path):
+    from value_beside import side_by_side
+    from value_units import NO_TRAINING, Units
+
+    asked, units, made = Asked(LOOKS[:2], (0,), 6), Units(tmp_path / "u"), []
+    study = closed_loop(ToyEnvironment(), CallablePolicy(seeker, "seeker"), TASKS["reach"], tmp_path / "s", asked)
+    some = value.arms(value.Sizes(worlds=(8,)))[:2]
+    for arm in some:
+        units.of(arm.name, 3, {}).record(study.rollouts, asked, NO_TRAINING, "abc")
+    result = {"cells": {arm.name: {look.name: {"by_training": [0.5]} for look in LOOKS} for arm in some}}
+
+    def score(arm, seed):
+        made.append((arm.name, seed))
+        return 40.0 + len(made)
+
+    def told(how, make):
+        return side_by_side(
+            result, [(arm, [3]) for arm in some], lambda arm, seed: units.of(arm.name, seed, {}), how, make
+        )
+
+    assert told({"runs": 4}, None) is None
+    first = told({"runs": 4}, score)
+    assert first["score_and_rate"] == {"simulated, seed 3": [41.0, 0.5], "jitter, seed 3": [42.0, 0.5]}
+    assert told({"runs": 4}, None) == told({"runs": 4}, score) == first
+    assert made == [("simulated", 3), ("jitter", 3)]
+    assert told({"runs": 5}, None) is None, "made of other runs"
+    one = units.of("jitter", 3, {})
+    one.record(study.rollouts, asked, NO_TRAINING, "abc")
+    assert one.open_loop({"runs": 4}) == 42.0, "more rollouts leave it"
+
+
+def test_passing_above_is_asked_at_any_time(value):
+    from value_beside import pass_above
+
+    from retake.loop.environment import Goal, Moment
+
+    goal = Goal(0, np.zeros(3), np.ones(3), np.zeros(3), np.array([0.0, 0.0, 0.2]))
+
+    def passing(nearest):
+        hands = [np.array([0.1, 0.0, 0.2]), np.array([nearest, 0.0, 0.2]), np.array([0.0, 0.1, 0.0])]
+        rest = ((), (), np.zeros((0, 4, 4)), frozenset())
+        return pass_above([Moment(0.0, *rest, hand, 1.0) for hand in hands], goal)
+
+    near, far = passing(0.03), passing(0.031)
+    assert (near.success, near.failure, near.frame) == (True, "", 1)
+    assert (far.success, far.failure, far.frame) == (False, "not reached", 1)
+    assert far.distance_m == pytest.approx(0.031)
+
+
+def test_the_easier_task_is_counted_of_the_seeds_there_are(value):
+    from types import SimpleNamespace
+
+    from value_beside import easier
+
+    def play(arm, seed):
+        rows = [SimpleNamespace(look=look.name, outcome=SimpleNamespace(success=seed == 1)) for look in LOOKS] * 3
+        return SimpleNamespace(rollouts=rows)
+
+    have = {"simulated": (0, 1), "jitter": (1,)}
+    told = easier(value.arms(value.Sizes(worlds=(8,))), LOOKS, lambda arm: have.get(arm.name, ()), play)
+    assert list(told) == ["simulated", "jitter"]
+    assert told["simulated"]["dark"]["by_training"] == [0.0, 1.0]
+    assert (told["simulated"]["dark"]["successes"], told["simulated"]["dark"]["count"]) == (3, 6)
+    assert told["jitter"]["world:far"]["successes"] == 3
 
 
 def test_rollouts_come_to_those_that_are_kept(value, tmp_path):

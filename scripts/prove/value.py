@@ -26,24 +26,22 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from value_arms import Arm, arms
+from value_beside import PASS_ABOVE, controls, easier, easier_name, open_loop_how, open_loop_score, side_by_side
 from value_cells import Cells, agreement, cell_of, comparisons, stop_rule
 from value_data import HELD_OUT, MASKED, OVERRIDES, Sizes, dataset, held_out, oracle, packed, shoot, simulate
 from value_page import SHEET, look_sheet, report
-from value_units import NO_TRAINING, Played, Unit, Units
+from value_units import Played, Unit, Units
 
-from retake.core.export import Selection
 from retake.core.files import read_json, write_bytes, write_json
 from retake.core.painter.composite import CompositeBackend
 from retake.core.painter.procedural import ProceduralBackend
-from retake.core.robustness import open_policy, robustness
+from retake.core.robustness import open_policy
 from retake.loop.embedded import EmbeddedEnvironment
 from retake.loop.environment import Environment
-from retake.loop.looks import UNCHANGED, Look, choose_looks, load_looks
-from retake.loop.policies import Blinded, Expert
+from retake.loop.looks import Look, choose_looks, load_looks
 from retake.loop.study import Asked, closed_loop
-from retake.loop.tasks import TASKS
+from retake.loop.tasks import TASKS, Task
 from retake.newton import engine
 from retake.newton.preset import fingerprint
 
@@ -64,6 +62,10 @@ class Part:
     """Whether nothing is trained or played: each arm with the trainings that are kept whole."""
     controls: bool = False
     """Whether the expert and the blinded policy are played too; the whole always has them."""
+    easier: bool = False
+    """Whether the easier task is played too; the whole always has it."""
+    open_loop: bool = False
+    """Whether open-loop scores are made too; the whole always has them."""
 
     @property
     def whole(self) -> bool:
@@ -81,7 +83,7 @@ def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
 
 def run_part(out_dir: Path, sizes: Sizes, part: Part, quick: bool = False) -> dict[str, Any]:
     """Run what is missing of a part of the experiment, write value.json and value.md. What a part has done stays valid for the
-    whole. The open-loop comparison and the controls belong to the whole alone."""
+    whole. The easier task, the open-loop comparison and the controls belong to the whole, or are asked for."""
     cache = ROOT / ".cache" / ("value-quick" if quick else "value")
     started = time.time()
     compared = tuple(arm for arm in arms(sizes) if not part.arms or arm.name in part.arms)
@@ -107,27 +109,53 @@ def run_part(out_dir: Path, sizes: Sizes, part: Part, quick: bool = False) -> di
             subprocess.run(call, check=True)
         return out
 
-    def play(one: Unit, _: str) -> Played:
+    def play(one: Unit, task: Task = TASKS["pick_place"]) -> Played:
         """What a training's policy does: as recorded, or trained and played now."""
         wanted = asked(sizes, looks)
         if one.missing(wanted):
-            folder = train(next(a for a in compared if a.name == one.arm), one.seed)
+            folder = train(next(a for a in compared if one.arm in (a.name, easier_name(a))), one.seed)
             policy = open_policy(str(folder), python=str(PYTHON))
-            study = closed_loop(environment(), policy, TASKS["pick_place"], cache / "loops" / folder.name, wanted)
+            place = cache / "loops" / one.file.stem
+            study = closed_loop(environment(task.ends), policy, task, place, wanted)
             one.record(study.rollouts, wanted, read_json(folder / "config.json"), commit())
         return one.played(wanted)
+
+    def score(arm: Arm, seed: int) -> float:
+        place = cache / "open" / f"{arm.name.replace(' ', '-')}-{seed}"
+        policy = lambda: open_policy(str(train(arm, seed)), python=str(PYTHON))  # noqa: E731
+        return open_loop_score(place, lambda: held_out(cache, sizes, 1 if quick else 4), policy)
 
     def unit(arm: Arm, seed: int) -> Unit:
         return units.of(arm.name, seed, stated(sizes, arm, seed))
 
-    def seeds_of(arm: Arm) -> list[int]:
+    def easier_unit(arm: Arm, seed: int) -> Unit:
+        return units.of(easier_name(arm), seed, stated(sizes, arm, seed, PASS_ABOVE.name))
+
+    def seeds_of(arm: Arm, unit: Callable[[Arm, int], Unit] = unit) -> list[int]:
         return [seed for seed in sizes.seeds if not part.kept or not unit(arm, seed).missing(asked(sizes, looks))]
 
-    result = experiment(sizes, compared, looks, unit, lambda one: one, play, quick, seeds_of)
-    result["open_loop"] = side_by_side(cache, sizes, result, quick, train) if part.whole else None
+    result = experiment(sizes, compared, looks, unit, lambda one: one, lambda one, _: play(one), quick, seeds_of)
+    played = [arm for arm in compared if arm.name in result["cells"]]
+    result["open_loop"] = None
+    if part.whole or part.open_loop or part.kept:
+        make = None if part.kept and not part.open_loop else score
+        seeds = [(arm, seeds_of(arm)) for arm in played]
+        result["open_loop"] = side_by_side(result, seeds, unit, open_loop_how(sizes, quick), make)
+    result["easier"] = None
+    if part.whole or part.easier or part.kept:
+        result["easier"] = easier(
+            played,
+            looks,
+            lambda arm: seeds_of(arm, easier_unit),
+            lambda arm, seed: play(easier_unit(arm, seed), PASS_ABOVE),
+        )
     told = None
     if part.whole or part.controls:
-        told = controls(units, looks, sizes, cache, lambda: train(compared[0], sizes.seeds[0]))
+        wanted = asked(sizes, looks)
+        told = controls(
+            lambda name: units.of(name, 0, stated(sizes, Arm(name, ()), sizes.seeds[0])), wanted, environment,
+            cache / "loops", lambda: open_policy(str(train(compared[0], sizes.seeds[0])), python=str(PYTHON)), commit(),
+        )  # fmt: skip
     trainings = {f"{a.name}, seed {seed}": unit(a, seed).training() for a in compared for seed in sizes.seeds}
     look_sheet([look.name for look in looks], cache / "loops", units.folder / SHEET)
     notes = units.folder / NOTES
@@ -145,9 +173,9 @@ def run_part(out_dir: Path, sizes: Sizes, part: Part, quick: bool = False) -> di
     return result
 
 
-def environment() -> Environment:
+def environment(ends: str = "") -> Environment:
     """The demo task, narrowed."""
-    return EmbeddedEnvironment("short", OVERRIDES)
+    return EmbeddedEnvironment("short", OVERRIDES, ends=ends)
 
 
 def commit() -> str:
@@ -164,7 +192,7 @@ def prepare(cache: Path, sizes: Sizes, compared: Sequence[Arm], quick: bool) -> 
     simulated = packed(cache, "simulated", plain)
     if "masked" in needed:
         packed(cache, "masked", plain, runs)
-    for count in sizes.worlds:
+    for count in (*sizes.worlds, *sizes.more_worlds):
         name = f"takes{count}"
         if wanted := needed & {name, f"{name}{MASKED}"}:
             shot = shoot(cache, runs, count)
@@ -175,11 +203,11 @@ def prepare(cache: Path, sizes: Sizes, compared: Sequence[Arm], quick: bool) -> 
         oracle(cache, simulated, sizes, [look for look in tests(quick) if not look.world])
 
 
-def stated(sizes: Sizes, arm: Arm, seed: int) -> dict[str, Any]:
+def stated(sizes: Sizes, arm: Arm, seed: int, task: str = "pick_place") -> dict[str, Any]:
     """Everything that decides what a training's rollouts are, but for the looks: JSON."""
     return {
         "arm": arm.name, "packs": list(arm.packs), "options": list(arm.options), "seed": seed, "episodes": sizes.episodes,
-        "steps": sizes.steps, "batch": sizes.batch, "frames": sizes.frames, "overrides": OVERRIDES, "task": "pick_place",
+        "steps": sizes.steps, "batch": sizes.batch, "frames": sizes.frames, "overrides": OVERRIDES, "task": task,
         "stage": fingerprint("short", OVERRIDES, None), "simulator": engine.versions(),
         "painters": [ProceduralBackend.version, CompositeBackend.version] if arm.with_takes else [],
     }  # fmt: skip
@@ -247,54 +275,6 @@ def experiment(
     }
 
 
-def side_by_side(
-    cache: Path, sizes: Sizes, result: dict[str, Any], quick: bool, train: Callable[[Arm, int], Path]
-) -> dict[str, Any]:
-    """`retake robustness` (open loop) and closed loop, over every policy that was trained: episodes of the test seeds, takes in
-    the held-out worlds; the closed-loop rate is the mean over every look but the unchanged one."""
-    runs = held_out(cache, sizes, 1 if quick else 4)
-    scores, rates, names = [], [], []
-    for arm in arms(sizes):
-        if arm.name not in result["cells"]:
-            continue
-        row = [cell for look, cell in result["cells"][arm.name].items() if look != UNCHANGED]
-        for index, seed in enumerate(sizes.seeds):
-            out = cache / "open" / f"{arm.name.replace(' ', '-')}-{seed}"
-            if not (out / "report.json").exists():
-                probe = open_policy(str(train(arm, seed)), python=str(PYTHON))
-                try:
-                    robustness(runs, probe, out, selection=Selection(unverified=True))
-                finally:
-                    probe.close()  # type: ignore[attr-defined]
-            scores.append(float(read_json(out / "report.json")["score"]["value"]))
-            rates.append(float(np.mean([cell["by_training"][index] for cell in row])))
-            names.append(out.name)
-    table = {name: [score, rate] for name, score, rate in zip(names, scores, rates, strict=True)}
-    return {**agreement(scores, rates), "score_and_rate": table}
-
-
-def controls(
-    units: Units, looks: Sequence[Look], sizes: Sizes, cache: Path, trained: Callable[[], Path]
-) -> dict[str, Any]:
-    """The expert in every look, by the same states; a policy of simulated pictures alone, on grey ones."""
-    task, out = TASKS["pick_place"], {}
-    for name, seen in (("expert", tuple(looks)), ("blinded", tuple(looks[:1]))):
-        one, wanted = units.of(name, 0, stated(sizes, Arm(name, ()), sizes.seeds[0])), asked(sizes, seen)
-        if one.missing(wanted):
-            there = environment()
-            policy = Expert(there) if name == "expert" else Blinded(open_policy(str(trained()), python=str(PYTHON)))
-            study = closed_loop(there, policy, task, cache / "loops" / name, wanted)
-            one.record(study.rollouts, wanted, NO_TRAINING, commit())
-        rows = one.played(wanted).rollouts
-        out[name] = {
-            look.name: [sum(r.outcome.success for r in rows if r.look == look.name), len(wanted.seeds)] for look in seen
-        }
-        if name == "expert":
-            states = {seed: {r.states_sha256 for r in rows if r.seed == seed} for seed in wanted.seeds}
-            out["expert_states_equal_across_looks"] = all(len(found) == 1 for found in states.values())
-    return out
-
-
 def _facts(sizes: Sizes, looks: Sequence[Look], started: float) -> dict[str, Any]:
     return {
         "sizes": asdict(sizes),
@@ -320,11 +300,16 @@ def main() -> int:
     parser.add_argument(
         "--kept", action="store_true", help="train and play nothing: the page of what is kept beside it"
     )
+    parser.add_argument("--easier", action="store_true", help="play the easier task in these looks too")
+    parser.add_argument("--open-loop", action="store_true", help="score the policies in open loop too")
     parser.add_argument("--rollouts", type=int, default=whole.rollouts, help="per training and look")
     asked_for = parser.parse_args()
     names = tuple(dict.fromkeys(["simulated", *asked_for.arms])) if asked_for.arms else ()
     sizes = replace(whole, seeds=tuple(asked_for.seeds), rollouts=asked_for.rollouts)
-    run_part(asked_for.out, sizes, Part(names, tuple(asked_for.looks), asked_for.kept, asked_for.controls))
+    part = Part(
+        names, tuple(asked_for.looks), asked_for.kept, asked_for.controls, asked_for.easier, asked_for.open_loop
+    )
+    run_part(asked_for.out, sizes, part)
     return 0
 
 

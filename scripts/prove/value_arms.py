@@ -26,8 +26,8 @@ class Arm:
 
 def arms(sizes: Sizes) -> tuple[Arm, ...]:
     """What is compared. `takes…`: half simulated, half takes. Two more ask what costs the most worlds their successes in the
-    simulator's own look: too few steps for so many looks, or too little of the simulator's. And one whether takes and random
-    textures, on both halves, add up."""
+    simulator's own look: too few steps for so many looks, or too little of the simulator's. One whether takes and random
+    textures, on both halves, add up, and one whether more worlds teach more."""
     half, many = ("--shares", "1", "1"), f"takes{sizes.worlds[-1]}"
     longer = (*half, "--steps", str(2 * sizes.steps))
     return (
@@ -35,6 +35,7 @@ def arms(sizes: Sizes) -> tuple[Arm, ...]:
         Arm("jitter", ("simulated",), ("--augment", "jitter")),
         Arm("textures", ("masked",), ("--augment", "textures")),
         *(Arm(f"takes{n}", ("simulated", f"takes{n}"), half) for n in sizes.worlds),
+        *(Arm(f"takes{n}", ("simulated", f"takes{n}"), half, competes=False) for n in sizes.more_worlds),
         Arm(f"{many} twice the steps", ("simulated", many), longer, competes=False),
         Arm(f"{many} a quarter", ("simulated", many), ("--shares", "3", "1"), competes=False),
         Arm(

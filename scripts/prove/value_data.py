@@ -53,6 +53,8 @@ class Sizes:
 
     episodes: int = 150
     worlds: tuple[int, ...] = (8, 32)
+    more_worlds: tuple[int, ...] = (150,)
+    """Thought of when results had been seen: a world for each episode."""
     steps: int = 6000
     batch: int = 64
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -63,7 +65,7 @@ class Sizes:
     @staticmethod
     def reduced() -> Sizes:
         """Minutes instead of hours."""
-        return Sizes(2, (1, 2), 6, 8, (0,), 1, frames=6)
+        return Sizes(2, (1, 2), (), 6, 8, (0,), 1, frames=6)
 
 
 def simulate(cache: Path, sizes: Sizes) -> list[Path]:

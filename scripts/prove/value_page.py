@@ -52,7 +52,7 @@ def report(result: dict[str, Any]) -> str:
         "In our simulator, with this probe; no claim about real robots. Terms: [closed_loop.md](../closed_loop.md).",
         "",
         *(["**A reduced run: it shows that the machinery works, and nothing else.**", ""] if result["reduced"] else []),
-        *([_part_said(result["cells"], result["looks"]), ""] if result.get("open_loop") is None else []),
+        *([_part_said(result), ""] if _is_part(result.get("part", {})) else []),
         f"{sizes['episodes']} simulated episodes, {sizes['steps']} optimiser steps for every arm (but where a name says twice "
         f"the steps; `a quarter` is the share of takes in each batch, else a half), training seeds "
         f"{', '.join(map(str, sizes['seeds']))}, {sizes['rollouts']} paired rollouts per seed and look"
@@ -66,9 +66,18 @@ def report(result: dict[str, Any]) -> str:
         "| arm | " + " | ".join(result["looks"]) + " |",
         "|---" * (1 + len(result["looks"])) + "|",
     ]
-    for arm, row in result["cells"].items():
-        shown = [f"{c['successes']}/{c['count']} ({c['low']:.0%}–{c['high']:.0%}){_each(c)}" for c in row.values()]
-        lines.append(f"| {arm} | " + " | ".join(shown) + " |")
+    lines += _rows(result["cells"])
+    if result.get("easier"):
+        lines += [
+            "",
+            "## An easier task, with the same policies",
+            "",
+            "The hand comes within 3 cm of the point above the packet.",
+            "",
+            "| arm | " + " | ".join(result["looks"]) + " |",
+            "|---" * (1 + len(result["looks"])) + "|",
+            *_rows(result["easier"]),
+        ]
     for arm, told in result["comparisons"].items():
         rows, (plainly, cheaply) = told["axes"], (told["seeds_with_simulated"], told["seeds_with_cheap"])
         lines += [
@@ -92,6 +101,10 @@ def report(result: dict[str, Any]) -> str:
             "",
             f"**Open loop and closed loop**, over {both['policies']} policies: Pearson {_two(both['pearson'])}, Spearman "
             f"{_two(both['spearman'])}; {PICKS[both['picks_the_right_policy']]}.",
+            "",
+            "| policy | open-loop score | closed-loop rate over every look but the unchanged one |",
+            "|---|---|---|",
+            *(f"| {name} | {score:.1f} | {rate:.0%} |" for name, (score, rate) in both["score_and_rate"].items()),
         ]
     lines += [
         "",
@@ -146,11 +159,37 @@ def _each(cell: dict[str, Any]) -> str:
     return "" if len(rates) < 2 else f" [{', '.join(f'{rate:.0%}' for rate in rates)}]"
 
 
-def _part_said(cells: dict[str, Any], looks: dict[str, str]) -> str:
+def _rows(cells: dict[str, Any]) -> list[str]:
+    """A table's row for each arm."""
+    return [
+        f"| {arm} | "
+        + " | ".join(f"{c['successes']}/{c['count']} ({c['low']:.0%}–{c['high']:.0%}){_each(c)}" for c in row.values())
+        + " |"
+        for arm, row in cells.items()
+    ]
+
+
+def _is_part(part: dict[str, Any]) -> bool:
+    """Whether something is left out."""
+    return bool(part.get("arms") or part.get("looks") or part.get("kept"))
+
+
+def _part_said(result: dict[str, Any]) -> str:
+    missing = [
+        name
+        for name, there in (
+            ("the oracle", "oracle" in result["cells"]),
+            ("the control on shuffled actions", "shuffled actions" in result["cells"]),
+            ("the easier task", result.get("easier")),
+            ("the open-loop comparison", result.get("open_loop")),
+            ("the expert in every look and the blinded policy", result["controls"]),
+        )
+        if not there
+    ]
     return (
-        f"**A part of the experiment**: {len(cells)} of its arms in {len(looks)} looks; the looks were chosen before any arm was "
-        "played. The oracle, the control on shuffled actions, the blinded policy, the expert in every look and the open-loop "
-        "comparison are run with the whole of it (`make value`) and missing here where no row names them."
+        f"**A part of the experiment**: {len(result['cells'])} of its arms in {len(result['looks'])} looks; the looks were "
+        "chosen before any arm was played."
+        + (f" Missing yet, and run with the whole of it (`make value`): {', '.join(missing)}." if missing else "")
     )
 
 

@@ -91,9 +91,19 @@ class Unit:
             "parameters": training["parameters"],
             "training_s": training["seconds"],
             "curve": training["curve"],
+            **({"open_loop": found["open_loop"]} if "open_loop" in found else {}),
             "rollouts": [encode(rows[key]) for key in sorted(rows)],
         }
         write_json(self.file, content)
+
+    def record_open_loop(self, score: float, how: dict[str, Any]) -> None:
+        """Keep the score of `retake robustness` beside the rollouts. `how`: what it was made of, JSON."""
+        write_json(self.file, {**self._found(), "open_loop": {"score": score, "how": how}})
+
+    def open_loop(self, how: dict[str, Any]) -> float | None:
+        """The open-loop score that is kept, if it was made like this."""
+        kept = self._found().get("open_loop")
+        return float(kept["score"]) if kept and kept["how"] == how else None
 
     def training(self) -> dict[str, Any]:
         """Parameters, seconds and curve ((step, loss) points) of the training; empty where none is kept."""
