@@ -476,6 +476,7 @@ class View:
         self.q, self.dq, self.target, self.effort = rng.normal(size=(4, rows, len(dofs))).astype(np.float32)
         self.links = rng.normal(size=(rows, len(links), 7)).astype(np.float32)
         self.efforts, self.sent = efforts, []
+        self.prim_paths, self.is_homogeneous = ["/R"] * rows, False
 
     def check(self) -> bool:
         return True
@@ -536,6 +537,63 @@ def test_state_is_read_in_the_specifications_order(monkeypatch: pytest.MonkeyPat
     assert not np.array_equal(robot.position, view.q[0][dofs]), "a state is a copy"
     reading.close()
     assert not reading.is_open
+
+
+def moved_to(path: str) -> RobotSpec:
+    """The hand, its prims under another path."""
+    robot = hand()
+
+    def away(prim_path: str) -> str:
+        return path + prim_path.removeprefix("/R")
+
+    return replace(
+        robot, name=path.strip("/").lower(), prim_path=path,
+        links=tuple(replace(link, prim_path=away(link.prim_path)) for link in robot.links),
+        joints=tuple(replace(joint, prim_path=away(joint.prim_path)) for joint in robot.joints),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("tells", ["links", "roots", "nothing", "fewer"])
+def test_robots_of_one_kind_share_a_view_whose_rows_are_found_by_path(
+    monkeypatch: pytest.MonkeyPatch, tells: str
+) -> None:
+    """The view's rows stand in another order than the robots. A view that names neither links nor robots, or knows fewer robots
+    than were asked for, is not guessed at: each robot then has a view of its own."""
+    robots = [moved_to("/A"), moved_to("/B"), moved_to("/C")]
+    order = ["/C", "/A", "/B"][: 2 if tells == "fewer" else 3]
+    together = View(LINKS, DOFS, rows=len(order))
+    together.link_paths = (
+        [[f"{path}/{name}" for name in LINKS] for path in order] if tells in ("links", "fewer") else []
+    )
+    together.dof_paths = [[f"{path}/{name}" for name in DOFS] for path in order]
+    together.prim_paths = order if tells == "roots" else [f"/root{k}" for k in range(len(order))]
+    together.is_homogeneous = True
+    alone = {robot.prim_path: View(LINKS, DOFS) for robot in robots}
+    for k, (path, view) in enumerate(alone.items(), 1):
+        view.q += 10 * k
+        view.link_paths = [[f"{path}/{name}" for name in LINKS]]
+        view.dof_paths = [[f"{path}/{name}" for name in DOFS]]
+    asked: list[object] = []
+
+    def create(pattern: str | list[str]) -> View:
+        asked.append(pattern)
+        return together if isinstance(pattern, list) else alone[pattern]
+
+    simulation = SimpleNamespace(create_articulation_view=create)
+    monkeypatch.setattr("retake.isaac.tensors.simulation_view", lambda: simulation)
+    reading = TensorReader(robots, ())
+    reading.open()
+    read = reading.read().robots
+    dofs = [3, 1, 2, 0]
+    if tells in ("links", "roots"):
+        assert asked == [["/A", "/B", "/C"]]
+        for robot, row in zip(read, (1, 2, 0), strict=True):
+            assert np.array_equal(robot.position, together.q[row][dofs])
+            assert np.array_equal(robot.links, together.links[row][[5, 4, 3, 2, 1, 0]])
+    else:
+        assert asked[1:] == ["/A", "/B", "/C"]
+        for robot, view in zip(read, alone.values(), strict=True):
+            assert np.array_equal(robot.position, view.q[0][dofs])
 
 
 def test_an_engine_that_measures_no_efforts_is_read_without(monkeypatch: pytest.MonkeyPatch) -> None:

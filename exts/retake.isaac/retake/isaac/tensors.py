@@ -148,12 +148,10 @@ class TensorReader:
         simulation = simulation_view()
         paths = [robot.prim_path for robot in self.robots]
         together = _articulations(simulation, paths) if len(paths) > 1 else None
-        if together is not None and together.is_homogeneous:
+        places = None if together is None or not together.is_homogeneous else _places(self.robots, together)
+        if places is not None:
             self._views = [together]
-            rows = {str(path): row for row, path in enumerate(together.prim_paths)}
-            self._rows = [
-                _rows(robot, together, 0, rows.get(robot.prim_path, i)) for i, robot in enumerate(self.robots)
-            ]
+            self._rows = [_rows(robot, together, 0, row) for robot, row in zip(self.robots, places, strict=True)]
         else:
             for index, robot in enumerate(self.robots):
                 view = _articulations(simulation, robot.prim_path)
@@ -255,6 +253,25 @@ def _articulations(simulation: Any, pattern: str | list[str]) -> Any | None:
     if view is None or not view.check():
         return None
     return view
+
+
+def _places(robots: Sequence[RobotSpec], view: Any) -> list[int] | None:
+    """Row of each robot in a view of all of them; None where the view does not tell them apart.
+
+    By the links' paths first: a view may name an articulation by the prim that carries its root, which is not always the
+    robot's own.
+    """
+    links = [set(_paths(view.link_paths, row)) for row in range(len(view.link_paths or ()))]
+    named = [str(path) for path in view.prim_paths]
+    places = []
+    for robot in robots:
+        mine = {link.prim_path for link in robot.links}
+        found = [row for row, paths in enumerate(links) if mine <= paths]
+        found = found or [row for row, path in enumerate(named) if path == robot.prim_path]
+        if len(found) != 1:
+            return None
+        places.append(found[0])
+    return places
 
 
 def _rows(robot: RobotSpec, view: Any, index: int, row: int) -> _RobotRows:
