@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from retake.core.array_types import Bool, Float32, Float64
+from retake.core.array_types import Bool, Float32, Float64, UInt8
 from retake.core.episode import Episode
 from retake.core.verdicts.truth import Truth
 
@@ -26,10 +26,14 @@ class Scene:
     camera: str
     truth: Truth
     known: dict[int, Float32[np.ndarray, "h w"]]
-    seen: dict[int, Float64[np.ndarray, "h w 3"]]
+    seen: dict[int, Float64[np.ndarray, "3 h w"]]
     """Of the frame that was asked about last: what each pixel shows, m, camera axes."""
     places: dict[tuple[int, int, frozenset[int]], Places] = field(default_factory=dict)
     """Of the frame that was asked about last: answers of `same_place`."""
+    rays: dict[bytes, Float64[np.ndarray, "3 h w"]] = field(default_factory=dict)
+    """Of the intrinsics that were asked about last: what each pixel looks along, as far as depth 1."""
+    covered: dict[tuple[int, frozenset[int]], UInt8[np.ndarray, "h w"]] = field(default_factory=dict)
+    """Of a frame and parts that keep their place: 1 at and beside all that moves."""
 
     def depth(self, t: int) -> Float32[np.ndarray, "h w"]:
         """Depth of frame t, m, read on first use."""
@@ -39,16 +43,33 @@ class Scene:
             self.known[t] = cv2.resize(whole, half, interpolation=cv2.INTER_NEAREST)
         return self.known[t]
 
-    def points(self, t: int) -> Float64[np.ndarray, "h w 3"]:
+    def points(self, t: int) -> Float64[np.ndarray, "3 h w"]:
         """What every pixel of frame t shows, m, camera axes."""
         if t not in self.seen:
-            K, here = self.truth.K[t], self.depth(t)
-            v, u = np.mgrid[0 : here.shape[0], 0 : here.shape[1]]
-            whole = self.truth.ideal(t, np.stack([2 * u + 0.5, 2 * v + 0.5], -1).reshape(-1, 2)) + 0.5
-            ray = np.concatenate([(whole - K[:2, 2]) / np.diag(K)[:2], np.ones((here.size, 1))], 1)
+            here = self.depth(t)
             self.seen.clear()
-            self.seen[t] = ray.reshape(*here.shape, 3) * here[..., None]
+            self.seen[t] = self._rays(t, here.shape) * here
         return self.seen[t]
+
+    def _rays(self, t: int, shape: tuple[int, ...]) -> Float64[np.ndarray, "3 h w"]:
+        K = self.truth.K[t]
+        if (known := self.rays.get(K.tobytes())) is None:
+            v, u = np.mgrid[0 : shape[0], 0 : shape[1]]
+            whole = self.truth.ideal(t, np.stack([2 * u + 0.5, 2 * v + 0.5], -1).reshape(-1, 2)) + 0.5
+            across = (whole - K[:2, 2]) / np.diag(K)[:2]
+            known = np.concatenate([across.T, np.ones((1, len(across)))]).reshape(3, *shape)
+            self.rays.clear()
+            self.rays[K.tobytes()] = known
+        return known
+
+    def _covered(self, r: int, standing: frozenset[int]) -> UInt8[np.ndarray, "h w"]:
+        if (r, standing) not in self.covered:
+            moving = np.ones(256, np.uint8)
+            moving[[0, *(part + 1 for part in standing)]] = 0
+            size = self.depth(r).shape[::-1]
+            still = cv2.resize(cv2.LUT(self.truth.labels[r], moving), size, interpolation=cv2.INTER_NEAREST)
+            self.covered[r, standing] = cv2.dilate(still, np.ones((5, 5), np.uint8))
+        return self.covered[r, standing]
 
     def same_place(self, t: int, r: int, standing: frozenset[int] = frozenset()) -> Places:
         """Column and row in frame r of what every pixel of frame t shows, and whether frame r shows that place too.
@@ -64,20 +85,18 @@ class Scene:
 
     def _same_place(self, t: int, r: int, standing: frozenset[int]) -> Places:
         truth, here, there = self.truth, self.depth(t), self.depth(r)
-        height, width = here.shape
         T: Float64[np.ndarray, "4 4"] = truth.T_camera_world[r] @ np.linalg.inv(truth.T_camera_world[t])
-        p = self.points(t) @ T[:3, :3].T + T[:3, 3]
+        # Axis by axis: numpy is several times as slow on columns of a table of points.
+        p = (T[:3, :3] @ self.points(t).reshape(3, -1) + T[:3, 3:]).reshape(3, *here.shape)
         K = truth.K[r]
-        z = np.maximum(p[..., 2], 1e-6)
-        place = np.stack([p[..., 0] * K[0, 0] / z + K[0, 2], p[..., 1] * K[1, 1] / z + K[1, 2]], -1) - 0.5
-        place = (truth.seen(r, place.reshape(-1, 2)).reshape(height, width, 2) + 0.5) / 2 - 0.5
-        x, y = (np.ascontiguousarray(place[..., axis], np.float32) for axis in (0, 1))
+        z = np.maximum(p[2], 1e-6)
+        u, v = (p[axis] * K[axis, axis] / z + K[axis, 2] - 0.5 for axis in (0, 1))
+        if truth.lens is not None:
+            u, v = truth.seen(r, np.stack([u.ravel(), v.ravel()], 1)).T.reshape(2, *here.shape)
+        x, y = (((at + 0.5) / 2 - 0.5).astype(np.float32) for at in (u, v))
         seen = cv2.remap(there, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
-        moving = np.ones(256, np.uint8)
-        moving[[0, *(part + 1 for part in standing)]] = 0
-        still = cv2.resize(cv2.LUT(truth.labels[r], moving), (width, height), interpolation=cv2.INTER_NEAREST)
-        free = cv2.remap(cv2.dilate(still, np.ones((5, 5), np.uint8)), x, y, cv2.INTER_NEAREST, borderValue=1) == 0
-        good = (here > 0) & (p[..., 2] > 0.02) & (seen > 0) & free
+        free = cv2.remap(self._covered(r, standing), x, y, cv2.INTER_NEAREST, borderValue=1) == 0
+        good = (here > 0) & (p[2] > 0.02) & (seen > 0) & free
         return x, y, good & (np.abs(seen - z) < _SAME_M + _SAME_SHARE * z)
 
 

@@ -7,6 +7,7 @@ colours are inside it than around it. The best place, the simulator's place and 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -80,6 +81,7 @@ def track(footage: Footage, truth: Truth, part: int, scene: Scene | None = None)
     scenery = _codes(footage.scenery.astype(np.uint8))
     clutter = _clutter(table, lasting, codes[0], scenery, footage.known, start, half)
     references = sorted({0, *range(0, frames, max(frames // 4, 1))}) if scene else []
+    earlier = {r: _half(table[codes[r]], half) for r in references}
     copies = Copies(footage, truth, part, half)
     found, second_at = np.full((frames, 2), np.nan), np.full((frames, 2), np.nan)
     here, best, second = (np.full(frames, np.nan) for _ in range(3))
@@ -91,7 +93,7 @@ def track(footage: Footage, truth: Truth, part: int, scene: Scene | None = None)
         mask = _half(visible.astype(np.float32), half)
         size = max(6, int(1.3 * np.sqrt(mask.sum())))
         if not truth.static_camera:
-            clutter = _seen_elsewhere(scene, references, codes, table, truth, t, half)
+            clutter = _seen_elsewhere(scene, t, likelihood[t], earlier)
         novel = copies.among(t, np.maximum(likelihood[t] - clutter, 0), mask)
         # Pixels of the robot and of bystanders cannot be the object, whatever their colour; far away not even close to
         # their outlines.
@@ -120,14 +122,14 @@ def track(footage: Footage, truth: Truth, part: int, scene: Scene | None = None)
         second[t] = away[row, column]
         second_at[t] = truth.centroid[t, part] + 2 * (np.array([column, row]) - anchor)
         if scene is not None:
-            second[t], second_at[t] = _copy_on_the_way(
-                copies, scene, references, codes, table, truth, t, likelihood[t], mask, robot
-            )
+            before = {r: shown for r, shown in earlier.items() if r < t}
+            second[t], second_at[t] = _copy_on_the_way(copies, scene, t, likelihood[t], before, mask, robot)
             second[t] *= here[0]
         if t % 3 == 0 and np.hypot(*shift) < 2 and here[t] > 0.5 * here[0]:
             # The object turns and its shading with it: follow its colours while it is certainly there.
             positive = 0.8 * positive + 0.2 * _histogram(codes[t][_core(visible)])
             table = _posterior(positive, negative)
+            earlier = {r: _half(table[codes[r]], half) for r in references}
             if truth.static_camera:
                 clutter = _clutter(table, lasting, codes[0], scenery, footage.known, start, half)
     return Track(
@@ -182,47 +184,46 @@ def _clutter(
 
 
 def _copy_on_the_way(
-    copies: Copies, scene: Scene, references: list[int], codes: list[np.ndarray], table: Float32[np.ndarray, "C"],
-    truth: Truth, t: int, likely: Float32[np.ndarray, "h w"], mask: Float32[np.ndarray, "h w"],
-    robot: Float32[np.ndarray, "h w"],
+    copies: Copies, scene: Scene, t: int, likely: Float32[np.ndarray, "h w"],
+    before: Mapping[int, Float32[np.ndarray, "h w"]], mask: Float32[np.ndarray, "h w"], robot: Float32[np.ndarray, "h w"],
 ) -> tuple[float, Float64[np.ndarray, "2"]]:  # fmt: skip
-    """How much frame t of a moving camera shows a copy of the object where earlier frames showed another colour, 0..1, and
-    where, working px."""
-    earlier = [r for r in references if r < t]
-    before = _seen_elsewhere(scene, earlier, codes, table, truth, t, likely.shape[::-1])
-    news = np.maximum(likely - before, 0)
+    """How much frame t of a moving camera shows a copy of the object where earlier frames (before: their likelihoods) showed
+    another colour, 0..1, and where, working px."""
+    news = np.maximum(likely - _seen_elsewhere(scene, t, likely, before), 0)
     strength, where = copies.on_the_way(t, news, mask, robot, scene)
     if strength > _COPY:
-        news[copies.as_before(t, earlier, scene)] = 0
+        news[copies.as_before(t, list(before), scene)] = 0
         strength, where = copies.on_the_way(t, news, mask, robot, scene)
     return strength, 2 * where + 0.5
 
 
 def _seen_elsewhere(
-    scene: Scene | None, references: list[int], codes: list[np.ndarray], table: Float32[np.ndarray, "C"], truth: Truth,
-    t: int, half: tuple[int, int],
+    scene: Scene | None, t: int, now: Float32[np.ndarray, "h w"], others: Mapping[int, Float32[np.ndarray, "h w"]]
 ) -> Float32[np.ndarray, "h w"]:  # fmt: skip
-    """How much the scenery that frame t of a moving camera shows has the object's colours in the frames `references`.
+    """How much the scenery that frame t of a moving camera shows has the object's colours in other frames: the lower median
+    of those that show it. now, others: likelihoods of frame t and of these.
 
     A place that none of them shows may be anything, so nothing there is news; nor is anything without recorded depth.
     """
-    now = _half(table[codes[t]], half)
     if scene is None:
         return now
-    values = []
-    for r in references:
+    count, rising = np.zeros(now.shape, np.uint8), list[np.ndarray]()
+    for r, shown in others.items():
         if r == t:
             continue
         x, y, seen = scene.same_place(t, r)
-        then = cv2.remap(_half(table[codes[r]], half), x, y, cv2.INTER_LINEAR)
-        values.append(np.where(seen, then, np.nan))
-    if not values:
+        count += seen
+        value = np.where(seen, cv2.remap(shown, x, y, cv2.INTER_LINEAR), np.float32(np.inf))
+        # Sorted in by whole pictures: of so few values that takes a fraction of np.sort's time over the first axis.
+        for k, lower in enumerate(rising):
+            rising[k], value = np.minimum(lower, value), np.maximum(lower, value)
+        rising.append(value)
+    if not rising:
         return now
-    stacked = np.stack(values)
-    count = np.sum(~np.isnan(stacked), axis=0)
-    middle = np.sort(stacked, axis=0)  # NaN last
-    chosen = np.take_along_axis(middle, np.maximum(count - 1, 0)[None] // 2, axis=0)[0]
-    return cv2.dilate(np.where(count > 0, chosen, now).astype(np.float32), np.ones((3, 3), np.uint8))
+    chosen = np.where(count > 0, rising[0], now)
+    for k in range(1, (len(rising) + 1) // 2):
+        chosen = np.where(count > 2 * k, rising[k], chosen)
+    return cv2.dilate(chosen, np.ones((3, 3), np.uint8))
 
 
 def _around(clutter: Float32[np.ndarray, "h w"], mask: Float32[np.ndarray, "h w"]) -> float:
