@@ -31,6 +31,7 @@ from retake.core.verdicts.objects import NAMES as BODY_NAMES
 from retake.core.verdicts.objects import measure_object, pisa
 from retake.core.verdicts.postures import NAME as POSTURE
 from retake.core.verdicts.postures import measure_posture
+from retake.core.verdicts.read_once import read_once
 from retake.core.verdicts.records import Measurement, Verdict
 from retake.core.verdicts.scene import Scene, open_scene
 from retake.core.verdicts.settings import VerdictSettings, load_settings
@@ -87,6 +88,7 @@ def examine(
         check_cancel=check_cancel,
     )  # fmt: skip
     pictures, measured = film.pictures, list(film.form)
+    episode = read_once(episode)
     truth = read_truth(episode, camera, start, len(pictures), settings.working_width)
     check_cancel()
     footage = make_footage(pictures, truth)
@@ -107,7 +109,7 @@ def examine(
     measured += measure_additions(footage, truth, settings.stability, episode, camera, scene)
     measured.append(measure_fingers(footage, truth, fingers))
     measured.append(measure_stills(footage, truth, settings.stability, scene))
-    measured.append(measure_still_colours(footage, truth, settings.stability, episode, camera, scene))
+    measured.append(measure_still_colours(footage, truth, settings.stability, episode, scene))
     measured += measure_geometry(footage, truth, episode, camera, settings.stability)
     measured.append(measure_leak(footage, truth, episode, camera) if object_control else NOT_SHOWN)
     measured.append(measure_tracked(footage, truth, episode, camera, settings.tracker))
