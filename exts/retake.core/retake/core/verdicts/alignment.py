@@ -47,12 +47,11 @@ def align(footage: Footage, truth: Truth, radius: int = 12, max_lag: int = 8, st
     height, width = truth.labels.shape[1:]
     pad = radius + 2
     wide = width + 2 * pad
-    offsets = ((np.arange(span) - radius)[:, None] * wide + (np.arange(span) - radius)[None, :]).ravel()
     plane = (height + 2 * pad) * wide
     still = scenery_tensor(footage)
     third = max(frames // 3, 1)
-    early, late = (_girth(footage, truth, still, *ends) for ends in ((0, third - 1), (frames - third, frames - 1)))
-    girth = _girth(footage, truth, still, 0, frames - 1)
+    ends = ((0, third - 1), (frames - third, frames - 1), (0, frames - 1))
+    early, late, girth = _girths(footage, truth, still, ends)
     flat = [_flat_index(contour, girth, pad, wide, plane, height, width) for contour in truth.contours]
     shift = np.zeros((frames, parts, span, span), np.float32)
     points = np.zeros((frames, parts))
@@ -68,7 +67,7 @@ def align(footage: Footage, truth: Truth, radius: int = 12, max_lag: int = 8, st
         field = padded.ravel()
         contour = truth.contours[t]
         if len(contour.xy):
-            values = np.take(field, flat[t][:, None] + offsets[None, :], mode="clip")
+            values = _squares(padded, flat[t], radius)
             present, first = np.unique(contour.part, return_index=True)
             counts = np.diff(np.append(first, len(contour.part)))
             shift[t, present] = (np.add.reduceat(values, first, axis=0) / counts[:, None]).reshape(-1, span, span)
@@ -85,46 +84,68 @@ _GIRTHS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 _GIRTH_FRAMES, _GIRTH_REACH, _GIRTH_PRIOR = 8, 4, 0.004
 
 
-def _girth(
-    footage: Footage, truth: Truth, still: Float32[np.ndarray, "3 H W"], first: int, last: int
-) -> Float64[np.ndarray, "P"]:
-    """Width of every part in frames `first` to `last`, working px: one figure per robot, 0 for objects.
+def _girths(
+    footage: Footage, truth: Truth, still: Float32[np.ndarray, "3 H W"], spans: tuple[tuple[int, int], ...]
+) -> list[Float64[np.ndarray, "P"]]:
+    """Width of every part in each span of frames (first, last), working px: one figure per robot, 0 for objects.
 
     A painter whose arms are a little thicker than the simulator's is no arm in another place. Width and shift are searched
     together, so that a displaced arm is not mistaken for a wide one.
     """
-    parts = len(truth.parts)
-    out = np.zeros(parts)
+    robots = dict.fromkeys(truth.parts[p].robot for p in truth.robot_parts)
+    member = {name: np.array([part.robot == name for part in truth.parts]) for name in robots}
+    asked = [np.unique(np.linspace(*span, _GIRTH_FRAMES).astype(int)) if robots else () for span in spans]
+    seen = _girth_sums(footage, truth, still, member, sorted({t for times in asked for t in times}))
+    widths = []
+    for times in asked:
+        out = np.zeros(len(truth.parts))
+        for name in robots:
+            count = sum(seen[t][name][0] for t in times)
+            if count:
+                score = (sum(seen[t][name][1] for t in times) / count).max(1) - _GIRTH_PRIOR * np.square(_GIRTHS)
+                best = int(np.argmax(score))
+                out[member[name]] = _GIRTHS[best] + vertex(score, best)
+        widths.append(out)
+    return widths
+
+
+def _girth_sums(
+    footage: Footage, truth: Truth, still: Float32[np.ndarray, "3 H W"], member: dict[str, np.ndarray], times: list[int]
+) -> dict[int, dict[str, tuple[int, Float64[np.ndarray, "G S"]]]]:
+    """Frame -> robot -> number of its contour points, and the sums of their responses per width and shift."""
     height, width = truth.labels.shape[1:]
     pad = _GIRTH_REACH + 2
     wide = width + 2 * pad
-    plane = (height + 2 * pad) * wide
-    grid = np.arange(2 * _GIRTH_REACH + 1) - _GIRTH_REACH
-    offsets = (grid[:, None] * wide + grid[None, :]).ravel()
-    robots = dict.fromkeys(truth.parts[p].robot for p in truth.robot_parts)
-    member = {name: np.array([part.robot == name for part in truth.parts]) for name in robots}
-    total = {name: np.zeros((len(_GIRTHS), len(offsets))) for name in robots}
-    count = dict.fromkeys(robots, 0)
     window = _reached(truth, _GIRTH_REACH + math.ceil(max(_GIRTHS)) + 2)
     padded = np.zeros((BINS, height + 2 * pad, wide), np.float32)
-    inner, field = _inner(padded, pad, window), padded.ravel()
-    for t in np.unique(np.linspace(first, last, _GIRTH_FRAMES).astype(int)) if robots else ():
+    inner = _inner(padded, pad, window)
+    out: dict[int, dict[str, tuple[int, np.ndarray]]] = {}
+    for t in times:
         contour = truth.contours[t]
         inner[:] = edges(footage, t, still, window)
-        for name in robots:
-            mine = member[name][contour.part]
-            if not mine.any():
-                continue
-            count[name] += int(mine.sum())
-            for k, girth in enumerate(_GIRTHS):
-                flat = _flat_index(contour, np.full(parts, girth), pad, wide, plane, height, width)[mine]
-                total[name][k] += np.take(field, flat[:, None] + offsets[None, :], mode="clip").sum(0)
-    for name in robots:
-        if count[name]:
-            score = (total[name] / count[name]).max(1) - _GIRTH_PRIOR * np.square(_GIRTHS)
-            best = int(np.argmax(score))
-            out[member[name]] = _GIRTHS[best] + vertex(score, best)
+        places = [
+            _flat_index(contour, np.full(len(truth.parts), girth), pad, wide, (height + 2 * pad) * wide, height, width)
+            for girth in _GIRTHS
+        ]
+        out[t] = {}
+        for name, of_robot in member.items():
+            mine = of_robot[contour.part]
+            sums = [_squares(padded, flat[mine], _GIRTH_REACH).sum(0) for flat in places]
+            out[t][name] = int(mine.sum()), np.stack(sums).astype(np.float64)
     return out
+
+
+def _squares(
+    padded: Float32[np.ndarray, "B H W"], places: np.ndarray, reach: int
+) -> Float32[np.ndarray, "N S"]:
+    """What lies within `reach` of places of a padded picture (flat indices), row by row.
+
+    Rows of a picture that are copied whole cost a fraction of as many pixels that are looked up.
+    """
+    wide, (_, line, step), span = padded.shape[2], padded.strides, 2 * reach + 1
+    count = padded.size - 2 * reach * (wide + 1)
+    every = np.lib.stride_tricks.as_strided(padded, (count, span, span), (step, line, step), writeable=False)
+    return every[places - reach * (wide + 1)].reshape(len(places), span * span)
 
 
 def _reached(truth: Truth, reach: int) -> Window:

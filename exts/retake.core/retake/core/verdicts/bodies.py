@@ -102,9 +102,9 @@ def _look(footage: Footage, truth: Truth, t: int, out: Body) -> None:
     codes, known = _codes(image), footage.known[box]
     scenery = _codes(footage.scenery[box].astype(np.uint8)) if known.any() else None
     fitted, offset, alike = mask, np.zeros(2), np.zeros_like(mask)
+    depth = own_depth = signed_distance(mask)
     for _ in range(2):
         # Models of a mask beside the object would take some scenery for it: they are learned again where it fits.
-        depth = signed_distance(fitted)
         inside, outside = fitted & free & (depth >= 1), ~fitted & free & (depth <= -1.5)
         if inside.sum() < max(0.5 * _MIN_AREA, _MIN_SHARE * mask.sum()) or outside.sum() < 2 * _MIN_AREA:
             return
@@ -113,13 +113,14 @@ def _look(footage: Footage, truth: Truth, t: int, out: Body) -> None:
         # Scenery that has the object's colours hides an object that stands before it.
         if scenery is not None:
             alike = known & (table[scenery] > 0.5) & ~fitted
-        offset = _offset((likely - 0.5) * (free & ~alike), mask, signed_distance(mask), free)
+        offset = _offset((likely - 0.5) * (free & ~alike), mask, own_depth, free)
         if not np.isfinite(offset).all() or np.hypot(*offset) < 0.5:
             break
         fitted = _shift_mask(mask, offset) > 0.5
+        depth = signed_distance(fitted)
     contrast = float(likely[inside].mean() - likely[outside].mean())
     out.contrast[t] = contrast
-    core = mask & free & (signed_distance(mask) >= TOLERANCE)
+    core = mask & free & (own_depth >= TOLERANCE)
     if core.any():
         inner = image[core]
         out.colour[t] = inner.mean(0)

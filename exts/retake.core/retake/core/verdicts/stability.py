@@ -262,6 +262,7 @@ def _measure_frozen(
     """Longest run of frames in which the picture does not change although the robot should move."""
     grow = np.ones((7, 7), np.uint8)
     longest, frame, run = 0, None, 0
+    spread = max(float(greys[0].std()), 4.0)
     series = np.full(len(greys), np.nan)
     for t in range(1, len(greys)):
         if motion_px[t] < settings.frozen_motion_px:
@@ -274,7 +275,6 @@ def _measure_frozen(
         # The mean of nothing is 0.
         outside = cv2.mean(change, 1 - area)[0] if truth.static_camera else 0.0
         inside = cv2.mean(change, area if truth.static_camera else None)[0]
-        spread = max(float(greys[0].std()), 4.0)
         series[t] = (inside - outside) / spread
         run = run + 1 if series[t] < settings.frozen_change else 0
         if run > longest:
