@@ -24,6 +24,8 @@ from retake.core.lens import Lens
 BINS = 8
 """Edge directions are quantised to BINS over half a turn; ±11° changes a squared projection by at most 4 %."""
 REFERENCE_WIDTH = 640
+_NEXT = np.ones((3, 3), np.uint8)
+"""A pixel and its neighbours."""
 _BORDER_PX = 3
 _POINTS_PER_PART = 90
 """Contour points kept per part and frame; more changes the score by less than its noise and costs time."""
@@ -244,13 +246,13 @@ def _contour(
     # Everything but the scenery lies in a window; parts are looked for in it alone.
     left, top, wide, high = cv2.boundingRect(labels)
     window = np.ascontiguousarray(labels[top : top + high, left : left + wide])
-    for part in np.flatnonzero(np.bincount(window.ravel(), minlength=count + 1)[1:]):
-        whole = cv2.inRange(window, int(part) + 1, int(part) + 1)  # type: ignore[call-overload]
-        x, y, across, down = cv2.boundingRect(whole)
+    present = cv2.calcHist([window], [0], None, [count], [1, count + 1]) if window.size else np.zeros(0)
+    for part in np.flatnonzero(present):
+        number = int(part) + 1
+        x, y, across, down = cv2.boundingRect(cv2.inRange(window, number, number))  # type: ignore[call-overload]
         y0, y1 = max(top + y - 4, 0), min(top + y + down + 4, height)
         x0, x1 = max(left + x - 4, 0), min(left + x + across + 4, width)
-        mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
-        mask[top + y - y0 :, left + x - x0 :][:down, :across] = np.minimum(whole[y : y + down, x : x + across], 1)
+        mask = cv2.inRange(labels[y0:y1, x0:x1], number, number) & 1  # type: ignore[call-overload]
         moments = cv2.moments(mask, binaryImage=True)
         pixels = moments["m00"]
         area[part] = pixels * scale**2
@@ -261,23 +263,22 @@ def _contour(
         soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 1.5)
         gx = cv2.Sobel(soft, cv2.CV_32F, 1, 0, ksize=3, scale=0.125)
         gy = cv2.Sobel(soft, cv2.CV_32F, 0, 1, ksize=3, scale=0.125)
-        u, v = cv2.findNonZero(mask - cv2.erode(mask, np.ones((3, 3), np.uint8))).reshape(-1, 2).T
-        strength = np.hypot(gx[v, u], gy[v, u])
-        keep = strength > 0.05
-        for at, low, end in ((u, x0, width), (v, y0, height)):
-            keep &= (at >= _BORDER_PX - low) & (at < end - _BORDER_PX - low)
-        kept = np.flatnonzero(keep)
-        if len(kept) > _POINTS_PER_PART:
-            kept = kept[np.linspace(0, len(kept) - 1, _POINTS_PER_PART).astype(int)]
-        if len(kept):
-            u, v = u[kept], v[kept]
-            places = np.stack([u + x0, v + y0, np.full(len(u), part)])
-            found.append((places, np.stack([gx[v, u], gy[v, u], soft[v, u], strength[kept]])))
-    if not found:
+        rim = np.flatnonzero(mask != cv2.erode(mask, _NEXT))
+        v, u = np.divmod(rim, x1 - x0)
+        found.append(
+            (np.stack([u + x0, v + y0, np.full(len(rim), part)]), np.stack([of.take(rim) for of in (gx, gy, soft)]))
+        )
+    u, v, part = np.concatenate([places for places, _ in found], 1) if found else np.zeros((3, 0), int)
+    gx, gy, soft = np.concatenate([values for _, values in found], 1) if found else np.zeros((3, 0), np.float32)
+    strength = np.hypot(gx, gy)
+    kept = strength > 0.05
+    for at, end in ((u, width), (v, height)):
+        kept &= (at >= _BORDER_PX) & (at < end - _BORDER_PX)
+    chosen = _spread(part, np.flatnonzero(kept))
+    if not len(chosen):
         empty = np.zeros((0, 2), np.float32)
         return Contour(empty, np.zeros(0, np.uint8), empty, np.zeros(0, np.uint8), np.zeros(0, bool))
-    u, v, part = np.concatenate([places for places, _ in found], 1)
-    gx, gy, soft, strength = np.concatenate([values for _, values in found], 1)
+    u, v, part, gx, gy, soft, strength = (values[chosen] for values in (u, v, part, gx, gy, soft, strength))
     rim, normal = np.stack([u, v], 1), -np.stack([gx, gy], 1) / strength[:, None]
     # The rim pixel lies inside; the contour is the blurred mask's half level, a fraction of a pixel further out.
     xy = (rim + normal * np.clip((soft - 0.5) / strength, -1.0, 1.5)[:, None] + 0.5) * scale - 0.5
@@ -287,3 +288,14 @@ def _contour(
         xy.astype(np.float32), bins.astype(np.uint8), normal.astype(np.float32), part.astype(np.uint8),
         labels[far[:, 1], far[:, 0]] == 0,
     )  # fmt: skip
+
+
+def _spread(part: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Of the points that are kept (rising indices) at most _POINTS_PER_PART of every part, evenly spread."""
+    ends = np.flatnonzero(np.diff(part[kept])) + 1
+    out = []
+    for mine in np.split(kept, ends):
+        if len(mine) > _POINTS_PER_PART:
+            mine = mine[np.linspace(0, len(mine) - 1, _POINTS_PER_PART).astype(int)]
+        out.append(mine)
+    return np.concatenate(out)
