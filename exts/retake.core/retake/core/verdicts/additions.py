@@ -144,7 +144,7 @@ def _companions(footage: Footage, truth: Truth, settings: StabilitySettings, sce
 def tone_of(image: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 2"]:
     """Two log ratios of the channels of an RGB image (0..255): the same in light and shade."""
     log = np.log(image + _DARK)
-    return log[..., [0, 2]] - log[..., 1:2]
+    return log[..., ::2] - log[..., 1:2]
 
 
 def _most(change: np.ndarray) -> np.ndarray:

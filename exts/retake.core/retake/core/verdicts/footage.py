@@ -105,11 +105,12 @@ def edges(
 def responses(J: Float32[np.ndarray, "3 H W"], contrast: float) -> Float32[np.ndarray, "B H W"]:
     """Edge response 0..1 per direction bin of a structure tensor; 0.5 where the squared gradient equals `contrast`."""
     out = _ALONG @ J.reshape(3, -1)
-    # x / (x + c) = 1 - c / (x + c), in place.
-    np.maximum(out, 0, out=out)
-    out += contrast
-    np.divide(contrast, out, out=out)
-    np.subtract(1, out, out=out)
+    # x / (x + c) = 1 - c / (x + c), in place; bin by bin, for all of them do not fit into a processor's cache.
+    for one in out:
+        np.maximum(one, 0, out=one)
+        one += contrast
+        np.divide(contrast, one, out=one)
+        np.subtract(1, one, out=one)
     return out.reshape(BINS, *J.shape[1:])
 
 

@@ -21,7 +21,7 @@ from retake.core.episode import Episode
 from retake.core.verdicts.footage import Footage
 from retake.core.verdicts.records import Measurement
 from retake.core.verdicts.settings import StabilitySettings
-from retake.core.verdicts.trackers import LucasKanade
+from retake.core.verdicts.trackers import follow
 from retake.core.verdicts.truth import Truth
 
 NAMES = ("temporal_geometry", "camera_motion")
@@ -71,7 +71,6 @@ def _pairs(
 ) -> _Pairs:  # fmt: skip
     """Points of pictures followed from frame to frame. alike: only points whose surroundings look the same in both frames;
     pairs of which few do are left out."""
-    shown = np.stack([cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB) for grey in details])
     grow = np.ones((2 * settings.margin_px + 1,) * 2, np.uint8)
     depth_known = "depth" in episode.header.camera(camera).channels
     errors, shares = np.full(len(truth), np.nan), np.full(len(truth), np.nan)
@@ -89,7 +88,7 @@ def _pairs(
         if corners is None:
             continue
         start = corners.reshape(-1, 2).astype(np.float64)
-        tracks, seen = LucasKanade().track(shown[t : u + 1], start)
+        tracks, seen = follow(details[t : u + 1], start)
         a, b = tracks[0][seen[-1]], tracks[-1][seen[-1]]
         if depth is not None:
             expected = predicted(truth, depth, start, t, u)

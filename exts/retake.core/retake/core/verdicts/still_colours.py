@@ -167,8 +167,9 @@ class _Looks:
         every = self.truth.T_world_part[looks, :, :3, 3].reshape(-1, 3)
         places = np.unique((every / _GRID_M).round(), axis=0) * _GRID_M
         T = self.truth.T_camera_world[t]
-        shown = scene.points(t)[:, ::_COARSE, ::_COARSE].transpose(1, 2, 0)
-        away = np.linalg.norm(shown[..., None, :] - (places @ T[:3, :3].T + T[:3, 3]), axis=-1).min(-1)
+        shown, there = scene.points(t)[:, ::_COARSE, ::_COARSE], places @ T[:3, :3].T + T[:3, 3]
+        x, y, z = (np.square(shown[axis][..., None] - there[:, axis]) for axis in range(3))
+        away = np.sqrt((x + y + z).min(-1))
         return cv2.resize((away < _REACH_M).astype(np.uint8), self.truth.size, interpolation=cv2.INTER_NEAREST) > 0
 
 

@@ -7,6 +7,7 @@ packages add theirs under the entry-point group `retake.point_trackers` (a class
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import cv2
@@ -46,18 +47,24 @@ class LucasKanade:
         self, frames: UInt8[np.ndarray, "T H W 3"], points: Float64[np.ndarray, "N 2"]
     ) -> tuple[Float64[np.ndarray, "T N 2"], Bool[np.ndarray, "T N"]]:
         """See PointTracker."""
-        greys = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
-        out = np.repeat(points[None].astype(np.float64), len(frames), 0)
-        seen = np.ones(out.shape[:2], bool)
-        options = {"winSize": (11, 11), "maxLevel": 2}
-        here = points.astype(np.float32).reshape(-1, 1, 2)
-        for t in range(1, len(frames) if len(points) else 0):
-            there, found, _ = cv2.calcOpticalFlowPyrLK(greys[t - 1], greys[t], here, None, **options)  # type: ignore[call-overload]
-            back, _, _ = cv2.calcOpticalFlowPyrLK(greys[t], greys[t - 1], there, None, **options)  # type: ignore[call-overload]
-            same = np.linalg.norm((back - here).reshape(-1, 2), axis=1) < 0.5
-            seen[t] = seen[t - 1] & (found.ravel() > 0) & same
-            out[t], here = there.reshape(-1, 2), there
-        return out, seen
+        return follow([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames], points)
+
+
+def follow(
+    greys: Sequence[UInt8[np.ndarray, "H W"]], points: Float64[np.ndarray, "N 2"]
+) -> tuple[Float64[np.ndarray, "T N 2"], Bool[np.ndarray, "T N"]]:
+    """What `LucasKanade` answers, of grey pictures."""
+    out = np.repeat(points[None].astype(np.float64), len(greys), 0)
+    seen = np.ones(out.shape[:2], bool)
+    options = {"winSize": (11, 11), "maxLevel": 2}
+    here = points.astype(np.float32).reshape(-1, 1, 2)
+    for t in range(1, len(greys) if len(points) else 0):
+        there, found, _ = cv2.calcOpticalFlowPyrLK(greys[t - 1], greys[t], here, None, **options)  # type: ignore[call-overload]
+        back, _, _ = cv2.calcOpticalFlowPyrLK(greys[t], greys[t - 1], there, None, **options)  # type: ignore[call-overload]
+        same = np.linalg.norm((back - here).reshape(-1, 2), axis=1) < 0.5
+        seen[t] = seen[t - 1] & (found.ravel() > 0) & same
+        out[t], here = there.reshape(-1, 2), there
+    return out, seen
 
 
 def point_tracker(name: str) -> PointTracker:

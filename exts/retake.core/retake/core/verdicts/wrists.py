@@ -54,6 +54,8 @@ _ASKED = 10.0
 """Degrees from which on a turn must show in that way: a smaller one hardly leaves the outline."""
 _DARK = 12.0
 """Level that is added before ratios are taken: noise in the dark is no colour."""
+_LOG = np.log(np.arange(256, dtype=np.float32) + _DARK)
+"""Of every level."""
 _FAINT, _MASK_LEVEL = 0.25, 60
 """Share of the silhouette's squared edge strength that saturates its response by half, and its grey level."""
 _PRIOR = 1e-5
@@ -294,17 +296,17 @@ def _receded(
     """Per angle, points of the outline from which it recedes, as what is just inside the simulated outline looks like the
     scenery behind it, and as it looks like what is just inside the turned one."""
     size = (footage.frames.shape[2], footage.frames.shape[1])
-    frame = np.log(footage.frames[t].astype(np.float32) + _DARK)
+    frame = footage.frames[t]
     inner = _pixels(out - 1.5 * normal, size)
     inwards = -way / np.maximum(np.linalg.norm(way, axis=-1, keepdims=True), 1e-9)
     recedes = ((places - out) * normal).sum(-1) < -_LEFT_PX
     recedes &= footage.known[inner[1], inner[0]]
-    now, behind = frame[inner[1], inner[0]], np.log(footage.scenery[inner[1], inner[0]] + _DARK)
+    now, behind = _LOG[frame[inner[1], inner[0]]], np.log(footage.scenery[inner[1], inner[0]] + _DARK)
     of_scenery = np.linalg.norm(now - behind, axis=-1)[None]
     hand = np.inf
     for depth in _INSIDE:  # A stripe along the turned outline is no more the hand than what is beside it.
         column, line = _pixels(places + depth * inwards, size)
-        hand = np.minimum(hand, np.linalg.norm(now - frame[line, column], axis=-1))
+        hand = np.minimum(hand, np.linalg.norm(now - _LOG[frame[line, column]], axis=-1))
     of_hand = np.broadcast_to(hand, recedes.shape)
     left, kept = (of_scenery < _CLEARLY * of_hand, of_hand < _CLEARLY * of_scenery)
     return tuple((recedes & vote).sum(1).astype(np.float64) for vote in (left, kept))  # type: ignore[return-value]
