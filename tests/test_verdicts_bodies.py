@@ -247,11 +247,11 @@ def test_scenery_seen_elsewhere_is_the_median_of_the_frames_that_show_it(seed: i
     for row, column in np.ndindex(height, width):
         values = sorted(o[row, column] for o, s in zip(others, shown[1:], strict=True) if s[row, column])
         wanted[row, column] = values[(len(values) - 1) // 2] if values else now[row, column]
-    places = list(range(frames))
-    found = tracking._seen_elsewhere(still, places, codes, table, None, 0, (width, height))  # type: ignore[arg-type]
+    every = dict(enumerate([now, *others]))
+    found = tracking._seen_elsewhere(still, 0, now, every)  # type: ignore[arg-type]
     assert np.allclose(found, cv2.dilate(wanted, np.ones((3, 3), np.uint8)), atol=1e-6)
-    for scene_or_none, references in ((None, places), (still, [0])):
-        alone = tracking._seen_elsewhere(scene_or_none, references, codes, table, None, 0, (width, height))  # type: ignore[arg-type]
+    for scene_or_none, known in ((None, every), (still, {0: now})):
+        alone = tracking._seen_elsewhere(scene_or_none, 0, now, known)  # type: ignore[arg-type]
         assert np.array_equal(alone, now)
 
 

@@ -148,7 +148,7 @@ def by_hand(episode: Episode, thing: int) -> Measurement:
         pictures.append(shrink(image, truth.size))
     footage = make_footage(np.stack(pictures), truth)
     asked = replace(SETTINGS.stability, still_step=4)
-    return measure_still_colours(footage, truth, asked, episode, open_scene(episode, "wrist", truth))
+    return measure_still_colours(footage, truth, asked, episode, "wrist", open_scene(episode, "wrist", truth))
 
 
 @pytest.mark.parametrize("thing", [0, TABLE])
@@ -161,7 +161,7 @@ def test_before_a_camera_that_moves_too(hand: Episode, thing: int) -> None:
 def test_without_depth_a_camera_that_moves_is_not_asked(hand: Episode) -> None:
     truth = read_truth(hand, "wrist", 0, 9)
     footage = make_footage(np.zeros((9, truth.size[1], truth.size[0], 3), np.uint8), truth)
-    assert not measure_still_colours(footage, truth, SETTINGS.stability, hand, None).applies
+    assert not measure_still_colours(footage, truth, SETTINGS.stability, hand, "wrist", None).applies
 
 
 def test_far_from_robot_and_objects_a_camera_that_moves_is_not_asked(

@@ -70,7 +70,7 @@ class Slide:
 
         truth = SimpleNamespace(
             static_camera=False, size=(WIDTH, HEIGHT), px=PX, scale=0.5, parts=(), stills=("tray",), labels=self.labels,
-            stills_of=lambda episode, t: self.still[t],
+            stills_of=lambda episode, camera, t: self.still[t],
         )  # fmt: skip
         footage = type("Footage", (), {"frames": self.frames, "__len__": lambda self: FRAMES})()
         return footage, truth, SimpleNamespace(same_place=same_place, episode=None, camera="")

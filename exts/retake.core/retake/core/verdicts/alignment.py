@@ -102,7 +102,9 @@ def _girths(
         for name in robots:
             count = sum(seen[t][name][0] for t in times)
             if count:
-                score = (sum(seen[t][name][1] for t in times) / count).max(1) - _GIRTH_PRIOR * np.square(_GIRTHS)
+                score = (sum((seen[t][name][1] for t in times), np.zeros(1)) / count).max(1) - _GIRTH_PRIOR * np.square(
+                    _GIRTHS
+                )
                 best = int(np.argmax(score))
                 out[member[name]] = _GIRTHS[best] + vertex(score, best)
         widths.append(out)
@@ -135,9 +137,7 @@ def _girth_sums(
     return out
 
 
-def _squares(
-    padded: Float32[np.ndarray, "B H W"], places: np.ndarray, reach: int
-) -> Float32[np.ndarray, "N S"]:
+def _squares(padded: Float32[np.ndarray, "B H W"], places: np.ndarray, reach: int) -> Float32[np.ndarray, "N S"]:
     """What lies within `reach` of places of a padded picture (flat indices), row by row.
 
     Rows of a picture that are copied whole cost a fraction of as many pixels that are looked up.

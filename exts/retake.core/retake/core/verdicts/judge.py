@@ -109,7 +109,7 @@ def examine(
     measured += measure_additions(footage, truth, settings.stability, episode, camera, scene)
     measured.append(measure_fingers(footage, truth, fingers))
     measured.append(measure_stills(footage, truth, settings.stability, scene))
-    measured.append(measure_still_colours(footage, truth, settings.stability, episode, scene))
+    measured.append(measure_still_colours(footage, truth, settings.stability, episode, camera, scene))
     measured += measure_geometry(footage, truth, episode, camera, settings.stability)
     measured.append(measure_leak(footage, truth, episode, camera) if object_control else NOT_SHOWN)
     measured.append(measure_tracked(footage, truth, episode, camera, settings.tracker))

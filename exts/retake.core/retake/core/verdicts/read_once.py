@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An episode whose depth images are decoded once for all checks of a take: several of them ask about the same frames."""
+"""An episode whose images of geometry are decoded once for all checks of a take: several of them ask about the same frames."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from retake.core.episode import CameraFrame, Episode
 
+_KEPT = ("depth", "instances")
 _MOST_BYTES = 128 * 2**20
 """Of images that are kept; of larger ones those that are asked for first."""
 
@@ -18,7 +19,7 @@ class _ReadOnce(Episode):
     """See the module. Made by `read_once`."""
 
     original: Episode
-    kept: dict[tuple[str, int], np.ndarray]
+    kept: dict[tuple[str, str, int], np.ndarray]
 
     @property
     def staging(self) -> str:
@@ -26,12 +27,12 @@ class _ReadOnce(Episode):
         return self.original.staging
 
     def image(self, camera: str, channel: str, index: int) -> np.ndarray:
-        """As the original's. An image of depth may be somebody else's, too: it is not to be written to."""
-        key = (camera, range(len(self))[index])
-        if channel == "depth" and key in self.kept:
+        """As the original's. Whoever asks for one of `_KEPT` gets what others get: it is not to be written to."""
+        key = (camera, channel, range(len(self))[index])
+        if key in self.kept:
             return self.kept[key]
         image = self.original.image(camera, channel, index)
-        if channel == "depth" and sum(known.nbytes for known in self.kept.values()) + image.nbytes <= _MOST_BYTES:
+        if channel in _KEPT and sum(known.nbytes for known in self.kept.values()) + image.nbytes <= _MOST_BYTES:
             self.kept[key] = image
         return image
 

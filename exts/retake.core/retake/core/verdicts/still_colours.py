@@ -59,13 +59,13 @@ Compared = tuple[int, int, Float32[np.ndarray, "H W 3"], Bool[np.ndarray, "H W"]
 
 
 def measure_still_colours(
-    footage: Footage, truth: Truth, settings: StabilitySettings, episode: Episode, scene: Scene | None
+    footage: Footage, truth: Truth, settings: StabilitySettings, episode: Episode, camera: str, scene: Scene | None
 ) -> Measurement:
     """still_colour: largest change of hue (L1) that lasts for two looks, of anything that the simulation keeps still. scene: of a
     camera that moves."""
     if not truth.static_camera and scene is None:
         return Measurement(NAME, None, "the camera moves, and no depth tells where things are", applies=False)
-    looks = _Looks(footage, truth, settings, episode)
+    looks = _Looks(footage, truth, settings, episode, camera)
     said: dict[tuple[int, int], list[float]] = {}
     for thing, t, before, hidden in looks.from_one_place() if scene is None else looks.on_the_way(scene):
         value = change_of_colour(footage.frames[t], before, looks.shown[t] == thing, hidden)
@@ -103,7 +103,9 @@ def things_that_stand(truth: Truth, episode: Episode) -> dict[int, str]:
 class _Looks:
     """Frames in which things are looked at."""
 
-    def __init__(self, footage: Footage, truth: Truth, settings: StabilitySettings, episode: Episode) -> None:
+    def __init__(
+        self, footage: Footage, truth: Truth, settings: StabilitySettings, episode: Episode, camera: str
+    ) -> None:
         self.footage, self.truth = footage, truth
         self.names = things_that_stand(truth, episode)
         self.times = list(range(0, len(footage), settings.still_step))
@@ -117,7 +119,8 @@ class _Looks:
         """Frame -> 1 where something that moves is, grown."""
         self.areas: dict[int, UInt16[np.ndarray, "N"]] = {}
         for t in self.times:
-            self.shown[t] = truth.ids[t]
+            ids = episode.image(camera, "instances", truth.start + t)
+            self.shown[t] = cv2.resize(ids, truth.size, interpolation=cv2.INTER_NEAREST)
             self.hidden[t] = cv2.dilate(cv2.LUT(truth.labels[t], moving), grow)
             self.areas[t] = np.bincount(self.shown[t].ravel(), minlength=max(self.names, default=0) + 1)
         size = {k: max(self.areas[t][k] for t in self.times) for k in self.names}

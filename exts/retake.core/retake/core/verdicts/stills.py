@@ -237,7 +237,7 @@ class _Looks:
             labels = truth.labels[t]
             self.shown[t] = cv2.LUT(labels, numbers)
             if truth.stills:
-                own = truth.stills_of(scene.episode, t)
+                own = truth.stills_of(scene.episode, scene.camera, t)
                 fixed = (own > 0) & (labels == 0)
                 self.shown[t][fixed] = own[fixed] + len(standing)
             self.hidden[t] = cv2.dilate(cv2.LUT(labels, moving), grow)

@@ -22,8 +22,8 @@ from retake.core.verdicts.truth import Truth
 MIN_AREA = 30.0
 """Visible working px² below which a mask says too little (an 11 x 11 px patch of a 640x480 image)."""
 _LUMA_BINS, _CHROMA_BINS = 12, 24
-_LUMA_OF = (np.arange(766) * _LUMA_BINS // 766).astype(np.int16)
-"""Bin of a sum of three channels."""
+_LUMA_FACTOR, _LUMA_SHIFT = 4107, 18
+"""What takes a sum of three channels (0..765) to its bin, `sum * _LUMA_BINS // 766`, without a division or a table."""
 SEARCHED = 2
 """Every so many frames of a moving camera are searched."""
 _BESIDE = 2.5
@@ -142,7 +142,7 @@ def _codes(frame: UInt8[np.ndarray, "H W 3"]) -> np.ndarray:
     r, g, b = (plane.astype(np.int16) for plane in cv2.split(cv2.GaussianBlur(frame, (3, 3), 0)))
     both = r + g
     # All three lie within their bins: no colour is brighter than white, and differences are -255..255.
-    luma = np.take(_LUMA_OF, both + b)
+    luma = (both + b).astype(np.int32) * _LUMA_FACTOR >> _LUMA_SHIFT
     red = (r - g + 256) * _CHROMA_BINS >> 9
     blue = ((both >> 1) - b + 256) * _CHROMA_BINS >> 9
     return ((luma * _CHROMA_BINS + red) * _CHROMA_BINS + blue).astype(np.intp)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from retake.core.array_types import Bool, Float32, Float64, UInt8, UInt16
+from retake.core.array_types import Bool, Float32, Float64, UInt8
 from retake.core.episode import Episode, EpisodeHeader
 from retake.core.episode.parts import RigidPart, rigid_parts
 from retake.core.errors import VerdictError
@@ -78,9 +78,6 @@ class Truth:
     still_labels: UInt8[np.ndarray, "H W"]
     """Working image: 0, or 1 + index into `stills` where any frame shows it."""
 
-    ids: UInt16[np.ndarray, "T H W"]
-    """Working image: instance ids as recorded."""
-
     lens: Lens | None = None
     """Distortion of recorded and working image alike."""
 
@@ -118,9 +115,11 @@ class Truth:
         away, turned = moved[:, :3, 3].max(1), moved[:, :3, :3].max((1, 2))
         return bool(np.quantile(away, 0.9) < 3e-3 and away.max() < 0.015 and np.quantile(turned, 0.9) < 0.03)
 
-    def stills_of(self, episode: Episode, t: int) -> UInt8[np.ndarray, "H W"]:
+    def stills_of(self, episode: Episode, camera: str, t: int) -> UInt8[np.ndarray, "H W"]:
         """Working image of frame t: 0, or 1 + index into `stills`."""
-        return _renumbered(self.ids[t], _stills(episode.header)[1])
+        _, table = _stills(episode.header)
+        ids = _renumbered(episode.image(camera, "instances", self.start + t), table)
+        return cv2.resize(ids, self.size, interpolation=cv2.INTER_NEAREST)
 
     def others(self, t: int, part: int) -> Bool[np.ndarray, "H W"]:
         """Pixels of every other part at frame t: robots, and objects of whatever looks."""
@@ -190,12 +189,12 @@ def _read(episode: Episode, camera: str, start: int, frames: int, working_width:
     centroid, area = np.full((frames, count, 2), np.nan), np.zeros((frames, count))
     contours = []
     stills, still_table = _stills(header)
-    still, small = np.zeros(labels.shape[1:], np.uint8), np.zeros(labels.shape, np.uint16)
+    still = np.zeros((size[1], size[0]), np.uint8)
     for t in range(frames):
         ids = episode.image(camera, "instances", start + t)
-        small[t] = cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST)
         if stills and t % 8 == 0:
-            still = np.maximum(still, _renumbered(small[t], still_table))
+            standing = _renumbered(ids, still_table)
+            still = np.maximum(still, cv2.resize(standing, size, interpolation=cv2.INTER_NEAREST))
         full = _renumbered(ids, table)
         if seen != spec.size:
             full = cv2.resize(full, seen, interpolation=cv2.INTER_NEAREST_EXACT)
@@ -208,7 +207,7 @@ def _read(episode: Episode, camera: str, start: int, frames: int, working_width:
     return Truth(
         parts, float(header.fps), _is_static(T_camera_world[span]), size, scale, 1 / seen_scale, labels,
         tuple(contours), centroid, area, K, T_camera_world[span], poses[span], openness, start,
-        stills, still, small, spec.lens,
+        stills, still, spec.lens,
     )  # fmt: skip
 
 
