@@ -27,12 +27,13 @@ class _ReadOnce(Episode):
         return self.original.staging
 
     def image(self, camera: str, channel: str, index: int) -> np.ndarray:
-        """As the original's. Whoever asks for one of `_KEPT` gets what others get: it is not to be written to."""
+        """As the original's. Whoever asks for one of `_KEPT` gets what others get: it cannot be written to."""
         key = (camera, channel, range(len(self))[index])
         if key in self.kept:
             return self.kept[key]
         image = self.original.image(camera, channel, index)
         if channel in _KEPT and sum(known.nbytes for known in self.kept.values()) + image.nbytes <= _MOST_BYTES:
+            image.flags.writeable = False
             self.kept[key] = image
         return image
 
