@@ -214,6 +214,8 @@ def build_modules(kit: FakeKit) -> dict[str, Any]:
 
         def set_extension_enabled_immediate(self, name: str, enabled: bool) -> bool:
             """Remembered."""
+            assert isinstance(name, str), name
+            assert isinstance(enabled, bool), enabled
             kit.extensions.append(name)
             return True
 
