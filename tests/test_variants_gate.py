@@ -15,6 +15,7 @@ from variant_faults import KINDS, plant, visible
 from retake.core.errors import InputError, VariantError
 from retake.core.files import read_json
 from retake.core.painter.procedural import ProceduralBackend
+from retake.core.painter.staged import staged
 from retake.core.variants import image_backend, load_catalogue, make_variants, select_worlds, source_frame
 from retake.core.variants.attempts import SEED_STEP, Attempts, Rules
 from retake.core.variants.controls import control_maps
@@ -180,6 +181,24 @@ def test_processes_share_the_worlds_and_change_nothing(episode, tmp_path, monkey
     shared = make_gated_variants(episode, "front", tmp_path / "2", worlds=worlds, workers=2)
     assert shared == alone
     assert files(tmp_path / "1") == files(tmp_path / "2")
+
+
+def test_objects_keep_their_shape_where_that_is_asked_for_in_this_process_and_in_others(episode, tmp_path, monkeypatch):
+    """The recipe that is kept with the frame names no shape, so the episode is shown with its own."""
+    monkeypatch.setattr("retake.core.variants.gated.WORTH_PROCESSES_PX", 1)
+    kept, worlds = load_catalogue(keep_shapes=True), select_worlds(THREE[:2])
+    alone = make_gated_variants(episode, "front", tmp_path / "1", worlds=worlds, catalogue=kept)
+    shared = make_gated_variants(episode, "front", tmp_path / "2", worlds=worlds, catalogue=kept, workers=2)
+    assert shared == alone
+    assert files(tmp_path / "1") == files(tmp_path / "2")
+    plain = make_gated_variants(episode, "front", tmp_path / "3", worlds=worlds)
+    assert [v.world.name for v in alone.variants] == [v.world.name for v in plain.variants] == list(THREE[:2])
+    for name in THREE[:2]:
+        recipe, usual = (read_json(tmp_path / run / name / "front/variant.json")["recipe"] for run in "13")
+        assert "shape" not in recipe["subject"]
+        assert {**recipe["subject"], "shape": usual["subject"]["shape"]} == usual["subject"]
+        assert staged(episode, recipe) is episode
+        assert staged(episode, usual) is not episode
 
 
 def test_depth_estimators_are_a_plug_in(source, good, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -151,3 +152,20 @@ def test_sampling_can_be_stopped():
     with pytest.raises(Cancelled):
         select_worlds(count=50, check_cancel=stop)
     assert len(asked) == 5
+
+
+def test_a_catalogue_that_keeps_shapes_says_the_same_of_a_world_but_its_subject_s_shape() -> None:
+    known, kept = load_catalogue(), load_catalogue(keep_shapes=True)
+    assert kept is load_catalogue(keep_shapes=True)
+    assert kept is not known
+    worlds = sample_worlds(40, 3, known, ["kitchen", "office", "garden"])
+    assert sample_worlds(40, 3, kept, ["kitchen", "office", "garden"]) == worlds
+    named = [known.preset(name) for name in known.sections["presets"]]
+    shaped = replace(worlds[0], parameters={"subject": {"shape": "ball", "gloss": 0.9}})
+    for world in (*worlds, *named, shaped):
+        recipe = recipe_of(world, known)
+        assert recipe["subject"].pop("shape"), "every subject of ours has one"
+        assert recipe_of(world, kept) == recipe
+    assert all("shape" in subject for subject in known.sections["subjects"].values()), (
+        "nothing was taken from the others"
+    )

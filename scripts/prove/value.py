@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import resource
 import subprocess
 import sys
@@ -29,7 +30,19 @@ from typing import Any
 from value_arms import Arm, arms
 from value_beside import PASS_ABOVE, controls, easier, easier_name, open_loop_how, open_loop_score, side_by_side
 from value_cells import Cells, agreement, cell_of, comparisons, stop_rule
-from value_data import HELD_OUT, MASKED, OVERRIDES, Sizes, dataset, held_out, oracle, packed, shoot, simulate
+from value_data import (
+    HELD_OUT,
+    MASKED,
+    OVERRIDES,
+    OWN_SHAPES,
+    Sizes,
+    dataset,
+    held_out,
+    oracle,
+    packed,
+    shoot,
+    simulate,
+)
 from value_page import SHEET, look_sheet, report
 from value_units import Played, Unit, Units
 
@@ -192,10 +205,10 @@ def prepare(cache: Path, sizes: Sizes, compared: Sequence[Arm], quick: bool) -> 
     simulated = packed(cache, "simulated", plain)
     if "masked" in needed:
         packed(cache, "masked", plain, runs)
-    for count in (*sizes.worlds, *sizes.more_worlds):
-        name = f"takes{count}"
+    for count, own_shapes in itertools.product((*sizes.worlds, *sizes.more_worlds), (False, True)):
+        name = f"takes{count}{OWN_SHAPES if own_shapes else ''}"
         if wanted := needed & {name, f"{name}{MASKED}"}:
-            shot = shoot(cache, runs, count)
+            shot = shoot(cache, runs, count, own_shapes)
             data = dataset(cache, name, shot, simulated=False)
             for each in sorted(wanted):
                 packed(cache, each, data, shot if each.endswith(MASKED) else ())

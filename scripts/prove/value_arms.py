@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from value_data import MASKED, Sizes
+from value_data import MASKED, OWN_SHAPES, Sizes
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Arm:
 def arms(sizes: Sizes) -> tuple[Arm, ...]:
     """What is compared. `takes…`: half simulated, half takes. Two more ask what costs the most worlds their successes in the
     simulator's own look: too few steps for so many looks, or too little of the simulator's. One whether takes and random
-    textures, on both halves, add up, and one whether more worlds teach more."""
+    textures, on both halves, add up, one whether more worlds teach more, and one whether takes teach more whose objects keep
+    their shape (a papaya does not show how the packet in its place is turned)."""
     half, many = ("--shares", "1", "1"), f"takes{sizes.worlds[-1]}"
     longer = (*half, "--steps", str(2 * sizes.steps))
     return (
@@ -38,6 +39,7 @@ def arms(sizes: Sizes) -> tuple[Arm, ...]:
         *(Arm(f"takes{n}", ("simulated", f"takes{n}"), half, competes=False) for n in sizes.more_worlds),
         Arm(f"{many} twice the steps", ("simulated", many), longer, competes=False),
         Arm(f"{many} a quarter", ("simulated", many), ("--shares", "3", "1"), competes=False),
+        Arm(f"{many} own shapes", ("simulated", f"{many}{OWN_SHAPES}"), half, competes=False),
         Arm(
             f"{many} with textures",
             ("masked", f"{many}{MASKED}"),

@@ -17,6 +17,7 @@ from retake.core import stages
 from retake.core.export import ExportOptions, Selection
 from retake.core.files import atomic_directory, sha256_json, write_bytes, write_json
 from retake.core.variants.sampler import sample_worlds
+from retake.core.variants.worlds import load_catalogue
 from retake.loop.embedded import EmbeddedEnvironment
 from retake.loop.looks import Look
 from retake.worker.probe.background import backgrounds
@@ -45,6 +46,8 @@ HELD_OUT = ("workshop", "courtyard", "beach", "night_terrace", "greenhouse", "ho
 
 MASKED = "-masked"
 """Ends the name of a pack of takes that knows its backgrounds."""
+OWN_SHAPES = "-own-shapes"
+"""Ends the name of takes whose objects keep the simulated shape: another material, no other thing."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,11 @@ def simulate(cache: Path, sizes: Sizes) -> list[Path]:
     return runs
 
 
-def world_file(cache: Path, count: int) -> tuple[Path, list[str]]:
-    """(YAML of `count` sampled worlds as presets, their names); the first k of a longer list are the k of a shorter one."""
+def world_file(cache: Path, count: int, own_shapes: bool = False) -> tuple[Path, list[str]]:
+    """(YAML of `count` sampled worlds as presets, their names); the first k of a longer list are the k of a shorter one.
+
+    own_shapes: subjects name no shape, so that the simulated one stays.
+    """
     worlds = sample_worlds(count, 7, environments=TRAIN_ENVIRONMENTS)
     names = [f"train_{k:03d}" for k in range(count)]
     presets = {
@@ -87,17 +93,23 @@ def world_file(cache: Path, count: int) -> tuple[Path, list[str]]:
         }
         for name, w in zip(names, worlds, strict=True)
     }
-    file = cache / f"worlds-{count}.yaml"
-    write_bytes(file, yaml.safe_dump({"presets": presets}, sort_keys=False).encode())
+    sections: dict[str, Any] = {"presets": presets}
+    if own_shapes:
+        subjects = load_catalogue().sections["subjects"]
+        sections["subjects"] = {
+            name: {key: value for key, value in subject.items() if key != "shape"} for name, subject in subjects.items()
+        }
+    file = cache / f"worlds-{count}{OWN_SHAPES if own_shapes else ''}.yaml"
+    write_bytes(file, yaml.safe_dump(sections, sort_keys=False).encode())
     return file, names
 
 
-def shoot(cache: Path, runs: Sequence[Path], count: int) -> list[Path]:
+def shoot(cache: Path, runs: Sequence[Path], count: int, own_shapes: bool = False) -> list[Path]:
     """The same episodes with one composite take each, in one of `count` worlds in turn."""
-    file, names = world_file(cache, count)
+    file, names = world_file(cache, count, own_shapes)
     out = []
     for index, run in enumerate(runs):
-        mine = cache / "runs" / f"takes{count}-{index:04d}"
+        mine = cache / "runs" / f"takes{count}{OWN_SHAPES if own_shapes else ''}-{index:04d}"
         out.append(mine)
         if (mine / "shot.json").exists():
             continue
@@ -176,4 +188,6 @@ def oracle(cache: Path, like: Pack, sizes: Sizes, looks: Sequence[Look]) -> Pack
     return open_pack(out)
 
 
-__all__ = ["HELD_OUT", "MASKED", "OVERRIDES", "Sizes", "dataset", "held_out", "oracle", "packed", "shoot", "simulate"]
+__all__ = [
+    "HELD_OUT", "MASKED", "OVERRIDES", "OWN_SHAPES", "Sizes", "dataset", "held_out", "oracle", "packed", "shoot", "simulate",
+]  # fmt: skip

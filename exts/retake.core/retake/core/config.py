@@ -81,6 +81,8 @@ class VariantsConfig:
     """Worlds in your own words, one each; for backends that read them."""
     catalogue: tuple[str, ...] = ()
     """YAML files with worlds of your own (presets and axis values, in the form of config/worlds)."""
+    keep_shapes: bool = False
+    """Objects keep their simulated shape: a box stays a box, of another material."""
     seed: Annotated[int, Within(0)] = 0
     only_commercial: bool = False
     gate: bool = True

@@ -242,8 +242,9 @@ def _worlds(config: RunConfig, check_cancel: CheckCancel) -> tuple[World, ...]:
 
 
 def _catalogue(config: RunConfig) -> Catalogue | None:
-    """The worlds known to a run with files of the user's own; None: Retake's alone."""
-    return load_catalogue(config.variants.catalogue) if config.variants.catalogue else None
+    """The worlds known to a run with files of the user's own, or with objects that keep their shape; None: Retake's alone."""
+    own = config.variants
+    return load_catalogue(own.catalogue, keep_shapes=own.keep_shapes) if own.catalogue or own.keep_shapes else None
 
 
 def variants(

@@ -105,9 +105,11 @@ def make_gated_variants(
     left = [world for world in worlds if world.name not in results]
     kept = len(worlds) - len(left)
     apart = workers != 1 and isinstance(backend, str) and getattr(maker, "parallel", False)
-    files = None if catalogue is None else catalogue.files
+    files = None if catalogue is None else (catalogue.files, catalogue.keep_shapes)
     # A catalogue made in Python, not of files, is known to this process alone.
-    apart = apart and (catalogue is None or catalogue is load_catalogue(catalogue.files))
+    apart = apart and (
+        catalogue is None or catalogue is load_catalogue(catalogue.files, keep_shapes=catalogue.keep_shapes)
+    )
     if apart and len(left) > 1 and len(left) * attempts.pixels >= WORTH_PROCESSES_PX:
         shared = (
             episode.path, views, index, backend, json.dumps(dict(settings or {})), only_commercial, seed, rules, files,
@@ -307,8 +309,9 @@ def _apart(shared: tuple[Any, ...], world: World, folders: Mapping[str, Path], p
 @lru_cache(maxsize=1)
 def _attempts(
     path: Path, cameras: tuple[str, ...], index: int, backend: str, settings: str, only_commercial: bool, seed: int,
-    rules: Rules, files: tuple[Path, ...] | None,
+    rules: Rules, files: tuple[tuple[Path, ...], bool] | None,
 ) -> WorldAttempts:  # fmt: skip
-    episode, catalogue = open_episode(path), None if files is None else load_catalogue(files)
+    """files: the catalogue's, and whether it keeps shapes."""
+    episode, catalogue = open_episode(path), None if files is None else load_catalogue(files[0], keep_shapes=files[1])
     maker = licensed_backend(backend, only_commercial, json.loads(settings), catalogue)
     return _world_attempts(episode, cameras, index, maker, seed, rules, catalogue, only_commercial)

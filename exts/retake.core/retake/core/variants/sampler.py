@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ def sample_worlds(
     known = catalogue or load_catalogue()
     if environments:
         chosen = {name: known.value("environment", name) for name in environments}
-        known = Catalogue({**known.sections, "environments": chosen}, known.exclusions)
+        known = replace(known, sections={**known.sections, "environments": chosen})
     rng = np.random.default_rng(seed)
     used: dict[str, Counter[str]] = {axis: Counter() for axis in ORDER}
     seen: set[tuple[str, ...]] = set()

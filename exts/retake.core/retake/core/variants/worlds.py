@@ -36,6 +36,8 @@ class Catalogue:
     """Combinations that make no sense: axis → name or list of names; a world matching all of one is left out."""
     files: tuple[Path, ...] = ()
     """The user's own, in the order in which they were read."""
+    keep_shapes: bool = False
+    """Whether objects keep their simulated shape, whatever their subject's is."""
 
     def value(self, axis: str, name: str) -> dict[str, Any]:
         """The mapping of one axis value. Raises VariantError listing the valid names."""
@@ -65,12 +67,12 @@ class Catalogue:
             raise VariantError(unknown_name(f"background of {world.environment!r}", world.background, backgrounds))
 
 
-def load_catalogue(extra: Iterable[Path | str] = ()) -> Catalogue:
+def load_catalogue(extra: Iterable[Path | str] = (), *, keep_shapes: bool = False) -> Catalogue:
     """Everything in config/worlds plus the user's YAML files, which may replace entries of the same name.
 
     Raises InputError naming the file and the section for malformed data.
     """
-    return _load(tuple(Path(p) for p in extra))
+    return _load(tuple(Path(p) for p in extra), keep_shapes)
 
 
 def presets_in(files: Iterable[Path | str]) -> list[str]:
@@ -80,7 +82,7 @@ def presets_in(files: Iterable[Path | str]) -> list[str]:
 
 
 @lru_cache(maxsize=8)
-def _load(extra: tuple[Path, ...]) -> Catalogue:
+def _load(extra: tuple[Path, ...], keep_shapes: bool) -> Catalogue:
     folder = config_path("worlds")
     sections: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS if name != "exclusions"}
     exclusions: list[dict[str, Any]] = []
@@ -107,7 +109,7 @@ def _load(extra: tuple[Path, ...]) -> Catalogue:
             raise InputError(f"preset {name!r}: {unknown_name('axis', sorted(map(str, unknown))[0], known)}")
         if missing := {"environment", "surface", "subject", "lighting"} - set(preset):
             raise InputError(f"preset {name!r} lacks {', '.join(sorted(missing))}")
-    return Catalogue(sections, tuple(exclusions), extra)
+    return Catalogue(sections, tuple(exclusions), extra, keep_shapes)
 
 
 def described_world(prompt: str) -> World:
@@ -198,4 +200,6 @@ def recipe_of(world: World, catalogue: Catalogue | None = None) -> dict[str, Any
         if not isinstance(change, dict):
             raise VariantError(f"parameter {key!r} of world {world.name!r} must be a mapping; found {change!r}")
         recipe[key] = {**recipe[key], **change}
+    if known.keep_shapes:
+        recipe["subject"].pop("shape", None)
     return with_photos(recipe)
