@@ -72,6 +72,17 @@ def test_a_data_set_that_changed_under_the_same_metadata_is_another(dataset, tmp
     assert facts_of(Dataset(tmp_path / "again")).lengths == (6, 6, 6, 6), "what is missing, its reader tells"
 
 
+def test_a_data_set_whose_folders_are_links_is_known_by_what_lies_behind_them(dataset, tmp_path):
+    shutil.copytree(dataset, tmp_path / "linked")
+    camera = next((tmp_path / "linked" / "videos").iterdir())
+    behind = camera.rename(tmp_path / "behind")
+    camera.symlink_to(behind)
+    assert facts_of(Dataset(tmp_path / "linked")) == facts_of(Dataset(dataset))
+    with min(behind.rglob("*.mp4")).open("ab") as stream:
+        stream.write(b"0")
+    assert facts_of(Dataset(tmp_path / "linked")).source != facts_of(Dataset(dataset)).source
+
+
 def test_masks_are_made_small_like_the_pictures(dataset, tmp_path):
     def left(row, camera):
         mask = np.zeros((row.length, 64, 128), bool)

@@ -135,8 +135,11 @@ def run_part(out_dir: Path, sizes: Sizes, part: Part, quick: bool = False) -> di
 
     def score(arm: Arm, seed: int) -> float:
         place = cache / "open" / f"{arm.name.replace(' ', '-')}-{seed}"
-        policy = lambda: open_policy(str(train(arm, seed)), python=str(PYTHON))  # noqa: E731
-        return open_loop_score(place, lambda: held_out(cache, sizes, 1 if quick else 4), policy)
+        return open_loop_score(
+            place,
+            lambda: held_out(cache, sizes, open_loop_how(sizes, quick)["episodes"]),
+            lambda: open_policy(str(train(arm, seed)), python=str(PYTHON)),
+        )
 
     def unit(arm: Arm, seed: int) -> Unit:
         return units.of(arm.name, seed, stated(sizes, arm, seed))

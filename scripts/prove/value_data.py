@@ -17,7 +17,6 @@ from retake.core import stages
 from retake.core.export import ExportOptions, Selection
 from retake.core.files import atomic_directory, sha256_json, write_bytes, write_json
 from retake.core.variants.sampler import sample_worlds
-from retake.core.variants.worlds import load_catalogue
 from retake.loop.embedded import EmbeddedEnvironment
 from retake.loop.looks import Look
 from retake.worker.probe.background import backgrounds
@@ -80,11 +79,8 @@ def simulate(cache: Path, sizes: Sizes) -> list[Path]:
     return runs
 
 
-def world_file(cache: Path, count: int, own_shapes: bool = False) -> tuple[Path, list[str]]:
-    """(YAML of `count` sampled worlds as presets, their names); the first k of a longer list are the k of a shorter one.
-
-    own_shapes: subjects name no shape, so that the simulated one stays.
-    """
+def world_file(cache: Path, count: int) -> tuple[Path, list[str]]:
+    """(YAML of `count` sampled worlds as presets, their names); the first k of a longer list are the k of a shorter one."""
     worlds = sample_worlds(count, 7, environments=TRAIN_ENVIRONMENTS)
     names = [f"train_{k:03d}" for k in range(count)]
     presets = {
@@ -93,20 +89,14 @@ def world_file(cache: Path, count: int, own_shapes: bool = False) -> tuple[Path,
         }
         for name, w in zip(names, worlds, strict=True)
     }
-    sections: dict[str, Any] = {"presets": presets}
-    if own_shapes:
-        subjects = load_catalogue().sections["subjects"]
-        sections["subjects"] = {
-            name: {key: value for key, value in subject.items() if key != "shape"} for name, subject in subjects.items()
-        }
-    file = cache / f"worlds-{count}{OWN_SHAPES if own_shapes else ''}.yaml"
-    write_bytes(file, yaml.safe_dump(sections, sort_keys=False).encode())
+    file = cache / f"worlds-{count}.yaml"
+    write_bytes(file, yaml.safe_dump({"presets": presets}, sort_keys=False).encode())
     return file, names
 
 
 def shoot(cache: Path, runs: Sequence[Path], count: int, own_shapes: bool = False) -> list[Path]:
     """The same episodes with one composite take each, in one of `count` worlds in turn."""
-    file, names = world_file(cache, count, own_shapes)
+    file, names = world_file(cache, count)
     out = []
     for index, run in enumerate(runs):
         mine = cache / "runs" / f"takes{count}{OWN_SHAPES if own_shapes else ''}-{index:04d}"
@@ -117,7 +107,7 @@ def shoot(cache: Path, runs: Sequence[Path], count: int, own_shapes: bool = Fals
             # The episode itself is shared: links, not copies.
             shutil.copytree(run, mine.with_name(f".{mine.name}"), copy_function=os.link, dirs_exist_ok=True)
             os.rename(mine.with_name(f".{mine.name}"), mine)
-        settings = {"variants.catalogue": [str(file)], "variants.gate": False}
+        settings = {"variants.catalogue": [str(file)], "variants.gate": False, "variants.keep_shapes": own_shapes}
         stages.skeleton(mine)
         stages.variants(mine, [names[index % count]], backend="procedural", settings=settings)
         stages.takes(mine, backend="composite")

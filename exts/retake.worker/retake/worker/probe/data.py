@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import os
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -89,13 +90,12 @@ def small(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np.
 
 def fingerprint(dataset: Dataset, cameras: Mapping[str, tuple[int, int]], masked: bool) -> str:
     """Content hash of a data set's metadata, of the files with its rows and pictures, and of what is asked of it."""
-    places = [
-        "meta",
-        *(str(dataset.info.get(key) or "").split("/")[0] for key in ("data_path", "video_path")),
-        "images",
-    ]
-    files = [p for place in dict.fromkeys(filter(None, places)) for p in sorted((dataset.root / place).rglob("*"))]
-    hashes = [[p.relative_to(dataset.root).as_posix(), _content(p)] for p in files if p.is_file()]
+    paths = (str(dataset.info.get(key) or "") for key in ("data_path", "video_path"))
+    places = {"meta", "images", *(path.split("/")[0] for path in paths if path)}
+    # Folders may be links, which Path.rglob does not follow.
+    walks = (os.walk(dataset.root / place, followlinks=True) for place in places)
+    files = sorted(Path(folder, name) for walk in walks for folder, _, names in walk for name in names)
+    hashes = [[p.relative_to(dataset.root).as_posix(), _content(p)] for p in files]
     return sha256_json([hashes, {n: list(s) for n, s in cameras.items()}, masked])
 
 
