@@ -221,9 +221,10 @@ def restaged() -> dict[str, Any]:
                 recipe = {"subject": {"shape": shape}, "others": [{"kind": "box"}, {"shape": "box"}]}
                 bodies = restage.bodies_of(source.header, roles.task_object, recipe)
                 found = restage.restaged(source, roles, bodies)
-                ids = restage.restaged_ids(
+                at = restage.placed(
                     source.header, roles, bodies, source.instance_ids, source.camera, source.T_world_object
                 )
+                ids = source.instance_ids if at is None else at.carried(source.instance_ids)
                 body = bodies[roles.task_object]
                 out[f"{camera} {shape}"] = [
                     found.instance_ids, found.depth_m, found.normals, found.rgb, ids, body.vertices, body.normals, sorted(bodies),

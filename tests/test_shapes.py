@@ -15,7 +15,7 @@ from retake.core.camera import Camera
 from retake.core.errors import VariantError
 from retake.core.painter.materials import make_material
 from retake.core.painter.procedural import ProceduralBackend
-from retake.core.painter.restage import Body, _beside, _draw, bodies_of, restaged, restaged_ids
+from retake.core.painter.restage import Body, _beside, _draw, bodies_of, placed, restaged
 from retake.core.painter.shadows import ShadowField
 from retake.core.painter.shapes import SHAPES, axes_of, mesh_of
 from retake.core.painter.silhouettes import add_movers, bones
@@ -83,8 +83,11 @@ def test_a_restaged_frame_keeps_everything_but_the_object(episode, preset):
             assert away.size == 0 or away.mean() > 0.95, "within a pixel of its box, where a face is not seen edge-on"
             gripper = roles.role[source.instance_ids] == ROBOT
             assert np.array_equal(shown.robot_mask, gripper), "the robot is where it was, and nowhere else"
-            ids = restaged_ids(source.header, roles, bodies, source.instance_ids, source.camera, source.T_world_object)
-            assert np.array_equal(ids, shown.instance_ids), "the judge's masks are the painter's"
+            at = placed(source.header, roles, bodies, source.instance_ids, source.camera, source.T_world_object)
+            assert at is not None
+            assert np.array_equal(at.carried(source.instance_ids), shown.instance_ids), (
+                "the judge's masks are the painter's"
+            )
 
 
 def test_without_a_shape_nothing_changes(episode):
@@ -113,6 +116,21 @@ def test_the_judge_knows_the_new_silhouette(episode):
     box = source_frame(episode, "front", 0).mask("object:packet")
     inside, freed = painted[mask].mean(0), painted[box & ~mask].mean(0)
     assert np.abs(inside - freed).max() > 15
+
+
+@pytest.mark.parametrize("first", ["instances", "depth", "normals"])
+def test_it_is_the_same_frame_whatever_is_asked_for_first(episode, first):
+    shown = staged(episode, recipe_of(load_catalogue().preset("chips_conveyor")))
+    for camera in (c.name for c in episode.header.cameras):
+        for index in (0, 5, -1):
+            images = {
+                channel: shown.image(camera, channel, index) for channel in (first, "depth", "instances", "normals")
+            }
+            frame = shown.camera_frame(camera, index)
+            assert np.array_equal(images["instances"], frame.instance_ids)
+            assert np.array_equal(images["depth"], frame.depth_m)
+            assert np.array_equal(images["normals"], frame.normals)
+            assert np.array_equal(shown.image(camera, "rgb", index), episode.image(camera, "rgb", index))
 
 
 def test_every_subject_of_the_catalogue_has_a_shape_that_exists():

@@ -7,7 +7,7 @@ What the object's box covered and the shape does not is scenery again: the surfa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from retake.core.array_types import Bool, Float32, Float64, UInt16
+from retake.core.array_types import Bool, Float32, Float64, Int16, UInt16
 from retake.core.camera import Camera
 from retake.core.episode import EpisodeHeader
 from retake.core.geometry import inverse
@@ -71,52 +71,87 @@ def bodies_of(header: EpisodeHeader, task_object: int, recipe: Mapping[str, Any]
     }
 
 
-def restaged(source: SourceFrame, roles: Roles, bodies: Mapping[int, Body]) -> SourceFrame:
-    """The frame with the bodies (object index → shape) in place of the objects' boxes; `source` itself without any."""
-    if not bodies:
-        return source
-    owner = owners(source.header, bodies)
-    freed = by_id(owner >= 0, source.instance_ids)
-    if not freed.any():
-        return source
-    ids, depth, normals = source.instance_ids.copy(), source.depth_m.copy(), source.normals.copy()
-    rgb = source.rgb.copy()
-    known = by_id(_scenery(source.header, roles) & (owner < 0), ids)
-    for index, body in bodies.items():
-        mine = by_id(owner == index, ids)
-        if not mine.any():
-            continue
-        drawn = _draw(body, source.T_world_object[index], source.camera)
-        # Seen where the simulation shows the object; a shape never reaches beyond its box.
-        shown = mine[drawn.window] & (drawn.faces >= 0)
-        z, normal = drawn.surface(shown)
-        at = drawn.flat(shown)
-        depth.reshape(-1)[at], freed.reshape(-1)[at] = z, False
-        normals.reshape(-1, 3)[at] = np.round(normal * 32767).astype(np.int16)
-    if freed.any() and (taken := _beside(freed, known)) is not None:
-        where, origin = taken
-        for out, own in ((ids, source.instance_ids), (rgb, source.rgb), (normals, source.normals)):
-            pixels(out)[where] = pixels(own).take(origin)
-        depth.reshape(-1)[where] = _planes(source, where, origin)
-    return replace(source, rgb=rgb, instance_ids=ids, depth_m=depth, normals=normals)
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Where one frame shows shapes in place of their boxes, and where scenery goes on that a box had covered.
+
+    Its methods take an image as it was recorded and return another one, with the shapes.
+    """
+
+    camera: Camera
+    shown: tuple[tuple[_Drawn, Bool[np.ndarray, "h w"]], ...]
+    """Each body that is seen, and where in its window."""
+    taken: tuple[np.ndarray, np.ndarray] | None
+    """(flat indices of pixels that are scenery again, those of the pixels that they are taken from)."""
+
+    def carried(self, own: np.ndarray) -> np.ndarray:
+        """Ids or a picture: a shape has those of its box, scenery goes on (H, W) or (H, W, C)."""
+        out = own.copy()
+        if self.taken is not None:
+            pixels(out)[self.taken[0]] = pixels(own).take(self.taken[1])
+        return out
+
+    def normals(self, own: Int16[np.ndarray, "H W 3"]) -> Int16[np.ndarray, "H W 3"]:
+        """World normals × 32767."""
+        out = self.carried(own)
+        for at, _, normals in self._surfaces:
+            out.reshape(-1, 3)[at] = normals
+        return out
+
+    def depth(
+        self, own: Float32[np.ndarray, "H W"], normals: Callable[[], Int16[np.ndarray, "H W 3"]]
+    ) -> Float32[np.ndarray, "H W"]:
+        """Forward depth, m. The recorded normals are asked for where scenery goes on alone."""
+        out = own.copy()
+        for at, z, _ in self._surfaces:
+            out.reshape(-1)[at] = z
+        if self.taken is not None:
+            out.reshape(-1)[self.taken[0]] = _planes(self.camera, own, normals(), *self.taken)
+        return out
+
+    @cached_property
+    def _surfaces(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """(flat indices, forward depths, normals × 32767) of each body that is seen."""
+        out = []
+        for drawn, mask in self.shown:
+            z, normal = drawn.surface(mask)
+            out.append((drawn.flat(mask), z, np.round(normal * 32767).astype(np.int16)))
+        return out
 
 
-def restaged_ids(
+def placed(
     header: EpisodeHeader, roles: Roles, bodies: Mapping[int, Body], ids: UInt16[np.ndarray, "H W"], camera: Camera,
     T_world_object: Float64[np.ndarray, "O 4 4"],
-) -> UInt16[np.ndarray, "H W"]:  # fmt: skip
-    """The instance ids of `restaged` alone: what a judge needs of every frame."""
+) -> Placement | None:  # fmt: skip
+    """Where a frame shows the bodies (object index → shape), from its instance ids; None where it shows none of them."""
     owner = owners(header, bodies)
-    freed, out = by_id(owner >= 0, ids), ids.copy()
+    freed = by_id(owner >= 0, ids)
+    if not freed.any():
+        return None
+    shown = []
     for index, body in bodies.items():
         mine = by_id(owner == index, ids)
         if mine.any():
             drawn = _draw(body, T_world_object[index], camera)
-            freed[drawn.window][mine[drawn.window] & (drawn.faces >= 0)] = False
+            # Seen where the simulation shows the object; a shape never reaches beyond its box.
+            shown.append((drawn, mine[drawn.window] & (drawn.faces >= 0)))
+            freed[drawn.window][shown[-1][1]] = False
     known = by_id(_scenery(header, roles) & (owner < 0), ids)
-    if freed.any() and (taken := _beside(freed, known)) is not None:
-        out.reshape(-1)[taken[0]] = ids.reshape(-1).take(taken[1])
-    return out
+    return Placement(camera, tuple(shown), _beside(freed, known) if freed.any() else None)
+
+
+def restaged(source: SourceFrame, roles: Roles, bodies: Mapping[int, Body]) -> SourceFrame:
+    """The frame with the bodies (object index → shape) in place of the objects' boxes; `source` itself where none is seen."""
+    at = placed(source.header, roles, bodies, source.instance_ids, source.camera, source.T_world_object)
+    if at is None:
+        return source
+    return replace(
+        source,
+        rgb=at.carried(source.rgb),
+        instance_ids=at.carried(source.instance_ids),
+        depth_m=at.depth(source.depth_m, lambda: source.normals),
+        normals=at.normals(source.normals),
+    )
 
 
 def owners(header: EpisodeHeader, bodies: Mapping[int, Body]) -> np.ndarray[Any, Any]:
@@ -248,11 +283,13 @@ def _beside(freed: Bool[np.ndarray, "H W"], known: Bool[np.ndarray, "H W"]) -> t
     return rows * width + columns, (from_rows + y0) * width + (from_columns + x0)
 
 
-def _planes(source: SourceFrame, where: np.ndarray, origin: np.ndarray) -> Float32[np.ndarray, "N"]:
+def _planes(
+    camera: Camera, depth_m: np.ndarray, normals: np.ndarray, where: np.ndarray, origin: np.ndarray
+) -> Float32[np.ndarray, "N"]:
     """Forward depths at freed pixels of the planes that the pixels next to them lie in; 0 behind everything."""
-    n_camera = turned(source.camera.T_camera_world[:3, :3], source.normals.reshape(-1, 3)[origin].T / 32767)
-    far = source.depth_m.reshape(-1)[origin].astype(np.float64)
-    there, here = (source.camera.rays_at(*np.divmod(at, source.camera.size[0])).T for at in (origin, where))
+    n_camera = turned(camera.T_camera_world[:3, :3], normals.reshape(-1, 3)[origin].T / 32767)
+    far = depth_m.reshape(-1)[origin].astype(np.float64)
+    there, here = (camera.rays_at(*np.divmod(at, camera.size[0])).T for at in (origin, where))
     with np.errstate(divide="ignore", invalid="ignore"):
         t = far * (there[0] * n_camera[0] + there[1] * n_camera[1] + n_camera[2])
         t /= here[0] * n_camera[0] + here[1] * n_camera[1] + n_camera[2]

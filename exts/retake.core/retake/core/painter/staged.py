@@ -6,16 +6,18 @@ episode's own; ids, depth and normals are those a camera would have recorded. Ju
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 
 from retake.core.episode import CameraFrame, Episode
 from retake.core.files import sha256_json
-from retake.core.painter.restage import Body, bodies_of, looks_of, restaged, restaged_ids
+from retake.core.painter.restage import Body, Placement, bodies_of, looks_of, placed
 from retake.core.variants.base import MAPS, source_frame
 from retake.core.variants.roles import Roles, find_roles
+
+MOST_PLACEMENTS = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +27,8 @@ class StagedEpisode(Episode):
     bodies: Mapping[int, Body] = field(default_factory=dict)
     roles: Roles | None = None
     shapes: str = ""
+    placements: dict[tuple[str, int], Placement | None] = field(default_factory=dict)
+    """Of frames that were asked for: a judge asks for their ids first and for some of their depths later."""
 
     @property
     def staging(self) -> str:
@@ -32,28 +36,49 @@ class StagedEpisode(Episode):
         return self.shapes
 
     def image(self, camera: str, channel: str, index: int) -> np.ndarray:
-        """As the episode's, with the shapes in place of the objects' boxes."""
-        original = super().image(camera, channel, index)
-        if channel == "rgb" or self.roles is None:
-            return original
-        if channel == "instances":
-            return restaged_ids(
-                self.header, self.roles, self.bodies, original, self.camera(camera, index), self.object_poses[index]
-            )
-        if not set(self.header.camera(camera).channels) >= MAPS:
-            return original
-        shown = restaged(source_frame(self._original(), camera, index), self.roles, self.bodies)
-        return shown.depth_m if channel == "depth" else shown.normals
+        """As the episode's, with the shapes in place of the objects' boxes; the picture is the episode's own."""
+        own = super().image(camera, channel, index)
+        if channel == "rgb" or not (channel == "instances" or self._has_maps(camera)):
+            return own
+        at = self._placed(camera, index, own if channel == "instances" else None)
+        if at is None:
+            return own
+        if channel == "depth":
+            return at.depth(own, lambda: super(StagedEpisode, self).image(camera, "normals", index))
+        return at.normals(own) if channel == "normals" else at.carried(own)
 
     def camera_frame(self, camera: str, index: int) -> CameraFrame:
-        """All images of one camera at one frame, with the shapes."""
-        if self.roles is None or not set(self.header.camera(camera).channels) >= MAPS:
-            return super().camera_frame(camera, index)
-        shown = restaged(source_frame(self._original(), camera, index), self.roles, self.bodies)
-        view = shown.camera
-        return CameraFrame(
-            view.K, view.T_camera_world, shown.rgb, shown.depth_m, shown.normals, shown.instance_ids, view.lens
-        )
+        """All images of one camera at one frame, with the shapes, in the picture as well."""
+        own = self._original().camera_frame(camera, index)
+        if not self._has_maps(camera) or (at := self._placed(camera, index, own.instance_ids)) is None:
+            return own
+        depth, normals, ids = own.depth_m, own.normals, own.instance_ids
+        assert depth is not None
+        assert normals is not None
+        assert ids is not None
+        return replace(
+            own, rgb=at.carried(own.rgb), depth_m=at.depth(depth, lambda: normals), normals=at.normals(normals),
+            instance_ids=at.carried(ids),
+        )  # fmt: skip
+
+    def _has_maps(self, camera: str) -> bool:
+        return set(self.header.camera(camera).channels) >= MAPS
+
+    def _placed(self, camera: str, index: int, ids: np.ndarray | None) -> Placement | None:
+        """Where that frame shows the shapes, from its recorded ids (read where they are not given)."""
+        key = (camera, range(len(self))[index])
+        if key not in self.placements:
+            if len(self.placements) >= MOST_PLACEMENTS:
+                self.placements.clear()
+            own = super().image(camera, "instances", index) if ids is None else ids
+            self.placements[key] = (
+                None
+                if self.roles is None
+                else placed(
+                    self.header, self.roles, self.bodies, own, self.camera(camera, index), self.object_poses[index]
+                )
+            )
+        return self.placements[key]
 
     def _original(self) -> Episode:
         return Episode(**{f.name: getattr(self, f.name) for f in fields(Episode)})
