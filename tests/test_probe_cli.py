@@ -27,7 +27,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
 
     parts = {"retake.worker.probe.train:train": train, "retake.worker.probe.train:admit": lambda *asked: None}
     monkeypatch.setattr(cli, "load", lambda reference, extra: parts[reference])
-    monkeypatch.setattr(cli, "_facts", lambda path, args, masks: path)
+    monkeypatch.setattr(cli, "_facts", lambda path, args, masks, stop: path)
     monkeypatch.setattr(cli, "pack", lambda path, folder, **more: ("packed", path, folder, more["progress"] is silent))
     monkeypatch.setattr(cli, "open_pack", lambda path: ("opened", path))
     return made

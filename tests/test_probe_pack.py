@@ -83,6 +83,22 @@ def test_a_data_set_whose_folders_are_links_is_known_by_what_lies_behind_them(da
     assert facts_of(Dataset(tmp_path / "linked")).source != facts_of(Dataset(dataset)).source
 
 
+def test_reading_a_large_data_set_is_shown_and_can_be_stopped(dataset, monkeypatch):
+    told = []
+    facts_of(Dataset(dataset), progress=lambda *said: told.append(said))
+    assert not told, "of a small one nothing is said"
+    monkeypatch.setattr(data, "TOLD_BYTES", 0)
+    facts_of(Dataset(dataset), progress=lambda *said: told.append(said))
+    assert told[-1][0] == told[-1][1]
+    assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
+
+    def stop():
+        raise Cancelled("stopped")
+
+    with pytest.raises(Cancelled):
+        facts_of(Dataset(dataset), check_cancel=stop)
+
+
 def test_masks_are_made_small_like_the_pictures(dataset, tmp_path):
     def left(row, camera):
         mask = np.zeros((row.length, 64, 128), bool)

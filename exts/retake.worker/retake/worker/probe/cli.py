@@ -74,7 +74,7 @@ def main(argv: list[str]) -> int:
         raise InputError(f"--runs is for --augment textures; asked is --augment {settings.augment}")
     masks = backgrounds(args.runs) if args.runs else None
     with held_out(args.out):
-        admit([_facts(path, args, masks) for path in args.datasets], args.out, settings)
+        admit([_facts(path, args, masks, stop) for path in args.datasets], args.out, settings)
         remove_leftovers(args.out)
         packs = [_packed(path, args, masks, stop) for path in args.datasets]
         bar = silent if args.quiet else Bar("probe")
@@ -97,13 +97,14 @@ def _place(path: Path, args: argparse.Namespace) -> Path:
     return Path(args.packs or args.out / PACKS) / f"{place.name}-{sha256_bytes(str(place).encode())[:8]}{kind}"
 
 
-def _facts(path: Path, args: argparse.Namespace, masks: Masks | None) -> PackFacts:
+def _facts(path: Path, args: argparse.Namespace, masks: Masks | None, stop: Stop) -> PackFacts:
     """What is learnt from, without packing it. A pack that is there is read without the extra `export`."""
     if _is_pack(path):
         return open_pack(path).facts
     if (_place(path, args) / "pack.json").exists():
-        return pack(path, _place(path, args), masks=masks).facts
-    return facts_of(Dataset(path), masked=masks is not None)
+        return _packed(path, args, masks, stop).facts
+    bar = silent if args.quiet else Bar(path.name[:12])
+    return facts_of(Dataset(path), masked=masks is not None, progress=bar, check_cancel=stop.check)
 
 
 def _packed(path: Path, args: argparse.Namespace, masks: Masks | None, stop: Stop) -> Pack:

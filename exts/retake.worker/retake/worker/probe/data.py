@@ -13,6 +13,7 @@ import shutil
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,6 +30,8 @@ from retake.core.progress import CheckCancel, Progress, never, silent
 
 SCHEMA = "retake.probe_pack/2"
 PHASE = "truth.phase"
+TOLD_BYTES = 2**30
+"""From this size on, reading a data set to know it again takes long enough to be shown."""
 FIRST_PX, OTHER_PX = 112, 80
 """Longest side of the first camera's pictures, and of the others'."""
 
@@ -88,14 +91,24 @@ def small(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np.
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
 
 
-def fingerprint(dataset: Dataset, cameras: Mapping[str, tuple[int, int]], masked: bool) -> str:
-    """Content hash of a data set's metadata, of the files with its rows and pictures, and of what is asked of it."""
+def fingerprint(
+    dataset: Dataset, cameras: Mapping[str, tuple[int, int]], masked: bool, progress: Progress = silent,
+    check_cancel: CheckCancel = never,
+) -> str:  # fmt: skip
+    """Content hash of a data set's metadata, of the files with its rows and pictures, and of what is asked of it. Files are
+    read once in a process; progress is told of data sets that take seconds."""
     paths = (str(dataset.info.get(key) or "") for key in ("data_path", "video_path"))
     places = {"meta", "images", *(path.split("/")[0] for path in paths if path)}
     # Folders may be links, which Path.rglob does not follow.
     walks = (os.walk(dataset.root / place, followlinks=True) for place in places)
     files = sorted(Path(folder, name) for walk in walks for folder, _, names in walk for name in names)
-    hashes = [[p.relative_to(dataset.root).as_posix(), _content(p)] for p in files]
+    sizes = [path.stat().st_size if path.exists() else 0 for path in files]
+    tell = progress if sum(sizes) > TOLD_BYTES else silent
+    hashes = []
+    for path, read in zip(files, accumulate(sizes), strict=True):
+        check_cancel()
+        hashes.append([path.relative_to(dataset.root).as_posix(), _content(path)])
+        tell(read >> 20, sum(sizes) >> 20, "MiB read")
     return sha256_json([hashes, {n: list(s) for n, s in cameras.items()}, masked])
 
 
@@ -107,7 +120,9 @@ def _content(path: Path) -> str:
         return ""
 
 
-def facts_of(dataset: Dataset, *, masked: bool = False) -> PackFacts:
+def facts_of(
+    dataset: Dataset, *, masked: bool = False, progress: Progress = silent, check_cancel: CheckCancel = never
+) -> PackFacts:
     """What the pack of a data set will hold, without decoding it.
 
     Raises InputError for a data set without frames, cameras or targets; ExportError as its reader does.
@@ -122,8 +137,9 @@ def facts_of(dataset: Dataset, *, masked: bool = False) -> PackFacts:
     starts = tuple(int(start) for start in np.cumsum((0, *lengths))[:-1])
     # A feature of one number has no names of entries.
     state, action = (vectors[feature].names or (feature,) for feature in (STATE, ACTION))
+    source = fingerprint(dataset, cameras, masked, progress, check_cancel)
     return PackFacts(
-        SCHEMA, fingerprint(dataset, cameras, masked), cameras, state, action, dataset.schema.fps, _phase_count(dataset),
+        SCHEMA, source, cameras, state, action, dataset.schema.fps, _phase_count(dataset),
         masked, starts, lengths,
     )  # fmt: skip
 
@@ -143,8 +159,8 @@ def pack(
     """
     opened = Dataset(dataset)
     if not (out / "pack.json").exists():
-        facts = facts_of(opened, masked=masks is not None)
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        facts = facts_of(opened, masked=masks is not None, progress=progress, check_cancel=check_cancel)
+        if not (out / "pack.json").exists() and out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise InputError(
                 f"{out} is no pack of the probe's, and holds something; choose another folder, or delete it"
             )
@@ -161,7 +177,7 @@ def pack(
             if not (out / "pack.json").exists():  # another process has packed the same meanwhile
                 raise
     found = open_pack(out)
-    if found.facts.source != fingerprint(opened, _cameras(opened), masks is not None):
+    if found.facts.source != fingerprint(opened, _cameras(opened), masks is not None, progress, check_cancel):
         raise InputError(
             f"{out} holds the pack of another data set, or of this one before it changed; choose another folder, or "
             "delete it"
