@@ -113,7 +113,7 @@ def robot_gain_planes(
     floor = np.maximum(luma, 1e-4)
     sigma = 0.015 * width / step
     weight = cv2.GaussianBlur(m, (0, 0), sigma)
-    known, low = weight > 1e-5, np.maximum(weight, 1e-6)
+    known, low = weight > 0, np.maximum(weight, 1e-6)
     out = np.empty((3, height, width), np.float32)
     for gain, plane in zip(out, raw, strict=True):
         # Colour casts at 70 %: a white arm in red light still reads as the white arm.
