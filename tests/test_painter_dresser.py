@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from overhead import PACKET, ROBOT, TABLE, overhead, points
 
+from retake.core.episode import ObjectSpec
 from retake.core.painter import dresser as module
 from retake.core.painter.dresser import EPSILON, Dresser
 from retake.core.painter.planes import view_rays
@@ -273,6 +274,22 @@ def test_only_scenery_whose_depth_or_thing_changed_is_shaded_again(rows: int, st
             assert np.array_equal(made.receiver_m[seen], source.depth_m.reshape(-1)[seen])
             assert np.array_equal(made.known_id[seen], source.instance_ids.reshape(-1)[seen])
             assert (made.known_depth[~seen] == -1).all()
+
+
+def test_every_object_that_moves_is_painted_with_a_grain_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "make_subject", lambda *given: given)
+    source = overhead()
+    objects = tuple(
+        ObjectSpec(f"o{k}", f"/World/o{k}", "x", (0.1, 0.1, 0.1 + k), (0.0, 0.0, k / 2), movable=k != 1)
+        for k in range(3)
+    )
+    made = bare(source)
+    made.roles = replace(made.roles, task_object=2)
+    source = replace(source, header=replace(source.header, objects=objects))
+    recipe = {"subject": {"kind": "bun"}, "others": [{"kind": "tin"}]}
+    assert made._make_subjects(source, recipe, 40) == {
+        0: ({"kind": "tin"}, (0.1, 0.1, 0.1), (0.0, 0.0, 0.0), 40), 2: ({"kind": "bun"}, (0.1, 0.1, 2.1), (0.0, 0.0, 1.0), 42),
+    }  # fmt: skip
 
 
 def test_rays_of_a_picture_are_those_of_its_camera_and_are_kept() -> None:
