@@ -5,12 +5,13 @@ link that are level plates. The camera's rows run along -y, its columns along x.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 from export_runs import make_header
 
 from retake.core.camera import Camera
-from retake.core.episode import CameraSpec, Instance
+from retake.core.episode import CameraSpec, EpisodeHeader, Instance
 from retake.core.geometry import pose_from_wxyz
 from retake.core.variants.base import SourceFrame
 
@@ -19,6 +20,11 @@ EYE_M, FOCAL = 2.0, 100.0
 TABLE, PACKET, ROBOT = 2, 7, 10
 Plate = tuple[int, tuple[slice, slice], float]
 """(id, pixels, height in m)"""
+
+
+@cache
+def plain_header() -> EpisodeHeader:
+    return make_header(0)
 
 
 def overhead(
@@ -39,7 +45,6 @@ def overhead(
     ids, z = np.full((height, width), TABLE, np.uint16), np.zeros((height, width), np.float32)
     for instance, where, at_m in plates:
         ids[where], z[where] = instance, at_m
-    header = make_header(0, size=size)
     spec = CameraSpec("front", "/World/front", size, static)
     instances = (
         Instance(TABLE, "/World/Table", "table"), Instance(PACKET, "/World/Obj0", "packet", "object:obj0"),
@@ -49,7 +54,7 @@ def overhead(
     normals[..., 2] = 32767
     if rgb is None:
         rgb = np.random.default_rng(5).integers(40, 200, (height, width, 3)).astype(np.uint8)
-    header = replace(header, cameras=(spec,), instances=instances)
+    header = replace(plain_header(), cameras=(spec,), instances=instances)
     T_world_packet = pose_from_wxyz(np.array([packet]), np.array([[1.0, 0, 0, 0]]))
     return SourceFrame(header, "front", 0, camera, rgb, (EYE_M - z).astype(np.float32), normals, ids, T_world_packet)
 

@@ -82,18 +82,21 @@ def archetype(*fields: str) -> Any:
     return make
 
 
-@pytest.fixture(autouse=True)
-def rerun(monkeypatch: pytest.MonkeyPatch) -> None:
-    STREAMS.clear()
+def package() -> SimpleNamespace:
     views = SimpleNamespace(RIGHT_HAND_Z_UP="z up", RDF="right, down, forward")
-    package = SimpleNamespace(
+    return SimpleNamespace(
         RecordingStream=Stream, escape_entity_path_part=escaped, ViewCoordinates=views,
         EncodedImage=archetype("path", "contents", "media_type"), Scalars=archetype("scalars"),
         TextDocument=archetype("text", "media_type"), Boxes3D=archetype("half_sizes", "centers", "labels"),
         Points3D=archetype("positions", "radii"), LineStrips3D=archetype("strips", "radii"),
         Transform3D=archetype("translation", "mat3x3"), Pinhole=archetype("image_from_camera", "resolution", "camera_xyz"),
     )  # fmt: skip
-    monkeypatch.setitem(sys.modules, "rerun", package)
+
+
+@pytest.fixture(autouse=True)
+def rerun(monkeypatch: pytest.MonkeyPatch) -> None:
+    STREAMS.clear()
+    monkeypatch.setitem(sys.modules, "rerun", package())
 
 
 @pytest.fixture(scope="module")
@@ -123,16 +126,43 @@ def record(run: Path, out: Path, **more: Any) -> Stream:
     return stream
 
 
+DRAWN = np.zeros((24, 32, 3), np.uint8)
+DRAWN[:12, :, 0], DRAWN[12:, :, 2] = 220, 120
+
+
+class Skeleton:
+    """Half as large as the camera's pictures; it ends before the episode does."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def frame(self, index: int) -> np.ndarray:
+        return DRAWN
+
+
+@pytest.fixture(scope="module")
+def told(run: Path) -> tuple[Stream, list[tuple[int, int, str]]]:
+    """The whole run with a skeleton of one camera, and the steps of its progress."""
+    steps: list[tuple[int, int, str]] = []
+    drawn = RunReader(run).skeleton("front") / SKELETON_RECORD
+    write_json(drawn, {})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(sys.modules, "rerun", package())
+        patched.setattr(recording, "open_skeleton", lambda folder: Skeleton())
+        STREAMS.clear()
+        stream = record(run, run.parent / "told.rrd", progress=lambda *step: steps.append(step))
+    drawn.unlink()
+    return stream, steps
+
+
 def picture(logged: SimpleNamespace) -> np.ndarray:
     """RGB of a logged image."""
     assert logged.media_type == "image/jpeg"
     return cv2.imdecode(np.frombuffer(logged.contents, np.uint8), cv2.IMREAD_COLOR)[..., ::-1].astype(int)
 
 
-def test_a_recording_states_only_the_episode_s_own_frames_and_times(
-    run: Path, episode: Episode, tmp_path: Path
-) -> None:
-    stream = record(run, tmp_path / "a.rrd")
+def test_a_recording_states_only_the_episode_s_own_frames_and_times(run: Path, episode: Episode, told: Any) -> None:
+    stream, _ = told
     assert stream.about == ("retake", f"retake-run-{episode.content_sha256[:12]}", False)
     assert stream.own_clocks == {"time": False, "tick": False}
     for one in stream.logged:
@@ -143,11 +173,11 @@ def test_a_recording_states_only_the_episode_s_own_frames_and_times(
     assert (when, about.media_type) == (None, "text/markdown")
     assert about.text.endswith(f"{FRAMES} frames at 10 fps")
     with pytest.raises(InputError, match="exists; choose another file"):
-        recording.record_run(run, tmp_path / "a.rrd")
+        recording.record_run(run, run.parent / "told.rrd")
 
 
-def test_robots_and_objects_stand_where_they_were_recorded(run: Path, episode: Episode, tmp_path: Path) -> None:
-    stream, (robot,) = record(run, tmp_path / "a.rrd"), episode.header.robots
+def test_robots_and_objects_stand_where_they_were_recorded(episode: Episode, told: Any) -> None:
+    (stream, _), (robot,) = told, episode.header.robots
     links, bones = (stream.of(f"world/robots/{robot.name}/{what}") for what in ("links", "bones"))
     places = episode.link_poses(robot.name)[:, :, :3, 3]
     assert [k for k, _ in links] == [k for k, _ in bones] == [*range(FRAMES)]
@@ -178,24 +208,8 @@ def test_a_joint_channel_that_was_not_recorded_is_not_shown(tmp_path: Path) -> N
     assert {one.path.rpartition("/")[2] for one in stream.logged if one.path.startswith("joints/")} == {"position"}
 
 
-def test_cameras_stand_where_they_were_and_show_what_they_saw(
-    run: Path, episode: Episode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The skeleton of one camera, at half the size, ends before the episode does."""
-    drawn = np.zeros((24, 32, 3), np.uint8)
-    drawn[:12, :, 0], drawn[12:, :, 2] = 220, 120
-
-    class Skeleton:
-        def __len__(self) -> int:
-            return 3
-
-        def frame(self, index: int) -> np.ndarray:
-            return drawn
-
-    write_json(RunReader(run).skeleton("front") / SKELETON_RECORD, {})
-    monkeypatch.setattr(recording, "open_skeleton", lambda folder: Skeleton())
-    stream = record(run, tmp_path / "a.rrd")
-    (RunReader(run).skeleton("front") / SKELETON_RECORD).unlink()
+def test_cameras_stand_where_they_were_and_show_what_they_saw(episode: Episode, told: Any) -> None:
+    stream, _ = told
     for name in ("front", "wrist"):
         entity = f"world/cameras/{name}"
         placed, lenses = stream.of(entity)[::2], stream.of(entity)[1::2]
@@ -218,10 +232,9 @@ def test_cameras_stand_where_they_were_and_show_what_they_saw(
     assert not stream.of("world/cameras/wrist/skeleton")
 
 
-def test_takes_are_shown_at_the_frames_they_stand_for(run: Path, tmp_path: Path) -> None:
+def test_takes_are_shown_at_the_frames_they_stand_for(run: Path, told: Any) -> None:
     """As many as the record states, no further than the episode goes, under the first camera where none is named."""
-    steps: list[tuple[int, int, str]] = []
-    stream = record(run, tmp_path / "a.rrd", progress=lambda *step: steps.append(step))
+    stream, steps = told
     for take, camera, frames in (("v000", "front", [0, 1]), ("v001", "front", [3]), ("v002", "wrist", [0])):
         folder = "wrist" if take == "v002" else "front"
         shown = stream.of(f"takes/{camera}/{take}\\/{folder}")
@@ -233,8 +246,8 @@ def test_takes_are_shown_at_the_frames_they_stand_for(run: Path, tmp_path: Path)
     assert steps == [(k, total, name) for k, name in enumerate([*["episode"] * FRAMES, *named], 1)]
 
 
-def test_verdicts_are_curves_over_the_take_s_frames_and_a_table(run: Path, tmp_path: Path) -> None:
-    stream = record(run, tmp_path / "a.rrd")
+def test_verdicts_are_curves_over_the_take_s_frames_and_a_table(told: Any) -> None:
+    stream, _ = told
     curves = {
         "v000\\/front/drift\\ px": [(0, [0.5]), (2, [0.25])], "v000\\/front/lag": [(0, [1.0])],
         "v001\\/front/drift\\ px": [(3, [7.0])],
