@@ -33,7 +33,7 @@ SHADE, CONTACT = 0.3, 0.5
 """How dark the assumed overhead light's shadow and the contact shadow are: the first frame's own light is unknown."""
 LEAST_PIXELS = 200
 """Of a thing in the first frames, from which on what they do not show of it takes its own tone."""
-VERSION = "2"
+VERSION = "3"
 """Of how frames are made of first frames: takes made by another are made again."""
 
 
@@ -167,8 +167,7 @@ class Matte:
         """World points of every second pixel (shadow maps are coarser than pixels), and the picture's size."""
         d, eye = self._rays(source)
         step = 2 if d.shape[2] >= 320 else 1
-        points = np.ascontiguousarray(d[:, ::step, ::step])
-        points *= source.depth_m[::step, ::step]
+        points = d[:, ::step, ::step] * source.depth_m[::step, ::step]  # the rays are kept: not in place
         points += eye[:, None, None]
         return points, source.camera.size
 
