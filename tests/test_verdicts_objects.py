@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Objects by hand: where a phase has its error, for how long an object is gone or doubled, what it does instead, and when its
+silhouette or its contours can tell."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from retake.core.verdicts import objects
+from retake.core.verdicts.bodies import Body
+from retake.core.verdicts.settings import ObjectSettings
+from retake.core.verdicts.tracking import Track
+
+FRAMES = 12
+SETTINGS = ObjectSettings()
+PX = 2.0
+
+
+def track(**given: Any) -> Track:
+    """Of an object that is where it should be, as clear as in the first frame (contrast 0.8)."""
+    place = np.tile([20.0, 15.0], (FRAMES, 1))
+    known: dict[str, Any] = {
+        "part": 1, "found": place.copy(), "expected": place.copy(), "here": np.full(FRAMES, 0.8),
+        "best": np.full(FRAMES, 0.8), "second": np.zeros(FRAMES), "second_at": place.copy(), "reference": 0.8,
+        "likelihood": np.zeros((FRAMES, 20, 30), np.float32),
+    }  # fmt: skip
+    return Track(**{**known, **given})
+
+
+def body(**given: Any) -> Body:
+    """Of an object in its place, 400 px², told well from its surroundings."""
+    zero = np.zeros(FRAMES)
+    known: dict[str, Any] = {
+        "part": 1, "area": zero + 400, "looked": zero == 0, "offset": np.zeros((FRAMES, 2)), "missing": zero.copy(),
+        "extra": zero.copy(), "size": zero + 1, "contrast": zero + 0.9, "colour": np.full((FRAMES, 3), 90.0),
+        "pixels": {}, "behind": zero.copy(), "turn": zero.copy(),
+    }  # fmt: skip
+    return Body(**{**known, **given})
+
+
+def truth(px: float = PX, **given: Any) -> Any:
+    """A picture of 60 x 40 px with a hand (part 0) and an object (part 1)."""
+    labels = np.zeros((FRAMES, 40, 60), np.uint8)
+    labels[:, 10:21, 15:26] = 2
+    poses = np.tile(np.eye(4), (FRAMES, 2, 1, 1))
+    poses[:, :, 2, 3] = 1.0
+    known = {
+        "px": px, "labels": labels, "size": (60, 40), "robot_parts": [0], "object_parts": [1], "static_camera": True,
+        "area": np.tile([50.0, 121.0], (FRAMES, 1)), "centroid": np.tile([[40.0, 30.0], [20.0, 15.0]], (FRAMES, 1, 1)),
+        "T_world_part": poses, "T_camera_world": np.tile(np.eye(4), (FRAMES, 1, 1)), "parts": (),
+    }  # fmt: skip
+    namespace = type("Truth", (SimpleNamespace,), {"__len__": lambda self: FRAMES})
+    return namespace(**{**known, **given})
+
+
+def moved(frames: slice, by: tuple[float, float]) -> np.ndarray:
+    out = np.tile([20.0, 15.0], (FRAMES, 1))
+    out[frames] += by
+    return out
+
+
+def test_a_far_place_counts_by_how_much_more_it_looks_like_the_object() -> None:
+    """Of a contrast of 0.8 it must gain a fifth (0.16) to count, and counts in full from a quarter (0.2) on."""
+    here = np.full(FRAMES, 0.8)
+    here[3:7] = 0.8 - np.array([0.15, 0.17, 0.2, 0.3])
+    far = track(found=moved(slice(3, 7), (9.0, 12.0)), here=here)
+    error = objects.position_error(far, truth(), SETTINGS)
+    assert error == pytest.approx([0, 0, 0, 0, 30 * 0.17 / 0.2, 30, 30, 0, 0, 0, 0, 0])
+
+
+def test_a_near_place_counts_whatever_it_gains_and_a_half_seen_far_one_is_not_told() -> None:
+    best, here = np.full(FRAMES, 0.8), np.full(FRAMES, 0.7)
+    here[0] = 0.8
+    found = moved(slice(2, 4), (3.0, 4.0))
+    found[5:8] = [29.0, 27.0]
+    here[5:8], best[5:8] = 0.1, [0.41, 0.4, 0.39]
+    best[9], best[10], best[11] = 0.21, 0.2, np.nan
+    error = objects.position_error(track(found=found, best=best, here=here), truth(), SETTINGS)
+    assert error[2:4] == pytest.approx(10 * 0.1 / 0.2)
+    assert error[5:7] == pytest.approx(30)
+    assert np.isnan(error[7])
+    assert error[9] == 0
+    assert np.isnan(error[10:]).all()
+
+
+def test_what_a_place_nearby_gains_in_the_first_frame_already_is_discounted() -> None:
+    """Half as much again: a place near the first one that gains 0.1 there must gain 0.15 more to be one."""
+    here = np.full(FRAMES, 0.65)
+    here[0], here[4] = 0.7, 0.5
+    near = track(found=moved(slice(0, FRAMES), (0.0, 5.0)), here=here)
+    error = objects.position_error(near, truth(), SETTINGS)
+    assert error == pytest.approx(np.where(np.arange(FRAMES) == 4, 10 * 0.15 / 0.2, 0.0))
+    best = np.full(FRAMES, 0.8)
+    best[0] = 0.65  # nothing gained: nothing to discount
+    assert objects.position_error(replace(near, best=best), truth(), SETTINGS)[1] == pytest.approx(10 * 0.15 / 0.2)
+    far = moved(slice(0, 1), (0.0, 6.0))  # 12 px are no longer near
+    far[1:, 1] += 5
+    assert objects.position_error(replace(near, found=far), truth(), SETTINGS)[1] == pytest.approx(10 * 0.15 / 0.2)
+
+
+@pytest.mark.parametrize("phase", ["held", "settled"])
+def test_a_phase_is_not_asked_where_it_is_not_or_the_simulation_hides_the_object(phase: str) -> None:
+    error, rows, falls = np.full(FRAMES, np.nan), np.zeros(FRAMES, bool), np.zeros(FRAMES, bool)
+    none = objects._phase(phase, error + 1, rows, rows | True, falls, SETTINGS)
+    assert (none.value, none.applies) == (None, False)
+    rows[4:8] = True
+    for visible, applies in ((2, False), (3, True)):
+        shown = np.zeros(FRAMES, bool)
+        shown[: 4 + visible] = True
+        found = objects._phase(phase, error, rows, shown, falls, SETTINGS)
+        assert (found.value, found.applies) == (None, applies)
+
+
+def test_one_measured_frame_stands_for_its_phase_and_two_must_agree() -> None:
+    rows, falls = np.arange(FRAMES) >= 2, np.zeros(FRAMES, bool)
+    error = np.full(FRAMES, np.nan)
+    error[[0, 5]] = 50, 7
+    one = objects._phase("held", error, rows, rows, falls, SETTINGS)
+    assert (one.value, one.worst_frame, one.note) == (7.0, 5, "one frame")
+    for later, value, frame in ((9, 4.0, 5), (10, 0.0, 5), (6, 4.0, 5)):
+        error[5:] = np.nan
+        error[[5, later]] = 7, 4
+        found = objects._phase("held", error, rows, rows, falls, SETTINGS)
+        assert (found.value, found.worst_frame, found.note) == (value, frame, "2 frames")
+    falls[6] = True
+    error[6] = 40
+    assert objects._phase("held", error, rows, rows, falls, SETTINGS).value == 40
+
+
+@pytest.mark.parametrize(
+    ("gone", "hidden", "longest", "frame"),
+    [((), (), 0, None), ((3, 4, 8), (), 2, 4), ((3, 8, 9, 11), (10,), 3, 11), ((3, 4, 8, 9), (), 2, 4)],
+)
+def test_an_object_is_gone_for_as_long_as_no_measured_frame_shows_it(
+    gone: tuple[int, ...], hidden: tuple[int, ...], longest: int, frame: int | None
+) -> None:
+    best = np.full(FRAMES, 0.8)
+    best[list(gone)], best[list(hidden)] = 0.2, np.nan  # a quarter of the contrast is not yet present
+    found = objects._presence(track(best=best), SETTINGS)
+    assert (found.value, found.worst_frame) == (longest, frame)
+    assert found.note.startswith(f"visible in {FRAMES - len(hidden)} frames, weakest {0.25 if gone else 1:.2f} ")
+    best[list(gone)] = 0.201
+    assert objects._presence(track(best=best), SETTINGS).value == 0
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_copy_lasts_for_three_searched_frames_and_is_measured_by_a_clear_object(step: int) -> None:
+    second = np.full(FRAMES, np.nan)
+    second[2 : 2 + 3 * step : step] = 0.4, 0.32, 0.36
+    if step == 2:
+        second[3], second[5] = 0.9, 0.9
+        second[[1, 7, 9]] = 0.0
+    found = objects._unique(track(second=second), SETTINGS, step)
+    assert found.value == pytest.approx(0.32 / 0.8)
+    assert found.worst_frame == 2 + step
+    dull = objects._unique(track(second=second, reference=0.3), SETTINGS, step)
+    assert dull.value == pytest.approx(0.32 / 0.6)  # of which the object itself is no measure
+    few = objects._unique(track(second=second[: 2 * step]), SETTINGS, step)
+    assert few.worst_frame is None
+    shortest = objects._unique(track(second=np.full(1 + 2 * step, 0.4)), SETTINGS, step)
+    assert (shortest.value, shortest.worst_frame) == (pytest.approx(0.5), step)
+    assert objects._unique(track(second=np.full(FRAMES, -1.0)), SETTINGS, step).value == 0
+
+
+def test_an_object_starts_where_its_first_three_frames_show_it_and_two_px_beside_at_most() -> None:
+    sure, offset = np.ones(FRAMES, bool), np.full((FRAMES, 2), 9.0)
+    sure[0] = False
+    offset[1:5] = [[0.6, 0.8], [np.nan, np.nan], [0.3, 0.4], [0.9, 1.2]]
+    assert objects._start(body(offset=offset), sure) == pytest.approx([0.6, 0.8])
+    assert objects._start(body(offset=5 * offset), sure) == pytest.approx([1.2, 1.6])
+    late = sure.copy()
+    late[1] = False  # then the third is after a third of the take
+    assert objects._start(body(offset=offset), late) == pytest.approx([0, 0])
+    few = np.zeros(FRAMES, bool)
+    few[[1, 3]] = True
+    assert objects._start(body(offset=offset), few) == pytest.approx([0, 0])
+
+
+def test_a_silhouette_changes_against_its_first_three_frames() -> None:
+    missing, extra = np.full(FRAMES, 0.05), np.full(FRAMES, 0.05)
+    missing[6:9], extra[6:9] = 0.25, 0.15
+    turn = np.full(FRAMES, 0.2)
+    shape = body(missing=missing, extra=extra, turn=turn)
+    sure = np.ones(FRAMES, bool)
+    found = objects._shape(shape, truth(), sure)
+    assert (found.value, found.worst_frame) == (pytest.approx(0.3), 6)
+    assert found.note == "missing 0.25, extra 0.15 of its area"
+    turn[:] = np.radians(30)
+    assert objects._shape(shape, truth(), sure).note.endswith("turned by 30°")
+    # Of a side of 10 px a pixel is twice the share, and in a picture no wider than the working image an outline as vague.
+    assert objects._shape(replace(shape, area=shape.area / 4), truth(), sure).value == pytest.approx(0.15)
+    assert objects._shape(replace(shape, area=shape.area * 4), truth(), sure).value == pytest.approx(0.3)
+    assert objects._shape(shape, truth(1.0), sure).value == pytest.approx(0.15)
+    assert objects._shape(shape, truth(4.0), sure).value == pytest.approx(0.3)
+    three = np.arange(FRAMES) >= FRAMES - 3
+    assert objects._shape(shape, truth(), three).value is None
+    assert not objects._shape(shape, truth(), three).applies
+    assert objects._shape(shape, truth(), np.arange(FRAMES) >= FRAMES - 4).value is not None
+
+
+@pytest.mark.parametrize(
+    ("hand", "own", "expected", "said"),
+    [
+        ((10, 0), (10, 0), (0, 0), "it goes on with the hand"),
+        ((10, 0), (6.1, 0), (0, 0), "it goes on with the hand"),
+        ((10, 0), (5.9, 0), (0, 0), "it is 12 px right of its place"),
+        ((7.5, 0), (7.5, 0), (0, 0), "it is 15 px right of its place"),
+        ((0, 0), (0, 3.9), (0, 10), "it stays where it was let go"),
+        ((0, 0), (0, 4.1), (0, 10), "it is 12 px above its place"),
+        ((0, 0), (0, 1), (0, 3), "it is 4 px above its place"),
+        ((0, 0), (-4, 3), (0, 0), "it is 8 px left of its place"),
+        ((0, 0), (3, 4), (0, 0), "it is 8 px below its place"),
+    ],
+)
+def test_a_misplaced_object_is_told_by_what_it_does(hand: Any, own: Any, expected: Any, said: str) -> None:
+    """Held up to frame 5 where it should be; after it hand, object and simulated object have gone so many working px."""
+    phases = ["held"] * 6 + ["settled"] * 6
+    later = slice(6, FRAMES)
+    centroid = truth().centroid
+    centroid[later, 0] += hand
+    one = track(found=moved(later, own), expected=moved(later, expected))
+    rows = np.array([p == "settled" for p in phases])
+    assert objects.behaviour(one, truth(centroid=centroid), rows, phases) == said
+    centroid[:, 0] = np.nan
+    alone = objects.behaviour(one, truth(centroid=centroid), rows, phases)
+    assert ("px" in alone) == (max(np.abs(own)) + max(np.abs(expected)) > 0)
+    assert objects.behaviour(one, truth(), rows & False, phases) == "it is not found"
+
+
+def test_the_nearest_hand_is_the_one_that_an_object_goes_with() -> None:
+    phases, later = ["held"] * 6 + ["settled"] * 6, slice(6, FRAMES)
+    centroid = np.tile([[24.0, 15.0], [20.0, 15.0], [200.0, 15.0]], (FRAMES, 1, 1))
+    centroid[later, 0] += (0.0, 12.0)
+    one = track(found=moved(later, (0, 12)), expected=moved(later, (0, 0)))
+    rows = np.array([p == "settled" for p in phases])
+    two = truth(centroid=centroid, robot_parts=[2, 0])
+    assert objects.behaviour(one, two, rows, phases) == "it goes on with the hand"
+
+
+@pytest.mark.parametrize("rim", [0, 1, 2, 3])
+@pytest.mark.parametrize("share", [0.2, 0.49, 0.5, 0.9])
+def test_half_of_an_object_at_the_border_has_no_outline_of_its_own(rim: int, share: float) -> None:
+    labels = np.zeros((2, 40, 60), np.uint8)
+    labels[:, 20:30, 20:30] = 2
+    labels[1, 5 : 5 + rim, 59] = 2
+    labels[1, 39, 1 : 1 + rim // 3] = 2
+    poses = np.tile(np.eye(4), (2, 2, 1, 1))
+    poses[:, :, 2, 3] = 1.0
+    area = np.array([[0, 100.0], [0, 100.0 * share]])
+    given = {"T_world_part": poses, "T_camera_world": np.tile(np.eye(4), (2, 1, 1))}
+    found = objects.cropped(truth(labels=labels, area=area, **given), 1)
+    assert found.tolist() == [False, rim > 1 and share < 0.5]
+    poses[1, :, 2, 3] = 1.5  # as seen from one distance it is 2.25 times as large
+    found = objects.cropped(truth(labels=labels, area=area, **given), 1)
+    assert found.tolist() == [False, rim > 1 and share < 0.5 / 2.25]
+
+
+def contours(points: float, scores: np.ndarray) -> Any:
+    weight = np.full((FRAMES, 2), points)
+    return SimpleNamespace(points=weight, shift_scores=np.tile(scores.astype(np.float32), (FRAMES, 2, 1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("points", "height", "told"), [(10, 5.0, True), (9.9, 5.0, False), (10, 1.85, True), (10, 1.75, False)]
+)
+def test_where_colours_do_not_tell_contours_may(points: float, height: float, told: bool) -> None:
+    """Of 60 points in a phase of six frames; the best place must be 1.8 times the mean of 121 places."""
+    scores = np.full((11, 11), 1.0)
+    scores[5 + 2, 5 + 1] = (120 * height) / (121 - height)
+    phases = ["before"] * 3 + ["held"] * 6 + ["released"] * 0 + ["settled"] * 3
+    found = {m.name: m for m in objects._by_contour("dull", contours(points, scores), truth(), 1, phases, SETTINGS)}
+    held = found["object_held"]
+    assert (held.value is not None) == told
+    assert held.applies
+    assert found["object_before"].value is None
+    assert not found["object_released"].applies
+    if told:
+        assert held.value == pytest.approx(PX * np.hypot(1, 2), abs=0.05)
+        assert held.worst_frame == 3
+    rest = [found[name] for name in ("object_present", "object_unique", "object_shape")]
+    assert all((m.value, m.applies) == (None, not told) for m in rest)
+
+
+def test_a_mask_is_the_largest_likely_piece_near_where_the_object_was_found() -> None:
+    likelihood = np.zeros((FRAMES, 20, 30), np.float32)
+    likelihood[0, 6:9, 8:12] = 0.9
+    likelihood[0, 6:8, 14:15] = 0.9
+    likelihood[0, 2:18, 24:30] = 0.9
+    reference = np.zeros((20, 30), np.uint8)
+    reference[6:9, 8:12] = 1
+    one = track(likelihood=likelihood, found=np.tile([19.5, 14.5], (FRAMES, 1)))
+    assert objects._mask(one, 0, reference).tolist() == (reference > 0).tolist()
+    assert not objects._mask(one, 1, reference).any()
+    # It reaches 7 px from column 10 and row 7, (20 + 0.5)/2 − 0.5 of the half-size picture: 1.5 times the root of 12, and 2.
+    likelihood[0, 6:9, 8:12] = 0
+    likelihood[0, :, 17:] = 0.9
+    cut = objects._mask(one, 0, reference)
+    assert np.argwhere(cut).min(0).tolist() == [0, 17]
+    assert np.argwhere(cut).max(0).tolist() == [14, 17]
+
+
+def test_masks_apart_by_two_px_have_the_published_distances() -> None:
+    """A square of 4 x 4 small px found 2 to the right: half of both is in common, columns lie 0, 0, 1 and 2 px away."""
+    likelihood = np.zeros((FRAMES, 20, 30), np.float32)
+    likelihood[:4, 8:12, 12:16] = 0.9
+    labels = np.zeros((FRAMES, 40, 60), np.uint8)
+    labels[:, 16:24, 20:28] = 2
+    best = np.full(FRAMES, 0.8)
+    best[0] = np.nan
+    phases = ["before"] * 6 + ["held"] * 3 + ["unknown"] * 3
+    found = objects.pisa(
+        track(likelihood=likelihood, best=best, found=np.tile([27.5, 19.5], (FRAMES, 1))), truth(labels=labels), phases
+    )
+    s = 1 / (np.sqrt(2) * 20)
+    assert found["object_before_l2"] == pytest.approx(s * 1)
+    assert found["object_before_cd"] == pytest.approx(s * 2 * 0.75, rel=0.1)
+    assert found["object_before_iou"] == pytest.approx(8 / 24)
+    assert found["object_before_vanish_rate"] == pytest.approx(2 / 5)
+    assert (found["object_held_l2"], found["object_held_vanish_rate"]) == (None, 1.0)
+    assert (found["object_settled_iou"], found["object_settled_vanish_rate"]) == (None, None)
