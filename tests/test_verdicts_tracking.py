@@ -24,8 +24,8 @@ def scene(
     apart: dict[int, tuple[int, int]] | None = None, side: int = 12, copies: dict[int, tuple[int, int]] | None = None, *,
     static: bool = True,
 ) -> tuple[Footage, Any]:  # fmt: skip
-    """A square that goes 2 px to the right per frame, shown beside its place in some frames; copies, which are two rows less high, by
-    their corners (x, y)."""
+    """A square that goes 2 px to the right per frame, shown beside its place in some frames; copies, two rows
+    less high, by their corners (x, y)."""
     rng = np.random.default_rng(4)
     ground = np.clip(np.array(GREY) + rng.normal(0, 3, (HEIGHT, WIDTH, 1)), 0, 255).astype(np.uint8)
     frames, labels = np.repeat(ground[None], FRAMES, 0), np.zeros((FRAMES, HEIGHT, WIDTH), np.uint8)

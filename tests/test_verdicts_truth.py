@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known of a drawn label image: where a part is, how large it is, where its outline runs and what lies beyond; what stands
-still; where a lens shows a pinhole's pixels."""
+"""What is known of a drawn label image: where a part is, how large it is, where its outline runs and what lies beyond;
+what stands still; where a lens shows a pinhole's pixels."""
 
 from __future__ import annotations
 
