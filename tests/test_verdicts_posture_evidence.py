@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What pixels say of an object and its postures, by hand: bins of colours, frames that are asked, bodies that are carried from frame
-to frame, silhouettes of other postures, and how far pixels go to one of them."""
+"""What pixels say of an object and its postures, by hand: bins of colours, frames that are asked, bodies that are carried from
+frame to frame, silhouettes of other postures, and how far pixels go to one of them."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_a_body_is_carried_with_its_pose_and_its_depth() -> None:
     one = evidence(truth(T_world_part=poses))
     M = one._carried(body, 0, 5)
     # By 0.195 and 0.39 m at 1.95 m: a tenth and a fifth of the focal lengths.
-    assert M == pytest.approx(np.array([[1, 0, 10], [0, 1, 16]]), abs=1e-6)
+    assert pytest.approx(np.array([[1, 0, 10], [0, 1, 16]]), abs=1e-6) == M
     near = one._carried(body, 0, 6)
     # Twice as large about the middle, which is half a px before the pixel of that number.
     assert near == pytest.approx(np.array([[2, 0, -29.5], [0, 2, -23.5]]), abs=1e-6)
@@ -206,7 +206,8 @@ WIDER = next(k for k, posture in enumerate(postures.POSTURES) if posture.name ==
 
 
 def test_pixels_go_a_share_of_the_way_to_a_posture() -> None:
-    """From what they would gain if simulated (−50) to what they would if it stood so (50); of two ways to turn the farther one."""
+    """From what they would gain if simulated (−50) to what they would if it stood so (50); of two ways to turn
+    the farther one."""
     full = {k: 50.0 for k in (0, 1, 2, 3, WIDER)}
     told = gain(
         found={0: 10, 1: -20, 2: 49, 3: 0, WIDER: 0}, own={k: -50.0 for k in full}, full=full,
@@ -229,16 +230,15 @@ def test_pixels_go_a_share_of_the_way_to_a_posture() -> None:
     assert postures._shares([sharper], 0) == {"turned by 30°": pytest.approx(23.6 / 27.2)}
 
 
-def half_of_it(shows: str, columns: int = 10) -> postures._View:
-    """A square of 20 x 20 px; the first other posture lacks some columns of it."""
+def half_of_it(shows: str, columns: int = 10, which: int = 0) -> postures._View:
+    """A square of 20 x 20 px; one other posture lacks some columns of it."""
     whole = np.zeros((40, 44), np.uint8)
     whole[10:30, 12:32] = 1
     other = whole.copy()
     other[:, 12 : 12 + columns] = 0
     field = np.where((whole if shows == "whole" else other) > 0, 1.0, -1.0).astype(np.float32)
-    return postures._View(
-        field, np.ones(whole.shape, bool), whole, [other, *[whole] * (len(postures.POSTURES) - 1)], True
-    )
+    others = [other if k == which else whole for k in range(len(postures.POSTURES))]
+    return postures._View(field, np.ones(whole.shape, bool), whole, others, True)
 
 
 def test_a_posture_gains_what_its_pixels_say_for_it() -> None:
@@ -248,9 +248,30 @@ def test_a_posture_gains_what_its_pixels_say_for_it() -> None:
         assert (told.changed[0], told.strength[0]) == (200, 200)
         assert not told.found[1:].any()
         assert not told.changed[1:].any()
-    assert not postures._gain(half_of_it("other", 1), 0).changed.any()  # less than a tenth of it
-    assert not postures._gain(half_of_it("other", 2), 0).changed[0]  # all of which is beside the outline
-    assert postures._gain(half_of_it("other", 3), 0).changed[0] == 60
+    view = half_of_it("other")
+    view.free[:, :17] = False  # half of what differs cannot be seen
+    assert postures._gain(view, 0).changed[0] == 100
+
+
+@pytest.mark.parametrize(
+    ("columns", "which", "first", "pixels"),
+    [
+        (1, 0, True, 0),
+        (2, 0, True, 40),
+        (3, WIDER, True, 0),
+        (4, WIDER, True, 80),
+        (3, WIDER, False, 60),
+        (3, 0, True, 60),
+    ],
+)
+def test_a_posture_is_asked_where_it_differs_by_enough_and_beyond_what_bleeds_or_is_drawn_wider(
+    columns: int, which: int, first: bool, pixels: int
+) -> None:
+    """By a tenth of the silhouette, a fifth of which lies beyond 1.4 px from its outline; another size in the first phase beyond
+    2.4 px, which is the fourth column."""
+    told = postures._gain(half_of_it("other", columns, which), 0, first)
+    assert told.changed[which] == pixels
+    assert (told.found[which] > 0) == (pixels > 0)
 
 
 def test_frames_show_a_body_that_is_half_of_its_largest_as_seen_from_one_distance() -> None:
