@@ -259,7 +259,8 @@ def test_a_posture_gains_what_its_pixels_say_for_it() -> None:
         (1, 0, True, 0),
         (2, 0, True, 40),
         (3, WIDER, True, 0),
-        (4, WIDER, True, 80),
+        (4, WIDER, True, 0),
+        (5, WIDER, True, 100),
         (3, WIDER, False, 60),
         (3, 0, True, 60),
     ],
@@ -268,7 +269,7 @@ def test_a_posture_is_asked_where_it_differs_by_enough_and_beyond_what_bleeds_or
     columns: int, which: int, first: bool, pixels: int
 ) -> None:
     """By a tenth of the silhouette, a fifth of which lies beyond 1.4 px from its outline; another size in the first phase beyond
-    2.4 px, which is the fourth column."""
+    2.4 px: of the fifth column, and the fourth, but for three px at either end."""
     told = postures._gain(half_of_it("other", columns, which), 0, first)
     assert told.changed[which] == pixels
     assert (told.found[which] > 0) == (pixels > 0)

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a take adds, by hand: where robot and objects work, how large a thing is that appears there, and a surface that runs."""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from retake.core.geometry import axis_angle
+from retake.core.verdicts import additions
+from retake.core.verdicts.footage import Footage
+from retake.core.verdicts.settings import StabilitySettings
+
+WIDTH, HEIGHT, FRAMES = 120, 80, 37
+SETTINGS = StabilitySettings()
+GROUND = (120, 115, 110)
+ABOVE = np.diag([1.0, -1.0, -1.0, 1.0])
+"""Looks down."""
+
+
+def truth(**given: Any) -> Any:
+    """A camera 2 m above a table on which an object (part 1) lies; a hand (part 0) is over it. 100 px of focal length: 2 cm of
+    the table are a pixel."""
+    T = ABOVE.copy()
+    T[2, 3] = 2.0
+    poses = np.tile(np.eye(4), (FRAMES, 2, 1, 1))
+    poses[:, 0, :3, 3] = (0.1, 0.2, 0.3)
+    K = np.array([[100.0, 0, 60], [0, 100, 40], [0, 0, 1]])
+    known = {
+        "labels": np.zeros((FRAMES, HEIGHT, WIDTH), np.uint8), "size": (WIDTH, HEIGHT), "static_camera": True, "px": 2.0,
+        "scale": 0.5, "object_parts": [1], "robot_parts": [0], "T_world_part": poses, "start": 0,
+        "T_camera_world": np.tile(T, (FRAMES, 1, 1)), "K": np.tile(K, (FRAMES, 1, 1)), "area": np.zeros((FRAMES, 2)),
+        "parts": (SimpleNamespace(name="hand"), SimpleNamespace(name="box")),
+        "seen": lambda t, points: points, "ideal": lambda t, points: points,
+    }  # fmt: skip
+    return type("Truth", (SimpleNamespace,), {"__len__": lambda self: FRAMES})(**{**known, **given})
+
+
+def footage(frames: np.ndarray) -> Footage:
+    return Footage(frames, frames[0].astype(np.float32), np.ones(frames.shape[1:3], bool), 1.0)
+
+
+def plain() -> np.ndarray:
+    rng = np.random.default_rng(3)
+    return np.clip(np.array(GROUND) + rng.normal(0, 1, (FRAMES, HEIGHT, WIDTH, 1)), 0, 255).astype(np.uint8)
+
+
+def bounds(mask: np.ndarray | None) -> tuple[int, int, int, int]:
+    assert mask is not None
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    assert mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+    return int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])
+
+
+def test_the_scene_of_work_is_the_ground_within_twelve_cm_of_object_and_low_hand() -> None:
+    """From −0.12 to 0.22 m across and −0.12 to 0.32 m away from the middle: 6 px left to 11 right, 16 up to 6 down."""
+    assert bounds(additions.workspace(truth(), (WIDTH, HEIGHT))) == (24, 45, 54, 70)
+    assert bounds(additions.workspace(truth(), (WIDTH // 2, HEIGHT // 2))) == (12, 22, 27, 34)
+    assert bounds(additions.workspace(truth(), (WIDTH, HEIGHT), 0.02)) == (29, 40, 59, 65)
+    poses = truth().T_world_part
+    poses[:, 0, 2, 3] = 0.41  # too high above the ground to work there
+    assert bounds(additions.workspace(truth(T_world_part=poses), (WIDTH, HEIGHT))) == (34, 45, 54, 65)
+    poses[:, 1, 2, 3] = 0.02
+    poses[5, 1, 2, 3] = 0.0  # ground is the lowest place of an object
+    poses[9, 1, 0, 3] = -0.2
+    assert bounds(additions.workspace(truth(T_world_part=poses), (WIDTH, HEIGHT))) == (34, 45, 44, 65)
+    assert additions.workspace(truth(object_parts=[]), (WIDTH, HEIGHT)) is None
+    up = np.diag([1.0, 1, 1, 1])
+    nowhere = additions.workspace(truth(T_camera_world=np.tile(up, (FRAMES, 1, 1))), (WIDTH, HEIGHT))
+    assert nowhere is not None
+    assert not nowhere.any()
+
+
+def near(**given: Any) -> Any:
+    """The same from 0.5 m: the scene of work fills most of the picture."""
+    T = ABOVE.copy()
+    T[2, 3] = 0.5
+    return truth(T_camera_world=np.tile(T, (FRAMES, 1, 1)), **given)
+
+
+def place_of(found: Any) -> tuple[float, ...]:
+    """Column and row, recorded px, that a note says."""
+    return tuple(map(float, re.findall(r"\d+", found.note)))
+
+
+@pytest.mark.parametrize(
+    ("shown", "side"), [(slice(13, 37), 16.0), (slice(13, 25), 0.0), (slice(12, 25), 16.0), (slice(0, 37), 0.0)]
+)
+def test_a_thing_that_appears_for_three_looks_is_as_large_as_its_root(shown: slice, side: float) -> None:
+    """A square of 8 px, of 2 px of the recording each; looks are six frames apart."""
+    frames = plain()
+    frames[shown, 30:38, 60:68] = (60, 160, 90)
+    found = additions._intruders(footage(frames), near(), SETTINGS)
+    assert found.value == pytest.approx(side, rel=0.3)
+    if side:
+        assert place_of(found) == pytest.approx((127, 67), abs=5)
+        assert found.worst_frame in (18, 24, 30)
+    assert found.series is not None
+    assert np.flatnonzero(np.isfinite(found.series)).tolist() == [6, 12, 18, 24, 30, 36]
+
+
+def test_shade_is_no_thing_and_what_robot_and_object_cover_is_not_asked() -> None:
+    frames = plain()
+    frames[13:, 30:38, 60:68] //= 2
+    assert additions._intruders(footage(frames), near(), SETTINGS).value == 0
+    frames = plain()
+    labels = np.zeros((FRAMES, HEIGHT, WIDTH), np.uint8)
+    labels[13:, 26:34, 60:68] = 1
+    frames[13:, 22:38, 60:68] = (60, 160, 90)  # four px around it belong to it
+    assert additions._intruders(footage(frames), near(labels=labels), SETTINGS).value == 0
+    frames[13:, 22:46, 60:68] = (60, 160, 90)
+    beyond = additions._intruders(footage(frames), near(labels=labels), SETTINGS)
+    assert beyond.value == pytest.approx(16, rel=0.3)
+    assert place_of(beyond) == pytest.approx((127, 83), abs=5)
+
+
+def test_a_place_looks_as_its_first_two_views_together() -> None:
+    """A thing that shows in the second view of a place is half of what it looks like: neither it nor what was there before is
+    as far from that as two things are from each other."""
+    frames = plain()
+    frames[6:, 30:38, 60:68] = (60, 160, 90)
+    later = frames.copy()
+    later[12:] = plain()[12:]
+    tone = [additions.tone_of(np.full((1, 1, 3), c, np.float32)) for c in (GROUND, (60, 160, 90))]
+    apart = float(np.abs(tone[0] - tone[1]).max())
+    for film in (frames, later):
+        for limit, told in ((apart / 2 - 0.05, True), (apart / 2 + 0.05, False)):
+            found = additions._intruders(footage(film), near(), StabilitySettings(new_tone=limit))
+            assert ((found.value or 0) > 0) == told
+
+
+@pytest.mark.parametrize("pixels", [0, 1])
+def test_enough_ground_must_show(pixels: int) -> None:
+    seen = additions.workspace(near(), (WIDTH // 2, HEIGHT // 2))
+    assert seen is not None
+    limit = StabilitySettings(work_pixels=int(seen.sum()) + pixels)
+    found = additions._intruders(footage(plain()), near(), limit)
+    assert (found.value is None) == bool(pixels)
+    assert found.applies == (not pixels)
+    short = additions._intruders(footage(plain()[: 24 + pixels]), near(), SETTINGS)
+    assert (short.value is not None) == bool(pixels)  # five looks, the first of which has nothing to be compared with
+    assert not additions._intruders(footage(plain()), near(static_camera=False), SETTINGS).applies
+
+
+def link(runs: int = 0, turn: float = 0.0, turned: int = FRAMES) -> tuple[Footage, Any]:
+    """A link of 30 x 40 px with a pattern of its own on a grey ground, whose surface slides by so many px from frame 13 on; it
+    turns about the line of sight by so much from some frame on, while its picture stays."""
+    rng = np.random.default_rng(5)
+    pattern = cv2.GaussianBlur(rng.normal(0, 160, (40, 90)), (0, 0), 1.2)
+    frames = plain()
+    labels = np.zeros((FRAMES, HEIGHT, WIDTH), np.uint8)
+    labels[:, 20:60, 45:75] = 1
+    for t in range(FRAMES):
+        x = runs if t >= 13 else 0
+        frames[t, 20:60, 45:75] = np.clip(120 + pattern[:, x : x + 30], 0, 255)[..., None]
+    area = np.tile([1200.0, 0.0], (FRAMES, 1))
+    poses = np.tile(np.eye(4), (FRAMES, 2, 1, 1))
+    poses[turned:, 0, :3, :3] = axis_angle(np.array([0, 0, 1.0]), np.float64(turn))
+    return footage(frames), truth(labels=labels, area=area, T_world_part=poses)
+
+
+@pytest.mark.parametrize(("runs", "told"), [(0, False), (2, False), (20, True)])
+def test_a_surface_that_slides_further_than_a_warp_is_told(runs: int, told: bool) -> None:
+    found = additions._texture(*link(runs), SETTINGS, None, "")
+    assert found.value is not None
+    assert (found.value > 0.1) == told
+    assert found.series is not None
+    assert np.flatnonzero(np.isfinite(found.series)).tolist() == list(range(4, FRAMES, 4))
+    if told:
+        assert found.note == "hand"
+        assert found.worst_frame in (20, 24, 28, 32)
+
+
+@pytest.mark.parametrize(("turn", "asked"), [(0.11, True), (0.13, False)])
+def test_a_link_that_turned_is_compared_with_views_of_that_side(turn: float, asked: bool) -> None:
+    """Without depth within 0.12 rad; the first view of another side is what it looks like."""
+    found = additions._texture(*link(20, turn, 13), SETTINGS, None, "")
+    assert found.series is not None
+    assert np.isfinite(found.series[16]) == asked
+    assert ((found.value or 0) > 0.1) == asked
+
+
+def test_a_link_must_show_enough_of_itself_three_times() -> None:
+    film, one = link()
+    for area, told in ((150.0, True), (149.9, False)):
+        one.area[:, 0] = area
+        assert (additions._texture(film, one, SETTINGS, None, "").value is not None) == told
+    one.area[:, 0] = 0
+    one.area[:13, 0] = 1200  # frames 0, 4, 8 and 12: three differences
+    assert additions._texture(film, one, SETTINGS, None, "").value is not None
+    one.area[12] = 0
+    assert additions._texture(film, one, SETTINGS, None, "").value is None
+    inner = 36 * 26  # well inside: two px from the outline
+    one.area[:, 0] = 1200
+    for least, told in ((inner, False), (150, True), (151, False)):
+        # Of which 150 points are carried.
+        found = additions._texture(film, one, StabilitySettings(texture_points=least), None, "")
+        assert (found.value is not None) == told
+
+
+def test_a_surface_is_what_a_link_shows_beside_its_mean_nearby() -> None:
+    film, one = link()
+    seen = additions._Surfaces(film, one, SETTINGS, None, "")
+    assert sorted(seen.logs) == list(range(0, FRAMES, 4))
+    found = seen._surface(0, 0)
+    assert found is not None
+    assert found.corner == (45, 20)
+    assert found.structure.shape == found.inner.shape == (40, 30)
+    assert found.inner.sum() == 36 * 26
+    assert np.abs(found.structure.mean()) < 0.02
+    pattern = seen._pattern(0, 0, found)
+    assert pattern is not None
+    assert len(pattern.points) == 150
+    # The link's origin is 2 m away; a pixel is 2 cm there, and y points away from the picture's rows.
+    assert pattern.points.min(0) == pytest.approx([(47.5 - 60) / 50, (40 - 57.5) / 50, 0], abs=0.011)
+    assert pattern.points.max(0) == pytest.approx([(72.5 - 60) / 50, (40 - 22.5) / 50, 0], abs=0.011)
+    assert seen._difference(pattern, 0, found) == 0
+    assert seen._difference(None, 0, found) is None
