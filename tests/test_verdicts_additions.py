@@ -144,7 +144,8 @@ def test_enough_ground_must_show(pixels: int) -> None:
     assert found.applies == (not pixels)
     short = additions._intruders(footage(plain()[: 24 + pixels]), near(), SETTINGS)
     assert (short.value is not None) == bool(pixels)  # five looks, the first of which has nothing to be compared with
-    assert not additions._intruders(footage(plain()), near(static_camera=False), SETTINGS).applies
+    for without in ({"static_camera": False}, {"object_parts": []}):
+        assert not additions._intruders(footage(plain()), near(**without), SETTINGS).applies
 
 
 def link(runs: int = 0, turn: float = 0.0, turned: int = FRAMES) -> tuple[Footage, Any]:

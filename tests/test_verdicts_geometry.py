@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scenery before a moving camera of which the recording has no depth: walls that a world puts behind the stage."""
+"""Where points of the scenery go before a moving camera, by hand; and walls that a world puts behind the stage, of which the
+recording has no depth."""
 
 from __future__ import annotations
 
@@ -101,3 +102,93 @@ def test_a_wall_that_repeats_and_has_no_depth_goes_where_the_camera_turns(monkey
     # The control: followed from their own places, bricks are taken for their neighbours.
     monkeypatch.setattr(geometry, "far_away", lambda truth, points, t, u: np.full(points.shape, np.nan))
     assert measured(0) > 10 * followed
+
+
+def going(*step: float) -> Any:
+    """A camera that goes so far per frame, m, in its own axes."""
+    return truth_of(poses(0, (0, 1, 0), tuple(-s for s in step)))  # type: ignore[arg-type]
+
+
+def test_points_go_by_their_depth_and_those_without_one_nowhere() -> None:
+    """At 2 m, with 220 px of focal length, 0.1 m are 11 px; half as far away twice as many."""
+    depth = np.full((240, 320), 2.0, np.float32)
+    depth[100:, :], depth[:, 200:], depth[:20, :20] = 1.0, 0.0, 0.1
+    points = np.array([[50.0, 50], [50, 150], [250, 50], [159.5, 119.5], [10, 10]])
+    right = geometry.predicted(going(0.1, 0, 0), depth, points, 2, 3)
+    assert right == pytest.approx(
+        np.array([[39, 50], [28, 150], [np.nan] * 2, [137.5, 119.5], [-210, 10]]), nan_ok=True
+    )
+    down = geometry.predicted(going(0, 0.05, 0), depth, points, 2, 4)
+    assert down[:2] == pytest.approx(np.array([[50, 39], [50, 128]]))
+    # Half of the way to what is 2 m away makes it twice as large about the middle, half a px before pixel 160.
+    ahead = geometry.predicted(going(0, 0, 0.5), depth, points, 1, 3)
+    assert ahead[0] == pytest.approx([2 * (50 - 159.5) + 159.5, 2 * (50 - 119.5) + 119.5])
+    assert np.isnan(ahead[[1, 2, 3, 4]]).all()  # reached, without depth, reached, behind
+    assert geometry.far_away(going(0.1, 0, 0), points, 2, 3) == pytest.approx(points)
+
+
+def test_depth_is_read_where_the_recording_has_the_point() -> None:
+    """Of a working picture of half its size pixel 10 is between pixels 20 and 21 of the recording."""
+    truth = going(0.1, 0, 0)
+    truth.scale = 0.5
+    depth = np.full((480, 640), 2.0, np.float32)
+    depth[:, 302:306] = 1.0
+    points = np.array([[149.0, 50], [151.0, 50], [152.2, 50], [153, 50], [400, 300]])
+    shift = points[:, 0] - geometry.predicted(truth, depth, points, 0, 1)[:, 0]
+    assert shift == pytest.approx([11, 22, 22, 11, 11])
+
+
+@pytest.mark.parametrize(
+    ("step", "told"), [((0.008, 0, 0), True), ((0.0, 0.0079, 0), False), ((0.0, 0.006, 0.006), True)]
+)
+def test_pixels_of_one_point_obey_the_camera_s_way(step: tuple[float, float, float], told: bool) -> None:
+    truth = truth_of(poses(4, (0.2, 1, 0.1), step))
+    if not told:
+        truth = going(*step)
+    F = geometry.fundamental(truth, 0, 1, 0.008)
+    assert (F is not None) == told
+    if F is None:
+        return
+    rng = np.random.default_rng(1)
+    depth = rng.uniform(0.5, 3, (240, 320)).astype(np.float32)
+    points = np.stack([rng.integers(20, 300, 30), rng.integers(20, 220, 30)], 1).astype(float)
+    there = geometry.predicted(truth, depth, points, 0, 1)
+    assert np.linalg.norm(F) == pytest.approx(1)
+    assert geometry.sampson(points, there, F) == pytest.approx(np.zeros(30), abs=1e-6)
+    assert geometry.sampson(points, there + np.array([0, 3]), F).max() > 0.5
+
+
+def test_a_median_is_told_of_five_pairs_of_frames() -> None:
+    series = np.full(FRAMES, np.nan)
+    series[[0, 2, 4, 6, 8]] = 1, 5, 3, 2, 4
+    settings = load_settings().stability
+    found = geometry._upper("temporal_geometry", series, settings)
+    assert (found.value, found.worst_frame, found.note) == (3.0, 2, "5 pairs of frames")
+    series[0] = np.nan
+    few = geometry._upper("temporal_geometry", series, settings)
+    assert (few.value, few.applies) == (None, False)
+
+
+def test_what_all_pictures_show_in_one_place_is_taken_off() -> None:
+    stands = np.zeros((30, 40, 40), np.uint8) + 100
+    stands[:, 10:20] = 180
+    for t in range(30):
+        stands[t, 30:, t] = 250
+    rest = geometry.without_standing(list(stands))
+    assert len(rest) == 30
+    for t, picture in enumerate(rest):
+        wanted = np.full((40, 40), 128)
+        wanted[30:, t] = 255
+        assert picture.tolist() == wanted.tolist()
+    assert geometry.without_standing(list(stands[:2] - 100))[0].max() == 128 + 75  # the median of two is their mean
+
+
+@pytest.mark.parametrize("level", [20, 100, 240])
+def test_detail_is_what_differs_from_the_light_around_by_its_share(level: int) -> None:
+    frame = np.full((60, 60, 3), level, np.uint8)
+    assert np.abs(geometry.detail(frame).astype(int) - 128).max() <= 1
+    frame[30, 30] = level + 8
+    weight = 1 / (2 * np.pi * 9)  # of a pixel itself in the mean around it, three px wide
+    share = 8 * (1 - weight) / (level + 8 + 8 * weight)
+    assert geometry.detail(frame)[30, 30] == pytest.approx(128 + 400 * share, abs=1.5)
+    assert geometry.detail(frame)[30, 36] <= 128

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retake.core.verdicts import stills
 from retake.core.verdicts.footage import Footage
 from retake.core.verdicts.settings import load_settings
 from retake.core.verdicts.stills import measure_stills
@@ -107,3 +108,199 @@ def test_a_shadow_that_stays_or_leaves_for_good_moves_nothing(comes: bool) -> No
     half = np.where(np.indices((SIZE[1], SIZE[0]))[1] < 80, 0.5, 1.0).astype(np.float32)
     found = measured([drawn(t, 0, 0, half if (t >= FRAMES // 2) == comes else None) for t in range(FRAMES)])
     assert found.value == 0.0
+
+
+def detail(seed: int = 0) -> np.ndarray:
+    """What a picture of 90 x 70 px shows beside its light."""
+    return cv2.GaussianBlur(np.random.default_rng(seed).normal(0, 40, (70, 90)).astype(np.float32), (0, 0), 1.0)
+
+
+def area(rows: slice = slice(25, 45), columns: slice = slice(30, 60)) -> np.ndarray:
+    out = np.zeros((70, 90), bool)
+    out[rows, columns] = True
+    return out
+
+
+@pytest.mark.parametrize(("dx", "dy"), [(0, 0), (3, -2), (-12, 9), (0, 15), (-7, 0)])
+def test_a_thing_is_as_far_beside_its_place_as_it_is(dx: int, dy: int) -> None:
+    found = stills._displacement(detail(), np.roll(detail(), (dy, dx), (0, 1)), area(), area() & False, SETTINGS)
+    assert found == pytest.approx(np.hypot(dx, dy), abs=0.4)
+
+
+def test_a_thing_that_is_nowhere_is_as_far_off_as_one_looks() -> None:
+    assert stills._displacement(detail(), detail(1), area(), area() & False, SETTINGS) == stills.REACH == 16
+
+
+@pytest.mark.parametrize(("columns", "told"), [(17, True), (18, True), (19, False)])
+def test_two_fifths_of_a_thing_must_show(columns: int, told: bool) -> None:
+    """Of 30 columns; what shows elsewhere in its place says nothing where it is hidden."""
+    hidden = area(columns=slice(30, 30 + columns))
+    image = np.where(area(columns=slice(20, 30 + columns)), detail(1), detail()).astype(np.float32)
+    found = stills._displacement(detail(), image, area(), hidden | area(columns=slice(20, 30)), SETTINGS)
+    assert found == (0.0 if told else None)
+
+
+@pytest.mark.parametrize(("wide", "told"), [(10, True), (9, False)])
+def test_eighty_px_of_a_thing_must_show(wide: int, told: bool) -> None:
+    small = area(slice(25, 33), slice(30, 30 + wide))
+    assert stills._displacement(detail(), detail(), small, small & False, SETTINGS) == (0.0 if told else None)
+
+
+def test_a_thing_without_contrast_cannot_be_told() -> None:
+    deviation = float(detail()[22:48, 27:63].std())  # of it and three px around
+    for share, told in ((1.01, True), (0.99, False)):
+        faint = detail() * np.float32(share * SETTINGS.still_contrast / deviation)
+        assert (stills._displacement(faint, faint, area(), area() & False, SETTINGS) is not None) == told
+
+
+def edge(strength: float = 10.0, at: int = 10, seven: bool = False) -> np.ndarray:
+    """Gradients (h, w, 6) of an upright edge, alike in all channels."""
+    out = np.zeros((20, 30, 6), np.float32)
+    out[:, at, 3 * seven : 3 * seven + 3] = strength
+    return out
+
+
+@pytest.mark.parametrize(
+    ("other", "share"),
+    [
+        (edge(), 1.0),
+        (edge(5), 1.0),
+        (edge(2.5), 0.5),
+        (edge(40), 1.0),
+        (edge(-10), 0.0),
+        (edge(at=11), 1.0),
+        (edge(at=9), 1.0),
+        (edge(at=12), 0.0),
+        (edge(at=8), 0.0),
+        (edge(seven=True), 0.0),
+        (0 * edge(), 0.0),
+    ],
+)
+def test_an_edge_is_kept_within_a_pixel_in_its_direction_and_half_as_strong(other: np.ndarray, share: float) -> None:
+    every = np.ones((20, 30), bool)
+    every[:, 20:] = False
+    use = every & (np.indices(every.shape)[1] == 10)
+    assert stills._kept(edge(), other, use) == pytest.approx(share, abs=1e-5)
+    assert stills._kept(edge(), other, every & False) == 1.0
+
+
+def test_strong_edges_are_two_fifths_of_a_thing_s_and_count_by_their_strength() -> None:
+    one = np.zeros((1, 10, 6), np.float32)
+    one[0, :, 0] = np.arange(10) * 10
+    other = one.copy()
+    other[0, 7:] = 0  # of 60, 70, 80 and 90 the last two are gone, 70 is beside 60
+    assert stills._kept(one, other, np.ones((1, 10), bool)) == pytest.approx((60 + 70) / 300, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("gone", "told"),
+    [
+        ({6: 0.5, 12: 0.5, 18: 0.5}, {6: 8.0, 12: 8.0, 18: 8.0}),
+        ({6: 0.5, 12: 0.0, 18: 0.25}, {}),
+        ({6: 0.0, 12: 0.5, 18: 0.5}, {}),
+        ({6: 0.0, 12: 0.5, 18: 0.5, 24: 0.25}, {12: 8.0, 18: 8.0, 24: 4.0}),
+        ({6: 0.5, 12: 0.5, 18: 0.5, 24: 0.0}, {}),
+    ],
+)
+def test_another_view_of_a_thing_lasts_for_three_looks_up_to_the_last(
+    monkeypatch: pytest.MonkeyPatch, gone: dict[int, float], told: dict[int, float]
+) -> None:
+    frames = np.zeros((4, 20, 30, 3), np.uint8)
+    edges = stills._Edges(Footage(frames, frames[0].astype(np.float32), np.ones((20, 30), bool), 1.0))
+    monkeypatch.setattr(edges, "_gone", lambda mask, hidden, t: gone[t])
+    hidden = np.zeros((20, 30), bool)
+    assert edges.changed(hidden, dict.fromkeys(gone, hidden)) == told
+
+
+def test_things_are_those_that_stand_and_are_large_enough() -> None:
+    labels = np.zeros((3, 40, 60), np.uint8)
+    labels[0, :8, :10], labels[1, 10:18, :10], labels[2, 20:28, :9] = 1, 2, 3
+    labels[1, :8, 10:20] = 1
+    still = np.zeros((40, 60), np.uint8)
+    still[30:, :8], still[30:, 10:17] = 1, 2
+    truth: Any = SimpleNamespace(
+        parts=[SimpleNamespace(name=name) for name in ("box", "arm", "tin")], stills=("tray", "peg"), still_labels=still,
+        is_still=lambda k: k != 1, labels=labels, area=np.array([[80.0, 90, 70], [80, 90, 70], [0, 0, 72]]),
+    )  # fmt: skip
+    found = dict(stills._places(truth))
+    assert list(found) == ["tray", "box"]
+    assert [int(mask.sum()) for mask in found.values()] == [80, 160]
+    truth.area[0, 0] = truth.area[1, 0] = 79
+    assert list(dict(stills._places(truth))) == ["tray"]
+    moving = stills._moving(truth, ["box", "tin"], [0, 1])
+    assert not moving[0].any()
+    rows, columns = np.nonzero(moving[1])
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (7, 20, 0, 12)
+
+
+@pytest.mark.parametrize(
+    ("found", "value", "frame"),
+    [
+        ({6: 3.0, 12: 4.0, 18: 0.0}, 6.0, 6),
+        ({6: 3.0, 12: 0.0, 18: 4.0}, 0.0, None),
+        ({6: 3.0, 12: None, 18: 4.0}, 6.0, 6),
+        ({6: None, 12: None, 18: 4.0}, 8.0, 18),
+        ({6: 1.0, 12: 3.0, 18: 4.0}, 6.0, 12),
+        ({6: None, 12: None, 18: None}, None, None),
+    ],
+)
+def test_a_thing_is_beside_its_place_for_two_looks_in_a_row(
+    monkeypatch: pytest.MonkeyPatch, found: dict[int, float | None], value: float | None, frame: int | None
+) -> None:
+    """Px of the recording, two per working px."""
+    values = iter(found.values())
+    monkeypatch.setattr(stills, "_displacement", lambda *_: next(values))
+    monkeypatch.setattr(stills._Edges, "changed", lambda *_: {})
+    frames = np.zeros((24, 30, 40, 3), np.uint8)
+    still = np.ones((30, 40), np.uint8)
+    truth: Any = SimpleNamespace(
+        static_camera=True,
+        stills=("tray",),
+        still_labels=still,
+        parts=(),
+        labels=np.zeros((24, 30, 40), np.uint8),
+        px=2.0,
+    )
+    film = Footage(frames, frames[0].astype(np.float32), still > 0, 1.0)
+    told = measure_stills(film, truth, SETTINGS)
+    assert (told.value, told.worst_frame, told.applies) == (value, frame, value is not None)
+    assert told.note == ("tray: hidden or without contrast" if value is None else "tray" if value else "1 still")
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "whole"),
+    [
+        (slice(5, 13), slice(5, 15), True),
+        (slice(5, 13), slice(5, 14), False),
+        (slice(0, 10), slice(5, 15), False),
+        (slice(0, 12), slice(5, 15), True),
+        (slice(28, 40), slice(5, 15), True),
+        (slice(5, 15), slice(0, 12), True),
+        (slice(5, 15), slice(0, 10), False),
+        (slice(5, 15), slice(48, 60), True),
+        (slice(0, 11), slice(0, 11), False),
+        (slice(29, 40), slice(49, 60), False),
+    ],
+)
+def test_a_thing_is_whole_that_touches_the_border_with_less_than_a_side(
+    rows: slice, columns: slice, whole: bool
+) -> None:
+    shown = np.zeros((40, 60), np.uint8)
+    shown[rows, columns] = 2
+    looks: Any = SimpleNamespace(shown={3: shown})
+    assert stills._Looks._whole(looks, 2, 3) == whole
+    assert not stills._Looks._whole(looks, 1, 3)
+
+
+@pytest.mark.parametrize(("shift", "on_it"), [(0, True), (1, True), (6, False)])
+def test_an_outline_lies_on_edges_or_beside_them(shift: int, on_it: bool) -> None:
+    frames = np.full((1, 70, 90, 3), 100, np.uint8)
+    frames[0, 25:45, 30 + shift : 60 + shift] = 160
+    looks: Any = SimpleNamespace(frames=frames, hidden={0: np.zeros((70, 90), np.uint8)})
+    assert stills._Looks._outlined(looks, area(), 0) == on_it
+    looks.hidden[0][:, 33:] = 1
+    assert (
+        stills._Looks._outlined(looks, area(), 0) == on_it
+    )  # its left side, 20 px high, two px wide, and some corners
+    looks.hidden[0][28:] = 1  # less than 40 px of the outline
+    assert not stills._Looks._outlined(looks, area(), 0)
