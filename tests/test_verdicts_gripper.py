@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Openings of a gripper by hand: which change counts, which moment is believed, and for how long an opening must be wrong."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from retake.core.verdicts import gripper
+from retake.core.verdicts.gripper import Fingers
+from retake.core.verdicts.settings import FollowingSettings
+
+FRAMES = 40
+SETTINGS = FollowingSettings()
+OPENNESS = np.interp(np.arange(FRAMES), [0, 8, 12, 24, 28, 39], [1, 1, 0.2, 0.2, 0.9, 0.9])
+"""It closes from frame 8 on and opens from 24 on."""
+
+
+def truth(**given: Any) -> Any:
+    return type("Truth", (SimpleNamespace,), {"__len__": lambda self: FRAMES})(**given)
+
+
+def hand(openness: np.ndarray = OPENNESS) -> Fingers:
+    return Fingers((3, 4), np.zeros((FRAMES, 2, 2)), openness)
+
+
+@pytest.mark.parametrize(
+    ("told", "value", "frame", "note"),
+    [
+        ((0.0, 0.0), 0.0, None, "2 events"),
+        ((2.5, -1.0), 2.5, 8, "closes 2.5 frames early"),
+        ((-1.0, -3.5), 3.5, 24, "opens 3.5 frames late"),
+        ((-2.0, 2.0), 2.0, 8, "closes 2.0 frames late"),
+        ((None, 1.5), 1.5, 24, "opens 1.5 frames early"),
+        ((4.0, 0.0), 4.0, 8, "closes 4.0 frames early"),
+        ((4.5, 0.5), 0.5, 24, "opens 0.5 frames early"),
+        ((4.5, 0.0), None, 8, ""),
+        ((0.0, -7.0), None, 24, ""),
+    ],
+)
+def test_the_worst_moment_that_is_believed_counts(
+    monkeypatch: pytest.MonkeyPatch, told: Any, value: float | None, frame: int | None, note: str
+) -> None:
+    """Up to four frames; where the fingers fit further away alone, nothing is told."""
+    answers = dict(zip((8, 24), told, strict=True))
+    monkeypatch.setattr(gripper, "early_by", lambda *a: answers[a[5]])
+    monkeypatch.setattr(gripper, "_early", lambda *_: None)
+    found = gripper.measure_events(None, None, truth(), [hand()], SETTINGS)  # type: ignore[arg-type]
+    assert (found.value, found.worst_frame, found.applies) == (value, frame, True)
+    assert found.note == note or (value is None and f"around frame {frame} " in found.note)
+
+
+@pytest.mark.parametrize(("change", "asked"), [(0.29, False), (0.31, True)])
+def test_contours_are_asked_of_a_large_change_that_colours_do_not_tell(
+    monkeypatch: pytest.MonkeyPatch, change: float, asked: bool
+) -> None:
+    opening = np.interp(np.arange(FRAMES), [0, 10, 13, 39], [0.5, 0.5, 0.5 + change, 0.5 + change])
+    monkeypatch.setattr(gripper, "early_by", lambda *_: None)
+    monkeypatch.setattr(gripper, "_early", lambda *a: -5.5)
+    found = gripper.measure_events(None, None, truth(), [hand(opening)], SETTINGS)  # type: ignore[arg-type]
+    assert (found.value, found.applies) == ((5.5, True) if asked else (None, False))
+    if asked:
+        assert found.note == "opens 5.5 frames late"
+
+
+def test_a_change_up_to_the_last_frame_is_one() -> None:
+    assert gripper._changes(np.array([0.0, 0.0, 0.05, 0.1])) == [(1, 3)]
+    assert gripper._changes(np.array([0.0, 0.05, 0.09, 0.09])) == []
+    assert gripper._changes(np.array([0.0, 0.5, 1.0, 0.5, 0.0])) == [(0, 2), (2, 4)]
+    assert gripper._changes(np.array([0.0, 0.5, 0.5, 1.0])) == [(0, 1), (2, 3)]
+    assert gripper._changes(np.array([0.5, 0.52, 0.54, 0.56, 0.58, 0.6])) == []  # too slow to have a moment
+    assert gripper._changes(np.array([0.5, 0.521, 0.542, 0.563, 0.584, 0.605])) == [(0, 5)]
+
+
+def wrong(monkeypatch: pytest.MonkeyPatch, errors: dict[int, float | None], usable: set[int]) -> Any:
+    """What is said where the windows around some frames prefer another opening."""
+    weights = np.array([float(t in usable) for t in range(FRAMES)])
+    scores = np.arange(FRAMES, dtype=float)[:, None] * np.ones(3)
+    monkeypatch.setattr(gripper, "_scores", lambda *_: (scores, weights))
+    middle = SETTINGS.gripper_window // 2
+    # A window begins ten frames before the one it is of, or at the take's first.
+    frames = iter(sorted(usable))
+    monkeypatch.setattr(gripper, "_best_error", lambda s, w, _: errors.get(next(frames), 0.0))
+    found = gripper.measure_gripper(None, truth(), [hand()], SETTINGS)  # type: ignore[arg-type]
+    assert middle == 10
+    return found
+
+
+@pytest.mark.parametrize(
+    ("errors", "value", "frame"),
+    [
+        ({5: 0.5, 6: 0.5, 7: 0.5}, 0.0, None),
+        ({5: 0.5, 6: -0.4, 7: 0.5, 8: 0.6}, 0.4, 5),
+        ({5: 0.5, 6: 0.5, 7: None, 8: 0.5, 9: 0.3}, 0.3, 5),
+        ({36: 0.2, 37: 0.2, 38: 0.2, 39: 0.2}, 0.2, 36),
+        ({5: 0.2, 6: 0.2, 7: 0.3, 8: 0.3, 9: 0.3, 10: 0.3}, 0.3, 7),
+    ],
+)
+def test_an_opening_is_wrong_for_four_windows_in_a_row(
+    monkeypatch: pytest.MonkeyPatch, errors: dict[int, float | None], value: float, frame: int | None
+) -> None:
+    found = wrong(monkeypatch, errors, set(range(FRAMES)))
+    assert (found.value, found.worst_frame, found.note) == (pytest.approx(value), frame, f"judged in {FRAMES} frames")
+
+
+@pytest.mark.parametrize(("frames", "told"), [(5, False), (6, True)])
+def test_fingers_must_be_told_in_six_frames(monkeypatch: pytest.MonkeyPatch, frames: int, told: bool) -> None:
+    found = wrong(monkeypatch, {}, set(range(frames)))
+    assert (found.value is not None) == found.applies == told
+    assert told or "5 frames, 6 needed" in found.note
+
+
+def test_no_gripper_has_no_openness() -> None:
+    found = gripper.measure_gripper(None, truth(), [], SETTINGS)  # type: ignore[arg-type]
+    assert (found.value, found.applies) == (None, False)
+    found = gripper.measure_events(None, None, truth(), [], SETTINGS)  # type: ignore[arg-type]
+    assert (found.value, found.applies) == (None, False)
+
+
+def contours(at: float) -> Any:
+    """Fingers whose contours fit best where they would be with so much more opening; 8 px from closed to open."""
+    grid = np.indices((25, 25)) - 12.0
+    surface = np.exp(-((grid[1] - 8 * at) ** 2 + grid[0] ** 2) / 6)
+    return SimpleNamespace(
+        shift_scores=np.tile(surface.astype(np.float32), (FRAMES, 5, 1, 1)),
+        points=np.full((FRAMES, 5), 40.0),
+        radius=12,
+    )
+
+
+def scored(opening: float, at: float = 0.0, **given: Any) -> tuple[np.ndarray, np.ndarray]:
+    fields = SimpleNamespace(part=np.array([3, 3, 4, 4]), silhouette=np.array([True, True, True, True]))
+    known = {"area": np.full((FRAMES, 5), 12.0), "contours": [fields] * FRAMES}
+    travel = given.pop("travel", np.tile([8.0, 0.0], (FRAMES, 2, 1)))
+    one = Fingers((3, 4), travel, np.full(FRAMES, opening))
+    return gripper._scores(contours(at), truth(**{**known, **given}), one, SETTINGS)
+
+
+def test_openings_are_scored_by_where_they_would_put_the_fingers() -> None:
+    scores, weights = scored(1.0, -0.5)
+    assert weights.tolist() == [80.0] * FRAMES
+    assert np.nanargmax(scores[0]) == 5  # half of the way from open to closed: −1, −0.9, …
+    assert np.nanmax(scores[0]) == pytest.approx(1, abs=1e-4)
+    assert np.flatnonzero(np.isfinite(scores[3])).tolist() == list(range(11))  # an open gripper can only be less open
+    shut, _ = scored(0.05, 0.5)
+    assert np.flatnonzero(np.isfinite(shut[3])).tolist() == list(range(9, 21))
+
+
+@pytest.mark.parametrize(("opening", "asked"), [(0.2, True), (0.21, False), (0.5, False), (0.79, False), (0.8, True)])
+def test_a_hand_that_holds_something_is_no_evidence(opening: float, asked: bool) -> None:
+    _, weights = scored(opening)
+    assert (weights > 0).all() == (weights > 0).any() == asked
+
+
+def test_a_finger_must_show_its_outline_move_and_be_large_enough() -> None:
+    half = SimpleNamespace(part=np.array([3, 3, 3, 4]), silhouette=np.array([True, False, False, True]))
+    assert not scored(1.0, contours=[half] * FRAMES)[
+        1
+    ].any()  # one that does not show before scenery silences the other
+    more = SimpleNamespace(
+        part=np.array([3, 3, 3, 3, 3, 4]), silhouette=np.array([True, True, False, False, False, True])
+    )
+    assert scored(1.0, contours=[more] * FRAMES)[1].all()
+    area = np.full((FRAMES, 5), 12.0)
+    area[:, 3] = 11.9
+    assert scored(1.0, area=area)[1].tolist() == [40.0] * FRAMES
+    travel = np.tile([8.0, 0.0], (FRAMES, 2, 1))
+    travel[:, 0], travel[:, 1] = (1.5, 2.0), (1.5, 1.9)
+    assert scored(1.0, travel=travel)[1].tolist() == [40.0] * FRAMES  # 2.5 px, and less
+    travel[:, 0] = np.nan
+    assert not scored(1.0, travel=travel)[1].any()
+    far = np.tile([20.0, 0.0], (FRAMES, 2, 1))
+    scores, _ = scored(1.0, travel=far)
+    assert np.flatnonzero(np.isfinite(scores[0])).tolist() == [4, 5, 6, 7, 8, 9, 10]  # up to 12 px away
