@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
 import verdict_scenes as scene
 
-from retake.core.verdicts import examine, load_settings
+from retake.core.verdicts import evidence, examine, load_settings
 from retake.core.verdicts.evidence import SceneryEvidence
 from retake.core.verdicts.following import _link_offset
+from retake.core.verdicts.footage import Footage
 from retake.core.verdicts.judge import Judged
-from retake.core.verdicts.truth import Truth
+from retake.core.verdicts.truth import BINS, Truth
 
 FOLLOWING = load_settings().following
 UNSURE = 3.5
@@ -79,3 +83,31 @@ def test_seams_on_a_dark_robot_displace_no_link(clean):
     assert (without.value or 0.0) > UNSURE
     assert (check.value or 0.0) <= UNSURE
     assert "not told where dark or hidden" in check.note
+
+
+@pytest.mark.parametrize(("free", "told"), [(2, True), (1, False)])
+def test_edges_speak_where_a_fifth_of_the_moved_outline_lies_on_scenery(
+    free: int, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten points of a part are moved by 4 px, of which some lie before scenery; every other frame was looked at."""
+    labels = np.zeros((4, 40, 60), np.uint8)
+    labels[:, :, 20:] = 1
+    labels[:, : 2 * free, 20:] = 0
+    xy = np.stack([np.full(10, 29.0), 1 + 2 * np.arange(10.0)], 1).astype(np.float32)
+    contour = SimpleNamespace(
+        xy=xy, part=np.zeros(10, int), normal=np.tile(np.float32([1, 0]), (10, 1)), bin=np.full(10, 3, np.uint8)
+    )
+    field = np.zeros((BINS, 40, 60), np.float32)
+    field[3, :, 34] = 0.5
+    monkeypatch.setattr(evidence, "edges", lambda film, t, still: field + np.float32(0.1 * (t == 2)))
+    monkeypatch.setattr(evidence, "KNOWN_PX", 0)
+    shown: Any = type("Shown", (SimpleNamespace,), {"__len__": lambda self: 4})(labels=labels, contours=[contour] * 4)
+    frames = np.zeros((4, 40, 60, 3), np.uint8)
+    film = Footage(frames, frames[0].astype(np.float32), np.ones((40, 60), bool), 1.0)
+    placed: Any = SimpleNamespace(girth=np.array([1.0]), step=2)
+    said = evidence.SceneryEvidence(film, shown, placed)
+    found = said.response(slice(0, 4), [0], (4.0, 0.0))
+    assert found == (pytest.approx(0.55) if told else None)
+    assert said.speaks(slice(0, 4), [0], (4.0, 0.0), 0.42) == told
+    assert not said.speaks(slice(0, 4), [0], (4.0, 0.0), 0.44)
+    assert said.response(slice(0, 4), [1], (4.0, 0.0)) is None

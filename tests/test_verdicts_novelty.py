@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from scenes import make_motion
 from verdict_scenes import FRAMES
 
 from retake.core.geometry import axis_angle
-from retake.core.verdicts import examine, judge, load_settings
+from retake.core.verdicts import examine, judge, load_settings, novelty
 from retake.core.verdicts.falls import GRAVITY, measure_fall
 from retake.core.verdicts.footage import Footage
 from retake.core.verdicts.judge import Judged
@@ -234,3 +235,51 @@ def test_families_have_their_own_limits_at_every_operating_point() -> None:
         assert limit == pytest.approx(point.scale) == known.of("composite").at(name).threshold("arm_offset").limit
     with pytest.raises(InputError, match="composite"):
         known.of("painted")
+
+
+def flashing(*levels: float) -> Footage:
+    frames = (np.array(levels)[:, None, None, None].astype(np.uint8) + np.zeros((1, 30, 40, 3), np.uint8)).astype(
+        np.uint8
+    )
+    return Footage(frames, frames[0].astype(np.float32), np.ones((30, 40), bool), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("levels", "value", "frame"),
+    [
+        ((100,) * 12, 0.0, 0),
+        ((100,) * 5 + (150,) + (100,) * 6, 0.5, 5),
+        ((100,) * 5 + (60, 60) + (100,) * 6, 0.4, 5),
+        ((100,) * 6 + (150,) * 6, 0.0, 0),
+        ((150,) + (100,) * 11, 0.5, 0),
+        ((150, 150) + (100,) * 10, 0.5, 0),
+        ((100,) * 11 + (200,), 0.0, 0),
+        ((100,) * 5 + (120,) + (100,) * 2 + (160,) + (100,) * 5, 0.6, 8),
+        ((8,) * 5 + (16,) + (8,) * 6, 0.5, 5),
+    ],
+)
+def test_a_flash_is_over_within_a_few_frames_on_both_sides_or_begins_the_take(
+    levels: Any, value: float, frame: int
+) -> None:
+    """A share of the light around it, of a dark picture of sixteen levels."""
+    found = novelty._flash(flashing(*levels))
+    assert (found.value, found.worst_frame) == (pytest.approx(value, abs=0.01), frame)
+
+
+def test_a_take_that_goes_on_fading_does_not_flash_and_a_short_one_is_not_asked() -> None:
+    fading = novelty._flash(flashing(*(200 - 8 * t for t in range(14))))
+    assert (fading.value or 0) < 0.08
+    assert not novelty._flash(flashing(*[100] * 10)).applies
+    assert novelty._flash(flashing(*[100] * 11)).applies
+
+
+def test_light_is_shared_by_four_cells_in_five() -> None:
+    then = np.full((2, 5), 100, np.float32)
+    now = then.copy()
+    now.ravel()[2:] = np.linspace(110, 145, 8)
+    assert novelty._shared(now, then) == pytest.approx(0.1 * 0.8, abs=0.02)  # the fifth is between nothing and a tenth
+    now.ravel()[2] = 100
+    assert novelty._shared(now, then) == 0
+    now.ravel()[:] = 80
+    assert novelty._shared(now, then) == pytest.approx(-0.2)
+    assert novelty._shared(np.full((2, 5), 12, np.float32), np.full((2, 5), 8, np.float32)) == pytest.approx(0.25)
