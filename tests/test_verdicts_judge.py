@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one take's verdict is put together from: the worst object's figures, its events, and how far the arm is off."""
+
+from __future__ import annotations
+
+import importlib
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from retake.core.verdicts import load_settings
+from retake.core.verdicts.falls import _flight, _height
+from retake.core.verdicts.judge import OBJECT_NAMES
+from retake.core.verdicts.records import Measurement
+
+judge = importlib.import_module("retake.core.verdicts.judge")
+"""The module; the package has a function of that name."""
+
+
+@pytest.mark.parametrize(("frame", "told"), [(None, None), (4, None), (5, 0), (9, 4), (14, 9), (15, None), (0, None)])
+def test_events_are_counted_in_the_take_where_it_shows_them(frame: int | None, told: int | None) -> None:
+    event: Any = SimpleNamespace(grasp=frame, release=7, settled=99)
+    other: Any = SimpleNamespace(grasp=6, release=6, settled=6)
+    assert judge._events([event, other], 5, 10) == {"grasp": told, "release": 2, "settled": None}
+    assert judge._events([], 5, 10) == {}
+
+
+def test_an_arm_is_off_by_the_median_and_by_that_share_of_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    series = np.array([1.0, np.nan, 3.0, 8.0])
+    measured = [Measurement("lag", 9.0, series=series), Measurement("arm_offset", 2.0, series=series)]
+    truth: Any = SimpleNamespace(px=2.0)
+    monkeypatch.setattr(judge, "arm_size", lambda _: 30.0)
+    assert judge._reprojection(measured, truth) == {
+        "reprojection_median_px": 3.0, "reprojection_median_share": pytest.approx(0.05),
+    }  # fmt: skip
+    monkeypatch.setattr(judge, "arm_size", lambda _: 0.0)
+    assert judge._reprojection(measured, truth)["reprojection_median_share"] is None
+    for none in (
+        [],
+        measured[:1],
+        [Measurement("arm_offset", None)],
+        [Measurement("arm_offset", 1.0, series=series * np.nan)],
+    ):
+        assert judge._reprojection(none, truth) == {}
+
+
+class Scene:
+    """Objects with figures of their own; which are asked in which frames is noted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **figures: tuple[float | None, bool]) -> None:
+        self.names = list(figures)
+        parts = [
+            SimpleNamespace(name="packet", robot="arm"),
+            *(SimpleNamespace(name=name, robot="") for name in figures),
+        ]
+        area = np.ones((9, len(parts)))
+        self.truth: Any = type("Truth", (SimpleNamespace,), {"__len__": lambda self: 9})(
+            parts=parts, area=area, start=2, is_still=lambda part: parts[part].name == "bystander"
+        )
+        self.asked: dict[str, list[int]] = {}
+
+        def measured(body: str) -> list[Measurement]:
+            value, applies = figures[body]
+            return [Measurement(name, value, body, applies=applies) for name in OBJECT_NAMES[:-2]]
+
+        def looked(footage: Any, truth: Any, part: int, times: list[int]) -> str:
+            self.asked[parts[part].name] = times
+            return parts[part].name
+
+        monkeypatch.setattr(judge, "bodies", looked)
+        monkeypatch.setattr(
+            judge, "track", lambda film, truth, part, scene: None if parts[part].name == "hidden" else part
+        )
+        monkeypatch.setattr(judge, "measure_object", lambda found, body, *_: measured(body))
+        monkeypatch.setattr(judge, "measure_posture", lambda *_: Measurement(OBJECT_NAMES[-2], 0.5))
+        monkeypatch.setattr(judge, "measure_fall", lambda *_: Measurement(OBJECT_NAMES[-1], None, applies=False))
+        monkeypatch.setattr(judge, "pisa", lambda found, truth, phases: {"l2": float(found)})
+
+    def told(self) -> Any:
+        events = [
+            SimpleNamespace(object=name, phase=lambda t: "released" if t in (5, 6, 7) else "held")
+            for name in self.names
+        ]
+        none: Any = None
+        return judge._objects(none, "front", none, none, self.truth, None, events, load_settings())  # type: ignore[arg-type]
+
+
+def test_one_object_s_figures_are_the_take_s_and_every_frame_of_its_fall_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene(monkeypatch, packet=(3.0, True))
+    tracks, found, metrics = scene.told()
+    assert tracks == {"packet": 1}
+    assert [m.name for m in found] == list(OBJECT_NAMES)
+    assert [m.value for m in found] == [3.0] * (len(OBJECT_NAMES) - 2) + [0.5, None]
+    assert metrics == {"l2": 1.0}
+    assert scene.asked == {
+        "packet": [0, 2, 3, 4, 5, 6, 8]
+    }  # frames 5, 6 and 7 of the episode, which the take begins at 2
+
+
+def test_of_several_objects_the_worst_figure_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, packet=(3.0, True), tin=(5.0, True), box=(None, True))
+    tracks, found, metrics = scene.told()
+    assert {m.note for m in found[:-2]} == {"tin"}
+    assert tracks == {"packet": 1, "tin": 2, "box": 3}
+    assert metrics == {"packet.l2": 1.0, "tin.l2": 2.0, "box.l2": 3.0}
+    untold = Scene(monkeypatch, packet=(None, False), tin=(None, True))
+    assert {(m.note, m.applies) for m in untold.told()[1][:-2]} == {("tin", True)}
+    nothing = Scene(monkeypatch, packet=(None, True), tin=(0.0, True))
+    assert {m.value for m in nothing.told()[1][:-2]} == {0.0}
+
+
+def test_an_object_beside_others_that_never_moves_is_a_bystander(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, bystander=(9.0, True), packet=(3.0, True))
+    assert {m.value for m in scene.told()[1][:-2]} == {3.0}
+    alone = Scene(monkeypatch, bystander=(9.0, True))
+    assert {m.value for m in alone.told()[1][:-2]} == {9.0}
+    names = Scene(monkeypatch, bystander=(9.0, True), packet=(3.0, True))
+    names.truth.is_still = lambda part: True
+    tracks, found, metrics = names.told()
+    assert (tracks, metrics) == ({}, {})
+    assert {(m.value, m.applies, m.note) for m in found} == {(None, False, "no object moves in these frames")}
+
+
+def test_what_is_never_seen_or_not_there_does_not_apply(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, packet=(3.0, True), tin=(5.0, True))
+    scene.truth.area[:, 2] = 0
+    tracks, found, _ = scene.told()
+    assert tracks == {"packet": 1}
+    assert {m.value for m in found[:-2]} == {3.0}
+    scene.truth.area[:] = 0
+    assert {(m.value, m.applies) for m in scene.told()[1]} == {(None, False)}
+    none = Scene(monkeypatch)
+    assert {(m.value, m.applies, m.note) for m in none.told()[1]} == {(None, False, "no object in the task")}
+    unseen = Scene(monkeypatch, hidden=(4.0, True))
+    tracks, found, metrics = unseen.told()
+    assert (tracks, metrics, found[0].value) == ({}, {}, 4.0)
+
+
+def fallen(begin: int, end: int, frames: int = 20, fps: float = 10.0) -> np.ndarray:
+    """Heights of what rests, falls from frame `begin` to `end`, and rests."""
+    t = np.clip(np.arange(frames), begin, end) - begin
+    return 5 - 0.5 * 9.81 * (t / fps) ** 2
+
+
+def test_a_flight_begins_where_it_is_let_go_and_ends_where_it_lands() -> None:
+    assert _flight(fallen(5, 12), 10.0).tolist() == list(range(5, 13))
+    assert _flight(fallen(0, 6), 10.0).tolist() == list(range(7))
+    assert _flight(fallen(15, 30), 10.0).tolist() == list(range(15, 20))
+    both = fallen(2, 6) + fallen(10, 17)
+    assert _flight(both, 10.0).tolist() == list(range(10, 18))
+    assert _flight(both[::-1], 10.0).tolist() == list(range(2, 10))  # a throw upwards is as free
+    assert _flight(fallen(5, 12), 5.0).tolist() == []
+    assert _flight(fallen(5, 12) * 0, 10.0).tolist() == []
+    assert _flight(fallen(0, 6)[:2], 10.0).tolist() == []
+    # Of one that falls too fast the frame of its release looks free, for half of it is rest.
+    for share, free in ((1.34, True), (1.36, False), (0.66, True), (0.64, False)):
+        assert (len(_flight(5 - share * (5 - fallen(5, 12)), 10.0)) >= 8) == free
+
+
+def test_a_pixel_upwards_is_so_many_metres_at_the_object_s_depth() -> None:
+    """At 2 m with 200 px of focal length a metre is a hundred pixels; what is sideways says nothing of a height."""
+    look = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
+    poses = np.tile(np.eye(4), (3, 1, 1, 1))
+    poses[:, 0, :3, 3] = (0.0, 2.0, 0.4)
+    K = np.array([[200.0, 0, 60], [0, 200, 45], [0, 0, 1]])
+    expected = np.tile([60.0, 5.0], (3, 1))
+    track: Any = SimpleNamespace(part=0, expected=expected, found=expected + np.array([[0, 0], [7, -10], [np.nan, 0]]))
+    truth: Any = SimpleNamespace(T_camera_world=np.tile(look, (3, 1, 1)), K=np.tile(K, (3, 1, 1)), T_world_part=poses)
+    assert [_height(track, truth, t) for t in range(3)] == pytest.approx([0.4, 0.5, np.nan], nan_ok=True)
+    truth.T_camera_world[0] = np.diag([1.0, -1, -1, 1])  # above it, looking down along its way
+    truth.T_camera_world[0][2, 3] = 4.0
+    truth.T_world_part[0, 0, :3, 3] = (0.05, 0, 0)
+    assert np.isnan(_height(track, truth, 0))
+    poses[1, 0, 1, 3] = 0.019
+    assert np.isnan(_height(track, truth, 1))
+    poses[1, 0, 1, 3], track.expected[2], track.found[2] = 2.0, np.nan, 0.0
+    assert np.isnan(_height(track, truth, 2))
