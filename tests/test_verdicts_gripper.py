@@ -80,13 +80,16 @@ def wrong(monkeypatch: pytest.MonkeyPatch, errors: dict[int, float | None], usab
     weights = np.array([float(t in usable) for t in range(FRAMES)])
     scores = np.arange(FRAMES, dtype=float)[:, None] * np.ones(3)
     monkeypatch.setattr(gripper, "_scores", lambda *_: (scores, weights))
-    middle = SETTINGS.gripper_window // 2
-    # A window begins ten frames before the one it is of, or at the take's first.
     frames = iter(sorted(usable))
-    monkeypatch.setattr(gripper, "_best_error", lambda s, w, _: errors.get(next(frames), 0.0))
-    found = gripper.measure_gripper(None, truth(), [hand()], SETTINGS)  # type: ignore[arg-type]
-    assert middle == 10
-    return found
+
+    def best(seen: np.ndarray, weight: np.ndarray, settings: FollowingSettings) -> float | None:
+        t = next(frames)
+        assert seen[:, 0].tolist() == list(range(max(t - 10, 0), min(t + 11, FRAMES)))  # ten frames to either side
+        assert len(weight) == len(seen)
+        return errors.get(t, 0.0)
+
+    monkeypatch.setattr(gripper, "_best_error", best)
+    return gripper.measure_gripper(None, truth(), [hand()], SETTINGS)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -106,11 +109,11 @@ def test_an_opening_is_wrong_for_four_windows_in_a_row(
     assert (found.value, found.worst_frame, found.note) == (pytest.approx(value), frame, f"judged in {FRAMES} frames")
 
 
-@pytest.mark.parametrize(("frames", "told"), [(5, False), (6, True)])
+@pytest.mark.parametrize(("frames", "told"), [(0, False), (5, False), (6, True)])
 def test_fingers_must_be_told_in_six_frames(monkeypatch: pytest.MonkeyPatch, frames: int, told: bool) -> None:
     found = wrong(monkeypatch, {}, set(range(frames)))
     assert (found.value is not None) == found.applies == told
-    assert told or "5 frames, 6 needed" in found.note
+    assert told or f"{frames} frames, 6 needed" in found.note
 
 
 def test_no_gripper_has_no_openness() -> None:

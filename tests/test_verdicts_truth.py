@@ -84,6 +84,17 @@ def test_beyond_an_outline_lies_scenery_or_another_part() -> None:
     assert (np.diff(found.part.astype(int)) >= 0).all()
 
 
+@pytest.mark.parametrize(
+    ("first", "other", "silhouette"), [(20, 43, True), (20, 42, False), (77, 99, False), (77, 100, True)]
+)
+def test_what_is_three_px_beyond_an_outline_is_what_lies_there(first: int, other: int, silhouette: bool) -> None:
+    """Up to the last column of the picture."""
+    found, _, _ = read(box(slice(20, 40), slice(first, first + 20)) + box(slice(15, 45), slice(other, other + 9), 2))
+    right = (found.part == 0) & (found.normal[:, 0] > 0.99)
+    assert right.sum() > 8
+    assert (found.silhouette[right] == silhouette).all()
+
+
 def test_three_px_at_the_border_have_no_outline() -> None:
     for rows, columns, axis, most in (
         (slice(0, HEIGHT), slice(40, 60), 1, HEIGHT),
