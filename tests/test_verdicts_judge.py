@@ -66,13 +66,17 @@ class Scene:
             return [Measurement(name, value, body, applies=applies) for name in OBJECT_NAMES[:-2]]
 
         def looked(footage: Any, truth: Any, part: int, times: list[int]) -> str:
+            assert (footage, truth) == ("film", self.truth)
             self.asked[parts[part].name] = times
             return parts[part].name
 
         monkeypatch.setattr(judge, "bodies", looked)
-        monkeypatch.setattr(
-            judge, "track", lambda film, truth, part, scene: None if parts[part].name == "hidden" else part
-        )
+
+        def tracked(footage: Any, truth: Any, part: int, scene: Any) -> int | None:
+            assert (footage, truth, scene) == ("film", self.truth, None)
+            return None if parts[part].name == "hidden" else part
+
+        monkeypatch.setattr(judge, "track", tracked)
         monkeypatch.setattr(judge, "measure_object", lambda found, body, *_: measured(body))
         monkeypatch.setattr(judge, "measure_posture", lambda *_: Measurement(OBJECT_NAMES[-2], 0.5))
         monkeypatch.setattr(judge, "measure_fall", lambda *_: Measurement(OBJECT_NAMES[-1], None, applies=False))
@@ -84,7 +88,8 @@ class Scene:
             for name in self.names
         ]
         none: Any = None
-        return judge._objects(none, "front", none, none, self.truth, None, events, load_settings())  # type: ignore[arg-type]
+        film: Any = "film"
+        return judge._objects(none, "front", film, none, self.truth, None, events, load_settings())  # type: ignore[arg-type]
 
 
 def test_one_object_s_figures_are_the_take_s_and_every_frame_of_its_fall_is_asked(
@@ -132,11 +137,12 @@ def test_what_is_never_seen_or_not_there_does_not_apply(monkeypatch: pytest.Monk
     assert tracks == {"packet": 1}
     assert {m.value for m in found[:-2]} == {3.0}
     scene.truth.area[:] = 0
-    assert {(m.value, m.applies) for m in scene.told()[1]} == {(None, False)}
+    unseen = "object 'packet' is never visible to this camera"
+    assert {(m.value, m.applies, m.note) for m in scene.told()[1]} == {(None, False, unseen)}
     none = Scene(monkeypatch)
     assert {(m.value, m.applies, m.note) for m in none.told()[1]} == {(None, False, "no object in the task")}
-    unseen = Scene(monkeypatch, hidden=(4.0, True))
-    tracks, found, metrics = unseen.told()
+    covered = Scene(monkeypatch, hidden=(4.0, True))
+    tracks, found, metrics = covered.told()
     assert (tracks, metrics, found[0].value) == ({}, {}, 4.0)
 
 
