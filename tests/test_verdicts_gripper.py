@@ -178,3 +178,50 @@ def test_a_finger_must_show_its_outline_move_and_be_large_enough() -> None:
     far = np.tile([20.0, 0.0], (FRAMES, 2, 1))
     scores, _ = scored(1.0, travel=far)
     assert np.flatnonzero(np.isfinite(scores[0])).tolist() == [4, 5, 6, 7, 8, 9, 10]  # up to 12 px away
+
+
+def early(
+    by: float, area: np.ndarray | None = None, points: float = 40.0, travel: np.ndarray | None = None
+) -> float | None:
+    """What contours say of the closing from frame 8 to 12 when fingers show what the simulation has `by` frames later."""
+    grid, times = np.indices((25, 25)) - 12.0, np.arange(FRAMES)
+    shown = np.interp(times + by, times, OPENNESS) - OPENNESS
+    surface = np.exp(-((grid[1] - 8 * shown[:, None, None]) ** 2 + grid[0] ** 2) / 6).astype(np.float32)
+    one: Any = SimpleNamespace(
+        shift_scores=np.repeat(surface[:, None], 5, 1), points=np.full((FRAMES, 5), points), radius=12
+    )
+    ways = np.tile([8.0, 0.0], (FRAMES, 2, 1)) if travel is None else travel
+    seen = truth(area=np.full((FRAMES, 5), 18.0) if area is None else area, px=2.0)
+    return gripper._early(one, seen, Fingers((3, 4), ways, OPENNESS), 8, 12, SETTINGS)
+
+
+@pytest.mark.parametrize("by", [-3.0, -1.0, 0.0, 1.5, 2.0, 4.0])
+def test_contours_tell_the_moment_of_a_change(by: float) -> None:
+    assert early(by) == pytest.approx(by, abs=0.5)
+
+
+def test_a_moment_is_told_by_fingers_that_show_and_move_enough() -> None:
+    area = np.full((FRAMES, 5), 17.9)
+    assert early(2.0, area) is None
+    area[8:13, 3] = 18  # five frames of one finger: twenty points each are the hundred that are needed
+    assert early(2.0, area, 20.0) == pytest.approx(2, abs=0.5)
+    assert early(2.0, area, 19.9) is None
+    assert early(2.0, points=11.9) is None
+    ways = np.tile([8.0, 0.0], (FRAMES, 2, 1))
+    ways[:, 0] = np.nan
+    assert early(2.0, travel=ways) == pytest.approx(2, abs=0.5)
+    ways[:, 0], ways[:, 1] = (3.0, 3.9), (0.0, 4.9)  # of less than 10 px no moment is told
+    assert early(2.0, travel=ways) is None
+    assert np.isnan(early(5.5) or 0.0)  # further away than is believed
+
+
+def test_three_openings_with_the_simulated_one_must_be_told() -> None:
+    scores, weights = np.full((4, 21), np.nan), np.array([0.0, 1, 1, 0])
+    scores[1:3, 8:11] = [0.9, 0.5, 0.4]
+    assert gripper._best_error(scores, weights, SETTINGS) == pytest.approx(-0.2)
+    scores[1:3, 8] = 0.4 + 0.22 * 0.5  # by less than 0.22 of its own response
+    assert gripper._best_error(scores, weights, SETTINGS) == 0
+    scores[2, 8] = np.nan
+    assert gripper._best_error(scores, weights, SETTINGS) is None
+    scores[1:3, 8:13], scores[1, 10] = 0.5, np.nan
+    assert gripper._best_error(scores, weights, SETTINGS) is None
