@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names, orders and small parts of what goes to Isaac Lab and into vectors, on robots of a few joints."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from strategies import random_header, random_robot
+
+from retake.core.errors import ExportError, InputError
+from retake.core.export.encode import require
+from retake.core.export.isaaclab import _last_action, _padded, _pose, problems
+from retake.core.export.isaaclab_env import ActionTerm, LabTarget, StatedEnvironment, read_environment, velocity_of
+from retake.core.export.layouts import LAYOUTS, laid_out, require_layout, rotation_vectors
+from retake.core.export.records import ACTION, SOURCE_FRAME, SOURCE_TIME, SOURCE_UID, STATE
+from retake.core.export.vectors import EXTRAS, build_schema, joint_targets, state_vector
+
+
+def stated(tmp_path: Path, text: str) -> StatedEnvironment:
+    (tmp_path / "e.yaml").write_text(text)
+    return read_environment(tmp_path / "e.yaml")
+
+
+def test_an_environment_is_what_its_file_says(tmp_path):
+    found = stated(
+        tmp_path,
+        "env_name: E\narticulations: {robot: {robot: panda, joints: [a, b]}}\nrigid_objects: {cube: 7}\n"
+        "observations: {pos: 'object_position:x', seen: gripper}\n"
+        "actions: [{name: arm, joints: [a], scale: 0.5, offset: 2}, {name: hand, joints: [b]}]\n",
+    )
+    assert found == StatedEnvironment(
+        "E", {"robot": ("panda", ("a", "b"))}, {"cube": "7"}, {"pos": "object_position:x", "seen": "gripper"},
+        (ActionTerm("arm", ("a",), 0.5, 2.0), ActionTerm("hand", ("b",), 1.0, 0.0)),
+    )  # fmt: skip
+    assert stated(tmp_path, "") == StatedEnvironment()
+    assert stated(tmp_path, "articulations:\nactions:\n") == StatedEnvironment()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("[1]", "expected a mapping with env_name"), ("name: x", "key 'name'"),
+     ("observations: {a: colour}", "observation 'colour'"),
+     ("actions: [{name: a, joints: [x], scale: 0}]", "has scale 0"), ("actions: [{name: a}]", "KeyError"),
+     ("articulations: {robot: panda}", "articulations have robot and joints"),
+     ("actions: [{name: a, joints: [x], scale: much}]", "ValueError")],
+)  # fmt: skip
+def test_an_environment_that_is_wrong_is_told_by_its_key(tmp_path, text, words):
+    with pytest.raises(InputError, match=re.escape(words)):
+        stated(tmp_path, text)
+    with pytest.raises(InputError, match="does not exist"):
+        read_environment(tmp_path / "none.yaml")
+
+
+def test_quaternions_stand_in_the_order_of_the_asked_version():
+    assert [LabTarget(v).order for v in (2, 3)] == ["wxyz", "xyzw"]
+    for version in (1, 4):
+        with pytest.raises(InputError, match="expected 2 or 3"):
+            LabTarget(version)
+    T = np.eye(4)[None].copy()
+    T[0, :3, 3] = (7, 8, 9)
+    q = np.array([[0.1, 0.2, 0.3, 0.4]])
+    assert _pose(T, q, "xyzw")[0] == pytest.approx([7, 8, 9, 0.1, 0.2, 0.3, 0.4])
+    assert _pose(T, q, "wxyz")[0] == pytest.approx([7, 8, 9, 0.4, 0.1, 0.2, 0.3])
+
+
+def test_the_action_before_a_frame_is_the_last_ones_and_the_state_before_the_first():
+    actions, states = np.array([[1.0], [2], [3]]), np.array([[7.0], [8], [9]])
+    assert _last_action(actions, states).ravel().tolist() == [7, 1, 2]
+    assert _padded(actions, 2, 6).ravel().tolist() == [0, 0, 1, 2, 3, 0]
+
+
+def test_a_body_that_is_seen_once_has_no_velocity_and_one_that_speeds_up_its_mean():
+    poses = np.tile(np.eye(4), (4, 1, 1))
+    assert velocity_of(poses[:1], 10.0).tolist() == [[0] * 6]
+    poses[:, 0, 3] = [0, 1, 4, 9]
+    assert velocity_of(poses, 10.0)[:, 0] == pytest.approx([10, 20, 40, 50])
+    assert velocity_of(poses[:2], 10.0)[:, 0] == pytest.approx([10, 10])
+
+
+def test_rotation_vectors_are_axis_times_angle():
+    quarter = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    assert rotation_vectors(np.stack([quarter, np.eye(3)])) == pytest.approx(np.array([[0, 0, np.pi / 2], [0, 0, 0]]))
+
+
+def hdf5(path: Path, change=lambda file: None) -> list[str]:
+    with require("h5py").File(path, "w") as file:
+        data = file.create_group("data")
+        for i, count in enumerate((2, 3)):
+            demo = data.create_group(f"demo_{i}")
+            demo.attrs["num_samples"] = count
+            demo["actions"] = np.zeros((count, 2))
+            demo["obs/a"] = np.zeros((count, 1))
+        data.attrs["total"], data.attrs["env_args"] = 5, "{}"
+        file.create_dataset(
+            "mask/train", data=np.array(["demo_0", "demo_1"], object), dtype=require("h5py").string_dtype()
+        )
+        change(file)
+    return problems(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [(lambda f: None, []), (lambda f: f.move("data", "other"), ["group data with attributes total and env_args is missing"]),
+     (lambda f: f["data"].attrs.__delitem__("total"), ["group data with attributes total and env_args is missing"]),
+     (lambda f: f["data"].attrs.__delitem__("env_args"), ["group data with attributes total and env_args is missing"]),
+     (lambda f: f["data"].move("demo_0", "demo_7"), ["data/demo_0 is missing: demos must count from 0",
+      "data.total is 5, the demos add up to 3", "mask names 'demo_0', which does not exist"][:2]),
+     (lambda f: f["data/demo_1"].attrs.__setitem__("num_samples", 2), ["demo_1: actions do not have num_samples = 2 rows",
+      "demo_1/obs/a has 3 rows, expected 2", "data.total is 5, the demos add up to 4"]),
+     (lambda f: f["data/demo_1"].__delitem__("actions"), ["demo_1: actions do not have num_samples = 3 rows"]),
+     (lambda f: f["data"].attrs.__setitem__("total", 6), ["data.total is 6, the demos add up to 5"]),
+     (lambda f: f["mask/train"].__setitem__(1, "demo_2"), ["mask names 'demo_2', which does not exist"])],
+)  # fmt: skip
+def test_what_keeps_others_from_reading_a_file_is_named(tmp_path, change, told):
+    assert hdf5(tmp_path / "d.hdf5", change) == told
+
+
+def arm(name: str, joints: int, *, passive: str = ""):
+    robot = random_robot(np.random.default_rng(0), name, joints)
+    return replace(robot, joints=tuple(replace(j, driven=j.name != passive) for j in robot.joints))
+
+
+def of(*robots, **settings):
+    made = random_header(np.random.default_rng(0))
+    return replace(made, robots=robots, settings=settings, fps=15)
+
+
+FINGERS = ("finger_left.pos", "finger_right.pos")
+
+
+def test_the_entries_of_one_robot_are_its_arm_its_fingers_and_its_openness():
+    found = build_schema(of(arm("arm", 2)), {})
+    names = ("joint0.pos", "joint1.pos", *FINGERS, "hand.open")
+    assert found.vectors[STATE].names == found.vectors[ACTION].names == names
+    assert [(s.name, s.start, s.end, s.robot) for s in found.slices] == [
+        ("arm", 0, 2, "arm"), ("fingers", 2, 4, "arm"), ("gripper", 4, 5, "arm"),
+    ]  # fmt: skip
+    assert found.own_action_slices == ()
+    assert found.action_slices == found.slices
+    assert (found.fps, found.robot_type) == (15, "arm")
+    assert [*found.vectors] == [STATE, ACTION, SOURCE_TIME, SOURCE_FRAME, SOURCE_UID]
+    assert [found.vectors[k].dtype for k in found.vectors] == ["float32", "float32", "float64", "int64", "int64"]
+
+
+def test_what_nothing_commands_is_no_action_and_what_was_not_recorded_no_entry():
+    follows = build_schema(of(arm("arm", 2, passive="finger_right")), {})
+    assert follows.vectors[STATE].names == ("joint0.pos", "joint1.pos", *FINGERS, "hand.open")
+    assert follows.vectors[ACTION].names == ("joint0.pos", "joint1.pos", "finger_left.pos", "hand.open")
+    assert [(s.name, s.start, s.end) for s in follows.own_action_slices] == [
+        ("arm", 0, 2), ("fingers", 2, 3), ("gripper", 3, 4),
+    ]  # fmt: skip
+    unknown = build_schema(of(arm("arm", 2), missing_grippers=["arm/hand"]), {})
+    assert unknown.vectors[STATE].names == ("joint0.pos", "joint1.pos")
+
+
+def test_entries_of_two_robots_have_their_names():
+    two = of(arm("left", 1), arm("right", 2, passive="joint1"))
+    found = build_schema(two, {}, EXTRAS)
+    hands = [
+        f"{r}.{j}"
+        for r, n in (("left", 1), ("right", 2))
+        for j in (*(f"joint{k}" for k in range(n)), "finger_left", "finger_right")
+    ]
+    assert found.vectors[STATE].names == (
+        "left.joint0.pos", *(f"left.{f}" for f in FINGERS), "left.hand.open",
+        "right.joint0.pos", "right.joint1.pos", *(f"right.{f}" for f in FINGERS), "right.hand.open",
+    )  # fmt: skip
+    assert [s.name for s in found.slices] == [
+        f"{r}_{k}" for r in ("left", "right") for k in ("arm", "fingers", "gripper")
+    ]
+    assert found.vectors["observation.velocity"].names == tuple(f"{n}.velocity" for n in hands)
+    assert found.vectors["observation.effort"].names == tuple(f"{n}.effort" for n in hands)
+    assert found.vectors["observation.ee_pose"].names[5:9] == (
+        "left.hand.qy",
+        "left.hand.qz",
+        "right.hand.x",
+        "right.hand.y",
+    )
+    assert found.vectors["privileged.object_pose"].names == tuple(
+        f"obj0.{p}" for p in ("x", "y", "z", "qw", "qx", "qy", "qz")
+    )
+    assert found.robot_type == "left+right"
+    q = [np.array([1.0, 2, 3]), np.array([4.0, 5, 6, 7])]
+    openness = [np.array([0.5]), np.array([0.25])]
+    assert state_vector(two, q, openness).tolist() == [1, 2, 3, 0.5, 4, 5, 6, 7, 0.25]
+    action = state_vector(two, q, openness, commanded=True)
+    assert action.tolist() == [1, 2, 3, 0.5, 4, 6, 7, 0.25]
+    back = joint_targets(two, action * 10, q)
+    assert [b.tolist() for b in back] == [[10, 20, 30], [40, 5, 60, 70]]
+    assert q[0].tolist() == [1, 2, 3], "what was held is as it was"
+    for wrong in (action[:-1], np.append(action, 0)):
+        with pytest.raises(ExportError, match=f"an action has 8 entries here; found {len(wrong)}"):
+            joint_targets(two, wrong, q)
+    with pytest.raises(ExportError, match=r"15\.5 fps"):
+        build_schema(replace(two, fps=15.5), {})
+    with pytest.raises(ExportError, match="extra feature"):
+        build_schema(two, {}, ["weight"])
+
+
+def test_layouts_keep_the_arm_and_the_openness_or_the_end_effector_alone():
+    one, two = of(arm("arm", 2, passive="finger_right")), of(arm("left", 1), arm("right", 1))
+    full = build_schema(one, {})
+    assert laid_out(full, one, "full") is full
+    kept = laid_out(full, one, "arm+openness")
+    assert kept.vectors[STATE].names == kept.vectors[ACTION].names == ("joint0.pos", "joint1.pos", "hand.open")
+    assert [(s.name, s.start, s.end) for s in kept.slices] == [("arm", 0, 2), ("gripper", 2, 3)]
+    assert kept.own_action_slices == ()
+    passive = of(arm("arm", 2, passive="joint0"))
+    kept = laid_out(build_schema(passive, {}), passive, "arm+openness")
+    assert kept.vectors[ACTION].names == ("joint1.pos", "hand.open")
+    assert [(s.name, s.start, s.end) for s in kept.own_action_slices] == [("arm", 0, 1), ("gripper", 1, 2)]
+    steps = laid_out(full, one, "deltas-ee")
+    assert steps.vectors[STATE].names == tuple(f"hand.{x}" for x in ("x", "y", "z", "rx", "ry", "rz", "open"))
+    assert steps.vectors[ACTION].names == tuple(f"hand.{x}" for x in ("dx", "dy", "dz", "drx", "dry", "drz", "open"))
+    assert [(s.name, s.start, s.end) for s in steps.slices] == [
+        ("ee_position", 0, 3),
+        ("ee_rotation", 3, 6),
+        ("gripper", 6, 7),
+    ]
+    assert [s.start for s in steps.own_action_slices] == [0, 3, 6]
+    both = laid_out(build_schema(two, {}), two, "deltas-ee")
+    assert both.vectors[STATE].names[6:8] == ("left.hand.open", "right.hand.x")
+    assert [(s.name, s.start) for s in both.slices][2:4] == [("left_hand_gripper", 6), ("right_hand_ee_position", 7)]
+    assert "steps of the pose" in both.units[ACTION]
+    for layout in LAYOUTS[:2]:
+        require_layout(layout, of())
+    for header in (of(), of(arm("arm", 1), missing_grippers=["arm/hand"])):
+        with pytest.raises(ExportError, match="has no recorded gripper"):
+            require_layout("deltas-ee", header)
+    with pytest.raises(ExportError, match="layout of state and action"):
+        require_layout("half", one)
