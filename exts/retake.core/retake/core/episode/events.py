@@ -86,7 +86,8 @@ def holders(contacts: Iterable[Contact], prim_path: str, links: Sequence[str]) -
     for contact in contacts:
         for mine, other in ((contact.body_a, contact.body_b), (contact.body_b, contact.body_a)):
             if _inside(mine, prim_path):
-                touching |= {link for link in links if _inside(other, link)}
+                # A finger's prim may lie below the hand's: the touch is the finger's alone.
+                touching |= set(sorted((link for link in links if _inside(other, link)), key=len)[-1:])
     return touching
 
 
