@@ -11,6 +11,7 @@ import pytest
 
 from retake.core.ends import declaration as told
 from retake.core.ends.declaration import EndDeclaration, RobotDeclaration, declare
+from retake.core.ends.describe import _gripper
 from retake.core.ends.frames import (
     ends_of,
     flexion,
@@ -195,6 +196,33 @@ def test_directions_give_way_to_each_other_and_snap_to_what_was_meant():
     assert len(own_axes(own, 2, None)) == 6
 
 
+def test_axes_that_cannot_be_told_are_the_link_s_own_and_nearly_whole_ones_whole():
+    own = tree()
+    for R in (np.full((3, 3), np.nan), 2 * np.eye(3)):
+        found = _gripper(own, 2, R, "tool", (), (), (), "x")
+        assert found.T_link_ee.tolist() == np.eye(4).tolist()
+        assert found.note == "x; no approach could be told, so the link's own axes are drawn"
+    near = _gripper(own, 2, axis_angle(Z, 5e-5), "jaw", (2,), (0.2,), (0.0,), "x")
+    assert near.T_link_ee.tolist() == np.eye(4).tolist()
+    assert (near.name, near.kind, near.finger_joints, near.note) == ("palm", "jaw", ("open_left",), "x")
+    assert _gripper(own, 2, axis_angle(Z, 5e-3), "tool", (), (), (), "").T_link_ee[1, 0] == pytest.approx(np.sin(5e-3))
+
+
+def test_what_was_found_is_a_file_to_edit():
+    ends = (
+        GripperSpec("palm", "palm", at(0, 0, 0.5), ("open_left",), (0.2,), (0.0,), "jaw", note="one jaw"),
+        GripperSpec("tip", "tip", EYE, kind="tool", note="bare"),
+    )
+    text = told.declaration_text([replace(robot(), grippers=ends), replace(robot(), name="2nd")], "s.usd")
+    assert text.splitlines() == [
+        "# End effectors of the robots of s.usd, to edit (docs/robots.md). In force with --robot THIS_FILE.", "robots:",
+        "  - robot: r  # /r", "    base: base", "    ends:", "      - link: palm  # jaw: one jaw", "        approach: +z",
+        "        opening: +y", "        translation_m: [0.0, 0.0, 0.5]", "        joints:",
+        "          open_left: {open: 0.2, closed: 0}", "      - link: tip  # tool: bare", "        approach: +z",
+        "        opening: +y", "        joints: {}", '  - robot: "2nd"  # /r', "    base: base", "    ends: []",
+    ]  # fmt: skip
+
+
 def end(**more) -> EndDeclaration:
     return EndDeclaration("palm", **more)
 
@@ -274,10 +302,10 @@ def test_small_words_of_a_declaration():
     assert [told._yaml_name(n) for n in ("a_b-c.1", "1a", "yes", 'a"b', "a b")] == [
         "a_b-c.1", '"1a"', '"yes"', '"a\\"b"', '"a b"',
     ]  # fmt: skip
-    assert [told._axis(np.array(v, float)) for v in ((0, 0, 1), (0, -1, 0), (0.6, 0.8, 0))] == [
+    assert [told._axis(np.array(v, float)) for v in ((0, 0, 1), (0, -1, 0), (2 / 3, 0.8, 0))] == [
         "+z",
         '"-y"',
-        "[0.6, 0.8, 0.0]",
+        "[0.66667, 0.8, 0.0]",
     ]
     assert [told._kind("tool", n) for n in (0, 1, 2, 3)] == ["tool", "jaw", "gripper", "hand"]
     assert [told._kind("hand", n) for n in (0, 1, 2)] == ["tool", "hand", "hand"]

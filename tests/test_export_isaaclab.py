@@ -14,7 +14,14 @@ from strategies import random_header, random_robot
 from retake.core.errors import ExportError, InputError
 from retake.core.export.encode import require
 from retake.core.export.isaaclab import _last_action, _padded, _pose, problems
-from retake.core.export.isaaclab_env import ActionTerm, LabTarget, StatedEnvironment, read_environment, velocity_of
+from retake.core.export.isaaclab_env import (
+    ActionTerm,
+    LabTarget,
+    StatedEnvironment,
+    _rows,
+    read_environment,
+    velocity_of,
+)
 from retake.core.export.layouts import LAYOUTS, laid_out, require_layout, rotation_vectors
 from retake.core.export.records import ACTION, SOURCE_FRAME, SOURCE_TIME, SOURCE_UID, STATE
 from retake.core.export.vectors import EXTRAS, build_schema, joint_targets, state_vector
@@ -63,6 +70,7 @@ def test_quaternions_stand_in_the_order_of_the_asked_version():
     T = np.eye(4)[None].copy()
     T[0, :3, 3] = (7, 8, 9)
     q = np.array([[0.1, 0.2, 0.3, 0.4]])
+    assert _rows(T)[0] == pytest.approx([7, 8, 9, 1, 0, 0, 0]), "observations have w first"
     assert _pose(T, q, "xyzw")[0] == pytest.approx([7, 8, 9, 0.1, 0.2, 0.3, 0.4])
     assert _pose(T, q, "wxyz")[0] == pytest.approx([7, 8, 9, 0.4, 0.1, 0.2, 0.3])
 

@@ -139,6 +139,8 @@ def test_shares_are_rounded_to_the_largest_remainders():
     assert shares([1.0], [3], None) == [3]
     with pytest.raises(ExportError, match="a source has no episodes"):
         shares([0.5, 0.5], [3, 0], None)
+    with pytest.raises(ExportError, match=r"1 episodes are too few for weights \[0\.9, 0\.1\]"):
+        shares([0.9, 0.1], [1, 5], None)
     with pytest.raises(InputError, match="--episodes 0"):
         shares([1.0], [3], 0)
     with pytest.raises(ExportError, match=r"1 episodes are too few .*take at least 10"):

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from retake.core.errors import InputError
+from retake.core.export.records import Segment
 from retake.core.importers.footage import (
     TOLERANCE_S,
     Grid,
@@ -17,6 +20,7 @@ from retake.core.importers.footage import (
     _ranges,
     action_notes,
     check_actions,
+    check_clock,
     grid,
 )
 
@@ -163,3 +167,33 @@ def test_an_action_in_another_unit_or_of_changes_is_refused():
     target = np.concatenate([still[1:], still[-1:]])
     target[:, 0] += 3.0
     check_actions(("a", "b"), still, target, "x")  # a joint that never moves says nothing
+
+
+@pytest.mark.parametrize(("late_us", "fine"), [(0, True), (1900, True), (-1900, True), (2100, False), (-2100, False)])
+def test_a_picture_may_be_off_its_row_by_a_hundredth_of_a_frame_and_a_millisecond(tmp_path, late_us, fine):
+    """2 ms at 10 per second; told by the picture's number in the episode, whose first is the file's third."""
+    av = pytest.importorskip("av")
+    path, clock = tmp_path / "a.mp4", Fraction(1, 90_000)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        stream.codec_context.time_base = stream.time_base = Fraction(1, 10)
+        number = 0
+        for k in range(5):
+            picture = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 40 * k, np.uint8), format="rgb24")
+            picture.pts, picture.time_base = k, Fraction(1, 10)
+            for packet in (*stream.encode(picture), *(stream.encode(None) if k == 4 else ())):
+                at = 9000 * number + (90 * late_us // 1000 if number == 3 else 0)
+                packet.pts, packet.dts, packet.time_base, number = at, at, clock, number + 1
+                stream.time_base = clock
+                container.mux(packet)
+    segment = Segment(path, 2, 3)
+    if fine:
+        check_clock(segment, 10, "x")
+    else:
+        with pytest.raises(
+            InputError, match=r"x: picture 1 of a\.mp4 is at 0\.(302|297)\d s, where row 1 is at 0\.3000 s"
+        ):
+            check_clock(segment, 10, "x")
+    with pytest.raises(InputError, match="has 3 pictures from frame 2; the episode has 4 rows"):
+        check_clock(Segment(path, 2, 4), 10, "x")

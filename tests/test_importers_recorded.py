@@ -61,7 +61,7 @@ def test_of_several_demonstrations_the_first_that_did_not_fail_is_taken():
         choose_demo(demos(demo_0=False, demo_1=False), "", FILE)
     with pytest.raises(EpisodeError, match="has no demonstration 'demo_7'; it has: demo_1, demo_2, demo_10, other"):
         choose_demo(file, "demo_7", FILE)
-    with pytest.raises(EpisodeError, match="none .no group"):
+    with pytest.raises(EpisodeError, match=r"none .no group"):
         choose_demo(Group(), "", FILE)
 
 
@@ -230,6 +230,7 @@ def test_small_words_of_recordings(tmp_path):
     with pytest.raises(argparse.ArgumentTypeError, match="expected NAME=FILE"):
         name_and_path("a")
     still, moved = (Camera(np.diag([5.0, 5, 1]), T, (4, 4)) for T in (np.eye(4), np.diag([-1.0, -1, 1, 1])))
+    assert is_static([still])
     assert is_static([still, still])
     assert not is_static([still, still, moved])
     h5py = pytest.importorskip("h5py")

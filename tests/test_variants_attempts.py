@@ -302,3 +302,15 @@ def test_reasons_of_missing_worlds_are_read_from_every_first_frame(tmp_path):
         write_json(tmp_path / "gate.json", {**known, **change})
         assert gated._earlier_record(tmp_path / "gate.json", rules) == ({**known, **change} if told else {})
     assert gated._earlier_record(tmp_path / "none.json", rules) == {}
+
+
+def test_another_frame_or_another_failure_is_another_state():
+    stories = [
+        WorldTried({}), WorldTried({}, (Attempt(1, ("dark",)),)), WorldTried({"f": variant("a")}),
+        WorldTried({"h": variant("a")}),
+        WorldTried({"f": replace(variant("a"), frame_sha256="other")}),
+    ]  # fmt: skip
+    states = [gated._state({"w": one}, [WORLD]) for one in stories]
+    assert len(set(states)) == len(states)
+    assert gated._state({"w": stories[2]}, [WORLD]) == states[2]
+    assert gated._state({"w": stories[0], "v": stories[0]}, [WORLD, replace(WORLD, name="v")]) not in states

@@ -78,7 +78,9 @@ def test_nothing_background_borders_and_grazing_surfaces_correspond_to_nothing()
         assert correspond(view(camera(), facing=cosine), OTHER).seen.any() == seen
         assert correspond(OWN, view(camera(0.1), facing=cosine)).seen.any() == seen
     behind = Camera(OWN.camera.K, np.diag([-1.0, 1, -1, 1]), (W, H))
-    assert not correspond(OWN, view(behind)).seen.any()
+    nowhere = correspond(OWN, view(behind))
+    assert not nowhere.seen.any()
+    assert (nowhere.place < -1).all(), "far outside of the picture"
     # Two pixels on either side of another instance are blends; of one camera's picture and of the other's.
     halves = np.where(np.arange(W) < 20, TABLE, BOX)
     row = correspond(view(camera(), ids=halves), view(camera(0.1), ids=np.where(np.arange(W) < 15, TABLE, BOX))).seen[9]
