@@ -116,8 +116,11 @@ def test_disk_full_keeps_every_committed_frame(tmp_path: Path, monkeypatch: pyte
 
 def test_without_a_frame_it_says_why(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path / "e", Reader())
+    files = [value for value in vars(recorder._writer).values() if hasattr(value, "closed")]
+    assert files
     with pytest.raises(EpisodeError, match="no frame was captured"):
         recorder.finish(reason="never played")
+    assert all(file.closed for file in files)
     assert list((tmp_path / "e").iterdir()) == []
 
 

@@ -228,6 +228,8 @@ def test_physics_stands_in_frames_of_the_window(tmp_path):
     assert found["time_s"] == pytest.approx([0.3, 0.4, 0.5, 0.6, 0.7])
     assert found["track_time_s"] == pytest.approx([0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7])
     assert found["release_sample"].tolist() == [8, -1], "the first after the release at 0.6 s"
+    assert physics_arrays(episode, "front", 1, 2)["camera_intrinsic"].shape == (2, 3, 3)
+    assert physics_arrays(episode, "front", 1, 2)["T_camera_world"].shape == (2, 4, 4)
     assert physics_arrays(episode, None, 0, 3)["release_sample"].tolist() == [-1, -1], "beyond the window"
     assert physics_arrays(episode, None, 6, 1)["release_sample"].tolist() == [-1, -1], "no sample after it"
     assert found["object_masks"].shape == (5, 2, HIGH, 2)

@@ -14,7 +14,10 @@ from retake.core.episode import EpisodeWriter
 from retake.core.errors import ExportError
 from retake.core.export import collect
 from retake.core.export.collect import IMAGE, Item, Selection, trajectory_id, with_split
+from retake.core.export.found import FoundTake
 from retake.core.export.provenance import record
+from retake.core.run_reader import Standing, StoredCheck, StoredVerdict
+from retake.core.takes.base import Take
 
 
 def episode(path: Path, frames: int = 10, *, seed: int = 0, pictures: int = 0, change=lambda frame: frame, **header):
@@ -123,3 +126,52 @@ def test_whether_the_episode_passed_its_check_is_told_where_it_was_run(tmp_path,
         path.write_text(wrong)
         with pytest.raises(ExportError, match=words):
             collect._check_passed(path)
+
+
+def shot(camera: str, status: str = "pass", checks=(), probability: float = 0.9, **change) -> FoundTake:
+    fields = {
+        "id": f"w-s1/{camera}", "video": Path(f"{camera}.mp4"), "video_sha256": f"sha-{camera}", "variant": f"w/{camera}",
+        "backend": "b", "backend_version": "1", "domain": "generated", "seed": 1, "prompt": "p", "frames": 5, "fps": 15.0,
+        "size": (64, 24), "inputs": {"skeleton": "s"}, "camera": camera, "settings": {"style": "é", "dtype": "bf16"},
+    }  # fmt: skip
+    verdict = StoredVerdict(Path("v"), status, "0" * 64, probability, checks=tuple(checks))
+    return FoundTake(Take(**{**fields, **change}), None, Standing(status, "", verdict))
+
+
+def test_a_world_s_takes_are_one_item_with_what_each_camera_shows(tmp_path):
+    made = episode(tmp_path / "a", 10)
+    size = made.header.cameras[0].size
+    source = {"trajectory_id": "t", "run": "r"}
+    checks = [StoredCheck("tone", "pass", 0.5), StoredCheck("huge", "pass", 1e300), StoredCheck("none", "pass", None)]
+    one = shot("cam0", checks=checks, frames=20, start=4)
+
+    def of(cameras=("cam0", "cam1"), **views):
+        return collect._take_item(tmp_path, made, views, cameras, source, Selection())
+
+    p = of(("cam0",), cam0=one).provenance
+    assert (p["window_start"], p["window_length"]) == (4, 6), "no longer than the episode"
+    assert (p["resize_sx"], p["resize_sy"]) == (64 / size[0], 24 / size[1])
+    assert (p["capture_width"], p["capture_height"]) == size
+    assert (p["settings"], p["precision"]) == ('{"dtype": "bf16", "style": "é"}', "bf16")
+    assert (p["variant_id"], p["take_id"], p["domain"], p["video_sha256"]) == (
+        "w/cam0",
+        "w-s1/cam0",
+        "generated",
+        "sha-cam0",
+    )
+    assert (p["accepted"], p["verdict_status"], p["verdict_probability"]) == (True, "pass", 0.9)
+    assert (p["verdict/tone"], p["verdict/huge"], p["verdict/none"]) == (0.5, None, None)
+    two = of(cam0=one, cam1=shot("cam1", "unsure", [StoredCheck("tone", "pass", 0.25)], 0.4, start=4))
+    p = two.provenance
+    assert (p["variant_id"], p["take_id"], p["camera_names"]) == ("w", "w-s1/cam0+w-s1/cam1", "cam0,cam1")
+    assert (p["accepted"], p["verdict_status"], p["verdict_probability"]) == (False, "pass+unsure", 0.4)
+    assert (p["verdict/cam0/tone"], p["verdict/cam1/tone"]) == (0.5, 0.25)
+    assert (p["video_sha256"], p["camera_domains"]) == ("sha-cam0,sha-cam1", "generated,generated")
+    assert two.sizes == {"cam0": (64, 24), "cam1": (64, 24)}
+    mixed = of(cam0=None, cam1=shot("cam1"))
+    p = mixed.provenance
+    assert (p["domain"], p["camera_domains"], p["video_sha256"]) == ("mixed", "sim,generated", ",sha-cam1")
+    assert mixed.videos == (("cam0", None), ("cam1", Path("cam1.mp4")))
+    assert p["capture_width"] == made.header.cameras[1].size[0], "of the camera whose take leads"
+    with pytest.raises(ExportError, match="starts at frame 10 of an episode with 10"):
+        of(("cam0",), cam0=shot("cam0", start=10))

@@ -14,7 +14,7 @@ from retake.core.episode import Episode
 from retake.core.errors import Cancelled, EpisodeError, InputError, RetakeError
 from retake.core.geometry import axis_angle
 from retake.core.importers.oscar import import_oscar
-from retake.core.oscar_episode import export_oscar, read_oscar_meta
+from retake.core.oscar_episode import export_oscar, read_oscar_meta, write_oscar
 from retake.core.skeleton import arms_of, skeleton_frames
 from retake.core.urdf import read_urdf
 from retake.core.video import read_video, video_info, write_video
@@ -254,3 +254,18 @@ def test_exported_ee_pose_is_the_drawn_one(tmp_path):
     episode = import_oscar(tmp_path / "in", tmp_path / "ep", ee_link="hand")
     out = export_oscar(episode, "camera", tmp_path / "out")
     assert np.allclose(read_oscar_meta(out / "episode_meta.npz").ee_pose, arms_of(episode)[0].track.ee_pose)
+
+
+def test_a_folder_with_arrays_is_a_whole_one(tmp_path):
+    frames = [np.zeros((48, 64, 3), np.uint8)] * 2
+    with pytest.raises(EpisodeError, match=r"rgb has 2 frames of \(64, 48\); expected 3 of \(64, 48\)"):
+        write_oscar(tmp_path, {}, frames, frames, size=(64, 48), length=3, fps=15, caption="c", said={})
+    assert list(tmp_path.iterdir()) == []
+    write_oscar(
+        tmp_path, {"a": np.ones(2)}, frames, frames, size=(64, 48), length=2, fps=15, caption="c", said={"camera": "k"}
+    )
+    assert json.loads((tmp_path / "caption.json").read_text()) == {"caption": "c", "camera": "k"}
+    # Pickle's protocol 4 is what every Python reads that OSCAR's own tools run on.
+    assert (tmp_path / "caption.pickle").read_bytes()[:2] == b"\x80\x04"
+    assert np.load(tmp_path / "episode_meta.npz")["a"].tolist() == [1, 1]
+    assert video_info(tmp_path / "gripper_scenario.mp4").frames == 2

@@ -18,6 +18,7 @@ from retake.core.errors import InputError, WorkerError
 from retake.core.export.records import Slice
 from retake.core.robustness import open_policy
 from retake.core.robustness.policy import KeyMap, Observation
+from retake.core.robustness.servers import _Wanted
 
 MESSAGES = json.loads((Path(__file__).parent / "golden/policy_servers/messages.json").read_text("utf-8"))
 PARTS = (Slice("arm", 0, 2, "arm", "rad", "r"), Slice("gripper", 2, 3, "gripper", "", "r"))
@@ -161,3 +162,23 @@ def test_an_openpi_server_gets_the_bytes_that_its_own_client_sends() -> None:
         policy.close()
         server.shutdown()
     assert seen == [golden["request"]]
+
+
+def test_what_a_gr00t_model_takes_is_told_by_its_three_modalities():
+    def modality(**horizons: int) -> dict[str, Any]:
+        return {"modality_keys": [*horizons], "delta_indices": list(range(max(horizons.values())))}
+
+    config = {"video": modality(front=2), "state": modality(arm=1), "language": modality(task=1)}
+    wanted = _Wanted({"front": 2}, {"arm": 1}, ("task",))
+    assert _Wanted.of(config) == _Wanted.of({**config, "action": modality(arm=16)}) == wanted
+    for missing in config:
+        assert _Wanted.of({key: value for key, value in config.items() if key != missing}) is None
+        assert _Wanted.of({**config, missing: {"modality_keys": ["a"]}}) is None
+        assert _Wanted.of({**config, missing: 3}) is None
+    assert _Wanted.of(None) is None
+
+
+@pytest.mark.parametrize("address", ["", "host", ":5555", "host:", "host:0", "host:65536", "host:x"])
+def test_a_server_has_a_host_and_a_port(address: str) -> None:
+    with pytest.raises(InputError, match="expected gr00t://host:port"):
+        open_policy(f"gr00t://{address}")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flat_stills import BOX, ROBOT, TABLE, still
 
+from retake.core.episode import Episode
 from retake.core.errors import VariantError
 from retake.core.files import read_json, write_json
 from retake.core.variants import attempts as module
@@ -287,6 +288,44 @@ def test_worlds_are_compared_by_small_pictures():
     assert duplicate_of(shades[0], marks, away) == ""
     assert duplicate_of(shades[0], {}, 99.0) == ""
     assert gate_identity(GateLimits(), "d") != gate_identity(GateLimits()) != gate_identity(GateLimits(duplicate=3.0))
+
+
+class Stop(Exception):
+    """The work that a test does not want to be done."""
+
+
+@pytest.mark.parametrize(
+    ("workers", "change", "shared"),
+    [(2, {}, True), (0, {}, True), (1, {}, False), (2, {"parallel": False}, False), (2, {"worlds": 1}, False),
+     (2, {"worth": 10**9}, False), (2, {"worth": 2 * IDS.size}, True), (2, {"worth": 2 * IDS.size + 1}, False)],
+)  # fmt: skip
+def test_worlds_are_shared_by_processes_where_there_are_several_and_it_pays(
+    monkeypatch, tmp_path, workers, change, shared
+):
+    asked = []
+
+    def processes(function, jobs, units, **how):
+        asked.append((len(jobs), units, how["workers"]))
+        raise Stop
+
+    def alone(self, world, folders, failed=(), check_cancel=None):
+        asked.append(world.name)
+        raise Stop
+
+    maker, log = Painter(), []
+    maker.parallel = change.get("parallel", True)
+    monkeypatch.setattr(gated, "WORTH_PROCESSES_PX", change.get("worth", 1))
+    monkeypatch.setattr(gated, "licensed_backend", lambda *given: maker)
+    monkeypatch.setattr(gated, "map_in_processes", processes)
+    monkeypatch.setattr(WorldAttempts, "run", alone)
+    attempts = WorldAttempts({"f": Scripted("f", "+", log, maker)})
+    monkeypatch.setattr(gated, "_world_attempts", lambda *given: attempts)
+    worlds = [replace(WORLD, name=f"w{k}") for k in range(change.get("worlds", 2))]
+    nothing = np.zeros(0)
+    of = Episode(tmp_path, still(IDS).header, True, "", (), nothing, nothing, ())
+    with pytest.raises(Stop):
+        gated.make_gated_variants(of, "f", tmp_path / "v", worlds=worlds, workers=workers)
+    assert asked == ([(2, [1, 1], workers)] if shared else ["w0"])
 
 
 def test_reasons_of_missing_worlds_are_read_from_every_first_frame(tmp_path):

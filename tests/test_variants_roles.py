@@ -10,6 +10,7 @@ from scenes import make_robot, make_scene_episode
 
 from retake.core.episode import Instance, ObjectSpec
 from retake.core.geometry import inverse, transform
+from retake.core.variants.correspond import view_at
 from retake.core.variants.roles import (
     BACKGROUND,
     CONTAINER,
@@ -196,9 +197,8 @@ def test_an_id_belongs_to_the_innermost_link_on_its_path():
 
 @pytest.fixture(scope="module")
 def episode(tmp_path_factory):
-    return make_scene_episode(
-        tmp_path_factory.mktemp("roles") / "e", frames=12, size=(320, 240), wrist=True, only=range(5, 7)
-    )
+    path = tmp_path_factory.mktemp("roles") / "e"
+    return make_scene_episode(path, frames=12, size=(320, 96), wrist=True, only=range(5, 7), shadows=False)
 
 
 def test_the_lead_view_is_the_first_cameras_every_second_pixel_where_it_is(episode):
@@ -206,7 +206,7 @@ def test_the_lead_view_is_the_first_cameras_every_second_pixel_where_it_is(episo
     found = scene_of(episode.path, episode.content_sha256, 1)
     lead, view = found.lead, episode.camera_frame("front", 1)
     assert lead.camera_name == "front"
-    assert lead.camera.size == (160, 120)
+    assert lead.camera.size == (160, 48)
     for own, whole in ((lead.rgb, view.rgb), (lead.depth_m, view.depth_m), (lead.instance_ids, view.instance_ids)):
         assert np.array_equal(own, whole[1::2, 1::2])
     mine = lead.camera.unproject(lead.camera.pixel_grid(), lead.depth_m.astype(float))
@@ -219,6 +219,20 @@ def test_the_lead_view_is_the_first_cameras_every_second_pixel_where_it_is(episo
     assert len(found.eyes) == 2 + len(episode), "the front camera's place again, and each of the hand's"
     count = sum(int((episode.camera_frame(n, 1).depth_m > 0).sum()) for n in ("front", "wrist"))
     assert len(found.ids) == len(found.points) == count, "every pixel of a camera so small"
+
+
+def test_a_view_at_the_recording_s_own_size_is_the_recording(episode):
+    view, found = episode.camera_frame("front", 1), view_at(episode, "front", 1, (320, 96))
+    assert np.array_equal(found.depth_m, view.depth_m)
+    assert np.array_equal(found.ids, view.instance_ids)
+    assert pytest.approx(view.K) == found.camera.K
+    half = view_at(episode, "front", 1, (160, 48))
+    # Of each pair the second pixel is picked, whose ray the camera keeps.
+    assert np.array_equal(half.depth_m, view.depth_m[1::2, 1::2])
+    mine = half.camera.unproject(half.camera.pixel_grid(), half.depth_m.astype(float))
+    assert mine == pytest.approx(
+        view.camera.unproject(view.camera.pixel_grid(), view.depth_m.astype(float))[1::2, 1::2]
+    )
 
 
 def test_clouds_of_links_lie_on_their_links(episode):

@@ -129,3 +129,34 @@ def test_the_fallback_notices_a_video_that_was_not_written_whole(tmp_path, monke
     with pytest.raises(OSError, match="could not be written whole"):
         video.write_video(tmp_path / "clip.mp4", frames(5, 64, 48), 15)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("version", "one"), [("16.1.0", False), ("17.0.0", True), ("18.1", True), ("9.2", False), ("x", False)]
+)
+def test_conversion_is_asked_to_stay_in_its_thread_where_pyav_can_be_asked(version, one):
+    av = type("av", (), {"__version__": version})
+    assert video._one_thread(av) == ({"threads": 1} if one else {})
+
+
+@pytest.mark.parametrize(
+    ("comment", "size"),
+    [("retake_size=63x47", (63, 47)), ("", (64, 48)), ("retake_size=65x49", (64, 48)), ("retake_size=63", (64, 48)),
+     ("retake_size=ax47", (64, 48)), ("size=63x47", (64, 48))],
+)  # fmt: skip
+def test_the_true_size_is_the_stated_one_where_it_is_no_larger(comment, size):
+    stream = type("S", (), {"codec_context": type("C", (), {"width": 64, "height": 48})})
+    container = type("F", (), {"streams": type("V", (), {"video": [stream]}), "metadata": {"comment": comment}})
+    assert video.true_size(container) == size
+
+
+def test_numbers_that_are_no_bytes_are_told_with_what_makes_bytes_of_them():
+    for frame, words in (
+        (np.array([0.0, 1.0]), "0..1: (255 * frame).round()"), (np.array([0.0, 1.5]), "0..255: frame.round()"),
+        (np.array([-0.1, 1.0]), "0..255: frame.round()"), (np.zeros(0), "0..1"), (np.zeros(2, np.int64), "bytes are wanted"),
+    ):  # fmt: skip
+        with pytest.raises(InputError) as error:
+            video.require_uint8(frame, 3)
+        assert words in str(error.value)
+        assert f"video frame 3 is {frame.dtype}" in str(error.value)
+    video.require_uint8(np.zeros(2, np.uint8), 3)
