@@ -12,7 +12,6 @@ import pytest
 from retake.core import cli
 from retake.core.config import RunConfig
 from retake.core.errors import InputError
-from retake.core.session import hold
 
 
 def asked(*words: str, base: RunConfig | None = None) -> RunConfig:
@@ -146,4 +145,3 @@ def test_a_request_forces_nothing_unless_asked(monkeypatch):
     assert (kept["where"], kept["force"], kept["create"], kept["remember"]) == (Path("q"), True, True, True)
     cli._hold_run(cli._parser().parse_args(["report", "r"]))
     assert kept["config"] == RunConfig()
-    assert callable(hold)

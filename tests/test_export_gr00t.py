@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from retake.core.errors import ExportError
+from retake.core.errors import ExportError, InputError
 from retake.core.export import encode, gr00t, lerobot_v3, writer
 from retake.core.export.lerobot_v21 import LeRobotV21Writer
 from retake.core.export.records import (
@@ -214,3 +214,50 @@ def test_frames_of_another_size_are_refused_and_pictures_are_small(tmp_path):
     assert [*found] == [SOURCE_UID, "a"]
     assert len(set(found[SOURCE_UID].tolist())) == 1
     assert found[SOURCE_UID][0] > 1
+
+
+@pytest.mark.parametrize(
+    ("size", "codec", "words"),
+    [((64, 64), "av1", ""), ((62, 64), "av1", "too small for AV1"), ((62, 64), "h264", ""),
+     ((65, 64), "h264", "give --size 66x64"),
+     ((64, 63), "h264", "give --size 64x64"), ((65, 63), "lossless", "")],
+)  # fmt: skip
+def test_sizes_that_a_codec_cannot_hold_are_refused_with_one_that_it_can(size, codec, words):
+    if words:
+        with pytest.raises(InputError, match=words):
+            encode.check_size(size, VideoOptions.of(codec))
+    else:
+        encode.check_size(size, VideoOptions.of(codec))
+
+
+def test_video_options_have_bounds_and_what_is_no_video_is_told(tmp_path):
+    assert [VideoOptions.of("h264", crf=c).crf for c in (0, 63)] == [0, 63]
+    assert VideoOptions.of("hevc") == VideoOptions("libx265", 26, 2, "veryfast", "yuv420p")
+    for crf, gop in ((-1, 2), (64, 2), (30, 0)):
+        with pytest.raises(InputError, match="must be within"):
+            VideoOptions("libx264", crf, gop)
+    with pytest.raises(InputError, match="do not go together"):
+        VideoOptions("libx264", pix_fmt="rgb24")
+    (tmp_path / "x.mp4").write_bytes(b"no video")
+    with pytest.raises(ExportError, match="is not a readable video"):
+        list(encode.packets(tmp_path / "x.mp4", 10))
+
+
+def test_what_keeps_two_schemas_apart_is_said_of_both():
+    one = Schema(
+        10, "r", {"a": Vector("float32", ("x", "y")), "b": Vector("int64")}, {"k": (4, 3)}, units={"a": "rad", "b": "m"}
+    )
+    two = Schema(
+        10, "r", {"a": Vector("float32", ("x",)), "b": Vector("int32"), "c": Vector("int64")}, {"k": (4, 3)}, language=True,
+        units={"a": "deg", "b": "m", "c": "s"},
+    )  # fmt: skip
+    assert one.differences(two, "one", "two") == [
+        "feature a: one has 2 entries, two 1", "feature b: one has dtype int64, two int32", "feature c: only in two",
+        "language columns: only in two (--no-language leaves them out)", "unit of a: one rad, two deg",
+    ]  # fmt: skip
+    assert one.differences(one) == []
+    assert Schema.from_json(one.to_json(), "x") == one
+    own = Schema(10, "r", {}, {}, SLICES, own_action_slices=SLICES[:1])
+    assert (own.action_slices, Schema(10, "r", {}, {}, SLICES).action_slices) == (SLICES[:1], SLICES)
+    assert own.to_json()["action_slices"][0]["name"] == "arm"
+    assert "action_slices" not in one.to_json()

@@ -12,12 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
-from retake.core.errors import ExportError, InputError
+from retake.core.errors import ExportError
 from retake.core.export import tables
-from retake.core.export.encode import check_size, packets
 from retake.core.export.mix import _unit_doubts, align, suggestions
 from retake.core.export.reader import Dataset, _flat_names, _provenance
-from retake.core.export.records import IMAGE, LanguageRows, Schema, Segment, Vector, VideoOptions
+from retake.core.export.records import IMAGE, LanguageRows, Schema, Segment, Vector
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -276,30 +275,3 @@ def test_what_keeps_two_datasets_apart_is_listed(tmp_path):
     wide.full_rows = lambda: iter([{"stats": {"action": {"min": [-6.7, 0], "max": [6.7, 2]}}}])
     assert _unit_doubts("wide", wide) == []
     assert _provenance({"run": "r", "verdict/a": None, "verdict/b": 0.0, "other": 1}) == {"run": "r", "verdict/b": 0.0}
-
-
-@pytest.mark.parametrize(
-    ("size", "codec", "words"),
-    [((64, 64), "av1", ""), ((62, 64), "av1", "too small for AV1"), ((62, 64), "h264", ""),
-     ((65, 64), "h264", "give --size 66x64"),
-     ((64, 63), "h264", "give --size 64x64"), ((65, 63), "lossless", "")],
-)  # fmt: skip
-def test_sizes_that_a_codec_cannot_hold_are_refused_with_one_that_it_can(size, codec, words):
-    if words:
-        with pytest.raises(InputError, match=words):
-            check_size(size, VideoOptions.of(codec))
-    else:
-        check_size(size, VideoOptions.of(codec))
-
-
-def test_video_options_have_bounds_and_what_is_no_video_is_told(tmp_path):
-    assert [VideoOptions.of("h264", crf=c).crf for c in (0, 63)] == [0, 63]
-    assert VideoOptions.of("hevc") == VideoOptions("libx265", 26, 2, "veryfast", "yuv420p")
-    for crf, gop in ((-1, 2), (64, 2), (30, 0)):
-        with pytest.raises(InputError, match="must be within"):
-            VideoOptions("libx264", crf, gop)
-    with pytest.raises(InputError, match="do not go together"):
-        VideoOptions("libx264", pix_fmt="rgb24")
-    (tmp_path / "x.mp4").write_bytes(b"no video")
-    with pytest.raises(ExportError, match="is not a readable video"):
-        list(packets(tmp_path / "x.mp4", 10))

@@ -68,13 +68,18 @@ def test_a_recipe_is_what_its_own_catalogue_says():
             recipe_of(world(**wrong), OWN)
 
 
-def test_sections_of_a_file_may_stand_in_any_order(tmp_path):
+def test_sections_of_a_file_may_stand_in_any_order(tmp_path, monkeypatch):
+    """Read beside a folder of Retake's own worlds that holds one place."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "a.yaml").write_text("environments: {yard: {}}\n")
+    monkeypatch.setattr("retake.core.variants.worlds.config_path", lambda *names: tmp_path / "own")
     path = tmp_path / "w.yaml"
     path.write_text("exclusions:\n- {look: odd}\nlooks: {odd: {}}\nsurfaces: {slate: {photo: p.png}}\n")
     found = load_catalogue([path])
     assert found.value("look", "odd") == {}
     assert found.value("surface", "slate") == {"photo": str((tmp_path / "p.png").resolve())}
-    assert found.exclusions[-1] == {"look": "odd"}
+    assert found.exclusions == ({"look": "odd"},)
+    assert found.value("environment", "yard") == {}
     assert (found.files, found.keep_shapes) == ((path,), False)
     assert load_catalogue([path]) is found
     assert load_catalogue([path], keep_shapes=True).keep_shapes
