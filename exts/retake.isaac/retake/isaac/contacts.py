@@ -7,6 +7,7 @@ first and its impulse acts on the first; an Episode's contact has both the other
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,7 +58,10 @@ class ContactReports:
             )
         elif settings.get(NO_READBACK):
             self.trouble = f"contacts may be missing: {NO_READBACK} is on, so what the GPU simulates stays there"
-        self.added = tuple(path for path in self._bodies if not _reports(self._stage.GetPrimAtPath(path)))
+        # What another recording switched on goes with that recording: it is switched on here as well.
+        borrowed = {path for other in _open if other._stage == self._stage for path in other.added}
+        stage = self._stage
+        self.added = tuple(p for p in self._bodies if p in borrowed or not _reports(stage.GetPrimAtPath(p)))
         if self.added:  # a body that reports already is left alone
             layer = Sdf.Layer.CreateAnonymous("retake-contacts")
             with Sdf.ChangeBlock():
@@ -67,6 +71,7 @@ class ContactReports:
                     Sdf.AttributeSpec(spec, THRESHOLD, Sdf.ValueTypeNames.Float).default = 0.0
             self._stage.GetSessionLayer().subLayerPaths.append(layer.identifier)
             self._layer = layer
+            _open.add(self)
         self._to_path = tools.intToSdfPath
         self._simulation = physx.get_physx_simulation_interface()
 
@@ -106,6 +111,7 @@ class ContactReports:
 
     def close(self) -> None:
         """Remove the layer: the stage is as it was."""
+        _open.discard(self)
         if self._layer is not None:
             paths = self._stage.GetSessionLayer().subLayerPaths
             if self._layer.identifier in paths:
@@ -116,6 +122,9 @@ class ContactReports:
         if number not in self._names:
             self._names[number] = str(self._to_path(number))
         return self._names[number]
+
+
+_open: weakref.WeakSet[ContactReports] = weakref.WeakSet()
 
 
 def reported_bodies(robots: Sequence[RobotSpec], movable: Sequence[str], wanted: str) -> tuple[str, ...]:

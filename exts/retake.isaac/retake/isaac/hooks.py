@@ -43,7 +43,6 @@ class Hooks:
         self._step_hook = ticks.Subscription("nothing", None, lambda held: None)
         self._subscriptions: list[ticks.Subscription] = []
         self._writer: Any = None
-        self._on_play_before: Any = None
         self._end: timeline.TimelineEnd | None = None
         self._more_step_hooks: list[Callable[[], ticks.Subscription]] = []
         self._watched = {
@@ -61,7 +60,7 @@ class Hooks:
         self._end = timeline.TimelineEnd()
         if frames and (warning := self._end.warning((frames - 1) / fps)):
             self.notes.append(warning)
-        self._on_play_before = self.guard.remember(CAPTURE_ON_PLAY)
+        self.guard.remember(CAPTURE_ON_PLAY)
         kit.require("omni.replicator.core").orchestrator.set_capture_on_play(live)
         history = self.guard.get(HISTORY)
         if history is not None and int(history) < 3:
@@ -143,7 +142,7 @@ class Hooks:
         writer, self._writer = self._writer, None
         subscriptions: Sequence[ticks.Subscription] = self._subscriptions
         self._subscriptions = []
-        before, self._on_play_before = self._on_play_before, None
+        before = self.guard.before(CAPTURE_ON_PLAY) if self.guard.holds(CAPTURE_ON_PLAY) else None
         undo: list[tuple[str, Callable[[], Any]]] = [(s.kind, s.release) for s in (self._step_hook, *subscriptions)]
         end, self._end = self._end, None
         undo.append(("physics views", self.tensors.close))
@@ -153,7 +152,7 @@ class Hooks:
             undo.append(("the writer", writer.detach))
         undo.append(("render products", self.products.close))
         undo.append(("tick rates", self._ticks.close))
-        if before is not None:
+        if before is not None and self.guard.is_last(CAPTURE_ON_PLAY):
             orchestrator = kit.require("omni.replicator.core").orchestrator
             undo.append(("capture on play", lambda: orchestrator.set_capture_on_play(bool(before))))
         if end is not None:

@@ -7,6 +7,7 @@ values go into a layer under the session layer, which is removed afterwards: the
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 
 from pxr import Sdf, Usd
@@ -15,7 +16,8 @@ TICK_RATE = "omni:sensor:tickRate"
 
 
 class TickRates:
-    """Tick rates of some cameras, 0 while open."""
+    """Tick rates of some cameras, 0 while open. Where another recording holds a camera at 0 already, this one does so, too: the
+    other may end first."""
 
     def __init__(self, stage: Usd.Stage, cameras: Sequence[str]) -> None:
         self._stage, self._cameras = stage, tuple(cameras)
@@ -26,7 +28,9 @@ class TickRates:
     def open(self) -> None:
         """Set them, where a camera has a rate of its own."""
         found = {path: self._stage.GetPrimAtPath(path).GetAttribute(TICK_RATE) for path in self._cameras}
-        rates = {path: attribute.Get() for path, attribute in found.items() if attribute}
+        rates = now = {path: attribute.Get() for path, attribute in found.items() if attribute}
+        for other in [ticks for ticks in _open if ticks._stage == self._stage]:
+            rates = rates | {path: rate for path, rate in other.changed.items() if path in rates}
         self.changed = {path: float(rate) for path, rate in rates.items() if rate}
         if not self.changed:
             return
@@ -34,8 +38,9 @@ class TickRates:
         self._stage.GetSessionLayer().subLayerPaths.append(layer.identifier)
         with Usd.EditContext(self._stage, Usd.EditTarget(layer)):
             for path in self.changed:
-                self._stage.GetPrimAtPath(path).GetAttribute(TICK_RATE).Set(type(rates[path])(0))
+                self._stage.GetPrimAtPath(path).GetAttribute(TICK_RATE).Set(type(now[path])(0))
         self._layer = layer
+        _open.add(self)
 
     @property
     def note(self) -> str:
@@ -47,8 +52,12 @@ class TickRates:
 
     def close(self) -> None:
         """The rates are the stage's again."""
+        _open.discard(self)
         if self._layer is not None:
             paths = self._stage.GetSessionLayer().subLayerPaths
             if self._layer.identifier in paths:
                 paths.remove(self._layer.identifier)
         self._layer = None
+
+
+_open: weakref.WeakSet[TickRates] = weakref.WeakSet()

@@ -8,6 +8,7 @@ act on the old state.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -47,10 +48,11 @@ def _change_and_commit(timeline: Any, change: str) -> None:
 
 class TimelineEnd:
     """Where the timeline ends. A looping timeline would throw the simulation back in mid-episode, so it does not loop while a
-    recording holds this; `close` puts looping back."""
+    recording holds this; `close` puts looping back, or leaves that to another recording that needs it off still."""
 
     def __init__(self) -> None:
-        self._timeline = interface()
+        self._host, self._timeline = require("omni.timeline"), interface()
+        _ends.add(self)
         looping = getattr(self._timeline, "is_looping", None)
         self._looped = bool(looping()) if looping is not None else False
         if self._looped:
@@ -85,15 +87,23 @@ class TimelineEnd:
 
     def close(self) -> None:
         """Loop again if the timeline did."""
+        _ends.discard(self)
         if self._looped:
             self._looped = False
-            self._set_looping(True)
+            other = next((end for end in _ends if end._host is self._host), None)
+            if other is not None:
+                other._looped = True
+            else:
+                self._set_looping(True)
 
     def _set_looping(self, looping: bool) -> None:
         self._timeline.set_looping(looping)
         commit = getattr(self._timeline, "commit", None)
         if commit is not None:
             commit()
+
+
+_ends: weakref.WeakSet[TimelineEnd] = weakref.WeakSet()
 
 
 def physics_rate(stage: Any) -> float:
