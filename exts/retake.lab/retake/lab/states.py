@@ -112,15 +112,14 @@ def _collection(data: Any, env: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _body_path(content: LabContent, name: str, parent: str) -> str:
+    """Prim path of a sensor's body, which has the name of its prim: several robots have links of one name, so what lies where the
+    sensor does comes first."""
     leaf = name.rpartition("/")[2]
-    for robot in content.robots:
-        for link in robot.spec.links:
-            if link.prim_path.rpartition("/")[2] == leaf:
-                return link.prim_path
-    for item in content.objects:
-        if item.spec.prim_path.rpartition("/")[2] == leaf:
-            return item.spec.prim_path
-    return f"{parent}/{leaf}"
+    known = [link.prim_path for robot in content.robots for link in robot.spec.links]
+    known += [item.spec.prim_path for item in content.objects]
+    named = [path for path in known if path.rpartition("/")[2] == leaf]
+    near = [path for path in named if path.startswith(f"{parent}/")]
+    return next(iter(near or named), f"{parent}/{leaf}")
 
 
 def _place_of(scene: Any, content: LabContent, path: str) -> np.ndarray:
@@ -130,6 +129,12 @@ def _place_of(scene: Any, content: LabContent, path: str) -> np.ndarray:
             if link.prim_path == path:
                 return _pose(scene.articulations[robot.key].data, "link", content.env_id)[row, :3]
     for item in content.objects:
-        if item.spec.prim_path == path and item.key and item.index < 0:
+        if item.spec.prim_path != path:
+            continue
+        if not item.key and item.T_env_object is not None:
+            return item.T_env_object[:3, 3] + content.origin
+        if item.index < 0:
             return _pose(scene.rigid_objects[item.key].data, "root", content.env_id)[:3]
+        data = scene.rigid_object_collections[item.key.partition(".")[0]].data
+        return _collection(data, content.env_id)[0][item.index, :3]
     return content.origin
