@@ -35,6 +35,10 @@ class Capture:
     def stop(self, why: str) -> None:
         self.stopped, self.status.phase = why, Phase.FAILED
 
+    def fail(self, error: Exception) -> None:
+        if self.status.phase in (Phase.WAITING, Phase.RECORDING):
+            self.stop(f"failed: {error}")
+
 
 class Kit:
     """An application whose updates make physics steps while the timeline plays, and an orchestrator that renders."""
@@ -155,3 +159,18 @@ def test_a_recording_that_ends_while_it_renders_is_no_fault(monkeypatch):
     monkeypatch.setattr(kit, "step_async", ends)
     drive(monkeypatch, kit)
     assert (capture.stopped, capture.held, len(kit.asked)) == ("", [True, False], 1)
+
+
+def test_an_error_that_is_not_its_own_ends_the_recording_too(monkeypatch):
+    """A panel's driver is a task that nobody awaits: the recording would wait for it for ever."""
+    capture = Capture(5)
+    kit = Kit(capture)
+
+    async def broken(**how: Any) -> None:
+        raise RuntimeError("the orchestrator's own")
+
+    monkeypatch.setattr(kit, "step_async", broken)
+    with pytest.raises(RuntimeError, match="orchestrator"):
+        drive(monkeypatch, kit)
+    assert capture.stopped == "failed: the orchestrator's own"
+    assert capture.held == [True, False]

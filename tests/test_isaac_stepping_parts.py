@@ -161,6 +161,19 @@ def test_physics_goes_on_whatever_an_update_raises(tmp_path, app):
 # -- stepped -----------------------------------------------------------------------------------------------------------
 
 
+def test_a_render_that_fails_holds_no_state(tmp_path, app):
+    """Else frames of the moving simulation would count as frames of that state."""
+    capture = Capture(stepped=True)
+
+    def fails() -> None:
+        raise RuntimeError("the renderer's own")
+
+    app.on_render = fails
+    with pytest.raises(RuntimeError, match="renderer"):
+        over(tmp_path, capture).frame()
+    assert capture.story == [True, False]
+
+
 def test_a_frame_is_rendered_of_every_held_state_on_the_grid(tmp_path, app):
     capture = Capture(stepped=True)
     recording, rendered = over(tmp_path, capture), []

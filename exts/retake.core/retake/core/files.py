@@ -19,9 +19,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from retake.core.errors import InputError
 from retake.core.host import started
 
 _OWNER = re.compile(r"\.([0-9a-f]{6})-(\d+)-(\d+)\.")
+
+
+def user_path(text: str | Path) -> Path:
+    """A path as a person types it: blanks around it are not part of it, `~` is a home folder. Raises InputError for the home
+    of nobody."""
+    try:
+        return Path(str(text).strip()).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{text} names the home folder of a user that this system does not have") from error
 
 
 def canonical_json(value: Any) -> bytes:

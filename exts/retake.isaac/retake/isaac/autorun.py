@@ -18,11 +18,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
 from retake.core.config import RunConfig
 from retake.core.errors import InputError, RetakeError
+from retake.core.files import user_path
 from retake.core.run_layout import RunLayout
 from retake.core.run_store import create_run
 from retake.isaac import kit, processes, timeline
@@ -41,7 +43,7 @@ async def run_file(path: Path) -> int:
     async def whole() -> int:
         request, options = load_autorun(path)
         if request.output:
-            folder.append(Path(request.output).expanduser().absolute())
+            folder.append(user_path(request.output).absolute())
         return await run(request, options)
 
     code, message = await _run_and_explain(whole())
@@ -79,20 +81,16 @@ async def run(request: CaptureRequest, options: Mapping[str, Any], settings: Map
     options = {**EXTRA, **options}
     if not request.output:
         raise InputError(f"{SETTINGS}/output is empty; give the run folder that the recording goes to")
-    run_folder = Path(request.output).expanduser().absolute()
+    run_folder = user_path(request.output).absolute()
     request = replace(request, output=str(RunLayout(run_folder).captured_episode))
     create_run(run_folder, RunConfig().to_json())
     if options["stage"]:
         await open_stage(options["stage"], float(options["timeout_s"]))
     capture = LiveCapture(request, settings=settings)
-    capture.start()
-    try:
-        controller = Trajectory.load(Path(options["trajectory"]), capture) if options["trajectory"] else None
-    except BaseException:
-        capture.close("no trajectory")  # what is refused leaves no trace on the stage
-        raise
+    controller = Trajectory.load(Path(options["trajectory"]), capture) if options["trajectory"] else None
     if controller is not None and not request.frames:
         capture.limit(controller.frames(request.fps))
+    capture.start()
     say(f"recording {len(capture.content.robots) if capture.content else 0} robots to {request.output}")
     await record(capture, controller, float(options["timeout_s"]))
     episode, (p50, p99) = capture.episode, capture.costs.now()
@@ -182,13 +180,20 @@ class Trajectory:
     def load(path: Path, capture: LiveCapture) -> Trajectory:
         """Raises InputError naming what the file lacks."""
         try:
-            with np.load(path, allow_pickle=False) as data:
+            with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as data:
                 joints = [str(name) for name in data["joint_names"]]
-                return Trajectory(joints, data["time_s"], data["joint_position"], capture)
-        except (OSError, ValueError, KeyError) as error:
+                out = Trajectory(joints, data["time_s"], data["joint_position"], capture)
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise InputError(
                 f"{path} is no trajectory (.npz with joint_names, time_s, joint_position): {type(error).__name__}: {error}"
             ) from error
+        whole = out.at.ndim == 1 and len(out.at) and out.position.shape == (len(out.at), len(joints))
+        if not whole or not np.isfinite(out.position).all() or not (np.diff(out.at) > 0).all():
+            raise InputError(
+                f"{path} has {len(joints)} joint_names, time_s of shape {out.at.shape} and joint_position of shape "
+                f"{out.position.shape}; expected (K,) growing times and (K, J) finite positions of the J joints"
+            )
+        return out
 
     def frames(self, fps: float) -> int:
         """Frames of an episode that covers it."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import omni.ext  # type: ignore[import-not-found]
 
-from retake.core.errors import RetakeError
+from retake.core.errors import InputError, RetakeError
 from retake.isaac import autorun, live_capture, options, stops, writer
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ class RetakeExtension(omni.ext.IExt):
         except RetakeError as error:
             log.error("Retake is incomplete: %s", error)
         path = str(options.read("autorun", ""))
-        self._autorun = autorun.start(options.locate(path)) if path else None
+        self._autorun = autorun.start(_located(path)) if path else None
 
     def on_shutdown(self) -> None:
         """Complete running recordings, then take everything back."""
@@ -44,3 +45,11 @@ class RetakeExtension(omni.ext.IExt):
             except Exception as error:
                 log.warning("Retake shutdown: %s", error)
         self._undo = []
+
+
+def _located(text: str) -> Path:
+    """The autorun's file. What is wrong with its name is said by the autorun, with an exit code."""
+    try:
+        return options.locate(text)
+    except InputError:
+        return Path(text)

@@ -138,6 +138,12 @@ class LiveCapture:
                 if self._pairer is not None:
                     self._pairer.pause()  # frames of later states are not ours
 
+    def fail(self, error: Exception) -> None:
+        """End the recording because of an error of whoever drives it; the frames so far are kept."""
+        with self._lock:
+            if self._phase in (Phase.WAITING, Phase.RECORDING):
+                self._fail(error)
+
     def close(self, reason: str = "closed", timeout_s: float = 120.0) -> Episode | None:
         """End at once and wait for the writer: on shutdown, at the end of a script. None where nothing was recorded."""
         self.stop(reason)

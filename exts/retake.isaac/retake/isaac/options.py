@@ -14,6 +14,7 @@ from typing import Any
 
 from retake.core.config import load_yaml
 from retake.core.errors import InputError
+from retake.core.files import user_path
 from retake.isaac.kit import optional, require
 from retake.isaac.processes import repository
 from retake.isaac.request import SETTINGS, CaptureRequest, convert, request_from
@@ -80,6 +81,8 @@ def load_autorun(path: Path) -> tuple[CaptureRequest, dict[str, Any]]:
     from_settings = changed_settings() if optional("carb.settings") is not None else {}
     asked = {**data, **from_settings}
     request = request_from({key: value for key, value in asked.items() if key in names})
+    if request.robot_file and "robot_file" not in from_settings:
+        request = dataclasses.replace(request, robot_file=str(locate(request.robot_file, path)))
     others = {key: convert(key, value, EXTRA[key]) for key, value in asked.items() if key in EXTRA}
     for name in ("stage", "trajectory", "config"):
         if others.get(name) and not is_url(others[name]):
@@ -98,6 +101,6 @@ def quits(path: Path) -> bool:
 def locate(text: str, beside: Path | None = None) -> Path:
     """A file named in a setting: relative paths count from where the user stands, else from the autorun file's folder,
     else from the checkout. The first that exists; the user's own place where none does."""
-    path = Path(text).expanduser()
+    path = user_path(text)
     places = [Path.cwd(), *([] if beside is None else [beside.absolute().parent]), repository()]
     return next((place / path for place in places if (place / path).exists()), Path.cwd() / path)

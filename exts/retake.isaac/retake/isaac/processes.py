@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retake.core.errors import InputError
+from retake.core.files import user_path
 from retake.core.host import ask_to_stop, own_group, python_of, sync_command
 
 LEAKS = (
@@ -41,7 +42,7 @@ def repository() -> Path:
 def find_python(setting: str = "", *, worker: bool = False) -> Path:
     """A Python outside Kit that has Retake. Raises InputError saying how to get one."""
     environments = [".venv-worker"] if worker else [".venv", ".venv-worker"]
-    candidates = [Path(setting).expanduser()] if setting else [python_of(repository() / name) for name in environments]
+    candidates = [user_path(setting)] if setting else [python_of(repository() / name) for name in environments]
     for candidate in candidates:
         if candidate.is_file():
             return candidate

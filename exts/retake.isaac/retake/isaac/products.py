@@ -39,9 +39,15 @@ class Products:
 
     def close(self) -> None:
         """Destroy the products made here: a forgotten product keeps rendering and keeps its VRAM."""
-        for product in self._made:
-            product.destroy()
-        self._made, self.paths, self.camera_of = [], [], {}
+        made, self._made, self.paths, self.camera_of = self._made, [], [], {}
+        failed: Exception | None = None
+        for product in made:
+            try:
+                product.destroy()
+            except Exception as error:  # the others are destroyed all the same
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
     def _add(self, path: str, camera: str) -> None:
         key = path.rsplit("/", 1)[-1]

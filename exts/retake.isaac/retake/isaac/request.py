@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -15,6 +16,7 @@ from retake.core.capture import WhenFull
 from retake.core.codec import fields_of
 from retake.core.episode import CHANNELS
 from retake.core.errors import InputError, unknown_name
+from retake.core.files import user_path
 from retake.isaac.camera_text import camera_from_mapping, parse_camera, parse_channels
 from retake.isaac.stage_reader import CameraChoice
 
@@ -69,9 +71,23 @@ class CaptureRequest:
         return tuple(parse_camera(text, size, channels) for text in self.cameras or ("",))
 
     def checked(self) -> CaptureRequest:
-        """This request, if its numbers make sense. Raises InputError naming the setting."""
-        if not self.output:
+        """This request with its paths as the system knows them, if its numbers make sense and its folder can take an episode.
+        Raises InputError naming the setting."""
+        if not self.output.strip():
             raise InputError(f"{SETTINGS}/output is empty; give the folder the episode is written to")
+        self.check_values()
+        folder = user_path(self.output)
+        try:
+            used = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+        except OSError as error:  # a name that is too long, a folder that may not be looked into
+            raise InputError(f"{folder} cannot be used ({error.strerror}); choose another output folder") from error
+        if used:
+            raise InputError(f"{folder} is not an empty folder; an episode needs a folder of its own")
+        robot_file = self.robot_file.strip()
+        return replace(self, output=str(folder), robot_file=str(user_path(robot_file)) if robot_file else "")
+
+    def check_values(self) -> None:
+        """Whether numbers and words make sense, wherever the episode goes. Raises InputError naming the setting."""
         if not self.fps > 0 or min(self.width, self.height) < 1 or self.frames < 0 or self.queue_frames < 1:
             raise InputError(
                 f"fps {self.fps}, size {self.width}x{self.height} and queue_frames {self.queue_frames} must be positive, "
@@ -84,14 +100,6 @@ class CaptureRequest:
             if getattr(self, name) not in valid:
                 raise InputError(unknown_name(f"{SETTINGS}/{name}", str(getattr(self, name)), valid))
         self.camera_choices()
-        folder = Path(self.output)
-        try:
-            used = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-        except OSError as error:  # a name that is too long, a folder that may not be looked into
-            raise InputError(f"{folder} cannot be used ({error.strerror}); choose another output folder") from error
-        if used:
-            raise InputError(f"{folder} is not an empty folder; an episode needs a folder of its own")
-        return self
 
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -115,7 +123,9 @@ def request_from(values: Mapping[str, Any]) -> CaptureRequest:
 
 
 def check_writable(folder: Path) -> None:
-    """Whether an episode can be written there. Raises InputError naming the folder and the reason, before anything starts."""
+    """Whether an episode can be written there; all is left as it was found. Raises InputError naming the folder and the reason,
+    before anything starts."""
+    new = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".retake-probe"
@@ -123,6 +133,10 @@ def check_writable(folder: Path) -> None:
         os.remove(probe)
     except OSError as error:
         raise InputError(f"{folder} cannot be written to ({error.strerror}); choose another output folder") from error
+    finally:
+        with contextlib.suppress(OSError):  # somebody else uses it meanwhile
+            for place in new:
+                place.rmdir()
 
 
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")

@@ -22,7 +22,16 @@ MAX_IDLE_UPDATES = 600
 
 async def drive_stepped(capture: LiveCapture, *, before_update: Callable[[], None] | None = None) -> None:
     """Play, hold, render, play on, until the recording ends. `before_update` runs before each update of the running
-    timeline (a controller). Raises PairingError when physics does not move or oversteps the frame grid."""
+    timeline (a controller). Raises PairingError when physics does not move or oversteps the frame grid. Whatever is raised, the
+    recording does not go on waiting for it."""
+    try:
+        await _drive(capture, before_update)
+    except Exception as error:
+        capture.fail(error)
+        raise
+
+
+async def _drive(capture: LiveCapture, before_update: Callable[[], None] | None) -> None:
     app, orchestrator = require("omni.kit.app").get_app(), require("omni.replicator.core").orchestrator
     target = 1
     while capture.status.phase is Phase.WAITING and not capture.ready:

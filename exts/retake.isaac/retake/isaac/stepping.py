@@ -29,6 +29,7 @@ from retake.core.capture import PairingError
 from retake.core.config import RunConfig
 from retake.core.episode import Episode
 from retake.core.errors import InputError
+from retake.core.files import user_path
 from retake.core.run_layout import RunLayout
 from retake.core.run_store import create_run
 from retake.isaac import kit, timeline
@@ -53,7 +54,7 @@ def record(
     options = {"robots": _paths(robots), "cameras": _cameras(cameras), "objects": _paths(objects), **settings}
     return Recording(
         world,
-        Path(output).expanduser().absolute(),
+        user_path(output).absolute(),
         {name: value for name, value in options.items() if value not in ((), None)},
     )
 
@@ -200,12 +201,14 @@ class Recording:
                 f"{capture.stride}: step the world once per call, or choose a lower frame rate"
             )
         before = capture.counts.frames
-        capture.hold(True)
         orchestrator = kit.require("omni.replicator.core").orchestrator
-        orchestrator.step(
-            rt_subframes=capture.request.rt_subframes, pause_timeline=False, delta_time=0.0, wait_for_render=True
-        )
-        capture.hold(False)
+        capture.hold(True)
+        try:
+            orchestrator.step(
+                rt_subframes=capture.request.rt_subframes, pause_timeline=False, delta_time=0.0, wait_for_render=True
+            )
+        finally:
+            capture.hold(False)
         if capture.counts.frames == before and capture.status.phase is Phase.RECORDING:
             raise PairingError(f"the renderer delivered no frame of the held state t={capture.time_s:.6f} s")
         self._target = capture.steps + capture.stride

@@ -16,11 +16,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from retake.core.episode import CHANNELS
 from retake.core.errors import InputError
+from retake.core.files import user_path
 from retake.isaac.delivery import delivery_class
 from retake.isaac.kit import require
 from retake.isaac.live_capture import LiveCapture
@@ -79,7 +79,7 @@ def writer_class() -> Any:
                     **{name: value for name, value in others.items() if name in SETTABLE},
                 }  # fmt: skip
                 self._request = request_from_settings(
-                    output=str(Path(output_dir).expanduser().absolute()), mode="live", cameras=(),
+                    output=str(user_path(output_dir).absolute()), mode="live", cameras=(),
                     **{name: value for name, value in values.items() if value is not None},
                 ).checked()  # fmt: skip
             super().__init__(channels=CHANNELS if self._request is None else self._request.channels)

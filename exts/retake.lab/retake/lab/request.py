@@ -10,6 +10,7 @@ from typing import Any
 from retake.core.episode import CHANNELS
 from retake.core.episode.records import Channel
 from retake.core.errors import InputError
+from retake.core.files import user_path
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class RecordRequest:
     """JSON added to the Episode's settings, e.g. `goal` (docs/episode.md), in the clone's own coordinates."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "out", user_path(self.out))
         if self.env_ids is not None and (
             not self.env_ids or len(set(self.env_ids)) < len(self.env_ids) or min(self.env_ids) < 0
         ):

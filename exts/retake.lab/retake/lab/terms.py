@@ -75,7 +75,7 @@ class RetakeRecorder(RecorderTerm):
 
 def request_of(cfg: RetakeRecorderCfg) -> RecordRequest:
     """The request that a term's configuration is. Raises InputError."""
-    if not cfg.out:
+    if not str(cfg.out or "").strip():
         raise InputError("RetakeRecorderCfg.out is empty; expected the folder that episodes go to")
     return RecordRequest(
         out=Path(str(cfg.out)),
