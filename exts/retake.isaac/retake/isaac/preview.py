@@ -49,6 +49,11 @@ class Preview:
         with self._lock:
             self._picture = picture
 
+    def clear(self) -> None:
+        """Forget the picture: it is of a recording before."""
+        with self._lock:
+            self._picture = None
+
     @property
     def newest(self) -> Picture | None:
         """The last picture drawn."""

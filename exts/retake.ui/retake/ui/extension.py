@@ -21,6 +21,7 @@ from omni.kit.menu.utils import (  # type: ignore[import-not-found]
 
 from retake.core.config import VariantsConfig
 from retake.core.errors import InputError
+from retake.core.files import user_path
 from retake.core.variants.prompts import Prompts, compose_prompts
 from retake.core.variants.worlds import load_catalogue
 from retake.isaac import kit, options, ticks
@@ -80,7 +81,7 @@ class RetakeUiExtension(omni.ext.IExt, MenuHelperExtensionFull):
     def _start(self) -> None:
         """The model and what it talks to, at the first showing."""
         settings, problem = request_and_problem()
-        runs = Path(settings.output).expanduser().parent if settings.output else Path.home() / "retake_runs"
+        runs = user_path(settings.output).parent if settings.output else Path.home() / "retake_runs"
         self._scene, self._link = StageScene(), WorkerLink(runs)
         self._model = ViewModel(
             self._scene, KitStarter(self._picture), self._link, picture=self._picture, notify=notify, runs=runs,
@@ -109,7 +110,8 @@ def request_and_problem() -> tuple[CaptureRequest, str]:
     """(what the panel starts from, what is wrong with the settings)."""
     try:
         given = options.request_from_settings()
-        given.camera_choices()
+        given.check_values()
+        user_path(given.output)
         return given, ""
     except InputError as error:
         return CaptureRequest(), f"{error}; the panel starts from the defaults"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -78,12 +79,25 @@ class KitStarter:
 
     def record(self, request: CaptureRequest) -> KitRecording:
         """A live recording, or a stepped one where live cannot be exact. The demo's robot is driven and plays at once."""
-        create_run(Path(request.output).parent, RunConfig().to_json())
+        run = Path(request.output).parent
+        new = not run.exists()
+        try:
+            create_run(run, RunConfig().to_json())
+            return self._started(request)
+        except BaseException:
+            if new:
+                shutil.rmtree(run, ignore_errors=True)  # what is refused leaves no trace
+            raise
+
+    def _started(self, request: CaptureRequest) -> KitRecording:
         capture = LiveCapture(request, on_frame=lambda index, frame: self._show(capture, index, frame))
-        capture.start()
+        motion = None
         if is_demo(kit.require("omni.usd").get_context().get_stage()):
             motion = autorun.Trajectory.load(demo_script().TRAJECTORY, capture)
             capture.limit(request.frames or motion.frames(request.fps))
+        capture.start()
+        self._preview.clear()
+        if motion is not None:
             self._driver = asyncio.ensure_future(quietly(autorun.record(capture, motion, DEMO_TIMEOUT_S)))
         elif capture.stepped:
             self._driver = asyncio.ensure_future(quietly(drive_stepped(capture)))

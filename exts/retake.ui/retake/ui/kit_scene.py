@@ -81,7 +81,11 @@ class StageScene:
         """Measure what Retake assumes about Isaac Sim on the open stage."""
 
         async def whole() -> None:
-            code = await selftest.whole(None, out, lambda item: on_line(selftest.line(item)))
+            try:
+                code = await selftest.whole(None, out, lambda item: on_line(selftest.line(item)))
+            except (RetakeError, OSError) as error:
+                on_line(f"Self-test: ended early: {error}")
+                raise
             found = "no item failed" if code == 0 else "an item failed"
             on_line(f"Self-test: {found}; {out / selftest.REPORT} is the page to attach.")
 
@@ -170,6 +174,8 @@ async def quietly(work: Coroutine[Any, Any, Any]) -> None:
         await work
     except (RetakeError, OSError) as error:
         log.warning("Retake: %s", error)
+    except Exception:  # nobody awaits this task, so nobody else would say it
+        log.exception("Retake: a task of the panel failed")
 
 
 def scene_content(stage: Any) -> SceneContent:

@@ -15,7 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from retake.core.errors import RetakeError
+from retake.core.errors import InputError, RetakeError
+from retake.core.files import user_path
 from retake.core.run_layout import RunLayout
 from retake.isaac.camera_text import camera_text, parse_channels
 from retake.isaac.checks import is_suspicious
@@ -117,7 +118,8 @@ class ViewModel:
         first = self._content is None or bool(self._content.problem)
         self._content = content
         if content.problem:
-            self._change(phase=Phase.EMPTY, robots=(), cameras=(), objects=(), message=content.problem)
+            phase = self.state.phase if self.state.phase in (Phase.RECORDED, Phase.GENERATED) else Phase.EMPTY
+            self._change(phase=phase, robots=(), cameras=(), objects=(), message=content.problem)
             return
         self._demo = content.demo
         phase = self.state.phase if self.state.phase not in (Phase.EMPTY,) else Phase.READY
@@ -163,7 +165,7 @@ class ViewModel:
 
     def self_test(self) -> None:
         """Measure on the open stage what Retake assumes about Isaac Sim; two files to attach lie beside the runs."""
-        out = Path(self.state.folder).expanduser().parent / "retake-selftest"
+        out = self._folder().parent / "retake-selftest"
         self._scene.self_test(out, lambda text: self._change(message=text))
         self._change(message="Self-test: it plays the stage twice and takes about a minute…")
 
@@ -173,7 +175,7 @@ class ViewModel:
 
     def pick_folder(self) -> None:
         """Choose the run folder in a dialog."""
-        self._starter.pick_folder(Path(self.state.folder).expanduser().parent, lambda path: self.set("folder", path))
+        self._starter.pick_folder(user_path(self.state.folder).parent, lambda path: self.set("folder", path))
 
     def choose(self, kind: str, key: str, chosen: bool = True) -> None:
         """Pick or drop one robot, camera, object or world (`kind` = robots, cameras, objects, worlds)."""
@@ -195,11 +197,11 @@ class ViewModel:
 
     def record(self) -> None:
         """Begin recording; it starts with the first physics step after Play."""
-        run = Path(self.state.folder).expanduser()
+        run = self._folder()
         request = replace(
             self._settings,
             output=str(RunLayout(run).captured_episode),
-            robots=tuple(c.key for c in self.state.robots if c.chosen),
+            robots=tuple(c.key for c in self.state.robots if c.chosen and not c.problem),
             cameras=tuple(camera_text(c.key, c.size, c.channels) for c in self.state.cameras if c.chosen),
             objects=tuple(c.key for c in self.state.objects if c.chosen),
             robot_file=self.state.robot_file.strip(),
@@ -241,8 +243,8 @@ class ViewModel:
         settings = [
             "cameras=[]",
             f"variants.presets=[{', '.join(worlds)}]", f"variants.count={self.state.count}", f"variants.seed={self.state.seed}",
-            f"variants.prompts={json.dumps(prompts_of(self.state))}", f"variants.backend={self.state.frames_by}",
-            f"takes.backend={self.state.backend}", f"takes.seed={self.state.seed}",
+            f"variants.prompts={json.dumps(prompts_of(self.state), ensure_ascii=False)}",
+            f"variants.backend={self.state.frames_by}", f"takes.backend={self.state.backend}", f"takes.seed={self.state.seed}",
         ]  # fmt: skip
         self._generation = self._starter.generate(self._run, settings)
         self._counted = -1.0
@@ -270,7 +272,7 @@ class ViewModel:
     def export(self) -> None:
         """The takes of the run as a dataset, in a process of their own."""
         assert self._run is not None
-        out = Path(self.state.export_folder).expanduser()
+        out = user_path(self.state.export_folder)
         self._export = self._starter.export(self._run, out, self.state.export)
         self._exported_from = self.state.phase
         self._change(phase=Phase.EXPORTING, export_line="", export_share=0.0, message=NEXT[Phase.EXPORTING])
@@ -402,7 +404,7 @@ class ViewModel:
         self._change(phase=back, message=NEXT[back])
         said = "\n".join(line.removeprefix("retake: ") for line in export.last_words().splitlines())
         if code == 0:
-            self._change(export_share=1.0, dataset=str(Path(self.state.export_folder).expanduser()))
+            self._change(export_share=1.0, dataset=str(user_path(self.state.export_folder)))
             self.tell(Level.INFO, said or f"The dataset is ready in {self.state.dataset}.")
         elif code == 130:
             self._change(message="Stopped. Export goes on from what is finished.")
@@ -424,8 +426,14 @@ class ViewModel:
         stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(self._now()))
         return str(self._runs / stamp)
 
+    def _folder(self) -> Path:
+        """The run folder as the system knows it. Raises InputError where none is typed in: "" is the folder Kit runs in."""
+        if not self.state.folder.strip():
+            raise InputError("the field Folder is empty; give the run folder that the recording goes to")
+        return user_path(self.state.folder)
+
     def _disk(self, used: int) -> str:
-        folder = Path(self.state.folder)
+        folder = self._run or Path(self.state.folder)
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent
         free = shutil.disk_usage(folder).free
