@@ -393,7 +393,12 @@ def stepped_run(monkeypatch: pytest.MonkeyPatch, steps: dict[int, int]) -> int:
     """Updates until physics counts as standing still; `steps`: update -> steps made so far."""
     updates = 0
     capture = SimpleNamespace(
-        status=SimpleNamespace(phase=Phase.WAITING), ready=True, steps=0, stride=1, stop=lambda reason: None
+        status=SimpleNamespace(phase=Phase.WAITING),
+        ready=True,
+        steps=0,
+        stride=1,
+        stop=lambda reason: None,
+        fail=lambda error: None,
     )
 
     async def update() -> None:
@@ -428,15 +433,17 @@ def test_what_a_recording_is_where_nothing_is_asked_for() -> None:
     assert counts == (0,) * 6
 
 
-def test_a_folder_is_made_and_left_empty(tmp_path: Path) -> None:
-    for _ in range(2):
-        check_writable(tmp_path / "a" / "b")
-        assert list((tmp_path / "a").rglob("*")) == [tmp_path / "a" / "b"]
+def test_a_folder_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
+    check_writable(tmp_path / "a" / "b")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "a").mkdir()
+    check_writable(tmp_path / "a")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "a"]
 
 
 def test_a_trajectory_is_followed_from_its_beginning_and_held_at_its_end() -> None:
     commands: list[Any] = []
-    capture: Any = SimpleNamespace(time_s=0.75, command=lambda joints, target: commands.append((joints, target)))
+    capture: Any = SimpleNamespace(elapsed_s=0.75, command=lambda joints, target: commands.append((joints, target)))
     path = Trajectory(["a", "b"], [0.5, 1.5, 2.5], [[0, 10], [1, 20], [3, 0]], capture)
     assert path.frames(10.0) == 21
     assert path.frames(2.4) == 6

@@ -54,6 +54,26 @@ def test_a_trajectory_whose_numbers_do_not_fit_is_refused_before_anything_moves(
     assert Trajectory.load(one, None).frames(15) == 1  # type: ignore[arg-type]
 
 
+@pytest.mark.any_application
+@pytest.mark.parametrize("before", [0, 70])
+def test_a_trajectory_begins_with_its_recording(tmp_path: Path, before: int) -> None:
+    """However long the simulation has run."""
+    followed: list[float] = []
+    with FakeKit("6.x", motion(), "base") as kit:
+        kit.play()
+        kit.update(before)
+        capture = LiveCapture(request(tmp_path / "e"))
+        capture.start()
+        path = Trajectory(["a"], [0.0, 1.0], [[0.0], [1.0]], capture)
+        for _ in range(6):
+            followed.append(float(path.target(capture.elapsed_s)[0]))
+            kit.update()
+        capture.close()
+    moving = [t for t in followed if t]
+    assert np.allclose(moving, np.arange(1, len(moving) + 1) / 60)
+    assert len(moving) > 3
+
+
 def test_a_path_is_what_its_user_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))

@@ -205,8 +205,8 @@ class Trajectory:
         return np.array([np.interp(t, self.at, column) for column in self.position.T])
 
     def command(self) -> None:
-        """Set the targets of the simulated time; called before an update."""
-        self._capture.command(self.joints, self.target(self._capture.time_s))
+        """Set the targets of the recording's time; called before an update."""
+        self._capture.command(self.joints, self.target(self._capture.elapsed_s))
 
 
 def start(path: Path, *, post_quit: Callable[[int], None] | None = None) -> Any:

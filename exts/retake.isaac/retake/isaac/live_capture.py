@@ -219,8 +219,13 @@ class LiveCapture:
 
     @property
     def time_s(self) -> float:
-        """Simulated time of the recording so far, s."""
+        """Simulated time of the newest state, s: since Play where the simulator tells it."""
         return self._time_s
+
+    @property
+    def elapsed_s(self) -> float:
+        """Simulated time of the recording so far, s; a simulation may have run long before it."""
+        return self.steps * self._dt_s
 
     @property
     def failure(self) -> BaseException:

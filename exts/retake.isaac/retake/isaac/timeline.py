@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from retake.core.errors import InputError
-from retake.isaac.kit import require
+from retake.isaac.kit import optional, require
 
 FIXED_STEPS = "/app/player/useFixedTimeStepping"
 AT_END_S = 1e-4
@@ -51,7 +51,7 @@ class TimelineEnd:
     recording holds this; `close` puts looping back, or leaves that to another recording that needs it off still."""
 
     def __init__(self) -> None:
-        self._host, self._timeline = require("omni.timeline"), interface()
+        self._host, self._timeline = optional("omni.timeline"), interface()
         _ends.add(self)
         looping = getattr(self._timeline, "is_looping", None)
         self._looped = bool(looping()) if looping is not None else False
