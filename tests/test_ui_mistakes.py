@@ -63,6 +63,22 @@ def test_a_folder_is_meant_without_the_blanks_around_it(tmp_path: Path, monkeypa
     assert free == [tmp_path], "the disk that is recorded to"
 
 
+def test_recording_again_needs_no_other_folder_typed_in(tmp_path: Path) -> None:
+    vm, world, told = recorded(tmp_path)
+    vm.act("record")
+    first, second = (Path(request.output).parent for request in world.requests)
+    assert (first != second, second.parent, vm.state.folder) == (True, tmp_path, str(second))
+    assert all(notice.level is not Level.ERROR for notice in told)
+    assert Path(vm.state.export_folder).name.startswith(second.name), "the data set has its name from the new run"
+
+
+def test_a_folder_that_is_typed_in_after_a_recording_is_taken(tmp_path: Path) -> None:
+    vm, world, _ = recorded(tmp_path)
+    vm.set("folder", str(tmp_path / "mine"))
+    vm.act("record")
+    assert Path(world.requests[-1].output).parent == tmp_path / "mine"
+
+
 def test_a_robot_that_became_unusable_is_not_asked_for(tmp_path: Path) -> None:
     """It has no box to drop it with."""
     vm, world, _ = model(tmp_path)

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,9 @@ class ViewModel:
     def record(self) -> None:
         """Begin recording; it starts with the first physics step after Play."""
         run = self._folder()
+        if run == self._run and self.state.phase in (Phase.RECORDED, Phase.GENERATED):
+            run = Path(self._new_folder())  # a run holds one episode: the next one gets a folder of its own
+            self._change(folder=str(run))
         request = replace(
             self._settings,
             output=str(RunLayout(run).captured_episode),
@@ -423,8 +427,10 @@ class ViewModel:
         self._notify(notice)
 
     def _new_folder(self) -> str:
+        """A run folder that nobody has."""
         stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(self._now()))
-        return str(self._runs / stamp)
+        folders = (self._runs / (stamp if n == 1 else f"{stamp}-{n}") for n in count(1))
+        return str(next(folder for folder in folders if folder != self._run and not folder.exists()))
 
     def _folder(self) -> Path:
         """The run folder as the system knows it. Raises InputError where none is typed in: "" is the folder Kit runs in."""
