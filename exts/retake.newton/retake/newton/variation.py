@@ -17,8 +17,8 @@ from retake.core.array_types import Float64
 from retake.core.errors import InputError, StageError, unknown_name
 from retake.core.geometry import axis_angle
 from retake.usd.bodies import StageObject
-from retake.usd.stage import editable
-from retake.usd.units import StageUnits
+from retake.usd.stage import editable, start_time
+from retake.usd.units import StageUnits, rigid_and_scale
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,14 @@ def apply(stage: Usd.Stage, variation: Variation, obj: StageObject, target: Usd.
     with Usd.EditContext(stage, stage.GetSessionLayer()):
         if prim.IsInstance():
             prim.SetInstanceable(False)
-        _move(prim, _new_pose(obj, variation), R)
+        grown = np.array(variation.object_scale)
+        _, scale = rigid_and_scale(UsdGeom.Xformable(prim).ComputeLocalToWorldTransform(start_time(stage)))
+        # A body that is a shape itself grows with what is below it.
+        is_shape = prim.IsA(UsdGeom.Gprim)
+        _move(prim, _new_pose(obj, variation), scale * grown if is_shape else scale, R)
         ratio = Gf.Vec3f(*variation.object_scale)
         if variation.object_scale != (1.0, 1.0, 1.0):
-            for child in prim.GetChildren():
+            for child in () if is_shape else prim.GetChildren():
                 if xformable := UsdGeom.Xformable(child):
                     ops = xformable.GetOrderedXformOps()
                     scale = xformable.AddScaleOp(opSuffix="variation")
@@ -111,30 +115,44 @@ def apply(stage: Usd.Stage, variation: Variation, obj: StageObject, target: Usd.
             UsdPhysics.MassAPI.Apply(prim).CreateMassAttr(float(variation.object_mass_kg))
         if target is not None and variation.target_offset_m != (0.0, 0.0):
             xformable = UsdGeom.Xformable(target)
-            ops = xformable.GetOrderedXformOps()
+            ops, alone = xformable.GetOrderedXformOps(), xformable.GetResetXformStack()
+            above = Gf.Matrix4d(1) if alone else xformable.ComputeParentToWorldTransform(start_time(stage))
             move = xformable.AddTranslateOp(opSuffix="variation")
-            move.Set(Gf.Vec3d(*(R.T @ [*variation.target_offset_m, 0.0])))
-            xformable.SetXformOpOrder([move, *ops])
+            move.Set(above.GetInverse().TransformDir(Gf.Vec3d(*(R.T @ [*variation.target_offset_m, 0.0]))))
+            xformable.SetXformOpOrder([move, *ops], alone)
 
 
 def _new_pose(obj: StageObject, variation: Variation) -> Float64[np.ndarray, "4 4"]:
     T = obj.T_world_object.copy()
     up = T[2, :3] / np.abs(T[2, :3]).max()
     vertical = int(np.abs(up).argmax())
-    lift = (variation.object_scale[vertical] - 1.0) * obj.spec.size_m[vertical] / 2
+    # An object's origin may lie anywhere in it, often below; boxes are read in single precision.
+    middle = round(float(np.sign(up[vertical])) * obj.spec.center_m[vertical], 6)
+    lift = (variation.object_scale[vertical] - 1.0) * (obj.spec.size_m[vertical] / 2 - middle)
     T[:3, :3] = axis_angle(np.array([0.0, 0.0, 1.0]), np.radians(variation.object_yaw_deg)) @ T[:3, :3]
     T[:3, 3] += [*variation.object_offset_m, lift]
     return T
 
 
-def _move(prim: Usd.Prim, T_world_prim: Float64[np.ndarray, "4 4"], R: Float64[np.ndarray, "3 3"]) -> None:
-    """Give a prim a world pose (Retake's world) in place of its authored transform stack."""
+def _move(
+    prim: Usd.Prim,
+    T_world_prim: Float64[np.ndarray, "4 4"],
+    scale: Float64[np.ndarray, "3"],
+    R: Float64[np.ndarray, "3 3"],
+) -> None:
+    """Give a prim a world pose (Retake's world) and scale along its own axes in place of its authored transform stack."""
     T_stage = np.eye(4)
     T_stage[:3, :3], T_stage[:3, 3] = R.T @ T_world_prim[:3, :3], R.T @ T_world_prim[:3, 3]
     xformable = UsdGeom.Xformable(prim)
-    parent = xformable.ComputeParentToWorldTransform(Usd.TimeCode.Default())
-    local = Gf.Matrix4d(T_stage.T.tolist()) * parent.GetInverse()
+    parent = xformable.ComputeParentToWorldTransform(start_time(prim.GetStage()))
+    local = Gf.Matrix4d().SetScale(Gf.Vec3d(*scale)) * Gf.Matrix4d(T_stage.T.tolist()) * parent.GetInverse()
     xformable.ClearXformOpOrder()
+    turn = np.array(local)[:3, :3]
+    if np.abs(turn @ turn.T - np.eye(3)).max() > 1e-6:
+        whole = xformable.AddTransformOp(opSuffix="variation")
+        whole.Set(local)
+        xformable.SetXformOpOrder([whole])
+        return
     position = xformable.AddTranslateOp(opSuffix="variation")
     rotation = xformable.AddOrientOp(UsdGeom.XformOp.PrecisionDouble, opSuffix="variation")
     position.Set(local.ExtractTranslation())
