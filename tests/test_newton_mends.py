@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pxr import Sdf, Usd, UsdGeom
+from pxr import Gf, Sdf, Usd, UsdGeom, UsdPhysics
+from usd_stages import pendulum
 
 from retake.core.cli import _parser
 from retake.core.errors import StageError
 from retake.newton.describe import kind_of
 from retake.newton.importing import import_stage
 from retake.newton.run import capture
-from retake.newton.stage_mends import mend_ranges
+from retake.newton.stage_mends import mend_mimics, mend_ranges, mend_times
 from retake.usd.articulation import find_articulations
 from retake.usd.stage import open_stage
 
@@ -152,3 +153,76 @@ def test_sites_are_no_part_of_any_picture(tmp_path):
     }
     assert not seen.get("/World/Robot/base_link/marker", False)
     assert any(seen.values())
+
+
+def following(*pairs: tuple[str, str], slope: float = 0.5, offset: float = 10.0) -> Usd.Stage:
+    """Hinges of which each follows another."""
+    stage = Usd.Stage.CreateInMemory()
+    for name in sorted({name for pair in pairs for name in pair}):
+        UsdPhysics.RevoluteJoint.Define(stage, f"/{name}")
+    for name, leader in pairs:
+        prim = stage.GetPrimAtPath(f"/{name}")
+        prim.CreateRelationship("newton:mimicJoint").SetTargets([Sdf.Path(f"/{leader}")])
+        prim.CreateAttribute("newton:mimicCoef1", Sdf.ValueTypeNames.Float).Set(slope)
+        prim.CreateAttribute("newton:mimicCoef0", Sdf.ValueTypeNames.Float).Set(offset)
+    return stage
+
+
+def told(stage: Usd.Stage, name: str) -> tuple[str, float, float] | None:
+    """(leader, slope, offset) of a joint as the importer reads it; None where it follows nothing."""
+    prim = stage.GetPrimAtPath(f"/{name}")
+    enabled = prim.GetAttribute("newton:mimicEnabled")
+    if not prim.HasRelationship("newton:mimicJoint") or (enabled and enabled.Get() is False):
+        return None
+    slope, offset = (prim.GetAttribute(f"newton:mimicCoef{k}").Get() for k in (1, 0))
+    return str(prim.GetRelationship("newton:mimicJoint").GetTargets()[0]), slope, offset
+
+
+@pytest.mark.parametrize("names", ["abcdef", "fedcba", "cafebd"])
+def test_a_row_of_followers_multiplies_out_whatever_their_order(names):
+    """b = 0.5 a + 10, c = 0.5 b + 10, …"""
+    stage = following(*zip(names[1:], names[:-1], strict=True))
+    mend_mimics(stage)
+    slope, offset = 1.0, 0.0
+    for name in names[1:]:
+        slope, offset = 0.5 * slope, 0.5 * offset + 10.0
+        assert told(stage, name) == (f"/{names[0]}", pytest.approx(slope), pytest.approx(offset))
+
+
+@pytest.mark.parametrize("ring", ["a", "ab", "bca"])
+def test_of_joints_that_follow_each_other_in_a_ring_the_first_leads(ring):
+    """The importer would refuse the whole stage."""
+    stage = following(*zip(ring, ring[1:] + ring[0], strict=True), ("z", ring[0]))
+    notes = mend_mimics(stage)
+    assert told(stage, "a") is None
+    assert {(told(stage, name) or ("",))[0] for name in {*ring, "z"} - {"a"}} == {"/a"}
+    assert "/a follows itself: it follows nothing" in notes
+
+
+def test_who_follows_a_follower_of_what_cannot_move_follows_that_follower():
+    stage = following(("b", "fixed"), ("c", "b"), ("d", "c"))
+    UsdPhysics.FixedJoint.Define(stage, "/fixed")
+    mend_mimics(stage)
+    assert told(stage, "b") is None
+    assert (told(stage, "c"), told(stage, "d")) == (("/b", 0.5, 10.0), ("/b", 0.25, 15.0))
+
+
+def test_a_ring_of_followers_is_simulated_and_said():
+    stage = pendulum()
+    for name, leader in (("hinge", "slide"), ("slide", "hinge")):
+        prim = stage.GetPrimAtPath(f"/World/Arm/joints/{name}")
+        prim.AddAppliedSchema("NewtonMimicAPI")
+        prim.CreateRelationship("newton:mimicJoint").SetTargets([Sdf.Path(f"/World/Arm/joints/{leader}")])
+    found = find_articulations(stage)
+    assert [joint.mimic and joint.mimic.leader for joint in found.robots[0].spec.dof_joints] == [None, "hinge"]
+    assert any("hinge follows itself through /World/Arm/joints/slide" in note for note in found.notes)
+    import_stage(stage)
+
+
+def test_what_is_blocked_at_the_start_is_as_if_not_authored():
+    stage = Usd.Stage.CreateInMemory()
+    move = UsdGeom.Xform.Define(stage, "/Thing").AddTranslateOp()
+    move.GetAttr().Set(Sdf.ValueBlock(), 0.0)
+    move.Set(Gf.Vec3d(1, 2, 3), 5.0)
+    mend_times(stage)
+    assert move.Get() is None

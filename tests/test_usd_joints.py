@@ -342,3 +342,15 @@ def test_robots_at_the_top_of_a_stage_hang_on_nothing_together():
     found = find_articulations(stage)
     assert [robot.spec.name for robot in found.robots] == ["one", "two"]
     assert not any("no rigid body" in note for note in found.notes)
+
+
+def test_a_joint_turned_by_no_quaternion_is_not_turned():
+    """All zeros, as some exporters write where nothing is turned."""
+    stage = usd_stages.pendulum()
+    before = find_articulations(stage).robots[0].spec.joints
+    for name in ("hinge", "slide"):
+        UsdPhysics.Joint(stage.GetPrimAtPath(f"/World/Arm/joints/{name}")).CreateLocalRot0Attr(Gf.Quatf(0, 0, 0, 0))
+    found = find_articulations(stage)
+    assert not found.refused
+    for a, b in zip(before, found.robots[0].spec.joints, strict=True):
+        np.testing.assert_array_equal(a.T_parent_joint, b.T_parent_joint)

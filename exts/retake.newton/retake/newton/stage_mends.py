@@ -11,6 +11,7 @@ from pxr import Sdf, Usd, UsdGeom, UsdPhysics
 
 from retake.newton.stage_joints import mend_bodies, mend_joints
 from retake.newton.stage_meshes import mend_meshes
+from retake.usd.joints import ring
 from retake.usd.stage import editable, prims, start_time
 
 LIMITED_TENDON = "true"
@@ -39,13 +40,15 @@ def mend_times(stage: Usd.Stage) -> None:
     for path, name, value in found:
         attribute = editable(stage, path).GetAttribute(name)
         with Usd.EditContext(stage, stage.GetSessionLayer()):
-            attribute.Set(value)
+            # A time that is blocked has no value: the attribute then is as if nobody had authored it.
+            attribute.Block() if value is None else attribute.Set(value)
 
 
 def mend_mimics(stage: Usd.Stage) -> list[str]:
-    """Followers of followers follow the first leader, and joints that cannot move follow nothing; in the session layer.
+    """Followers of followers follow the first leader, joints that cannot move follow nothing, and of several that follow each
+    other in a ring the first by path leads; in the session layer.
 
-    Newton refuses the whole stage for either. Returns notes that name the joints.
+    Newton refuses the whole stage for each of them. Returns notes that name the joints.
     """
     found = {}
     for prim in prims(stage):
@@ -54,20 +57,25 @@ def mend_mimics(stage: Usd.Stage) -> list[str]:
         enabled = prim.GetAttribute("newton:mimicEnabled")
         if targets and not (enabled and enabled.Get() is False):
             found[prim.GetPath()] = targets[0]
+    # As authored: what is told of one follower must not count again in the next.
+    line = {path: _mimic_line(stage.GetPrimAtPath(path)) for path in found}
+    leaders = {str(path): str(leader) for path, leader in found.items()}
     notes = []
-    for path, leader in found.items():
-        prim, first = stage.GetPrimAtPath(path), stage.GetPrimAtPath(leader)
-        if not (_turns_or_slides(prim) and _turns_or_slides(first)):
-            prim = editable(stage, path)
-            with Usd.EditContext(stage, stage.GetSessionLayer()):
-                prim.CreateAttribute("newton:mimicEnabled", Sdf.ValueTypeNames.Bool).Set(False)
+    for path in [p for p in found if (others := ring(str(p), leaders)) and str(p) == min(others)]:
+        del found[path]
+        _lead(stage, path)
+        notes.append(f"{path} follows itself: it follows nothing")
+    for path, leader in list(found.items()):
+        if not all(_turns_or_slides(stage.GetPrimAtPath(p)) for p in (path, leader)):
+            del found[path]
+            _lead(stage, path)
             notes.append(f"{path} follows {leader}, and one of the two cannot move: it follows nothing")
-            continue
-        offset, slope = _mimic_line(prim)
+    for path, leader in found.items():
+        offset, slope = line[path]
         seen = {path}
         while leader in found and leader not in seen:
             seen.add(leader)
-            leader_offset, leader_slope = _mimic_line(stage.GetPrimAtPath(leader))
+            leader_offset, leader_slope = line[leader]
             offset, slope = offset + slope * leader_offset, slope * leader_slope
             leader = found[leader]
         if len(seen) > 1 and leader not in seen:
@@ -78,6 +86,12 @@ def mend_mimics(stage: Usd.Stage) -> list[str]:
                 prim.CreateAttribute("newton:mimicCoef1", Sdf.ValueTypeNames.Float).Set(slope)
             notes.append(f"{path} follows a follower: it follows {leader} at the same ratio")
     return notes
+
+
+def _lead(stage: Usd.Stage, path: Sdf.Path) -> None:
+    prim = editable(stage, str(path))
+    with Usd.EditContext(stage, stage.GetSessionLayer()):
+        prim.CreateAttribute("newton:mimicEnabled", Sdf.ValueTypeNames.Bool).Set(False)
 
 
 def _turns_or_slides(prim: Usd.Prim) -> bool:

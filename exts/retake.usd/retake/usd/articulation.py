@@ -30,6 +30,7 @@ from retake.usd.joints import (
     joint_values,
     loose_joints,
     read_edges,
+    ring,
     scaled_slide,
     unstated_speeds,
 )
@@ -261,20 +262,24 @@ def _read_one(
 
 
 def _mimics(movable: list[Edge], of_path: dict[str, str], units: StageUnits) -> tuple[dict[str, Mimic], list[str]]:
-    """Joint prim path -> what it follows. A follower whose leader is no joint of the robot, or itself, leads."""
+    """Joint prim path -> what it follows. A follower whose leader is no joint of the robot, or itself, leads; of joints that
+    follow each other in a ring the first by path."""
     found, notes = {}, []
+    told = {edge.path: follow for edge in movable if (follow := follows(edge, units)) is not None}
+    leaders = {path: follow.leader for path, follow in told.items()}
     for edge in movable:
-        follow = follows(edge, units)
+        follow = told.get(edge.path)
         if follow is None:
             continue
-        chain, leader = {edge.path}, follow.leader
+        leader, others = follow.leader, ring(edge.path, leaders)
         if leader not in of_path:
             notes.append(
                 f"joint {edge.path} follows {leader}, which is no movable joint of the robot: it counts as free"
             )
             continue
-        if leader in chain:
-            notes.append(f"joint {edge.path} follows itself: it counts as free")
+        if others and edge.path == min(others):
+            through = f" through {', '.join(others[1:])}" if others[1:] else ""
+            notes.append(f"joint {edge.path} follows itself{through}: it counts as free")
             continue
         found[edge.path] = Mimic(of_path[leader], follow.factor, follow.offset)
     return found, notes

@@ -7,7 +7,7 @@ free. Whatever is wrong with a joint is kept beside it as text: it matters only 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -171,7 +171,8 @@ def _side(joint: UsdPhysics.Joint, index: int, units: StageUnits) -> tuple[str, 
     target = prim.GetStage().GetPrimAtPath(targets[0]) if targets else None
     body = body_of(target) if target else None
     length = Gf.Quatd(rotation).GetLength()
-    turn = Gf.Rotation(Gf.Quatd(rotation).GetNormalized()) if length > 1e-9 else Gf.Rotation()
+    # A `Gf.Rotation()` made of nothing holds whatever lay in memory.
+    turn = Gf.Rotation(Gf.Quatd(rotation).GetNormalized() if length > 1e-9 else Gf.Quatd(1))
     local = Gf.Matrix4d().SetRotate(turn) * Gf.Matrix4d().SetTranslate(Gf.Vec3d(position))
     if target is None:
         return "", units.pose(local)
@@ -288,6 +289,14 @@ def follows(edge: Edge, units: StageUnits) -> Follows | None:
             )
             return Follows(leader, -float(gearing) * _factor_to_si(edge, leader, units), -float(offset) * to_si)
     return None
+
+
+def ring(path: str, leaders: Mapping[str, str]) -> list[str]:
+    """The joints that follow each other in a ring, from this one on; empty where it is in none."""
+    out = [path]
+    while (leader := leaders.get(out[-1])) is not None and leader not in out:
+        out.append(leader)
+    return out if leader == path else []
 
 
 def _factor_to_si(edge: Edge, leader: str, units: StageUnits) -> float:
