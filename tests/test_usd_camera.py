@@ -10,12 +10,12 @@ import pytest
 import usd_stages
 from hypothesis import given
 from hypothesis import strategies as st
-from pxr import Gf, Sdf, Usd, UsdGeom
+from pxr import Gf, Sdf, Usd, UsdGeom, UsdPhysics
 from strategies import random_poses, seeds
 
 from retake.core.errors import StageError
 from retake.core.geometry import CV_FROM_USD, is_rigid
-from retake.usd.camera import camera_prim, camera_prims, is_animated, read_camera
+from retake.usd.camera import camera_prim, camera_prims, is_animated, read_animated_camera, read_camera
 from retake.usd.units import Z_FROM_Y_UP, world_pose
 
 sizes = st.tuples(st.integers(16, 1920), st.integers(16, 1080))
@@ -191,3 +191,24 @@ def test_a_camera_is_animated_by_its_own_lens_or_by_what_it_hangs_on():
     assert not stage(lambda camera, move, carrier: sampled(move, Gf.Vec3d(0, 0, 0)))
     other = Sdf.ValueTypeNames.Float
     assert not stage(lambda camera, move, carrier: sampled(carrier.CreateAttribute("user:load", other), 1.0, 2.0))
+
+
+@pytest.mark.parametrize("body", [False, True])
+@pytest.mark.parametrize("scale", [1.0, 0.001])
+@pytest.mark.parametrize("first", [0.0, -12.0])
+def test_between_the_samples_of_a_turning_matrix_the_camera_is_rigid(body, scale, first):
+    """Also in a model in millimetres, on a body that is moved by hand, and where the stage starts between two samples."""
+    stage = usd_stages.empty()
+    stage.SetStartTimeCode(0)
+    arm = UsdGeom.Xform.Define(stage, "/World/Arm")
+    UsdGeom.Xformable(stage.GetPrimAtPath("/World")).AddScaleOp().Set(Gf.Vec3f(scale))
+    turn = arm.AddTransformOp()
+    for time, degrees in ((first, 0), (first + 24.0, 100)):
+        turn.Set(Gf.Matrix4d().SetRotate(Gf.Rotation(Gf.Vec3d(1, 2, 3), degrees)), time)
+    if body:
+        UsdPhysics.RigidBodyAPI.Apply(arm.GetPrim()).CreateKinematicEnabledAttr(True)
+    camera = UsdGeom.Camera.Define(stage, "/World/Arm/Camera").GetPrim()
+    read = read_animated_camera(camera, (64, 48), 12.0, 5)
+    assert all(is_rigid(one.T_world_camera) and is_rigid(one.T_body_camera) for one in (read, *read.frames))
+    if body:
+        np.testing.assert_allclose([one.T_body_camera for one in read.frames], [CV_FROM_USD] * 5, atol=1e-6)

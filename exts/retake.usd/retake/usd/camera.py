@@ -136,10 +136,11 @@ def read_camera(prim: Usd.Prim, size: tuple[int, int], time: Usd.TimeCode | None
     calibration = read_calibration(prim, size, when)
     K = intrinsics(camera, size, when) if calibration is None else calibration.K
     units = StageUnits.of(prim.GetStage())
-    T_world_camera = world_pose(prim, units, when, between=time is not None) @ CV_FROM_USD
+    between = time is not None or is_animated(prim)
+    T_world_camera = world_pose(prim, units, when, between=between) @ CV_FROM_USD
     near, far = camera.GetClippingRangeAttr().Get(when)
     body = body_of(prim)
-    T_world_body = np.eye(4) if body is None else world_pose(body, units, when)
+    T_world_body = np.eye(4) if body is None else world_pose(body, units, when, between=between)
     return StageCamera(
         prim_path=str(prim.GetPath()),
         K=K,

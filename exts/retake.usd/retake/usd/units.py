@@ -89,8 +89,10 @@ def world_pose(
     units = units or StageUnits.of(prim.GetStage())
     cache = UsdGeom.XformCache(start_time(prim.GetStage()) if time is None else time)
     matrix = cache.GetLocalToWorldTransform(prim)
-    if between and np.linalg.det(np.array(matrix)[:3, :3]) > 1e-9:
-        u, _, vt = np.linalg.svd(np.array(matrix)[:3, :3])
+    M = np.array(matrix)[:3, :3]
+    # However large: below a model in millimetres a scale of 0.001 is nothing odd.
+    if between and np.isfinite(M).all() and np.linalg.det(M) > 1e-9 * np.linalg.norm(M) ** 3:
+        u, _, vt = np.linalg.svd(M)
         matrix = (
             Gf.Matrix4d()
             .SetRotate(Gf.Matrix3d(*(u @ vt).reshape(-1).tolist()))
