@@ -119,3 +119,16 @@ def test_a_converted_stage_is_called_by_its_user_s_file(tmp_path):
                 read(stage)
     assert stage_name(made) == "the stage"
     assert refusal(stage, ValueError("bad"), ()).startswith(f"{tmp_path / 'mine.urdf'} cannot be simulated: bad")
+
+
+def test_what_is_blocked_stays_blocked():
+    """`= None` takes a value away, of an attribute or from a time on."""
+    stage = usd_stages.empty(METRES)
+    UsdGeom.Cube.Define(stage, "/World/Cube").GetSizeAttr().Block()
+    move = UsdGeom.Xform.Define(stage, "/World/Thing").AddTranslateOp()
+    move.Set(Gf.Vec3d(100, 0, 0), 1.0)
+    move.GetAttr().Set(Sdf.ValueBlock(), 5.0)
+    converted = si_stage(stage)
+    assert not converted.GetAttributeAtPath("/World/Cube.size").HasAuthoredValue()
+    moved = converted.GetAttributeAtPath("/World/Thing.xformOp:translate")
+    assert (moved.Get(1.0), moved.Get(6.0)) == (Gf.Vec3d(1, 0, 0), None)

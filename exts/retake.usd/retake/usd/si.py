@@ -95,7 +95,9 @@ def _follows_a_slide(spec: Sdf.AttributeSpec) -> bool:
 
 
 def _scale_value(value: Any, factor: float, name: str) -> Any:
-    """A USD value times a factor; of a 4x4 transform, only the translation."""
+    """A USD value times a factor; of a 4x4 transform, only the translation. What is blocked stays so."""
+    if isinstance(value, Sdf.ValueBlock):
+        return value
     if name.startswith("xformOp:transform"):
         out = Gf.Matrix4d(value)
         out.SetTranslateOnly(value.ExtractTranslation() * factor)
