@@ -95,6 +95,8 @@ def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
         *parents, last = key.split(".")
         for parent in parents:
             place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise InputError(f"--set {text!r}: {parent} was given a value of its own before; say one of the two")
         place[last] = parsed
     named = {"object": args.object, "target": args.target, "robot": args.robot_name, "task": args.instruction}
     out |= {key: value for key, value in named.items() if value}

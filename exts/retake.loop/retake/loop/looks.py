@@ -151,6 +151,8 @@ def _look(name: str, changes: Any, where: str, known: Mapping[str, Look]) -> Loo
             for part in value:
                 if part not in PARTS:
                     raise InputError(f"{where}: {unknown_name('part', str(part), PARTS)}")
+            if twice := sorted(set(value) & set(own.get("colours", ()))):
+                raise InputError(f"{where}: {twice[0]} has a colour and a texture; choose one")
             own[key] = {str(part): read(item, f"{where}: {key}.{part}") for part, item in value.items()}
     if "backdrop" in changes:
         own["backdrop"] = _pattern(changes["backdrop"], f"{where}: backdrop")
