@@ -46,7 +46,7 @@ READABLE = (".stl", ".obj", ".dae")
 """Meshes that the converter reads."""
 
 
-def _file_of(name: str, file: Path, packages: dict[str, Path]) -> Path:
+def file_of(name: str, file: Path, packages: dict[str, Path]) -> Path:
     """The file that a mesh of a URDF names."""
     if name.startswith("package://"):
         head, _, rest = name.removeprefix("package://").partition("/")
@@ -72,8 +72,8 @@ def mended(file: Path, packages: dict[str, Path], meshes: Path) -> tuple[Path, l
                 name = "" if mesh is None else mesh.get("filename", "")
                 if mesh is None:
                     continue
-                named = _file_of(name, file, packages)
-                place = named if named.is_file() else _elsewhere(name, named, file)
+                named = file_of(name, file, packages)
+                place = named if named.is_file() else elsewhere(name, named, file)
                 if place is not None and place.suffix.lower() == ".glb" and (obj := _as_obj(place, meshes)) is not None:
                     mesh.set("filename", str(obj))
                     written += 1
@@ -128,7 +128,7 @@ def _given_mass(robot: ET.Element) -> list[str]:
     return list(light)
 
 
-def _elsewhere(name: str, named: Path, file: Path) -> Path | None:
+def elsewhere(name: str, named: Path, file: Path) -> Path | None:
     """A mesh that is not where a URDF says: under a folder above the description by its package's path (a package without
     a name counts as well), else the file of that stem beside it in another format. None where neither is there."""
     places = [named]

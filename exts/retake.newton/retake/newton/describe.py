@@ -21,6 +21,7 @@ from pxr import Gf, Usd, UsdGeom, UsdLux, UsdPhysics
 from retake.core.array_types import Float64
 from retake.core.errors import MissingDependencyError, StageError
 from retake.core.files import sha256_file, sha256_json
+from retake.newton.converter_host import elsewhere, file_of, packages_of
 from retake.newton.engine import cache_dir
 from retake.usd.articulation import find_articulations
 from retake.usd.shapes import link_box
@@ -40,6 +41,8 @@ CLEARANCE = 0.08
 FLOOR_M = 20.0
 MARKER_M = 5.0
 """A link as large as this is a line or a plane that marks something, and not framed."""
+SCENERY = ("PhysicsScene", "Camera", "Floor", "Sun")
+"""Names of what a robot is put among."""
 
 
 def kind_of(file: Path) -> str:
@@ -108,12 +111,46 @@ def described(file: Path) -> Path:
 
 
 def _fingerprint(file: Path) -> str:
-    """Content of the description, and names, sizes and times of the files beside and below it (its meshes)."""
+    """Content of the description, and names, sizes and times of its meshes: the files beside and below it, and those beside
+    each file that it names elsewhere (a package's `meshes` beside its `urdf`)."""
     around = sorted(p for p in file.parent.rglob("*") if p.is_file())[:5000]
-    beside = [[str(p.relative_to(file.parent)), p.stat().st_size, p.stat().st_mtime_ns] for p in around]
+    for folder in sorted({place.parent for place in _named(file)}):
+        if not folder.is_relative_to(file.parent):
+            around += sorted(p for p in folder.iterdir() if p.is_file())
+    beside = [
+        [
+            str(p.relative_to(file.parent) if p.is_relative_to(file.parent) else p),
+            p.stat().st_size,
+            p.stat().st_mtime_ns,
+        ]
+        for p in around
+    ]
     return sha256_json(
         [file.name, sha256_file(file), beside, sha256_file(HOST), sha256_file(GLTF), sha256_file(Path(__file__))]
     )[:24]
+
+
+def _named(file: Path) -> set[Path]:
+    """Meshes, textures and further descriptions that a description names and that are there."""
+    packages, found, waiting, folders = packages_of(file), set[Path](), [file], [file.parent]
+    while waiting:
+        one = waiting.pop()
+        try:
+            root = ElementTree.parse(one).getroot()
+        except ElementTree.ParseError:  # the converter says what is wrong with it
+            continue
+        for compiler in root.iter("compiler"):
+            folders += [file.parent / d for d in map(compiler.get, ("meshdir", "texturedir", "assetdir")) if d]
+        for name in filter(None, (e.get("filename") or e.get("file") for e in root.iter())):
+            if "://" in name:
+                named = file_of(name, file, packages)
+                places = [named if named.is_file() else elsewhere(name, named, file)]
+            else:
+                places = [one.parent / name, *(folder / name for folder in folders)]
+            new = {place.resolve() for place in places if place is not None and place.is_file()} - found
+            found |= new
+            waiting += [place for place in new if place.suffix.lower() in (".xml", ".mjcf")]
+    return found
 
 
 def scene_around(robot: Path, out: Path, *, model: str, pinned: bool = True) -> Path:
@@ -132,7 +169,8 @@ def scene_around(robot: Path, out: Path, *, model: str, pinned: bool = True) -> 
     # Before the robot, whose own stage may hold cameras: the first camera is the one that is recorded.
     camera = UsdGeom.Camera.Define(stage, "/World/Camera")
     name = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in model)
-    holder = UsdGeom.Xform.Define(stage, f"/World/{name if name[:1].isalpha() else f'robot_{name}'}")
+    own = name[:1].isalpha() and name not in SCENERY
+    holder = UsdGeom.Xform.Define(stage, f"/World/{name if own else f'robot_{name}'}")
     holder.GetPrim().GetReferences().AddReference(os.path.relpath(robot, out.parent))
     units = StageUnits.of(stage)
     unit = 1.0 / units.metres_per_unit

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import csv
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +22,9 @@ FORM = (
     "a .csv with a header time_s,JOINT,… and one row per time, or an .npz with time_s (K,), joint_names (J,) and "
     "joint_position (K, J); rad or m, JOINT or ROBOT/JOINT (docs/motion.md)"
 )
+
+UNREADABLE = (OSError, EOFError, KeyError, ValueError, csv.Error, zipfile.BadZipFile, zlib.error)
+"""What readers raise on files that are cut off, damaged or of another kind."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +44,11 @@ def read_motion(file: Path) -> JointMotion:
         raise InputError(f"motion file {file} does not exist; expected {FORM}")
     try:
         names, time_s, position = (_read_csv if file.suffix.lower() == ".csv" else _read_npz)(file)
-    except (OSError, KeyError, ValueError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise InputError(f"motion file {file}: {type(error).__name__}: {error}; expected {FORM}") from error
-    if position.shape != (len(time_s), len(names)) or len(time_s) < 1 or not names:
+    if time_s.ndim != 1 or position.shape != (len(time_s), len(names)) or len(time_s) < 1 or not names:
         raise InputError(
-            f"motion file {file}: joint_position {position.shape} for {len(time_s)} times and {len(names)} joints; "
+            f"motion file {file}: joint_position {position.shape} for time_s {time_s.shape} and {len(names)} joints; "
             f"expected {FORM}"
         )
     if not (np.isfinite(position).all() and np.isfinite(time_s).all()):
@@ -56,8 +61,12 @@ def read_motion(file: Path) -> JointMotion:
 
 
 def _read_npz(file: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
-    with np.load(file, allow_pickle=False) as data:
-        names = [str(n) for n in data["joint_names"]]
+    # Opened here: of a file that it cannot read, numpy leaves the one it opened to the collector.
+    with file.open("rb") as source:
+        data = np.load(source, allow_pickle=False)
+        if isinstance(data, np.ndarray):
+            raise ValueError(f"one array {data.shape} without a name")
+        names = [str(n) for n in np.atleast_1d(data["joint_names"])]
         return names, np.asarray(data["time_s"], np.float64), np.asarray(data["joint_position"], np.float64)
 
 

@@ -203,12 +203,13 @@ def fingerprint(preset: str, overrides: Mapping[str, Any], stage: Path | None) -
     """
     settings = load_preset(preset, overrides, own_stage=stage is not None)
     file = stage if stage is not None else stage_path(settings)
+    # A declaration lies beside what the user named, which may be a description, converted elsewhere.
+    declared = Path(settings.robot_file) if settings.robot_file else beside(file)
     if is_description(file):
         from retake.newton.describe import described
 
         file = described(file)
     open_stage(file)
     motion = Path(settings.motion_file) if settings.motion_file else None
-    declared = Path(settings.robot_file) if settings.robot_file else beside(file)
     files = [sha256_file(path) if path is not None and path.is_file() else "" for path in (motion, declared)]
     return sha256_json([stage_sha256(file), *(files if declared is not None else files[:1])])
