@@ -9,6 +9,9 @@ import usd_stages
 from pxr import Gf, Usd, UsdGeom, UsdPhysics
 
 from retake.core.geometry import transform
+from retake.newton.preset import load_preset
+from retake.newton.preset_values import PHASES
+from retake.newton.scenario import build
 from retake.newton.variation import Variation, apply
 from retake.usd.bodies import StageObject, find_objects, read_object
 from retake.usd.units import StageUnits
@@ -98,3 +101,11 @@ def test_a_target_that_stands_by_itself_keeps_doing_so():
     apply(stage, Variation(target_offset_m=(0.1, 0.0)), thing, target)
     after = read_object(target, units, movable=False)
     np.testing.assert_allclose(after.T_world_object[:3, 3] - before.T_world_object[:3, 3], [0.1, 0, 0], atol=1e-6)
+
+
+def test_phases_may_fill_an_episode_to_its_end():
+    """Eight times 0.7 s is a little more than 5.6 s, as numbers of a computer go."""
+    overrides = {"phases": dict.fromkeys(PHASES, 0.7), "frames": 85, "randomise": {}, "cameras": []}
+    motion = build(load_preset("short", overrides), 0).motion
+    assert all(phase.start_s <= phase.end_s for phase in motion.phases)
+    assert motion.phases[-1].end_s == pytest.approx(5.6)

@@ -354,3 +354,23 @@ def test_a_joint_turned_by_no_quaternion_is_not_turned():
     assert not found.refused
     for a, b in zip(before, found.robots[0].spec.joints, strict=True):
         np.testing.assert_array_equal(a.T_parent_joint, b.T_parent_joint)
+
+
+def test_a_generic_joint_that_slides_leads_as_a_slide_does():
+    """A factor between a hinge and a slide counts lengths in the stage's unit, however the slide is written."""
+    factors = []
+    for generic in (False, True):
+        stage = usd_stages.pendulum(metres=0.01)
+        hinge, slide = (stage.GetPrimAtPath(f"/World/Arm/joints/{name}") for name in ("hinge", "slide"))
+        if generic:
+            slide.SetTypeName("PhysicsJoint")
+            for axis in ("transY", "transZ", "rotX", "rotY", "rotZ"):
+                limit = UsdPhysics.LimitAPI.Apply(slide, axis)
+                limit.CreateLowAttr(1.0)
+                limit.CreateHighAttr(-1.0)
+        hinge.AddAppliedSchema("NewtonMimicAPI")
+        hinge.CreateRelationship("newton:mimicJoint").SetTargets([slide.GetPath()])
+        hinge.CreateAttribute("newton:mimicCoef1", Sdf.ValueTypeNames.Float).Set(2.0)
+        mimics = [joint.mimic for joint in read_articulations(stage)[0].spec.dof_joints if joint.mimic]
+        factors += [mimic.factor for mimic in mimics]
+    assert factors == [pytest.approx(200.0)] * 2

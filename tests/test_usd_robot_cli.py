@@ -191,3 +191,11 @@ def test_a_declaration_given_wins_over_the_one_beside_the_stage(tmp_path: Path, 
         words = capsys.readouterr().out
         assert words.startswith(f"declared in {tmp_path / file}\n")
         assert f"jaw {name!r} on link hand" in words
+
+
+def test_json_stays_json_beside_what_is_written(tmp_path: Path, capsys: Any) -> None:
+    written, picture = tmp_path / "own.robot.yaml", tmp_path / "own.png"
+    main([str(TWO), "--json", "--write", str(written), "--picture", str(picture)])
+    out, err = capsys.readouterr()
+    assert set(json.loads(out)) == {"robots", "notes"}
+    assert err.splitlines() == [f"declaration: {written}", f"picture: {picture}"]

@@ -163,9 +163,9 @@ def plan(stage: Usd.Stage, task: Task) -> Motion:
             knots.append(q)
         phases.append(Phase(name, clock, clock + duration))
         clock += duration
-    if clock > task.total_s:
+    if clock > task.total_s + 1e-9:  # durations in tenths do not add up to the last bit
         raise StageError(f"the task's phases take {clock:.2f} s; the episode has {task.total_s:.2f} s")
-    phases.append(Phase("settle", clock, task.total_s))
+    phases.append(Phase("settle", clock, max(clock, task.total_s)))
     path = JointPath(np.array(times), np.stack(knots))
     _check_speed(spec, path)
     paths = tuple(

@@ -302,8 +302,15 @@ def ring(path: str, leaders: Mapping[str, str]) -> list[str]:
 def _factor_to_si(edge: Edge, leader: str, units: StageUnits) -> float:
     """Of a factor between a hinge and a slide, which counts lengths in the stage's unit per radian."""
     other = edge.prim.GetStage().GetPrimAtPath(leader)
-    leads_sliding = bool(other) and other.IsA(UsdPhysics.PrismaticJoint)
+    leads_sliding = bool(other) and _slides(other)
     return units.metres_per_unit ** ((edge.kind == "prismatic") - leads_sliding)
+
+
+def _slides(joint: Usd.Prim) -> bool:
+    if joint.GetTypeName() != "PhysicsJoint":
+        return joint.IsA(UsdPhysics.PrismaticJoint)
+    free = [name for name in GENERIC_AXES if not _locked(joint, name)]
+    return len(free) == 1 and free[0].startswith("trans")
 
 
 def actuated_joints(stage: Usd.Stage) -> frozenset[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -80,13 +81,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n".join(_lines(robots, declared)))
         for note in notes:
             print(f"note: {note}")
+    told = sys.stderr if args.json else sys.stdout  # what reads JSON reads nothing else
     for target, text in targets:
         write_bytes(target, text.encode())
-        print(f"declaration: {target}")
+        print(f"declaration: {target}", file=told)
     if args.picture:
         picture = cv2.cvtColor(draw_robots(stage, robots), cv2.COLOR_RGB2BGR)
         write_bytes(args.picture, cv2.imencode(".png", picture)[1].tobytes())
-        print(f"picture: {args.picture}")
+        print(f"picture: {args.picture}", file=told)
     return 0
 
 
