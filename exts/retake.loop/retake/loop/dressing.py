@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from retake.core.array_types import Float64
-from retake.core.geometry import axis_angle
+from retake.core.geometry import axis_angle, transform
 from retake.core.variants.base import SourceFrame
 from retake.core.variants.roles import BACKGROUND, CONTAINER, FIXTURE, ROBOT, SUBJECT, SURFACE, Roles, find_roles
 from retake.loop.looks import Look, Pattern
@@ -184,7 +184,8 @@ def _places(
     uv = np.stack([columns + 0.5, rows + 0.5], -1)
     points = source.camera.unproject(uv, source.depth_m[rows, columns].astype(np.float64))[:, :2]
     taken = [
-        T[:2, 3] + np.array(o.center_m[:2]) for o, T in zip(source.header.objects, source.T_world_object, strict=True)
+        transform(T, np.array(o.center_m))[:2]
+        for o, T in zip(source.header.objects, source.T_world_object, strict=True)
     ]
     radii = [CLEAR_M / 2 + max(o.size_m[:2]) / 2 for o in source.header.objects]
     taken += [np.asarray(base)[:2] for base in bases_m]
