@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from retake.worker.settings import GIB, BackendSpec, WorkerSettings
 from retake.worker.store import Store
 
 LOOK_AHEAD = 20
-"""Queued jobs that are looked at for one that can start."""
+"""Queued jobs that are looked at for one that can start, beside those of backends that wait."""
 WAITING_FOR_DISK = "waiting for disk"
 
 
@@ -62,6 +62,10 @@ class Admission:
         """Not before that time (monotonic s)."""
         self._not_before[job_id] = until_s
 
+    def wait_anew(self) -> None:
+        """Time in which nothing was to start is no waiting."""
+        self._waiting_since.clear()
+
     def put_off_no_longer(self, job_id: str) -> None:
         """It may start at once."""
         self._not_before.pop(job_id, None)
@@ -70,7 +74,28 @@ class Admission:
         """The first job in turn that nothing stands in the way of. `now`: monotonic s."""
         in_the_way: dict[str, str] = {}
         refused: list[tuple[str, str]] = []
-        for record in self.batch.order(self._store.queued(LOOK_AHEAD)):
+        queued = self._store.queued(LOOK_AHEAD)
+        seen, before = {record.id for record in queued}, 0
+        turn = self._first(self.batch.order(queued), now, held, in_the_way, refused)
+        while turn is None and len(queued) == LOOK_AHEAD and len(in_the_way) > before:
+            before = len(in_the_way)
+            queued = self._store.queued(
+                LOOK_AHEAD, tuple(in_the_way)
+            )  # others pass, however many wait in front of them
+            seen |= {record.id for record in queued}
+            turn = self._first(queued, now, held, in_the_way, refused)
+        if turn is not None:
+            self._waiting_since.clear()
+            return Turn(turn, "", tuple(refused))
+        # a job that left the queue and comes back has its time again
+        self._waiting_since = {job_id: since for job_id, since in self._waiting_since.items() if job_id in seen}
+        return Turn(None, next(iter(in_the_way.values()), ""), tuple(refused))
+
+    def _first(
+        self, queued: Sequence[JobRecord], now: float, held: Held, in_the_way: dict[str, str], refused: list[tuple[str, str]],
+    ) -> tuple[JobRecord, BackendSpec, Placement] | None:  # fmt: skip
+        """The first of these that can start. Adds what backends wait for, and the jobs that never will start."""
+        for record in queued:
             if self._not_before.get(record.id, 0.0) > now or record.backend in in_the_way:
                 continue
             self._not_before.pop(record.id, None)
@@ -81,15 +106,14 @@ class Admission:
                 continue
             place = self.place(record, backend, held)
             if not place.reason:
-                self._waiting_since.clear()
-                return Turn((record, backend, place), "", tuple(refused))
+                return record, backend, place
             since = self._waiting_since.setdefault(record.id, now)
             if now - since > self._settings.waiting.memory_wait_s:
                 self._waiting_since.pop(record.id)
                 refused.append((record.id, f"gave up after {now - since:.0f} s: {place.reason}"))
                 continue
             in_the_way[record.backend] = place.reason
-        return Turn(None, next(iter(in_the_way.values()), ""), tuple(refused))
+        return None
 
     def place(self, record: JobRecord, backend: BackendSpec, held: Held) -> Placement:
         """Where the job may run now, or what it waits for."""

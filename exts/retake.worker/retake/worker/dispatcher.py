@@ -12,6 +12,7 @@ import queue
 import shutil
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -28,7 +29,7 @@ from retake.worker.link import ExecutorLink
 from retake.worker.roots import Roots
 from retake.worker.running import Running
 from retake.worker.settings import GIB, BackendSpec, WorkerSettings
-from retake.worker.store import ConflictError, Store
+from retake.worker.store import ConflictError, QueueUnwritableError, Store
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -59,6 +60,8 @@ class Dispatcher(threading.Thread):
         self._admission = Admission(store, settings, backends, gpu, free_bytes)
         self._backup_at = 0.0
         self._recovered = 0
+        self._owed: deque[tuple[str, Callable[[], None]]] = deque()
+        """What became of jobs that have ended, as long as the disk does not take it."""
         self.running: Running | None = None
         self.waiting = ""
         self.notice = store.notice
@@ -135,6 +138,7 @@ class Dispatcher(threading.Thread):
         self.paused = paused
         if not paused:
             self._start_failures = 0
+            self._admission.wait_anew()
         self._publish_status()
 
     def release(self) -> None:
@@ -183,18 +187,19 @@ class Dispatcher(threading.Thread):
                 self.settings.queue.max_interruptions, self.running.record.id if self.running else ""
             )
             self._publish_status()
+        self._write_owed()
         current = self.running
         if current is not None:
             if current.kill_at is not None and now >= current.kill_at:
                 self._end_executor()
             elif current.sent and now - current.heard > limits.no_progress_s:
-                self.store.add_log(
-                    current.record.id, f"no sign of life for {limits.no_progress_s:.0f} s; the executor is ended"
-                )
+                self._log(current.record.id, f"no sign of life for {limits.no_progress_s:.0f} s; the executor is ended")
                 self._end_executor()
             elif not current.sent and not self._ready and now - self._link_began > limits.start_s:
                 self._end_executor()
-        elif not self.paused:
+            elif not current.sent and self._ready and not current.ending:
+                self._send_job()  # the queue could not be read when it was its time
+        elif not self.paused and not self._owed:
             self._start_next(now)
         idle_s = now - self._idle_since if self.running is None and self._link is not None else 0.0
         if limits.idle_release_s and idle_s > limits.idle_release_s:
@@ -229,7 +234,11 @@ class Dispatcher(threading.Thread):
         self._publish_job(record.id)
         if self._link is None:
             self._ready, self._link_began = False, now
-            self._link = ExecutorLink(self.store.folder / "logs" / "executor.log", self._on_message)
+            try:
+                self._link = ExecutorLink(self.store.folder / "logs" / "executor.log", self._on_message)
+            except OSError as error:  # no memory or no file handle for another process, or no place for its log
+                self._clear_running(now)
+                self._after_failed_start(record.id, f"its process cannot be made: {error}")
             self._publish_status()
         elif self._ready:
             self._send_job()
@@ -297,19 +306,17 @@ class Dispatcher(threading.Thread):
         if message.get("out_of_memory") or message.get("broken"):
             self._end_executor()  # what a failed allocation or a poisoned CUDA context leaves must not fail the next job
         if message.get("disk_full") and self._lacks_disk(record, current.backend):
-            self.store.add_log(record.id, f"{error}; it goes on when there is space")
-            self.store.back(record.id, error=error, count_attempt=False)
+            self._log(record.id, f"{error}; it goes on when there is space")
+            self._back(record.id, error, count_attempt=False)
         elif message.get("again") and record.attempts < record.max_attempts:
             delay = self.settings.queue.retry_delay_s * 2 ** (record.attempts - 1)
             self._admission.put_off(record.id, now + delay)
-            self.store.add_log(
+            self._log(
                 record.id, f"attempt {record.attempts} of {record.max_attempts} failed: {error}; again in {delay:.0f} s"
             )
-            self.store.back(record.id, error=error)
+            self._back(record.id, error)
         else:
             self._finish_job(record.id, "failed", error)
-            return
-        self._publish_job(record.id)
 
     def _lacks_disk(self, record: JobRecord, backend: BackendSpec) -> bool:
         return self._admission.place(record, backend, self._held).reason.startswith(WAITING_FOR_DISK)
@@ -328,24 +335,30 @@ class Dispatcher(threading.Thread):
         if current.ending == "cancel":
             self._finish_job(record.id, "cancelled", "cancelled while it ran")
         elif current.ending:
-            self.store.add_log(record.id, f"interrupted ({current.ending}); back in the queue")
-            self.store.back(record.id, count_attempt=False)
-            self._publish_job(record.id)
+            self._log(record.id, f"interrupted ({current.ending}); back in the queue")
+            self._back(record.id, count_attempt=False)
         elif not was_ready:
-            self._start_failures += 1
-            self.store.back(record.id, count_attempt=False)
-            if self._start_failures >= START_FAILURES:
-                self.set_paused(True)
-                self.notice = f"The executor cannot start ({how}), so the queue is paused. {link.log_tail(4)}"
-                self._publish_status()
-            self._publish_job(record.id)
+            self._after_failed_start(record.id, how, link)
         else:
             self._after_crash(link, record, how)
 
+    def _after_failed_start(self, job_id: str, how: str, link: ExecutorLink | None = None) -> None:
+        """No executor came to be; its job costs nothing, and after some tries the queue pauses."""
+        self._start_failures += 1
+        self._back(job_id, count_attempt=False)
+        if self._start_failures >= START_FAILURES:
+            self.set_paused(True)
+            tail = "" if link is None else link.log_tail(4)
+            self.notice = f"The executor cannot start ({how}), so the queue is paused. {tail}".rstrip()
+            self._publish_status()
+
     def _after_crash(self, link: ExecutorLink, record: JobRecord, how: str) -> None:
-        crashes = self.store.crashed(record.id)
+        try:
+            crashes = self.store.crashed(record.id)
+        except QueueUnwritableError:
+            crashes = record.crashes + 1
         tail = link.log_tail()
-        self.store.add_log(
+        self._log(
             record.id,
             f"the executor {how} during attempt {record.attempts}" + (f"; it last said:\n{tail}" if tail else ""),
         )
@@ -357,8 +370,7 @@ class Dispatcher(threading.Thread):
         elif record.attempts >= record.max_attempts:
             self._finish_job(record.id, "failed", f"the executor {how}")
         else:
-            self.store.back(record.id, error=f"the executor {how}")
-            self._publish_job(record.id)
+            self._back(record.id, f"the executor {how}")
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -375,15 +387,46 @@ class Dispatcher(threading.Thread):
         self.running, self._idle_since = None, now
 
     def _finish_job(self, job_id: str, state: str, error: str = "", result: dict[str, Any] | None = None) -> None:
-        for last_try in (False, True):
+        def finish() -> None:
+            for last_try in (False, True):
+                try:
+                    self.store.finish(job_id, state, error=error, result=result)
+                    self._log(job_id, state + (f": {error}" if error else ""))
+                    break
+                except ConflictError:  # the database was damaged and has just been replaced
+                    if last_try:
+                        raise
+
+        self._settle(job_id, finish)
+
+    def _back(self, job_id: str, error: str = "", *, count_attempt: bool = True) -> None:
+        self._settle(job_id, lambda: self.store.back(job_id, error=error, count_attempt=count_attempt))
+
+    def _settle(self, job_id: str, write: Callable[[], None]) -> None:
+        """Write what became of a job: now, or with the first tick in which the disk takes it."""
+        self._owed.append((job_id, write))
+        self._write_owed()
+
+    def _write_owed(self) -> None:
+        while self._owed:
+            job_id, write = self._owed[0]
             try:
-                self.store.finish(job_id, state, error=error, result=result)
-                self.store.add_log(job_id, state + (f": {error}" if error else ""))
-                break
-            except ConflictError:  # the database was damaged and has just been replaced
-                if last_try:
-                    raise
-        self._publish_job(job_id)
+                write()
+            except QueueUnwritableError as error:
+                log.warning("job %s: %s", job_id, error)
+                return
+            except BaseException:
+                self._owed.popleft()
+                raise
+            self._owed.popleft()
+            self._publish_job(job_id)
+
+    def _log(self, job_id: str, line: str) -> None:
+        """A line of a job's log, which is not worth the job itself."""
+        try:
+            self.store.add_log(job_id, line)
+        except QueueUnwritableError as error:
+            log.warning("job %s: %s (%s)", job_id, line, error)
 
     def _sweep(self, output: Path) -> None:
         """Remove what a killed process left unfinished."""

@@ -206,8 +206,8 @@ def _copy(source: Path, job: TakeJob | VariantJob, context: Context) -> bool:
             return False
         with atomic_path(job.output / pixels) as temporary:
             shutil.copyfile(source / pixels, temporary)
-        if sha256_file(job.output / pixels) != record[PIXELS_SHA256[job.kind]]:
-            return False
+            if sha256_file(temporary) != record[PIXELS_SHA256[job.kind]]:
+                raise ValueError(f"{source / pixels} is damaged")
     except (OSError, ValueError, KeyError, AttributeError):
         return False
     record.update(id=name_of(job.output), copied_from=name_of(source))

@@ -68,6 +68,8 @@ class Executor:
             if message["op"] == "cancel":
                 self._cancelled.add(message["job"])
             else:
+                # A request to cancel that came when its job had just ended is not about the next attempt at it.
+                self._cancelled.discard(message["id"])
                 self._inbox.put(message)
         os._exit(0)  # the service is gone; a running job is found unfinished at its next start
 

@@ -79,17 +79,11 @@ class Store:
                 if row is not None:
                     again = row["state"] in ("failed", "cancelled") or (row["state"] == "done" and not _whole(job))
                     if again:
+                        _refuse_shared_output(db, item.id, output)
                         self._requeue(db, item.id, job.priority, job.max_attempts)
                     results.append((item.id, again))
                     continue
-                other = db.execute(
-                    "SELECT id FROM jobs WHERE output = ? AND state IN ('queued', 'running', 'done', 'quarantined')",
-                    (output,),
-                ).fetchone()
-                if other is not None:
-                    raise ConflictError(
-                        f"output {output} belongs to job {other['id']}, which asks for something else; choose another folder"
-                    )
+                _refuse_shared_output(db, item.id, output)
                 spec = json.dumps(job_to_json(job), ensure_ascii=False, allow_nan=False)
                 db.execute(
                     "INSERT INTO jobs(id, content, kind, backend, output, spec, seal, state, priority, max_attempts, created)"
@@ -153,11 +147,13 @@ class Store:
             have = {row["state"]: row["n"] for row in db.execute("SELECT state, n FROM counts")}
         return {state: have.get(state, 0) for state in STATES}
 
-    def queued(self, limit: int = 50) -> list[JobRecord]:
-        """The next queued jobs in the order of their turn."""
+    def queued(self, limit: int = 50, without: Sequence[str] = ()) -> list[JobRecord]:
+        """The next queued jobs in the order of their turn, but for those of some backends."""
+        marks = ", ".join("?" * len(without))
         with self._reading() as db:
             rows = db.execute(
-                "SELECT * FROM jobs WHERE state = 'queued' ORDER BY priority DESC, seq LIMIT ?", (limit,)
+                f"SELECT * FROM jobs WHERE state = 'queued' AND backend NOT IN ({marks}) ORDER BY priority DESC, seq LIMIT ?",
+                (*without, limit),
             ).fetchall()
             return [_record(row) for row in rows]
 
@@ -209,7 +205,8 @@ class Store:
         return self.get(job_id).crashes
 
     def retry(self, job_id: str) -> None:
-        """Queue a final job again with fresh counters. Raises ConflictError for one that is not final."""
+        """Queue a final job again with fresh counters. Raises ConflictError for one that is not final, or whose output
+        another job has got meanwhile."""
         record = self.get(job_id)
         if record.state in ("queued", "running"):
             raise ConflictError(
@@ -218,6 +215,7 @@ class Store:
         if record.state == "done":
             raise ConflictError(f"job {job_id} is done; remove {record.output} first to have it made again")
         with self._transaction() as db:
+            _refuse_shared_output(db, job_id, str(record.output))
             self._requeue(db, job_id, record.priority, record.max_attempts)
 
     def set_priority(self, job_id: str, priority: int) -> None:
@@ -349,6 +347,17 @@ class Store:
 
 class QueueUnwritableError(WorkerError):
     """The disk refuses the queue's file."""
+
+
+def _refuse_shared_output(db: sqlite3.Connection, job_id: str, output: str) -> None:
+    other = db.execute(
+        "SELECT id FROM jobs WHERE output = ? AND id <> ? AND state IN ('queued', 'running', 'done', 'quarantined')",
+        (output, job_id),
+    ).fetchone()
+    if other is not None:
+        raise ConflictError(
+            f"output {output} belongs to job {other['id']}, which asks for something else; choose another folder"
+        )
 
 
 def _whole(job: TakeJob | VariantJob) -> bool:
