@@ -124,7 +124,8 @@ def test_a_draw_is_a_pure_function_of_seed_and_step(seed):
     sampler = Sampler(clips, 9, stride=4, seed=seed)
     bounds = np.cumsum(odds(sampler))
     for step in (0, 1, 7):
-        values = np.random.Generator(np.random.Philox(key=seed, counter=[step, 0, 0, 0])).random(6)
+        blocks = (np.random.Generator(np.random.Philox(key=seed, counter=[step, block, 0, 0])) for block in (0, 1))
+        values = np.concatenate([block.random(4) for block in blocks])[:6]
         wanted = [sampler.choices[int((bounds <= value).sum())] for value in values]
         assert sampler.draw(step, 6) == wanted
         assert sampler.draw(step, 2, 1, 3) == wanted[2:4]
@@ -132,3 +133,11 @@ def test_a_draw_is_a_pure_function_of_seed_and_step(seed):
         [one.window for one in Sampler(clips, 9, stride=4, seed=s).draw(k, 30)] for s, k in ((0, 0), (0, 1), (1, 0))
     ]
     assert drawn[0] != drawn[1] != drawn[2] != drawn[0]
+
+
+@pytest.mark.parametrize("count", [5, 8, 16])
+def test_a_step_does_not_see_again_what_the_steps_before_it_drew(count):
+    sampler = Sampler([clip("a", "sim", 4009)], 9, stride=1, seed=3)
+    starts = [[one.window.start for one in sampler.draw(step, count)] for step in range(12)]
+    again = [len(set(one) & set(other)) for k, one in enumerate(starts) for other in starts[:k]]
+    assert sum(again) <= 0.05 * 12 * count, "4001 windows: a handful meet by chance"

@@ -97,6 +97,11 @@ class Sampler:
 
     def draw(self, step: int, count: int, rank: int = 0, ranks: int = 1) -> list[Choice]:
         """The windows of a step for one of `ranks` processes; together they are the draw of a single process."""
-        draws = np.random.Generator(np.random.Philox(key=self.seed, counter=[step, 0, 0, 0])).random(count * ranks)
+        # Philox counts its blocks of four numbers in the first word, where steps count, too: more than four at once would be
+        # those of the steps that follow.
+        blocks = [
+            np.random.Philox(key=self.seed, counter=[step, block, 0, 0]) for block in range(-(-count * ranks // 4))
+        ]
+        draws = np.concatenate([np.random.Generator(block).random(4) for block in blocks])
         index = np.searchsorted(self._cumulative, draws[rank * count : (rank + 1) * count], side="right")
         return [self._choices[min(int(i), len(self._choices) - 1)] for i in index]
