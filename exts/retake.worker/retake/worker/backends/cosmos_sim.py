@@ -118,7 +118,7 @@ class CosmosSimBackend(CosmosTransferBackend):
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not device_memory.is_out_of_memory(error):
                     raise
-                lower = device_memory.next_lower(memory.TIERS, self.tier)
+                lower = device_memory.next_lower(memory.TIERS, self.tier or self._tier)  # see the base class
                 if lower is None or self._given:
                     raise TakeError(f"cosmos-sim ran out of memory in its smallest tier: {error}") from error
                 self._tier = lower

@@ -247,6 +247,8 @@ class DiffusionBackend(ABC):
             return "cpu"
         if not self._tier:
             plan, free = self.plan(), device_memory.free_device_bytes(self.device)
+            if self._pipeline is not None:  # a model that is there must not count against itself
+                free += device_memory.held_device_bytes()
             needs = {name: plan[name] for name in memory.TIERS if name in plan}
             fits = device_memory.fitting_or_smallest(needs, free, self.margin_bytes) if needs else memory.TIERS[0]
             self._tier = fits
@@ -264,7 +266,8 @@ class DiffusionBackend(ABC):
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not device_memory.is_out_of_memory(error):
                     raise
-                lower = device_memory.next_lower(memory.TIERS, self.tier)
+                # it may have run out on the way into the tier, which is none then
+                lower = device_memory.next_lower(memory.TIERS, self.tier or self._tier)
                 if lower is None or self._given:
                     raise VariantError(f"{self.name} ran out of memory in its smallest tier: {error}") from error
                 log.warning("%s: out of memory in tier %s; going on in %s", self.name, self.tier, lower)

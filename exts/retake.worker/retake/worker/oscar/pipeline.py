@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -186,14 +186,8 @@ class OscarPipeline(PromptStage, CosmosLoraLoaderMixin, DiffusionPipeline):
 
     def enable_approximation(self, name: str, **options: Any) -> None:
         """Turn on an approximate mode (see `approximate.enable`); every output then names it. Raises InputError."""
-        streamed = name in approximate.PERMANENT and is_streamed(self.transformer)
-        if streamed:  # the streamer holds the weights that are about to change
-            unstream_blocks(self.transformer)
-        try:
+        with self._unstreamed() if name in approximate.PERMANENT else nullcontext():
             self.approximations = (*self.approximations, approximate.enable(self, name, **options))
-        finally:
-            if streamed:
-                self.enable_memory_tier(self._tier.name)
 
     def disable_approximations(self) -> None:
         """Back to exact. Raises InputError where that needs the weights again (fp8)."""
@@ -229,7 +223,35 @@ class OscarPipeline(PromptStage, CosmosLoraLoaderMixin, DiffusionPipeline):
     def load_lora_weights(self, *args: Any, **kwargs: Any) -> None:
         """diffusers' own; adapters are made for separate projections, so kernels go back to the reference's."""
         self.use_kernels("reference")
-        super().load_lora_weights(*args, **kwargs)
+        with self._unstreamed():
+            super().load_lora_weights(*args, **kwargs)
+
+    def fuse_lora(self, *args: Any, **kwargs: Any) -> None:
+        """diffusers' own, in every tier."""
+        with self._unstreamed():
+            super().fuse_lora(*args, **kwargs)
+
+    def unfuse_lora(self, *args: Any, **kwargs: Any) -> None:
+        """diffusers' own, in every tier."""
+        with self._unstreamed():
+            super().unfuse_lora(*args, **kwargs)
+
+    def unload_lora_weights(self) -> None:
+        """diffusers' own, in every tier."""
+        with self._unstreamed():
+            super().unload_lora_weights()
+
+    @contextmanager
+    def _unstreamed(self) -> Iterator[None]:
+        """Inside, blocks that are streamed are not: the streamer holds the weights that are about to change."""
+        streamed = is_streamed(self.transformer)
+        if streamed:
+            unstream_blocks(self.transformer)
+        try:
+            yield
+        finally:
+            if streamed:
+                self.enable_memory_tier(self._tier.name)
 
     def enable_compile(self, **kwargs: Any) -> None:
         """torch.compile of the repeated blocks (one compilation for all of them). Rounds like any fused kernel does."""

@@ -125,6 +125,14 @@ def _restore(scheduler: UniPCMultistepScheduler, solver: dict[str, Any], device:
         setattr(scheduler, name, [move(item) for item in value] if isinstance(value, list) else move(value))
 
 
+def _forget(transformer: OscarTransformer3DModel) -> None:
+    """Empty its caches, or the last take's features would leak into this one."""
+    if transformer.is_cache_enabled:
+        transformer._reset_stateful_cache()
+    if transformer.residuals is not None:
+        transformer.residuals.reset()
+
+
 @torch.no_grad()
 def denoise(
     transformer: OscarTransformer3DModel,
@@ -146,10 +154,7 @@ def denoise(
     noise, given = conditions.noise, conditions.given
     state = noise if loop.state is None else loop.state.to(noise.device)
     pinned_velocity = noise[:, :, :1] - given
-    if transformer.is_cache_enabled:
-        transformer._reset_stateful_cache()  # or the last take's features would leak into this one
-    if transformer.residuals is not None:
-        transformer.residuals.reset()
+    _forget(transformer)
     # Timesteps stay on the host: the loop reads each as a number, which would wait for the card. Sigmas go to the card
     # once: the solver would copy the same ones in every step, and wait for each.
     timesteps = start_schedule(scheduler, steps, "cpu").tolist()
@@ -194,6 +199,7 @@ def denoise_few(
     noise, given = conditions.noise, conditions.given
     state = noise if loop.state is None else loop.state.to(noise.device)
     sigmas = (*student.sigmas, 0.0)
+    _forget(transformer)
     for index in range(loop.index, student.steps):
         sigma, following = sigmas[index], sigmas[index + 1]
         times = net_timesteps(int(1000 * sigma), state.shape[2], state.device)

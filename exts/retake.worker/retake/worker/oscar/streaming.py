@@ -55,7 +55,7 @@ class BlockStreamer:
     """Streams the weights of equal blocks through two places on `device`. See `stream_blocks`."""
 
     def __init__(self, blocks: Sequence[nn.Module], device: torch.device) -> None:
-        self._blocks, self._device = list(blocks), device
+        self._blocks, self.device = list(blocks), device
         cuda = device.type == "cuda"
         self._host = [
             {name: (_pinned(p.data.cpu()) if cuda else p.data.cpu()) for name, p in block.named_parameters()}
@@ -91,7 +91,7 @@ class BlockStreamer:
         if self._holds[place] != index:  # the first block of all, or an order nobody foresaw
             self._copy(index)
         if self._copies is not None:
-            torch.cuda.current_stream(self._device).wait_event(self._arrived[place])
+            torch.cuda.current_stream(self.device).wait_event(self._arrived[place])
         self._point(index, self._places[place])
         following = (index + 1) % len(self._blocks)
         if following % 2 != place:
@@ -100,7 +100,7 @@ class BlockStreamer:
     def _leave(self, index: int) -> None:
         self._point(index, self._host[index])
         if self._copies is not None:
-            self._left[index % 2] = torch.cuda.current_stream(self._device).record_event()
+            self._left[index % 2] = torch.cuda.current_stream(self.device).record_event()
 
     def _copy(self, index: int) -> None:
         """Start copying a block's weights to its place, once the block that was there has computed."""
@@ -121,9 +121,11 @@ class BlockStreamer:
 
 
 def stream_blocks(transformer: Any, device: torch.device) -> None:
-    """Stream the transformer's blocks; everything else of it goes to the device. Does nothing where they are streamed."""
+    """Stream the transformer's blocks; everything else of it goes to the device. Does nothing where they are streamed there."""
     if is_streamed(transformer):
-        return
+        if getattr(transformer, _MARK).device == device:
+            return
+        unstream_blocks(transformer)
     for name, child in transformer.named_children():
         child.to("cpu" if name == "transformer_blocks" else device)
     setattr(transformer, _MARK, BlockStreamer(transformer.transformer_blocks, device))
