@@ -70,7 +70,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     monkeypatch.setattr(latents, "read_truth", lambda arrays, frames, size: SimpleNamespace(
         masks=np.zeros((frames, 1, 6, 8)), arrays=arrays, size=size, frames=frames
     ))  # fmt: skip
-    monkeypatch.setattr(latents, "object_cells", lambda truth, part, length, size: (
+    monkeypatch.setattr(latents, "object_cells", lambda truth, part, length, size, fit: (
         np.full((length // 4 + 1, 1, 1), part.start + 0.25, np.float32), np.full((length // 4 + 1, 1, 1), 0.5, np.float32)
     ))  # fmt: skip
     monkeypatch.setattr(
@@ -144,6 +144,17 @@ def test_what_latents_depend_on_is_in_their_name(tmp_path):
     assert same.path(choice(replace(one, caption="another"))) == names[0]
     plain = LatentCache(None, "v", tmp_path)
     assert (plain.size, plain.fit, plain.supervision) == ((640, 480), "squeeze", ObjectSupervision())
+
+
+def test_windows_kept_without_objects_do_not_stand_for_supervised_ones(seen, tmp_path):
+    asked = choice(clip("a1"))
+    plain = LatentCache(None, "v", tmp_path, SIZE)
+    assert plain.prepare([asked]) == 1
+    wanting = LatentCache(None, "v", tmp_path, SIZE, objects=ObjectSupervision(weight=2.0))
+    for ask in (wanting.read, lambda one: wanting.prepare([one])):
+        with pytest.raises(InputError, match=r"object supervision is on, but 'clip a1' .* has no physics"):
+            ask(asked)
+    assert plain.prepare([asked]) == 0
 
 
 @pytest.mark.parametrize(("size", "written"), [(("rgb", 8), "the video"), (("skeleton", 8), "the skeleton")])

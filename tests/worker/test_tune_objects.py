@@ -15,6 +15,7 @@ from tune_clips import SIZE, make_clip
 
 from retake.core.errors import InputError
 from retake.core.export.physics import NEVER
+from retake.worker.oscar.fit import plan_fit
 from retake.worker.tune.config import ObjectSupervision
 from retake.worker.tune.objects import (
     free_fall,
@@ -81,6 +82,19 @@ def test_pooling_keeps_the_covered_area(k, seed):
     assert cells[0].mean() == pytest.approx(cover[0].mean(), abs=1e-6)
     if k:
         assert cells[1:].mean() == pytest.approx(cover[1:].mean(), abs=1e-6)
+
+
+@pytest.mark.parametrize("fit", ["squeeze", "crop", "letterbox"])
+@pytest.mark.parametrize(("width", "height"), [(96, 48), (48, 96), (64, 64)])
+def test_cells_lie_where_the_picture_shows_the_object(fit, width, height):
+    masks = np.zeros((5, 1, height, width), bool)
+    masks[:, 0, height // 4 : height // 2, width // 3 : width // 2] = True
+    truth: Any = SimpleNamespace(masks=masks, free=np.ones((5, 1), bool))
+    picture = np.repeat(255 * masks[:, 0, :, :, None].astype(np.uint8), 3, axis=-1)
+    shown = plan_fit((width, height), (64, 64), fit).apply(picture)[..., 0] / 255
+    for found in object_cells(truth, slice(0, 5), 5, (64, 64), fit):
+        assert np.abs(found - pool_cells(shown, (64, 64))).max() < 0.15
+        assert found.max() > 0.6
 
 
 def test_object_cells_follow_the_object_and_free_fall():

@@ -30,6 +30,8 @@ from .sampling import Choice
 VERSION = "1"
 OBJECTS = {"none": "none", "drawn": "drawn/2", "embed": "embed"}
 """Object control -> how its videos are made: others have other latents."""
+FITTED = {"crop": "crop/2", "letterbox": "letterbox/2"}
+"""Fit -> how the windows and their objects are brought to the model's size, where it is not as it once was."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class LatentCache:
     def path(self, choice: Choice) -> Path:
         """Where a window's latents lie, or will."""
         w = choice.window
-        key = [VERSION, choice.clip.uid, w.start, w.stop, w.length, list(self.size), self.fit, self.vae_id,
+        key = [VERSION, choice.clip.uid, w.start, w.stop, w.length, list(self.size), FITTED.get(self.fit, self.fit), self.vae_id,
                OBJECTS[self.supervision.control]]  # fmt: skip
         return self.folder / f"{sha256_json(key)}.safetensors"
 
@@ -79,10 +81,11 @@ class LatentCache:
 
     def _load(self, choice: Choice) -> Encoded | None:
         try:
-            tensors = load_file(self.path(choice))
-            return Encoded(**tensors)
+            found = Encoded(**load_file(self.path(choice)))
         except (OSError, SafetensorError, TypeError):
             return None
+        # kept by a run that did not look at objects: encoding it again says what is missing, as it does the first time
+        return None if self.supervision.weight and found.cells is None else found
 
     def prepare(
         self, choices: Iterable[Choice], progress: Progress | None = None, cancel: CheckCancel | None = None
@@ -166,7 +169,7 @@ class LatentCache:
                 )
         if truth is not None:
             part = slice(window.start, window.stop)
-            cells, falling = object_cells(truth, part, window.length, self.size)
+            cells, falling = object_cells(truth, part, window.length, self.size, self.fit)
             tensors |= {"cells": torch.from_numpy(cells)[None], "falling": torch.from_numpy(falling)[None]}
         if self.supervision.control == "embed" and drawn is not None:
             tensors["objects"] = vae_stage.encode(self.vae, window.take(drawn))

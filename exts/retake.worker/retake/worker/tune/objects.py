@@ -20,6 +20,7 @@ from retake.core.export.physics import NEVER, unpack_masks
 from retake.core.lens import Lens, lens_of
 from retake.core.skeleton.objects import ObjectTrack, draw_objects, object_tracks
 
+from ..oscar.fit import FitRecord, plan_fit
 from ..oscar.vae import SPACE_STRIDE, TIME_STRIDE, latent_frames
 from .config import ObjectSupervision
 
@@ -109,17 +110,33 @@ def pool_cells(cover: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def object_cells(
-    truth: ObjectTruth, window: slice, length: int, size: tuple[int, int]
+    truth: ObjectTruth, window: slice, length: int, size: tuple[int, int], fit: str = "squeeze"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of frames `window`, freeze-padded to `length`: how much objects cover each cell, and how much those in free fall do.
 
-    Float32 (T_latent, h, w) each, 0 to 1.
+    Masks come to `size` as the pictures do, by `fit`. Float32 (T_latent, h, w) each, 0 to 1.
     """
     masks, free = truth.masks[window], truth.free[window]
     pad = length - len(masks)
     masks, free = (np.concatenate([a, np.repeat(a[-1:], pad, axis=0)]) if pad else a for a in (masks, free))
     falling = (masks & free[:, :, None, None]).any(axis=1)
-    return pool_cells(np.asarray(masks.any(axis=1)), size), pool_cells(np.asarray(falling), size)
+    record = plan_fit((masks.shape[3], masks.shape[2]), size, fit, "the object masks")
+    cells, fallen = (pool_cells(_fitted(np.asarray(cover), record), size) for cover in (masks.any(axis=1), falling))
+    return cells, fallen
+
+
+def _fitted(cover: np.ndarray, record: FitRecord) -> np.ndarray:
+    """Masks (T, H, W) cropped and pasted as pictures are; what they fill the whole picture with is left to be pooled."""
+    x, y, w, h = record.crop
+    part, (left, top, width, height) = cover[:, y : y + h, x : x + w], record.paste
+    if (width, height) == record.target:
+        return part
+    placed = np.zeros((len(cover), record.target[1], record.target[0]), np.float32)
+    for frame, canvas in zip(part, placed, strict=True):
+        canvas[top : top + height, left : left + width] = cv2.resize(
+            frame.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA
+        )
+    return placed
 
 
 def loss_weight(cells: Tensor, falling: Tensor, settings: ObjectSupervision) -> Tensor | None:
