@@ -38,6 +38,7 @@ from retake.worker.tune.settings import RunSettings
     (lambda v: RewardConfig(anchor=v), [0, 5], [-1, float("inf")]),
     (lambda v: DistillConfig(critic_steps=v), [1], [0]), (lambda v: DistillConfig(low=v), [0.01, 0.97], [0, 0.98, 0.99]),
     (lambda v: DistillConfig(high=v), [0.03, 0.99], [0.02, 1]),
+    (lambda v: DistilSettings(accumulate=v), [1], [2, 3]),
     (lambda v: DistilSettings(guidance=v), [0, 9], [-1, float("inf")]),
     (lambda v: DistilSettings(step=v), [TuneConfig(ema_rate=None)],
      [TuneConfig(lora=LoraSettings()), TuneConfig(objects=ObjectSupervision(1.0)),

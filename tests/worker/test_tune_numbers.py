@@ -14,8 +14,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retake.core.errors import InputError
 from retake.worker.oscar.few_step import even_sigmas
 from retake.worker.tune import curves, pictures, reward
+from retake.worker.tune.config import TuneConfig
+from retake.worker.tune.optimise import MasterOptimizer
 from retake.worker.tune.reward import Scene
 from retake.worker.tune.step import Batch
 
@@ -204,3 +207,31 @@ def test_objects_are_told_from_the_ground_and_from_an_arm_by_their_colour():
     partly = cells.clone()
     partly[0, 0, 1, 2] = 0.2
     assert (reward.see(video, first, partly, falling).mask - wanted).abs().max() < 0.05
+
+
+# -- the optimiser --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_changes_nothing(dtype: torch.dtype, bad: float) -> None:
+    """A finite loss may have one: sqrt at 0, a quotient that underflowed."""
+    layer = torch.nn.Linear(3, 2).to(dtype)
+    optimiser = MasterOptimizer(layer.named_parameters(), TuneConfig(lr=0.1))
+
+    def step(value: float) -> None:
+        for parameter in layer.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        layer.weight.grad[0, 0] = value
+        optimiser.step()
+        optimiser.zero_grad()
+
+    step(1.0)
+    before = {name: p.detach().clone() for name, p in layer.named_parameters()}
+    with pytest.raises(InputError, match=r"gradient of step 1 has the norm (nan|inf).*nothing was changed"):
+        step(bad)
+    assert all(torch.equal(p, before[name]) for name, p in layer.named_parameters())
+    assert optimiser.iteration == 1
+    optimiser.zero_grad()
+    step(1.0)
+    assert all(torch.isfinite(p).all() for p in layer.parameters())

@@ -52,6 +52,10 @@ class DistilSettings(RunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.accumulate != 1:
+            raise InputError(
+                f"accumulate is {self.accumulate}; a distillation step takes one forward pass: give --batch"
+            )
         if self.step.lora is not None or self.step.objects.control != "none" or self.step.objects.weight:
             raise InputError("distillation trains all weights of a plain model: no adapters, no object supervision")
         if not 0 <= self.guidance < float("inf"):

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from retake.core.errors import InputError
+
 from .config import TuneConfig
 from .distributed import like, whole
 
@@ -54,14 +56,22 @@ class MasterOptimizer:
         return self._config.lr * self._config.schedule.factor(self.iteration)
 
     def step(self) -> float:
-        """Clip, step, update masters, weights and average; the gradient's norm before clipping."""
+        """Clip, step, update masters, weights and average; the gradient's norm before clipping.
+
+        Raises InputError for a gradient that is not finite, which its loss may well be; nothing is changed then.
+        """
         for name, parameter in self.parameters.items():
             master = self.masters[name]
             if master is not parameter:
                 master.grad = None if parameter.grad is None else parameter.grad.float()
         given = [m for m in self.masters.values() if m.grad is not None]
         limit = float("inf") if self._config.clip_norm is None else self._config.clip_norm
-        norm = nn.utils.clip_grad_norm_(given, limit)
+        norm = whole(nn.utils.clip_grad_norm_(given, limit))
+        if not bool(torch.isfinite(norm)):
+            raise InputError(
+                f"the gradient of step {self.iteration} has the norm {float(norm)}: the weights or the learning rate are at "
+                f"fault (lr {self.lr:g}); nothing was changed by this step"
+            )
         for group in self._adam.param_groups:
             group["lr"] = self.lr
         self._adam.step()
@@ -74,7 +84,7 @@ class MasterOptimizer:
                 for name, average in self.ema.items():
                     average.mul_(beta).add_(self.masters[name], alpha=1 - beta)
         self.iteration += 1
-        return float(whole(norm))
+        return float(norm)
 
     def zero_grad(self) -> None:
         """Forget the gradients of weights and masters."""
