@@ -45,6 +45,26 @@ def test_what_a_frame_tells_of_its_lens_is_scaled_to_the_picture(
         assert calibrated_intrinsics({**params, name: 0.0}, size, "/C", other) is other.K
 
 
+@pytest.mark.parametrize("scale", [0.25, 1.0, 3.0])
+@pytest.mark.parametrize("entry", [(0, 0), (1, 1), (0, 2), (1, 2)])
+def test_half_a_pixel_and_a_thousandth_of_the_focal_length_may_differ(scale: float, entry: tuple[int, int]) -> None:
+    """In px of the picture, whatever the nominal size of the frame's figures."""
+    told = np.array([[800.0, 0, 300], [0, 810, 200], [0, 0, 1]])
+    params = {
+        "cameraOpenCVFx": 800, "cameraOpenCVFy": 810, "cameraFisheyeOpticalCentre": [300, 200],
+        "cameraFisheyeNominalWidth": 600, "cameraFisheyeNominalHeight": 400,
+    }  # fmt: skip
+    size, K = (round(600 * scale), round(400 * scale)), np.diag([scale, scale, 1]) @ told
+    bound = 0.5 + 1e-3 * 800 * scale
+    for sign in (-1, 1):
+        near, far = K.copy(), K.copy()
+        near[entry] += sign * (bound - 0.01)
+        far[entry] += sign * (bound + 0.01)
+        assert np.allclose(calibrated_intrinsics(params, size, "/C", Calibration(near, None)), K)
+        with pytest.raises(StageError, match="they must agree"):
+            calibrated_intrinsics(params, size, "/C", Calibration(far, None))
+
+
 def test_a_frame_and_a_prim_that_differ_are_both_told_in_figures() -> None:
     params = {"cameraOpenCVFx": 500, "cameraOpenCVFy": 510, "cameraFisheyeOpticalCentre": [320, 240]}
     prim = Calibration(np.array([[520.0, 0, 321], [0, 530, 242], [0, 0, 1]]), None)

@@ -321,7 +321,7 @@ def test_features_have_a_quarter_of_the_picture_s_size(size):
 
 def test_an_answer_is_in_the_units_of_the_data_set(pack):
     torch.manual_seed(0)
-    model = Probe(Shape({"front": (28, 21), "side": (28, 21)}, NAMES, (*NAMES[:2], "new"), 0)).eval()
+    model = Probe(Shape({"front": (28, 21), "side": (28, 21)}, NAMES, (*NAMES[:2], "new"))).eval()
     for value in (model.state_mean, model.state_std, model.target_mean, model.target_std):
         value.copy_(torch.rand(value.shape) + 0.5)
     images, state = [np.asarray(pack.images["front"][k]) for k in (0, 1)], pack.state[0]

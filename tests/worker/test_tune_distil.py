@@ -56,6 +56,7 @@ def made(tmp_path_factory, data, model) -> Path:
     """Four steps at once."""
     out = tmp_path_factory.mktemp("whole") / "out"
     assert main(command(data, model, out, 4)) == 0
+    assert any((out / "prompts").iterdir()), "prompts are kept: going on needs no text encoder"
     return out
 
 
