@@ -13,6 +13,7 @@ from export_runs import make_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retake.core import joint_motion
 from retake.core.cli import main
 from retake.core.episode import open_episode
 from retake.core.errors import InputError
@@ -170,8 +171,7 @@ def test_the_command_measures_fits_and_replays(tmp_path: Path, capsys: pytest.Ca
     assert main(["gap", "measure", str(tmp_path / "real"), str(tmp_path / "sim"), "--out", str(tmp_path / "o")]) == 2
     assert "takes SIM, then REAL" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
-    motion_file = pytest.importorskip("retake.newton.motion_file")
-    motion = motion_file.read_motion(tmp_path / "motion.csv")
+    motion = joint_motion.read_motion(tmp_path / "motion.csv")
     assert motion.names == ("shoulder", "elbow")
     assert np.abs(motion.position[-1] - real_log().position[-1]).max() < 0.02
     write_model(tmp_path / "m.json", TRUE)

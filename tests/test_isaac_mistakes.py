@@ -33,7 +33,7 @@ def saved(path: Path, **changes: Any) -> Path:
 def test_a_file_that_is_no_archive_is_no_trajectory(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "motion.npz"
     path.write_bytes(content)
-    with pytest.raises(InputError, match="is no trajectory"):
+    with pytest.raises(InputError, match=r"motion\.npz: .*joint_names \(J,\)"):
         Trajectory.load(path, None)  # type: ignore[arg-type]
 
 
@@ -48,10 +48,17 @@ def test_a_file_that_is_no_archive_is_no_trajectory(tmp_path: Path, content: byt
 def test_a_trajectory_whose_numbers_do_not_fit_is_refused_before_anything_moves(
     tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    with pytest.raises(InputError, match="growing times"):
+    with pytest.raises(InputError, match=r"motion\.npz: (joint_position|a value is not|time_s must increase)"):
         Trajectory.load(saved(tmp_path / "motion.npz", **changes), None)  # type: ignore[arg-type]
     one = saved(tmp_path / "one.npz", time_s=[2.0], joint_position=[[0.0, 1.0]])
     assert Trajectory.load(one, None).frames(15) == 1  # type: ignore[arg-type]
+
+
+def test_a_trajectory_may_be_a_table(tmp_path: Path) -> None:
+    """As the embedded simulator's motions may."""
+    (tmp_path / "motion.csv").write_text("time_s,a,b\n0.5,0,1\n1.5,2,3\n")
+    found = Trajectory.load(tmp_path / "motion.csv", None)  # type: ignore[arg-type]
+    assert (found.joints, found.frames(10), found.target(0.5).tolist()) == (("a", "b"), 11, [1.0, 2.0])
 
 
 @pytest.mark.any_application

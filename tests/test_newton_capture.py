@@ -367,6 +367,7 @@ def test_task_faults(tmp_path):
         ({"scenario": "juggle"}, "unknown scenario 'juggle'; valid: hold, pick_place, replay"),
         ({"frame": 3}, "unknown setting 'frame'"),
         ({"frames": 0}, "frames is 0; expected a positive whole number"),
+        ({"cameras": [{"name": "x", "size": [8, 6]}, {"name": "x", "size": [9, 6]}]}, "two cameras are named 'x'"),
         ({"cameras": [{"name": "x"}]}, "a camera needs at least name and size"),
         ({"cameras": [{"name": "x", "size": [0, 1]}]}, "in whole pixels"),
         ({"cameras": [{"name": "x", "size": [8, 8], "prim": "/World/None"}]}, "unknown camera prim '/World/None'"),

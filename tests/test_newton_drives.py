@@ -19,9 +19,9 @@ from retake.core.errors import InputError
 from retake.core.export.records import ACTION, STATE
 from retake.core.export.vectors import build_schema
 from retake.core.geometry import axis_angle
+from retake.core.joint_motion import read_motion
 from retake.newton.actuators import read_actuators, stated_gains
 from retake.newton.importing import _possible, flat_slab
-from retake.newton.motion_file import read_motion
 from retake.newton.planner import JointPath
 from retake.newton.run import capture
 

@@ -12,9 +12,9 @@ import usd_stages
 from pxr import Usd, UsdGeom
 
 from retake.core.errors import InputError
+from retake.core.joint_motion import read_motion
 from retake.newton import describe
 from retake.newton.describe import SCENERY, scene_around
-from retake.newton.motion_file import read_motion
 from retake.newton.preset import fingerprint
 from retake.usd.articulation import find_articulations
 from retake.usd.camera import usable_cameras

@@ -57,8 +57,8 @@ def test_a_folder_is_meant_without_the_blanks_around_it(tmp_path: Path, monkeypa
     vm.act("record")
     assert world.requests[0].output == str(tmp_path / "my runs/ä/episode")
     free: list[Path] = []
-    usage = sys.modules["retake.ui.view_model"].shutil.disk_usage
-    monkeypatch.setattr("retake.ui.view_model.shutil.disk_usage", lambda path: free.append(path) or usage(path))
+    usage = sys.modules["retake.ui.folders"].shutil.disk_usage
+    monkeypatch.setattr("retake.ui.folders.shutil.disk_usage", lambda path: free.append(path) or usage(path))
     vm.tick()
     assert free == [tmp_path], "the disk that is recorded to"
 
@@ -141,7 +141,7 @@ def test_a_recording_that_cannot_begin_leaves_nothing(
         monkeypatch.setattr(ports, "demo_script", lambda: demo)
     robots = ("/World/Nobody",) if why == "stage" else ()
     asked = CaptureRequest(output=str(tmp_path / "runs/one/episode"), robots=robots)
-    with pytest.raises(RetakeError, match=r"is no trajectory|unknown robot"):
+    with pytest.raises(RetakeError, match=r"nowhere\.npz does not exist|unknown robot"):
         ports.KitStarter(Preview()).record(asked)
     assert session_is_clean(kit.motion.stage)
     assert (kit.products, kit.writers, kit.post_step, kit.changed_settings()) == ([], [], {}, {})

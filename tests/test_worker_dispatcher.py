@@ -458,13 +458,13 @@ def test_a_result_is_written_to_a_queue_that_was_replaced_meanwhile(
 
     monkeypatch.setattr(house.store, "finish", damaged)
     limit = 2
-    house.it._finish_job(job_id, "failed", "odd")
+    house.it._outcomes.finish(job_id, "failed", "odd")
     assert len(tries) == 2
     assert house.record(job_id).error == "odd"
     assert house.store.log_of(job_id).endswith("failed: odd\n")
     limit = 9
     with pytest.raises(ConflictError):
-        house.it._finish_job(job_id, "failed", "odd")
+        house.it._outcomes.finish(job_id, "failed", "odd")
 
 
 def test_a_thread_of_its_own_answers_and_ends(house: House) -> None:

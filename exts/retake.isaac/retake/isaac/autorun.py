@@ -18,13 +18,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from retake.core.config import RunConfig
 from retake.core.errors import InputError, RetakeError
 from retake.core.files import user_path
+from retake.core.joint_motion import read_motion
 from retake.core.run_layout import RunLayout
 from retake.core.run_store import create_run
 from retake.isaac import kit, processes, timeline
@@ -168,7 +168,7 @@ async def generate(run_folder: Path, options: Mapping[str, Any]) -> int:
 class Trajectory:
     """Joint positions over time, commanded as drive targets while the timeline runs.
 
-    File: the .npz of the embedded simulator (`joint_names` (J,), `time_s` (K,), `joint_position` (K, J)), rad and m.
+    File: a motion file of the embedded simulator (docs/motion.md), .npz or .csv.
     """
 
     def __init__(self, joints: Sequence[str], time_s: Any, position: Any, capture: LiveCapture) -> None:
@@ -178,22 +178,9 @@ class Trajectory:
 
     @staticmethod
     def load(path: Path, capture: LiveCapture) -> Trajectory:
-        """Raises InputError naming what the file lacks."""
-        try:
-            with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as data:
-                joints = [str(name) for name in data["joint_names"]]
-                out = Trajectory(joints, data["time_s"], data["joint_position"], capture)
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-            raise InputError(
-                f"{path} is no trajectory (.npz with joint_names, time_s, joint_position): {type(error).__name__}: {error}"
-            ) from error
-        whole = out.at.ndim == 1 and len(out.at) and out.position.shape == (len(out.at), len(joints))
-        if not whole or not np.isfinite(out.position).all() or not (np.diff(out.at) > 0).all():
-            raise InputError(
-                f"{path} has {len(joints)} joint_names, time_s of shape {out.at.shape} and joint_position of shape "
-                f"{out.position.shape}; expected (K,) growing times and (K, J) finite positions of the J joints"
-            )
-        return out
+        """Of a motion file. Raises InputError as `read_motion` does."""
+        motion = read_motion(path)
+        return Trajectory(motion.names, motion.time_s, motion.position, capture)
 
     def frames(self, fps: float) -> int:
         """Frames of an episode that covers it."""

@@ -17,7 +17,7 @@ from retake.core.config import config_path, load_yaml
 from retake.core.ends import beside
 from retake.core.errors import InputError, unknown_name
 from retake.core.files import sha256_file, sha256_json
-from retake.newton.motion_file import FORM, read_motion
+from retake.core.joint_motion import FORM, read_motion
 from retake.newton.preset_values import PHASES, POLICIES, DriveRequest, Lighting, is_description
 from retake.usd.stage import open_stage, stage_sha256
 
@@ -167,6 +167,9 @@ def _validate(preset: Preset) -> None:
             raise InputError(
                 f"preset {preset.name}: {name} is {getattr(preset, name)}; expected a positive whole number"
             )
+    names = [camera.name for camera in preset.cameras]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"preset {preset.name}: two cameras are named {twice[0]!r}; each needs a name of its own")
     for camera in preset.cameras:
         if camera.mount not in ("fixed", "body"):
             raise InputError(unknown_name(f"mount of camera {camera.name!r}", camera.mount, ("fixed", "body")))

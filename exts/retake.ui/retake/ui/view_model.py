@@ -8,21 +8,20 @@ reported by themselves. Errors become notices that say what to do.
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
-from retake.core.errors import InputError, RetakeError
+from retake.core.errors import RetakeError
 from retake.core.files import user_path
 from retake.core.run_layout import RunLayout
 from retake.isaac.camera_text import camera_text, parse_channels
 from retake.isaac.checks import is_suspicious
 from retake.isaac.request import CaptureRequest
 from retake.isaac.request import Phase as Capture
+from retake.ui import folders
 from retake.ui.choices import KINDS, as_settings_say, kept, with_camera, with_selected
 from retake.ui.ports import Generation, Picture, Recording, Scene, SceneContent, Starter, Worker
 from retake.ui.state import (
@@ -166,7 +165,7 @@ class ViewModel:
 
     def self_test(self) -> None:
         """Measure on the open stage what Retake assumes about Isaac Sim; two files to attach lie beside the runs."""
-        out = self._folder().parent / "retake-selftest"
+        out = folders.typed(self.state.folder).parent / "retake-selftest"
         self._scene.self_test(out, lambda text: self._change(message=text))
         self._change(message="Self-test: it plays the stage twice and takes about a minute…")
 
@@ -198,7 +197,7 @@ class ViewModel:
 
     def record(self) -> None:
         """Begin recording; it starts with the first physics step after Play."""
-        run = self._folder()
+        run = folders.typed(self.state.folder)
         if run == self._run and self.state.phase in (Phase.RECORDED, Phase.GENERATED):
             run = Path(self._new_folder())  # a run holds one episode: the next one gets a folder of its own
             self._change(folder=str(run))
@@ -355,7 +354,7 @@ class ViewModel:
         message = status.message if status.phase is Capture.WAITING and status.message else NEXT[phase]
         self._change(
             phase=phase, frames=status.written, queued=status.queued, dropped=status.dropped, message=message,
-            disk=self._disk(status.bytes_written), **changes,
+            disk=folders.space(self._run or Path(self.state.folder), status.bytes_written), **changes,
         )  # fmt: skip
         if status.phase is Capture.FAILED:
             self._recording = None
@@ -427,23 +426,7 @@ class ViewModel:
         self._notify(notice)
 
     def _new_folder(self) -> str:
-        """A run folder that nobody has."""
-        stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(self._now()))
-        folders = (self._runs / (stamp if n == 1 else f"{stamp}-{n}") for n in count(1))
-        return str(next(folder for folder in folders if folder != self._run and not folder.exists()))
-
-    def _folder(self) -> Path:
-        """The run folder as the system knows it. Raises InputError where none is typed in: "" is the folder Kit runs in."""
-        if not self.state.folder.strip():
-            raise InputError("the field Folder is empty; give the run folder that the recording goes to")
-        return user_path(self.state.folder)
-
-    def _disk(self, used: int) -> str:
-        folder = self._run or Path(self.state.folder)
-        while not folder.exists() and folder != folder.parent:
-            folder = folder.parent
-        free = shutil.disk_usage(folder).free
-        return f"{used / 1e6:.0f} MB of pictures taken, {free / 1e9:.0f} GB free"
+        return str(folders.new(self._runs, self._now(), besides=self._run))
 
 
 def phases() -> tuple[Phase, ...]:

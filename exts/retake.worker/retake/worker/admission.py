@@ -79,9 +79,8 @@ class Admission:
         turn = self._first(self.batch.order(queued), now, held, in_the_way, refused)
         while turn is None and len(queued) == LOOK_AHEAD and len(in_the_way) > before:
             before = len(in_the_way)
-            queued = self._store.queued(
-                LOOK_AHEAD, tuple(in_the_way)
-            )  # others pass, however many wait in front of them
+            # Others pass, however many wait in front of them.
+            queued = self._store.queued(LOOK_AHEAD, tuple(in_the_way))
             seen |= {record.id for record in queued}
             turn = self._first(queued, now, held, in_the_way, refused)
         if turn is not None:

@@ -12,7 +12,6 @@ import queue
 import shutil
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -26,10 +25,11 @@ from retake.worker.events import EventHub
 from retake.worker.gpu import GpuProbe, Placement
 from retake.worker.leftovers import sweep
 from retake.worker.link import ExecutorLink
+from retake.worker.outcomes import Outcomes
 from retake.worker.roots import Roots
 from retake.worker.running import Running
 from retake.worker.settings import GIB, BackendSpec, WorkerSettings
-from retake.worker.store import ConflictError, QueueUnwritableError, Store
+from retake.worker.store import QueueUnwritableError, Store
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -60,8 +60,7 @@ class Dispatcher(threading.Thread):
         self._admission = Admission(store, settings, backends, gpu, free_bytes)
         self._backup_at = 0.0
         self._recovered = 0
-        self._owed: deque[tuple[str, Callable[[], None]]] = deque()
-        """What became of jobs that have ended, as long as the disk does not take it."""
+        self._outcomes = Outcomes(store, self._publish_job)
         self.running: Running | None = None
         self.waiting = ""
         self.notice = store.notice
@@ -187,19 +186,21 @@ class Dispatcher(threading.Thread):
                 self.settings.queue.max_interruptions, self.running.record.id if self.running else ""
             )
             self._publish_status()
-        self._write_owed()
+        self._outcomes.write()
         current = self.running
         if current is not None:
             if current.kill_at is not None and now >= current.kill_at:
                 self._end_executor()
             elif current.sent and now - current.heard > limits.no_progress_s:
-                self._log(current.record.id, f"no sign of life for {limits.no_progress_s:.0f} s; the executor is ended")
+                self._outcomes.log(
+                    current.record.id, f"no sign of life for {limits.no_progress_s:.0f} s; the executor is ended"
+                )
                 self._end_executor()
             elif not current.sent and not self._ready and now - self._link_began > limits.start_s:
                 self._end_executor()
             elif not current.sent and self._ready and not current.ending:
                 self._send_job()  # the queue could not be read when it was its time
-        elif not self.paused and not self._owed:
+        elif not self.paused and not self._outcomes.owed:
             self._start_next(now)
         idle_s = now - self._idle_since if self.running is None and self._link is not None else 0.0
         if limits.idle_release_s and idle_s > limits.idle_release_s:
@@ -215,7 +216,7 @@ class Dispatcher(threading.Thread):
         """Give the executor the first job in turn that nothing stands in the way of."""
         turn = self._admission.next(now, self._held)
         for job_id, reason in turn.refused:
-            self._finish_job(job_id, "failed", reason)
+            self._outcomes.finish(job_id, "failed", reason)
         self._set_waiting(turn.waiting)
         if turn.start is not None:
             self._start(*turn.start, now)
@@ -290,10 +291,10 @@ class Dispatcher(threading.Thread):
         elif event == "done":
             self.tier = str(message.get("tier", ""))
             self._clear_running(now)
-            self._finish_job(current.record.id, "done", result=message["result"])
+            self._outcomes.finish(current.record.id, "done", result=message["result"])
         elif event == "cancelled":
             self._clear_running(now)
-            self._finish_job(current.record.id, "cancelled", "cancelled while it ran")
+            self._outcomes.finish(current.record.id, "cancelled", "cancelled while it ran")
         elif event == "failed":
             self._after_failure(current, message, now)
 
@@ -301,22 +302,22 @@ class Dispatcher(threading.Thread):
         record, error = self.store.get(current.record.id), str(message.get("error", "unknown"))
         self._clear_running(now)
         if current.ending == "cancel":
-            self._finish_job(record.id, "cancelled", f"cancelled while it ran ({error})")
+            self._outcomes.finish(record.id, "cancelled", f"cancelled while it ran ({error})")
             return
         if message.get("out_of_memory") or message.get("broken"):
             self._end_executor()  # what a failed allocation or a poisoned CUDA context leaves must not fail the next job
         if message.get("disk_full") and self._lacks_disk(record, current.backend):
-            self._log(record.id, f"{error}; it goes on when there is space")
-            self._back(record.id, error, count_attempt=False)
+            self._outcomes.log(record.id, f"{error}; it goes on when there is space")
+            self._outcomes.back(record.id, error, count_attempt=False)
         elif message.get("again") and record.attempts < record.max_attempts:
             delay = self.settings.queue.retry_delay_s * 2 ** (record.attempts - 1)
             self._admission.put_off(record.id, now + delay)
-            self._log(
+            self._outcomes.log(
                 record.id, f"attempt {record.attempts} of {record.max_attempts} failed: {error}; again in {delay:.0f} s"
             )
-            self._back(record.id, error)
+            self._outcomes.back(record.id, error)
         else:
-            self._finish_job(record.id, "failed", error)
+            self._outcomes.finish(record.id, "failed", error)
 
     def _lacks_disk(self, record: JobRecord, backend: BackendSpec) -> bool:
         return self._admission.place(record, backend, self._held).reason.startswith(WAITING_FOR_DISK)
@@ -333,10 +334,10 @@ class Dispatcher(threading.Thread):
         self._sweep(current.record.output)
         record = self.store.get(current.record.id)
         if current.ending == "cancel":
-            self._finish_job(record.id, "cancelled", "cancelled while it ran")
+            self._outcomes.finish(record.id, "cancelled", "cancelled while it ran")
         elif current.ending:
-            self._log(record.id, f"interrupted ({current.ending}); back in the queue")
-            self._back(record.id, count_attempt=False)
+            self._outcomes.log(record.id, f"interrupted ({current.ending}); back in the queue")
+            self._outcomes.back(record.id, count_attempt=False)
         elif not was_ready:
             self._after_failed_start(record.id, how, link)
         else:
@@ -345,7 +346,7 @@ class Dispatcher(threading.Thread):
     def _after_failed_start(self, job_id: str, how: str, link: ExecutorLink | None = None) -> None:
         """No executor came to be; its job costs nothing, and after some tries the queue pauses."""
         self._start_failures += 1
-        self._back(job_id, count_attempt=False)
+        self._outcomes.back(job_id, count_attempt=False)
         if self._start_failures >= START_FAILURES:
             self.set_paused(True)
             tail = "" if link is None else link.log_tail(4)
@@ -358,19 +359,19 @@ class Dispatcher(threading.Thread):
         except QueueUnwritableError:
             crashes = record.crashes + 1
         tail = link.log_tail()
-        self._log(
+        self._outcomes.log(
             record.id,
             f"the executor {how} during attempt {record.attempts}" + (f"; it last said:\n{tail}" if tail else ""),
         )
         if crashes >= self.settings.queue.max_crashes:
-            self._finish_job(
+            self._outcomes.finish(
                 record.id, "quarantined",
                 f"the executor {how}, {crashes} times during this job; it will not run again by itself. See its log, then retry",
             )  # fmt: skip
         elif record.attempts >= record.max_attempts:
-            self._finish_job(record.id, "failed", f"the executor {how}")
+            self._outcomes.finish(record.id, "failed", f"the executor {how}")
         else:
-            self._back(record.id, f"the executor {how}")
+            self._outcomes.back(record.id, f"the executor {how}")
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -385,48 +386,6 @@ class Dispatcher(threading.Thread):
         if self.running is not None:
             (self.previews / f"{self.running.record.id}.jpg").unlink(missing_ok=True)
         self.running, self._idle_since = None, now
-
-    def _finish_job(self, job_id: str, state: str, error: str = "", result: dict[str, Any] | None = None) -> None:
-        def finish() -> None:
-            for last_try in (False, True):
-                try:
-                    self.store.finish(job_id, state, error=error, result=result)
-                    self._log(job_id, state + (f": {error}" if error else ""))
-                    break
-                except ConflictError:  # the database was damaged and has just been replaced
-                    if last_try:
-                        raise
-
-        self._settle(job_id, finish)
-
-    def _back(self, job_id: str, error: str = "", *, count_attempt: bool = True) -> None:
-        self._settle(job_id, lambda: self.store.back(job_id, error=error, count_attempt=count_attempt))
-
-    def _settle(self, job_id: str, write: Callable[[], None]) -> None:
-        """Write what became of a job: now, or with the first tick in which the disk takes it."""
-        self._owed.append((job_id, write))
-        self._write_owed()
-
-    def _write_owed(self) -> None:
-        while self._owed:
-            job_id, write = self._owed[0]
-            try:
-                write()
-            except QueueUnwritableError as error:
-                log.warning("job %s: %s", job_id, error)
-                return
-            except BaseException:
-                self._owed.popleft()
-                raise
-            self._owed.popleft()
-            self._publish_job(job_id)
-
-    def _log(self, job_id: str, line: str) -> None:
-        """A line of a job's log, which is not worth the job itself."""
-        try:
-            self.store.add_log(job_id, line)
-        except QueueUnwritableError as error:
-            log.warning("job %s: %s (%s)", job_id, line, error)
 
     def _sweep(self, output: Path) -> None:
         """Remove what a killed process left unfinished."""

@@ -18,6 +18,7 @@ from retake.core.variants.base import MAPS, source_frame
 from retake.core.variants.roles import Roles, find_roles
 
 MOST_PLACEMENTS = 256
+"""Frames whose placements are kept; with one more it begins anew."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +28,7 @@ class StagedEpisode(Episode):
     bodies: Mapping[int, Body] = field(default_factory=dict)
     roles: Roles | None = None
     shapes: str = ""
-    placements: dict[tuple[str, int], Placement | None] = field(default_factory=dict)
+    placements: dict[tuple[str, int], Placement | None] = field(default_factory=dict, init=False, repr=False)
     """Of frames that were asked for: a judge asks for their ids first and for some of their depths later."""
 
     @property

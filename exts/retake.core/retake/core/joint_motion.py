@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A user's own joint motion, read from `.npz` or `.csv` and matched to the joints of a stage's robots (docs/motion.md)."""
+"""A motion of joints in a file of the user's, `.npz` or `.csv` (docs/motion.md): read and checked, whatever replays it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,11 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from retake.core.array_types import Float64
-from retake.core.errors import InputError, unknown_name
-
-if TYPE_CHECKING:
-    from retake.usd.articulation import Articulation
+from retake.core.errors import InputError
 
 FORM = (
     "a .csv with a header time_s,JOINT,… and one row per time, or an .npz with time_s (K,), joint_names (J,) and "
@@ -84,32 +80,4 @@ def _read_csv(file: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     return names, values[:, 0], values[:, 1:]
 
 
-def match(
-    names: tuple[str, ...], robots: tuple[Articulation, ...], file: Path, robot: str = ""
-) -> list[tuple[int, int]]:
-    """(robot, degree of freedom) of every name: JOINT, ROBOT/JOINT or a joint's prim path.
-
-    A bare name means the joint of `robot` where that is given, else of the only robot that has it. Raises InputError
-    for names that no robot has and for names that several have.
-    """
-    out, chosen = [], robot
-    for name in names:
-        found = [(r, robots[r].dof_paths.index(name)) for r in range(len(robots)) if name in robots[r].dof_paths]
-        for r, one in enumerate(robots):
-            head = f"{one.spec.name}/"
-            if not found and name.startswith(head) and name[len(head) :] in one.spec.dof_names:
-                found = [(r, one.spec.dof_index(name[len(head) :]))]
-        if not found:
-            having = [r for r in range(len(robots)) if name in robots[r].spec.dof_names]
-            asked = [r for r in having if chosen in (robots[r].spec.name, robots[r].spec.prim_path)]
-            found = [(r, robots[r].spec.dof_index(name)) for r in (asked if chosen and asked else having)]
-        if not found:
-            known = [n if len(robots) == 1 else f"{r.spec.name}/{n}" for r in robots for n in r.spec.dof_names]
-            raise InputError(unknown_name(f"joint in {file}", name, known))
-        if len(found) > 1:
-            ways = ", ".join(f"{robots[r].spec.name}/{name}" for r, _ in found)
-            raise InputError(f"motion file {file}: {len(found)} robots have a joint {name!r}; write {ways}")
-        if found[0] in out:
-            raise InputError(f"motion file {file}: joint {name!r} has two columns; each joint needs one")
-        out.append(found[0])
-    return out
+__all__ = ["FORM", "JointMotion", "read_motion"]
