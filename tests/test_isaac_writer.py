@@ -180,7 +180,7 @@ class TestHeadless:
             ({"fps": 25}, 2, "do not divide"),
             ({"colour": "red"}, 2, "unknown setting 'colour'"),
             ({"stage": "nowhere.usd"}, 2, "does not exist"),
-            ({"trajectory": "nowhere.npz"}, 2, "is no trajectory"),
+            ({"trajectory": "nowhere.npz"}, 2, "nowhere.npz does not exist; expected a .csv"),
         ],
     )
     def test_wrong_input_is_an_exit_code_and_a_line(

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from retake.core import video
 from retake.core.errors import InputError, MissingDependencyError
+from retake.core.export.encode import encode
+from retake.core.export.records import VideoOptions
 
 
 def frames(count: int, width: int, height: int) -> list[np.ndarray]:
@@ -58,6 +60,34 @@ def test_the_same_frames_give_the_same_bytes_every_time(tmp_path):
         video.write_video(tmp_path / "a.mp4", made(), 15)
         found.add((tmp_path / "a.mp4").read_bytes())
     assert len(found) == 1
+
+
+def test_files_long_enough_for_the_encoder_to_look_ahead_are_the_same_bytes_too(tmp_path):
+    """libx264's macroblock tree hung on what was in memory before: up to one file in fifteen was another picture.
+
+    Arrays that come and go between frames give its allocations the contents and places of a program at work.
+    """
+    ground = cv2.resize(np.random.default_rng(0).integers(60, 200, (8, 10, 3), dtype=np.uint8), (80, 64))
+
+    def made(rng: np.random.Generator, kept: list[np.ndarray]):
+        for index in range(24):
+            kept.append(np.full(int(rng.integers(1000, 300_000)), int(rng.integers(256)), np.uint8))
+            del kept[: max(0, len(kept) - 20)]
+            image = ground.copy()
+            image[20:40, 2 * index : 2 * index + 16] = (230, 120, 40)
+            yield image
+
+    writers = {
+        "write_video": lambda target, images: video.write_video(target, images, 15),
+        "export": lambda target, images: encode(target, images, 15, 24, VideoOptions.of("h264", gop=15)),
+    }
+    for name, write in writers.items():
+        found: set[bytes] = set()
+        rng, kept = np.random.default_rng(1), []
+        for _ in range(150):
+            write(tmp_path / "a.mp4", made(rng, kept))
+            found.add((tmp_path / "a.mp4").read_bytes())
+        assert len(found) == 1, name
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts the threads that Linux tells of")

@@ -20,7 +20,7 @@ from retake.core.array_types import UInt8
 from retake.core.errors import ExportError, InputError, MissingDependencyError, install_hint
 from retake.core.export.records import Segment, VideoOptions
 from retake.core.files import atomic_path
-from retake.core.video import coded_picture, require_uint8, shown_picture, state_colour
+from retake.core.video import X264_SAME_BYTES, coded_picture, require_uint8, shown_picture, state_colour
 
 _MP4 = {"write_btrt": "0"}
 """No bit-rate box: it is an estimate that depends on how a file was joined, and would make its bytes do so."""
@@ -70,6 +70,8 @@ def encode(
         settings["bf"] = "0"  # presentation order = stored order, so episodes join without a gap
         if options.codec == "libx265":
             settings["x265-params"] = "log-level=error:pools=1:frame-threads=1"
+        elif options.codec == "libx264":
+            settings["x264-params"] = X264_SAME_BYTES
     count = 0
     with atomic_path(path) as temporary:
         with av.open(str(temporary), "w", format="mp4", options=_MP4) as container:

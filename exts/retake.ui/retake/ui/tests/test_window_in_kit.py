@@ -16,7 +16,7 @@ class TestWindow(omni.kit.test.AsyncTestCase):
     """Opens the window on an empty stage, and on the demo."""
 
     async def test_the_demo_stage_is_found_with_its_defaults(self) -> None:
-        """kit_scene.py, kit_ports.py, view_model.py, choices.py: robot, fixed camera and objects of the demo are chosen."""
+        """kit_scene.py, kit_ports.py, view_model.py, folders.py, choices.py: the demo's robot, camera and objects are chosen."""
         scene = StageScene()
         scene.open_demo()
         for _ in range(120):
