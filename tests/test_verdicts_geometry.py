@@ -192,3 +192,20 @@ def test_detail_is_what_differs_from_the_light_around_by_its_share(level: int) -
     share = 8 * (1 - weight) / (level + 8 + 8 * weight)
     assert geometry.detail(frame)[30, 30] == pytest.approx(128 + 400 * share, abs=1.5)
     assert geometry.detail(frame)[30, 36] <= 128
+
+
+def test_what_opencv_leaves_unwritten_is_never_read(monkeypatch):
+    """Signalling NaNs in the memory that it would have taken, as a program at work has them at times."""
+    real = cv2.calcOpticalFlowPyrLK
+
+    def on_used_memory(*pictures, err=None, **options):
+        count = len(pictures[2])
+        used = np.full((count, 1), 0x7FA00001, np.uint32).view(np.float32) if err is None else err
+        return real(*pictures, err=used, **options)
+
+    monkeypatch.setattr(cv2, "calcOpticalFlowPyrLK", on_used_memory)
+    flat = np.full((64, 64), 90, np.uint8)
+    points = np.array([[20.0, 20.0], [40.0, 30.0]])
+    _, found, error = geometry._follow(flat, flat, points, points)
+    assert not found.any()
+    assert np.isfinite(error).all()

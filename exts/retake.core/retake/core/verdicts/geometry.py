@@ -224,10 +224,14 @@ def _follow(
     first: UInt8[np.ndarray, "H W"], second: UInt8[np.ndarray, "H W"], points: Float64[np.ndarray, "N 2"],
     initial: Float64[np.ndarray, "N 2"],
 ) -> tuple[Float64[np.ndarray, "N 2"], Bool[np.ndarray, "N"], Float64[np.ndarray, "N"]]:  # fmt: skip
-    """Places in the second picture, whether there is one, and how much the patches differ; working px, grey levels."""
+    """Places in the second picture, whether there is one, and how much the patches differ (grey levels); working px.
+
+    OpenCV leaves the difference of a point without texture unwritten, so it is handed zeros to write on: what memory held
+    before could be a number that no cast takes.
+    """
     there, found, error = cv2.calcOpticalFlowPyrLK(  # type: ignore[call-overload]
         first, second, points.astype(np.float32).reshape(-1, 1, 2), initial.astype(np.float32).reshape(-1, 1, 2),
-        flags=cv2.OPTFLOW_USE_INITIAL_FLOW, **_LK,
+        err=np.zeros((len(points), 1), np.float32), flags=cv2.OPTFLOW_USE_INITIAL_FLOW, **_LK,
     )  # fmt: skip
     return there.reshape(-1, 2).astype(np.float64), found.ravel() > 0, error.ravel().astype(np.float64)
 
