@@ -34,6 +34,7 @@ from retake.core.variants.controls import control_maps
 from retake.core.variants.edges import structure_f1
 from retake.core.variants.lock import GAIN_BOUNDS
 from retake.worker.first_frame import memory
+from retake.worker.first_frame.cosmos_transfer import STILL_FRAMES
 from retake.worker.first_frame.random_models import parameters, write_tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -192,8 +193,8 @@ def _lines(report: dict[str, Any]) -> list[str]:
     lines += ["|---|---|---|---|"]
     for name, counts in report["parameters"].items():
         parts = ", ".join(f"{part} {count / 1e9:.2f}" for part, count in counts.items())
-        pixels = 1280 * 704 if name == "cosmos-transfer" else 1_000_000
-        needed = memory.needed(counts, pixels)
+        pixels, frames = (1280 * 704, STILL_FRAMES) if name == "cosmos-transfer" else (1_000_000, 1)
+        needed = memory.needed(counts, pixels, frames=frames)
         size = 2 * sum(counts.values()) / memory.GIB
         lines.append(
             f"| {name} | {parts} | {size:.1f} | {', '.join(f'{needed[t] / memory.GIB:.1f}' for t in memory.TIERS)} |"

@@ -26,6 +26,7 @@ from retake.core.takes.fan_out import video_backend_class
 from retake.core.variants import SourceFrame, image_backend, make_variant, source_frame
 from retake.worker.backends.control_clip import CONTROLS, control_clip
 from retake.worker.backends.cosmos_sim import CosmosSimBackend
+from retake.worker.memory import GIB
 from retake.worker.settings import load_settings
 
 FRAMES = range(5)
@@ -162,6 +163,14 @@ def test_what_is_refused():
 
     with pytest.raises(Cancelled):
         list(made.generate(request_(), check_cancel=stop))
+
+
+def test_memory_is_planned_for_the_clip_that_is_made(monkeypatch):
+    """Not for one picture: the decoder of a clip and the clips beside it count 10 GiB at the default size, a picture 3."""
+    made = backend(pixels=1280 * 704)
+    clip = made.plan()
+    monkeypatch.setattr(CosmosSimBackend, "frames_at_once", 1)
+    assert all(7 * GIB < clip[tier] - size < 8 * GIB for tier, size in made.plan().items())
 
 
 def test_the_worker_and_the_command_line_know_it():

@@ -365,6 +365,9 @@ def test_memory_is_counted_from_what_is_on_the_card_at_once(pixels):
     assert larger["model-offload"] - work == 2 * 9 * 10**9
     assert needed({"unet": 10}, pixels)["model-offload"] - work == 20
     assert work - needed({}, 0)["resident"] == pytest.approx(pixels * 3.2e3, rel=0.01), "3 GiB a megapixel"
+    still, film = (needed(parts, pixels, frames=frames)["resident"] - plan["resident"] for frames in (5, 93))
+    assert still >= pixels * 6e3, "a decoder of clips keeps more than one of pictures"
+    assert film - still == 24 * 88 * pixels, "and the clip itself grows with its frames"
 
 
 def test_libraries_are_quiet_and_as_loud_as_before_afterwards():

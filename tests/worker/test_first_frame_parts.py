@@ -227,6 +227,9 @@ def test_tiers_follow_free_memory_and_the_configured_sizes_the_counts() -> None:
     for tier, size in specs["z-image"].tiers:
         assert memory.needed(counts, 1_000_000)[tier] <= size <= memory.needed(counts, 1_000_000)[tier] + 2 * GIB
     assert set(TINY) == set(FULL) == set(NAMES) <= set(specs)
+    for name, frames in (("cosmos-transfer", 5), ("cosmos-sim", 93)):
+        clip = memory.needed(parameters("cosmos-transfer"), 1280 * 704, frames=frames)
+        assert all(clip[tier] <= size <= 1.25 * clip[tier] for tier, size in specs[name].tiers), name
     assert shared("z-image").plan()["resident"] < 5 * GIB
     for name in NAMES:
         assert specs[name].target.endswith(type(shared(name)).__name__)

@@ -53,6 +53,7 @@ class CosmosSimBackend(CosmosTransferBackend):
         "Cosmos-Transfer2.5-2B-edge",
     )  # fmt: skip
     known_controls = CONTROLS
+    frames_at_once = CHUNK
 
     @staticmethod
     def obstacle(**options: Any) -> str:

@@ -67,6 +67,8 @@ class DiffusionBackend(ABC):
     known_controls: ClassVar[tuple[str, ...]] = ()
     masked: ClassVar[bool] = True
     """Whether the pipeline paints inside a mask; the others repaint the robot as well, and its light is theirs."""
+    frames_at_once: ClassVar[int] = 1
+    """Frames that the pipeline makes in one go: what memory is planned for."""
 
     def __init__(
         self, model: str = "", revision: str = "", control: str = "", control_revision: str = "", licence: str = "",
@@ -200,7 +202,8 @@ class DiffusionBackend(ABC):
         for role, found in self.found.items():
             for component, count in weights(found.folder).items():
                 counts[component if role == "model" else role] = counts.get(component, 0) + count
-        return memory.needed(counts, self.pixels, 4 if self.dtype == "float32" else 2)
+        bytes_per_parameter = 4 if self.dtype == "float32" else 2
+        return memory.needed(counts, self.pixels, bytes_per_parameter, frames=self.frames_at_once)
 
     @property
     def device(self) -> str:

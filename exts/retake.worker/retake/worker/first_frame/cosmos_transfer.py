@@ -45,6 +45,7 @@ class CosmosTransferBackend(DiffusionBackend):
     default_guidance = 3.0
     default_pixels = 1280 * 704
     masked = False
+    frames_at_once = STILL_FRAMES
     known_controls = ("edge", "depth", "seg")
     default_controls = {"edge": 1.0}  # noqa: RUF012 - read only
 
@@ -94,7 +95,7 @@ class CosmosTransferBackend(DiffusionBackend):
             "negative_prompt": prompts.negative,
             "guidance_scale": self.guidance,
             "num_frames": 1,
-            "num_frames_per_chunk": STILL_FRAMES,
+            "num_frames_per_chunk": self.frames_at_once,
             "num_ar_conditional_frames": 0,
         }
 

@@ -17,6 +17,12 @@ TIERS = ("resident", "model-offload", "group-offload")
 """All on the device; one component at a time; one layer at a time. The same arithmetic; the last bit may differ."""
 WORK_BYTES_PER_MEGAPIXEL = 3 * GIB
 """Assumption: activations of one forward or of the decoder at one million pixels in 16 bit."""
+CLIP_BYTES_PER_MEGAPIXEL = 9 * GIB
+"""The same for a pipeline that makes a clip: its decoder, which goes through a clip four frames at a time. Counted on the
+meta device at 1280x704 in 16 bit, Cosmos-Transfer2.5's own classes: 8.2 GiB for 5 frames, 9.0 for 93; its denoiser and
+control network stay below (0.7 and 7.8 GiB)."""
+CLIP_BYTES_PER_PIXEL = 24
+"""And for each frame of the clip: decoded pieces and the clip they are joined to (12), the clips given and controlling (12)."""
 
 
 def check_tier(name: str) -> str:
@@ -26,11 +32,21 @@ def check_tier(name: str) -> str:
     return name
 
 
-def needed(components: Mapping[str, int], pixels: int, bytes_per_parameter: int = 2) -> dict[str, int]:
-    """Expected peak device bytes per tier, from parameters per component. A control network is there with its denoiser."""
+def needed(
+    components: Mapping[str, int], pixels: int, bytes_per_parameter: int = 2, *, frames: int = 1
+) -> dict[str, int]:
+    """Expected peak device bytes per tier, from parameters per component. A control network is there with its denoiser.
+
+    `frames`: how many the pipeline makes at once, each of `pixels`; 1 is a picture.
+    """
     size = {name: count * bytes_per_parameter for name, count in components.items()}
     denoiser = sum(size.get(name, 0) for name in ("transformer", "unet", "controlnet"))
-    work = CONTEXT_BYTES + int(WORK_BYTES_PER_MEGAPIXEL * pixels / 1e6)
+    per_megapixel = WORK_BYTES_PER_MEGAPIXEL if frames == 1 else CLIP_BYTES_PER_MEGAPIXEL
+    work = (
+        CONTEXT_BYTES
+        + int(per_megapixel * pixels / 1e6)
+        + (CLIP_BYTES_PER_PIXEL * pixels * frames if frames > 1 else 0)
+    )
     return {
         "resident": sum(size.values()) + work,
         "model-offload": max(denoiser, *size.values(), 0) + work,
