@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from retake.core.episode import open_episode
 from retake.core.errors import InputError
 from retake.core.files import sha256_file, write_json
 from retake.core.skeleton import make_skeleton
-from retake.worker.tune.evaluate import _figures, evaluate, interval, sign_flip_p, summarise
+from retake.worker.tune.evaluate import _figures, evaluate, interval, named, sign_flip_p, summarise
 
 FRAMES = 24
 
@@ -80,6 +81,28 @@ def test_the_better_model_is_seen_and_the_arm_is_not_blamed(run, tmp_path):
     again = evaluate(backends, [run], tmp_path, frames=FRAMES)
     assert again["rows"] == found["rows"]
     assert made == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.mp4")}
+
+
+def test_runs_of_one_name_are_kept_apart(run, tmp_path):
+    """Each has pairs, videos and verdicts of its own, and the page says which is which."""
+    for name in ("a", "b"):
+        shutil.copytree(run, tmp_path / name / "drop")
+    shutil.rmtree(tmp_path / "b/drop/variants/garage")
+    runs, out = [tmp_path / "a/drop", tmp_path / "b/drop", tmp_path / "a/../a/drop"], tmp_path / "out"
+    found = evaluate({"base": Simulated("base", 9), "tuned": Simulated("tuned", 0)}, runs, out, frames=FRAMES)
+    assert [p["run"] for p in found["pairs"]] == ["a/drop", "a/drop", "b/drop"], "and a run given twice counts once"
+    assert len({p["base"]["video"] for p in found["pairs"]}) == len(list(out.glob("base/**/*.mp4"))) == 3
+    assert "b/drop · kitchen" in (out / "eval.html").read_text()
+
+
+def test_names_of_runs():
+    def names(*runs: str) -> list[str]:
+        return list(named([Path(run) for run in runs]))
+
+    assert names() == []
+    assert names("/x/a", "/x/b") == ["a", "b"]
+    assert names("/x/a/run", "/x/b/run", "/x/b/run/") == ["a/run", "b/run"]
+    assert names("/x/a/run", "/y/a/run", "/run") == ["x/a/run", "y/a/run", "run"]
 
 
 def test_falls_are_compared():

@@ -70,19 +70,20 @@ def evaluate(
     """Make and judge all takes, write OUT/eval.json and OUT/eval.html, return the summary. Resumes.
 
     `backends` has "base" and "tuned". `trained_on`: source episodes (`trajectory`) that training saw: their pairs are
-    grouped apart. Raises InputError where a run has no skeleton or no variants.
+    grouped apart. A run given twice counts once; runs whose folders have one name are told apart by the folders above.
+    Raises InputError where a run has no skeleton or no variants.
     """
     progress, cancel = progress or silent, cancel or never
     if set(backends) != set(ARMS):
         raise InputError(f"evaluation compares {ARMS}; given: {sorted(backends)}")
-    jobs = [job for run in runs for job in _jobs(run, seeds, frames, dict(settings or {}))]
+    jobs = [(n, *j) for n, run in named(runs).items() for j in _jobs(run, seeds, frames, dict(settings or {}))]
     known, pairs = set(trained_on), []
     for number, (run, variant, request) in enumerate(jobs):
         episode = open_episode(request.episode)
-        pair: dict[str, Any] = {"run": run.path.name, "variant": variant, "seed": request.seed, **_kind(episode, known)}
+        pair: dict[str, Any] = {"run": run, "variant": variant, "seed": request.seed, **_kind(episode, known)}
         for arm in ARMS:
             cancel()
-            place, name = RunLayout(out / arm / run.path.name), take_id(variant, "composite", request.seed)
+            place, name = RunLayout(out / arm / run), take_id(variant, "composite", request.seed)
             take = make_take(request, backends[arm], place.take_folder(name), check_cancel=cancel)
             verdict = _verdict_document(take, request, episode, place.verdict_folder(name), cancel)
             pair[arm] = {"video": str(take.video.relative_to(out)), **_figures(verdict)}
@@ -92,6 +93,16 @@ def evaluate(
     write_json(out / "eval.json", summary)
     write_bytes(out / "eval.html", page(summary).encode())
     return summary
+
+
+def named(runs: Sequence[Path]) -> dict[str, Path]:
+    """Every run once, under a name that is also a folder: its own, or with as many names from above as tell all apart."""
+    paths = list(dict.fromkeys(run.resolve() for run in runs))
+    for count in range(1, max((len(path.parts) for path in paths), default=1) + 1):
+        names = ["/".join(path.parts[1:][-count:]) for path in paths]
+        if len(set(names)) == len(names):
+            return dict(zip(names, paths, strict=True))
+    raise InputError(f"{', '.join(map(str, paths))} differ in their drives alone; rename one")
 
 
 def _verdict_document(
@@ -112,9 +123,7 @@ def _verdict_document(
     return found.to_json()
 
 
-def _jobs(
-    path: Path, seeds: Sequence[int], frames: int, settings: dict[str, Any]
-) -> list[tuple[RunDirectory, str, TakeRequest]]:
+def _jobs(path: Path, seeds: Sequence[int], frames: int, settings: dict[str, Any]) -> list[tuple[str, TakeRequest]]:
     run = RunDirectory(path)
     found = run.variants()
     if not found:
@@ -130,7 +139,7 @@ def _jobs(
                 prompt=variant.record.prompt, negative_prompt=variant.record.negative_prompt, seed=seed,
                 frames=frames, settings=settings,
             )  # fmt: skip
-            out.append((run, variant.id, request))
+            out.append((variant.id, request))
     return out
 
 
