@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ import pytest
 from hypothesis import given
 from strategies import random_frame, random_header, seeds
 
-from retake.core.episode import CHANNELS, Contact, Frame
+from retake.core.episode import CHANNELS, Contact, Frame, Instance
+from retake.core.episode.layout import decode_image, encode_image
 from retake.core.episode.records import EpisodeHeader, PhysicsSamples, check_frame
 from retake.core.errors import EpisodeError
 from retake.core.lens import Lens
@@ -105,6 +107,8 @@ def test_a_frame_that_fits_passes(seed: int) -> None:
     (camera(depth_m=lambda v: put(v, (0, 0), np.inf)), "depth is non-finite somewhere; expected metres, 0 where nothing"),
     (camera(normals=lambda v: v[..., :2]), r"normals is \(6, 8, 2\) int16; expected \(6, 8, 3\) int16"),
     (camera(instance_ids=lambda v: v.T), r"instances is \(8, 6\) uint16; expected \(6, 8\) uint16"),
+    (camera(instance_ids=lambda v: v.astype(np.int32) + 70_000),
+     r"instances is \(6, 8\) int32; expected \(6, 8\) uint16; number what is seen as the header's instances do"),
     (camera(K=lambda K: put(K, (0, 0), 0.0)), "K is .*; expected finite, fx > 0, fy > 0"),
     (camera(K=lambda K: put(K, (1, 1), -50.0)), "K is"), (camera(K=lambda K: put(K, (0, 2), NAN)), "K is"),
     (camera(K=lambda K: K[:2]), "K is"), (camera(lens=lambda lens: LENS), "lens is .*; expected None"),
@@ -118,3 +122,19 @@ def test_what_does_not_fit_is_named(change: Callable[[Frame], Frame], words: str
     frame, header = valid()
     with pytest.raises(EpisodeError, match=f"(?s)^frame 7: .*{words}"):
         check_frame(change(frame), header, 7)
+
+
+@pytest.mark.parametrize("number", [0, -1, 65536, 70_000])
+def test_an_id_that_an_instance_image_cannot_hold_is_refused(number: int) -> None:
+    """Before a picture is made: a cast to 16 bits would show it as another thing."""
+    with pytest.raises(
+        EpisodeError, match=rf"instance id {number} of '/A' .* hold 1\.\.65535 .*: number the instances 1, 2, 3"
+    ):
+        Instance(number, "/A", "a")
+    largest = np.full((2, 3), Instance(65535, "/A", "a").id, np.uint16)
+    assert np.array_equal(decode_image("instances", encode_image("instances", largest), Path("a.png")), largest)
+
+
+def test_an_id_given_twice_is_named() -> None:
+    with pytest.raises(EpisodeError, match="two instances have the id 7; ids must differ"):
+        replace(valid()[1], instances=(Instance(7, "/A", "a"), Instance(8, "/B", "b"), Instance(7, "/C", "c")))

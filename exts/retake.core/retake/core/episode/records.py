@@ -32,6 +32,8 @@ JOINT_CHANNELS = ("velocity", "effort", "target")
 NORMAL_SCALE = 32767
 MAX_FPS = 10_000
 """No camera is faster; a number beyond it is a mistake that would overflow later."""
+MAX_INSTANCE = 65535
+"""Instance images are PNG of 16 bits, and 0 means nothing."""
 MISSING_GRIPPERS = "missing_grippers"
 """Of `settings`: grippers ("robot/gripper") of which a recording says nothing. Drawn open, in no dataset."""
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -71,13 +73,24 @@ class ObjectSpec:
 
 @dataclass(frozen=True)
 class Instance:
-    """One id of the instance image: which prim (and whose) a pixel shows. Id 0 is 'nothing'."""
+    """One id of the instance image: which prim (and whose) a pixel shows. Id 0 is 'nothing'.
+
+    Raises EpisodeError for an id that an instance image cannot hold.
+    """
 
     id: int
     prim_path: str
     label: str
     owner: str = ""
     """`robot:<name>`, `object:<name>`, or empty for the scenery."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.id <= MAX_INSTANCE:
+            raise EpisodeError(
+                f"instance id {self.id} of {self.prim_path!r} does not fit an instance image, whose 16 bits hold "
+                f"1..{MAX_INSTANCE} (0 means nothing): number the instances 1, 2, 3, …; where there are more of them, make "
+                "things that need not be told apart one instance (scenery below one prim is one)"
+            )
 
 
 @dataclass(frozen=True)
@@ -130,8 +143,9 @@ class EpisodeHeader:
         if set(self.joint_channels) - set(JOINT_CHANNELS):
             raise EpisodeError(f"joint channels {self.joint_channels} must be a subset of {JOINT_CHANNELS}")
         ids = [instance.id for instance in self.instances]
-        if len(set(ids)) != len(ids) or any(not 0 < i < 65536 for i in ids):
-            raise EpisodeError("instance ids must be distinct and within 1..65535 (0 means nothing)")
+        if len(set(ids)) != len(ids):
+            twice = next(i for i in ids if ids.count(i) > 1)
+            raise EpisodeError(f"two instances have the id {twice}; ids must differ")
 
     def recorded_grippers(self, robot: RobotSpec) -> tuple[int, ...]:
         """Indices of the robot's grippers whose openness was measured."""
@@ -295,7 +309,9 @@ def _check_camera(image: CameraFrame, camera: CameraSpec, refuse: Any) -> None:
         if (value is not None) != (channel in camera.channels):
             refuse(f"{where} {channel}", "missing" if value is None else "given", f"channels {camera.channels}")
         if value is not None and (value.shape != shape or value.dtype != dtype):
-            refuse(f"{where} {channel}", f"{value.shape} {value.dtype}", f"{shape} {np.dtype(dtype)}")
+            # A cast alone would wrap larger ids round to those of other things.
+            table = "; number what is seen as the header's instances do" if channel == "instances" else ""
+            refuse(f"{where} {channel}", f"{value.shape} {value.dtype}", f"{shape} {np.dtype(dtype)}{table}")
     if image.depth_m is not None and not np.isfinite(image.depth_m).all():
         refuse(f"{where} depth", "non-finite somewhere", "metres, 0 where nothing was hit")
     if image.K.shape != (3, 3) or not np.isfinite(image.K).all() or image.K[0, 0] <= 0 or image.K[1, 1] <= 0:
