@@ -173,5 +173,3 @@ def test_a_world_s_takes_are_one_item_with_what_each_camera_shows(tmp_path):
     assert (p["domain"], p["camera_domains"], p["video_sha256"]) == ("mixed", "sim,generated", ",sha-cam1")
     assert mixed.videos == (("cam0", None), ("cam1", Path("cam1.mp4")))
     assert p["capture_width"] == made.header.cameras[1].size[0], "of the camera whose take leads"
-    with pytest.raises(ExportError, match="starts at frame 10 of an episode with 10"):
-        of(("cam0",), cam0=shot("cam0", start=10))

@@ -464,6 +464,17 @@ def test_a_take_with_impossible_numbers_is_rejected_and_holds_up_no_other(tmp_pa
     assert [(one.take, "no video is like that" in one.reason) for one in made.rejected] == [("v000/front", True)]
 
 
+def test_a_take_beyond_the_end_of_its_episode_is_rejected_and_holds_up_no_other(tmp_path):
+    run = make_run(tmp_path / "r", takes=2, frames=3)
+    record = run / "takes/v000/front/take.json"
+    write_json(record, {**json.loads(record.read_text()), "start": 3})
+    made = plan([run], Selection(include_sim=True))
+    assert [item.provenance.get("take_id") for item in made.items] == [None, "v001/front"]
+    assert [(one.take, one.reason) for one in made.rejected] == [
+        ("v000/front", "it starts at frame 3; its episode has 3 frames")
+    ]
+
+
 @pytest.mark.parametrize(("words", "told"), [
     ("--camera front front", "--camera front front: a camera is named twice"),
     ("--format oscar --codec lossless", "for LeRobot's formats; oscar stores"),

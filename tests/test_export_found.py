@@ -102,7 +102,7 @@ def test_windows_and_domains_are_looked_at_too() -> None:
 
 
 def why_not(one: FoundTake, licence: str = OPEN, **selection: Any) -> str | None:
-    return obstacle(one, {"licence_source": licence}, Selection(**selection))
+    return obstacle(one, 10, {"licence_source": licence}, Selection(**selection))
 
 
 def judged(status: Any, *failed: str, reason: str = "", probability: float = 0.9) -> Standing:
@@ -122,6 +122,8 @@ def judged(status: Any, *failed: str, reason: str = "", probability: float = 0.9
          "its domain is 'sim' (backend 'b'); a dataset takes generated and reprojected and composite ones"),
         (found(), {"domains": ("generated", "composite")}, None),
         (found(), {"domains": ("composite",)}, "its domain is 'generated'; --domain asks for composite"),
+        (found(start=9), {}, None),
+        (found(start=10), {"unverified": True}, "it starts at frame 10; its episode has 10 frames"),
         (found(Standing("damaged", "cut short", None)), {"unverified": True}, "cut short"),
         (found(Standing("outdated", "of another", PASSED)), {"unverified": True}, "of another"),
         (found(judged("fail", "action", "bodies")), {"unverified": True}, "the verdict is fail (action, bodies)"),

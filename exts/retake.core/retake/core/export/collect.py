@@ -204,8 +204,6 @@ def _take_item(
     lead = next(c for c in cameras if views[c] is first)
     start = take.start
     length = min(take.frames, len(episode) - start)
-    if length < 1 or start < 0:
-        raise ExportError(f"{run.name}: take {first.id!r} starts at frame {start} of an episode with {len(episode)}")
     verdicts = [t.standing.verdict for t in takes]
     capture = episode.header.camera(lead).size
     simulated = "recorded" if episode.header.motion_source == "recorded" else "sim"

@@ -99,13 +99,15 @@ def camera_of(found: FoundTake, episode: Episode) -> str:
     return named
 
 
-def obstacle(found: FoundTake, source: dict[str, Any], selection: Selection) -> str | None:
-    """Why this take is no training data; None when it is."""
+def obstacle(found: FoundTake, frames: int, source: dict[str, Any], selection: Selection) -> str | None:
+    """Why this take of an episode of `frames` is no training data; None when it is."""
     take, standing = found.take, found.standing
     if take.domain not in DOMAINS:
         return f"its domain is {take.domain!r} (backend {take.backend!r}); a dataset takes {' and '.join(DOMAINS)} ones"
     if selection.domains and take.domain not in selection.domains:
         return f"its domain is {take.domain!r}; --domain asks for {', '.join(selection.domains)}"
+    if take.start >= frames:
+        return f"it starts at frame {take.start}; its episode has {frames} frames"
     verdict = standing.verdict
     if standing.status in ("damaged", "outdated"):
         return standing.reason

@@ -89,7 +89,7 @@ def worlds_of(run: RunReader, episode: Episode, source: dict[str, Any], selectio
     refused: list[tuple[FoundTake, str]] = []
     shown: set[str] = set()
     for found in takes_of(run):
-        reason = obstacle(found, source, selection)
+        reason = obstacle(found, len(episode), source, selection)
         if reason:
             refused.append((found, reason))
             if found.take.domain not in DOMAINS:
