@@ -25,7 +25,10 @@ from retake.core.files import canonical_json, mark_of, read_json, sha256_bytes, 
 
 @dataclass(frozen=True, eq=False)
 class Episode:
-    """One captured run on disk. Frames load one at a time; numeric state is a memory-mapped table."""
+    """One captured run on disk. Frames load one at a time; numeric state is a memory-mapped table.
+
+    `==` is identity; two folders hold the same episode where their `content_sha256` is equal.
+    """
 
     path: Path
     header: EpisodeHeader
