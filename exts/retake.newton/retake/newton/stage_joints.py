@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from pxr import Gf, Usd, UsdGeom, UsdPhysics
 
-from retake.usd.articulation import root_bodies, same_hinge
+from retake.usd.joint_tree import root_bodies, same_hinge
 from retake.usd.joints import Edge, loose_joints, read_edges
 from retake.usd.stage import body_of, editable, notable_prims, start_time
 from retake.usd.units import StageUnits
