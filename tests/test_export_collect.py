@@ -12,7 +12,7 @@ from strategies import random_frame, random_header
 
 from retake.core.episode import EpisodeWriter
 from retake.core.errors import ExportError
-from retake.core.export import collect
+from retake.core.export import collect, items
 from retake.core.export.collect import IMAGE, Item, Selection, trajectory_id, with_split
 from retake.core.export.found import FoundTake
 from retake.core.export.provenance import record
@@ -56,7 +56,7 @@ def test_the_simulation_is_cut_into_windows_or_into_those_of_its_takes(tmp_path)
     made = episode(tmp_path / "a", motion_source="recorded", seed=4)
 
     def windows(takes=(), cameras=(), **selection):
-        found = collect._sim_items(tmp_path, made, takes, cameras, source, Selection(**selection))
+        found = items.sim_items(tmp_path, made, takes, cameras, source, Selection(**selection))
         return [(i.start, i.length) for i in found], found
 
     assert windows()[0] == [(0, 10)]
@@ -76,7 +76,7 @@ def test_the_simulation_is_cut_into_windows_or_into_those_of_its_takes(tmp_path)
     assert (one.videos, one.provenance["capture_width"]) == ((("cam1", None),), made.header.cameras[1].size[0])
     assert one.uid != whole.uid
     simulated = episode(tmp_path / "b", 2)
-    (own,) = collect._sim_items(tmp_path, simulated, (), (), source, Selection())
+    (own,) = items.sim_items(tmp_path, simulated, (), (), source, Selection())
     assert (own.provenance["domain"], own.provenance["camera_domains"]) == ("sim", "sim,sim")
 
 
@@ -146,7 +146,7 @@ def test_a_world_s_takes_are_one_item_with_what_each_camera_shows(tmp_path):
     one = shot("cam0", checks=checks, frames=20, start=4)
 
     def of(cameras=("cam0", "cam1"), **views):
-        return collect._take_item(tmp_path, made, views, cameras, source, Selection())
+        return items.take_item(tmp_path, made, views, cameras, source, Selection())
 
     p = of(("cam0",), cam0=one).provenance
     assert (p["window_start"], p["window_length"]) == (4, 6), "no longer than the episode"
