@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+from typing import Any
+
 import pytest
 import usd_stages
-from pxr import Gf, Sdf, Usd, UsdGeom, UsdPhysics
+from pxr import Gf, Plug, Sdf, Tf, Usd, UsdGeom, UsdLux, UsdPhysics, UsdShade, UsdSkel
 
 from retake.core.errors import StageError
 from retake.newton.simulator import refusal
@@ -15,7 +18,7 @@ from retake.usd.si import si_stage
 from retake.usd.stage import name_stage, open_stage, stage_name
 
 METRES, KILOGRAMS = 0.01, 0.001
-FLOAT = Sdf.ValueTypeNames.Float
+FLOAT, DEFAULT = Sdf.ValueTypeNames.Float, Usd.TimeCode.Default()
 STIFFNESS = {"linear": (1, 0), "angular": (1, 2), "transX": (1, 0), "rotZ": (1, 2)}
 """kg/s² of a force per length; kg·m²/s² of a torque per angle. A damping has the same but a second more."""
 DIMENSIONS: dict[str, tuple[int, int]] = {
@@ -27,11 +30,28 @@ DIMENSIONS: dict[str, tuple[int, int]] = {
     "limit:transX:physics:low": (0, 1), "limit:transX:physics:high": (0, 1), "limit:rotX:physics:low": (0, 0),
     "state:linear:physics:position": (0, 1), "state:angular:physics:position": (0, 0), "limit:distance:physics:high": (0, 1),
     "radius": (0, 1), "size": (0, 1), "focalLength": (0, 0), "horizontalAperture": (0, 0), "focusDistance": (0, 1),
-    "physxCollision:contactOffset": (0, 1), "physics:breakForce": (0, 0), "physics:staticFriction": (0, 0),
+    "physxCollision:contactOffset": (0, 1), "physics:breakForce": (1, 1), "physics:breakTorque": (1, 2),
+    "physics:staticFriction": (0, 0), "physxRigidBody:maxLinearVelocity": (0, 1), "physxRigidBody:sleepThreshold": (0, 2),
+    "physxArticulation:stabilizationThreshold": (0, 2), "physxScene:bounceThreshold": (0, 1), "newton:shellThickness": (0, 1),
+    "newton:linear:position": (0, 1), "newton:angular:position": (0, 0), "thresholds": (0, 0), "inputs:radius": (0, 0),
 }  # fmt: skip
 """Attribute → powers of mass and length, from what it is."""
 OF_JOINTS = {name: 1 for name in ("physics:lowerLimit", "physics:upperLimit", "physxJoint:maxJointVelocity",
                                   "newton:mimicCoef0", "physxMimicJoint:rotX:offset")}  # fmt: skip
+
+
+NUMBERS_WITHOUT_LENGTH = """
+    angularVelocities blendShapeWeights blendThresholds cornerSharpnesses creaseSharpnesses dataWindowNDC exposure exposure:*
+    drive:*:physics:* fStop focalLength gain horizontalAperture* verticalAperture* inputs:angle inputs:colorTemperature
+    inputs:color inputs:diffuse inputs:specular inputs:exposure inputs:intensity inputs:shaping:* inputs:shadow:color
+    inputs:shadow:falloffGamma knots limit:*:physics:* lod:* mediaOffset model:* motion:* normalOffsets normals opacities*
+    physics:angularVelocity physics:coneAngle?Limit physics:dynamicFriction physics:staticFriction physics:restitution
+    physics:gravityDirection pixelAspectRatio pointWeights primvars:display* primvars:skel:jointWeights radiance:* ranges
+    shutter:* trimCurve:* uKnots vKnots uRange vRange ui:* colorSpaceDefinition:* backPlate:* orientations* rotations
+    physics:localRot? physics:principalAxes
+"""
+"""Attributes of USD's schemas that no length changes; a drive's and a limit's depend on their axis, and are tested by name. Back
+plates (USD 26) are pictures behind a camera, in its own terms."""
 
 
 def stage() -> Usd.Stage:
@@ -50,6 +70,64 @@ def test_a_quantity_is_converted_by_its_dimension(name):
     found = done.GetAttributeAtPath(f"/World/thing.{name}")
     assert found.Get() == pytest.approx(3 * factor)
     assert found.Get(2.0) == pytest.approx(5 * factor)
+
+
+def schema_numbers() -> list[tuple[str, str, Sdf.ValueTypeName]]:
+    """(prim type, name, value type) of every attribute of USD's own schemas that holds numbers with a fraction."""
+    registry, found = Usd.SchemaRegistry(), {}
+    for schema in Tf.Type.FindByName("UsdSchemaBase").GetAllDerivedTypes():
+        if not Plug.Registry().GetPluginForType(schema).name.startswith("usd"):
+            continue  # of Newton, MuJoCo
+        name = registry.GetSchemaTypeName(schema)
+        concrete = registry.FindConcretePrimDefinition(name)
+        definition = concrete or registry.FindAppliedAPIPrimDefinition(name)
+        for own in definition.GetPropertyNames() if definition else ():
+            attribute = definition.GetAttributeDefinition(own)
+            if attribute and any(kind in str(attribute.GetTypeName()) for kind in FRACTIONS):
+                prim_type = name if concrete else {"PhysicsMassAPI": "Xform"}.get(name, "")
+                found[own, prim_type] = (prim_type, own, attribute.GetTypeName())
+    return list(found.values())
+
+
+def some_value(kind: Sdf.ValueTypeName) -> Any:
+    one = kind.scalarType.defaultValue
+    if isinstance(one, Gf.Matrix4d):
+        one = Gf.Matrix4d().SetTranslate(Gf.Vec3d(1, 2, 3))
+    elif hasattr(one, "dimension"):
+        one = type(one)(*[3.0] * one.dimension)
+    elif isinstance(one, float):
+        one = 3.0
+    return type(kind.defaultValue)([one]) if kind.isArray else one
+
+
+FRACTIONS = ("float", "double", "half", "point", "vector", "normal", "matrix", "quat", "color", "texCoord")
+LIKE = {"inputs:shadow:distance": "SphereLight", "positions": "ParticleField", "positionsh": "ParticleField",
+        "scales": "ParticleField", "scalesh": "ParticleField"}  # fmt: skip
+"""Attributes of schemas that are applied: a type of prim that they are applied to."""
+OTHERWISE = [
+    ("scales", "PointInstancer"), ("scales", "SkelAnimation"), ("thresholds", "LODScreenSizeHeuristic"),
+    *((f"physics:{end}Limit", "PhysicsRevoluteJoint") for end in ("lower", "upper")),
+]  # fmt: skip
+"""Names that are lengths on prims of other types only."""
+
+
+def test_every_number_of_usd_s_schemas_is_converted_or_holds_no_length() -> None:
+    """Complete, also for a USD to come: what its schemas add must be put into one of the two lists."""
+    numbers = schema_numbers()
+    assert len(numbers) > 150, "the schemas were found"
+    made = stage()
+    for index, (prim_type, name, kind) in enumerate(numbers):
+        prim = made.DefinePrim(f"/World/p{index}", prim_type or LIKE.get(name, "Xform"))
+        prim.CreateAttribute(name, kind).Set(some_value(kind))
+    done = si_stage(made)
+    wrong = []
+    for index, (prim_type, name, _) in enumerate(numbers):
+        before, after = (s.GetPrimAtPath(f"/World/p{index}").GetAttribute(name).Get() for s in (made, done))
+        plain = any(fnmatchcase(name, pattern) for pattern in NUMBERS_WITHOUT_LENGTH.split())
+        plain |= (name, prim_type) in OTHERWISE
+        if (before == after) != plain:
+            wrong.append(f"{name} of {prim_type}: {before} -> {after}")
+    assert wrong == []
 
 
 @pytest.mark.parametrize("name", OF_JOINTS)
@@ -100,6 +178,53 @@ def test_places_shapes_and_gravity_are_the_same_in_metres():
     inertia = done.GetAttributeAtPath("/World/body.physics:diagonalInertia").Get()
     assert Gf.IsClose(inertia / (KILOGRAMS * METRES**2), Gf.Vec3f(1, 2, 3), 1e-5)
     assert done.GetAttributeAtPath("/World/Physics.physics:gravityMagnitude").Get() == pytest.approx(9.81)
+
+
+def test_points_planes_skins_and_instances_are_the_same_in_metres():
+    """Of a matrix only the translation is a length, of a plane only its distance, of an instance not its scale."""
+    made = stage()
+    instancer = UsdGeom.PointInstancer.Define(made, "/World/many")
+    instancer.CreatePositionsAttr([(100, 0, 0), (0, 200, 0)])
+    instancer.GetPositionsAttr().Set([(300, 0, 0)], 2.0)
+    instancer.CreateVelocitiesAttr([(1, 2, 3)])
+    instancer.CreateAccelerationsAttr([(10, 0, 0)])
+    instancer.CreateScalesAttr([(2, 2, 2)])
+    instancer.CreateAngularVelocitiesAttr([(90, 0, 0)])
+    UsdGeom.Camera.Define(made, "/World/camera").CreateClippingPlanesAttr([(0, 0, 1, -50)])
+    turn = Gf.Matrix4d().SetRotate(Gf.Rotation(Gf.Vec3d(0, 0, 1), 30))
+    skeleton = UsdSkel.Skeleton.Define(made, "/World/skeleton")
+    skeleton.CreateBindTransformsAttr([turn * Gf.Matrix4d().SetTranslate(Gf.Vec3d(0, 0, 100))])
+    skin = UsdSkel.BindingAPI.Apply(UsdGeom.Mesh.Define(made, "/World/skin").GetPrim())
+    skin.CreateGeomBindTransformAttr(Gf.Matrix4d().SetTranslate(Gf.Vec3d(5, 0, 0)))
+    blend = UsdSkel.BlendShape.Define(made, "/World/blend")
+    blend.CreateOffsetsAttr([(1, 0, 0)])
+    half = blend.CreateInbetween("half")
+    half.SetOffsets([(2, 0, 0)])
+    half.CreateNormalOffsetsAttr([(0, 1, 0)])
+    for kind in (UsdLux.SphereLight, UsdShade.Shader):
+        prim = kind.Define(made, f"/World/{kind.__name__}").GetPrim()
+        prim.CreateAttribute("inputs:radius", FLOAT).Set(50.0)
+    done = si_stage(made)
+
+    def value(path: str, time: Usd.TimeCode | float = DEFAULT) -> Any:
+        return done.GetAttributeAtPath(f"/World/{path}").Get(time)
+
+    def near(found: Any, expected: Any) -> bool:
+        return len(found) == 1 and Gf.IsClose(found[0], expected, 1e-6)
+
+    assert [tuple(round(x, 6) for x in p) for p in value("many.positions")] == [(1, 0, 0), (0, 2, 0)]
+    assert near(value("many.positions", 2.0), Gf.Vec3f(3, 0, 0))
+    assert near(value("many.velocities"), Gf.Vec3f(0.01, 0.02, 0.03))
+    assert near(value("many.accelerations"), Gf.Vec3f(0.1, 0, 0))
+    assert near(value("many.scales"), Gf.Vec3f(2))
+    assert near(value("many.angularVelocities"), Gf.Vec3f(90, 0, 0))
+    assert near(value("camera.clippingPlanes"), Gf.Vec4f(0, 0, 1, -0.5))
+    assert near(value("skeleton.bindTransforms"), turn * Gf.Matrix4d().SetTranslate(Gf.Vec3d(0, 0, 1)))
+    assert value("skin.primvars:skel:geomBindTransform").ExtractTranslation() == Gf.Vec3d(0.05, 0, 0)
+    assert near(value("blend.offsets"), Gf.Vec3f(0.01, 0, 0))
+    assert near(value("blend.inbetweens:half"), Gf.Vec3f(0.02, 0, 0))
+    assert near(value("blend.inbetweens:half:normalOffsets"), Gf.Vec3f(0, 1, 0))
+    assert (value("SphereLight.inputs:radius"), value("Shader.inputs:radius")) == (0.5, 50.0)
 
 
 @pytest.mark.parametrize("units", [(1.0, 1.0), (1.0, 0.001), (0.01, 1.0)])

@@ -3,6 +3,7 @@
 
 Simulators differ in which unit metadata they honour (Newton applies metersPerUnit to particles and not to rigid bodies),
 so the conversion happens once, here, on a flattened copy in memory. Camera lenses keep their numbers: only ratios count.
+USD's own schemas are complete (a test goes through them); of PhysX's and Newton's, those of rigid bodies and joints.
 """
 
 from __future__ import annotations
@@ -17,23 +18,43 @@ from retake.usd.units import StageUnits
 
 LENGTHS = {
     "points", "extent", "extentsHint", "size", "radius", "height", "length", "width", "radiusTop", "radiusBottom", "widths",
-    "clippingRange", "focusDistance", "physics:localPos0", "physics:localPos1", "physics:centerOfMass", "physics:velocity",
+    "velocities", "accelerations", "clippingRange", "clippingPlanes", "focusDistance", "inputs:shadow:distance",
+    "inputs:shadow:falloff", "primvars:skel:geomBindTransform",
+    "physics:localPos0", "physics:localPos1", "physics:centerOfMass", "physics:velocity",
     "physics:gravityMagnitude", "physics:minDistance", "physics:maxDistance", "state:linear:physics:position",
     "state:linear:physics:velocity", "drive:linear:physics:targetPosition", "drive:linear:physics:targetVelocity",
-    "physxCollision:contactOffset", "physxCollision:restOffset", "newton:contactMargin", "newton:contactGap",
+    "physxCollision:contactOffset", "physxCollision:restOffset", "physxCollision:torsionalPatchRadius",
+    "physxCollision:minTorsionalPatchRadius", "physxConvexHullCollision:minThickness",
+    "physxConvexDecompositionCollision:minThickness", "physxRigidBody:maxLinearVelocity",
+    "physxRigidBody:maxDepenetrationVelocity", "physxSurfaceVelocity:surfaceVelocity", "physxScene:bounceThreshold",
+    "physxScene:frictionOffsetThreshold", "physxScene:frictionCorrelationDistance", "newton:contactMargin",
+    "newton:contactGap", "newton:shellThickness", "newton:sdfNarrowBandInner", "newton:sdfNarrowBandOuter",
+    "newton:sdfTargetVoxelSize", "newton:sdfPadding", "newton:linear:position", "newton:linear:velocity",
     *(f"{kind}:trans{axis}:physics:{value}" for axis in "XYZ" for kind, value in (
         ("limit", "low"), ("limit", "high"), ("state", "position"), ("state", "velocity"), ("drive", "targetPosition"),
         ("drive", "targetVelocity"))),
     "limit:distance:physics:low", "limit:distance:physics:high",
 }  # fmt: skip
 """Attributes that scale with length."""
-SLIDE_LENGTHS = {
-    "physics:lowerLimit", "physics:upperLimit", "physxJoint:maxJointVelocity", "newton:velocityLimit", "newton:mimicCoef0",
-    *(f"physxMimicJoint:{kind}{axis}:offset" for kind in ("rot", "trans") for axis in "XYZ"),
+SPLATS = ("ParticleField", "ParticleField3DGaussianSplat")
+LENGTHS_OF = {
+    **{name: ("PhysicsPrismaticJoint",) for name in (
+        "physics:lowerLimit", "physics:upperLimit", "physxJoint:maxJointVelocity", "newton:velocityLimit", "newton:mimicCoef0",
+        *(f"physxMimicJoint:{kind}{axis}:offset" for kind in ("rot", "trans") for axis in "XYZ"))},
+    "positions": ("PointInstancer", *SPLATS), "positionsh": SPLATS, "scales": SPLATS, "scalesh": SPLATS,
+    "tangents": ("HermiteCurves",), "offsets": ("BlendShape",), "translations": ("SkelAnimation",),
+    "bindTransforms": ("Skeleton",), "restTransforms": ("Skeleton",),
+    "center": ("LODDistanceHeuristic",), "thresholds": ("LODDistanceHeuristic",),
+    "inputs:radius": ("SphereLight", "DiskLight", "CylinderLight"), "inputs:length": ("CylinderLight",),
+    "inputs:width": ("RectLight", "PortalLight"), "inputs:height": ("RectLight", "PortalLight"),
+    "guideRadius": ("DomeLight", "DomeLight_1"),
 }  # fmt: skip
-"""Attributes that are lengths on prismatic joints and angles on revolute ones."""
+"""Attributes that are lengths on prims of some types, and on others something else (an angle, a factor, a shader's input)."""
 POWERS = {
     "physics:mass": (1, 0), "physics:density": (1, -3), "physics:diagonalInertia": (1, 2),
+    "physics:breakForce": (1, 1), "physics:breakTorque": (1, 2),
+    **{f"{kind}:{value}Threshold": (0, 2) for kind in ("physxRigidBody", "physxArticulation")
+       for value in ("sleep", "stabilization")},
     "drive:linear:physics:stiffness": (1, 0), "drive:linear:physics:damping": (1, 0), "drive:linear:physics:maxForce": (1, 1),
     "drive:angular:physics:stiffness": (1, 2), "drive:angular:physics:damping": (1, 2),
     "drive:angular:physics:maxForce": (1, 2),
@@ -60,9 +81,9 @@ def si_stage(stage: Usd.Stage) -> Usd.Stage:
         if factor == 1.0:
             return
         if spec.HasDefaultValue():
-            spec.default = _scale_value(spec.default, factor, spec.name)
+            spec.default = _scale_value(spec.default, factor)
         for time in layer.ListTimeSamplesForPath(path):
-            layer.SetTimeSample(path, time, _scale_value(layer.QueryTimeSample(path, time), factor, spec.name))
+            layer.SetTimeSample(path, time, _scale_value(layer.QueryTimeSample(path, time), factor))
 
     layer.Traverse(Sdf.Path.absoluteRootPath, visit)
     converted = name_stage(Usd.Stage.Open(layer), stage_name(stage))
@@ -77,7 +98,9 @@ def _factor(spec: Sdf.AttributeSpec, metres: float, kilograms: float) -> float:
         return metres ** ((prim_type == "PhysicsPrismaticJoint") - _follows_a_slide(spec))
     if name in LENGTHS or name.startswith(("xformOp:translate", "xformOp:transform")):
         return metres
-    if name in SLIDE_LENGTHS and prim_type == "PhysicsPrismaticJoint":
+    if prim_type in LENGTHS_OF.get(name, ()):
+        return metres
+    if prim_type == "BlendShape" and name.startswith("inbetweens:") and not name.endswith(":normalOffsets"):
         return metres
     if name in POWERS:
         mass, length = POWERS[name]
@@ -94,16 +117,16 @@ def _follows_a_slide(spec: Sdf.AttributeSpec) -> bool:
     return other is not None and other.typeName == "PhysicsPrismaticJoint"
 
 
-def _scale_value(value: Any, factor: float, name: str) -> Any:
-    """A USD value times a factor; of a 4x4 transform, only the translation. What is blocked stays so."""
+def _scale_value(value: Any, factor: float) -> Any:
+    """A USD value times a factor; of a transform only the translation, of a plane its distance. What is blocked stays so."""
     if isinstance(value, Sdf.ValueBlock):
         return value
-    if name.startswith("xformOp:transform"):
+    if isinstance(value, Gf.Matrix4d):
         out = Gf.Matrix4d(value)
         out.SetTranslateOnly(value.ExtractTranslation() * factor)
         return out
-    if isinstance(value, float | int):
+    if isinstance(value, Gf.Vec4f):
+        return Gf.Vec4f(value[0], value[1], value[2], value[3] * factor)
+    if isinstance(value, float | int | Gf.Vec2f | Gf.Vec3f | Gf.Vec3d | Gf.Vec2d | Gf.Vec3h):
         return value * factor
-    if hasattr(value, "__len__") and not isinstance(value, Gf.Vec2f | Gf.Vec3f | Gf.Vec3d | Gf.Vec2d):
-        return type(value)([item * factor for item in value])
-    return type(value)(value * factor)
+    return type(value)([_scale_value(item, factor) for item in value])
