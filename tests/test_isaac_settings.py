@@ -16,13 +16,13 @@ import yaml
 from fakes.kit import FakeKit
 from fakes.stage import session_is_clean
 from isaac_support import finished, motion, products, request
-from pxr import Gf, Sdf, Usd, UsdPhysics
+from pxr import Gf, Sdf, Tf, Usd, UsdPhysics
 
 from retake.core.episode import open_episode
 from retake.core.errors import InputError, StageError
 from retake.isaac import autorun, options, record, writer
 from retake.isaac.camera_text import camera_text, parse_camera
-from retake.isaac.contacts import API, ContactReports, reported_bodies
+from retake.isaac.contacts import API, THRESHOLD, ContactReports, reported_bodies
 from retake.isaac.live_capture import LiveCapture
 from retake.isaac.products import Products, camera_choices
 from retake.isaac.request import SETTINGS, CaptureRequest, request_from
@@ -296,7 +296,7 @@ class TestContacts:
             assert episode.contacts(0) == ()
             assert not any("contact" in note for note in capture.notes)
 
-    def test_what_it_costs_a_rendering_stage_is_said_and_bodies_that_report_are_left_alone(self) -> None:
+    def test_what_it_costs_a_rendering_stage_is_said_and_bodies_that_report_cost_nothing(self) -> None:
         source = motion()
         stage = Usd.Stage.CreateInMemory()
         stage.GetRootLayer().TransferContent(source.stage.GetRootLayer())
@@ -315,11 +315,56 @@ class TestContacts:
             assert not stage.GetSessionLayer().subLayerPaths
             for path in (packet, hand):
                 stage.GetPrimAtPath(path).AddAppliedSchema(API)
+                stage.GetPrimAtPath(path).CreateAttribute(THRESHOLD, Sdf.ValueTypeNames.Float).Set(0.0)
             reports = ContactReports(stage, [packet, hand])
             reports.open()
             assert reports.cost == ""
             assert reports.available
-            assert not stage.GetSessionLayer().subLayerPaths
+            assert not stage.GetSessionLayer().subLayerPaths, "all that a recording needs is there"
+
+    @pytest.mark.any_application
+    @pytest.mark.parametrize("where", ["file", "session", "session's layer", "at times", "blocked", "nowhere"])
+    def test_a_body_that_reports_for_somebody_else_reports_every_contact_meanwhile(self, where: str) -> None:
+        """Its threshold is 0 while a recording runs, and afterwards every layer is what it was."""
+        source = motion()
+        stage, packet, under = Usd.Stage.CreateInMemory(), "/World/Packet", Sdf.Layer.CreateAnonymous()
+        stage.GetRootLayer().TransferContent(source.stage.GetRootLayer())
+        root, session = stage.GetRootLayer(), stage.GetSessionLayer()
+        session.subLayerPaths.append(under.identifier)
+        stage.GetPrimAtPath(packet).AddAppliedSchema(API)
+        layers = {"file": [root], "session": [root, session], "session's layer": [root, under], "nowhere": []}
+        for layer in layers.get(where, [session]):
+            with Usd.EditContext(stage, layer):
+                stage.GetPrimAtPath(packet).CreateAttribute(THRESHOLD, Sdf.ValueTypeNames.Float).Set(0.1)
+        threshold = stage.GetPrimAtPath(packet).GetAttribute(THRESHOLD)
+        with Usd.EditContext(stage, session):
+            if where == "at times":
+                threshold.Set(5.0, 1.0)
+                threshold.Set(6.0, 2.0)
+            if where == "blocked":
+                threshold.Block()
+        before = [layer.ExportToString() for layer in (root, session, under)]
+        values: list[float] = []
+        resynced: list[str] = []
+        with FakeKit("6.x", source, "base"):
+            reports = ContactReports(stage, [packet])
+
+            def heard(notice: Usd.Notice.ObjectsChanged, sender: Usd.Stage) -> None:
+                resynced.extend(str(path) for path in notice.GetResyncedPaths() if path.IsPrimPath())
+                if any(path.name == THRESHOLD for path in notice.GetChangedInfoOnlyPaths()):
+                    values.append(sender.GetPrimAtPath(packet).GetAttribute(THRESHOLD).Get())
+
+            listener = Tf.Notice.Register(Usd.Notice.ObjectsChanged, heard, stage)
+            reports.open()
+            assert stage.GetPrimAtPath(packet).GetAttribute(THRESHOLD).Get(1.5) == 0.0
+            assert values[-1] == 0.0, "an engine that listens for new values has heard of this one"
+            assert reports.cost == ""
+            reports.close()
+            listener.Revoke()
+        assert [layer.ExportToString() for layer in (root, session, under)] == before
+        assert not resynced, "nobody reads the body again"
+        if where not in ("blocked", "nowhere"):
+            assert values[-1] == stage.GetPrimAtPath(packet).GetAttribute(THRESHOLD).Get() != 0
 
 
 class TestPictures:

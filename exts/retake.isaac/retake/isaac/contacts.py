@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PhysX contact reports: switched on for chosen bodies in a layer of its own, read after each step.
+"""PhysX contact reports: switched on for chosen bodies in the recordings' own layer (`overlay`), read after each step.
+
+A body reports contacts from a force on (its threshold, 1 N where a stage says nothing); a recording needs all of them, so the
+threshold is 0 while it runs, also of bodies that report for somebody else.
 
 The report buffers live for one step, so numbers are copied at once. PhysX's normal points from the second body to the
 first and its impulse acts on the first; an Episode's contact has both the other way round (from a to b, on b).
@@ -7,7 +10,6 @@ first and its impulse acts on the first; an Episode's contact has both the other
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,11 +18,12 @@ from pxr import Sdf, Usd
 from retake.core.episode import Contact
 from retake.core.robot import RobotSpec
 from retake.isaac.kit import optional, require
+from retake.isaac.overlay import Overlay
 from retake.isaac.tensors import engine
 
 API = "PhysxContactReportAPI"
 NOT_PROCESSED, NO_READBACK = "/physics/disableContactProcessing", "/physics/suppressReadback"
-THRESHOLD = "physxContactReport:threshold"
+THRESHOLD, FLOAT = "physxContactReport:threshold", Sdf.ValueTypeNames.Float
 
 RawContact = tuple[str, str, tuple[float, ...], tuple[float, ...], tuple[float, ...], float]
 """actor paths, position, normal, impulse (stage units, as PhysX gives them), separation."""
@@ -31,7 +34,7 @@ class ContactReports:
 
     def __init__(self, stage: Usd.Stage, body_paths: Sequence[str]) -> None:
         self._stage, self._bodies = stage, tuple(body_paths)
-        self._layer: Sdf.Layer | None = None
+        self._overlay: Overlay | None = None
         self._simulation: Any = None
         self._to_path: Any = None
         self._names: dict[int, str] = {}
@@ -46,7 +49,7 @@ class ContactReports:
         return self._simulation is not None
 
     def open(self) -> None:
-        """Author the report API into an anonymous layer under the session layer: the user's layers stay as they are."""
+        """Apply the report API where it is missing, and set the thresholds to 0."""
         tools, physx = optional("pxr.PhysicsSchemaTools"), optional("omni.physx")
         if tools is None or physx is None or engine() != "physx":
             self.trouble = f"no contacts are recorded: physics engine {engine()} gives no contact reports"
@@ -58,20 +61,10 @@ class ContactReports:
             )
         elif settings.get(NO_READBACK):
             self.trouble = f"contacts may be missing: {NO_READBACK} is on, so what the GPU simulates stays there"
-        # What another recording switched on goes with that recording: it is switched on here as well.
-        borrowed = {path for other in _open if other._stage == self._stage for path in other.added}
-        stage = self._stage
-        self.added = tuple(p for p in self._bodies if p in borrowed or not _reports(stage.GetPrimAtPath(p)))
-        if self.added:  # a body that reports already is left alone
-            layer = Sdf.Layer.CreateAnonymous("retake-contacts")
-            with Sdf.ChangeBlock():
-                for path in self.added:
-                    spec = Sdf.CreatePrimInLayer(layer, path)
-                    spec.SetInfo("apiSchemas", Sdf.TokenListOp.Create(prependedItems=[API]))
-                    Sdf.AttributeSpec(spec, THRESHOLD, Sdf.ValueTypeNames.Float).default = 0.0
-            self._stage.GetSessionLayer().subLayerPaths.append(layer.identifier)
-            self._layer = layer
-            _open.add(self)
+        self._overlay = overlay = Overlay(self._stage)
+        self.added = tuple(path for path in self._bodies if not _reports(self._stage.GetPrimAtPath(path)))
+        overlay.say(self.added, THRESHOLD, 0.0, FLOAT, API)
+        overlay.say([path for path in self._bodies if _threshold(self._stage, path) != 0], THRESHOLD, 0.0, FLOAT)
         self._to_path = tools.intToSdfPath
         self._simulation = physx.get_physx_simulation_interface()
 
@@ -110,21 +103,15 @@ class ContactReports:
         return tuple(out)
 
     def close(self) -> None:
-        """Remove the layer: the stage is as it was."""
-        _open.discard(self)
-        if self._layer is not None:
-            paths = self._stage.GetSessionLayer().subLayerPaths
-            if self._layer.identifier in paths:
-                paths.remove(self._layer.identifier)
-        self._layer = self._simulation = self._to_path = None
+        """Leave the stage as it was, where no other recording needs its reports."""
+        if self._overlay is not None:
+            self._overlay.close()
+        self._simulation = self._to_path = None
 
     def _path(self, number: int) -> str:
         if number not in self._names:
             self._names[number] = str(self._to_path(number))
         return self._names[number]
-
-
-_open: weakref.WeakSet[ContactReports] = weakref.WeakSet()
 
 
 def reported_bodies(robots: Sequence[RobotSpec], movable: Sequence[str], wanted: str) -> tuple[str, ...]:
@@ -151,6 +138,13 @@ def _reports(prim: Usd.Prim) -> bool:
     """Whether a prim has the report API: from the metadata, because the schema's plugin may not be loaded."""
     applied = prim.GetMetadata("apiSchemas") if prim else None
     return bool(applied) and API in applied.GetAppliedItems()
+
+
+def _threshold(stage: Usd.Stage, path: str) -> float | None:
+    """The threshold of a body; None where nothing is known of one."""
+    prim = stage.GetPrimAtPath(path)
+    attribute = prim.GetAttribute(THRESHOLD) if prim else None
+    return attribute.Get() if attribute else None
 
 
 def decode_contact(raw: RawContact, metres_per_unit: float, rotate: Any, dt_s: float) -> Contact:
