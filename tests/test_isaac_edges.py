@@ -177,19 +177,17 @@ def test_what_is_too_little_for_exact_frames_is_noted(
     monkeypatch: pytest.MonkeyPatch, frames: int, history: Any, notes: list[str]
 ) -> None:
     made = object.__new__(hooks.Hooks)
-    asked, on_play = [], []
+    asked, held = [], []
     made.stage, made.notes = None, []
-    made.guard = SimpleNamespace(get=lambda path: history, remember=lambda path: "before")  # type: ignore[assignment]
+    made.settings = SimpleNamespace(get=lambda path: history, hold=lambda **needs: held.append(needs))  # type: ignore[assignment]
     made.rendering = SimpleNamespace(remember=lambda *, playing: asked.append(playing))  # type: ignore[assignment]
-    replicator = SimpleNamespace(orchestrator=SimpleNamespace(set_capture_on_play=on_play.append))
-    monkeypatch.setattr(kit, "require", lambda name: replicator)
     monkeypatch.setattr(hooks, "_playing", lambda: True)
     monkeypatch.setattr(timeline, "check_steps", lambda stage, fps, get: asked.append(fps))
     monkeypatch.setattr(timeline, "TimelineEnd", lambda: SimpleNamespace(warning=lambda s: f"needs {s} s"))
-    made.prepare_settings(live=True, fps=10.0, frames=frames)
+    made.prepare_settings(CaptureRequest(output="x", fps=10.0, frames=frames, antialiasing="dlaa"), live=True)
     assert [note.replace(hooks.HISTORY, "HISTORY").split(";")[0] for note in made.notes] == notes
     assert asked == [10.0, True]
-    assert on_play == [True]
+    assert held == [{"live": True, "antialiasing": "dlaa"}]
 
 
 # -- hooks into the loop -----------------------------------------------------------------------------------------------

@@ -718,7 +718,7 @@ def test_times_and_products_of_a_payload() -> None:
 # -- settings ----------------------------------------------------------------------------------------------------------
 
 
-class Guard:
+class Settings:
     def __init__(self, **values: Any) -> None:
         self.values = {
             {"aa": picture_quality.ANTIALIASING, "dlss": picture_quality.DLSS_MODE}.get(k, k): v
@@ -728,13 +728,10 @@ class Guard:
     def get(self, path: str) -> Any:
         return self.values.get(path)
 
-    def set(self, path: str, value: Any) -> None:
-        self.values[path] = value
-
 
 def test_pictures_of_few_lines_are_advised_another_upscaling() -> None:
     def advice(*sizes: tuple[int, int], **settings: Any) -> str:
-        return picture_quality.advice(Guard(**settings), sizes)  # type: ignore[arg-type]
+        return picture_quality.advice(Settings(**settings).get, sizes)
 
     small, large = (800, 599), (800, 600)
     said = advice(large, small, dlss=0, aa=3)
@@ -747,13 +744,11 @@ def test_pictures_of_few_lines_are_advised_another_upscaling() -> None:
 
 def test_upscaling_is_set_as_asked_and_told() -> None:
     for wanted, expected in (("as-is", {}), ("dlaa", {"aa": 4}), ("dlss-quality", {"aa": 3, "dlss": 2})):
-        guard: Any = Guard()
-        picture_quality.apply(guard, wanted)  # type: ignore[arg-type]
-        assert guard.values == Guard(**expected).values
-    guard = Guard(
+        assert picture_quality.needed(wanted) == Settings(**expected).values  # type: ignore[arg-type]
+    found = Settings(
         aa=3, **{"/rtx/rendermode": "x", "/rtx/pathtracing/spp": None, "/rtx/post/tonemap/op": [1], "/other": 1}
     )
-    assert picture_quality.recorded(guard) == {picture_quality.ANTIALIASING: 3, "/rtx/rendermode": "x"}
+    assert picture_quality.recorded(found.get) == {picture_quality.ANTIALIASING: 3, "/rtx/rendermode": "x"}
 
 
 @pytest.mark.parametrize(

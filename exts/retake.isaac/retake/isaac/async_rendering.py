@@ -11,12 +11,13 @@ changes the settings and the last puts them back; each waits until it has been o
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, field
-from typing import Any
 
 from retake.core.errors import InputError
 from retake.isaac.kit import require
 from retake.isaac.settings_guard import SettingsGuard
+from retake.isaac.sharing import Shared
 
 APPLICATION = ("/app/asyncRendering", "/app/asyncRenderingLowLatency")
 PATHS = (*APPLICATION, "/omni/replicator/asyncRendering")
@@ -31,16 +32,14 @@ MAX_ATTEMPTS = 60
 class _Held:
     """What all recordings of one application share."""
 
-    host: Any
-    """The application's settings module: recordings of another application (tests) share nothing with it."""
-    guard: SettingsGuard
     throttled: bool
     playing_before: bool
-    by: list[AsyncRendering] = field(default_factory=list)
+    guard: SettingsGuard
+    by: weakref.WeakSet[AsyncRendering] = field(default_factory=weakref.WeakSet)
+    """Those that have switched it off."""
 
 
-_held: list[_Held] = []
-"""One while anything is recorded, else none."""
+_held: Shared[_Held] = Shared()
 
 
 class AsyncRendering:
@@ -57,13 +56,7 @@ class AsyncRendering:
     def remember(self, *, playing: bool) -> None:
         """Before anything is attached: Replicator may switch it off as soon as a writer is. `playing`: whether the simulation
         runs already."""
-        host = require("carb.settings")
-        if not _held or _held[0].host is not host:
-            guard = SettingsGuard()
-            _held[:] = [_Held(host, guard, bool(guard.get(THROTTLING)), playing)]
-            for path in PATHS:
-                guard.remember(path)
-        self._shared = _held[0]
+        self._shared = _held.take(self, require("carb.settings"), lambda: self._found(playing))
         self._was_on = bool(self.on())
         if self._shared.throttled and playing and not self._shared.by:
             # Throttling has it off while the simulation runs, and Replicator puts back some updates after the recording what it
@@ -78,7 +71,7 @@ class AsyncRendering:
             shared.guard.set(THROTTLING, False)
         if shared.by:
             self._updates_off = min(other._updates_off for other in shared.by)
-        shared.by.append(self)
+        shared.by.add(self)
         if self.on() or (len(shared.by) == 1 and (self._was_on or shared.throttled)):
             # where throttling works, it may have been on a moment ago
             self._switch_off()
@@ -113,17 +106,20 @@ class AsyncRendering:
         shared, self._shared = self._shared, None
         if shared is None:
             return
-        if self in shared.by:
-            shared.by.remove(self)
-        if shared.by:
+        shared.by.discard(self)
+        if _held.leave(self) is None:
             return
-        if _held and _held[0] is shared:
-            _held.clear()
         if shared.throttled:
             on = not playing and (shared.playing_before or any(shared.guard.before(path) for path in APPLICATION))
             for path in APPLICATION:
                 shared.guard.put_back_as(path, on)
         shared.guard.restore()
+
+    def _found(self, playing: bool) -> _Held:
+        guard = SettingsGuard()
+        for path in PATHS:
+            guard.remember(path)
+        return _Held(bool(guard.get(THROTTLING)), playing, guard)
 
     def _known(self) -> _Held:
         assert self._shared is not None, "`remember` comes first, and nothing after `restore`"

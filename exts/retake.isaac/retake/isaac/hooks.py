@@ -14,14 +14,13 @@ from retake.isaac import kit, picture_quality, ticks, timeline
 from retake.isaac.async_rendering import AsyncRendering
 from retake.isaac.camera_text import what_is_lost
 from retake.isaac.contacts import ContactReports, reported_bodies
+from retake.isaac.host_settings import HostSettings
 from retake.isaac.products import Products
 from retake.isaac.request import CaptureRequest
-from retake.isaac.settings_guard import SettingsGuard
 from retake.isaac.stage_reader import CameraChoice, StageContent
 from retake.isaac.tensors import TensorReader
 from retake.isaac.tick_rates import TickRates
 
-CAPTURE_ON_PLAY = "/omni/replicator/captureOnPlay"
 HISTORY = "/app/settings/fabricDefaultStageFrameHistoryCount"
 
 
@@ -30,7 +29,7 @@ class Hooks:
 
     def __init__(self, stage: Any, content: StageContent) -> None:
         self.stage, self.content = stage, content
-        self.guard = SettingsGuard()
+        self.settings = HostSettings()
         self.rendering = AsyncRendering()
         self.products = Products()
         self.notes: list[str] = []
@@ -50,30 +49,32 @@ class Hooks:
             **{camera.prim_path: f"camera {camera.name!r}" for camera in content.cameras},
         }
 
-    def prepare_settings(self, *, live: bool, fps: float, frames: int) -> None:
-        """Capture on play as this recording needs it, a timeline that does not loop; what others may change is remembered.
+    def prepare_settings(self, request: CaptureRequest, *, live: bool) -> None:
+        """The application's settings as this recording needs them, a timeline that does not loop.
 
-        What is too small for exact frames is noted. Raises InputError where frames would fall between updates.
+        What is too small for exact frames is noted. Raises InputError, before anything is changed, where frames would fall
+        between updates, or another recording needs other settings.
         """
-        timeline.check_steps(self.stage, fps, self.guard.get)
+        fps, frames = request.fps, request.frames
+        timeline.check_steps(self.stage, fps, self.settings.get)
+        self.settings.hold(live=live, antialiasing=request.antialiasing)
         self.rendering.remember(playing=_playing())
         self._end = timeline.TimelineEnd()
         if frames and (warning := self._end.warning((frames - 1) / fps)):
             self.notes.append(warning)
-        self.guard.remember(CAPTURE_ON_PLAY)
-        kit.require("omni.replicator.core").orchestrator.set_capture_on_play(live)
-        history = self.guard.get(HISTORY)
+        history = self.settings.get(HISTORY)
         if history is not None and int(history) < 3:
             self.notes.append(f"{HISTORY} is {history}; Replicator needs 3 for exact frame data")
 
-    def prepare_pictures(self, request: CaptureRequest) -> dict[str, Any]:
-        """Tick rates, antialiasing; returns the renderer's settings for the episode's header. Notes what is lost."""
+    def prepare_pictures(self) -> dict[str, Any]:
+        """Tick rates; returns the renderer's settings for the episode's header. Notes what is lost."""
         self._ticks.open()
-        picture_quality.apply(self.guard, request.antialiasing)
         cameras = self.content.cameras
-        self.notes += filter(None, (self._ticks.note, picture_quality.advice(self.guard, [c.size for c in cameras])))
+        self.notes += filter(
+            None, (self._ticks.note, picture_quality.advice(self.settings.get, [c.size for c in cameras]))
+        )
         self.notes += what_is_lost([CameraChoice(c.prim_path, c.size, c.name, c.channels) for c in cameras])
-        return {"renderer": picture_quality.recorded(self.guard)}
+        return {"renderer": picture_quality.recorded(self.settings.get)}
 
     def open_contacts(self, wanted: str) -> None:
         """Contact reports of movable objects and gripper links (`auto`), of every link (`on`), or none (`off`)."""
@@ -142,7 +143,6 @@ class Hooks:
         writer, self._writer = self._writer, None
         subscriptions: Sequence[ticks.Subscription] = self._subscriptions
         self._subscriptions = []
-        before = self.guard.before(CAPTURE_ON_PLAY) if self.guard.holds(CAPTURE_ON_PLAY) else None
         undo: list[tuple[str, Callable[[], Any]]] = [(s.kind, s.release) for s in (self._step_hook, *subscriptions)]
         end, self._end = self._end, None
         undo.append(("physics views", self.tensors.close))
@@ -152,13 +152,10 @@ class Hooks:
             undo.append(("the writer", writer.detach))
         undo.append(("render products", self.products.close))
         undo.append(("tick rates", self._ticks.close))
-        if before is not None and self.guard.is_last(CAPTURE_ON_PLAY):
-            orchestrator = kit.require("omni.replicator.core").orchestrator
-            undo.append(("capture on play", lambda: orchestrator.set_capture_on_play(bool(before))))
         if end is not None:
             undo.append(("the timeline's looping", end.close))
         undo.append(("asynchronous rendering", lambda: self.rendering.restore(playing=_playing())))
-        undo.append(("settings", self.guard.restore))
+        undo.append(("settings", self.settings.close))
         for what, call in undo:
             try:
                 call()

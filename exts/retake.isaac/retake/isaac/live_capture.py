@@ -103,8 +103,8 @@ class LiveCapture:
         self._hooks = hooks = Hooks(stage, self.content)
         self._conditions = Conditions(hooks)
         try:
-            hooks.prepare_settings(live=not self.stepped, fps=self.request.fps, frames=self.request.frames)
-            self._header_settings = {**hooks.prepare_pictures(self.request), **self._header_settings}
+            hooks.prepare_settings(self.request, live=not self.stepped)
+            self._header_settings = {**hooks.prepare_pictures(), **self._header_settings}
             hooks.open_contacts(self.request.contacts)
             if products is None:
                 hooks.products.create(self.content.cameras)

@@ -7,14 +7,15 @@ Isaac Sim starts with DLSS in Performance mode (`rtx.post.dlss.execMode = 0` in 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from retake.isaac.request import Antialiasing
-from retake.isaac.settings_guard import SettingsGuard
 
 DLSS_MODE = "/rtx/post/dlss/execMode"
 ANTIALIASING = "/rtx/post/aa/op"
+CHOSEN = (ANTIALIASING, DLSS_MODE)
+"""Settings that a recording may choose."""
 DLSS, DLAA, PERFORMANCE, QUALITY = 3, 4, 0, 2
 """Values of these two settings: simulation_app.py and isaacsim.exp.base.kit of Isaac Sim 6.0.1."""
 SMALL_LINES = 600
@@ -34,24 +35,22 @@ RECORDED = (
 """What a picture depends on beside stage and camera; written into the episode's settings under `renderer`."""
 
 
-def apply(guard: SettingsGuard, wanted: Antialiasing) -> None:
-    """Set what was asked for as long as the guard holds it."""
+def needed(wanted: Antialiasing) -> dict[str, int]:
+    """Settings and values of what was asked for."""
     if wanted == "dlss-quality":
-        guard.set(ANTIALIASING, DLSS)
-        guard.set(DLSS_MODE, QUALITY)
-    elif wanted == "dlaa":
-        guard.set(ANTIALIASING, DLAA)
+        return {ANTIALIASING: DLSS, DLSS_MODE: QUALITY}
+    return {ANTIALIASING: DLAA} if wanted == "dlaa" else {}
 
 
-def recorded(guard: SettingsGuard) -> dict[str, Any]:
-    """The renderer's settings as they are now; what is unset is left out."""
-    found = {path: guard.get(path) for path in RECORDED}
+def recorded(setting: Callable[[str], Any]) -> dict[str, Any]:
+    """The renderer's settings as they are now, read by `setting`; what is unset is left out."""
+    found = {path: setting(path) for path in RECORDED}
     return {path: value for path, value in found.items() if isinstance(value, bool | int | float | str)}
 
 
-def advice(guard: SettingsGuard, sizes: Sequence[tuple[int, int]]) -> str:
+def advice(setting: Callable[[str], Any], sizes: Sequence[tuple[int, int]]) -> str:
     """What to change for sharper pictures, as a sentence; empty where nothing is to be gained (or nothing is known)."""
-    mode, operation = guard.get(DLSS_MODE), guard.get(ANTIALIASING)
+    mode, operation = setting(DLSS_MODE), setting(ANTIALIASING)
     small = [size for size in sizes if size[1] < SMALL_LINES]
     if not small or mode != PERFORMANCE or operation not in (None, DLSS):
         return ""

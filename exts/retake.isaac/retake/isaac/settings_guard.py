@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import itertools
-import weakref
 from typing import Any
 
 from retake.isaac.kit import require
@@ -13,16 +11,13 @@ from retake.isaac.kit import require
 class SettingsGuard:
     """Remembers the first value of each setting it touches; `restore()` writes all of them back.
 
-    Of several recordings at once each has its guard: one that ends before another that came to a setting later leaves the
-    setting to that one, with the value to put back.
+    Two guards of one setting would put back each other's value: what several recordings set belongs to one guard of theirs
+    (`host_settings`, `async_rendering`).
     """
 
     def __init__(self) -> None:
-        self._host = require("carb.settings")
-        self._settings = self._host.get_settings()
+        self._settings = require("carb.settings").get_settings()
         self._before: dict[str, Any] = {}
-        self._turn: dict[str, int] = {}
-        _guards.add(self)
 
     def get(self, path: str) -> Any:
         """Current value, None where unset."""
@@ -31,7 +26,7 @@ class SettingsGuard:
     def remember(self, path: str) -> Any:
         """Current value of a setting that somebody else is about to change; `restore` puts it back."""
         if path not in self._before:
-            self._before[path], self._turn[path] = self._settings.get(path), next(_turns)
+            self._before[path] = self._settings.get(path)
         return self._before[path]
 
     def before(self, path: str) -> Any:
@@ -51,28 +46,8 @@ class SettingsGuard:
     def restore(self) -> None:
         """Put everything back, newest first; settings that did not exist are removed."""
         for path, value in reversed(list(self._before.items())):
-            if (later := self._later(path)) is not None:
-                later._before[path] = value
-            elif value is None and hasattr(self._settings, "destroy_item"):
+            if value is None and hasattr(self._settings, "destroy_item"):
                 self._settings.destroy_item(path)
             else:
                 self._settings.set(path, value)
         self._before.clear()
-
-    def holds(self, path: str) -> bool:
-        """Whether it remembers a setting."""
-        return path in self._before
-
-    def is_last(self, path: str) -> bool:
-        """Whether `restore` writes a setting that the guard holds: nobody has come to it later."""
-        return self._later(path) is None
-
-    def _later(self, path: str) -> SettingsGuard | None:
-        """The guard that came to a setting next."""
-        turn = self._turn.get(path, 0)
-        others = [g for g in _guards if g._host is self._host and path in g._before and g._turn[path] > turn]
-        return min(others, key=lambda guard: guard._turn[path], default=None)
-
-
-_guards: weakref.WeakSet[SettingsGuard] = weakref.WeakSet()
-_turns = itertools.count(1)

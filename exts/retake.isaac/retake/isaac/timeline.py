@@ -8,15 +8,18 @@ act on the old state.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from typing import Any
 
 from retake.core.errors import InputError
 from retake.isaac.kit import optional, require
+from retake.isaac.sharing import Shared
 
 FIXED_STEPS = "/app/player/useFixedTimeStepping"
 AT_END_S = 1e-4
+
+_looped: Shared[bool] = Shared()
+"""Whether an application's timeline looped before the first recording."""
 
 
 def interface() -> Any:
@@ -48,14 +51,13 @@ def _change_and_commit(timeline: Any, change: str) -> None:
 
 class TimelineEnd:
     """Where the timeline ends. A looping timeline would throw the simulation back in mid-episode, so it does not loop while a
-    recording holds this; `close` puts looping back, or leaves that to another recording that needs it off still."""
+    recording holds this; the last one to `close` puts looping back."""
 
     def __init__(self) -> None:
-        self._host, self._timeline = optional("omni.timeline"), interface()
-        _ends.add(self)
-        looping = getattr(self._timeline, "is_looping", None)
-        self._looped = bool(looping()) if looping is not None else False
-        if self._looped:
+        self._timeline = interface()
+        looping = getattr(self._timeline, "is_looping", bool)
+        _looped.take(self, optional("omni.timeline"), lambda: bool(looping()))
+        if looping():
             self._set_looping(False)
 
     @property
@@ -87,23 +89,14 @@ class TimelineEnd:
 
     def close(self) -> None:
         """Loop again if the timeline did."""
-        _ends.discard(self)
-        if self._looped:
-            self._looped = False
-            other = next((end for end in _ends if end._host is self._host), None)
-            if other is not None:
-                other._looped = True
-            else:
-                self._set_looping(True)
+        if _looped.leave(self):
+            self._set_looping(True)
 
     def _set_looping(self, looping: bool) -> None:
         self._timeline.set_looping(looping)
         commit = getattr(self._timeline, "commit", None)
         if commit is not None:
             commit()
-
-
-_ends: weakref.WeakSet[TimelineEnd] = weakref.WeakSet()
 
 
 def physics_rate(stage: Any) -> float:

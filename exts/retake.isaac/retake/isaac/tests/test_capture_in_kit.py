@@ -13,8 +13,10 @@ import omni.kit.test  # type: ignore[import-not-found]
 import omni.replicator.core as rep  # type: ignore[import-not-found]
 import omni.timeline  # type: ignore[import-not-found]
 import omni.usd  # type: ignore[import-not-found]
+from pxr import Sdf, Usd
 
 from retake.core.episode import CHANNELS, Episode
+from retake.core.errors import InputError
 from retake.isaac import (
     autorun,
     clock,
@@ -31,6 +33,7 @@ from retake.isaac import (
 from retake.isaac.camera_text import parse_camera
 from retake.isaac.checks import is_suspicious, misfit_px
 from retake.isaac.extension import RetakeExtension
+from retake.isaac.host_settings import CAPTURE_ON_PLAY, HostSettings
 from retake.isaac.live_capture import LiveCapture
 from retake.isaac.processes import repository
 from retake.isaac.request import CaptureRequest, Mode
@@ -92,8 +95,12 @@ class TestAdapters(omni.kit.test.AsyncTestCase):
         assert np.abs(truth[:, :3, 3] - raw.links[:, :3]).max() < 1e-3
 
     async def test_contacts_leave_the_stage_as_it_was(self) -> None:
-        """contacts.py."""
+        """contacts.py, overlay.py, sharing.py: also the threshold of a body that reports for somebody else."""
         stage = omni.usd.get_context().get_stage()
+        packet = stage.GetPrimAtPath("/World/Packet")
+        with Usd.EditContext(stage, stage.GetSessionLayer()):
+            packet.AddAppliedSchema(contacts.API)
+            packet.CreateAttribute(contacts.THRESHOLD, Sdf.ValueTypeNames.Float).Set(1e6)
         before = stage.GetSessionLayer().ExportToString()
         reports = contacts.ContactReports(stage, ["/World/Packet"])
         reports.open()
@@ -105,7 +112,7 @@ class TestAdapters(omni.kit.test.AsyncTestCase):
         assert before == stage.GetSessionLayer().ExportToString()
 
     async def test_settings_are_put_back(self) -> None:
-        """settings_guard.py."""
+        """settings_guard.py, host_settings.py."""
         settings = carb.settings.get_settings()
         guard = SettingsGuard()
         before = settings.get("/app/asyncRendering")
@@ -114,6 +121,18 @@ class TestAdapters(omni.kit.test.AsyncTestCase):
         guard.restore()
         assert settings.get("/app/asyncRendering") == before
         assert settings.get("/retake/test") is None
+        on_play = settings.get(CAPTURE_ON_PLAY)
+        held, other = HostSettings(), HostSettings()
+        held.hold(live=False, antialiasing="as-is")
+        assert settings.get(CAPTURE_ON_PLAY) is False
+        refused = False
+        try:
+            other.hold(live=True, antialiasing="as-is")
+        except InputError:
+            refused = True
+        assert refused
+        held.close()
+        assert settings.get(CAPTURE_ON_PLAY) == on_play
 
     async def test_the_writer_is_registered(self) -> None:
         """writer.py, delivery.py, by name, as scripts and the Synthetic Data Recorder ask for it."""
@@ -161,16 +180,16 @@ class TestAdapters(omni.kit.test.AsyncTestCase):
         stage = omni.usd.get_context().get_stage()
         choice = parse_camera("/World/Camera@320x240:rgb+depth", (640, 480), CHANNELS)
         assert read_content(stage, cameras=[choice]).cameras[0].size == (320, 240)
-        guard, rates = SettingsGuard(), TickRates(stage, ["/World/Camera"])
-        before = guard.get(picture_quality.ANTIALIASING)
-        picture_quality.apply(guard, "dlaa")
+        settings, rates = HostSettings(), TickRates(stage, ["/World/Camera"])
+        before = settings.get(picture_quality.ANTIALIASING)
+        settings.hold(live=True, antialiasing="dlaa")
         rates.open()
         await updates(3)
-        assert guard.get(picture_quality.ANTIALIASING) == picture_quality.DLAA
+        assert settings.get(picture_quality.ANTIALIASING) == picture_quality.DLAA
         assert stage.GetPrimAtPath("/World/Camera").GetAttribute("omni:sensor:tickRate").Get() in (None, 0.0)
         rates.close()
-        guard.restore()
-        assert guard.get(picture_quality.ANTIALIASING) == before
+        settings.close()
+        assert settings.get(picture_quality.ANTIALIASING) == before
 
 
 class TestCapture(omni.kit.test.AsyncTestCase):
