@@ -5,6 +5,7 @@ what stands still; where a lens shows a pinhole's pixels."""
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,9 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retake.core.episode.parts import RigidPart
+from retake.core.episode import Episode, EpisodeWriter
+from retake.core.episode.motion import motion_px
+from retake.core.episode.parts import RigidPart, rigid_parts
+from retake.core.episode.records import CameraFrame, CameraSpec, EpisodeHeader, Frame, Instance, ObjectSpec
+from retake.core.errors import VerdictError
 from retake.core.verdicts import truth
-from retake.core.verdicts.truth import BINS, Contour, Truth
+from retake.core.verdicts.truth import BINS, Contour, Truth, read_truth
 
 HEIGHT, WIDTH = 80, 100
 
@@ -229,3 +234,40 @@ def test_objects_that_cannot_move_are_numbered_in_order() -> None:
     names, table = truth._stills(header)
     assert names == ("tray", "rack")
     assert {int(k): int(table[k]) for k in np.flatnonzero(table)} == {3: 1, 12: 1, 9: 2}
+
+
+def crowd(folder: Path, count: int, *, movable: bool = True) -> Episode:
+    """One frame of 20 columns in which every pixel shows a thing of its own."""
+    things = [ObjectSpec(f"thing_{k}", f"/Thing_{k}", "thing", (0.1, 0.1, 0.1), movable=movable) for k in range(count)]
+    seen = tuple(Instance(k + 1, f"/Thing_{k}", "thing", f"object:thing_{k}") for k in range(count))
+    size = (20, -(-count // 20))
+    camera = CameraSpec("front", "/Camera", size, True, ("rgb", "depth", "instances"))
+    header = EpisodeHeader("t", 10, 0.1, (), (camera,), tuple(things), seen, joint_channels=())
+    ids = np.resize(np.arange(1, count + 1, dtype=np.uint16), size[::-1])
+    view = CameraFrame(
+        np.array([[20.0, 0, 10], [0, 20, 5], [0, 0, 1]]), np.eye(4), np.zeros((*ids.shape, 3), np.uint8),
+        np.ones(ids.shape, np.float32), None, ids,
+    )  # fmt: skip
+    with EpisodeWriter(folder, header) as writer:
+        for k in range(2):
+            poses = np.tile(np.eye(4), (count, 1, 1))
+            poses[:, 0, 3] = k * np.arange(count) / 1000
+            writer.append(Frame(0.1 * k, (), poses, (view,)))
+        return writer.finish()
+
+
+@pytest.mark.parametrize("count", [254, 255, 256, 400])
+def test_more_parts_than_eight_bits_move_each_by_itself(tmp_path: Path, count: int) -> None:
+    episode = crowd(tmp_path / "episode", count)
+    parts, table, _ = rigid_parts(episode)
+    assert [parts[int(table[k + 1]) - 1].name for k in range(count)] == [f"thing_{k}" for k in range(count)]
+    moved = motion_px(episode, "front", 0, 1)[..., 0].ravel()[:count]
+    assert moved == pytest.approx(20 * np.arange(count) / 1000, abs=1e-3)
+
+
+@pytest.mark.parametrize("movable", [True, False])
+def test_more_parts_than_a_verdict_tells_apart_are_refused_in_words(tmp_path: Path, movable: bool) -> None:
+    most = read_truth(crowd(tmp_path / "most", truth.MOST_PARTS, movable=movable), "front", 0, 2)
+    assert (most.labels if movable else most.still_labels).max() == truth.MOST_PARTS
+    with pytest.raises(VerdictError, match=r"255 .*tells 254 of"):
+        read_truth(crowd(tmp_path / "more", truth.MOST_PARTS + 1, movable=movable), "front", 0, 2)

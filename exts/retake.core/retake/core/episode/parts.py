@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from retake.core.array_types import Float64, UInt8
+from retake.core.array_types import Float64, UInt8, UInt16
 from retake.core.episode.reader import Episode
 from retake.core.robot import RobotSpec
 
@@ -27,13 +27,14 @@ class RigidPart:
 
 def rigid_parts(
     episode: Episode,
-) -> tuple[tuple[RigidPart, ...], UInt8[np.ndarray, "N"], Float64[np.ndarray, "T P 4 4"]]:
+) -> tuple[tuple[RigidPart, ...], UInt8[np.ndarray, "N"] | UInt16[np.ndarray, "N"], Float64[np.ndarray, "T P 4 4"]]:
     """What moves in an episode: (parts, table (65536,) instance id -> 1 + index of its part, poses T_world_part (T, P, 4, 4)).
 
-    0 in the table is scenery; so is an instance of a robot that belongs to none of its links.
+    0 in the table is scenery; so is an instance of a robot that belongs to none of its links. The table is uint8, and
+    uint16 where there are more than 255 parts.
     """
     header, parts, poses = episode.header, [], []
-    table = np.zeros(65536, np.uint8)
+    table = np.zeros(65536, np.uint16)
     for robot in header.robots:
         every = episode.link_poses(robot.name)
         visible: dict[int, int] = {}
@@ -58,7 +59,7 @@ def rigid_parts(
             poses.append(objects[:, index])
             table[ids] = len(parts)
     stacked = np.stack(poses, 1) if poses else np.zeros((len(episode), 0, 4, 4))
-    return tuple(parts), table, stacked
+    return tuple(parts), table.astype(np.uint8) if len(parts) <= 255 else table, stacked
 
 
 def _carrier(robot: RobotSpec, link: int, visible: dict[int, int]) -> int:

@@ -24,6 +24,8 @@ from retake.core.lens import Lens
 BINS = 8
 """Edge directions are quantised to BINS over half a turn; ±11° changes a squared projection by at most 4 %."""
 REFERENCE_WIDTH = 640
+MOST_PARTS = 254
+"""Pictures of parts have 8 bits, and 0 means scenery."""
 _NEXT = np.ones((3, 3), np.uint8)
 """A pixel and its neighbours."""
 _BORDER_PX = 3
@@ -185,10 +187,15 @@ def _read(episode: Episode, camera: str, start: int, frames: int, working_width:
     parts, table, poses = rigid_parts(episode)
     span = slice(start, start + frames)
     count = len(parts)
+    stills, still_table = _stills(header)
+    if max(count, len(stills)) > MOST_PARTS:
+        raise VerdictError(
+            f"the episode has {count} parts that move and {len(stills)} objects that cannot; a verdict tells {MOST_PARTS} of "
+            "either apart: record with fewer objects (what no robot touches can be scenery)"
+        )
     labels = np.zeros((frames, size[1], size[0]), np.uint8)
     centroid, area = np.full((frames, count, 2), np.nan), np.zeros((frames, count))
     contours = []
-    stills, still_table = _stills(header)
     still = np.zeros((size[1], size[0]), np.uint8)
     for t in range(frames):
         ids = episode.image(camera, "instances", start + t)
@@ -222,14 +229,14 @@ def _is_static(T: Float64[np.ndarray, "T 4 4"]) -> bool:
 
 
 def _stills(header: EpisodeHeader) -> tuple[tuple[str, ...], UInt8[np.ndarray, "N"]]:
-    """Objects that cannot move, and the table from instance id to 1 + their index."""
-    names, table = [], np.zeros(65536, np.uint8)
+    """Objects that cannot move, and the table from instance id to 1 + their index (right for MOST_PARTS of them)."""
+    names, table = [], np.zeros(65536, np.uint16)
     for spec in header.objects:
         ids = [i.id for i in header.instances if i.owner == f"object:{spec.name}"]
         if ids and not spec.movable:
             names.append(spec.name)
             table[ids] = len(names)
-    return tuple(names), table
+    return tuple(names), table.astype(np.uint8)
 
 
 def _contour(
