@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retake.core.verdicts.finger_moments import early_by
+from retake.core.verdicts.finger_moments import early_by, own_place
 from retake.core.verdicts.footage import Footage
 
 FRAMES, SIZE, BEGIN, END = 30, (120, 90), 13, 17
@@ -121,3 +121,46 @@ def test_another_part_beside_the_fingers_is_not_taken_for_them() -> None:
         )
         footage.frames[t][34:50, inside] = FINGER
     assert early_by(footage, truth, (0, 1), travel, opening, BEGIN, END, 7) == 0.0
+
+
+def refuted(errors: list[float], frames: range, early: float = 0.0, **how: Any) -> list[bool]:
+    footage, truth, travel, _ = scene(early, **how)
+    return own_place(footage, truth, (0, 1), travel, np.array(errors), frames).tolist()
+
+
+OPEN, HALF = range(18, 28, 2), range(2, 11, 2)
+"""Frames in which the gripper is open, and half open."""
+
+
+@given(
+    seed=st.integers(0, 99), noise=st.floats(0, 10), wider=st.floats(-1, 1.5), moves=st.floats(-0.5, 0.5),
+    error=st.sampled_from([-0.5, -0.4, -0.3, 0.3, 0.4, 0.5]),
+)  # fmt: skip
+@settings(deadline=None)
+def test_known_scenery_where_fingers_would_be_speaks_against_another_opening(
+    seed: int, noise: float, wider: float, moves: float, error: float
+) -> None:
+    how: dict[str, Any] = {"seed": seed, "noise": noise, "wider": wider, "moves": moves}
+    assert refuted([error], OPEN, **how) == refuted([error], HALF, **how) == [True]
+
+
+@given(seed=st.integers(0, 99), noise=st.floats(0, 10), wider=st.floats(-1, 1.5), moves=st.floats(-0.5, 0.5))
+@settings(deadline=None)
+def test_fingers_that_are_elsewhere_are_never_said_to_be_in_their_place(
+    seed: int, noise: float, wider: float, moves: float
+) -> None:
+    """Open by ten frames too early: 6 px further out than simulated."""
+    assert refuted([0.5, 0.4, 0.3], HALF, 10.0, seed=seed, noise=noise, wider=wider, moves=moves) == [False] * 3
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"length": 2.0}, {"colour": GROUND, "plain": True}, {"static": False}],
+    ids=["tiny", "like the table", "moving"],
+)
+def test_what_cannot_be_seen_speaks_against_nothing(how: dict[str, Any]) -> None:
+    assert refuted([-0.5, 0.5], OPEN, **how) == [False, False]
+
+
+def test_beyond_what_is_looked_at_nothing_is_said() -> None:
+    assert refuted([-0.5, -0.51, -1.0], OPEN) == [True, False, False]

@@ -75,8 +75,10 @@ def test_a_change_up_to_the_last_frame_is_one() -> None:
     assert gripper._changes(np.array([0.5, 0.521, 0.542, 0.563, 0.584, 0.605])) == [(0, 5)]
 
 
-def wrong(monkeypatch: pytest.MonkeyPatch, errors: dict[int, float | None], usable: set[int]) -> Any:
-    """What is said where the windows around some frames prefer another opening."""
+def wrong(
+    monkeypatch: pytest.MonkeyPatch, errors: dict[int, float | None], usable: set[int], refuted: tuple[float, ...] = ()
+) -> Any:
+    """What is said where the windows around some frames prefer another opening; some errors are refuted by known scenery."""
     weights = np.array([float(t in usable) for t in range(FRAMES)])
     scores = np.arange(FRAMES, dtype=float)[:, None] * np.ones(3)
     monkeypatch.setattr(gripper, "_scores", lambda *_: (scores, weights))
@@ -89,7 +91,8 @@ def wrong(monkeypatch: pytest.MonkeyPatch, errors: dict[int, float | None], usab
         return errors.get(t, 0.0)
 
     monkeypatch.setattr(gripper, "_best_error", best)
-    return gripper.measure_gripper(None, truth(), [hand()], SETTINGS)  # type: ignore[arg-type]
+    monkeypatch.setattr(gripper, "own_place", lambda *a: np.array([a[4][0] in refuted and set(a[5]) <= usable]))
+    return gripper.measure_gripper(None, None, truth(), [hand()], SETTINGS)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -109,6 +112,13 @@ def test_an_opening_is_wrong_for_four_windows_in_a_row(
     assert (found.value, found.worst_frame, found.note) == (pytest.approx(value), frame, f"judged in {FRAMES} frames")
 
 
+def test_an_opening_that_known_scenery_refutes_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors: dict[int, float | None] = dict.fromkeys(range(5, 15), -0.9) | dict.fromkeys(range(20, 30), 0.3)
+    assert wrong(monkeypatch, errors, set(range(FRAMES)), (-0.9,)).value == pytest.approx(0.3)
+    assert wrong(monkeypatch, errors, set(range(FRAMES)), (0.3,)).value == pytest.approx(0.9)
+    assert wrong(monkeypatch, errors, set(range(FRAMES)), (0.3, -0.9)).value == 0.0
+
+
 @pytest.mark.parametrize(("frames", "told"), [(0, False), (5, False), (6, True)])
 def test_fingers_must_be_told_in_six_frames(monkeypatch: pytest.MonkeyPatch, frames: int, told: bool) -> None:
     found = wrong(monkeypatch, {}, set(range(frames)))
@@ -117,7 +127,7 @@ def test_fingers_must_be_told_in_six_frames(monkeypatch: pytest.MonkeyPatch, fra
 
 
 def test_no_gripper_has_no_openness() -> None:
-    found = gripper.measure_gripper(None, truth(), [], SETTINGS)  # type: ignore[arg-type]
+    found = gripper.measure_gripper(None, None, truth(), [], SETTINGS)  # type: ignore[arg-type]
     assert (found.value, found.applies) == (None, False)
     found = gripper.measure_events(None, None, truth(), [], SETTINGS)  # type: ignore[arg-type]
     assert (found.value, found.applies) == (None, False)

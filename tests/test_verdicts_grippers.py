@@ -18,12 +18,13 @@ def test_few_frames_of_each_of_two_grippers_do_not_add_up(monkeypatch):
     scores = np.tile(np.linspace(0.0, 1.0, steps), (T, 1))  # the pixels prefer the far end of what is tried
     shown = {}
     monkeypatch.setattr(module, "_scores", lambda _a, _t, gripper, _s: (scores, shown[gripper.parts]))
+    monkeypatch.setattr(module, "own_place", lambda *_: np.array([False]))
     sides = [Fingers((number,), np.zeros((T, 1, 2)), np.ones(T)) for number in (0, 1)]
 
     def judged(frames: int) -> Measurement:
         for number, side in enumerate(sides):
             shown[side.parts] = np.isin(np.arange(T), np.arange(frames) + 10 + number).astype(float)
-        return measure_gripper(None, range(T), sides, settings)
+        return measure_gripper(None, None, range(T), sides, settings)
 
     few, many = judged(settings.gripper_min_frames // 2), judged(settings.gripper_min_frames)
     assert (few.value, few.applies) == (None, False)

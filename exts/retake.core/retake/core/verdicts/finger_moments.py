@@ -11,12 +11,13 @@ that stands still.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from retake.core.array_types import Float32, Float64
+from retake.core.array_types import Bool, Float32, Float64
 from retake.core.verdicts.footage import Footage
 from retake.core.verdicts.truth import Truth
 
@@ -83,7 +84,33 @@ def early_by(
     return float(shifts[best]) if cost[middle] - cost[best] >= _GAIN else 0.0
 
 
-def _colour(footage: Footage, truth: Truth, part: int, frames: range) -> Float64[np.ndarray, "3"] | None:
+def own_place(
+    footage: Footage, truth: Truth, parts: tuple[int, ...], travel: Float64[np.ndarray, "T F 2"],
+    errors: Float64[np.ndarray, "E"], frames: Sequence[int],
+) -> Bool[np.ndarray, "E"]:  # fmt: skip
+    """Of each openness error (0..1, signed) whether in these frames known scenery shows where its fingers would be, and fingers
+    where they belong: the pixels themselves speak against it, however well its contours lie on edges. False where so little
+    of the fingers shows that nothing can be said, and beyond what is looked at (_GRID)."""
+    if not truth.static_camera or not footage.known.any():
+        return np.zeros(len(errors), bool)
+    lacking, within = np.zeros(len(errors)), np.ones(len(errors), bool)
+    for k, part in enumerate(parts):
+        colour, lengths = _colour(footage, truth, part, frames), np.hypot(*travel[:, k].T)
+        asked = [t for t in frames if lengths[t] >= _LEAST_TRAVEL and truth.area[t, part] >= _LEAST_AREA]
+        if colour is None or not asked:
+            continue
+        elsewhere, here = np.zeros((len(errors), len(_CONSTANTS))), np.zeros(len(_CONSTANTS))
+        span = min(lengths[asked].max() + _CONSTANTS[-1], _GRID[-1])
+        for t in asked:
+            near = _near(footage, truth, part, travel[t, k] / lengths[t], t, colour, span)
+            elsewhere += np.interp(errors[:, None] * lengths[t] + _CONSTANTS, _GRID, near.cost)
+            here += np.interp(_CONSTANTS, _GRID, near.cost)
+            within &= np.abs(errors) * lengths[t] <= _GRID[-1] - _CONSTANTS[-1]
+        lacking += elsewhere.min(1) - here.min()
+    return within & (lacking >= _GAIN)
+
+
+def _colour(footage: Footage, truth: Truth, part: int, frames: Sequence[int]) -> Float64[np.ndarray, "3"] | None:
     """RGB of a finger's inside around a change."""
     found = []
     for t in frames:

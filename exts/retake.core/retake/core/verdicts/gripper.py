@@ -12,7 +12,7 @@ from retake.core.array_types import Float64
 from retake.core.episode import Episode
 from retake.core.geometry import inverse
 from retake.core.verdicts.alignment import Alignment
-from retake.core.verdicts.finger_moments import early_by
+from retake.core.verdicts.finger_moments import early_by, own_place
 from retake.core.verdicts.footage import Footage
 from retake.core.verdicts.records import Measurement
 from retake.core.verdicts.settings import FollowingSettings
@@ -93,9 +93,13 @@ def _travel(
 
 
 def measure_gripper(
-    alignment: Alignment, truth: Truth, fingers: list[Fingers], settings: FollowingSettings
+    footage: Footage, alignment: Alignment, truth: Truth, fingers: list[Fingers], settings: FollowingSettings
 ) -> Measurement:
-    """gripper_openness: largest openness error (0..1) of any window that the pixels clearly prefer to no error."""
+    """gripper_openness: largest openness error (0..1) of any window that the pixels clearly prefer to no error.
+
+    Contours tell it. Those of small fingers lie on much that is none of theirs (moved by its own width, a finger's one side
+    lies on its other, and before a shelf of books the rest lies on books), so known scenery is asked as well.
+    """
     name = "gripper_openness"
     if not fingers:
         return Measurement(name, None, "no gripper with visible moving fingers in the episode", applies=False)
@@ -116,6 +120,10 @@ def measure_gripper(
             error = _best_error(scores[window], weights[window], settings)
             if error is None:
                 continue
+            if error:
+                frames = [int(u) for u in np.flatnonzero(usable) if window.start <= u < window.stop]
+                if own_place(footage, truth, gripper.parts, gripper.travel, np.array([error]), frames)[0]:
+                    error = 0.0
             series[t] = max(abs(error), np.nan_to_num(series[t]))
     judged = np.flatnonzero(~np.isnan(series))
     lasting = settings.gripper_lasting

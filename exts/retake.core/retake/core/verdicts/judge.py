@@ -97,7 +97,7 @@ def examine(
     measured += measure_following(alignment, truth, settings.following, footage)
     measured.append(measure_wrist(footage, alignment, truth, episode, camera, settings.following))
     fingers = find_fingers(episode, truth)
-    measured.append(measure_gripper(alignment, truth, fingers, settings.following))
+    measured.append(measure_gripper(footage, alignment, truth, fingers, settings.following))
     measured.append(measure_events(footage, alignment, truth, fingers, settings.following))
     events = [e for e in object_events(episode) if any(p.name == e.object and not p.robot for p in truth.parts)]
     scene = open_scene(episode, camera, truth)
