@@ -341,7 +341,7 @@ def of_fingers() -> dict[str, Any]:
             ]
             out[f"{name} {seen}"] = [
                 measure(replace(base, shift_scores=scores), wide, hand, settings)
-                for measure in (gripper.measure_gripper, partial(gripper.measure_events, unknown(wide)))
+                for measure in (partial(gripper.measure_gripper, unknown(wide)), partial(gripper.measure_events, unknown(wide)))
                 for hand in (hands[:1], hands[1:2], hands)
             ]  # fmt: skip
     return out
