@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -281,3 +282,13 @@ def test_what_cannot_be_written_at_the_end_is_told_unless_something_else_went_wr
             end(writer, wrong)
         monkeypatch.undo()
         assert writer._log.closed
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"size": (0, 48)}, {"size": (64, 0)}, {"channels": ("depth",)}, {"channels": ("rgb", "thermal")}], ids=str
+)
+def test_each_mistake_of_a_camera_is_refused_by_itself(wrong: dict[str, Any]) -> None:
+    header = random_header(np.random.default_rng(0))
+    camera = dataclasses.replace(header.cameras[0], **wrong)
+    with pytest.raises(EpisodeError, match="must be positive and channels"):
+        dataclasses.replace(header, cameras=(camera, *header.cameras[1:]))

@@ -22,6 +22,7 @@ from retake.core.errors import ExportError, RetakeError
 from retake.core.export import ExportOptions, Selection, VideoOptions, export, gr00t, isaaclab, isaaclab_env, oscar
 from retake.core.export.encode import encode, read_segment
 from retake.core.export.isaaclab_env import LabTarget
+from retake.core.export.lerobot_v3 import Limits
 from retake.core.export.physics import NEVER, physics_arrays, unpack_masks
 from retake.core.export.reader import Dataset
 from retake.core.export.records import ACTION, STATE, Schema
@@ -403,3 +404,8 @@ def test_what_nothing_commands_is_state_and_no_action(tmp_path):
     with h5py.File(tmp_path / "d/dataset.hdf5") as file:
         assert np.array_equal(file["data/demo_0/actions"][()], actions(episode)[:-1].astype(np.float32))
         assert np.array_equal(file["data/demo_0/obs/actions"][0], states(episode)[0, kept].astype(np.float32))
+
+
+def test_files_end_where_lerobot_s_own_do() -> None:
+    """DEFAULT_DATA_FILE_SIZE_IN_MB and DEFAULT_VIDEO_FILE_SIZE_IN_MB of lerobot's dataset utilities, v3.0."""
+    assert Limits() == Limits(data=100 << 20, video=200 << 20)

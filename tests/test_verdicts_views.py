@@ -238,3 +238,11 @@ def test_colours_are_as_far_apart_as_they_must_be_moved_with_lightness_by_half()
     assert view_instances.distance(a, a[::-1] + np.array([6, 0, 0], np.float32)) == pytest.approx(3)
     assert view_instances.distance(a, a + np.array([0, 3, -4], np.float32)) == pytest.approx(5)
     assert lab(np.array([[0.2, 0.2, 0.2]], np.float32))[0, 1:] == pytest.approx([0, 0], abs=0.1)
+
+
+def test_bytes_are_linear_light_as_srgb_defines_it() -> None:
+    """IEC 61966-2-1: straight up to 0.04045, a power beyond."""
+    for byte in range(256):
+        share = byte / 255
+        light = share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4
+        assert LINEAR[byte] == np.float32(light)
