@@ -88,6 +88,40 @@ def place_of(found: Any) -> tuple[float, ...]:
     return tuple(map(float, re.findall(r"\d+", found.note)))
 
 
+@pytest.mark.parametrize("corner", [(0, 0), (11, 7), (20, 28), (0, 13), (33, 0)])
+@pytest.mark.parametrize("size", [(2, 2), (7, 4), (5, 12)])
+def test_the_largest_part_is_where_the_mask_shows_it(corner: tuple[int, int], size: tuple[int, int]) -> None:
+    """Also at the picture's edges, where its size may be a pixel more or less; of lines a pixel wide nothing is told."""
+    (x, y), (width, height) = corner, size
+    mask = np.zeros((40, 45), bool)
+    mask[y : y + height, x : x + width] = True
+    side, place = additions._largest(mask)
+    assert place.tolist() == [x + (width - 1) / 2, y + (height - 1) / 2]
+    if x > 0 and 0 < y < 40 - height:
+        assert side == pytest.approx(np.sqrt(width * height))
+    line = np.zeros((40, 45), bool)
+    line[12, 1:] = line[1:, 31] = True
+    assert additions._largest(line)[0] == 0
+
+
+def test_a_thing_at_the_lower_right_edge_is_told_where_it_is() -> None:
+    mask = np.zeros((40, 45), bool)
+    mask[30:, 35:] = True
+    assert additions._largest(mask)[1].tolist() == [39.5, 34.5]
+    mask[33:36, 35:38] = False
+    rows, columns = np.nonzero(mask)
+    assert np.allclose(additions._largest(mask)[1], [columns.mean(), rows.mean()])
+
+
+def test_the_size_of_the_largest_part_is_that_of_an_opening_by_a_square_of_two() -> None:
+    rng = np.random.default_rng(7)
+    for share in (0.5, 0.7, 0.85):
+        mask = rng.random((30, 41)) < share
+        opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
+        areas = cv2.connectedComponentsWithStats(opened)[2][1:, cv2.CC_STAT_AREA]
+        assert additions._largest(mask)[0] == float(np.sqrt(areas.max()))
+
+
 @pytest.mark.parametrize(
     ("shown", "side"), [(slice(13, 37), 16.0), (slice(13, 25), 0.0), (slice(12, 25), 16.0), (slice(0, 37), 0.0)]
 )
@@ -98,7 +132,8 @@ def test_a_thing_that_appears_for_three_looks_is_as_large_as_its_root(shown: sli
     found = additions._intruders(footage(frames), near(), SETTINGS)
     assert found.value == pytest.approx(side, rel=0.3)
     if side:
-        assert place_of(found) == pytest.approx((127, 67), abs=5)
+        # Columns 120 to 135 and rows 60 to 75 of the recording.
+        assert place_of(found) == pytest.approx((127.5, 67.5), abs=1)
         assert found.worst_frame in (18, 24, 30)
     assert found.series is not None
     assert np.flatnonzero(np.isfinite(found.series)).tolist() == [6, 12, 18, 24, 30, 36]
@@ -116,7 +151,8 @@ def test_shade_is_no_thing_and_what_robot_and_object_cover_is_not_asked() -> Non
     frames[13:, 22:46, 60:68] = (60, 160, 90)
     beyond = additions._intruders(footage(frames), near(labels=labels), SETTINGS)
     assert beyond.value == pytest.approx(16, rel=0.3)
-    assert place_of(beyond) == pytest.approx((127, 83), abs=5)
+    # What is free of the robot begins four px below it: rows 76 to 91.
+    assert place_of(beyond) == pytest.approx((127.5, 83.5), abs=1)
 
 
 def test_a_place_looks_as_its_first_two_views_together() -> None:

@@ -97,8 +97,7 @@ def _intruders(footage: Footage, truth: Truth, settings: StabilitySettings) -> M
     lasting = np.min([series[seen[:-2]], series[seen[1:-1]], series[seen[2:]]], axis=0)
     k = int(np.argmax(lasting))
     frame = int(seen[k + 1])
-    x, y = (2 * places[frame] + 0.5) / truth.scale
-    note = f"near ({x:.0f}, {y:.0f})" if lasting[k] else ""
+    note = f"near {_recorded(places[frame], truth)}" if lasting[k] else ""
     return Measurement(name, float(lasting[k]), note, frame, series=series)
 
 
@@ -137,8 +136,8 @@ def _companions(footage: Footage, truth: Truth, settings: StabilitySettings, sce
     if asked.sum() < settings.work_pixels:
         return Measurement(name, None, "this camera sees too few places twice", applies=False)
     side, place = _largest(asked & (other > _STAYS * known))
-    x, y = (2 * place + 0.5) / truth.scale
-    return Measurement(name, 2 * side * truth.px, f"goes with the camera at ({x:.0f}, {y:.0f})" if side else "")
+    note = f"goes with the camera at {_recorded(place, truth)}" if side else ""
+    return Measurement(name, 2 * side * truth.px, note)
 
 
 def tone_of(image: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 2"]:
@@ -153,13 +152,22 @@ def _most(change: np.ndarray) -> np.ndarray:
 
 
 def _largest(mask: Bool[np.ndarray, "h w"]) -> tuple[float, Float64[np.ndarray, "2"]]:
-    """Root of the area of the largest connected part, and its centre."""
-    opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
-    count, _, stats, centres = cv2.connectedComponentsWithStats(opened)
+    """Root of the area of the largest connected part, and its centre (x, y), index coordinates."""
+    square = np.ones((2, 2), np.uint8)
+    core = cv2.erode(mask.astype(np.uint8), square)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(cv2.dilate(core, square))
     if count <= 1:
         return 0.0, np.zeros(2)
     k = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-    return float(np.sqrt(stats[k, cv2.CC_STAT_AREA])), centres[k]
+    # A square of two has no middle: what was labelled lies a pixel to the lower right of what the mask shows.
+    shown = cv2.dilate(core * (labels == k).astype(np.uint8), square, anchor=(0, 0))
+    return float(np.sqrt(stats[k, cv2.CC_STAT_AREA])), np.argwhere(shown)[:, ::-1].mean(0)
+
+
+def _recorded(place: Float64[np.ndarray, "2"], truth: Truth) -> str:
+    """A place at half the working size (index coordinates) as a pixel of the recording, in words."""
+    x, y = (2 * place + 1) / truth.scale - 0.5
+    return f"({x:.0f}, {y:.0f})"
 
 
 def workspace(truth: Truth, size: tuple[int, int], aside_m: float = _ASIDE_M) -> Bool[np.ndarray, "h w"] | None:
