@@ -66,6 +66,52 @@ def test_what_is_beside_the_picture_or_at_another_depth_or_of_another_thing_is_n
         assert not still.look(flat(at), np.array([ROBOT], np.uint16))[1].any()
 
 
+def test_a_slanted_surface_is_shown_between_pixels_as_well() -> None:
+    """A wall whose depth grows by 4 % from row to row: half a row on, the nearest pixel is 2 % nearer or farther."""
+    source = overhead()
+    depth = np.repeat(1.04 ** np.arange(48, dtype=np.float64)[:, None], 64, 1)
+    still = Still(replace(source, depth_m=depth.astype(np.float32)), source.rgb, whole=True)
+    rows, columns = (i.reshape(-1) for i in np.indices((47, 63)))
+    for down in (0.0, 0.25, 0.5, 0.75):
+        between = (1 - down) * depth[rows, columns] + down * depth[rows + 1, columns]
+        uv = np.stack([columns + 0.5, rows + down + 0.5], -1)
+        world = source.camera.unproject(uv, between)
+        ids = np.full(len(rows), TABLE, np.uint16)
+        assert still.look(flat(world), ids)[1].all(), down
+        beyond = source.camera.unproject(uv, 1.04 * between)
+        assert not still.look(flat(beyond), ids)[1].any(), down
+
+
+def test_pixels_that_show_something_else_as_well_do_not_count() -> None:
+    source = overhead()
+    blends = np.zeros((48, 64), bool)
+    blends[10:14, 20:30] = True
+    still = Still(source, source.rgb, whole=True, blends=blends)
+    seen = still.look(flat(points(source)), source.instance_ids.reshape(-1))[1]
+    assert np.array_equal(seen.reshape(48, 64) == 0, blends)
+
+
+@pytest.mark.parametrize(("streak", "share"), [(1.0, 1.0), (2.5, 1.0), (3.75, 0.5), (5.1, 0.0)])
+def test_a_surface_that_was_seen_far_more_slanted_is_hardly_shown(streak: float, share: float) -> None:
+    """Drawn 2.5 times as wide it still counts, 5 times as wide no more, and another still may show it."""
+    source = overhead()
+    normals = np.zeros_like(source.normals)
+    away = points(source) - [0, 0, 2]
+    away /= np.linalg.norm(away, axis=-1, keepdims=True)
+    side = np.cross(away, [0.0, 1, 0])
+    side /= np.linalg.norm(side, axis=-1, keepdims=True)
+    normals[:] = np.round(32767 * (0.15 * away + np.sqrt(1 - 0.15**2) * side))
+    slanted = Still(replace(source, normals=normals), np.full((48, 64, 3), 50, np.uint8), whole=True)
+    world, ids = flat(points(source)), source.instance_ids.reshape(-1)
+    asked = np.full(len(ids), 0.15 * streak, np.float32)
+    assert np.allclose(slanted.look(world, ids, asked)[1], share, atol=0.01)
+    assert (slanted.look(world, ids)[1] == 1).all()
+    inner = Still(source, np.full((48, 64, 3), 100, np.uint8))
+    colours, shown = look_up([slanted, inner], world, ids, asked)
+    assert np.allclose(shown, share or 1.0, atol=0.01)
+    assert (colours == (50 if share else 100)).all()
+
+
 def test_another_camera_s_still_shows_no_border_and_nothing_that_it_sees_from_the_side() -> None:
     source = overhead(plates=((PACKET, np.s_[10:20, 10:20], 0.1),))
     normals = source.normals.copy()

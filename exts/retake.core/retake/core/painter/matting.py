@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -19,11 +20,12 @@ from retake.core.array_types import Bool, Float32, UInt8
 from retake.core.camera import Camera
 from retake.core.errors import TakeError
 from retake.core.geometry import inverse
-from retake.core.painter.planes import blocks, turned, view_rays
+from retake.core.painter.planes import blocks, dot_of, turned, view_rays
 from retake.core.painter.restage import pixels
 from retake.core.painter.shadows import ShadowField
 from retake.core.painter.silhouettes import add_movers, posed
 from retake.core.painter.stills import Still, look_up
+from retake.core.painter.unseen import Unseen
 from retake.core.variants.base import LUMA, SourceFrame
 from retake.core.variants.edges import soften_edges
 from retake.core.variants.roles import ROBOT, SUBJECT, find_roles
@@ -31,9 +33,7 @@ from retake.core.variants.scene import robot_clouds
 
 SHADE, CONTACT = 0.3, 0.5
 """How dark the assumed overhead light's shadow and the contact shadow are: the first frame's own light is unknown."""
-LEAST_PIXELS = 200
-"""Of a thing in the first frames, from which on what they do not show of it takes its own tone."""
-VERSION = "3"
+VERSION = "4"
 """Of how frames are made of first frames: takes made by another are made again."""
 
 
@@ -69,18 +69,18 @@ class Matte:
             raise TakeError(f"the first frame is {first.shape}; the simulated one is {reference.rgb.shape}")
         self.reference, self.first = reference, first
         self._kept: tuple[Camera, tuple[np.ndarray, np.ndarray]] | None = None
-        self.others, self.stills = tuple(others), (Still(reference, first, whole=True), *others)
         self.roles = find_roles(reference)
         self.static = reference.header.camera(reference.camera_name).static
         role = self.roles.role[reference.instance_ids]
+        self.hidden = cv2.dilate((role >= ROBOT).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+        own = Still(reference, first, whole=True, blends=self.hidden & (role < ROBOT))
+        self.others, self.stills = tuple(others), (own, *others)
         self.robot_tone = self._tone(role == ROBOT)
         which = self.roles.object_index[reference.instance_ids]
         self.tones = {
             k: self._tone((role == SUBJECT) & (which == k)) for k, o in enumerate(reference.header.objects) if o.movable
         }
         self.scenery_tone = self._tone(role < ROBOT)
-        self.own_tones = self._tones_of_things()
-        self.hidden = cv2.dilate((role >= ROBOT).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
         self.plate = self._plate()
         center = np.array([*self.roles.anchor.center, self.roles.support_z], np.float32)
         to_sun, up = np.array([0.2, -0.2, 1.0], np.float32), np.array([0, 0, 1.0], np.float32)
@@ -109,29 +109,18 @@ class Matte:
             at = np.flatnonzero((role == SUBJECT) & (which == index))
             if len(at):
                 T_first_now = self.reference.T_world_object[index] @ inverse(source.T_world_object[index])
-                colours, seen = self._trace(self.stills, source, at, T_first_now)
+                colours, share = self._trace(self.stills, source, at, T_first_now)
                 fill = tone.apply(pixels(source.rgb).take(at).view(np.uint8).reshape(-1, 3))
-                out.reshape(-1, 3)[at] = np.where(seen[:, None], colours, fill)
+                out.reshape(-1, 3)[at] = np.where(share[:, None] > 0, colours, fill)
         return soften_edges(out, np.where(role >= ROBOT, source.instance_ids, 0))
+
+    @cached_property
+    def unseen(self) -> Unseen:
+        """What no first frame shows of the scenery."""
+        return Unseen(self.stills, self.roles.role < ROBOT)
 
     def _tone(self, mask: Bool[np.ndarray, "H W"]) -> Tone:
         return Tone.between(self.reference.rgb[mask], self.first[mask])
-
-    def _tones_of_things(self) -> dict[int, Tone]:
-        """Instance → tone, of scenery that the first frames of all cameras show: told alike whichever camera asks."""
-        pairs: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
-        for still in self.stills:
-            ids = still.source.instance_ids
-            painted = still.painted if still.gain == 1.0 else np.clip(still.painted * np.float32(still.gain), 0, 255)
-            for instance in np.unique(ids[self.roles.role[ids] < ROBOT]):
-                on = (ids == instance) & still.solid
-                pairs.setdefault(int(instance), []).append((still.source.rgb[on], painted[on]))
-        out = {}
-        for instance, found in pairs.items():
-            simulated, painted = (np.concatenate([each[k] for each in found]) for k in (0, 1))
-            if len(simulated) >= LEAST_PIXELS:
-                out[instance] = Tone.between(simulated, painted)
-        return out
 
     def _plate(self) -> UInt8[np.ndarray, "H W 3"]:
         """The first frame without robot and objects: what they hide is filled from around."""
@@ -195,7 +184,8 @@ class Matte:
         out, painted = self.plate.copy(), ~self.hidden
         at = np.flatnonzero(self.hidden & (role < ROBOT)) if self.others else np.zeros(0, int)
         if len(at):
-            colours, seen = self._trace(self.others, source, at, np.eye(4))
+            colours, share = self._trace(self.others, source, at, np.eye(4))
+            seen = share > 0
             out.reshape(-1, 3)[at[seen]] = colours[seen]
             painted.reshape(-1)[at] = seen
         return out, painted
@@ -206,25 +196,48 @@ class Matte:
         """Scenery of a moving camera: looked up in the first frames where they showed it, else the simulator's, toned. And
         what of it is of a first frame."""
         out, painted = np.zeros_like(source.rgb), np.zeros(role.shape, bool)
-        flat, ids, rgb = out.reshape(-1, 3), source.instance_ids.reshape(-1), source.rgb.reshape(-1, 3)
         at = np.flatnonzero(role < ROBOT)
-        colours, seen = self._trace(self.stills, source, at, np.eye(4))
-        flat[at], painted.reshape(-1)[at] = colours, seen
-        left = at[~seen]
-        for instance in np.unique(ids[left]):
-            on = left[ids[left] == instance]
-            flat[on] = self.own_tones.get(int(instance), self.scenery_tone).apply(rgb[on])
+        normals = pixels(source.normals).take(at).view(np.int16).reshape(-1, 3).T.astype(np.float32)
+        colours, share = self._trace(self.stills, source, at, np.eye(4), self._facing(source, at, normals))
+        if len(left := np.flatnonzero(share < 1)):
+            fill = self._filled(source, at[left], normals.take(left, 1))
+            both = np.flatnonzero(share.take(left))
+            shown = colours[left[both]]
+            fill[both] = np.rint(fill[both] + share[left[both], None] * (shown - fill[both].astype(np.float32)))
+            pixels(colours[None])[left] = pixels(fill[None])
+        pixels(out)[at], painted.reshape(-1)[at] = pixels(colours[None]), share > 0.5
         return out, painted
 
+    def _filled(
+        self, source: SourceFrame, at: np.ndarray, normals: Float32[np.ndarray, "3 N"]
+    ) -> UInt8[np.ndarray, "N 3"]:
+        """Scenery at flat pixel indices (world normals × 32767), drawn after what first frames show of the same thing; of things
+        that they do not show at all there is the simulator's picture, toned."""
+        ids = source.instance_ids.reshape(-1).take(at)
+        rgb = pixels(source.rgb).take(at).view(np.uint8).reshape(-1, 3)
+        fill, known = self.unseen.colours(self._points_at(source, at), normals, ids, rgb)
+        known &= source.depth_m.reshape(-1).take(at) > 0
+        if not known.all():
+            fill[~known] = self.scenery_tone.apply(rgb[~known])
+        return fill
+
+    def _facing(
+        self, source: SourceFrame, at: np.ndarray, normals: Float32[np.ndarray, "3 N"]
+    ) -> Float32[np.ndarray, "N"]:
+        """Cosine between the surfaces at flat pixel indices, of world normals × 32767, and the view on them."""
+        rays = self._rays(source)[0].reshape(3, -1).take(at, 1)
+        return np.abs(dot_of(normals, rays)) / (np.float32(32767) * np.sqrt(dot_of(rays, rays)))
+
     def _trace(
-        self, stills: Sequence[Still], source: SourceFrame, at: np.ndarray, T_first_now: np.ndarray
-    ) -> tuple[UInt8[np.ndarray, "N 3"], Bool[np.ndarray, "N"]]:
-        """First-frame colours of pixels (flat indices) whose body moved by T_first_now (world), and whether a first frame
-        showed them."""
+        self, stills: Sequence[Still], source: SourceFrame, at: np.ndarray, T_first_now: np.ndarray,
+        facing: Float32[np.ndarray, "N"] | None = None,
+    ) -> tuple[UInt8[np.ndarray, "N 3"], Float32[np.ndarray, "N"]]:  # fmt: skip
+        """First-frame colours of pixels (flat indices) whose body moved by T_first_now (world), and how far a first frame
+        showed them, 0..1."""
         world = turned(T_first_now[:3, :3].astype(np.float32), self._points_at(source, at))
         world += T_first_now[:3, 3, None].astype(np.float32)
-        colours, seen = look_up(stills, world, source.instance_ids.reshape(-1).take(at))
-        return colours, seen & (source.depth_m.reshape(-1).take(at) > 0)
+        colours, share = look_up(stills, world, source.instance_ids.reshape(-1).take(at), facing)
+        return colours, share * (source.depth_m.reshape(-1).take(at) > 0)
 
     def _points_at(self, source: SourceFrame, at: np.ndarray) -> Float32[np.ndarray, "3 N"]:
         """World points of flat pixel indices, m."""

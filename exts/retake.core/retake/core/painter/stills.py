@@ -24,10 +24,12 @@ from retake.core.painter.textures import lookup
 from retake.core.run_layout import VARIANT_FRAME, VARIANT_RECORD
 from retake.core.variants.base import MAPS, SourceFrame, Variant, source_frame
 from retake.core.variants.carry import exposure_over
-from retake.core.variants.correspond import GRAZING, view_of
+from retake.core.variants.correspond import GRAZING, View, view_of
 from retake.core.variants.make import open_variant, read_frame
 
 FAR_PX = 1e5
+STREAKS = (2.5, 5.0)
+"""How often wider than a still shows it a surface may be drawn: from the first on it fades, at the second it is gone."""
 DEPTH_TOLERANCE = 0.01
 """Relative depth error within which two pixels show the same point."""
 
@@ -42,30 +44,49 @@ class Still:
     """Brightness of the camera that looks it up over this one's."""
     whole: bool = False
     """Whether pixels at borders and on slanted surfaces count as well: in the camera's own frame they do."""
+    blends: Bool[np.ndarray, "H W"] | None = None
+    """Pixels that show something else as well, and do not count."""
+
+    @cached_property
+    def view(self) -> View:
+        """How its camera sees the scene."""
+        return view_of(self.source)
 
     @cached_property
     def solid(self) -> Bool[np.ndarray, "H W"]:
         """Pixels that show one surface, not too slanted."""
-        view = view_of(self.source)
-        return view.inner & (view.facing > GRAZING)
+        return self.view.inner & (self.view.facing > GRAZING)
 
     def look(
-        self, world: Float32[np.ndarray, "3 N"], ids: UInt16[np.ndarray, "N"]
-    ) -> tuple[UInt8[np.ndarray, "N 3"], Bool[np.ndarray, "N"]]:
-        """Colours of world points (m) of instances, and which of them the still shows."""
+        self,
+        world: Float32[np.ndarray, "3 N"],
+        ids: UInt16[np.ndarray, "N"],
+        facing: Float32[np.ndarray, "N"] | None = None,
+    ) -> tuple[UInt8[np.ndarray, "N 3"], Float32[np.ndarray, "N"]]:
+        """Colours of world points (m) of instances, and how far the still shows each, 0..1. facing: cosine between each
+        surface and the view that asks; what the still shows much more slanted would be drawn as streaks."""
         x, y, z = self._seen_at(world)
         width, height = self.source.camera.size
         column, row = np.rint(x).astype(np.int32), np.rint(y).astype(np.int32)
         inside = (column >= 0) & (row >= 0) & (column < width) & (row < height)
         at = np.where(inside, row * width + column, 0)
         seen = inside & (self.source.instance_ids.reshape(-1).take(at) == ids)
-        seen &= np.abs(self.source.depth_m.reshape(-1).take(at) - z) < DEPTH_TOLERANCE * np.maximum(z, 0.05)
+        apart = np.abs(self.source.depth_m.reshape(-1).take(at) - z)
+        # On a slanted surface the depth between pixels' centres is what tells.
+        np.minimum(apart, np.abs(lookup(self.source.depth_m, x, y, cv2.BORDER_REPLICATE) - z), out=apart)
+        seen &= apart < DEPTH_TOLERANCE * np.maximum(z, 0.05)
         if not self.whole:
             seen &= self.solid.reshape(-1).take(at)
+        if self.blends is not None:
+            seen &= ~self.blends.reshape(-1).take(at)
+        share = seen.astype(np.float32)
+        if facing is not None:
+            streak = facing / np.maximum(self.view.facing.reshape(-1).take(at), np.float32(1e-3))
+            share *= np.clip((STREAKS[1] - streak) / (STREAKS[1] - STREAKS[0]), 0, 1)
         colours = lookup(self.painted, x, y, cv2.BORDER_REPLICATE)
         if self.gain != 1.0:
             colours = np.clip(colours * np.float32(self.gain) + 0.5, 0, 255).astype(np.uint8)
-        return colours, seen
+        return colours, share
 
     def _seen_at(self, world: Float32[np.ndarray, "3 N"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Image-index coordinates and forward depth (m) of world points; far outside where they cannot be seen."""
@@ -88,19 +109,21 @@ class Still:
 
 
 def look_up(
-    stills: Sequence[Still], world: Float32[np.ndarray, "3 N"], ids: UInt16[np.ndarray, "N"]
-) -> tuple[UInt8[np.ndarray, "N 3"], Bool[np.ndarray, "N"]]:
-    """Colours of world points (m) of instances as the first still has them that shows them, and which were found at all."""
-    colours, seen = np.zeros((len(ids), 3), np.uint8), np.zeros(len(ids), bool)
+    stills: Sequence[Still], world: Float32[np.ndarray, "3 N"], ids: UInt16[np.ndarray, "N"],
+    facing: Float32[np.ndarray, "N"] | None = None,
+) -> tuple[UInt8[np.ndarray, "N 3"], Float32[np.ndarray, "N"]]:  # fmt: skip
+    """Colours of world points (m) of instances as the first still has them that shows them, and how far it does, 0..1."""
+    colours, share = np.zeros((len(ids), 3), np.uint8), np.zeros(len(ids), np.float32)
     for part in blocks(len(ids)):
         left = np.arange(part.start, part.stop)
         for still in stills:
             if not len(left):
                 break
-            found, shown = still.look(world.take(left, 1), ids[left])
-            colours[left[shown]], seen[left] = found[shown], shown
-            left = left[~shown]
-    return colours, seen
+            found, shown = still.look(world.take(left, 1), ids[left], None if facing is None else facing[left])
+            on = shown > 0
+            colours[left[on]], share[left[on]] = found[on], shown[on]
+            left = left[~on]
+    return colours, share
 
 
 def stills_beside(variant: Path, episode: Episode, own: SourceFrame) -> list[Still]:
