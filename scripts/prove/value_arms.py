@@ -26,9 +26,9 @@ class Arm:
 
 def arms(sizes: Sizes) -> tuple[Arm, ...]:
     """What is compared. `takes…`: half simulated, half takes. Two more ask what costs the most worlds their successes in the
-    simulator's own look: too few steps for so many looks, or too little of the simulator's. One whether takes and random
-    textures, on both halves, add up, one whether more worlds teach more, and one whether takes teach more whose objects keep
-    their shape (a papaya does not show how the packet in its place is turned)."""
+    simulator's own look: too few steps for so many looks, or too little of the simulator's. Two whether takes and random
+    textures, on both halves, add up, at equal and at twice the steps, one whether more worlds teach more, and one whether takes
+    teach more whose objects keep their shape (a papaya does not show how the packet in its place is turned)."""
     half, many = ("--shares", "1", "1"), f"takes{sizes.worlds[-1]}"
     longer = (*half, "--steps", str(2 * sizes.steps))
     return (
@@ -44,6 +44,12 @@ def arms(sizes: Sizes) -> tuple[Arm, ...]:
             f"{many} with textures",
             ("masked", f"{many}{MASKED}"),
             (*half, "--augment", "textures"),
+            competes=False,
+        ),
+        Arm(
+            f"{many} with textures twice the steps",
+            ("masked", f"{many}{MASKED}"),
+            (*longer, "--augment", "textures"),
             competes=False,
         ),
         Arm("oracle", ("oracle",), competes=False),
