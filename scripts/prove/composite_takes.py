@@ -45,10 +45,11 @@ from retake.core.video import write_video
 
 CAMERAS = ("front", "wrist")
 DEMO = (("panda", 51), ("sixaxis", 51), ("panda", 52), ("sixaxis", 52))
-EARLIER, EARLIER_SEED = (("panda", 156), ("sixaxis", 155)), 11
-"""Episodes and world seed of the sample that version 27 judged unseen; its failures led to version 29, so it is tuning data."""
-UNSEEN, UNSEEN_SEED = (("panda", 158), ("sixaxis", 157)), 13
-"""Episodes and world seed of the unseen sample: judged once, by version 29, and never looked at before."""
+EARLIER, EARLIER_SEED = (("panda", 158), ("sixaxis", 157)), 13
+"""Episodes and world seed of the sample that versions 29 and 34 judged unseen; its failures led to version 35, so it is tuning
+data."""
+UNSEEN, UNSEEN_SEED = (("panda", 160), ("sixaxis", 159)), 15
+"""Episodes and world seed of the unseen sample: judged once, by version 35, and never looked at before."""
 ZOO_SEEDS = (1, 2)
 FRAMES = 33
 VIDEO = "take.mp4"
