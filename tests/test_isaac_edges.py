@@ -441,7 +441,7 @@ def test_a_folder_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
 
 def test_a_trajectory_is_followed_from_its_beginning_and_held_at_its_end() -> None:
     commands: list[Any] = []
-    capture: Any = SimpleNamespace(elapsed_s=0.75, command=lambda joints, target: commands.append((joints, target)))
+    capture: Any = SimpleNamespace(elapsed_s=0.75, command=lambda *told: commands.append(told))
     path = Trajectory(["a", "b"], [0.5, 1.5, 2.5], [[0, 10], [1, 20], [3, 0]], capture)
     assert path.frames(10.0) == 21
     assert path.frames(2.4) == 6
@@ -450,6 +450,7 @@ def test_a_trajectory_is_followed_from_its_beginning_and_held_at_its_end() -> No
     path.command()
     assert commands[0][0] == ("a", "b")
     assert np.allclose(commands[0][1], (0.75, 17.5))
+    assert commands[0][2] == "<Python>", "no file names its joints"
 
 
 # -- self-test ---------------------------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from fakes.kit import FakeKit
 from isaac_support import check_exact, finished, motion, request
 
 from retake.core.capture import PairingCounts
-from retake.core.errors import StageError
+from retake.core.errors import InputError, StageError
+from retake.core.joint_motion import RobotJoints
 from retake.isaac import live_capture
 from retake.isaac.clock import Held
 from retake.isaac.live_capture import RUNNING, LiveCapture
@@ -259,7 +260,10 @@ def test_a_recording_that_recorded_nothing_says_so(tmp_path: Path) -> None:
 def test_its_standing_is_the_writer_s_and_the_pairing_s(running: Any) -> None:
     running._pairer.counts = SimpleNamespace(frames=3, lag_steps=6)
     running._pairer.waiting = 4
-    running.content = SimpleNamespace(notes=("of the stage",), units=SimpleNamespace(metres_per_unit=0.01))
+    robots = [SimpleNamespace(named_joints=RobotJoints(n, f"/{n}", (f"j{n}",), (f"/{n}/j",))) for n in ("A", "B")]
+    running.content = SimpleNamespace(
+        notes=("of the stage",), units=SimpleNamespace(metres_per_unit=0.01), robots=robots
+    )
     status = running.status
     assert (status.frames, status.written, status.queued, status.bytes_written, status.waited_s) == (5, 4, 1, 99, 0.25)
     assert (status.lag_steps, running.in_flight, status.notes) == (6, 4, ("of the stage", "odd"))
@@ -268,10 +272,15 @@ def test_its_standing_is_the_writer_s_and_the_pairing_s(running: Any) -> None:
     assert running.waits_for == "the first frame"
     running._phase = Phase.FINISHING
     assert running.waits_for == "the episode's files"
-    running.command(["a"], [0.5])
+    running.command(["jB"], [0.5])
+    running.command(["/A/j", "B/jB"], [0.1, 0.2])
+    with pytest.raises(InputError, match="unknown joint in <Python> 'a'; valid: A/jA, B/jB"):
+        running.command(["a"], [0.5])
     running._hooks.tensors.is_open = False
+    running.command(["jB"], [0.5])
     running.command(["a"], [0.5])
-    assert running.told == [(["a"], [0.5], 0.01)], "only while there is something to command"
+    commands = [([(1, 0)], [0.5], 0.01), ([(0, 0), (1, 0)], [0.1, 0.2], 0.01)]
+    assert running.told == commands, "only while there is something to command"
     running.limit(9)
     assert running.request.frames == 9
 

@@ -31,6 +31,8 @@ def test_a_recording_that_was_not_started_says_nothing_of_itself(tmp_path: Path)
     capture._recorder = SimpleNamespace(waited_s=1.5)  # type: ignore[assignment]
     assert capture._waited_ns() == 1_500_000_000
     capture.command(["a"], [0.0])
+    with pytest.raises(StageError, match="start the recording first"):
+        capture.find_joints(["a"])
     with pytest.raises(StageError, match="the recording is idle"):
         _ = capture.episode
     capture._on_step(0.1)

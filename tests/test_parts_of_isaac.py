@@ -610,12 +610,47 @@ def test_targets_reach_the_joints_that_are_named_in_the_stages_units(monkeypatch
     reading = reader(monkeypatch, view)
     reading.open()
     before = view.target.copy()
-    reading.command(["j_left", "j_palm"], [0.02, 0.5], 0.01)
+    reading.command([(0, 2), (0, 1)], [0.02, 0.5], 0.01)  # j_left, j_palm
     data, rows = view.sent[0]
     before[0, [2, 1]] = 2.0, 0.5
     assert np.allclose(data, before)
     assert rows.tolist() == [0]
     assert rows.dtype == np.int32
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_targets_reach_several_robots_in_one_command_and_no_other_robot(
+    monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    """Three robots in one view, or each in a view of its own; those that are not commanded keep their targets."""
+    paths = ["/A", "/B", "/C"]
+    views = [View(LINKS, DOFS, rows=3)] if shared else [View(LINKS, DOFS) for _ in paths]
+    for index, view in enumerate(views):
+        view.target += index
+        mine = paths if shared else [paths[index]]
+        view.prim_paths, view.is_homogeneous = mine, shared
+        view.link_paths = [[f"{path}/{name}" for name in LINKS] for path in mine]
+        view.dof_paths = [[f"{path}/{name}" for name in DOFS] for path in mine]
+
+    def create(pattern: str | list[str]) -> View | None:
+        if shared:
+            return views[0]
+        return None if isinstance(pattern, list) else views[paths.index(pattern)]
+
+    simulation = SimpleNamespace(create_articulation_view=create)
+    monkeypatch.setattr("retake.isaac.tensors.simulation_view", lambda: simulation)
+    reading = TensorReader([moved_to(path) for path in paths], ())
+    reading.open()
+    before = [view.target.copy() for view in views]
+    reading.command([(2, 3), (0, 0), (2, 1)], [0.03, 0.1, 0.2], 0.01)
+    row = (lambda k: (0, k)) if shared else (lambda k: (k, 0))
+    for robot, column, value in ((2, 0, 3.0), (0, 3, 0.1), (2, 1, 0.2)):
+        before[row(robot)[0]][row(robot)[1], column] = value
+    assert [len(view.sent) for view in views] == ([1] if shared else [1, 0, 1])
+    for view, wanted in zip(views, before, strict=True):
+        for data, rows in view.sent:
+            assert np.allclose(data, wanted)
+            assert rows.tolist() == list(range(len(wanted)))
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,8 @@ class FakeKit:
         self.events: list[tuple[str, Any]] = []
         """What a script asked of Replicator's randomisers, in order."""
         self.loops: list[asyncio.AbstractEventLoop] = []
+        self.commanded: list[dict[str, Any]] = []
+        """Every command of drive targets: robot's prim path -> targets in its specification's order, stage units."""
         self.exit_code: int | None = None
         """What the application closed with."""
         self.vetoed = 0

@@ -113,6 +113,9 @@ class _Articulation:
         assert targets.shape == (self.count, len(self.dof_order))
         assert targets.dtype == np.float32
         self._kit.settings["commanded"] = targets
+        self._kit.commanded.append(
+            {path: row[np.argsort(self.dof_order)] for path, row in zip(self.prim_paths, targets, strict=True)}
+        )
 
 
 class _Bodies:

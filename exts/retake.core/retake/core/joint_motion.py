@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A motion of joints in a file of the user's, `.npz` or `.csv` (docs/motion.md): read and checked, whatever replays it."""
+"""A motion of joints in a file of the user's, `.npz` or `.csv` (docs/motion.md): read, checked and matched to robots, whatever
+replays it."""
 
 from __future__ import annotations
 
 import csv
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from retake.core.array_types import Float64
-from retake.core.errors import InputError
+from retake.core.errors import InputError, unknown_name
 
 FORM = (
     "a .csv with a header time_s,JOINT,… and one row per time, or an .npz with time_s (K,), joint_names (J,) and "
@@ -31,6 +33,18 @@ class JointMotion:
     time_s: Float64[np.ndarray, "K"]
     position: Float64[np.ndarray, "K J"]
     """rad or m."""
+
+
+@dataclass(frozen=True)
+class RobotJoints:
+    """What a motion file may call a robot and its movable joints."""
+
+    robot: str
+    prim_path: str
+    names: tuple[str, ...]
+    """Movable joints, order of the robot's joint arrays."""
+    paths: tuple[str, ...]
+    """Prim path of each."""
 
 
 def read_motion(file: Path) -> JointMotion:
@@ -54,6 +68,42 @@ def read_motion(file: Path) -> JointMotion:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"motion file {file}: joint {twice[0]!r} has two columns; each joint needs one")
     return JointMotion(tuple(names), time_s - min(time_s[0], 0.0), position)
+
+
+def match_joints(
+    names: Sequence[str], robots: Sequence[RobotJoints], file: Path | str, robot: str = ""
+) -> list[tuple[int, int]]:
+    """(robot, degree of freedom) of every name: JOINT, ROBOT/JOINT or a joint's prim path.
+
+    A bare name means the joint of `robot` (name or prim path) where that is given, else of the only robot that has it.
+    Raises InputError for names that no robot has, for names that several have and for joints that are named twice.
+    """
+    out: list[tuple[int, int]] = []
+    for name in names:
+        found = _joints_called(name, robots, robot)
+        if not found:
+            known = [n if len(robots) == 1 else f"{r.robot}/{n}" for r in robots for n in r.names]
+            raise InputError(unknown_name(f"joint in {file}", name, known))
+        if len(found) > 1:
+            ways = ", ".join(f"{robots[r].robot}/{name}" for r, _ in found)
+            raise InputError(f"motion file {file}: {len(found)} robots have a joint {name!r}; write {ways}")
+        if found[0] in out:
+            raise InputError(f"motion file {file}: joint {name!r} has two columns; each joint needs one")
+        out.append(found[0])
+    return out
+
+
+def _joints_called(name: str, robots: Sequence[RobotJoints], robot: str) -> list[tuple[int, int]]:
+    """Every joint that a name may mean: the prim path goes before the robot's name, and that before a bare name."""
+    if found := [(r, one.paths.index(name)) for r, one in enumerate(robots) if name in one.paths]:
+        return found
+    for r, one in enumerate(robots):
+        head = f"{one.robot}/"
+        if name.startswith(head) and name[len(head) :] in one.names:
+            return [(r, one.names.index(name[len(head) :]))]
+    having = [r for r, one in enumerate(robots) if name in one.names]
+    asked = [r for r in having if robot and robot in (robots[r].robot, robots[r].prim_path)]
+    return [(r, robots[r].names.index(name)) for r in asked or having]
 
 
 def _read_npz(file: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -80,4 +130,4 @@ def _read_csv(file: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     return names, values[:, 0], values[:, 1:]
 
 
-__all__ = ["FORM", "JointMotion", "read_motion"]
+__all__ = ["FORM", "JointMotion", "RobotJoints", "match_joints", "read_motion"]

@@ -29,7 +29,7 @@ from retake.core.run_layout import RunLayout
 from retake.core.run_store import create_run
 from retake.isaac import kit, processes, timeline
 from retake.isaac.leaving import note_exit, quit_application, say
-from retake.isaac.live_capture import LiveCapture
+from retake.isaac.live_capture import IN_PYTHON, LiveCapture
 from retake.isaac.options import EXTRA, load_autorun, quits
 from retake.isaac.request import SETTINGS, CaptureRequest, Phase
 from retake.isaac.stage_open import open_stage
@@ -125,6 +125,8 @@ async def record(capture: LiveCapture, controller: Trajectory | None, timeout_s:
             capture.stop("time limit")
 
     try:
+        if controller is not None:
+            controller.check()  # before anything moves
         if capture.stepped:
             await drive_stepped(capture, before_update=before_update)
         else:
@@ -166,13 +168,16 @@ async def generate(run_folder: Path, options: Mapping[str, Any]) -> int:
 
 
 class Trajectory:
-    """Joint positions over time, commanded as drive targets while the timeline runs.
+    """Joint positions over time of any of the recorded robots, commanded as drive targets while the timeline runs.
 
-    File: a motion file of the embedded simulator (docs/motion.md), .npz or .csv.
+    File: a motion file (docs/motion.md), .npz or .csv, as the embedded simulator takes it.
     """
 
-    def __init__(self, joints: Sequence[str], time_s: Any, position: Any, capture: LiveCapture) -> None:
-        self.joints = tuple(joints)
+    def __init__(
+        self, joints: Sequence[str], time_s: Any, position: Any, capture: LiveCapture, file: Path | str = IN_PYTHON
+    ) -> None:
+        """`file` is what errors call the source of the names."""
+        self.joints, self.file = tuple(joints), file
         self.at, self.position = np.asarray(time_s, np.float64), np.asarray(position, np.float64)
         self._capture = capture
 
@@ -180,7 +185,7 @@ class Trajectory:
     def load(path: Path, capture: LiveCapture) -> Trajectory:
         """Of a motion file. Raises InputError as `read_motion` does."""
         motion = read_motion(path)
-        return Trajectory(motion.names, motion.time_s, motion.position, capture)
+        return Trajectory(motion.names, motion.time_s, motion.position, capture, path)
 
     def frames(self, fps: float) -> int:
         """Frames of an episode that covers it."""
@@ -191,9 +196,17 @@ class Trajectory:
         t = np.clip(time_s + self.at[0], self.at[0], self.at[-1])
         return np.array([np.interp(t, self.at, column) for column in self.position.T])
 
+    def check(self) -> None:
+        """Look for its joints among the robots of a started recording. Raises InputError, and the recording ends with it."""
+        try:
+            self._capture.find_joints(self.joints, self.file)
+        except RetakeError as error:
+            self._capture.fail(error)
+            raise
+
     def command(self) -> None:
         """Set the targets of the recording's time; called before an update."""
-        self._capture.command(self.joints, self.target(self._capture.elapsed_s))
+        self._capture.command(self.joints, self.target(self._capture.elapsed_s), self.file)
 
 
 def start(path: Path, *, post_quit: Callable[[int], None] | None = None) -> Any:

@@ -18,6 +18,7 @@ from typing import Any
 from retake.core.capture import FramePairer, PairedFrame, PairingCounts, PairingError, Recorder, StateSample, stride_of
 from retake.core.episode import CameraSpec, Episode, Frame
 from retake.core.errors import RetakeError, StageError
+from retake.core.joint_motion import match_joints
 from retake.isaac import kit, payload, timeline
 from retake.isaac.camera_text import parse_channels
 from retake.isaac.clock import Clock, Held, StepKeys, choose_clock
@@ -32,6 +33,9 @@ from retake.isaac.stops import SETTLE_UPDATES, STOPS
 
 RUNNING: weakref.WeakSet[LiveCapture] = weakref.WeakSet()
 """Every recording that was started, whoever did: the extension completes them when it is disabled."""
+
+IN_PYTHON = "<Python>"
+"""What errors call the source of joints that no file names."""
 
 
 class LiveCapture:
@@ -68,6 +72,8 @@ class LiveCapture:
         self._time_s, self._dt_s = 0.0, 0.0
         self._conditions: Conditions | None = None
         self._keys = StepKeys()
+        self._commanded: tuple[tuple[str, ...], list[tuple[int, int]]] = ((), [])
+        """Names of the joints commanded last, and where they are: a trajectory's stay the same."""
         self.stale = 0
         """Frames that were begun before the held state existed (stepped mode)."""
         self._finisher: threading.Thread | None = None
@@ -237,10 +243,21 @@ class LiveCapture:
         """The episode's header once the first step told the physics rate; None before."""
         return None if self._reader is None else self._reader.header
 
-    def command(self, joints: Sequence[str], targets: Any) -> None:
-        """Set position targets (rad, m) of the named joints of the first robot, for the next physics steps."""
+    def find_joints(self, joints: Sequence[str], file: Path | str = IN_PYTHON) -> list[tuple[int, int]]:
+        """(robot, degree of freedom) of joints of the recorded robots, by any name that a motion file may use.
+
+        `file` is what errors call their source. Raises InputError as `match_joints`, StageError before `start`.
+        """
+        if self.content is None:
+            raise StageError("joints are found among the recorded robots; start the recording first")
+        return match_joints(joints, [robot.named_joints for robot in self.content.robots], file)
+
+    def command(self, joints: Sequence[str], targets: Any, file: Path | str = IN_PYTHON) -> None:
+        """Set position targets (rad, m) of joints of any recorded robots (`find_joints`), for the next physics steps."""
         if self._hooks is not None and self._hooks.tensors.is_open and self.content is not None:
-            self._hooks.tensors.command(joints, targets, self.content.units.metres_per_unit)
+            if self._commanded[0] != tuple(joints):
+                self._commanded = (tuple(joints), self.find_joints(joints, file))
+            self._hooks.tensors.command(self._commanded[1], targets, self.content.units.metres_per_unit)
 
     @property
     def counts(self) -> PairingCounts:

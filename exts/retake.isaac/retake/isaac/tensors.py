@@ -190,16 +190,18 @@ class TensorReader:
             ) from error
         return RawState(views, self._rows, objects, self._object_rows, contacts)
 
-    def command(self, joints: Sequence[str], targets: Any, metres_per_unit: float) -> None:
-        """Set position targets (rad, m) of the first robot's named joints. Raises InputError for an unknown joint."""
-        robot, rows = self.robots[0], self._rows[0]
-        view = self._views[rows.view]
-        kinds = [joint.kind for joint in robot.joints if joint.kind != "fixed"]
-        data = to_numpy(view.get_dof_position_targets()).copy()
-        for name, value in zip(joints, targets, strict=True):
-            dof = robot.dof_index(name)
-            data[rows.row, rows.dofs[dof]] = value if kinds[dof] == "revolute" else value / metres_per_unit
-        view.set_dof_position_targets(_like(view.get_dof_position_targets(), data), _rows_like(view, data))
+    def command(self, joints: Sequence[tuple[int, int]], targets: Any, metres_per_unit: float) -> None:
+        """Set position targets (rad, m) of some (robot, degree of freedom); all others keep theirs."""
+        tables: dict[int, np.ndarray[Any, Any]] = {}
+        for (robot, dof), value in zip(joints, targets, strict=True):
+            rows = self._rows[robot]
+            if rows.view not in tables:
+                tables[rows.view] = to_numpy(self._views[rows.view].get_dof_position_targets()).copy()
+            turns = self.robots[robot].dof_joints[dof].kind == "revolute"
+            tables[rows.view][rows.row, rows.dofs[dof]] = value if turns else value / metres_per_unit
+        for index, data in tables.items():
+            view = self._views[index]
+            view.set_dof_position_targets(_like(view.get_dof_position_targets(), data), _rows_like(view, data))
 
     def close(self) -> None:
         """Forget the views (they are invalid after Stop anyway)."""

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from retake.core.array_types import Float64
-from retake.core.errors import InputError, unknown_name
-from retake.core.joint_motion import read_motion
+from retake.core.joint_motion import match_joints, read_motion
 from retake.newton.drives import Drives
 from retake.newton.planner import JointPath
 from retake.usd.articulation import Articulation
@@ -56,7 +55,7 @@ def replay(robots: tuple[Articulation, ...], file: Path, robot: str = "") -> Mot
     no robot has and for bare names that several robots have.
     """
     recorded = read_motion(file)
-    where = match(recorded.names, robots, file, robot)
+    where = match_joints(recorded.names, [one.named_joints for one in robots], file, robot)
     paths, named = [], []
     for index, one in enumerate(robots):
         q = np.repeat(one.initial_position[None], len(recorded.time_s), 0)
@@ -67,37 +66,6 @@ def replay(robots: tuple[Articulation, ...], file: Path, robot: str = "") -> Mot
         named.append(frozenset(one.spec.dof_names[dof] for _, dof in mine))
     settings = {"scenario": "replay", "joints": list(recorded.names)}
     return Motion(tuple(paths), settings=settings, named=tuple(named))
-
-
-def match(
-    names: tuple[str, ...], robots: tuple[Articulation, ...], file: Path, robot: str = ""
-) -> list[tuple[int, int]]:
-    """(robot, degree of freedom) of every name: JOINT, ROBOT/JOINT or a joint's prim path.
-
-    A bare name means the joint of `robot` where that is given, else of the only robot that has it. Raises InputError
-    for names that no robot has and for names that several have.
-    """
-    out, chosen = [], robot
-    for name in names:
-        found = [(r, robots[r].dof_paths.index(name)) for r in range(len(robots)) if name in robots[r].dof_paths]
-        for r, one in enumerate(robots):
-            head = f"{one.spec.name}/"
-            if not found and name.startswith(head) and name[len(head) :] in one.spec.dof_names:
-                found = [(r, one.spec.dof_index(name[len(head) :]))]
-        if not found:
-            having = [r for r in range(len(robots)) if name in robots[r].spec.dof_names]
-            asked = [r for r in having if chosen in (robots[r].spec.name, robots[r].spec.prim_path)]
-            found = [(r, robots[r].spec.dof_index(name)) for r in (asked if chosen and asked else having)]
-        if not found:
-            known = [n if len(robots) == 1 else f"{r.spec.name}/{n}" for r in robots for n in r.spec.dof_names]
-            raise InputError(unknown_name(f"joint in {file}", name, known))
-        if len(found) > 1:
-            ways = ", ".join(f"{robots[r].spec.name}/{name}" for r, _ in found)
-            raise InputError(f"motion file {file}: {len(found)} robots have a joint {name!r}; write {ways}")
-        if found[0] in out:
-            raise InputError(f"motion file {file}: joint {name!r} has two columns; each joint needs one")
-        out.append(found[0])
-    return out
 
 
 def obeyed(motion: Motion, drives: Drives) -> Motion:

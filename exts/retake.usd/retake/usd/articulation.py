@@ -19,6 +19,7 @@ from pxr import Usd, UsdPhysics
 from retake.core.array_types import Float64
 from retake.core.ends import find_ends
 from retake.core.errors import InputError, StageError, unknown_name
+from retake.core.joint_motion import RobotJoints
 from retake.core.robot import WORLD, JointSpec, LinkSpec, Mimic, RobotSpec
 from retake.usd.joint_tree import base_of, component, members_of, root_bodies, walk
 from retake.usd.joints import (
@@ -58,6 +59,11 @@ class Articulation:
     """Whether the world holds the base: fixed, or on joints that are degrees of freedom."""
     notes: tuple[str, ...] = ()
     """What a person should know about how it was read."""
+
+    @property
+    def named_joints(self) -> RobotJoints:
+        """What a motion file may call its movable joints."""
+        return RobotJoints(self.spec.name, self.spec.prim_path, self.spec.dof_names, self.dof_paths)
 
 
 @dataclass(frozen=True)
