@@ -130,6 +130,7 @@ def test_a_lens_is_recorded_or_straightened_and_said(stage: Usd.Stage, undistort
     header = made(stage, content=content, undistort=undistort, settings={"a": 1}).header
     assert [camera.lens for camera in header.cameras] == [None if undistort else lens, None]
     assert header.settings == {"a": 1, **({"undistorted": {"Camera0": lens.to_json()}} if undistort else {})}
+    assert made(stage, content=content).header.cameras[0].lens == lens, "nobody asked for a pinhole"
 
 
 def test_objects_that_stand_keep_the_pose_of_the_stage(stage: Usd.Stage) -> None:

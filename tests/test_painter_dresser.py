@@ -303,6 +303,15 @@ def test_rays_of_a_picture_are_those_of_its_camera_and_are_kept() -> None:
     assert np.array_equal(view_rays(source.camera)[0], d)
 
 
+def test_a_table_near_the_camera_is_as_large_as_it_shows() -> None:
+    source = overhead()
+    source = replace(source, depth_m=np.full_like(source.depth_m, 0.8))
+    made = Dresser(source, recipe_of(load_catalogue().preset("kitchen")), 0)
+    shown = points(source)[..., :2].reshape(-1, 2)
+    assert np.allclose(made.surface.low, shown.min(0), atol=0.03)
+    assert np.allclose(made.surface.high, shown.max(0), atol=0.03)
+
+
 def test_a_frame_by_itself_is_all_that_is_known_of_its_scene() -> None:
     """Its own pixels tell where the surface ends; those that hit nothing tell nothing."""
     source = overhead(plates=((PACKET, HAND, 0.1),))

@@ -327,6 +327,19 @@ def test_an_object_is_described_by_its_own_box_in_si_units() -> None:
     assert [o.spec.name for o in find_objects(stage).objects] == ["Ta_chen"]
 
 
+def test_a_static_group_that_is_scaled_is_as_large_as_it_stands_there() -> None:
+    stage = usd_stages.empty(0.1, 1.0)
+    shelf = UsdGeom.Xform.Define(stage, "/World/shelf")
+    shelf.AddTranslateOp().Set(Gf.Vec3d(7, 8, 9))
+    shelf.AddScaleOp().Set(Gf.Vec3f(2, 3, 4))
+    cube = UsdGeom.Cube.Define(stage, "/World/shelf/board")
+    cube.CreateSizeAttr(1.0)
+    cube.AddTranslateOp().Set(Gf.Vec3d(1, 0, 0.5))
+    spec = read_object(shelf.GetPrim(), StageUnits.of(stage), movable=False).spec
+    assert spec.size_m == pytest.approx((0.2, 0.3, 0.4))
+    assert spec.center_m == pytest.approx((0.2, 0.0, 0.2))
+
+
 def test_ids_that_no_entry_stands_for_are_background() -> None:
     table = (Instance(3, "/World/Box", "box"),)
     lookup = InstanceLookup(table)

@@ -37,8 +37,10 @@ def test_a_window_holds_all_that_contours_reach_and_nothing_beside_the_picture(a
                 u, v = np.clip(round(x + dx), 0, WIDTH - 1), np.clip(round(y + dy), 0, HEIGHT - 1)
                 assert held[v, u]
     xs, ys = np.array(at).T
-    assert rows.start >= ys.min() - reach - 1 and columns.start >= xs.min() - reach - 1
-    assert rows.stop <= ys.max() + reach + 2 and columns.stop <= xs.max() + reach + 2
+    assert rows.start >= ys.min() - reach - 1
+    assert columns.start >= xs.min() - reach - 1
+    assert rows.stop <= ys.max() + reach + 2
+    assert columns.stop <= xs.max() + reach + 2
 
 
 def test_without_contours_next_to_nothing_is_looked_at() -> None:
@@ -58,7 +60,8 @@ def test_scores_are_those_of_the_whole_picture(wider: float, monkeypatch: pytest
     found = alignment.align(footage, truth, radius=5, max_lag=2, step=1)
     monkeypatch.setattr(alignment, "_reached", lambda truth, reach: (slice(0, truth.size[1]), slice(0, truth.size[0])))
     whole = alignment.align(footage, truth, radius=5, max_lag=2, step=1)
-    assert found.points.any() and found.shift_scores.any()
+    assert found.points.any()
+    assert found.shift_scores.any()
     np.testing.assert_array_equal(found.shift_scores, whole.shift_scores)
     np.testing.assert_array_equal(found.lag_scores, whole.lag_scores)
 

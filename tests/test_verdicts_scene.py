@@ -114,3 +114,18 @@ def test_only_a_moving_camera_with_depth_has_a_scene(static: bool, channels: tup
     episode: Any = SimpleNamespace(header=SimpleNamespace(camera=lambda _: SimpleNamespace(channels=channels)))
     truth: Any = SimpleNamespace(static_camera=static)
     assert (open_scene(episode, "hand", truth) is not None) == opened
+
+
+def test_what_is_kept_is_of_the_frame_that_was_asked_about_last() -> None:
+    """A take of many frames at a large size would not fit in memory otherwise; depths are kept, each is asked often."""
+    one, _ = scene((0, 0, 0), (0.2, 0, 0), (0, -0.08, 0))
+    for t in range(3):
+        for r in range(3):
+            one.same_place(t, r)
+        assert list(one.seen) == [t]
+        assert {asked[:2] for asked in one.places} == {(t, r) for r in range(3)}
+    assert len(one.rays) == 1
+    one.truth.K[1, 0, 0] = 120.0
+    one.seen.clear()
+    one.points(1)
+    assert list(one.rays) == [one.truth.K[1].tobytes()]

@@ -63,6 +63,21 @@ def test_what_a_mover_covers_in_either_frame_has_no_vote(seed: int, first: bool,
     assert place[:, 0].max() >= WIDTH - 2 * CELL
 
 
+@pytest.mark.parametrize(("apart", "told"), [(3, False), (4, True)])
+def test_a_margin_is_so_many_pixels_on_either_side(apart: int, told: bool) -> None:
+    """Thin movers with room for two margins between them leave nothing; with a pixel more every such pixel votes."""
+    labels = np.zeros((2, HEIGHT, WIDTH), np.int16)
+    labels[1, :, ::apart] = 1
+    footage: Any = SimpleNamespace(frames=[picture(7, (0, 0)), picture(7, (1, 0))])
+    truth: Any = SimpleNamespace(size=(WIDTH, HEIGHT), labels=labels)
+    settings = replace(SETTINGS, margin_px=1)
+    assert bool(len(drift_votes(footage, truth, 1, settings)[0])) is told
+    free = stability._scenery_masks(truth, settings)
+    assert free[0].all()
+    assert free[1].any() == told
+    assert free[1, :, 2:-2].sum() == (HEIGHT * len(range(2, WIDTH - 2, 4)) if told else 0)
+
+
 def test_where_all_is_covered_nobody_votes() -> None:
     place, moved = votes(0, (2, 0), (slice(0, HEIGHT), slice(0, WIDTH)), NOTHING)
     assert place.shape == moved.shape == (0, 2)

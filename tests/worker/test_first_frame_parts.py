@@ -277,6 +277,7 @@ def test_random_models_run_without_files(name: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(plus, "VAE_IMAGE_SIZE", 160 * 128)
     monkeypatch.setattr(plus, "CONDITION_IMAGE_SIZE", 112 * 112)
     backend = random_backend(name, "tiny", steps=2, pixels=64 * 64)
+    assert backend.ready_pipeline()._progress_bar_config["disable"], "a stage shows its own progress"
     assert backend.render(source(), world(), 1).shape == source().rgb.shape
     assert backend.model == "random, tiny"
 

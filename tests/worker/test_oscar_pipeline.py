@@ -106,6 +106,24 @@ def test_release_and_planned_memory_bring_the_model_back():
     assert difference(pipe(**small_call()).frames, expected) <= 1
 
 
+def test_memory_is_planned_for_one_window_of_the_model_unless_told_otherwise(monkeypatch):
+    from retake.worker.oscar import planner
+
+    pipe, asked = pipeline(), []
+    real = planner.plan_for_modules
+
+    def heard(*models, **size):
+        asked.append(size)
+        return real(*models, **size)
+
+    monkeypatch.setattr(planner, "plan_for_modules", heard)
+    pipe.enable_planned_memory("cpu", free_bytes=100 << 30)
+    pipe.enable_planned_memory("cpu", 32, 48, 13, free_bytes=100 << 30)
+    assert asked == [
+        {"num_frames": 81, "height": 480, "width": 640}, {"num_frames": 13, "height": 32, "width": 48}
+    ]  # fmt: skip
+
+
 def failing_forward(pipe, failures):
     real, left = pipe.transformer.forward, [failures]
 
