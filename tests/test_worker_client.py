@@ -30,7 +30,7 @@ from retake.core.wire import (
     status_from_json,
     status_to_json,
 )
-from retake.core.worker_client import HttpTransport, WorkerClient, WorkerUnreachableError
+from retake.core.worker_client import HttpTransport, WorkerClient, WorkerUnreachableError, state_folder
 
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
 paths = st.text("abcXYZ 09._-ü", min_size=1, max_size=12).map(lambda s: Path("/r") / s)
@@ -206,6 +206,30 @@ def test_no_worker_is_one_clear_sentence(tmp_path: Path) -> None:
         WorkerClient.discover(tmp_path)
     with pytest.raises(InputError, match="expected http"):
         WorkerClient("https://example.org", "t")
+
+
+@pytest.mark.parametrize(
+    ("platform", "told", "where"),
+    [
+        ("linux", {"RETAKE_WORKER_STATE": "/given", "XDG_STATE_HOME": "/xdg"}, "/given"),
+        ("linux", {"XDG_STATE_HOME": "/xdg", "LOCALAPPDATA": "/local"}, "/xdg/retake/worker"),
+        ("linux", {"XDG_STATE_HOME": "", "LOCALAPPDATA": "/local"}, "/home/me/.local/state/retake/worker"),
+        ("win32", {"RETAKE_WORKER_STATE": "/given", "LOCALAPPDATA": "/local"}, "/given"),
+        ("win32", {"XDG_STATE_HOME": "/xdg", "LOCALAPPDATA": "/local"}, "/local/retake/worker"),
+        ("win32", {"LOCALAPPDATA": ""}, "/home/me/AppData/Local/retake/worker"),
+        ("win32", {}, "/home/me/AppData/Local/retake/worker"),
+    ],
+)
+def test_the_state_folder_is_the_user_s_own_or_the_one_that_is_given(
+    platform: str, told: dict[str, str], where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RETAKE_WORKER_STATE", "XDG_STATE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(Path, "home", lambda: Path("/home/me"))
+    assert state_folder() == Path(where)
 
 
 def test_the_client_imports_nothing_that_kit_lacks() -> None:

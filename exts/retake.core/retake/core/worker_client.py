@@ -45,7 +45,7 @@ def state_folder() -> Path:
     if given := os.environ.get("RETAKE_WORKER_STATE"):
         return Path(given)
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "retake" / "worker"
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "retake" / "worker"
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "retake" / "worker"
 
 
