@@ -109,6 +109,9 @@ def test_seeds_are_whole_numbers_each_once(monkeypatch):
     assert of(seeds=(3, 1)) == (3, 1)
     assert of(reads=False, seeds=(3, 1)) == (3,)
     assert of(seed=7) == (7,)
+    monkeypatch.setattr(pipeline, "video_backend_class", lambda name: SimpleNamespace())
+    config = replace(CONFIG, takes=replace(CONFIG.takes, seeds=(3, 1)))
+    assert pipeline.used_seeds(config) == (3, 1), "a backend of somebody's that does not say so reads seeds"
     with pytest.raises(InputError, match="expected whole numbers, each once"):
         of(seeds=(1, 1))
     for start, fine in ((0, True), (11, True), (12, False), (-1, False)):
