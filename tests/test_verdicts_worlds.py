@@ -35,6 +35,7 @@ class House:
         header = SimpleNamespace(camera=lambda name: SimpleNamespace(size=SIZES[name]))
         self.opened: Any = SimpleNamespace(header=header, content_sha256="e1")
         self.asked: list[dict[str, Any]] = []
+        self.mapped: list[list[str]] = []
         self.found: list[PairFigures] = [PairFigures("front", "side", (), 1.23456)]
         monkeypatch.setattr(worlds, "open_episode", lambda path: self.opened if path == self.episode else None)
         monkeypatch.setattr(worlds, "shown_by", lambda run, take, episode: (run, take.id, episode))
@@ -51,6 +52,7 @@ class House:
         assert weights == [1] * len(jobs)
         for job in jobs:
             work(*job, more["progress"])
+            self.mapped.append(job[1])
 
     def add(self, name: str, camera: str, *, frames: int = 3, start: int = 0, shown: int | None = None) -> Any:
         video = self.path / f"{name.replace('/', '-')}-{start}.mp4"
@@ -131,6 +133,7 @@ def test_a_record_holds_while_all_that_it_follows_from_stays(house: House, monke
     [first], _ = told(house)
     again, said = told(house)
     assert again == [first]
+    assert house.mapped == [], "one alone needs no process of its own"
     assert len(house.asked) == 1
     assert said == [(1, 1, ""), (1, 1, "w-s1")]
 
@@ -164,6 +167,7 @@ def test_several_worlds_are_compared_beside_each_other(house: House) -> None:
     records, said = told(house)
     assert [record["world"] for record in records] == ["a-s1", "b-s1", "c-s1"]
     assert len(house.asked) == 3, "each once"
+    assert house.mapped == [[f"{world}/front", f"{world}/side"] for world in ("a-s1", "b-s1", "c-s1")]
     assert said == [(0, 3, ""), (1, 3, "a-s1"), (2, 3, "b-s1"), (3, 3, "c-s1")]
 
 
