@@ -199,6 +199,21 @@ def test_a_bar_tells_time_taken_and_time_left(tty):
     assert "left" not in last
 
 
+def test_a_bar_is_24_characters_wide_and_drawn_ten_times_a_second_at_most():
+    now, stream = [0.0], Stream(True)
+    bar = Bar("Takes", stream, lambda: now[0])
+    for at, done in ((0.0, 0), (0.05, 3), (0.1, 1), (0.19, 7), (0.2, 6), (0.21, 8)):
+        now[0] = at
+        bar(done, 8, "kitchen")
+    drawn = [line.split() for line in stream.getvalue().split("\r\x1b[2K")[1:]]
+    assert [(line[1].count("█"), line[1].count("·"), line[2]) for line in drawn] == [
+        (0, 24, "0/8"), (3, 21, "1/8"), (18, 6, "6/8"), (24, 0, "8/8")
+    ]  # fmt: skip
+    assert stream.getvalue().count("\n") == 1
+    assert stream.getvalue().endswith("kitchen\n")
+    assert stream.getvalue().startswith("\r\x1b[2KTakes        ·")
+
+
 def test_work_that_was_there_already_makes_the_rest_no_faster():
     now, stream = [0.0], Stream(False)
     bar = Bar("Takes", stream, lambda: now[0])

@@ -163,8 +163,7 @@ def _plush(rng: np.random.Generator, c: list[np.ndarray], p: dict[str, Any], sid
     grain = int(p.get("grain", 26))
     pores = np.clip((noise(N, rng, (grain, grain), 2) - float(p.get("threshold", 1.0))) * 3, 0, 1)
     out = mix(c[0] * (1 + 0.06 * noise(N, rng, (4, 4), 4))[..., None], c[1], pores)
-    if len(c) > 2:
-        out = mix(out, c[2] * (1 + 0.1 * noise(N, rng, (90, 90), 1))[..., None], np.clip((0.24 - y) * 60, 0, 1))
+    out = mix(out, c[2] * (1 + 0.1 * noise(N, rng, (90, 90), 1))[..., None], np.clip((0.24 - y) * 60, 0, 1))
     edge = np.minimum(np.minimum(x, 1 - x), np.minimum(y, 1 - y))
     return out * (1 - 0.22 * np.exp(-edge / 0.05))[..., None].astype(np.float32)
 
