@@ -30,6 +30,71 @@ SCENES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+Asked = list[tuple[int, int, float]]
+"""(part, frame, span) of every finger that was looked at."""
+
+
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    asked: Asked = []
+    near = finger_moments._near
+
+    def heard(footage: Any, truth: Any, part: int, along: np.ndarray, t: int, colour: np.ndarray, span: float) -> Any:
+        asked.append((part, t, span))
+        return near(footage, truth, part, along, t, colour, span)
+
+    monkeypatch.setattr(finger_moments, "_near", heard)
+    return asked
+
+
+def test_a_finger_is_looked_at_where_it_shows_and_travels_as_far_as_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its whole travel, 12 px here, times what opens, and 2 px by which it may be drawn further out; 8 at most."""
+    footage, truth, travel, opening = scene()
+    truth.area[:, 1] = 7.9
+    truth.area[BEGIN, 1] = 8.0
+    travel[6, 0], travel[7, 0] = (0.8, 0.6), (0.59, 0.8)  # a pixel long, and a little less
+    asked = looked_at(monkeypatch)
+    finger_moments.early_by(footage, truth, (0, 1), travel, opening, BEGIN, END, 7)
+    around = [t for t in range(BEGIN - 8, END + 9) if t != 7]
+    assert [(part, t) for part, t, _ in asked] == [*((0, t) for t in around), (1, BEGIN)]
+    assert {span for *_, span in asked} == {8.0}
+    asked.clear()
+    finger_moments.early_by(footage, truth, (0,), travel / 3, opening, BEGIN, END, 7)
+    assert {span for *_, span in asked} == {4.0}
+    asked.clear()
+    finger_moments.early_by(footage, truth, (0,), travel, opening, 2, FRAMES - 3, 7)
+    assert [t for _, t, _ in asked] == [t for t in range(FRAMES) if t != 7]
+    for far, span in ((1.0, 8.0), (0.25, 5.0)):
+        asked.clear()
+        finger_moments.own_place(footage, truth, (0, 1), travel * far, np.array([0.2]), [5, 6, BEGIN, 20])
+        frames = [5, 6, BEGIN, 20] if far == 1 else [5, BEGIN, 20]
+        assert asked == [*((0, t, span) for t in frames), (1, BEGIN, span)]
+
+
+def test_both_early_and_late_must_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three frames either way would have cost a likelihood of 8 at least."""
+    footage, truth, travel, opening = scene()
+    flat = np.zeros(len(finger_moments._GRID))
+    for way in (3, -3):
+        assert sum(abs(np.interp(t + way, range(FRAMES), opening) - opening[t]) > 0.05 for t in range(FRAMES)) == 6
+
+    def told(low: float, high: float) -> float | None:
+        telling = np.where(finger_moments._GRID < 0, low, high) * (np.abs(finger_moments._GRID) > 0.5)
+        monkeypatch.setattr(finger_moments, "_near", lambda *asked: finger_moments._Near(flat, telling))
+        return finger_moments.early_by(footage, truth, (0,), travel, opening, BEGIN, END, 7)
+
+    assert told(1.4, 1.4) == 0.0
+    assert told(1.4, 0.9) is None
+    assert told(0.9, 1.4) is None
+
+
+@pytest.mark.parametrize(("side", "told"), [(3, False), (4, True)])
+def test_a_finger_has_a_colour_from_four_pixels_of_its_inside_on(side: int, told: bool) -> None:
+    footage, truth, _, _ = scene()
+    truth.labels[2][:] = 0
+    truth.labels[2][5 : 5 + side, 5:9] = 1
+    assert (finger_moments._colour(footage, truth, 0, [2]) is not None) is told
+
+
 def of_scene(name: str) -> dict[str, Any]:
     footage, truth, travel, opening = scene(**SCENES[name])
     if name == "wide":  # beside another part, and scenery that is known in a part of the picture alone
