@@ -240,3 +240,120 @@ def test_a_camera_that_is_ahead_waits_for_the_other_and_its_earlier_frames_are_l
     counts = pairer.counts
     assert counts.frames == len(out)
     assert counts.early + counts.between >= ahead
+
+
+def test_what_happened_to_every_frame_is_counted() -> None:
+    """Frames that are early, between, repeated or idle are told apart, and how late and how far beside frames came."""
+    pairer = FramePairer(["a"], 30, DT)
+    pairer.file(state(5))
+    pairer.offer(time_key(1, 60), {"a": 0, "b": 0})
+    assert pairer.counts.early == 2
+    pairer.offer(time_key(5, 60), {"a": 0})
+    for step in (6, 7, 8):
+        pairer.file(state(step))
+    assert (pairer.counts.lag_steps, pairer.counts.beside_ns) == (0, 0)
+    pairer.offer(shifted(time_key(6, 60), 1), {"a": 0})
+    pairer.offer(time_key(6, 60), {"a": 0})
+    pairer.offer(time_key(7, 60), {"a": 0})
+    counts = pairer.counts
+    assert (counts.states, counts.frames, counts.between, counts.repeated) == (4, 2, 1, 1)
+    assert (counts.lag_steps, counts.beside_ns, counts.idle) == (2, 1000, 0)
+    pairer.pause()
+    pairer.offer(time_key(8 * 1000 + 1, 60_000), {"a": 0, "b": 0})
+    pairer.offer(shifted(time_key(8, 60), -2), {"a": 0})
+    counts = pairer.counts
+    assert (counts.idle, counts.between, counts.beside_ns, counts.early) == (2, 2, 2000, 2)
+
+
+def test_frames_in_flight_are_those_of_the_grid_that_were_simulated_and_not_delivered() -> None:
+    pairer, found = FramePairer(["a"], 20, DT), []
+    for step in range(1, 9):
+        pairer.file(state(step))
+        if step == 2:
+            assert pairer.waiting == 0
+            pairer.offer(time_key(2, 60), {"a": 0})
+        found.append(pairer.waiting)
+    assert found == [0, 0, 0, 0, 1, 1, 1, 2]
+
+
+def test_as_many_states_are_kept_as_the_ring_holds_and_no_more() -> None:
+    assert FramePairer(["a"], 60, DT).ring == 8192
+    assert FramePairer(["a"], 60, DT / 10_000, ring=4).ring == 20_000, "two captured frames at least"
+    pairer = fed(1, ring=4)
+    pairer.offer(time_key(1, 60), {"a": 0})
+    file_many(pairer, range(2, 6))
+    with pytest.raises(PairingError, match=r"no frame arrived for t=0\.033333 s within 4 physics steps"):
+        pairer.file(state(6))
+    oldest = fed(*range(1, 8), ring=4)
+    assert [f.state.step for f in oldest.offer(time_key(4, 60), {"a": 0})] == [4]
+    with pytest.raises(PairingError, match=r"oldest kept: 0\.066667 s\); raise the ring of 4"):
+        fed(*range(1, 8), ring=4).offer(time_key(3, 60), {"a": 0})
+
+
+def test_a_camera_that_never_renders_is_noticed_after_two_rings() -> None:
+    pairer = FramePairer(["a", "b"], 60, DT, ring=4)
+    file_many(pairer, range(1, 9), offer=True)
+    assert pairer.counts.early == 4, "what waited for the other camera left with its state"
+    with pytest.raises(PairingError, match="9 physics steps passed"):
+        pairer.file(state(9))
+
+
+def test_a_long_recording_keeps_no_more_than_a_short_one() -> None:
+    pairer = FramePairer(["a"], 60, DT, ring=8)
+    for step in range(1, 101):
+        pairer.file(state(step))
+        pairer.pause()
+        pairer.offer(time_key(step, 60), {"a": 0})
+    assert len(pairer._states) == len(pairer._keys_in_us) == len(pairer._gaps) == 8
+    assert len(pairer._by_step) <= 16
+    assert not pairer._pending
+    assert len(pairer._track) <= 1
+
+
+def test_of_a_camera_that_is_ahead_sixty_four_frames_wait_for_the_other() -> None:
+    pairer = FramePairer(["a", "b"], 60, DT)
+    file_many(pairer, range(1, 65), offer=True)
+    assert pairer.counts.early == 0
+    file_many(pairer, range(65, 67), offer=True)
+    assert pairer.counts.early == 2
+    out = pairer.offer(time_key(3, 60), {"b": 0}) + pairer.finish()
+    assert [frame.state.step for frame in out] == [3]
+    assert pairer.counts.early == 2
+
+
+def test_a_step_may_be_a_hundredth_longer_and_no_number_is_left_out() -> None:
+    pairer = fed(1)
+    pairer.file(StateSample(time_key(2, 60), 2 * DT + 0.009 * DT, 2, None))
+    with pytest.raises(PairingError, match="keep the physics rate fixed"):
+        pairer.file(StateSample(time_key(3, 60), 3 * DT + 0.025 * DT, 3, None))
+    with pytest.raises(PairingError, match=r"\(step 1\) to .* \(step 3\)"):
+        fed(1).file(state(3))
+
+
+def test_a_frame_shows_the_last_step_of_its_time_and_must_not_come_before_it() -> None:
+    key = time_key(2, 60)
+    pairer = FramePairer(["a"], 30, DT)
+    pairer.file(state(1, key))
+    pairer.file(state(2, key))
+    assert [f.state.step for f in pairer.offer(key, {"a": 0}) + pairer.finish()] == [2]
+    pairer = FramePairer(["a"], 30, DT)
+    pairer.file(state(1, key))
+    pairer.offer(key, {"a": 0})
+    with pytest.raises(PairingError, match="arrived before the last physics step of that time"):
+        pairer.file(state(2, key))
+
+
+def test_a_camera_that_is_not_captured_is_refused() -> None:
+    with pytest.raises(PairingError, match="unknown camera 'z'; capturing a"):
+        fed(1).offer(time_key(1, 60), {"z": 0})
+
+
+def test_frame_rates_are_nearly_divisors_and_twelve_of_them_are_listed() -> None:
+    assert stride_of(15.0001, 1 / 495) == 33
+    for fps, dt in ((15.01, 1 / 495), (0, 1 / 60), (15, 0), (-15, 1 / 60)):
+        with pytest.raises(InputError, match="do not divide"):
+            stride_of(fps, dt)
+    with pytest.raises(InputError, match=r"valid: 120, 60, 40, 30, 24, 20, 15, 12, 10, 8, 6, 5$"):
+        stride_of(50, 1 / 120)
+    with pytest.raises(InputError, match=r"valid: 121, 11$"):
+        stride_of(50, 1 / 121)

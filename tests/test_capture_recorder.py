@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import numpy as np
 import pytest
 from strategies import random_frame, random_header
 
-from retake.core.capture import PairedFrame, Recorder, StateSample
+from retake.core.capture import PairedFrame, PairingCounts, Recorder, RecorderStatus, StateSample
 from retake.core.episode import EpisodeWriter, Frame, open_episode
 from retake.core.errors import EpisodeError
+from retake.core.files import read_json
 
 
 class Reader:
@@ -141,3 +143,61 @@ def test_a_folder_in_use_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(EpisodeError, match="not empty"):
         Recorder(tmp_path / "e", Reader())
     assert (tmp_path / "e" / "mine.txt").read_text() == "keep"
+
+
+def test_what_was_recorded_is_told_in_numbers(tmp_path: Path) -> None:
+    reader = Reader()
+    recorder = Recorder(tmp_path / "e", reader)
+    record(recorder, [])
+    recorder.finish(counts=PairingCounts(states=33, between=2), simulator="none")
+    names = ("rgb", "depth_m", "normals", "instance_ids")
+    images = [getattr(view, name) for frame in reader.frames for view in frame.cameras for name in names]
+    size = sum(image.nbytes for image in images if image is not None)
+    assert recorder.status == RecorderStatus(12, 12, 0, size, recorder.waited_s)
+    report = read_json(tmp_path / "e" / "capture.json")
+    assert (report["reason"], report["frames"], report["simulator"]) == ("finished", 12, "none")
+    assert report["waited_s"] == pytest.approx(recorder.waited_s, abs=1e-6)
+    assert {key: value for key, value in report["pairing"].items() if value} == {"states": 33, "between": 2}
+
+
+def test_eight_frames_wait_beside_the_one_that_is_written(tmp_path: Path) -> None:
+    gate = threading.Event()
+    recorder = Recorder(tmp_path / "e", Reader(gate=gate), when_full="refuse")
+    recorder.submit(paired(0))
+    while recorder.status.queued:
+        time.sleep(0.001)
+    accepted: list[int] = []
+    for index in range(1, 9):
+        recorder.submit(paired(index))
+        accepted.append(index)
+    with pytest.raises(EpisodeError, match="8 frames are waiting"):
+        recorder.submit(paired(9))
+    assert (recorder.status.submitted, recorder.status.queued, recorder.status.written) == (9, 8, 0)
+    gate.set()
+    assert len(recorder.finish()) == 9
+
+
+def test_the_end_waits_for_a_queue_that_is_full_for_a_while(tmp_path: Path) -> None:
+    gate = threading.Event()
+    recorder = Recorder(tmp_path / "e", Reader(gate=gate), queue_frames=1)
+    assert recorder._thread.daemon, "a recording that hangs does not keep an application open"
+    recorder.submit(paired(0))
+    recorder.submit(paired(1))
+    threading.Timer(0.35, gate.set).start()
+    assert len(recorder.finish()) == 2
+
+
+def test_a_disk_that_is_full_at_once_keeps_no_frame_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Any, path: str, channel: str, image: Any) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(EpisodeWriter, "_write_image", full)
+    recorder = Recorder(tmp_path / "e", Reader())
+    with pytest.raises(EpisodeError, match=r"OSError: .*No space left on device\. 0 complete frames are kept"):
+        record_all(recorder)
+    with pytest.raises(EpisodeError, match="0 complete frames"):
+        recorder.finish()
+    assert "No space left" in recorder.status.error
+    assert "No space left" in read_json(tmp_path / "e" / "capture.json")["reason"]

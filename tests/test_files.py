@@ -14,6 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retake.core import files
+from retake.core.errors import InputError
 from retake.core.files import (
     SETTLED_S,
     atomic_directory,
@@ -28,6 +30,7 @@ from retake.core.files import (
     sha256_bytes,
     sha256_file,
     sha256_json,
+    user_path,
     write_bytes,
     write_json,
 )
@@ -190,3 +193,70 @@ def test_a_file_that_is_no_json_is_no_json(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b'{"a": 1')
     with pytest.raises(json.JSONDecodeError):
         read_json(tmp_path / "f")
+
+
+def test_what_gets_its_final_name_is_on_the_disk_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a power cut a file is whole or not there: its bytes are flushed to the disk, and then it is renamed."""
+    done: list[tuple[str, object]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def flushed(handle: int) -> None:
+        done.append(("flushed", os.fstat(handle).st_ino))
+        fsync(handle)
+
+    def renamed(source: Path, target: Path) -> None:
+        done.append(("renamed", Path(source).stat().st_ino))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(os, "replace", renamed)
+    write_bytes(tmp_path / "f", b"content")
+    number = (tmp_path / "f").stat().st_ino
+    assert done == [("flushed", number), ("renamed", number)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts the files that Linux says are open")
+def test_writing_leaves_no_file_open(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "f", b"first")
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        write_bytes(tmp_path / "f", b"next")
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_folder_that_fails_is_removed_though_some_of_it_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What went wrong is told, not that its remains could not be removed."""
+    real = os.unlink
+
+    def stuck(path: object, *args: object, **options: object) -> None:
+        if str(path).endswith("f"):
+            raise PermissionError("in use")
+        real(path, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "unlink", stuck)
+    with pytest.raises(ValueError, match="full"), atomic_directory(tmp_path / "run") as temporary:
+        fill(temporary)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_path_is_what_a_person_means(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert user_path("  ~/a b  ") == tmp_path / "a b"
+    assert user_path(tmp_path) == tmp_path
+    with pytest.raises(InputError, match="~nobody-of-that-name"):
+        user_path("~nobody-of-that-name/x")
+
+
+def test_what_is_remembered_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known: dict[object, object] = dict.fromkeys(range(50_000))
+    monkeypatch.setattr(files, "_remembered", known)
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name, "utf-8")
+        aged(tmp_path / name)
+    remembered(tmp_path / "a", load)
+    assert len(known) == 50_001
+    remembered(tmp_path / "b", load)
+    assert len(known) == 1

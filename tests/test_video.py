@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -190,3 +192,83 @@ def test_numbers_that_are_no_bytes_are_told_with_what_makes_bytes_of_them():
         assert words in str(error.value)
         assert f"video frame 3 is {frame.dtype}" in str(error.value)
     video.require_uint8(np.zeros(2, np.uint8), 3)
+
+
+def test_how_a_video_is_encoded_is_as_stated(tmp_path):
+    """x264 writes its settings into the stream: quality, a key frame at least every second at 15 fps, no frame that waits
+    for a later one, one thread, and no tree of macroblocks."""
+    pytest.importorskip("av")
+    video.write_video(tmp_path / "a.mp4", frames(2, 48, 32), 15)
+    stated = set((tmp_path / "a.mp4").read_bytes().partition(b"options: ")[2].split(b"\0")[0].split(b" "))
+    assert {b"crf=18.0", b"keyint=15", b"bframes=0", b"threads=1", b"mbtree=0"} <= stated
+    video.write_video(tmp_path / "b.mp4", frames(2, 48, 32), 15, crf=30, gop=3)
+    stated = set((tmp_path / "b.mp4").read_bytes().partition(b"options: ")[2].split(b"\0")[0].split(b" "))
+    assert {b"crf=30.0", b"keyint=3"} <= stated
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_what_colours_mean_is_stated_in_the_file(tmp_path, lossless):
+    """H.273: sRGB transfer and primaries; YUV by BT.601 in the limited range, RGB as it is in the full one."""
+    av = pytest.importorskip("av")
+    video.write_video(tmp_path / "a.mp4", frames(2, 48, 32), 15, lossless=lossless)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.color_primaries, context.color_trc) == (1, 13)
+        assert (context.color_range, context.colorspace) == ((2, 0) if lossless else (1, 6))
+
+
+def test_the_rates_of_television_are_exact(tmp_path):
+    for index, rate in enumerate((Fraction(30000, 1001), Fraction(24000, 1001), Fraction(25))):
+        video.write_video(tmp_path / f"{index}.mp4", frames(2, 48, 32), float(rate))
+        assert video.video_fps(tmp_path / f"{index}.mp4") == float(rate)
+    video.write_video(tmp_path / "odd.mp4", frames(2, 48, 32), 15 + 1 / 1002)
+    assert video.video_fps(tmp_path / "odd.mp4") == pytest.approx(15 + 1 / 1001, abs=1e-9), "no finer than that"
+
+
+def tables_of(jpeg: bytes) -> list[bytes]:
+    """The quantisation tables (marker DQT) of a JPEG file."""
+    found, at = [], jpeg.find(b"\xff\xdb")
+    while at >= 0:
+        length = int.from_bytes(jpeg[at + 2 : at + 4], "big")
+        found.append(jpeg[at + 4 : at + 2 + length])
+        at = jpeg.find(b"\xff\xdb", at + 2 + length)
+    return found
+
+
+def test_pictures_of_the_fallback_are_of_quality_95(tmp_path, monkeypatch):
+    """In OpenCV's own scale, and with red and blue in their places: its tables are those of a file made so by hand."""
+    monkeypatch.setenv("RETAKE_NO_PYAV", "1")
+    made = frames(2, 64, 48)
+    video.write_video(tmp_path / "clip.mp4", made, 15)
+    writer = cv2.VideoWriter(
+        str(tmp_path / "hand.avi"), cv2.CAP_OPENCV_MJPEG, cv2.VideoWriter_fourcc(*"MJPG"), 15, (64, 48)
+    )
+    writer.set(cv2.VIDEOWRITER_PROP_QUALITY, 95)
+    for frame in made:
+        writer.write(np.ascontiguousarray(frame[..., ::-1]))
+    writer.release()
+    stored = tables_of((tmp_path / "clip.mp4").read_bytes())
+    assert len(stored) >= 2
+    assert stored == tables_of((tmp_path / "hand.avi").read_bytes())
+    read = [*video.read_video(tmp_path / "clip.mp4")]
+    assert np.abs(read[1].astype(int) - made[1]).mean() < 3
+
+
+@pytest.mark.parametrize(("free", "code"), [((1 << 20) - 1, errno.ENOSPC), (1 << 20, errno.EIO)])
+def test_a_video_that_is_not_whole_is_the_disks_fault_where_it_has_no_room(tmp_path, monkeypatch, free, code):
+    (tmp_path / "a.avi").write_bytes(b"cut")
+    monkeypatch.setattr(video.shutil, "disk_usage", lambda path: type("U", (), {"free": free}))
+    with pytest.raises(OSError, match="could not be written whole") as error:
+        video._require_whole(tmp_path / "a.avi", 5)
+    assert error.value.errno == code
+
+
+def test_what_a_header_states_is_what_counting_finds(tmp_path):
+    pytest.importorskip("av")
+    for name, lossless in (("a.mp4", False), ("b.mp4", True)):
+        video.write_video(tmp_path / name, frames(7, 33, 25), 12.5, lossless=lossless)
+        stated = video.video_stated(tmp_path / name)
+        assert stated == video.video_info(tmp_path / name)
+        assert stated is not None
+        assert (stated.size, stated.frames, stated.fps) == ((33, 25), 7, 12.5)
+    assert stated.codec.startswith("h264")

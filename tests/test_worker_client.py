@@ -11,13 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retake.core.errors import Cancelled, InputError, WorkerError
+from retake.core.errors import Cancelled, InputError, TakeError, WorkerError
 from retake.core.takes.base import TakeRequest
+from retake.core.video import write_video
 from retake.core.wire import (
+    STATES,
     JobRecord,
     TakeJob,
     VariantJob,
@@ -30,7 +33,13 @@ from retake.core.wire import (
     status_from_json,
     status_to_json,
 )
-from retake.core.worker_client import HttpTransport, WorkerClient, WorkerUnreachableError, state_folder
+from retake.core.worker_client import (
+    HttpTransport,
+    WorkerClient,
+    WorkerUnreachableError,
+    WorkerVideoBackend,
+    state_folder,
+)
 
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
 paths = st.text("abcXYZ 09._-ü", min_size=1, max_size=12).map(lambda s: Path("/r") / s)
@@ -237,3 +246,226 @@ def test_the_client_imports_nothing_that_kit_lacks() -> None:
     code = f"import sys, retake.core.worker_client; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_job_that_says_no_more_than_it_must_is_the_usual_one() -> None:
+    """What a client of an older version leaves out has one meaning, whoever reads it."""
+    least = {"episode": "/e", "camera": "c", "skeleton": "/s", "variant": "/v", "prompt": "p"}
+    take = job_to_json(job_from_json({"kind": "take", "request": least, "output": "/o"}))
+    assert {k: v for k, v in take.items() if k != "request"} == {
+        "output": "/o", "backend": "composite", "priority": 0, "max_attempts": 3, "kind": "take",
+    }  # fmt: skip
+    assert take["request"]["frames"] == 81
+    assert (take["request"]["seed"], take["request"]["start"], take["request"]["settings"]) == (42, 0, {})
+    wanted = {"episode": "/e", "camera": "c", "world": {"name": "w"}}
+    variant = job_to_json(job_from_json({"kind": "variant", "request": wanted, "output": "/o"}))
+    assert variant == {
+        "request": {
+            **wanted, "seed": 0, "index": 0, "settings": {}, "gate": True, "rerolls": 2, "only_commercial": False,
+        },
+        "output": "/o", "backend": "procedural", "priority": 0, "max_attempts": 3, "kind": "variant",
+    }  # fmt: skip
+
+
+def test_what_an_older_worker_does_not_tell_of_a_job_and_of_itself_is_nothing() -> None:
+    told = {"id": "i", "kind": "take", "backend": "b", "state": "queued", "output": "/o", "request": {}}
+    record = record_to_json(record_from_json(told))
+    assert record.pop("max_attempts") == 3
+    assert {k: v for k, v in record.items() if v and k not in told} == {}
+    assert {type(record[k]) for k in ("attempts", "crashes", "done", "total", "preview", "priority")} == {int}
+    status = status_to_json(status_from_json({"version": "1", "paused": False, "counts": {}, "executor": "absent"}))
+    assert {k: v for k, v in status.items() if v} == {"version": "1", "executor": "absent"}
+    assert (status["event"], status["executor_pid"], status["executor_rss_bytes"]) == (0, 0, 0)
+
+
+def test_a_job_is_final_when_only_a_person_can_change_it() -> None:
+    final = {state for state in STATES if JobRecord("i", "take", "b", state, Path("/o"), {}).final}
+    assert final == {"done", "failed", "cancelled", "quarantined"}
+
+
+def answers(**values: Any) -> bytes:
+    return json.dumps(values).encode()
+
+
+def test_pages_and_changes_are_asked_for_by_where_they_begin() -> None:
+    worker, net = client((200, answers(jobs=[json.loads(record())])))
+    assert [job.id for job in worker.jobs()] == ["j1"]
+    worker.jobs("failed", limit=7, after=3)
+    assert [path for _, path, *_ in net.asked] == [
+        "/api/jobs?limit=100&offset=0", "/api/jobs?state=failed&limit=7&offset=3",
+    ]  # fmt: skip
+    worker, net = client(
+        (200, answers(next=9, epoch="e", reset=True, jobs=[json.loads(record("done"))], counts={"done": 1}))
+    )
+    found = worker.changes()
+    assert (found.next, found.epoch, found.reset, found.counts) == (9, "e", True, {"done": 1})
+    assert [job.state for job in found.jobs] == ["done"]
+    worker.changes(9, "e")
+    assert [path for _, path, *_ in net.asked] == ["/api/changes?since=0&epoch=", "/api/changes?since=9&epoch=e"]
+
+
+def test_what_is_told_to_the_worker_goes_to_its_own_address() -> None:
+    worker, net = client((200, record("queued")))
+    worker.cancel("j/1")
+    worker.retry("j1")
+    worker.set_priority("j1", 4)
+    assert [(method, path, json.loads(body)) for method, path, _, body, _ in net.asked] == [
+        ("POST", "/api/jobs/j%2F1/cancel", {}), ("POST", "/api/jobs/j1/retry", {}),
+        ("POST", "/api/jobs/j1/priority", {"priority": 4}),
+    ]  # fmt: skip
+    assert {headers["Content-Type"] for _, _, headers, _, _ in net.asked} == {"application/json"}
+    worker, net = client((200, answers(version="1", paused=True, counts={}, executor="idle")))
+    assert worker.pause().paused
+    worker.resume(), worker.release(), worker.status()
+    assert [(method, path, body) for method, path, _, body, _ in net.asked] == [
+        ("POST", "/api/queue/pause", b"{}"), ("POST", "/api/queue/resume", b"{}"), ("POST", "/api/release", b"{}"),
+        ("GET", "/api/status", None),
+    ]  # fmt: skip
+    assert "Content-Type" not in net.asked[-1][2]
+    worker, net = client((200, answers(log="one line")))
+    assert worker.log("a b") == "one line"
+    assert net.asked[0][:2] == ("GET", "/api/jobs/a%20b/log")
+
+
+def test_time_outs_are_as_long_as_the_work_behind_the_answer() -> None:
+    """Health at most a second; queueing many jobs and freeing a card take longer than a look."""
+    worker, net = client((200, answers(version="1", paused=True, counts={}, executor="idle", jobs=[])))
+    job = TakeJob(TakeRequest(Path("/e"), "c", Path("/s"), Path("/v"), "p"), Path("/o"))
+    worker.alive(), worker.status(), worker.release(), worker.submit([job])
+    assert [timeout for *_, timeout in net.asked] == [0.5, 0.5, 15.0, 30.0]
+    worker, net = client((200, answers(version="1", paused=True, counts={}, executor="idle", jobs=[])))
+    worker.timeout_s = 60.0
+    worker.alive(), worker.status(), worker.release(), worker.submit([job])
+    assert [timeout for *_, timeout in net.asked] == [1.0, 60.0, 60.0, 60.0]
+
+
+@pytest.mark.parametrize(("status", "alive", "refused"), [(200, True, False), (399, False, False), (400, False, True)])
+def test_an_answer_from_400_on_is_a_refusal_and_only_200_is_health(status: int, alive: bool, refused: bool) -> None:
+    worker, _ = client((status, record()))
+    assert worker.alive() == alive
+    if refused:
+        with pytest.raises(WorkerError, match=rf"refused GET /api/jobs/x \({status}\)"):
+            worker.job("x")
+    else:
+        assert worker.job("x").id == "j1"
+
+
+def test_an_address_without_a_port_is_that_of_http() -> None:
+    assert WorkerClient("http://127.0.0.1", "t").url == "http://127.0.0.1:80"
+    assert WorkerClient("http://localhost:8123/x", "t").url == "http://localhost:8123"
+
+
+MADE: list[Connection] = []
+
+
+class Connection:
+    """An HTTP connection that notes what becomes of it."""
+
+    status = 207
+
+    def __init__(self, host: str, port: int, timeout: float) -> None:
+        self.did: list[Any] = [(host, port, timeout)]
+        MADE.append(self)
+
+    def request(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> None:
+        self.did.append((method, path, body, headers))
+        if path == "/fails":
+            raise ConnectionResetError("reset")
+
+    def getresponse(self) -> Connection:
+        return self
+
+    def read(self, most: int) -> bytes:
+        self.did.append(most)
+        return b"answer"
+
+    def close(self) -> None:
+        self.did.append("closed")
+
+
+def test_an_exchange_is_one_connection_that_is_closed_and_reads_64_mib_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("http.client.HTTPConnection", Connection)
+    MADE.clear()
+    transport = HttpTransport("127.0.0.1", 81)
+    assert transport("POST", "/p", {"h": "1"}, b"body", 2.5) == (207, b"answer")
+    with pytest.raises(ConnectionResetError):
+        transport("GET", "/fails", {}, None, 2.5)
+    assert [connection.did for connection in MADE] == [
+        [("127.0.0.1", 81, 2.5), ("POST", "/p", b"body", {"h": "1"}), 64 * 1024 * 1024, "closed"],
+        [("127.0.0.1", 81, 2.5), ("GET", "/fails", None, {}), "closed"],
+    ]
+
+
+def test_waiting_tells_of_unfinished_jobs_alone_and_counts_those_that_are_left() -> None:
+    done = json.loads(record("done"))
+    states = {"a": iter(["running", "done"]), "b": iter(["done"])}
+
+    def net(method: str, path: str, headers: Any, body: Any, timeout_s: float) -> tuple[int, bytes]:
+        name = path.rpartition("/")[2]
+        return 200, json.dumps({**done, "id": name, "state": next(states[name])}).encode()
+
+    seen: list[tuple[str, str]] = []
+    worker = WorkerClient("http://127.0.0.1:1", "t", transport=net)
+    found = worker.wait(["a", "b"], lambda job: seen.append((job.id, job.state)), poll_s=0)
+    assert [job.id for job in found] == ["a", "b"]
+    assert seen == [("a", "running"), ("b", "done"), ("a", "done")]
+    states = {"a": iter(["done"]), "b": iter(["running"] * 10**6), "c": iter(["running"] * 10**6)}
+    with pytest.raises(WorkerError, match="2 of 3 jobs are not finished after 0 s; first: b"):
+        worker.wait(["a", "b", "c"], poll_s=0, timeout_s=0.0)
+
+
+def test_cancelling_leaves_finished_jobs_as_they_are() -> None:
+    asked: list[str] = []
+
+    def net(method: str, path: str, headers: Any, body: Any, timeout_s: float) -> tuple[int, bytes]:
+        asked.append(path)
+        return 200, record("done" if path.endswith("/a") else "running")
+
+    calls = iter([None, Cancelled("stop")])
+
+    def check() -> None:
+        if (error := next(calls)) is not None:
+            raise error
+
+    with pytest.raises(Cancelled):
+        WorkerClient("http://127.0.0.1:1", "t", transport=net).wait(["a", "b"], check_cancel=check, poll_s=0)
+    assert asked == ["/api/jobs/a", "/api/jobs/b", "/api/jobs/b/cancel"]
+
+
+def test_a_take_of_the_worker_is_a_take_like_any_other(tmp_path: Path) -> None:
+    """Its progress is the job's; the same request is the same folder; a failure says what the worker said."""
+    write_video(tmp_path / "take.mp4", [np.zeros((16, 24, 3), np.uint8)] * 2, 15)
+    request = TakeRequest(Path("/e"), "c", Path("/s"), Path("/v"), "p")
+    asked: list[Any] = []
+    states = iter(["running", "done"])
+
+    def net(method: str, path: str, headers: Any, body: bytes | None, timeout_s: float) -> tuple[int, bytes]:
+        if method == "POST":
+            asked.append(json.loads(body or b""))
+            return 200, answers(jobs=[json.loads(record("queued"))])
+        return 200, record(next(states), output=tmp_path, done=1, total=4, note="half")
+
+    steps: list[Any] = []
+    backend = WorkerVideoBackend(WorkerClient("http://127.0.0.1:1", "t", transport=net), "oscar", tmp_path / "scratch")
+    frames = list(backend.generate(request, lambda *step: steps.append(step)))
+    assert [frame.shape for frame in frames] == [(16, 24, 3)] * 2
+    assert steps == [(1, 4, "half")] * 2
+    assert (backend.name, backend.domain, backend.version) == ("oscar", "generated", "worker")
+    (job,) = asked[0]["jobs"]
+    folder = Path(job["output"])
+    assert (folder.parent, len(folder.name), job["backend"]) == (tmp_path / "scratch", 16, "oscar")
+    states = iter(["failed"])
+    with pytest.raises(TakeError, match="job j1 is failed: no reason given"):
+        list(backend.generate(request))
+    assert asked[1] == asked[0]
+
+
+def test_the_state_folder_is_the_one_given_or_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RETAKE_WORKER_STATE", str(tmp_path / "own"))
+    assert state_folder() == tmp_path / "own"
+    monkeypatch.delenv("RETAKE_WORKER_STATE")
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    assert state_folder() == tmp_path / "state" / "retake" / "worker"
+    monkeypatch.setenv("XDG_STATE_HOME", "")
+    assert state_folder() == Path.home() / ".local" / "state" / "retake" / "worker"
