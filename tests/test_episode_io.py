@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import random_frame, random_header, seeds
+from strategies import random_frame, random_header, random_poses, seeds
 
-from retake.core.episode import Contact, Episode, EpisodeWriter, Frame, open_episode
+from retake.core.episode import Contact, Episode, EpisodeWriter, Frame, PhysicsSamples, open_episode
 from retake.core.errors import EpisodeError
 
 FULL = os.environ.get("RETAKE_FULL") == "1"
@@ -292,3 +293,100 @@ def test_each_mistake_of_a_camera_is_refused_by_itself(wrong: dict[str, Any]) ->
     camera = dataclasses.replace(header.cameras[0], **wrong)
     with pytest.raises(EpisodeError, match="must be positive and channels"):
         dataclasses.replace(header, cameras=(camera, *header.cameras[1:]))
+
+
+def test_four_frames_are_under_way_two_pictures_at_a_time_and_the_fifth_waits(tmp_path, rng, monkeypatch):
+    """Memory is bounded: who hands over frames faster than they are encoded waits."""
+    header = random_header(rng, cameras=2)
+    made = [random_frame(rng, header, i) for i in range(5)]
+    gate, at_work, most = threading.Event(), [0], [0]
+    original, lock = EpisodeWriter._write_image, threading.Lock()
+
+    def slow(self, path, channel, image):
+        with lock:
+            at_work[0] += 1
+            most[0] = max(most[0], at_work[0])
+        assert gate.wait(10)
+        with lock:
+            at_work[0] -= 1
+        return original(self, path, channel, image)
+
+    monkeypatch.setattr(EpisodeWriter, "_write_image", slow)
+    with EpisodeWriter(tmp_path / "e", header) as writer:
+        for frame in made[:4]:
+            writer.append(frame)
+        assert len(writer) == 4
+        fifth = threading.Thread(target=writer.append, args=(made[4],))
+        fifth.start()
+        fifth.join(0.15)
+        assert fifth.is_alive()
+        gate.set()
+        fifth.join(10)
+        assert most == [2]
+        assert len(writer.finish()) == 5
+
+
+def test_a_frame_counts_from_the_moment_it_is_flushed(tmp_path, rng):
+    """Another process reads it then: log, states and physics are with the system, not in this one's buffers."""
+    header = random_header(rng)
+    made = [random_frame(rng, header, i) for i in range(3)]
+    made = [dataclasses.replace(f, physics=PhysicsSamples(np.arange(2.0), random_poses(rng, 2, 1))) for f in made]
+    with EpisodeWriter(tmp_path / "e", header) as writer:
+        for count, frame in enumerate(made, 1):
+            writer.append(frame)
+            writer.flush()
+            read = open_episode(tmp_path / "e", allow_incomplete=True)
+            assert len(read) == count
+            assert equal(read.frame(count - 1), frame)
+
+
+def test_a_frame_after_one_that_could_not_be_written_is_not_kept(tmp_path, rng, monkeypatch):
+    """The log would break in its middle; what was committed before stays good, and nothing more is taken."""
+    header = random_header(rng)
+    made = [random_frame(rng, header, i) for i in range(5)]
+    original = EpisodeWriter._write_image
+
+    def full(self, path, channel, image):
+        if "000001" in path:
+            raise OSError("disk full")
+        return original(self, path, channel, image)
+
+    monkeypatch.setattr(EpisodeWriter, "_write_image", full)
+    writer = EpisodeWriter(tmp_path / "e", header)
+    for frame in made[:4]:
+        writer.append(frame)
+    with pytest.raises(OSError, match="disk full"):
+        writer.flush()
+    writer.flush()
+    with pytest.raises(EpisodeError, match="writing failed before; the frames committed until then are kept"):
+        writer.append(made[4])
+    writer.__exit__(None, None, None)
+    kept = open_episode(tmp_path / "e", allow_incomplete=True)
+    assert len((tmp_path / "e" / "frames.jsonl").read_bytes().splitlines()) == len(kept) == 1
+    assert (tmp_path / "e" / "state.bin").stat().st_size == kept._state.dtype.itemsize
+    assert equal(kept.frame(0), made[0])
+
+
+def test_an_episode_is_on_the_disk_before_it_is_called_complete(tmp_path, rng, monkeypatch):
+    header = random_header(rng)
+    done = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (done.append(os.fstat(handle).st_ino), fsync(handle))[1])
+    monkeypatch.setattr(os, "replace", lambda a, b: (done.append(Path(b).name), replace(a, b))[1])
+    with EpisodeWriter(tmp_path / "e", header) as writer:
+        writer.append(random_frame(rng, header, 0))
+        writer.finish()
+    until = done[: done.index("complete.json")]
+    numbers = {(tmp_path / "e" / name).stat().st_ino for name in ("state.bin", "physics.bin", "frames.jsonl")}
+    assert numbers <= {number for number in until if isinstance(number, int)}
+
+
+def test_a_folder_that_was_left_open_is_closed_and_stops_its_threads(tmp_path, rng):
+    header = random_header(rng)
+    with EpisodeWriter(tmp_path / "e", header) as writer:
+        writer.append(random_frame(rng, header, 0))
+    assert writer._state.closed
+    assert writer._physics.closed
+    assert writer._log.closed
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("episode-writer")]
+    assert len(open_episode(tmp_path / "e", allow_incomplete=True)) == 1

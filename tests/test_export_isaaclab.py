@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from export_runs import make_run, write_take
 from strategies import random_header, random_robot
 
+from retake.core.episode import open_episode
 from retake.core.errors import ExportError, InputError
+from retake.core.export import ExportOptions, Selection, export
 from retake.core.export.encode import require
-from retake.core.export.isaaclab import _last_action, _padded, _pose, problems
+from retake.core.export.isaaclab import _last_action, _padded, _pose, _timing, problems
 from retake.core.export.isaaclab_env import (
     ActionTerm,
     LabTarget,
@@ -25,6 +29,7 @@ from retake.core.export.isaaclab_env import (
 from retake.core.export.layouts import LAYOUTS, laid_out, require_layout, rotation_vectors
 from retake.core.export.records import ACTION, SOURCE_FRAME, SOURCE_TIME, SOURCE_UID, STATE
 from retake.core.export.vectors import EXTRAS, build_schema, joint_targets, state_vector
+from retake.core.video import read_video
 
 
 def stated(tmp_path: Path, text: str) -> StatedEnvironment:
@@ -241,3 +246,74 @@ def test_layouts_keep_the_arm_and_the_openness_or_the_end_effector_alone():
             require_layout("deltas-ee", header)
     with pytest.raises(ExportError, match="layout of state and action"):
         require_layout("half", one)
+
+
+def demos(tmp_path: Path, *, include_sim: bool = False, **take):
+    """The demonstrations of a run of six frames with one take, and the file's own attributes."""
+    run = make_run(tmp_path / "run", frames=6, takes=0, fps=15)
+    write_take(run, open_episode(run / "episode"), 0, **take)
+    export([run], tmp_path / "d", ExportOptions("hdf5-isaaclab"), Selection(include_sim=include_sim))
+    assert problems(tmp_path / "d" / "dataset.hdf5") == []
+    return require("h5py").File(tmp_path / "d" / "dataset.hdf5")
+
+
+def test_pictures_are_stored_one_by_one_and_packed(tmp_path):
+    """A reader of one step reads one picture: one chunk each; gzip, quickest, bytes of a channel side by side."""
+    with demos(tmp_path) as file:
+        pixels = file["data/demo_0/obs/front_rgb"]
+        assert (pixels.shape, pixels.dtype, pixels.chunks) == ((5, 64, 64, 3), np.uint8, (1, 64, 64, 3))
+        assert (pixels.compression, pixels.compression_opts, pixels.shuffle) == ("gzip", 1, True)
+        means = [float(picture.mean()) for picture in pixels]
+    shown = [float(frame.mean()) for frame in read_video(next((tmp_path / "run" / "takes").rglob("take.mp4")))]
+    assert means == pytest.approx(shown[:5], abs=0.01)
+
+
+@pytest.mark.parametrize(("start", "frames", "steps"), [(0, 6, 5), (1, 2, 2), (3, 2, 2), (3, 3, 2), (4, 2, 1)])
+def test_a_step_has_a_state_after_it(tmp_path, start, frames, steps):
+    episode = open_episode(make_run(tmp_path / "run", frames=6, takes=0, fps=15) / "episode")
+    write_take(tmp_path / "run", episode, 0, start=start, frames=frames)
+    export([tmp_path / "run"], tmp_path / "d", ExportOptions("hdf5-isaaclab"))
+    with require("h5py").File(tmp_path / "d" / "dataset.hdf5") as file:
+        demo = file["data/demo_0"]
+        assert demo.attrs["num_samples"] == file["data"].attrs["total"] == len(demo["actions"]) == steps
+        (robot,) = demo["states/articulation"]
+        joints = demo[f"states/articulation/{robot}/joint_position"][:]
+        first = demo[f"initial_state/articulation/{robot}/joint_position"][:]
+    q = episode.joint(episode.header.robots[0].name, "position").astype(np.float32)
+    assert np.array_equal(np.concatenate([first, joints]), q[start : start + steps + 1])
+
+
+def test_a_window_that_ends_with_its_first_frame_is_no_demonstration(tmp_path):
+    with pytest.raises(ExportError, match="frame 5 has none after it; a demonstration of Isaac Lab needs a step"):
+        demos(tmp_path, start=5, frames=1)
+
+
+def test_a_demonstration_says_its_seed_its_timing_and_what_kind_of_environment_it_is_of(tmp_path):
+    """robomimic's type 2 is Isaac Lab's (a gym environment); physics at 495 Hz makes a frame of 33 steps."""
+    with demos(tmp_path, include_sim=True) as file:
+        assert [file[f"data/demo_{i}"].attrs["seed"] for i in range(2)] == [0, 42]
+        said = json.loads(file["data"].attrs["env_args"])
+        assert (said["type"], said["env_kwargs"]["fps"]) == (2, 15)
+        assert said["sim_args"] == {"dt": pytest.approx(1 / 495), "decimation": 33}
+        assert [name for name in file["mask"]] == ["train"]
+        assert file["mask/train"].asstr()[:].tolist() == ["demo_0", "demo_1"]
+
+
+@pytest.mark.parametrize(
+    ("dt", "fps", "told"),
+    [(1 / 120, 30, {"dt": 1 / 120, "decimation": 4}), (0.01, 15, {}), (0.02, 50, {"dt": 0.02, "decimation": 1})],
+)  # fmt: skip
+def test_a_control_step_is_told_where_physics_steps_make_it(dt, fps, told):
+    header = replace(of(arm("arm", 1)), physics_dt_s=dt, fps=fps)
+    assert _timing(type("E", (), {"header": header})) == told
+
+
+def test_every_demonstration_is_looked_at_after_one_that_is_missing(tmp_path):
+    def change(file):
+        file["data"].move("demo_0", "demo_7")
+        file["data/demo_1"].attrs.__delitem__("num_samples")
+
+    assert hdf5(tmp_path / "d.hdf5", change) == [
+        "data/demo_0 is missing: demos must count from 0", "demo_1: actions do not have num_samples = -1 rows",
+        "demo_1/obs/a has 3 rows, expected -1", "data.total is 5, the demos add up to -1",
+    ]  # fmt: skip

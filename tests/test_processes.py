@@ -5,14 +5,18 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import cv2
 import pytest
 
+from retake.core import processes
 from retake.core.errors import Cancelled, InputError, VerdictError
 from retake.core.processes import map_in_processes
 from retake.core.progress import Progress
@@ -144,3 +148,48 @@ def test_where_no_process_can_be_started_the_jobs_are_done_tell_and_stop_all_the
 
     with pytest.raises(Cancelled):
         map_in_processes(counted, [(1, "")], [1], check_cancel=stop)
+
+
+def surroundings(number: int, folder: str, progress: Progress) -> tuple[int, bool, int]:
+    time.sleep(0.2)
+    return cv2.getNumThreads(), signal.getsignal(signal.SIGINT) is signal.SIG_IGN, os.getpid()
+
+
+def test_each_process_is_one_thread_of_opencv_and_leaves_ctrl_c_to_its_parent() -> None:
+    """As many processes share the cores; who presses Ctrl-C stops all of them through the one that waits."""
+    found = map_in_processes(surroundings, [(0, ""), (1, "")], [1, 1], workers=2)
+    assert {(threads, ignored) for threads, ignored, _ in found} == {(1, True)}
+    assert len({pid for *_, pid in found} - {os.getpid()}) == 2
+
+
+def test_jobs_that_are_done_here_tell_the_same_steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A job counts for no more than its units, and the whole is told once, at the end."""
+    daemonic(tmp_path, monkeypatch)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    steps: list[tuple[int, int, str]] = []
+    asked: list[int] = []
+    map_in_processes(
+        counted, [(k, "") for k in range(3)], [4, 2, 3],
+        progress=lambda *step: steps.append(step), check_cancel=lambda: asked.append(1),
+    )  # fmt: skip
+    assert [step[0] for step in steps] == [0, 1, 2, 3, 4, 4, 4, 5, 6, 6, 6, 6, 6, 7, 8, 8, 8, 8, 9]
+    assert len(asked) == 3 + 18
+    with pytest.raises(ValueError, match="shorter"):
+        map_in_processes(counted, [(0, ""), (1, "")], [1])
+
+
+def test_a_job_counts_its_units_and_all_of_them_when_it_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    counters = [SimpleNamespace(value=0) for _ in range(2)]
+    monkeypatch.setattr(processes, "_counters", counters)
+    seen: list[int] = []
+
+    def job(number: int, progress: Progress) -> int:
+        for k in (0, 2, 7):
+            progress(k, 9, "")
+            seen.append(counters[1].value)
+        progress(1, 9, "")
+        return number + 1
+
+    assert processes._one(job, (4,), 1, 5) == 5
+    assert seen == [0, 2, 5]
+    assert [counter.value for counter in counters] == [0, 5]
