@@ -42,6 +42,7 @@ def test_a_square_covers_its_own_pixels():
     ("corners", "seen"),
     [((-30, -30, 200, 200), 64 * 48), ((-20, 10, -1, 20), 0), ((65, 10, 80, 20), 0), ((10, -20, 20, -1), 0),
      ((10, 49, 20, 60), 0), ((-5.5, 10.5, 3.5, 20.5), 4 * 11), ((60.5, 10.5, 70.5, 20.5), 4 * 11),
+     ((-5.5, 10.5, 0.9, 20.5), 11),
      ((10.5, -5.5, 20.5, 3.5), 4 * 11), ((10.5, 44.5, 20.5, 50.5), 4 * 11)],
 )  # fmt: skip
 def test_what_reaches_into_the_picture_is_drawn_and_what_lies_beside_it_not(corners, seen):
@@ -79,3 +80,12 @@ def test_without_surfaces_there_is_nothing_and_a_lens_bends_what_there_is():
     bent = extent(drawn(square(4.5, 14.5, 60.5, 34.5), lens=Lens("opencv-pinhole", (-0.2,)))[0])
     assert bent[0] > straight[0]
     assert bent[2] < straight[2]
+
+
+def test_a_surface_is_seen_from_where_the_camera_stands_where_it_was_moved_to():
+    moved, camera = np.eye(4), np.eye(4)
+    moved[:3, 3], camera[:3, 3] = (0.1, 0.05, 0.5), (0.1, -0.1, 0.5)
+    image, depth = paint([square(10.5, 12.5, 20.5, 30.5)], moved[None], [3], K, camera, SIZE)
+    x0, y0, x1, y1 = (round(c + (v - c) / 2 + d) for v, c, d in ((10, 32, 4), (12, 24, -1), (20, 32, 4), (30, 24, -1)))
+    assert np.abs(np.array(extent(image == 3)) - (x0, y0, x1, y1)).max() <= 1
+    assert set(np.unique(depth)) == {0.0, 2.0}
