@@ -89,3 +89,13 @@ def test_a_surface_is_seen_from_where_the_camera_stands_where_it_was_moved_to():
     x0, y0, x1, y1 = (round(c + (v - c) / 2 + d) for v, c, d in ((10, 32, 4), (12, 24, -1), (20, 32, 4), (30, 24, -1)))
     assert np.abs(np.array(extent(image == 3)) - (x0, y0, x1, y1)).max() <= 1
     assert set(np.unique(depth)) == {0.0, 2.0}
+
+
+@pytest.mark.parametrize(
+    ("apex", "far", "column", "rows"), [(64.5, -249.5, 0, 33), (0.5, 299.5, 63, 34), (0.5, 1e9, 63, 48)]
+)
+def test_a_triangle_that_reaches_far_beside_the_picture_keeps_its_slope(apex, far, column, rows):
+    """Corners are moved closer only where their numbers would not fit: several widths away."""
+    corners = [((x - 32) / 40, (y - 24) / 40, 1.0) for x, y in ((apex, 24), (far, -56), (far, 104))]
+    image, _ = drawn(Surface(np.array(corners), np.array([[0, 1, 2]])))
+    assert (image[:, column] > 0).sum() == pytest.approx(rows, abs=1.5 if far < 1e6 else 48)

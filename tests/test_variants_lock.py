@@ -82,3 +82,15 @@ def test_large_pictures_are_lit_as_small_ones():
     assert found.shape == large.shape
     at = found[180, 160:280:40].mean(-1)
     assert at == pytest.approx(ramp[0, 160:280:40, 0], abs=0.04)
+
+
+def test_black_stays_black_and_white_stays_white_in_any_light():
+    rgb = RGB.copy()
+    rgb[50:60, 50:60], rgb[70:80, 70:80] = 0, 255
+    found = lock(np.clip(rgb * 1.3, 0, 255).astype(np.uint8), rgb)
+    assert (found.frame[50:60, 50:60] == 0).all()
+    assert (found.frame[70:80, 70:80] == 255).all()
+    dark = lock(np.zeros_like(RGB), np.zeros_like(RGB))
+    assert (dark.frame == 0).all(), "nothing glows, the rim neither"
+    bright = lock(np.full_like(RGB, 255), np.full_like(RGB, 255))
+    assert (bright.frame == 255).all()

@@ -52,8 +52,12 @@ class LeRobotPolicy:
         self._blocks: queue.Queue[bytes] = queue.Queue()
         self._left = b""
         threading.Thread(target=self._listen, name="retake-policy", daemon=True).start()
-        # Loading weights and importing torch take longer than one inference.
-        self._receive(max(timeout_s, 300.0))
+        try:
+            # Loading weights and importing torch take longer than one inference.
+            self._receive(max(timeout_s, 300.0))
+        except BaseException:
+            self.close()
+            raise
 
     def infer(self, observation: Observation) -> np.ndarray:
         """One request."""

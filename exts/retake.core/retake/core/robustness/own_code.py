@@ -22,6 +22,8 @@ from retake.core.files import sha256_bytes
 
 _brought: dict[str, Path] = {}
 """Modules that imports of users' code brought in → the folder that was searched for them."""
+_NAMED = "retake_policy_"
+"""Begins the name of the module that a named file becomes."""
 
 
 def folder_of(place: str) -> Path:
@@ -46,7 +48,8 @@ def importable(folder: Path | None) -> Iterator[None]:
             last = next((k for k in reversed(range(len(sys.path))) if sys.path[k] == entry), None)
             if last is not None:  # the user's code may have changed the path itself
                 del sys.path[last]
-        new = [name for name in set(sys.modules) - before if name.partition(".")[0] != "retake"]
+        # Of a file that was named, its own module is no helper that another folder's may replace.
+        new = [n for n in set(sys.modules) - before if n.partition(".")[0] != "retake" and not n.startswith(_NAMED)]
         _brought.update(dict.fromkeys(new, folder))
 
 
@@ -113,7 +116,7 @@ def _from_file(path: Path) -> ModuleType:
 
 def _file_name(path: Path) -> str:
     """One per path: a policy and a task may both be called mine.py."""
-    return f"retake_policy_{path.stem}_{sha256_bytes(str(path.resolve()).encode())[:8]}"
+    return f"{_NAMED}{path.stem}_{sha256_bytes(str(path.resolve()).encode())[:8]}"
 
 
 def _file(module: ModuleType | None) -> Path | None:
