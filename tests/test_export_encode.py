@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -222,3 +223,65 @@ def test_a_picture_of_the_card_is_180_high_and_has_its_own_shape(tmp_path, size,
     assert ok
     stored = (tmp_path / "p.jpg").read_bytes()
     assert stored[: stored.index(b"\xff\xc0")] == data.tobytes()[: data.tobytes().index(b"\xff\xc0")], "its quality"
+
+
+def in_a_thread(work) -> list:
+    """What a thread of its own finds, whose scheduling nobody else has."""
+    found: list = []
+    thread = threading.Thread(target=lambda: found.append(work()))
+    thread.start()
+    thread.join(10)
+    return found
+
+
+def policies(*threads: threading.Thread) -> list[int]:
+    return [os.sched_getscheduler(thread.native_id or 0) for thread in threads]
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="scheduling of Linux")
+@pytest.mark.parametrize("fails", [False, True])
+def test_scheduling_that_an_encoder_changed_is_taken_back_and_no_other(fails):
+    """Its caller has what it had, threads that it started have its caller's, and those that were there keep theirs."""
+    batch, idle, usual = os.SCHED_BATCH, os.SCHED_IDLE, os.SCHED_OTHER
+    end = threading.Event()
+
+    def waiting(policy: int) -> threading.Thread:
+        ready = threading.Event()
+
+        def work() -> None:
+            os.sched_setscheduler(0, policy, os.sched_param(0))
+            ready.set()
+            end.wait(10)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        assert ready.wait(10)
+        return thread
+
+    def caller():
+        os.sched_setscheduler(0, batch, os.sched_param(0))
+        there = waiting(idle)
+        try:
+            with encode.usual_scheduling():
+                os.sched_setscheduler(0, usual, os.sched_param(0))
+                os.sched_setscheduler(there.native_id, usual, os.sched_param(0))
+                new = waiting(idle)
+                assert policies(there, new) == [usual, idle]
+                if fails:
+                    raise ValueError("no encoder")
+        except ValueError:
+            assert fails
+        return [os.sched_getscheduler(0), *policies(there, new)]
+
+    try:
+        assert in_a_thread(caller) == [[batch, idle, batch]]
+    finally:
+        end.set()
+
+
+def test_where_scheduling_cannot_be_asked_for_nothing_is_done(monkeypatch):
+    monkeypatch.delattr(os, "sched_getscheduler", raising=False)
+    done = []
+    with encode.usual_scheduling():
+        done.append(1)
+    assert done == [1]

@@ -363,3 +363,79 @@ def test_world_frame_does_not_matter_to_the_base_frame(tmp_path):
     )
     same = [np.array_equal(a, b) for a, b in zip(frames, skeleton_frames(episode, "cam"), strict=True)]
     assert sum(same) >= len(same) - 1, "only a coordinate on a rounding boundary may differ"
+
+
+def test_every_frame_of_the_three_films_is_told_in_turn(tmp_path):
+    episode, seen = make_episode(tmp_path / "e"), []
+    make_skeleton(episode, "cam", tmp_path / "cam", lambda *step: seen.append(step), model_size=(64, 48))
+    notes = ["frames"] * 4 + ["gripper_scenario.mp4"] * 4 + ["overlay.mp4"] * 4
+    assert seen == [*((k, 12, note) for k, note in enumerate(notes, 1)), (12, 12, "")]
+    again = []
+    make_skeleton(episode, "cam", tmp_path / "cam", lambda *step: again.append(step), model_size=(64, 48))
+    assert again == [(1, 1, "up to date")]
+
+
+@pytest.mark.parametrize("after", [1, 4, 6, 10])
+def test_work_that_was_stopped_is_gone_on_with_and_not_done_again(tmp_path, after):
+    """Frames that are there are kept as they are, damaged and half-written ones are made again."""
+    episode, calls = make_episode(tmp_path / "e"), []
+
+    def cancel():
+        calls.append(1)
+        if len(calls) > after:
+            raise Cancelled("stop")
+
+    out, partial = tmp_path / "cam", tmp_path / ".cam.partial"
+    with pytest.raises(Cancelled):
+        make_skeleton(episode, "cam", out, cancel=cancel, model_size=(64, 48))
+    done = sorted((partial / "frames").iterdir())
+    assert len(done) == min(after, 4)
+    assert not out.exists()
+    (partial / "frames" / ".000003.png.tmp").write_bytes(b"half")
+    (partial / ".overlay.x.tmp.mp4").write_bytes(b"half")
+    numbers = {path.name: path.stat().st_ino for path in done}
+    if after > 1:
+        done[1].write_bytes(b"damaged")
+    whole = make_skeleton(episode, "cam", out, model_size=(64, 48))
+    whole.verify()
+    assert {p.name for p in out.rglob("*") if p.name.startswith(".")} == set()
+    assert (out / "frames" / "000000.png").stat().st_ino == numbers["000000.png"]
+    if after > 1:
+        assert (out / "frames" / "000001.png").stat().st_ino != numbers["000001.png"]
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+    fresh = make_skeleton(episode, "cam", tmp_path / "fresh" / "cam", model_size=(64, 48))
+    assert (fresh.sha256, fresh.files) == (whole.sha256, whole.files)
+
+
+def test_remains_of_another_request_are_not_gone_on_with(tmp_path):
+    episode, calls = make_episode(tmp_path / "e"), []
+
+    def cancel():
+        calls.append(1)
+        if len(calls) > 2:
+            raise Cancelled("stop")
+
+    with pytest.raises(Cancelled):
+        make_skeleton(episode, "cam", tmp_path / "cam", cancel=cancel, model_size=(32, 24))
+    whole = make_skeleton(episode, "cam", tmp_path / "cam", model_size=(64, 48))
+    assert whole.frame(0).shape == (48, 64, 3)
+    assert whole.drawn_frames == sum(bool(frame.any()) for frame in whole.frames())
+
+
+def test_a_camera_that_sees_the_robot_in_some_frames_says_in_how_many(tmp_path):
+    rng = np.random.default_rng(0)
+    header = replace(
+        random_header(rng, robots=1, cameras=1, objects=0),
+        cameras=(CameraSpec("cam", "/World/Cam", (64, 48), False, ("rgb",)),),
+    )
+    with EpisodeWriter(tmp_path / "e", header) as writer:
+        for index in range(3):
+            frame = random_frame(rng, header, index)
+            look = np.eye(4)
+            look[:3, 3] = (0 if index < 2 else 500, 0, 3)
+            K = np.array([[64.0, 0, 32], [0, 64, 24], [0, 0, 1]])
+            writer.append(replace(frame, cameras=(replace(frame.cameras[0], K=K, T_camera_world=look),)))
+        episode = writer.finish()
+    made = make_skeleton(episode, "cam", tmp_path / "cam", model_size=(64, 48))
+    assert made.drawn_frames == 2
+    assert made.notes == ("camera 'cam' sees nothing of the robot in 1 of 3 frames",)
