@@ -246,6 +246,29 @@ def test_on_legs_only_a_wrist_or_a_hand_ends_an_arm():
     assert tools([*rows, hinge("wrist", "a5")], legs=("l",), others=True) == (["wrist"], [])
 
 
+@pytest.mark.parametrize(
+    ("bad", "options"),
+    [([*arm(4, "t", place=(0.5, 0, 0)), hinge("t_f", "t4")], {"taken": ("t4",)}), ([*arm(4, "t"), hinge("head", "t4")], {}),
+     ([hinge("w", "base", limits=(-INF, INF))], {}), (arm(3, "t", place=(0.5, 0, 0)), {}),
+     ([hinge("l", "base"), *arm(4, "t", place=(0.5, 0, 0))], {"legs": ("l",)})],
+)  # fmt: skip
+def test_what_is_no_tool_hides_none_that_comes_after_it(bad, options):
+    good = [*arm(4, "z", place=(-0.5, 0, 0)), hinge("z_wrist", "z4")]
+    assert tools([*bad, *good], others=True, **options)[0] == ["z_wrist"]
+
+
+def test_two_fingers_are_a_hand_and_one_is_none():
+    pair = [hinge("f", "base", (0, 0.02, 0.05)), hinge("g", "base", (0, -0.02, 0.05))]
+    made = tree(pair)
+    assert search._fingers_of(made, 0, set()) == made.branches(0)
+    assert search._fingers_of(tree(pair[:1]), 0, set()) == ()
+    assert search._fingers_of(made, 0, {1}) == (), "a leg is no finger"
+    head = tree([*pair, hinge("camera", "base", (0, 0, 0.05))])
+    assert search._fingers_of(head, 0, set()) == (), "what carries a head, too, is no hand"
+    empty = tree([*pair, hinge("h", "base", (0, 0, 0.05))], {"f": [(0, 0, 0.03)], "g": [(0, 0, 0.03)]})
+    assert [b.joint for b in search._fingers_of(empty, 0, set())] == [0, 1], "what shows nothing is left out"
+
+
 def test_an_arm_leaves_where_several_branches_of_two_joints_do():
     made = tree(
         [hinge("trunk", "base", axis=Z), *arm(3, "a", "trunk", (0.2, 0, 0)), *arm(3, "b", "trunk", (-0.2, 0, 0))]
