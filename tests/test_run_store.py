@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 
 from retake.core.errors import InputError, RunError
 from retake.core.files import atomic_directory, canonical_json, read_json, sha256_json, write_bytes, write_json
-from retake.core.run_store import LOCK, create_run, episode_at, held_out, open_run, remove_leftovers
+from retake.core.run_store import (
+    LOCK,
+    create_run,
+    episode_at,
+    held_out,
+    locate,
+    open_run,
+    remove_leftovers,
+    tidy,
+)
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -209,3 +218,63 @@ def test_a_request_that_fails_takes_the_folders_that_it_made_with_it(tmp_path):
     with pytest.raises(InputError):
         failing_in(tmp_path / "a" / "b", "rollout.json")
     assert [entry.name for entry in (tmp_path / "a" / "b").iterdir()] == ["rollout.json"]
+
+
+def test_a_leftover_that_cannot_be_removed_hinders_nobody(tmp_path, monkeypatch):
+    for name in (".a.tmp", ".b.tmp"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".c.tmp").write_text("")
+    real = os.rmdir
+
+    def stuck(path, *args, **options):
+        if str(path).endswith(".a.tmp"):
+            raise PermissionError("in use")
+        real(path, *args, **options)
+
+    monkeypatch.setattr(os, "rmdir", stuck)
+    remove_leftovers(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == [".a.tmp"]
+    remove_leftovers(tmp_path / "none")
+
+
+def test_leftovers_are_cleared_in_every_folder_of_a_run(tmp_path):
+    run = create_run(tmp_path / "r", {})
+    places = [run.path, run.report_folder, run.skeletons_folder]
+    for stage in (run.variants_folder, run.takes_folder, run.verdicts_folder):
+        places += [stage, stage / "w", stage / "w" / "front"]
+    for place in places:
+        place.mkdir(parents=True, exist_ok=True)
+        (place / ".x.tmp").write_text("")
+        (place / "kept").write_text("")
+    tidy(run)
+    assert [p for place in places for p in place.glob(".x.tmp")] == []
+    assert all((place / "kept").exists() for place in places)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes of POSIX")
+def test_a_lock_is_for_everybody_who_may_write_to_the_folder(tmp_path):
+    before = os.umask(0o002)
+    try:
+        with create_run(tmp_path / "r", {}).locked():
+            assert (tmp_path / "r" / LOCK).stat().st_mode & 0o777 == 0o664
+    finally:
+        os.umask(before)
+
+
+def test_a_path_that_cannot_be_a_run_says_why(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for path, told in (
+        (tmp_path / "file", "is a file; a run is a folder"), (tmp_path / "file" / "r", "cannot be made: .*file is a file"),
+        (tmp_path / "link", "is a link to .*gone, which does not exist"),
+    ):  # fmt: skip
+        with pytest.raises(RunError, match=told):
+            create_run(path, {})
+    with pytest.raises(RunError, match="null character"):
+        locate(str(tmp_path) + "/a\0b")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / ".run.json.x.tmp").write_text("")
+    (tmp_path / "mine" / LOCK).write_text("")
+    assert create_run(tmp_path / "mine", {}).manifest()["name"] == "mine", (
+        "what a killed process left of a manifest is ours"
+    )

@@ -75,11 +75,10 @@ def extra_of(episode: Episode) -> dict[str, tuple[tuple[str, ...], Float32[np.nd
 
     Raises EpisodeError when the file was changed, or has not one row per frame.
     """
-    try:
-        index = read_json(episode.path / INDEX)
-    except FileNotFoundError:
+    if not (episode.path / INDEX).exists():
         return {}
     try:
+        index = read_json(episode.path / INDEX)
         data = (episode.path / DATA).read_bytes()
         groups = [(str(name), tuple(map(str, columns))) for name, columns in index["groups"]]
         rows, sha256 = int(index["rows"]), str(index["sha256"])
@@ -101,8 +100,12 @@ def extra_of(episode: Episode) -> dict[str, tuple[tuple[str, ...], Float32[np.nd
 def write_extra(path: Path, groups: Mapping[str, tuple[Sequence[str], np.ndarray]]) -> None:
     """Write whole arrays, (T, n) each, beside the Episode at `path`."""
     writer = ExtraWriter(path, {name: columns for name, (columns, _) in groups.items()})
-    for row in zip(*(values for _, values in groups.values()), strict=True):
-        writer.append(dict(zip(groups, row, strict=True)))
+    try:
+        for row in zip(*(values for _, values in groups.values()), strict=True):
+            writer.append(dict(zip(groups, row, strict=True)))
+    except BaseException:
+        writer.abandon()
+        raise
     writer.finish()
 
 
