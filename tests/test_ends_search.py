@@ -370,3 +370,15 @@ def test_a_flange_turns_about_its_approach_and_another_joint_across_it():
 def test_a_body_around_its_joint_points_where_the_arm_does():
     assert tool_axis(X, ahead=(0.0, 0.0, 0.0), before=(0.0, 0.3, 0.0)) == pytest.approx([0, 1, 0])
     assert tool_axis(X, ahead=(0.0, 0.02, 0.0), before=(0.0, 0.0, 0.3)) == pytest.approx([0, 1, 0])
+
+
+@pytest.mark.parametrize(
+    ("limits", "closed", "opened"), [((0.0, 0.04), 0.0, 0.04), ((-0.09, 0.0), 0.0, -0.09), ((-0.03, 0.01), 0.01, -0.03)]
+)  # fmt: skip
+def test_a_sliding_jaw_without_shapes_opens_away_from_its_carrier(limits, closed, opened):
+    rows = [*arm(2), ("gripper", "a2", "prismatic", Y, (0.0, 0.0, 0.1), limits)]
+    ((end,), _) = find_ends(tree(rows).spec)
+    assert (end.kind, end.ee_link, end.finger_joints) == ("jaw", "a2", ("j_gripper",))
+    assert (end.closed_position, end.open_position) == ((closed,), (opened,))
+    assert end.T_link_ee[:3, 1] @ [0, 1, 0] == pytest.approx(np.sign(opened))
+    assert end.T_link_ee[:3, 2] == pytest.approx([0, 0, 1])

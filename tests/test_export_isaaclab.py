@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from export_runs import make_run, write_take
-from strategies import random_header, random_robot
+from strategies import random_frame, random_header, random_robot
 
-from retake.core.episode import open_episode
+from retake.core.episode import EpisodeWriter, open_episode
+from retake.core.episode.extra import QUATERNION_NAMES, ROOT_QUATERNION, ROOT_VELOCITY, VELOCITY_NAMES, write_extra
 from retake.core.errors import ExportError, InputError
 from retake.core.export import ExportOptions, Selection, export
 from retake.core.export.encode import require
@@ -23,7 +24,13 @@ from retake.core.export.isaaclab_env import (
     LabTarget,
     StatedEnvironment,
     _rows,
+    environment_of,
+    issued_actions,
+    joint_velocity,
+    observation,
     read_environment,
+    root_quaternion,
+    root_velocity,
     velocity_of,
 )
 from retake.core.export.layouts import LAYOUTS, laid_out, require_layout, rotation_vectors
@@ -317,3 +324,128 @@ def test_every_demonstration_is_looked_at_after_one_that_is_missing(tmp_path):
         "data/demo_0 is missing: demos must count from 0", "demo_1: actions do not have num_samples = -1 rows",
         "demo_1/obs/a has 3 rows, expected -1", "data.total is 5, the demos add up to -1",
     ]  # fmt: skip
+
+
+def recorded(tmp_path: Path, *, velocity: bool = True, objects: int = 1):
+    """An episode of five frames at 10 per second: a robot of two arm joints that turns by 0.9 rad a frame about z."""
+    header = replace(of(arm("arm", 2)), fps=10.0, joint_channels=("velocity", "target") if velocity else ("target",))
+    header = replace(header, objects=header.objects[:objects])
+    rng, made = np.random.default_rng(3), []
+    with EpisodeWriter(tmp_path / "e", header) as writer:
+        for k in range(5):
+            frame = random_frame(rng, header, k)
+            turn = np.eye(4)
+            turn[:2, :2] = [[np.cos(0.9 * k), -np.sin(0.9 * k)], [np.sin(0.9 * k), np.cos(0.9 * k)]]
+            turn[:3, 3] = (k * k, 0, 1)
+            made.append(replace(frame, T_world_object=np.stack([turn] * objects)))
+            writer.append(made[-1])
+        return writer.finish()
+
+
+def test_velocities_are_what_was_recorded_or_differences(tmp_path):
+    episode = recorded(tmp_path / "a")
+    assert np.array_equal(joint_velocity(episode, "arm"), episode.joint("arm", "velocity"))
+    bare = recorded(tmp_path / "b", velocity=False)
+    q = bare.joint("arm", "position")
+    assert joint_velocity(bare, "arm")[2] == pytest.approx((q[3] - q[1]) * 5)
+    assert joint_velocity(bare, "arm")[0] == pytest.approx((q[1] - q[0]) * 10)
+    found = velocity_of(bare.object_poses[:, 0], 10.0)
+    assert found[:, 5] == pytest.approx([9.0] * 5), "rad/s about z"
+    assert found[:, 0] == pytest.approx([10, 20, 40, 60, 70])
+    assert found[:, [1, 2, 3, 4]] == pytest.approx(np.zeros((5, 4)), abs=1e-9)
+    assert np.array_equal(root_velocity(bare, "obj0", bare.object_poses[:, 0]), found)
+    rows = np.arange(30, dtype=np.float32).reshape(5, 6)
+    write_extra(bare.path, {ROOT_VELOCITY + "obj0": (VELOCITY_NAMES, rows)})
+    assert np.array_equal(root_velocity(bare, "obj0", bare.object_poses[:, 0]), rows)
+
+
+def test_quaternions_do_not_jump_and_have_the_recorded_signs_where_they_are_of_the_pose(tmp_path):
+    episode = recorded(tmp_path)
+    poses = episode.object_poses[:, 0]
+    q = root_quaternion(episode, "obj0", poses)
+    assert q[:, 2] == pytest.approx(np.sin(0.45 * np.arange(5)), abs=1e-6)
+    assert q[:, 3] == pytest.approx(np.cos(0.45 * np.arange(5)), abs=1e-6)
+    held = -q.astype(np.float32)
+    held[2] = [1, 0, 0, 0]
+    write_extra(episode.path, {ROOT_QUATERNION + "obj0": (QUATERNION_NAMES, held)})
+    told = root_quaternion(episode, "obj0", poses)
+    assert told[[0, 1, 3, 4]] == pytest.approx(-q[[0, 1, 3, 4]], abs=1e-6)
+    assert np.abs(told[2] @ q[2]) == pytest.approx(1), "of another pose: its own"
+
+
+def test_an_observation_is_what_its_name_says_in_the_scene_s_order(tmp_path):
+    episode = recorded(tmp_path)
+    names = ("joint1", "finger_right", "joint0", "finger_left")
+    environment = StatedEnvironment("E", {"robot": ("arm", names)}, {"cube": "obj0"})
+    order = [episode.header.robots[0].dof_index(name) for name in names]
+    actions = np.arange(10.0).reshape(5, 2)
+
+    def seen(source: str) -> np.ndarray:
+        return observation(episode, environment, source, actions)
+
+    for source in ("joint_position", "joint_position:robot"):
+        assert np.array_equal(seen(source), episode.joint("arm", "position")[:, order])
+    assert np.array_equal(seen("joint_velocity"), episode.joint("arm", "velocity")[:, order])
+    assert np.array_equal(seen("gripper"), episode.gripper_openness("arm"))
+    assert np.array_equal(seen("last_action"), np.concatenate([np.zeros((1, 2)), actions[:-1]]))
+    assert np.array_equal(seen("object_position:obj0"), episode.object_poses[:, 0, :3, 3])
+    pose = seen("object_pose:obj0")
+    assert pose[:, :3] == pytest.approx(episode.object_poses[:, 0, :3, 3])
+    assert np.abs(pose[:, 3]) == pytest.approx(np.abs(np.cos(0.45 * np.arange(5))), abs=1e-6)
+    robot = episode.header.robots[0]
+    hand = episode.link_poses("arm")[:, robot.link_index(robot.grippers[0].ee_link)]
+    assert seen("ee_position") == pytest.approx(hand[:, :3, 3])
+    assert seen("ee_pose")[:, :3] == pytest.approx(hand[:, :3, 3])
+    for source, told in (
+        ("object_pose:cup", "object of observation"),
+        ("joint_position:x", "articulation of observation"),
+    ):
+        with pytest.raises(InputError, match=told):
+            seen(source)
+
+
+def test_actions_are_those_of_the_terms_else_as_issued_else_targets(tmp_path):
+    episode = recorded(tmp_path)
+    target, columns = episode.joint("arm", "target"), np.full((3, 4), 7.0)
+    assert issued_actions(episode, StatedEnvironment(), columns, 1) is columns
+    rows = np.arange(10, dtype=np.float32).reshape(5, 2)
+    write_extra(episode.path, {"action": (("a", "b"), rows)})
+    assert np.array_equal(issued_actions(episode, StatedEnvironment(), columns, 1), rows[1:4])
+    terms = (ActionTerm("arm", ("joint1", "joint0"), 0.5, 2.0), ActionTerm("hand", ("finger_left",)))
+    environment = StatedEnvironment("E", {"robot": ("arm", ())}, {}, {}, terms)
+    found = issued_actions(episode, environment, columns, 1)
+    robot = episode.header.robots[0]
+    index = [robot.dof_index(name) for name in ("joint1", "joint0", "finger_left")]
+    assert found[:, :2] == pytest.approx((target[1:4, index[:2]] - 2) / 0.5)
+    assert found[:, 2] == pytest.approx(target[1:4, index[2]])
+    wrong = StatedEnvironment("E", {}, {}, {}, (ActionTerm("arm", ("elbow",)),))
+    with pytest.raises(InputError, match="joint of action term 'arm'"):
+        issued_actions(episode, wrong, columns, 1)
+
+
+def test_an_environment_is_stated_told_by_the_recording_or_that_of_the_episode(tmp_path):
+    episode = recorded(tmp_path)
+    dofs = episode.header.robots[0].dof_names
+    found = environment_of(episode, LabTarget())
+    assert (found.env_name, found.articulations, found.rigid_objects) == ("", {"arm": ("arm", dofs)}, {"obj0": "obj0"})
+    told = {
+        "env_name": "Lift", "articulations": {"arm": {"key": "robot", "joints": list(reversed(dofs))}},
+        "rigid_objects": {"obj0": "cube"},
+    }  # fmt: skip
+    for key in ("isaac_lab", "imported"):
+        header = replace(episode.header, settings={key: told})
+        found = environment_of(replace(episode, header=header), LabTarget())
+        assert found.env_name == "Lift"
+        assert found.articulations == {"robot": ("arm", tuple(reversed(dofs)))}
+        assert found.rigid_objects == {"cube": "obj0"}
+    assert environment_of(replace(episode, header=header), LabTarget(3, "Mine")).env_name == "Mine"
+    fixed = replace(header, objects=tuple(replace(o, movable=False) for o in header.objects))
+    assert environment_of(replace(episode, header=fixed), LabTarget()).rigid_objects == {}
+    for text, words in (
+        ("articulations: {robot: {robot: leg, joints: []}}", "robot of articulation 'robot'"),
+        ("articulations: {robot: {robot: arm, joints: [joint0]}}", "differs in finger_left, finger_right, joint1"),
+        ("rigid_objects: {cube: cup}", "object of rigid object 'cube'"),
+    ):
+        (tmp_path / "s.yaml").write_text(text)
+        with pytest.raises((InputError, ExportError), match=words):
+            environment_of(episode, LabTarget(3, "", tmp_path / "s.yaml"))

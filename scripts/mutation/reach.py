@@ -97,7 +97,7 @@ WHOLE = {
     "retake.core.episode": ("test_arrow_golden", "test_episode_io", "test_episode_check"),
 }
 """Package -> test files for all of it, looked at after those that name a module."""
-ANY = "test_survivors"
+ANY = ("test_survivors", "test_defaults")
 """Tests of small faults in any package."""
 MOST_S, MOST_ALL_S, MOST_UNMEASURED_S = 12, 20, 45
 """Processor time of one file's tests per mutant (shortest first), of all, beyond which no more are added, and of all where no
@@ -184,7 +184,7 @@ def tests_of(module: Path, package: str) -> tuple[str, ...]:
             ranked.append((3, 0, len(text), path))
     names = [str(path.relative_to(COPY)) for *_, path in sorted(ranked)]
     near = WHOLE.get(dotted.rpartition(".")[0], WHOLE.get(f"retake.{package}", ()))
-    whole = [f"tests/{name}.py" for name in (ANY, *near)]
+    whole = [f"tests/{name}.py" for name in (*ANY, *near)]
     others = [str(path.relative_to(COPY)) for path, _ in _tests() if path.name.startswith("test_")]
     further = [n for n in (*names[NEAREST:], *others) if is_measured(n, module) and trace_of(n, module).enters(module)]
     return tuple(dict.fromkeys(n for n in (*names[:NEAREST], *whole, *further) if (COPY / n).is_file()))
