@@ -157,6 +157,8 @@ def test_the_rate_is_asked_for_where_the_file_does_not_say():
     assert isaaclab._joint_names(Group(joint_position=np.zeros((5, 3))), (), missing) == ()
     with pytest.raises(EpisodeError, match=r"Missing:\n  - names of the 3 joints: --joints"):
         missing.check()
+    assert isaaclab._joint_names(Group(other=np.zeros(3)), (), missing) == ()
+    assert missing.items[-1].startswith("names of the 0 joints"), "positions that are not there name none"
     assert isaaclab._names(" a, b,,c ") == ("a", "b", "c")
 
 

@@ -33,6 +33,22 @@ def test_a_soft_mask_is_as_soft_as_a_lens_at_every_width(width, sigma):
         assert soft[width // 2 - 1 - away] == pytest.approx(1 - inside, abs=0.01)
 
 
+def test_a_soft_mask_is_as_soft_across_as_it_is_along():
+    mask = np.random.default_rng(0).random((40, 40)) > 0.7
+    assert np.allclose(feather(mask).T, feather(mask.T), atol=1e-6)
+    point = np.zeros((9, 9), bool)
+    point[4, 4] = True
+    soft = feather(point)
+    assert soft[4, 5] == pytest.approx(soft[5, 4], abs=1e-6)
+    assert soft[4, 5] > 0.01
+
+
+def test_a_normal_that_leans_is_told_by_how_much():
+    leaning = np.array([[[19660, 0, -26214], [0, 19660, -26214], [-19660, 0, -26214]]], np.int16)
+    told = _camera_normals(still([[2] * 3], normal=leaning, camera=Camera(np.diag([10.0, 10, 1]), np.eye(4), (3, 1))))
+    assert told.tolist() == [[[204, 128, 230], [128, 51, 230], [51, 128, 230]]]
+
+
 def test_near_is_bright_and_far_is_dark():
     """Inverse depths 1, ½ and ¼; the first percentile lies a fiftieth of the way from ¼ to ½: 0.255."""
     found = _inverse_depth(np.array([[1, 2, 4, 0]], np.float32))
