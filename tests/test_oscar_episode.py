@@ -119,6 +119,9 @@ def test_a_window_with_other_pictures(tmp_path):
     assert len(read_oscar_meta(out / "episode_meta.npz")) == 3
     assert np.array_equal(read_oscar_meta(out / "episode_meta.npz").joint_angles, episode.joint("two", "position")[1:4])
     assert abs(int(next(read_video(out / "rgb.mp4")).mean()) - 200) < 3
+    steps: list[tuple[int, int, str]] = []
+    export_oscar(episode, "camera", tmp_path / "told", start=1, length=3, progress=lambda *step: steps.append(step))
+    assert steps == [(k, 6, "export") for k in range(1, 7)], "pictures first, then the control video"
     with pytest.raises(EpisodeError, match="2 frames"):
         export_oscar(episode, "camera", tmp_path / "short", length=3, rgb=pictures[:2])
     for start, length in ((-1, None), (0, 6), (5, None), (2, 0)):

@@ -87,6 +87,16 @@ def test_what_explains_everything_is_told_from_what_explains_nothing():
     assert (share, p) == (0, 1)
 
 
+def test_a_share_of_chance_is_one_at_most_however_many_axes_are_asked():
+    same = [world(0.2, lighting=a, surface=b, look=c) for a, b, c in zip("aabb", "abab", "abba", strict=True)]
+    found = attribute(same, permutations=50)
+    assert {a.axis: a.values for a in found if a.values > 1} == {"lighting": 2, "surface": 2, "look": 2}
+    assert {a.p_value for a in found} == {1.0}
+    assert {(a.explained, a.effect, a.weakness) for a in found} == {(0.0, 0.0, False)}
+    noisy = [replace(w, deviation=np.random.default_rng(k).normal(size=(2, 3, 2))) for k, w in enumerate(same)]
+    assert all(0 < a.p_value <= 1 for a in attribute(noisy, permutations=50))
+
+
 def test_a_cause_is_named_with_its_worst_value_and_its_twins():
     worlds = [
         world(
