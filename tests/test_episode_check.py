@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import hand_episode
 import numpy as np
 import pytest
 from scenes import make_scene_episode
@@ -16,6 +17,7 @@ from retake.core.episode import Contact, Episode, EpisodeHeader, EpisodeWriter, 
 from retake.core.episode.check import EpisodeCheck, check_episode
 from retake.core.episode.events import object_events
 from retake.core.errors import EpisodeCheckError
+from retake.core.geometry import axis_angle
 
 Change = Callable[[EpisodeHeader, list[Frame]], tuple[EpisodeHeader, list[Frame]]]
 
@@ -199,3 +201,22 @@ def test_rest_within_a_limit_of_zero_passes(scene, tmp_path):
 
     check = check_episode(rewrite(scene, tmp_path / "e", still))
     assert not [name for name in failures(check) if "velocity" in name or "effort" in name]
+
+
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize(("angle", "status"), [(9e-4, "pass"), (1.1e-3, "fail"), (-1.1e-3, "fail"), (3.0, "fail")])
+def test_a_link_that_is_turned_about_any_axis_is_noticed_from_a_milliradian_on(tmp_path, axis, angle, status):
+    turn = np.eye(4)
+    turn[:3, :3] = axis_angle(np.eye(3)[axis], angle)
+
+    def bend(poses, t):
+        out = poses.copy()
+        out[-1] = out[-1] @ turn if t == 2 else out[-1]
+        return out
+
+    result = check_episode(hand_episode.write(tmp_path / "e", [0, 0, 0, 0], bend=bend))
+    (item,) = [item for item in result.items if item.name.startswith("link rotation against kinematics")]
+    assert (item.status, item.frame) == (status, 2)
+    assert item.value == pytest.approx(abs(angle), rel=1e-6)
+    if status == "fail":
+        assert f"at frame 2 is {abs(angle):.2e} rad from forward kinematics" in item.detail
