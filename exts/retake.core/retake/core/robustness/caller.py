@@ -11,26 +11,31 @@ from typing import Any
 from retake.core.errors import InputError, RetakeError
 from retake.core.robustness.policy import Observation, Policy
 
+Asked = queue.SimpleQueue[Callable[[], Any] | None]
+Said = queue.SimpleQueue[tuple[Any, BaseException | None]]
+
 
 class Caller:
     """Calls on one thread of its own, so that an answer that never comes ends in a sentence instead of a standstill."""
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        self._asked: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
-        self._said: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+        self._asked: Asked = queue.SimpleQueue()
+        self._said: Said = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def __call__(self, function: Callable[[], Any], name: str) -> Any:
         """What the function returns. Raises InputError when it takes too long, or with what a callable raised."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._serve, name="retake-policy", daemon=True)
+            queues = self._asked, self._said = queue.SimpleQueue(), queue.SimpleQueue()
+            self._thread = threading.Thread(target=_serve, args=queues, name="retake-policy", daemon=True)
             self._thread.start()
         self._asked.put(function)
         try:
             value, error = self._said.get(timeout=self._timeout_s)
         except queue.Empty:
-            self._thread = None  # it still waits for its answer; nobody will ask it again
+            self._asked.put(None)  # the thread ends after its late answer, which goes to queues nobody reads any more
+            self._thread = None
             raise InputError(
                 f"policy {name} gave no answer within {self._timeout_s:g} s; make it faster, or allow more with --timeout"
             ) from None
@@ -42,19 +47,20 @@ class Caller:
             raise error
         return value
 
-    def _serve(self) -> None:
-        while (function := self._asked.get()) is not None:
-            try:
-                self._said.put((function(), None))
-            except BaseException as error:
-                self._said.put((None, error))
-
     def close(self) -> None:
         """Let the thread end."""
         if self._thread is not None:
             self._asked.put(None)
             self._thread.join(5)
             self._thread = None
+
+
+def _serve(asked: Asked, said: Said) -> None:
+    while (function := asked.get()) is not None:
+        try:
+            said.put((function(), None))
+        except BaseException as error:
+            said.put((None, error))
 
 
 class Bounded:
