@@ -165,3 +165,32 @@ def test_one_export_at_a_time_and_a_full_disk_is_one_sentence(tmp_path):
         fail(OSError(errno.EIO, "Input/output error", "y"))
     with pytest.raises(FileNotFoundError):
         fail(FileNotFoundError("a program's own"))
+
+
+def lock_of(out: Path) -> Path:
+    return out.parent / f".{out.name}.export.lock"
+
+
+def test_the_lock_of_who_exports_next_is_not_removed(tmp_path, monkeypatch):
+    out, close = tmp_path / "d", os.close
+
+    def end_and_begin_another(handle: int) -> None:
+        close(handle)
+        if not lock_of(out).exists():
+            lock_of(out).write_text("the next one's")
+
+    with module._locked(out):
+        assert lock_of(out).exists()
+        monkeypatch.setattr(os, "close", end_and_begin_another)
+    monkeypatch.undo()
+    assert lock_of(out).read_text() == "the next one's"
+
+
+def test_a_lock_that_is_another_s_stays_where_open_files_cannot_be_removed(tmp_path, monkeypatch):
+    out = tmp_path / "d"
+    monkeypatch.setattr(module, "is_windows", lambda: True)
+    with module._locked(out):
+        with pytest.raises(ExportError, match="another process is exporting"), module._locked(out):
+            pass
+        assert lock_of(out).exists(), "who was refused leaves it"
+    assert not lock_of(out).exists(), "who held it removes it once it is closed"
