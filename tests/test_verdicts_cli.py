@@ -67,6 +67,8 @@ def test_without_measured_rates_or_takes_nothing_is_said_of_costs(missing: str) 
     assert cli.expected_cost(bare, {"takes": 4, "pass": 2}) == ""
     assert cli.expected_cost(replace(settings, operating_points={}), {"takes": 4, "pass": 2}) == ""
     assert cli.expected_cost(settings, {"takes": 0, "pass": 0}) == ""
+    assert cli.expected_cost(settings, {"takes": 4, "pass": 2})
+    assert cli.expected_cost(settings.requiring(["lag"]), {"takes": 4, "pass": 2}) == ""
 
 
 @pytest.fixture(scope="module")

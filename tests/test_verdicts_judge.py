@@ -57,7 +57,12 @@ class Scene:
         ]
         area = np.ones((9, len(parts)))
         self.truth: Any = type("Truth", (SimpleNamespace,), {"__len__": lambda self: 9})(
-            parts=parts, area=area, start=2, is_still=lambda part: parts[part].name == "bystander"
+            parts=parts,
+            area=area,
+            start=2,
+            fps=15.0,
+            T_world_part=np.tile(np.eye(4), (9, len(parts), 1, 1)),
+            is_still=lambda part: parts[part].name == "bystander",
         )
         self.asked: dict[str, list[int]] = {}
 
@@ -82,14 +87,16 @@ class Scene:
         monkeypatch.setattr(judge, "measure_fall", lambda *_: Measurement(OBJECT_NAMES[-1], None, applies=False))
         monkeypatch.setattr(judge, "pisa", lambda found, truth, phases: {"l2": float(found)})
 
-    def told(self) -> Any:
+    def told(self, *unnamed: str) -> Any:
         events = [
             SimpleNamespace(object=name, phase=lambda t: "released" if t in (5, 6, 7) else "held")
             for name in self.names
         ]
         none: Any = None
         film: Any = "film"
-        return judge._objects(none, "front", film, none, self.truth, None, events, load_settings())  # type: ignore[arg-type]
+        objects = tuple(SimpleNamespace(name=name, movable=True) for name in (*self.names, *unnamed))
+        episode: Any = SimpleNamespace(header=SimpleNamespace(objects=objects))
+        return judge._objects(episode, "front", film, none, self.truth, None, events, load_settings())  # type: ignore[arg-type]
 
 
 def test_one_object_s_figures_are_the_take_s_and_every_frame_of_its_fall_is_asked(
@@ -118,6 +125,20 @@ def test_of_several_objects_the_worst_figure_counts(monkeypatch: pytest.MonkeyPa
     assert {m.value for m in nothing.told()[1][:-2]} == {0.0}
 
 
+def test_what_cannot_be_told_of_one_object_is_not_hidden_by_another_that_has_nothing_to_tell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for order in (("rests", "falls"), ("falls", "rests")):
+        scene = Scene(monkeypatch, **{name: (3.0, True) for name in order})
+
+        def fall(found: Any, truth: Any, part: int, phases: Any) -> Measurement:
+            name = truth.parts[part].name
+            return Measurement(OBJECT_NAMES[-1], None, name, applies=False, absent=name == "rests")
+
+        monkeypatch.setattr(judge, "measure_fall", fall)
+        assert (scene.told()[1][-1].note, scene.told()[1][-1].absent) == ("falls", False)
+
+
 def test_an_object_beside_others_that_never_moves_is_a_bystander(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene(monkeypatch, bystander=(9.0, True), packet=(3.0, True))
     assert {m.value for m in scene.told()[1][:-2]} == {3.0}
@@ -128,6 +149,7 @@ def test_an_object_beside_others_that_never_moves_is_a_bystander(monkeypatch: py
     tracks, found, metrics = names.told()
     assert (tracks, metrics) == ({}, {})
     assert {(m.value, m.applies, m.note) for m in found} == {(None, False, "no object moves in these frames")}
+    assert all(m.absent for m in found)
 
 
 def test_what_is_never_seen_or_not_there_does_not_apply(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +161,10 @@ def test_what_is_never_seen_or_not_there_does_not_apply(monkeypatch: pytest.Monk
     scene.truth.area[:] = 0
     unseen = "object 'packet' is never visible to this camera"
     assert {(m.value, m.applies, m.note) for m in scene.told()[1]} == {(None, False, unseen)}
+    assert {m.name for m in scene.told()[1] if m.absent} == {"object_before", "object_settled", "fall_acceleration"}
     none = Scene(monkeypatch)
+    assert all(m.absent for m in none.told()[1])
+    assert not any(m.absent or m.applies for m in none.told("without ids")[1])
     assert {(m.value, m.applies, m.note) for m in none.told()[1]} == {(None, False, "no object in the task")}
     covered = Scene(monkeypatch, hidden=(4.0, True))
     tracks, found, metrics = covered.told()

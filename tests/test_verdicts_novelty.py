@@ -113,14 +113,14 @@ def test_posture_needs_depth_and_says_so(clean: Judged) -> None:
 def test_a_fall_is_as_fast_as_its_frames_say(share: float, frames: int) -> None:
     """A level camera two metres away sees the object fall with a share of gravity, whatever the simulation did."""
     truth, track = falling(share, frames)
-    found = measure_fall(track, truth)
+    found = measure_fall(track, truth, track.part, ["held"] * len(truth.T_world_part))
     assert found.value == pytest.approx(abs(1 - share), abs=0.02)
 
 
 @pytest.mark.parametrize("frames", [1, 2])
 def test_a_short_fall_tells_nothing(frames: int) -> None:
     truth, track = falling(1.0, frames)
-    found = measure_fall(track, truth)
+    found = measure_fall(track, truth, track.part, ["held"] * len(truth.T_world_part))
     assert found.value is None
     assert not found.applies
     assert "needed" in found.note

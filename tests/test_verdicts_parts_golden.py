@@ -412,7 +412,7 @@ def of_objects() -> dict[str, Any]:
             objects.position_error(track, truth, settings), objects.pisa(track, truth, phases),
             objects.at_home(track, body, settings), objects.doubted(track, body, distance, settings),
             objects.stands(body, distance, settings), objects.stands(body, distance, settings, 0.1),
-            objects.cropped(truth, part), falls.measure_fall(track, truth),
+            objects.cropped(truth, part), falls.measure_fall(track, truth, part, phases),
             objects.on_path(track, np.array([p == "released" for p in phases]), 4.0),
             objects.behaviour(track, truth, rows, phases), objects.behaviour(track, truth, rows & False, phases),
             [colours.measure_colour(body, sure, truth) for sure in (rows | True, rows & False)], colours.views_of(truth, part),
@@ -424,9 +424,9 @@ def of_objects() -> dict[str, Any]:
             objects.measure_object(one, body, found, truth, given, settings)
             for truth, given in ((large, phases), (plain, ["held"] * FRAMES))
         ]
-    out["no fall"] = [falls.measure_fall(None, plain)]
+    out["no fall"] = [falls.measure_fall(None, plain, part, phases)]
     drop = replace(large, fps=60.0)
-    out["slower clock"] = [falls.measure_fall(dull, drop)]
+    out["slower clock"] = [falls.measure_fall(dull, drop, part, phases)]
     out["revealed"] = [
         colours.revealed(a, b, c) for a in (0.0, 0.3, 2.0) for b, c in ((10, 10), (4, 9), (9, 4), (0, 0))
     ]

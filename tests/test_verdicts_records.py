@@ -46,7 +46,7 @@ def test_json_has_four_digits_and_no_number_that_is_none() -> None:
     odd = Check("lag", "fail", float("nan"), float("inf"), "frames", "measured", "late", 4, "worst_lag.png")
     assert check_to_json(odd) == {
         "name": "lag", "status": "fail", "value": None, "threshold": None, "unit": "frames", "source": "measured",
-        "detail": "late", "worst_frame": 4, "picture": "worst_lag.png",
+        "detail": "late", "worst_frame": 4, "picture": "worst_lag.png", "absent": False,
     }  # fmt: skip
     told = replace(verdict(odd), series={"lag": (1.23456, None)}, metrics={"iou": 0.98764, "none": None}).to_json()
     assert json.loads(json.dumps(told, allow_nan=False)) == told

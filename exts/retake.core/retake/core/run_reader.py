@@ -103,6 +103,8 @@ class StoredViews:
     """Camera → the SHA-256 of the video that was compared."""
     failed: tuple[str, ...] = ()
     """Cameras that do not belong to the others."""
+    unsure: tuple[str, ...] = ()
+    """Cameras of which a required check could not be told."""
     reasons: tuple[str, ...] = ()
     version: str = ""
 
@@ -204,6 +206,8 @@ class RunReader(RunLayout):
         views = self.views_of(take)
         if verdict.status != "fail" and views is not None and take.camera in views.failed:
             return Standing("fail", "; ".join(views.reasons), verdict)
+        if verdict.status == "pass" and views is not None and take.camera in views.unsure:
+            return Standing("unsure", "; ".join(views.reasons), verdict)
         return Standing(verdict.status, "; ".join(verdict.reasons), verdict)
 
     def views_of(self, take: Take) -> StoredViews | None:

@@ -282,6 +282,7 @@ def main(argv: list[str]) -> int:
     add("--json", type=Path, metavar="OUT", help="write all verdicts as JSON")
     add("--config", type=Path, metavar="YAML")
     add("--operating-point", metavar="NAME")
+    add("--require", action="append", default=[], metavar="NAME[,NAME...]", help="checks that must be told to pass")
     args = parser.parse_args(argv)
     if args.out is None:
         raise InputError("a judged dataset goes into a copy: name it with --out DIR")
@@ -289,7 +290,7 @@ def main(argv: list[str]) -> int:
         raise InputError(
             "say what the videos are to be judged against: --against DATASET (the one it is a copy of) or --episode DIR"
         )
-    dataset, config = args.dataset, load_settings(args.config, args.operating_point)
+    dataset, config = args.dataset, load_settings(args.config, args.operating_point, args.require)
     with tempfile.TemporaryDirectory(prefix="retake-judged-") as folder:
         keys: dict[str, str] = {}
         if args.against is not None:

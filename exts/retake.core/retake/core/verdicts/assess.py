@@ -28,16 +28,17 @@ def assess(measured: Iterable[Measurement], settings: VerdictSettings) -> dict[s
 
 
 def check_of(measurement: Measurement, settings: VerdictSettings) -> Check:
-    """A measurement against its threshold."""
+    """A measurement against its threshold. What these pictures cannot show is skipped, and unsure where it is required."""
     threshold = settings.threshold(measurement.name)
     value, status = measurement.value, "unsure"
     if value is None or not np.isfinite(value):
-        value, status = None, "unsure" if measurement.applies else "skipped"
+        asked = measurement.applies or measurement.name in settings.required
+        value, status = None, "unsure" if asked and not measurement.absent else "skipped"
     else:
         status = "fail" if threshold.fails(value) else "unsure" if threshold.doubtful(value) else "pass"
     return Check(
         measurement.name, status, value, threshold.limit, threshold.unit, threshold.source, measurement.note,
-        measurement.worst_frame,
+        measurement.worst_frame, absent=status == "skipped" and measurement.absent,
     )  # fmt: skip
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ examples:
   retake verify runs/demo                                    every take of a run
   retake verify take.mp4 --episode runs/demo/episode --camera front --json verdict.json
   retake verify take.mp4 --episode EP --camera front --first-frame frame.png --pictures out/
+  retake verify runs/demo --require gripper_event,wrist_turn pass no take of which these could not be told
 
   retake verify datasets/copy --against datasets/real --robot r.urdf --cameras c.json --out datasets/judged
                                                              anybody's videos in a LeRobot dataset (--help after its name)
@@ -70,6 +73,13 @@ def main(argv: list[str]) -> int:
     add("--config", type=Path, metavar="YAML", help="thresholds and settings instead of config/verdicts.yaml's")
     add("--operating-point", metavar="NAME", help="strict (fewer faulty takes pass) or balanced (the default)")
     add(
+        "--require",
+        action="append",
+        default=[],
+        metavar="NAME[,NAME...]",
+        help="checks that must be told: where these pictures cannot show one, the take is unsure, and not passed without it",
+    )
+    add(
         "--family", metavar="NAME", help="who made the video: generated (the default) or composite; of runs it is known"
     )
     add(
@@ -85,7 +95,7 @@ def main(argv: list[str]) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    settings = load_settings(options.config, options.operating_point)
+    settings = load_settings(options.config, options.operating_point, options.require)
     verdicts = verify_run(locate(options.what)[0], Bar("verdicts"), config=settings)
     for row in verdicts:
         print(row_text(row["take"], row["overall"], row["probability"], row["reasons"]))
@@ -94,6 +104,8 @@ def _run(options: argparse.Namespace) -> int:
         print(row_text(row["world"], row["status"], ", ".join(row["videos"]), row["reasons"]))
     total = summary(verdicts)
     print(f"{total['pass']} of {total['takes']} takes passed, {total['fail']} failed, {total['unsure']} unsure")
+    for line in untold_of(verdicts):
+        print(line)
     if estimate := expected_cost(settings, total):
         print(estimate)
     if options.json:
@@ -101,12 +113,29 @@ def _run(options: argparse.Namespace) -> int:
     if not verdicts:
         print(f"{options.what} has no takes yet; `retake run` or `retake takes` makes them", file=sys.stderr)
         return EXIT_CODES["unsure"]
-    torn = [row["status"] for row in worlds if row["status"] == "fail"]
+    torn = [row["status"] for row in worlds if row["status"] == "fail" or row.get("unsure")]
     return EXIT_CODES[worst_of([*torn, *(row["overall"] for row in verdicts)])]
 
 
+def untold_of(verdicts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Per check that was not told of accepted takes: of how many, and the reason that most of them have."""
+    passed = [row for row in verdicts if row["overall"] == "pass"]
+    reasons: dict[str, Counter[str]] = {}
+    for row in passed:
+        for text in row.get("untold", ()):
+            name, _, why = str(text).partition(": ")
+            reasons.setdefault(name, Counter())[why] += 1
+    return [
+        f"{found.total()} of {len(passed)} accepted takes: {name} not told ({found.most_common(1)[0][0]})"
+        for name, found in sorted(reasons.items(), key=lambda item: -item[1].total())
+    ]
+
+
 def expected_cost(settings: VerdictSettings, total: dict[str, Any]) -> str:
-    """What re-rolling until every slot has a pass costs, in attempts; empty where the bench measured no rates."""
+    """What re-rolling until every slot has a pass costs, in attempts; empty where the bench measured no rates, as of required
+    checks: a take of which one was not told is no faulty one."""
+    if settings.required:
+        return ""
     point = settings.operating_points.get(settings.operating_point)
     if point is None or point.clean_passed is None or point.faulty_passed is None or not total["takes"]:
         return ""
@@ -131,7 +160,7 @@ def _video(options: argparse.Namespace) -> int:
     cameras = [camera.name for camera in episode.header.cameras]
     if options.camera is None and len(cameras) != 1:
         raise InputError(f"{options.episode} has cameras {', '.join(cameras)}; say which one with --camera NAME")
-    settings = load_settings(options.config, options.operating_point)
+    settings = load_settings(options.config, options.operating_point, options.require)
     settings = settings if options.family is None else settings.of(options.family)
     first = None if options.first_frame is None else read_picture(options.first_frame)
     verdict = verify_video(

@@ -30,7 +30,9 @@ _LEAST_PX = 20.0
 """Working px that a glyph's strokes must cover to be asked about."""
 
 
-NOT_SHOWN = Measurement(NAME, None, "the video model was shown no objects in its control video", applies=False)
+NOT_SHOWN = Measurement(
+    NAME, None, "the video model was shown no objects in its control video", applies=False, absent=True
+)
 """Of all other takes."""
 
 
@@ -46,7 +48,8 @@ def measure_leak(footage: Footage, truth: Truth, episode: Episode, camera: str) 
                 series[k, t] = _opacity(picture, beside, cover, OBJECT_RGB[k % len(OBJECT_RGB)])
     lasting = np.stack([_lasting(row) for row in series])
     if not np.isfinite(lasting).any():
-        return Measurement(NAME, None, "no object is in the picture for long enough", applies=False)
+        why = "no object is in the picture for long enough"
+        return Measurement(NAME, None, why, applies=False, absent=not movable)
     k, frame = divmod(int(np.nanargmax(lasting)), lasting.shape[1])
     return Measurement(NAME, float(lasting[k, frame]), f"of {movable[k]}", frame, series=lasting[k])
 

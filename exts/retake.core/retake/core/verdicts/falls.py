@@ -21,16 +21,21 @@ _FALLING = 0.35
 _MIN_FRAMES = 5
 """Frames in flight that are needed: with four, half a working px is a fifth of gravity."""
 
+_FALLEN_M = 0.01
+"""m; what sinks by less has not fallen: it is put down, or the hand that holds it moves up and slows down as fast."""
 
-def measure_fall(track: Track | None, truth: Truth) -> Measurement:
-    """fall_acceleration: 1 − acceleration over gravity of the take's object in free flight, absolute. Skipped where too little
-    of the flight is measured; a wrong fall is wrong along its way as well (`object_released`)."""
+
+def measure_fall(track: Track | None, truth: Truth, part: int, phases: list[str]) -> Measurement:
+    """fall_acceleration: 1 − acceleration over gravity of the take's object (a part of the truth) in free flight, absolute.
+    Skipped where too little of the flight is measured; a wrong fall is wrong along its way as well (`object_released`)."""
     if track is None:
-        return Measurement(NAME, None, "no object that could fall", applies=False)
-    rows = _flight(truth.T_world_part[:, track.part, 2, 3], truth.fps)
+        return Measurement(
+            NAME, None, "no object that could fall", applies=False, absent=not falls(truth, part, phases)
+        )
+    rows = _flight(truth.T_world_part[:, part, 2, 3], truth.fps)
     if len(rows) < _MIN_FRAMES:
         why = f"{len(rows)} frames of free flight, {_MIN_FRAMES} needed to tell an acceleration"
-        return Measurement(NAME, None, why, applies=False)
+        return Measurement(NAME, None, why, applies=False, absent=not falls(truth, part, phases))
     heights = np.array([_height(track, truth, int(t)) for t in rows])
     seen = np.isfinite(heights)
     if seen.sum() < _MIN_FRAMES:
@@ -41,6 +46,16 @@ def measure_fall(track: Track | None, truth: Truth) -> Measurement:
     acceleration = -2 * float(fit[0])
     note = f"{acceleration:.1f} m/s² over {int(seen.sum())} frames"
     return Measurement(NAME, abs(1 - acceleration / GRAVITY), note, int(rows[len(rows) // 2]))
+
+
+def falls(truth: Truth, part: int, phases: list[str]) -> bool:
+    """Whether the simulated object falls in these frames, however short: freely, or from being let go until it rests."""
+    height = truth.T_world_part[:, part, 2, 3]
+    flight, released = _flight(height, truth.fps), np.flatnonzero([phase == "released" for phase in phases])
+    ways = [(flight[0], flight[-1])] if len(flight) else []
+    if len(released):
+        ways.append((max(released[0] - 1, 0), min(released[-1] + 1, len(height) - 1)))
+    return any(bool(height[begin] - height[end] > _FALLEN_M) for begin, end in ways)
 
 
 def _flight(z: Float64[np.ndarray, "T"], fps: float) -> np.ndarray:

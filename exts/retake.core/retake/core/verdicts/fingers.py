@@ -48,7 +48,7 @@ class _Ground:
 def measure_fingers(footage: Footage, truth: Truth, grippers: list[Fingers]) -> Measurement:
     """Side (root of the area) of the largest patch of a finger's hue within 10 working px of it that lasts, px."""
     if not truth.static_camera:
-        return Measurement(NAME, None, "the camera moves", applies=False)
+        return Measurement(NAME, None, "the camera moves", applies=False, absent=not grippers)
     ground = _ground(footage, truth)
     worst, where, frame = None, "", None
     series = np.full(len(footage), np.nan)
@@ -67,7 +67,7 @@ def measure_fingers(footage: Footage, truth: Truth, grippers: list[Fingers]) -> 
         if worst is None or lasting[k] > worst:
             worst, where, frame = float(lasting[k]), truth.parts[part].name, times[k + _LASTING // 2]
     if worst is None:
-        return Measurement(NAME, None, "fingers hardly show", applies=False)
+        return Measurement(NAME, None, "fingers hardly show", applies=False, absent=not grippers)
     return Measurement(NAME, worst, f"beside {where}" if worst else "", frame, series=series)
 
 

@@ -237,8 +237,8 @@ def _lags(alignment: Alignment, truth: Truth, settings: FollowingSettings) -> li
     parts = truth.robot_parts
     moving = motion_px(truth)
     if np.nansum(moving) < settings.min_motion_px:
-        why = "the robot hardly moves in the image"
-        return [Measurement("lag", None, why, applies=False), Measurement("local_lag", None, why, applies=False)]
+        why, stands = "the robot hardly moves in the image", truth.robot_stands
+        return [Measurement(name, None, why, applies=False, absent=stands) for name in ("lag", "local_lag")]
     if len(moving) < 2 * alignment.max_lag + 3:
         why = f"{len(moving)} frames are too few to tell a lag of up to {alignment.max_lag}"
         return [Measurement("lag", None, why), Measurement("local_lag", None, why)]

@@ -116,7 +116,8 @@ def size_of(take_size: tuple[int, int], size: tuple[int, int]) -> Measurement:
 def rate_of(fps: float | None, expected: float, clip: Clip | None, asked: bool) -> Measurement:
     """fps: a take that was asked for has the episode's rate; any other file is compared by its presentation times."""
     if fps is None or fps <= 0:
-        return Measurement("fps", None, "the take states no rate; frames are compared one to one", applies=False)
+        why = "the take states no rate; frames are compared one to one"
+        return Measurement("fps", None, why, applies=False, absent=True)
     note = f"{fps:.3g} per second, episode {expected:.3g}"
     if clip is None or not clip.timed or asked:
         return Measurement("fps", abs(fps / expected - 1), note)

@@ -38,7 +38,7 @@ def measure_geometry(
     """
     if truth.static_camera:
         why = "the camera stands still: background_drift judges the scenery"
-        return [Measurement(name, None, why, applies=False) for name in NAMES]
+        return [Measurement(name, None, why, applies=False, absent=True) for name in NAMES]
     details = [detail(frame) for frame in footage.frames]
     found = _pairs(details, truth, episode, camera, settings)
     if found.doubts and np.median(found.doubts) > settings.pair_doubt:

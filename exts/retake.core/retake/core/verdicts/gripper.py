@@ -35,14 +35,14 @@ class Fingers:
     """The moving parts of one gripper."""
 
     parts: tuple[int, ...]
-    """Indices into `Truth.parts`."""
+    """Indices into `Truth.parts`; empty where the recording has no ids of its fingers."""
     travel: Float64[np.ndarray, "T F 2"]
     """Image motion of each finger from closed to open, working px."""
     openness: Float64[np.ndarray, "T"]
 
 
 def find_fingers(episode: Episode, truth: Truth) -> list[Fingers]:
-    """Every gripper whose fingers are parts of the truth. Works for sliding and for turning fingers."""
+    """Every gripper with fingers that move. Works for sliding and for turning fingers."""
     out, column = [], 0
     span = slice(truth.start, truth.start + len(truth))
     for robot in episode.header.robots:
@@ -59,12 +59,12 @@ def find_fingers(episode: Episode, truth: Truth) -> list[Fingers]:
             base = poses[:, robot.root]
             T_shut, T_wide = robot.forward_kinematics(shut, base), robot.forward_kinematics(wide, base)
             moved = np.abs(T_wide - T_shut).max((0, 2, 3)) > 1e-4
-            parts = [i for i, p in enumerate(truth.parts) if p.robot == robot.name and moved[p.link]]
-            if not parts:
+            if not moved.any():
                 continue
-            travel = np.stack(
-                [_travel(truth, i, poses, T_shut, T_wide, truth.parts[i].link) for i in parts], 1
-            )  # fmt: skip
+            parts = [i for i, p in enumerate(truth.parts) if p.robot == robot.name and moved[p.link]]
+            travel = np.zeros((len(truth), len(parts), 2))
+            for k, i in enumerate(parts):
+                travel[:, k] = _travel(truth, i, poses, T_shut, T_wide, truth.parts[i].link)
             out.append(Fingers(tuple(parts), travel, openness))
     return out
 
@@ -101,8 +101,9 @@ def measure_gripper(
     lies on its other, and before a shelf of books the rest lies on books), so known scenery is asked as well.
     """
     name = "gripper_openness"
-    if not fingers:
-        return Measurement(name, None, "no gripper with visible moving fingers in the episode", applies=False)
+    if not any(gripper.parts for gripper in fingers):
+        why = "no gripper with visible moving fingers in the episode"
+        return Measurement(name, None, why, applies=False, absent=not fingers)
     worst, frame, series, seen, most = 0.0, None, np.full(len(truth), np.nan), 0, 0
     for gripper in fingers:
         scores, weights = _scores(alignment, truth, gripper, settings)
@@ -144,34 +145,30 @@ def measure_events(
     the scenery tells it; where that cannot, their contours do."""
     name = "gripper_event"
     worst, frame, note, judged, doubtful = 0.0, None, "", 0, None
-    for gripper in fingers:
-        for begin, end in _changes(gripper.openness):
-            early = early_by(
-                footage,
-                truth,
-                gripper.parts,
-                gripper.travel,
-                gripper.openness,
-                begin,
-                end,
-                settings.gripper_event_reach,
-            )
-            if early is None and abs(gripper.openness[end] - gripper.openness[begin]) >= _LARGE:
-                early = _early(alignment, truth, gripper, begin, end, settings)
-            elif early is not None and abs(early) > _BELIEVED:
-                early = float("nan")
-            if early is None:
-                continue
-            judged += 1
-            if np.isnan(early):
-                doubtful = begin
-            elif abs(early) > worst:
-                opening = gripper.openness[min(end, len(truth) - 1)] > gripper.openness[begin]
-                when = "early" if early > 0 else "late"
-                worst, frame = abs(early), begin
-                note = f"{'opens' if opening else 'closes'} {abs(early):.1f} frames {when}"
+    changes = [(gripper, *change) for gripper in fingers for change in _changes(gripper.openness)]
+    for gripper, begin, end in changes:
+        if not gripper.parts:
+            continue
+        early = early_by(
+            footage, truth, gripper.parts, gripper.travel, gripper.openness, begin, end, settings.gripper_event_reach
+        )
+        if early is None and abs(gripper.openness[end] - gripper.openness[begin]) >= _LARGE:
+            early = _early(alignment, truth, gripper, begin, end, settings)
+        elif early is not None and abs(early) > _BELIEVED:
+            early = float("nan")
+        if early is None:
+            continue
+        judged += 1
+        if np.isnan(early):
+            doubtful = begin
+        elif abs(early) > worst:
+            opening = gripper.openness[min(end, len(truth) - 1)] > gripper.openness[begin]
+            when = "early" if early > 0 else "late"
+            worst, frame = abs(early), begin
+            note = f"{'opens' if opening else 'closes'} {abs(early):.1f} frames {when}"
     if not judged:
-        return Measurement(name, None, "no opening or closing whose fingers are large enough to tell", applies=False)
+        why = "no opening or closing whose fingers are large enough to tell"
+        return Measurement(name, None, why, applies=False, absent=not changes)
     if doubtful is not None and worst == 0.0:
         why = f"around frame {doubtful} the fingers fit something more than {_BELIEVED:g} frames away"
         return Measurement(name, None, why, doubtful)

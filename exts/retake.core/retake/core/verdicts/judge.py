@@ -19,7 +19,7 @@ from retake.core.verdicts.bodies import bodies
 from retake.core.verdicts.clip import Clip
 from retake.core.verdicts.control import NOT_SHOWN, measure_leak
 from retake.core.verdicts.falls import NAME as FALL
-from retake.core.verdicts.falls import measure_fall
+from retake.core.verdicts.falls import falls, measure_fall
 from retake.core.verdicts.fingers import measure_fingers
 from retake.core.verdicts.following import arm_size, link_offsets, measure_following, motion_px
 from retake.core.verdicts.footage import Footage, make_footage
@@ -28,7 +28,7 @@ from retake.core.verdicts.geometry import measure_geometry
 from retake.core.verdicts.gripper import find_fingers, measure_events, measure_gripper
 from retake.core.verdicts.novelty import measure_novelty
 from retake.core.verdicts.objects import NAMES as BODY_NAMES
-from retake.core.verdicts.objects import measure_object, pisa
+from retake.core.verdicts.objects import PHASES, measure_object, pisa
 from retake.core.verdicts.postures import NAME as POSTURE
 from retake.core.verdicts.postures import measure_posture
 from retake.core.verdicts.read_once import read_once
@@ -134,8 +134,9 @@ def _objects(
 ) -> tuple[dict[str, Track], list[Measurement], dict[str, float | None]]:
     """Checks of all movable objects; with several, each check reports the worst of them."""
     if not events:
-        why = "no object in the task"
-        return {}, [Measurement(name, None, why, applies=False) for name in OBJECT_NAMES], {}
+        # One that the recording has no ids of is there all the same.
+        why, none = "no object in the task", not any(spec.movable for spec in episode.header.objects)
+        return {}, [Measurement(name, None, why, applies=False, absent=none) for name in OBJECT_NAMES], {}
     tracks, every, metrics = {}, [], {}
     for event in events:
         part = next(i for i, p in enumerate(truth.parts) if not p.robot and p.name == event.object)
@@ -144,24 +145,26 @@ def _objects(
         phases = [event.phase(truth.start + t) for t in range(len(truth))]
         if not truth.area[:, part].any():
             why = f"object {event.object!r} is never visible to this camera"
-            every.append([Measurement(name, None, why, applies=False) for name in OBJECT_NAMES])
+            absent = {f"object_{phase}" for phase in PHASES if phase not in phases}
+            absent |= set() if falls(truth, part, phases) else {FALL}
+            every.append([Measurement(name, None, why, applies=False, absent=name in absent) for name in OBJECT_NAMES])
             continue
         found = track(footage, truth, part, scene)
         # A fall lasts a few frames, and each of them tells.
         body = bodies(footage, truth, part, [t for t, phase in enumerate(phases) if t % 2 == 0 or phase == "released"])
         posture = measure_posture(footage, truth, episode, camera, part, phases, settings.object)
         checks = measure_object(found, body, alignment, truth, phases, settings.object)
-        every.append([*checks, posture, measure_fall(found, truth)])
+        every.append([*checks, posture, measure_fall(found, truth, part, phases)])
         if found is not None:
             tracks[event.object] = found
             values = pisa(found, truth, phases)
             metrics |= values if len(events) == 1 else {f"{event.object}.{k}": v for k, v in values.items()}
     if not every:
         why = "no object moves in these frames"
-        return {}, [Measurement(name, None, why, applies=False) for name in OBJECT_NAMES], {}
+        return {}, [Measurement(name, None, why, applies=False, absent=True) for name in OBJECT_NAMES], {}
     worst = []
     for column in zip(*every, strict=True):
-        worst.append(max(column, key=lambda m: (m.value is not None, m.value or 0.0, m.applies)))
+        worst.append(max(column, key=lambda m: (m.value is not None, m.value or 0.0, m.applies, not m.absent)))
     return tracks, worst, metrics
 
 

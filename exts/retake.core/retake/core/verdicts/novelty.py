@@ -31,9 +31,11 @@ def _redressed(footage: Footage, truth: Truth, episode: Episode, camera: str) ->
     """
     name = NAMES[0]
     if "rgb" not in episode.header.camera(camera).channels:
-        return Measurement(name, None, "the simulator's own pictures were not recorded", applies=False)
+        why, recorded = "the simulator's own pictures were not recorded", episode.header.motion_source == "recorded"
+        return Measurement(name, None, why, applies=False, absent=recorded)
     if episode.header.motion_source == "recorded":
-        return Measurement(name, None, "a recording is no simulation: its own video is a faithful one", applies=False)
+        why = "a recording is no simulation: its own video is a faithful one"
+        return Measurement(name, None, why, applies=False, absent=True)
     apart = []
     for t in np.unique(np.linspace(0, len(footage) - 1, 3).astype(int)):
         known = episode.image(camera, "rgb", truth.start + int(t))

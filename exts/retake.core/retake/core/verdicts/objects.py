@@ -149,6 +149,9 @@ def _shape(body: Body, truth: Truth, sure: Bool[np.ndarray, "T"]) -> Measurement
     return Measurement(name, value, note, t, series=series)
 
 
+_NO_PHASE = "the episode has no such phase in these frames"
+
+
 def _by_contour(
     why: str, alignment: Alignment, truth: Truth, part: int, phases: list[str], settings: ObjectSettings
 ) -> list[Measurement]:
@@ -158,7 +161,7 @@ def _by_contour(
         name = f"object_{phase}"
         rows = np.array([p == phase for p in phases])
         if not rows.any():
-            out.append(Measurement(name, None, "the episode has no such phase in these frames", applies=False))
+            out.append(Measurement(name, None, _NO_PHASE, applies=False, absent=True))
             continue
         weight = alignment.points[rows, part]
         if weight.sum() < settings.min_contour_points:
@@ -250,7 +253,7 @@ def _phase(
 ) -> Measurement:
     """The error of one phase; `falls`: frames that count alone, for a fall at the wrong speed is wrong for a frame or two."""
     if not rows.any():
-        return Measurement(name, None, "the episode has no such phase in these frames", applies=False)
+        return Measurement(name, None, _NO_PHASE, applies=False, absent=True)
     series = np.where(rows, error, np.nan)
     valid = np.flatnonzero(~np.isnan(series))
     if not len(valid):

@@ -81,14 +81,17 @@ def as_change(
     measured = []
     for check in verdict.checks:
         if check.name in FORM:
+            told = check.status != "skipped"
             measured.append(
-                Measurement(check.name, check.value, check.note, check.worst_frame, check.status != "skipped")
+                Measurement(check.name, check.value, check.note, check.worst_frame, told, absent=check.absent)
             )
             continue
         own = known.check(check.name).value
         if own is None or check.value is None:
             why = f"not told on the recording itself ({known.check(check.name).note})" if own is None else check.note
-            measured.append(Measurement(check.name, None, why, applies=own is not None and check.status != "skipped"))
+            told = own is not None and check.status != "skipped"
+            absent = check.absent or known.check(check.name).absent
+            measured.append(Measurement(check.name, None, why, applies=told, absent=absent))
             continue
         value = _change(check.value, own, settings.threshold(check.name))
         note = f"{check.value:.3g} here, {own:.3g} on the recording itself" + (f"; {check.note}" if check.note else "")

@@ -32,9 +32,12 @@ class Measurement:
     worst_frame: int | None = None
     """Frame of the take where it is worst."""
     applies: bool = True
-    """False when the property does not exist here (no object in the task, a moving camera): skipped, not unsure."""
+    """False where a value is not expected here (fingers too small, a camera that moves, `absent`): skipped, not unsure."""
     series: Float64[np.ndarray, "T"] | None = None
     """The value over time, for plots; NaN where it was not measured."""
+    absent: bool = False
+    """The property does not exist in these frames (no object in the task, nothing falls): there is nothing to tell. Where it
+    exists and these pictures or recordings cannot show it, `applies` alone is False."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class Check:
     worst_frame: int | None = None
     picture: str | None = None
     """File name of the worst frame's picture, beside verdict.json."""
+    absent: bool = False
+    """Skipped because the property does not exist in these frames: there was nothing to tell."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,12 @@ class Verdict:
         bad = sorted((c for c in self.checks if c.status in order), key=lambda c: order[c.status])
         return tuple(reason_of(c) for c in bad)
 
+    @property
+    def untold(self) -> tuple[str, ...]:
+        """What exists in these frames and was not judged, for the pictures or recordings cannot show it; each with its reason.
+        Such a check is skipped, or `unsure` where the settings require it (`VerdictSettings.required`)."""
+        return tuple(reason_of(c) for c in self.checks if c.status == "skipped" and not c.absent)
+
     def to_json(self) -> dict[str, Any]:
         """JSON of the whole verdict: no NaN, numbers rounded to 1e-4."""
         return {
@@ -111,6 +122,7 @@ class Verdict:
             "probability": round(self.probability, 4),
             "calibration": self.calibration,
             "reasons": list(self.reasons),
+            "untold": list(self.untold),
             "camera": self.camera,
             "start": self.start,
             "frames": self.frames,
@@ -143,7 +155,7 @@ def check_to_json(check: Check) -> dict[str, Any]:
     return {
         "name": check.name, "status": check.status, "value": _number(check.value), "threshold": _number(check.threshold),
         "unit": check.unit, "source": check.source, "detail": check.note, "worst_frame": check.worst_frame,
-        "picture": check.picture,
+        "picture": check.picture, "absent": check.absent,
     }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ Defaults come from config/verdicts.yaml, never from the logic; a file of one's o
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -312,6 +313,9 @@ class VerdictSettings:
     families: dict[str, Family] = field(default_factory=dict)
     family: str = GENERATED
     """The one in use; `of` changes it."""
+    required: tuple[str, ...] = ()
+    """Checks that must be told: one that exists in these frames and that these pictures or recordings cannot show is unsure
+    instead of skipped. `requiring` adds some."""
 
     @property
     def calibrated_on(self) -> str:
@@ -325,6 +329,13 @@ class VerdictSettings:
         if name not in known:
             raise InputError(f"config/verdicts.yaml: {unknown_name('threshold', name, known)}")
         return known[name]
+
+    def requiring(self, names: Iterable[str]) -> VerdictSettings:
+        """The same settings with further checks that must be told. Raises InputError naming the known ones."""
+        required, known = sorted({*self.required, *names}), {**self.thresholds, **self.recording_thresholds}
+        if unknown := [name for name in required if name not in known]:
+            raise InputError(unknown_name("required check", unknown[0], known))
+        return replace(self, required=tuple(required))
 
     def of_domain(self, domain: str) -> VerdictSettings:
         """The settings with the limits of a take's own family, where its domain has some."""
@@ -359,13 +370,17 @@ class VerdictSettings:
         return replace(self, thresholds=every, recording_thresholds=recorded, operating_point=name)
 
 
-def load_settings(path: Path | None = None, operating_point: str | None = None) -> VerdictSettings:
-    """Settings of config/verdicts.yaml, then those of `path`, at an operating point (limits in files are `balanced`).
+def load_settings(
+    path: Path | None = None, operating_point: str | None = None, require: Iterable[str] = ()
+) -> VerdictSettings:
+    """Settings of config/verdicts.yaml, then those of `path`, at an operating point (limits in files are `balanced`). `require`:
+    names of further checks that must be told, also several in one text with commas between them.
 
     Raises InputError for unknown or malformed values.
     """
     settings = _apply(VerdictSettings(), config_path("verdicts.yaml"))
     settings = settings if path is None else _apply(settings, path)
+    settings = settings.requiring(name.strip() for text in require for name in text.split(",") if name.strip())
     return settings if operating_point is None else settings.at(operating_point)
 
 
@@ -375,4 +390,8 @@ def _apply(settings: VerdictSettings, path: Path) -> VerdictSettings:
         raise InputError(f"{path}: expected a mapping of settings, found {type(data).__name__}")
     chosen = data.get("operating_point")
     changed = merged(settings, {key: value for key, value in data.items() if key != "operating_point"}, str(path))
+    try:
+        changed = changed.requiring(())
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     return changed if chosen is None else changed.at(str(chosen))

@@ -280,7 +280,8 @@ def _measure_frozen(
         if run > longest:
             longest, frame = run, t
     if np.isnan(series).all():
-        return Measurement("frozen", None, "the robot never moves in these frames", applies=False)
+        why, stands = "the robot never moves in these frames", truth.static_camera and truth.robot_stands
+        return Measurement("frozen", None, why, applies=False, absent=stands)
     return Measurement("frozen", float(longest), "frames without the expected change", frame, series=series)
 
 
@@ -366,7 +367,7 @@ def first_frame_error(
     """1 − correlation of the take's first frame with the given one, after a small blur; skipped without one."""
     name = "first_frame"
     if given is None:
-        return Measurement(name, None, "no first frame was given to compare with", applies=False)
+        return Measurement(name, None, "no first frame was given to compare with", applies=False, absent=True)
     pair = []
     for image in (frame, given):
         small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)

@@ -82,7 +82,8 @@ def measure_still_colours(
             if value > worst:
                 worst, where, frame = value, looks.names[thing], a
     if np.isnan(series).all():
-        return Measurement(NAME, None, "nothing that stands still shows enough of itself twice", applies=False)
+        why = "nothing that stands still shows enough of itself twice"
+        return Measurement(NAME, None, why, applies=False, absent=not looks.names)
     return Measurement(NAME, worst, where, frame, series=series)
 
 

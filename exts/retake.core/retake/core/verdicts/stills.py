@@ -53,11 +53,13 @@ def measure_stills(
     moves."""
     if not truth.static_camera:
         if scene is None:
-            return Measurement(NAME, None, "the camera moves, and no depth tells where things are", applies=False)
+            why = "the camera moves, and no depth tells where things are"
+            return Measurement(NAME, None, why, applies=False, absent=not _anything(truth))
         return _on_the_way(footage, truth, settings, scene)
     places = _places(truth)
     if not places:
-        return Measurement(NAME, None, "nothing that stands still is recorded as an object", applies=False)
+        why = "nothing that stands still is recorded as an object"
+        return Measurement(NAME, None, why, applies=False, absent=not _anything(truth))
     times = list(range(settings.still_step, len(footage), settings.still_step))
     moving = _moving(truth, [name for name, _ in places], [0, *times])
     template = np.mean([_detail(frame) for frame in footage.frames[:3]], axis=0).astype(np.float32)
@@ -84,6 +86,11 @@ def _detail(frame: UInt8[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "H W"]:
     """Brightness without what varies slowly (shading, soft shadows), which correlates with itself far away."""
     grey = cv2.GaussianBlur(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), (0, 0), 0.8).astype(np.float32)
     return grey - cv2.GaussianBlur(grey, (0, 0), 4.0)
+
+
+def _anything(truth: Truth) -> bool:
+    """Whether anything stands still, however little of it shows."""
+    return bool(truth.stills) or any(truth.is_still(part) for part in range(len(truth.parts)))
 
 
 def _places(truth: Truth) -> list[tuple[str, Bool[np.ndarray, "H W"]]]:
@@ -197,7 +204,8 @@ def _on_the_way(footage: Footage, truth: Truth, settings: StabilitySettings, sce
     """still_objects of a camera that moves, against where an earlier frame says that things stand."""
     looks = _Looks(footage, truth, settings, scene)
     if not looks.names:
-        return Measurement(NAME, None, "nothing that stands still is recorded as an object", applies=False)
+        why = "nothing that stands still is recorded as an object"
+        return Measurement(NAME, None, why, applies=False, absent=True)
     series, worst, where, frame, judged = np.full(len(footage), np.nan), 0.0, "", None, 0
     for number, name in enumerate(looks.names, 1):
         found = {t: value for t in looks.times if (value := looks.displaced(number, t)) is not None}

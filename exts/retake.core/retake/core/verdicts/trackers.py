@@ -82,7 +82,7 @@ def measure_tracked(
     answers in another shape.
     """
     if not settings.name:
-        return Measurement(NAME, None, "no point tracker is named in the settings", applies=False)
+        return Measurement(NAME, None, "no point tracker is named in the settings", applies=False, absent=True)
     if "depth" not in episode.header.camera(camera).channels:
         return Measurement(NAME, None, "the camera recorded no depth", applies=False)
     tracker = point_tracker(settings.name)

@@ -117,6 +117,11 @@ class Truth:
         away, turned = moved[:, :3, 3].max(1), moved[:, :3, :3].max((1, 2))
         return bool(np.quantile(away, 0.9) < 3e-3 and away.max() < 0.015 and np.quantile(turned, 0.9) < 0.03)
 
+    @property
+    def robot_stands(self) -> bool:
+        """Whether no link of any robot moves in these frames."""
+        return bool(self.robot_parts) and all(self.is_still(part) for part in self.robot_parts)
+
     def stills_of(self, episode: Episode, camera: str, t: int) -> UInt8[np.ndarray, "H W"]:
         """Working image of frame t: 0, or 1 + index into `stills`."""
         _, table = _stills(episode.header)

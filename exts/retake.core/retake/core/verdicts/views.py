@@ -281,7 +281,8 @@ class _Pair:
     def _lag(self) -> Measurement:
         name = "view_lag"
         if not self.moves:
-            return Measurement(name, None, "both cameras stand still: each take's own lag is judged", applies=False)
+            why = "both cameras stand still: each take's own lag is judged"
+            return Measurement(name, None, why, applies=False, absent=True)
         if len(self.lags[0]) < self.settings.least_moments:
             return Measurement(name, None, "too few moments show the moving camera's way", applies=False)
         means = {lag: float(np.mean(values)) for lag, values in self.lags.items()}

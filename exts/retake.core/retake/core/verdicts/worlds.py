@@ -80,11 +80,18 @@ def compare_world(
     )
     pairs = [(pair, tuple(check_of(m, settings) for m in pair.measurements)) for pair in found]
     failed = failed_cameras(pairs)
+    # Of a required check: what the thresholds alone doubt has never kept a take from passing.
+    open_pairs = [
+        (p, [c for c in checks if c.name in settings.required and c.value is None and c.status == "unsure"])
+        for p, checks in pairs
+    ]
+    unsure = sorted({name for p, checks in open_pairs if checks for name in (p.first, p.second)})
     status = overall_of(tuple(check for _, checks in pairs for check in checks))
     data = {
         "schema": VIEWS_SCHEMA, "world": world_of(first.id), "status": status, "version": f"{VERSION}.{VIEWS_VERSION}",
-        "videos": {take.camera: take.video_sha256 for take in takes}, "failed": list(failed),
-        "reasons": [reason_of(c) for _, checks in pairs for c in checks if c.status == "fail"],
+        "videos": {take.camera: take.video_sha256 for take in takes}, "failed": list(failed), "unsure": unsure,
+        "reasons": [reason_of(c) for _, checks in pairs for c in checks if c.status == "fail"]
+        + [reason_of(c) for _, checks in open_pairs for c in checks],
         "start": first.start, "frames": first.frames, "inputs_sha256": _inputs(takes, episode, settings),
         "pairs": [
             {"first": pair.first, "second": pair.second, "gain": round(pair.gain, 4), "status": overall_of(checks),

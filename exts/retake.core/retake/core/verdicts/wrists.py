@@ -75,6 +75,17 @@ class Wrist:
 def wrists(episode: Episode, truth: Truth) -> list[Wrist]:
     """One per gripper whose chain has a turning joint; links that the camera never sees are left out."""
     out = []
+    for robot, dof in _turning(episode):
+        carried = _carried(robot, robot.dof_joints[dof].child_link)
+        parts = tuple(i for i, p in enumerate(truth.parts) if p.robot == robot.name and p.link in carried)
+        if parts:
+            out.append(Wrist(robot, dof, parts))
+    return out
+
+
+def _turning(episode: Episode) -> list[tuple[RobotSpec, int]]:
+    """The last turning joint of every gripper's chain that has one."""
+    out = []
     for robot in episode.header.robots:
         for gripper in robot.grippers:
             chain = set(robot.chain(gripper))
@@ -83,14 +94,9 @@ def wrists(episode: Episode, truth: Truth) -> list[Wrist]:
                 for k, joint in enumerate(robot.dof_joints)
                 if joint.kind == "revolute" and joint.child_link in chain and joint.name not in gripper.finger_joints
             ]
-            if not turning:
-                continue
-            # In order from the base: the last one is nearest to the hand.
-            dof = max(turning, key=lambda k: _depth(robot, robot.dof_joints[k].child_link))
-            carried = _carried(robot, robot.dof_joints[dof].child_link)
-            parts = tuple(i for i, p in enumerate(truth.parts) if p.robot == robot.name and p.link in carried)
-            if parts:
-                out.append(Wrist(robot, dof, parts))
+            if turning:
+                # In order from the base: the last one is nearest to the hand.
+                out.append((robot, max(turning, key=lambda k: _depth(robot, robot.dof_joints[k].child_link))))
     return out
 
 
@@ -117,9 +123,9 @@ def measure_wrist(
 ) -> Measurement:
     """wrist_turn: degrees by which the hand is turned about its last joint in any window, where the pixels prefer it."""
     if "depth" not in episode.header.camera(camera).channels:
-        return Measurement(NAME, None, "no depth was recorded", applies=False)
+        return Measurement(NAME, None, "no depth was recorded", applies=False, absent=not _turning(episode))
     if not truth.static_camera:
-        return Measurement(NAME, None, "the camera moves", applies=False)
+        return Measurement(NAME, None, "the camera moves", applies=False, absent=not _turning(episode))
     worst: tuple[float, str, int | None] | None = None
     doubt: tuple[str, int | None] | None = None
     still: Float32[np.ndarray, "3 H W"] | None = None
@@ -145,7 +151,8 @@ def measure_wrist(
             if angle >= _ASKED:
                 doubt = (f"{name} by {angle:.0f}°, or marks on the hand look so", frame)
     if worst is None:
-        return Measurement(NAME, None, "no hand shows an outline that tells its angle", applies=False)
+        why = "no hand shows an outline that tells its angle"
+        return Measurement(NAME, None, why, applies=False, absent=not _turning(episode))
     if doubt is not None and worst[0] < _ASKED:
         return Measurement(NAME, None, *doubt)
     return Measurement(NAME, *worst)
