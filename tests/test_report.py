@@ -125,8 +125,11 @@ def told(run: Path) -> Path:
     data["cameras"].append({**data["cameras"][0], "name": "wrist", "skeleton": None})
     good, failing, other = data["variants"]
     first = good["takes"][0]
+    untold = ["gripper_event: no opening or closing whose fingers are large enough to tell: 3 px", "wrist_turn: <b>no</b> depth",
+              "fall_acceleration: 4 frames of free flight, 5 needed", "object_posture: <b>no</b> depth"]  # fmt: skip
+    judged = {"status": "pass", "probability": 0.9, "checks": [], "untold": untold}
     good["takes"] = [
-        {**first, "id": "good-1", "seed": 1, "status": "pass", "reason": ""},
+        {**first, "id": "good-1", "seed": 1, "status": "pass", "reason": "", "verdict": judged},
         {**first, "id": "good-2", "seed": 2, "status": "fail", "reason": "arm_offset: 9 px, limit 5"},
         {**first, "id": "good-3", "seed": 2, "status": "damaged", "reason": "take.mp4 was changed", "clip": None},
     ]
@@ -196,6 +199,24 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(run, page, layout):
     for summary in page.query_selector_all("summary"):
         summary.click()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_what_a_verdict_could_not_tell_is_a_line_of_its_own(run, page):
+    page.goto(told(run).as_uri())
+    page.select_option("#seed", "1")
+    row = page.query_selector("#verdict tr:has(.untold)")
+    assert row.query_selector("th").inner_text() == "Not told:"
+    shown = [line.inner_text() for line in row.query_selector_all(".untold > span")]
+    assert shown == [
+        "gripper_event no opening or closing whose fingers are large enough to tell: 3 px",
+        "wrist_turn, object_posture <b>no</b> depth",
+        "fall_acceleration 4 frames of free flight, 5 needed",
+    ]
+    page.click(".world >> nth=1")
+    assert page.query_selector(".untold") is None, "verdicts from before, and those that told everything"
+    assert page.problems == []
 
 
 def test_ranges_are_served(run):
