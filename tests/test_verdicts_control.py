@@ -114,7 +114,7 @@ def test_without_movable_objects_there_is_nothing_to_leak() -> None:
     episode = scene.scene_episode()
     header = replace(episode.header, objects=tuple(replace(o, movable=False) for o in episode.header.objects))
     found = measure_leak(make_footage(scene.clean_video(), truth()), truth(), replace(episode, header=header), "front")
-    assert (found.value, found.applies) == (None, False)
+    assert (found.value, found.applies, found.absent) == (None, False, True)
 
 
 def test_a_white_glyph_is_told_by_its_brightness(monkeypatch: pytest.MonkeyPatch) -> None:

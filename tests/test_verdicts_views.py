@@ -149,7 +149,9 @@ def test_a_lag_is_what_another_frame_fits_better(lags: Any, value: float | None,
     found = pair(lags=lags)._lag()
     assert found.value == (None if value is None else pytest.approx(value))
     assert (found.note, found.applies) == (note, value is not None)
-    assert not pair(lags=lags, moves=[])._lag().applies
+    assert not found.absent
+    still = pair(lags=lags, moves=[])._lag()
+    assert (still.applies, still.absent) == (False, True), "neither camera moves"
 
 
 def test_structure_is_told_of_three_moments() -> None:
