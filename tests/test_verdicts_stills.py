@@ -127,6 +127,19 @@ def test_a_thing_is_as_far_beside_its_place_as_it_is(dx: int, dy: int) -> None:
     assert found == pytest.approx(np.hypot(dx, dy), abs=0.4)
 
 
+@pytest.mark.parametrize("way", [(-1, 0), (1, 0), (0, -1), (0, 1)])
+def test_what_fits_best_at_the_rim_of_what_is_searched_is_no_place(way: tuple[int, int]) -> None:
+    """The hand's shadow lay on a robot's foot at first; the foot's own edges stay, and at the rim another shadow fits better."""
+
+    def beside(far: int) -> float | None:
+        shift = (far * way[0] + 5 * abs(way[1]), far * way[1] + 5 * abs(way[0]))
+        image = 0.45 * detail() + 0.7 * np.roll(detail(), shift, (0, 1))
+        return stills._displacement(detail(), image.astype(np.float32), area(), area() & False, SETTINGS)
+
+    assert beside(15) == pytest.approx(np.hypot(15, 5), abs=0.4)
+    assert beside(16) == 0.0
+
+
 def test_a_thing_that_is_nowhere_is_as_far_off_as_one_looks() -> None:
     assert stills._displacement(detail(), detail(1), area(), area() & False, SETTINGS) == stills.REACH == 16
 

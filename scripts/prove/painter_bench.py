@@ -37,7 +37,7 @@ from newton_painter import NewtonPainter, Shot
 from three_painter import ThreePainter
 from vtk_painter import VtkPainter
 
-from retake.core.episode import Episode, open_episode
+from retake.core.episode import Episode
 from retake.core.files import atomic_path, write_json
 from retake.core.verdicts.judge import examine
 from retake.core.verdicts.records import VERSION
@@ -234,10 +234,11 @@ def paint(cache: Path, view: View, job: Job) -> None:
 
 def judge_job(cache: Path, card: dict, folder: Path, settings: VerdictSettings) -> dict:
     """Judge one painted video as `retake verify` would; returns the row."""
-    video = folder / card["video"]
+    video, (robot, seed) = folder / card["video"], Path(card["episode"]).name.rsplit("_", 1)
+    episode = film_episode(cache / "episodes", robot, int(seed))
     began = time.process_time()
     judged = examine(
-        video, open_episode(cache / card["episode"]), card["camera"],
+        video, episode, card["camera"],
         first_frame=read_picture(video.with_suffix(".png")), config=settings,
     )  # fmt: skip
     verdict = judged.verdict

@@ -132,7 +132,11 @@ def _displacement(
     here = float(score[REACH - 1 : REACH + 2, REACH - 1 : REACH + 2].max())
     row, column = divmod(int(np.argmax(score)), score.shape[1])
     best = float(score[row, column])
-    if best > settings.still_match and best - here > max(settings.still_gain, settings.still_share * (1 - here)):
+    # What fits best at the rim of what is searched fits better still beyond it, or is a slope: no place of the thing. A shadow
+    # that lay on it at first finds another shadow there.
+    inside = 0 < row < 2 * REACH and 0 < column < 2 * REACH
+    gain = max(settings.still_gain, settings.still_share * (1 - here))
+    if inside and best > settings.still_match and best - here > gain:
         return float(
             np.hypot(column - REACH + vertex(score[row], column), row - REACH + vertex(score[:, column], row))
         )  # fmt: skip
