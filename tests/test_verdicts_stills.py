@@ -232,7 +232,8 @@ def test_things_are_those_that_stand_and_are_large_enough() -> None:
     still = np.zeros((40, 60), np.uint8)
     still[30:, :8], still[30:, 10:17] = 1, 2
     truth: Any = SimpleNamespace(
-        parts=[SimpleNamespace(name=name) for name in ("box", "arm", "tin")], stills=("tray", "peg"), still_labels=still,
+        parts=[SimpleNamespace(name=name, robot="") for name in ("box", "ball", "tin")], stills=("tray", "peg"),
+        still_labels=still,
         is_still=lambda k: k != 1, labels=labels, area=np.array([[80.0, 90, 70], [80, 90, 70], [0, 0, 72]]),
     )  # fmt: skip
     found = dict(stills._places(truth))
@@ -240,10 +241,33 @@ def test_things_are_those_that_stand_and_are_large_enough() -> None:
     assert [int(mask.sum()) for mask in found.values()] == [80, 160]
     truth.area[0, 0] = truth.area[1, 0] = 79
     assert list(dict(stills._places(truth))) == ["tray"]
-    moving = stills._moving(truth, ["box", "tin"], [0, 1])
+    moving = stills._moving(truth, [0, 1])
     assert not moving[0].any()
     rows, columns = np.nonzero(moving[1])
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (7, 20, 0, 12)
+
+
+def test_the_foot_of_a_robot_that_works_is_none_of_them() -> None:
+    """The arm's shadow lies on it, and the arm stands before it; a cabinet that stays shut is one, whatever has joints."""
+    robots = ("arm", "arm", "cabinet", "cabinet", "", "")
+    labels = np.zeros((1, 40, 60), np.uint8)
+    for k in range(len(robots)):
+        labels[0, 20 * (k // 3) : 20 * (k // 3) + 10, 20 * (k % 3) : 20 * (k % 3) + 9] = k + 1
+    truth: Any = SimpleNamespace(
+        parts=[SimpleNamespace(name=f"part{k}", robot=robot) for k, robot in enumerate(robots)], stills=(),
+        still_labels=labels[0] & 0, is_still=lambda k: k not in (1, 5), labels=labels, area=np.full((1, 6), 90.0),
+        static_camera=False,
+    )  # fmt: skip
+    assert [name for name, _ in stills._places(truth)] == ["part2", "part3", "part4"]
+    rows, columns = np.nonzero(stills._moving(truth, [0])[0])
+    assert (rows.min(), columns.min(), rows.max(), columns.max()) == (0, 17, 32, 51)
+    assert not stills._moving(truth, [0])[0][5, 5], "it hides what is behind it from the first frame on"
+    footage = Footage(np.zeros((1, 40, 60, 3), np.uint8), np.zeros((40, 60, 3), np.float32), labels[0] == 0, 1.0)
+    looks = stills._Looks(footage, truth, SETTINGS, SimpleNamespace())  # type: ignore[arg-type]
+    assert looks.names == ["part2", "part3", "part4"]
+    assert looks.standing == {0, 2, 3, 4}
+    truth.parts = truth.parts[:2]
+    assert not stills._anything(truth)
 
 
 @pytest.mark.parametrize(

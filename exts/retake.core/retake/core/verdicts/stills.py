@@ -61,7 +61,7 @@ def measure_stills(
         why = "nothing that stands still is recorded as an object"
         return Measurement(NAME, None, why, applies=False, absent=not _anything(truth))
     times = list(range(settings.still_step, len(footage), settings.still_step))
-    moving = _moving(truth, [name for name, _ in places], [0, *times])
+    moving = _moving(truth, [0, *times])
     template = np.mean([_detail(frame) for frame in footage.frames[:3]], axis=0).astype(np.float32)
     greys = {t: _detail(footage.frames[t]) for t in times}
     edges = _Edges(footage)
@@ -90,23 +90,31 @@ def _detail(frame: UInt8[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "H W"]:
 
 def _anything(truth: Truth) -> bool:
     """Whether anything stands still, however little of it shows."""
-    return bool(truth.stills) or any(truth.is_still(part) for part in range(len(truth.parts)))
+    return bool(truth.stills) or bool(_standing(truth))
 
 
 def _places(truth: Truth) -> list[tuple[str, Bool[np.ndarray, "H W"]]]:
     """Name and mask (all frames together) of everything that stands still and is large enough to tell."""
     out = [(name, truth.still_labels == k + 1) for k, name in enumerate(truth.stills)]
-    for index, part in enumerate(truth.parts):
-        if truth.is_still(index) and truth.area[:, index].max() >= _MIN_AREA:
-            out.append((part.name, (truth.labels == index + 1).any(0)))
+    for index in _standing(truth):
+        if truth.area[:, index].max() >= _MIN_AREA:
+            out.append((truth.parts[index].name, (truth.labels == index + 1).any(0)))
     return [(name, mask) for name, mask in out if mask.sum() >= _MIN_AREA]
 
 
-def _moving(truth: Truth, still: list[str], times: list[int]) -> dict[int, Bool[np.ndarray, "H W"]]:
+def _standing(truth: Truth) -> list[int]:
+    """Parts that stand still by themselves. The foot of a robot that works is judged with its arm: shadows of the arm lie on it,
+    and the arm covers it."""
+    still = [truth.is_still(index) for index in range(len(truth.parts))]
+    working = {part.robot for part, stands in zip(truth.parts, still, strict=True) if not stands} - {""}
+    return [index for index, part in enumerate(truth.parts) if still[index] and part.robot not in working]
+
+
+def _moving(truth: Truth, times: list[int]) -> dict[int, Bool[np.ndarray, "H W"]]:
     """What moves in front of everything in some frames, grown."""
     table = np.zeros(256, np.uint8)
-    for index, part in enumerate(truth.parts):
-        table[index + 1] = part.name not in still
+    for index in range(len(truth.parts)):
+        table[index + 1] = not truth.is_still(index)
     grow = np.ones((2 * _NEAR + 1,) * 2, np.uint8)
     return {t: cv2.dilate(cv2.LUT(truth.labels[t], table), grow) > 0 for t in times}
 
@@ -231,14 +239,16 @@ class _Looks:
 
     def __init__(self, footage: Footage, truth: Truth, settings: StabilitySettings, scene: Scene) -> None:
         self.truth, self.settings, self.scene = truth, settings, scene
-        standing = [k for k in range(len(truth.parts)) if truth.is_still(k)]
-        self.standing = frozenset(standing)
+        standing = _standing(truth)
+        self.standing = frozenset(k for k in range(len(truth.parts)) if truth.is_still(k))
         self.names = [*(truth.parts[k].name for k in standing), *truth.stills]
         self.times = list(range(0, len(footage), settings.still_step)) if self.names else []
         numbers, moving = np.zeros(256, np.uint8), np.zeros(256, np.uint8)
         moving[1 : len(truth.parts) + 1] = 1
+        for k in self.standing:
+            moving[k + 1] = 0
         for number, k in enumerate(standing, 1):
-            numbers[k + 1], moving[k + 1] = number, 0
+            numbers[k + 1] = number
         grow = np.ones((2 * _NEAR + 1,) * 2, np.uint8)
         self.shown: dict[int, UInt8[np.ndarray, "H W"]] = {}
         """Frame -> 0, or 1 + index into `names`."""
