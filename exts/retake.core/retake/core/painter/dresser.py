@@ -92,7 +92,6 @@ class Dresser:
         for field in (self.sun_near, self.sky_near):
             field.add_points(points[kind == CONTAINER])
         self.clouds = () if reference.episode is None else robot_clouds(*reference.episode)
-        self._reset()
         self._metered = None if scene is None or scene.lead is None else self._meter(reference, scene.lead)
 
     def render(self, source: SourceFrame) -> UInt8[np.ndarray, "H W 3"]:
