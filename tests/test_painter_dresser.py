@@ -18,6 +18,7 @@ from overhead import PACKET, ROBOT, TABLE, overhead, points
 from retake.core.episode import ObjectSpec
 from retake.core.painter import dresser as module
 from retake.core.painter.dresser import EPSILON, Dresser
+from retake.core.painter.light import Light
 from retake.core.painter.planes import view_rays
 from retake.core.painter.shadows import ShadowField
 from retake.core.variants import load_catalogue
@@ -290,6 +291,52 @@ def test_every_object_that_moves_is_painted_with_a_grain_of_its_own(monkeypatch:
     assert made._make_subjects(source, recipe, 40) == {
         0: ({"kind": "tin"}, (0.1, 0.1, 0.1), (0.0, 0.0, 0.0), 40), 2: ({"kind": "bun"}, (0.1, 0.1, 2.1), (0.0, 0.0, 1.0), 42),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("high", [0.0, 0.01, 0.035, 0.3])
+@pytest.mark.parametrize("gloss", [0.0, 0.6])
+def test_an_object_is_lit_by_sky_and_sun_shines_and_is_darker_near_what_it_stands_on(high: float, gloss: float) -> None:
+    """It is shaded in its own frame: turned a quarter about the vertical, and moved."""
+    source = overhead(plates=((PACKET, HAND, high),), packet=(0.1, -0.2, 0.05))
+    T = source.T_world_object.copy()
+    T[0, :3, :3] = [[0, -1, 0], [1, 0, 0], [0, 0, 1]]
+    source = replace(source, T_world_object=T)
+    told: list[Any] = []
+    lit: list[np.ndarray] = []
+    albedo = np.array([0.2, 0.5, 0.8], np.float32)[:, None]
+    own_normal = np.array([0.0, 0.6, 0.8], np.float32)[:, None]
+
+    def shade(points: np.ndarray, normal: np.ndarray, footprint: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        told.append((points, normal, footprint))
+        return albedo + 0 * points, own_normal + 0 * points
+
+    class Look:
+        def develop(self, light: np.ndarray, at: Any) -> np.ndarray:
+            lit.append(light)
+            return np.full(light.shape, 99, np.uint8)
+
+    to_sun, sun, sky, ground = (
+        np.array(v, np.float32) for v in ((0.48, 0.0, 0.88), (1.5, 1.2, 0.9), (0.5, 0.6, 0.7), (0.2, 0.2, 0.1))
+    )
+    light = Light(to_sun / np.linalg.norm(to_sun), sun, sky, ground, 1.0, 0.3)
+    made = bare(source, subjects={0: SimpleNamespace(gloss=gloss, shade=shade)}, light=light, look=Look())
+    out = np.zeros((3, 48 * 64), np.uint8)
+    made._draw_subjects(out, source, role_of(made, source))
+    mask = source.instance_ids == PACKET
+    assert np.array_equal(out.reshape(3, 48, 64).max(0) == 99, mask)
+    [(points_own, normal, footprint)], [found] = told, lit
+    world = points(source)[mask]
+    assert np.allclose(points_own.T, (world - [0.1, -0.2, 0.05]) @ T[0, :3, :3], atol=1e-5)
+    assert np.allclose(normal.T, [0, 0, 1])
+    assert np.allclose(footprint, (2 - high) / 100)
+    bent = T[0, :3, :3] @ own_normal[:, 0]
+    view = [0, 0, 2] - world
+    half = view / np.linalg.norm(view, axis=1, keepdims=True) + light.to_sun
+    shine = gloss * np.maximum(half @ bent / np.linalg.norm(half, axis=1), 0) ** 24
+    low = 0.65 + 0.35 * min((high - made.roles.support_z) / 0.035, 1)
+    ambient = (ground + (sky - ground) * 0.9) * low
+    wanted = albedo[:, 0] * ambient + (albedo[:, 0] * max(bent @ light.to_sun, 0) + shine[:, None]) * sun
+    assert np.allclose(found.T, wanted, atol=2e-3)
 
 
 def test_rays_of_a_picture_are_those_of_its_camera_and_are_kept() -> None:

@@ -161,3 +161,31 @@ def test_a_canvas_has_its_own_pixels_per_metre_and_shades_stay_bytes() -> None:
     assert on["m10"] / on["m00"] == pytest.approx(80, abs=0.6)
     assert on["m01"] / on["m00"] == pytest.approx(40, abs=0.6)
     assert on["m00"] / 255 == pytest.approx(np.pi * 16**2, rel=0.1)
+
+
+def test_where_a_map_is_empty_no_receiver_is_reached_not_even_on_the_border_of_what_it_covers() -> None:
+    """A cell between covered ones and the border counts; the border itself does not."""
+    field = spot(0.1, -0.2, 2)
+    x0, x1, y0, y1 = field._bounds()
+    covered = np.argwhere(field._levels()[..., :3].max(2) > 0)
+    assert (y0, x0) == tuple(covered.min(0) - 1)
+    assert (y1, x1) == tuple(covered.max(0) + 1)
+    x, y = (x0 + x1) / 2, (y0 + y1) / 2
+    for place, reached in (
+        ((x0, y), False), ((x1, y), False), ((x, y0), False), ((x, y1), False), ((x0 + 0.5, y), True), ((x1 - 0.5, y), True),
+        ((x, y0 + 0.5), True), ((x, y1 - 0.5), True), ((x0 - 9, y), False), ((x, y1 + 9), False), ((x, y), True),
+    ):  # fmt: skip
+        at = np.array([*place, 0], np.float32)[:, None]
+        assert field.reaches(at) == reached
+        assert (len(field.reach(at)) == 1) == reached
+        assert (field.worth(at) is not None) == reached
+    inside, outside = np.array([x, y, 0], np.float32), np.array([x0 - 9, y, 0], np.float32)
+    half = np.stack([inside, outside], 1)
+    assert field.reach(half).tolist() == [0]
+    near = field.worth(half)
+    assert isinstance(near, np.ndarray)
+    assert near.tolist() == [0], "half of a block is not most of it"
+    assert field.worth(np.stack([inside, outside, inside], 1)) == slice(None)
+    field.clear()
+    assert field.worth(half) is None
+    assert not field.reaches(half)

@@ -87,7 +87,10 @@ def test_with_one_frame_more_than_are_kept_it_begins_anew(
 
 
 def test_without_roles_nothing_is_placed(episode: Episode, shown: StagedEpisode) -> None:
+    shown.image("front", "instances", 0)
     bare = replace(shown, roles=None)
+    assert bare.placements == {}, "of another episode other frames are kept"
+    assert "placements" not in repr(replace(shown, bodies={}))
     for channel in ("instances", "depth", "normals"):
         assert np.array_equal(bare.image("front", channel, 0), episode.image("front", channel, 0))
     assert np.array_equal(bare.camera_frame("front", 0).instance_ids, episode.camera_frame("front", 0).instance_ids)
