@@ -320,7 +320,12 @@ def test_an_object_is_lit_by_sky_and_sun_shines_and_is_darker_near_what_it_stand
     )
     light = Light(to_sun / np.linalg.norm(to_sun), sun, sky, ground, 1.0, 0.3)
     made = bare(source, subjects={0: SimpleNamespace(gloss=gloss, shade=shade)}, light=light, look=Look())
+    made.roles = replace(made.roles, support_z=0.005)
     out = np.zeros((3, 48 * 64), np.uint8)
+    nobody = overhead()
+    made._draw_subjects(out, nobody, role_of(made, nobody))
+    assert not out.any()
+    assert not told
     made._draw_subjects(out, source, role_of(made, source))
     mask = source.instance_ids == PACKET
     assert np.array_equal(out.reshape(3, 48, 64).max(0) == 99, mask)
@@ -333,7 +338,7 @@ def test_an_object_is_lit_by_sky_and_sun_shines_and_is_darker_near_what_it_stand
     view = [0, 0, 2] - world
     half = view / np.linalg.norm(view, axis=1, keepdims=True) + light.to_sun
     shine = gloss * np.maximum(half @ bent / np.linalg.norm(half, axis=1), 0) ** 24
-    low = 0.65 + 0.35 * min((high - made.roles.support_z) / 0.035, 1)
+    low = 0.65 + 0.35 * float(np.clip((high - 0.005) / 0.035, 0, 1))
     ambient = (ground + (sky - ground) * 0.9) * low
     wanted = albedo[:, 0] * ambient + (albedo[:, 0] * max(bent @ light.to_sun, 0) + shine[:, None]) * sun
     assert np.allclose(found.T, wanted, atol=2e-3)

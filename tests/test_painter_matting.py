@@ -99,6 +99,21 @@ def test_what_the_robot_leaves_is_filled_from_around_and_the_rest_stays(without_
     assert not nothing.hidden.any()
 
 
+def test_what_is_toned_alike_are_robot_things_and_scenery_each_by_its_own_pixels(without_shadows: None) -> None:
+    top = np.s_[30:40, 40:56]
+    first = overhead(plates=((ROBOT, HAND, 0.3), (PACKET, top, 0.1)))
+    frame = painted(first)
+    frame[HAND], frame[top] = (250, 20, 20), (10, 240, 90)
+    matte = Matte(first, frame)
+    hand, packet = first.instance_ids == ROBOT, first.instance_ids == PACKET
+    for tone, mask in (
+        (matte.robot_tone, hand), (matte.tones[0], packet), (matte.scenery_tone, ~(hand | packet)),
+    ):  # fmt: skip
+        own = Tone.between(first.rgb[mask], frame[mask])
+        assert np.array_equal(tone.gain, own.gain)
+        assert np.array_equal(tone.offset, own.offset)
+
+
 @pytest.mark.parametrize(("size", "wanted"), [((64, 48), (64, 48)), ((640, 480), (320, 240)), ((636, 48), (636, 48))])
 def test_holes_of_large_pictures_are_filled_at_half_their_size(
     monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], wanted: tuple[int, int]

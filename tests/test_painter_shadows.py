@@ -189,3 +189,16 @@ def test_where_a_map_is_empty_no_receiver_is_reached_not_even_on_the_border_of_w
     field.clear()
     assert field.worth(half) is None
     assert not field.reaches(half)
+
+
+def test_receivers_may_be_given_point_by_point_or_axis_by_axis() -> None:
+    field = spot(0.0, 0.0, 4)
+    x, y = np.meshgrid(np.linspace(-0.1, 0.1, 12), np.linspace(-0.1, 0.1, 7))
+    at = np.stack([x, y, 0 * x], -1).astype(np.float32)
+    c, flat = field.coordinates(at), field.planes(np.moveaxis(at, -1, 0))
+    assert np.array_equal(np.moveaxis(c, -1, 0), flat)
+    assert field.cast(c, 0.5).max() > 0.2
+    assert np.array_equal(field.cast(c, 0.5), field.cast_on(flat, 0.5, 0.012))
+    assert np.array_equal(field.cast(c, 0.5, 0.3), field.cast_on(flat, 0.5, 0.3))
+    assert np.array_equal(field.contact(c), field.contact_on(flat, 0.07))
+    assert np.array_equal(field.contact(c, 0.4), field.contact_on(flat, 0.4))
