@@ -287,6 +287,9 @@ def test_what_another_camera_shows_of_what_was_hidden_is_taken_from_it(without_s
     assert np.abs(out[shown] - gain * beside[shown]).max() <= 0.51
     assert np.array_equal(out[~matte.hidden], frame[~matte.hidden])
     assert known.all()
+    out, known = matte._uncovered(first, matte.roles.role[first.instance_ids])
+    assert not known[first.instance_ids == ROBOT].any(), "nothing is looked up behind the robot"
+    assert np.array_equal(out[first.instance_ids == ROBOT], matte.plate[first.instance_ids == ROBOT])
     alone = Matte(first, frame)
     out, known = alone._uncovered(other, alone.roles.role[other.instance_ids])
     assert np.array_equal(out, alone.plate)
