@@ -329,3 +329,139 @@ def test_masks_apart_by_two_px_have_the_published_distances() -> None:
     assert found["object_before_vanish_rate"] == pytest.approx(2 / 5)
     assert (found["object_held_l2"], found["object_held_vanish_rate"]) == (None, 1.0)
     assert (found["object_settled_iou"], found["object_settled_vanish_rate"]) == (None, None)
+
+
+def test_an_object_is_at_home_from_a_contrast_of_a_half_and_two_fifths_of_its_colours_on() -> None:
+    contrast, here = np.full(FRAMES, 0.5), np.full(FRAMES, 2.0)
+    contrast[:3], here[3:6] = (0.4999, 0.5, np.nan), (1.9999, 2.0, np.nan)
+    found = objects.at_home(track(here=here, reference=5.0), body(contrast=contrast), SETTINGS)
+    assert np.flatnonzero(~found).tolist() == [0, 2, 3, 5]
+
+
+def test_a_silhouette_stands_within_four_px_before_what_is_no_scenery() -> None:
+    contrast, apart, behind = np.full(FRAMES, 0.28), np.full(FRAMES, 4.0), np.full(FRAMES, 0.5)
+    contrast[:2], apart[2:4], behind[4:6] = (0.2799, np.nan), (4.0001, np.nan), (0.5001, np.nan)
+    one = body(contrast=contrast, behind=behind)
+    assert np.flatnonzero(~objects.stands(one, apart, SETTINGS)).tolist() == [0, 1, 2, 3, 4]
+    assert np.flatnonzero(objects.stands(one, apart, SETTINGS, 0.4999)).tolist() == [5]
+
+
+def test_the_weaker_a_sighting_is_the_less_must_what_stands_there_differ_from_the_scenery() -> None:
+    best = np.array([0.74, 0.75, 0.6, 0.5, 0.499, 0.499, 0.499, np.nan] * 2)[:FRAMES] * 4
+    behind = np.array([0.5, 0.5, 0.51, 0.8, 0.8, 0.801, 0.5, 0.1] * 2)[:FRAMES]
+    found = objects.doubted(track(best=best, reference=4.0), body(behind=behind), np.zeros(FRAMES), SETTINGS)
+    assert found.tolist() == ([True, False, False, False, True, False, True, False] * 2)[:FRAMES]
+
+
+def measured(one: Any, other: Any, phases: list[str], **given: Any) -> dict[str, Any]:
+    other = replace(other, pixels={t: np.full((4, 3), 90, np.uint8) for t in range(FRAMES)})
+    found = objects.measure_object(one, other, contours(0, np.ones((11, 11))), truth(**given), phases, SETTINGS)
+    assert tuple(m.name for m in found) == objects.NAMES
+    return {m.name: m for m in found}
+
+
+PHASE = ["before"] * 3 + ["held"] * 3 + ["released"] * 3 + ["settled"] * 3
+
+
+def test_a_silhouette_in_its_place_tells_how_far_beside_it_an_object_is() -> None:
+    """Less what its first frames show; where its colours do not show in its place the whole picture is asked."""
+    offset = np.tile([0.3, 0.4], (FRAMES, 1))
+    offset[4:6], offset[9:] = (1.5, 2.0), (3.3, 4.4)
+    found = measured(track(), body(offset=offset), PHASE)
+    assert [found[name].value for name in objects.NAMES[:4]] == pytest.approx([0, 4, 0, 10])
+    assert found["object_settled"].note == "3 frames; it is 0 px right of its place"
+    here = np.full(FRAMES, 0.8)
+    here[9:] = 0.3
+    away = track(here=here, found=moved(slice(9, FRAMES), (6.0, 8.0)))
+    told = measured(away, body(offset=offset), PHASE)["object_settled"]
+    assert told.value == pytest.approx(20)
+    looked = np.arange(FRAMES) != 10
+    hidden = measured(away, body(offset=offset, looked=looked), PHASE)["object_settled"]
+    assert np.isnan(hidden.series).tolist() == [True] * 9 + [False, True, False]
+
+
+@pytest.mark.parametrize(("beside", "said"), [(2.9, False), (3.1, True)])
+def test_what_an_object_does_instead_is_said_from_half_of_near_on(beside: float, said: bool) -> None:
+    """6 px, 3 working px, after it was let go."""
+    offset = np.zeros((FRAMES, 2))
+    offset[4:, 0] = beside
+    found = measured(track(), body(offset=offset), PHASE)
+    for name in ("object_released", "object_settled"):
+        assert ("it is" in found[name].note) == said
+    assert "it is" not in found["object_held"].note
+
+
+def test_a_doubted_sighting_is_told_by_neither_unless_the_silhouette_is_farther_away() -> None:
+    best, here = np.full(FRAMES, 0.55), np.where(np.arange(FRAMES) < 9, 0.55, 0.3)
+    away = track(here=here, best=best, found=moved(slice(9, FRAMES), (6.0, 8.0)))
+    assert measured(away, body(), PHASE)["object_settled"].value is None
+    clear = replace(away, best=np.full(FRAMES, 0.65))
+    assert measured(clear, body(), PHASE)["object_settled"].value == pytest.approx(20)
+    scenery = body(behind=np.full(FRAMES, 0.6))
+    assert measured(away, scenery, PHASE)["object_settled"].value == pytest.approx(20)
+
+
+@pytest.mark.parametrize(("reference", "told"), [(0.25, True), (0.2499, False)])
+def test_colours_tell_an_object_from_a_quarter_of_contrast_on(reference: float, told: bool) -> None:
+    found = measured(track(reference=reference), body(), PHASE)["object_held"]
+    assert (found.value is not None) == told
+    unseen = objects.measure_object(None, body(), contours(0, np.ones((11, 11))), truth(), PHASE, SETTINGS)
+    assert "first frame" in unseen[0].note
+
+
+@pytest.mark.parametrize(("contrast", "told"), [(0.75, True), (0.7499, False)])
+def test_a_shape_needs_three_quarters_of_contrast_and_a_place_within_four_px(contrast: float, told: bool) -> None:
+    one = body(contrast=np.full(FRAMES, contrast))
+    assert (measured(track(), one, PHASE)["object_shape"].value is not None) == told
+    for beside, near in ((4.0, told), (4.001, False)):
+        offset = np.full((FRAMES, 2), (beside, 0.0))
+        assert (measured(track(), replace(one, offset=offset), PHASE)["object_shape"].value is not None) == near
+
+
+def test_a_travelling_camera_searches_every_other_frame_for_a_copy() -> None:
+    second = np.zeros(FRAMES)
+    second[2:9:2] = 0.4
+    assert measured(track(second=second), body(), PHASE)["object_unique"].value == 0
+    moving = measured(track(second=second), body(), PHASE, static_camera=False)
+    assert moving["object_unique"].value == pytest.approx(0.5)
+
+
+def test_an_object_is_on_its_way_within_the_reach_of_where_it_is_let_go_and_lands() -> None:
+    """It falls by 10 px a frame from frame 4 on and lies still from frame 7 on; frames 5 and 6 fall."""
+    expected = np.tile([20.0, 10.0], (FRAMES, 1))
+    expected[5:, 1] += np.minimum(10.0 * np.arange(1, FRAMES - 4), 30)
+    falling = np.isin(np.arange(FRAMES), (5, 6))
+    found = expected.copy()
+    for places, told in (
+        (((24, 10), (20, 44)), (True, True)), (((24.1, 20), (20, 44.1)), (False, False)), (((20, 5.9), (16, 33)), (False, True)),
+        (((np.nan, 10), (20, 10)), (False, True)),
+    ):  # fmt: skip
+        found[5:7] = places
+        on = objects.on_path(track(found=found, expected=expected), falling, 4.0)
+        assert on.tolist() == [t in (5, 6) and told[t - 5] for t in range(FRAMES)]
+    assert not objects.on_path(track(), falling & False, 4.0).any()
+    expected[:] = np.nan
+    assert not objects.on_path(track(expected=expected), falling, 4.0).any()
+    first = objects.on_path(track(), np.arange(FRAMES) == 0, 0.0)
+    assert first.tolist() == [True] + [False] * (FRAMES - 1)
+
+
+def test_what_is_as_far_up_as_aside_is_aside() -> None:
+    rows = np.array([p == "settled" for p in PHASE])
+    for by, said in (((3, -3), "6 px right"), ((-3, 3), "6 px left"), ((2, -3), "6 px above"), ((0, 0), "0 px right")):
+        one = track(found=moved(slice(9, FRAMES), by))
+        assert said in objects.behaviour(one, truth(), rows, ["before"] * FRAMES)
+
+
+def test_the_hand_that_is_nearest_to_a_held_object_is_the_one_it_may_go_with() -> None:
+    """Of two the one that is where the object was held, not the one across from it."""
+    phases, later = ["held"] * 6 + ["settled"] * 6, slice(6, FRAMES)
+    centroid = np.tile([[26.0, 15.0], [20.0, 15.0], [-20.0, -15.0]], (FRAMES, 1, 1))
+    centroid[later, 0] += (0.0, 12.0)
+    one = track(found=moved(later, (0, 12)), expected=moved(later, (0, 0)))
+    rows = np.array([p == "settled" for p in phases])
+    for hands in ([2, 0], [0, 2]):
+        assert (
+            objects.behaviour(one, truth(centroid=centroid, robot_parts=hands), rows, phases)
+            == "it goes on with the hand"
+        )
