@@ -465,3 +465,15 @@ def test_the_hand_that_is_nearest_to_a_held_object_is_the_one_it_may_go_with() -
             objects.behaviour(one, truth(centroid=centroid, robot_parts=hands), rows, phases)
             == "it goes on with the hand"
         )
+
+
+@pytest.mark.parametrize(("t", "value"), [(7, 20.0), (4, 0.0), (10, 0.0)])
+def test_a_single_frame_is_wrong_where_an_object_falls(t: int, value: float) -> None:
+    """Found 10 working px back on its way: too late if it falls there, no place of its own before and after."""
+    expected = np.tile([20.0, 15.0], (FRAMES, 1))
+    expected[6:, 1] += np.minimum(10.0 * np.arange(FRAMES - 6), 20)
+    found, here, contrast = expected.copy(), np.full(FRAMES, 0.8), np.full(FRAMES, 0.9)
+    found[t, 1], here[t], contrast[t] = expected[t, 1] - 10, 0.1, 0.1
+    one = track(found=found, expected=expected, here=here)
+    values = measured(one, body(contrast=contrast), PHASE)
+    assert values[f"object_{PHASE[t]}"].value == pytest.approx(value)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -144,6 +145,35 @@ def test_a_thing_that_is_nowhere_is_as_far_off_as_one_looks() -> None:
     assert stills._displacement(detail(), detail(1), area(), area() & False, SETTINGS) == stills.REACH == 16
 
 
+EXACT = replace(SETTINGS, still_match=0.5, still_gain=0.125, still_share=0.25, still_lost=0.25)
+"""Limits that a float holds."""
+MIDDLE = (stills.REACH, stills.REACH)
+
+
+@pytest.mark.parametrize(
+    ("scores", "told"),
+    [
+        ({MIDDLE: 0.25}, 0.0), ({MIDDLE: 0.249}, 16.0),
+        *(({(16 + dy, 16 + dx): 0.25}, 0.0) for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1), (1, 1), (-1, -1))),
+        *(({(16 + dy, 16 + dx): 0.25}, 16.0) for dy, dx in ((-2, 0), (2, 0), (0, -2), (0, 2), (2, 2))),
+        ({MIDDLE: 0.25, (10, 24): 0.5}, 0.0), ({MIDDLE: 0.25, (10, 24): 0.501}, 10.0),
+        ({MIDDLE: 0.5, (10, 24): 0.625}, 0.0), ({MIDDLE: 0.5, (10, 24): 0.626}, 10.0),  # the least gain there is
+        ({MIDDLE: 0.75, (22, 8): 0.875}, 0.0), ({MIDDLE: 0.75, (22, 8): 0.876}, 10.0),
+        ({MIDDLE: 0.375, (10, 24): 0.53125}, 0.0), ({MIDDLE: 0.375, (10, 24): 0.532}, 10.0),  # a share of what it lacks
+        ({MIDDLE: 0.3, (10, 24): np.inf}, 0.0), ({MIDDLE: np.nan}, 16.0),
+    ],
+)  # fmt: skip
+def test_a_thing_is_elsewhere_where_it_fits_better_by_enough(
+    monkeypatch: pytest.MonkeyPatch, scores: dict[tuple[int, int], float], told: float
+) -> None:
+    surface = np.zeros((33, 33), np.float32)
+    for place, score in scores.items():
+        surface[place] = score
+    monkeypatch.setattr(cv2, "matchTemplate", lambda *_, **__: surface)
+    found = stills._displacement(detail(), detail(), area(), area() & False, EXACT)
+    assert found == pytest.approx(told, abs=1e-6)
+
+
 @pytest.mark.parametrize(("columns", "told"), [(17, True), (18, True), (19, False)])
 def test_two_fifths_of_a_thing_must_show(columns: int, told: bool) -> None:
     """Of 30 columns; what shows elsewhere in its place says nothing where it is hidden."""
@@ -220,9 +250,15 @@ def test_another_view_of_a_thing_lasts_for_three_looks_up_to_the_last(
 ) -> None:
     frames = np.zeros((4, 20, 30, 3), np.uint8)
     edges = stills._Edges(Footage(frames, frames[0].astype(np.float32), np.ones((20, 30), bool), 1.0))
-    monkeypatch.setattr(edges, "_gone", lambda mask, hidden, t: gone[t])
-    hidden = np.zeros((20, 30), bool)
-    assert edges.changed(hidden, dict.fromkeys(gone, hidden)) == told
+    thing, hidden = np.ones((20, 30), bool), {t: np.zeros((20, 30), bool) for t in gone}
+
+    def share(mask: Any, before: Any, t: int) -> float:
+        assert mask is thing
+        assert before is hidden[t]
+        return gone[t]
+
+    monkeypatch.setattr(edges, "_gone", share)
+    assert edges.changed(thing, hidden) == told
 
 
 def test_things_are_those_that_stand_and_are_large_enough() -> None:
@@ -341,3 +377,68 @@ def test_an_outline_lies_on_edges_or_beside_them(shift: int, on_it: bool) -> Non
     )  # its left side, 20 px high, two px wide, and some corners
     looks.hidden[0][28:] = 1  # less than 40 px of the outline
     assert not stills._Looks._outlined(looks, area(), 0)
+
+
+@pytest.mark.parametrize(("share", "gone"), [(0.75, 0.25), (0.8, 0.0), (0.9, 0.0), (0.0, 1.0)])
+def test_another_view_has_lost_a_fifth_of_its_edges_and_brought_a_fifth(
+    monkeypatch: pytest.MonkeyPatch, share: float, gone: float
+) -> None:
+    """Whichever is less; only a thing and three px around are asked, but for what hides them."""
+    monkeypatch.setattr(stills, "_CHANGED", 0.25)
+    frames = np.random.default_rng(1).integers(0, 255, (4, 70, 90, 3)).astype(np.uint8)
+    edges = stills._Edges(Footage(frames, frames[0].astype(np.float32), area(), 1.0))
+    hand = area(columns=slice(50, 90))
+    asked: list[Any] = []
+    for kept in ([share, 0.0], [0.0, share]):
+        answers = iter(kept)
+        monkeypatch.setattr(stills, "_kept", lambda *given, answers=answers: asked.append(given) or next(answers))
+        assert edges._gone(area(), hand, 3) == gone
+    (before, now, use), (after, then, _) = asked[:2]
+    assert before is then
+    assert now is after
+    assert before.shape == (26, 36, 6)
+    assert np.array_equal(use, ~hand[22:48, 27:63])
+    assert np.array_equal(before, edges.first[22:48, 27:63])
+    assert np.array_equal(now, stills._gradients(frames[3].astype(np.float32))[22:48, 27:63])
+
+
+@pytest.mark.parametrize(("missing", "kept"), [(0, True), (1, False)])
+def test_an_outline_tells_from_forty_px_on(monkeypatch: pytest.MonkeyPatch, missing: int, kept: bool) -> None:
+    """And but for the three px at the borders of the picture."""
+    frames = np.full((1, 70, 90, 3), 100, np.uint8)
+    frames[0, :45, 30:60] = 160
+    thing = area(slice(0, 45), slice(30, 60))
+    looks: Any = SimpleNamespace(frames=frames, hidden={0: np.ones((70, 90), np.uint8)})
+    looks.hidden[0][: 3 + 20, 29:31] = 0  # two px wide, from the fourth row on
+    looks.hidden[0][3 : 3 + missing, 29] = 1
+    assert stills._Looks._outlined(looks, thing, 0) == kept
+    surface = np.zeros((33, 33), np.float32)
+    monkeypatch.setattr(cv2, "matchTemplate", lambda *_: surface)
+    for here, best, rest, on_it in (
+        (0.91, 1.0, 0.1, True),
+        (0.89, 1.0, 0.1, False),
+        (0.91, 1.0, 0.75, True),
+        (0.91, 1.0, 0.77, False),
+    ):
+        surface[:] = rest
+        surface[17, 15], surface[3, 3], surface[14, 16] = here, best, 0.99 * best
+        assert stills._Looks._outlined(looks, thing, 0) == (on_it and kept and not missing)
+
+
+def whole_looks(monkeypatch: pytest.MonkeyPatch, told: dict[tuple[int, int], float | None]) -> tuple[Any, list[Any]]:
+    """Looks at a thing (number 2) every six frames; told: (frame, earlier frame) -> displacement."""
+    asked: list[Any] = []
+    looks: Any = SimpleNamespace(
+        times=list(range(0, 48, 6)), shown={t: np.full((4, 4), 2, np.uint8) for t in range(0, 48, 6)},
+        details=dict.fromkeys(range(0, 48, 6)), settings=None, _whole=lambda number, t: t != 6,
+        _as_seen=lambda r, t, mask: (asked.append((t, r)) or (t, r), None), _outlined=lambda mask, t: t == 42,
+    )  # fmt: skip
+    monkeypatch.setattr(stills, "_displacement", lambda pair, *_: told.get(pair, 0.0))
+    return looks, asked
+
+
+def test_a_thing_is_compared_with_the_earliest_look_two_before_that_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, asked = whole_looks(monkeypatch, {(24, 0): None, (24, 12): 5.0, (30, 0): 3.0, (42, 0): 4.0})
+    found = {t: stills._Looks.displaced(looks, 2, t) for t in looks.times}
+    assert found == {0: None, 6: None, 12: 0.0, 18: 0.0, 24: 5.0, 30: 3.0, 36: 0.0, 42: 0.0}
+    assert asked == [(12, 0), (18, 0), (24, 0), (24, 12), (30, 0), (36, 0), (42, 0)]
