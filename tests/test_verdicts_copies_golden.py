@@ -152,6 +152,14 @@ def test_a_copy_stands_within_twelve_px_of_the_object_s_places_beside_the_ground
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (28, 55, 0, 25)
 
 
+def test_news_of_a_twentieth_is_not_asked_whether_it_was_there_before() -> None:
+    one = copies.Copies(a_film(), a_truth(), 1, HALF)
+    none = np.zeros(HALF[::-1], np.float32)
+    little, more = (one.among(0, none + np.float32(share), none) for share in (0.05, 0.051))
+    assert (little[one._reach] > 0).all()
+    assert (more[one._reach] == 0).mean() > 0.5
+
+
 @pytest.mark.parametrize("hidden", ["mask", "others"])
 def test_a_copy_is_beside_the_object_and_the_robot(hidden: str) -> None:
     """By four px of half size and by two."""

@@ -477,3 +477,21 @@ def test_a_single_frame_is_wrong_where_an_object_falls(t: int, value: float) -> 
     one = track(found=found, expected=expected, here=here)
     values = measured(one, body(contrast=contrast), PHASE)
     assert values[f"object_{PHASE[t]}"].value == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [
+        (slice(1, 9), slice(20, 30)),
+        (slice(31, 39), slice(20, 30)),
+        (slice(9, 19), slice(1, 9)),
+        (slice(9, 19), slice(51, 59)),
+    ],
+)
+def test_an_object_a_pixel_away_from_the_border_is_whole(rows: slice, columns: slice) -> None:
+    labels = np.zeros((FRAMES, 40, 60), np.uint8)
+    labels[:, 10:30, 20:40] = 2
+    labels[1] = 0
+    labels[1, rows, columns] = 2
+    one = truth(labels=labels, area=np.stack([(labels == k).sum((1, 2)) for k in (1, 2)], 1).astype(float))
+    assert not objects.cropped(one, 1).any()
