@@ -154,6 +154,26 @@ def test_what_is_added_is_told_as_it_was(case: str) -> None:
     assert not compare(CASES[case](), load(GOLDEN)[case], SHARE)
 
 
+def test_why_nothing_is_added_is_said_under_the_measure_s_name() -> None:
+    film = footage(np.full((FRAMES, HEIGHT, WIDTH, 3), 90, np.uint8))
+    moving, without = near(static_camera=False), near(object_parts=[])
+    nowhere: Any = SimpleNamespace(
+        same_place=lambda t, r: (*np.zeros((2, *HALF[::-1]), np.float32), np.zeros(HALF[::-1], bool))
+    )
+    told = [
+        additions._intruders(film, moving, SETTINGS), additions._intruders(film, without, SETTINGS),
+        additions._intruders(footage(film.frames[:7]), near(), SETTINGS),
+        additions._companions(film, moving, SETTINGS, nowhere), additions._texture(film, moving, SETTINGS, None, ""),
+    ]  # fmt: skip
+    assert [(m.name, m.value, m.note, m.applies) for m in told] == [
+        ("intruders", None, "the camera moves", False),
+        ("intruders", None, "this camera hardly sees where robot and objects work", False),
+        ("intruders", None, "robot or objects cover where they work", False),
+        ("intruders", None, "this camera sees too few places twice", False),
+        ("link_texture", None, "no link shows enough of its surface", False),
+    ]
+
+
 if __name__ == "__main__":
     store(GOLDEN, {case: measure() for case, measure in CASES.items()})
     sys.exit(0)

@@ -192,6 +192,8 @@ def test_a_silhouette_changes_against_its_first_three_frames() -> None:
     found = objects._shape(shape, truth(), sure)
     assert (found.value, found.worst_frame) == (pytest.approx(0.3), 6)
     assert found.note == "missing 0.25, extra 0.15 of its area"
+    turn[:] = 0.26
+    assert "turned" not in objects._shape(shape, truth(), sure).note
     turn[:] = np.radians(30)
     assert objects._shape(shape, truth(), sure).note.endswith("turned by 30°")
     # Of a side of 10 px a pixel is twice the share, and in a picture no wider than the working image an outline as vague.

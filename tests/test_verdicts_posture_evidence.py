@@ -117,6 +117,14 @@ def test_a_phase_is_told_by_the_first_frames_and_four_before_it() -> None:
     assert evidence(truth(area=area)).earlier(phases, "settled") == {0: True, 2: True, 3: True, 6: True, 10: False}
 
 
+def test_a_mask_s_window_has_two_pixels_to_spare_within_the_picture() -> None:
+    mask = np.zeros((20, 30), np.uint8)
+    mask[6:9, 11:15] = 1
+    assert posture_evidence._around(mask) == np.s_[4:11, 9:17]
+    mask[1, 2] = 1
+    assert posture_evidence._around(mask) == np.s_[0:11, 0:17]
+
+
 @pytest.mark.parametrize(("degrees", "same"), [(0, True), (24, True), (26, False), (180, False)])
 def test_sides_are_the_same_within_twenty_five_degrees(degrees: float, same: bool) -> None:
     poses = truth().T_world_part

@@ -117,6 +117,23 @@ def test_a_drift_counts_as_far_as_the_pixels_went_along(
     assert bool(asked) == (drift > 0.5)
 
 
+@pytest.mark.parametrize(
+    ("looks", "told"), [([6.0], 6.0), ([6.0, 2.0], 2.0), ([2.0, 6.0, 4.0], 4.0), ([1.0, 3.0, 3.0], 3.0)]
+)
+def test_a_drift_lasts_for_two_looks_where_there_are_two(
+    monkeypatch: pytest.MonkeyPatch, looks: list[float], told: float
+) -> None:
+    footage, truth = film()
+    values = iter(looks)
+    monkeypatch.setattr(stability, "_coherent", lambda place, moved: next(values) / 4)
+    monkeypatch.setattr(stability, "explained", lambda *given: 1.0)
+    count = (len(looks) - 1) * SETTINGS.drift_step + 1
+    greys = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in footage.frames[:count]]
+    found = stability._drift(greys, truth, stability._scenery_masks(truth, SETTINGS), SETTINGS)
+    assert found.value == pytest.approx(told)
+    assert np.flatnonzero(np.isfinite(found.series)).tolist() == list(range(0, count, SETTINGS.drift_step))
+
+
 if __name__ == "__main__":
     store(GOLDEN, {case: measure() for case, measure in CASES.items()})
     sys.exit(0)
