@@ -137,6 +137,37 @@ def test_points_of_the_scenery_go_where_they_went(case: str) -> None:
     assert not compare(CASES[case](), load(GOLDEN)[case], SHARE)
 
 
+@pytest.mark.parametrize(("fewer", "told"), [(0, True), (1, False)])
+def test_a_tenth_of_the_points_must_look_the_same(monkeypatch: pytest.MonkeyPatch, fewer: int, told: bool) -> None:
+    way = poses(0.4, (0.2, 1, 0.1), (-4 * STEP_M, 0.002, 0.001))
+    truth, details = truth_of(way), [geometry.detail(frame) for frame in film(way)]
+    episode = episode_of(np.full(SIZE[::-1], WALL_M, np.float32))
+
+    def likeness(first: Any, second: Any, start: np.ndarray, place: np.ndarray) -> np.ndarray:
+        out = np.full(len(start), 0.7)
+        out[: -(-len(start) // 10) - fewer] = 0.71
+        return out
+
+    monkeypatch.setattr(geometry, "likeness", likeness)
+    found = geometry._pairs(details, truth, episode, "hand", SETTINGS, True)
+    assert np.isfinite(found.errors).any() == told
+    every = geometry._pairs(details, truth, episode, "hand", SETTINGS)
+    assert np.flatnonzero(np.isfinite(every.errors)).tolist() == list(range(0, FRAMES - SETTINGS.pair_frames, 2))
+
+
+def test_a_frame_that_is_compared_with_none_is_left_out_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one between which and its partner the camera hardly moves, and one without texture."""
+    way = poses(0.4, (0.2, 1, 0.1), (-4 * STEP_M, 0.002, 0.001))
+    truth, details = truth_of(way), [geometry.detail(frame) for frame in film(way)]
+    episode = episode_of(np.full(SIZE[::-1], WALL_M, np.float32))
+    partner, matrix = geometry.partner_of, geometry.fundamental
+    monkeypatch.setattr(geometry, "partner_of", lambda t, d, at, s: None if at == 0 else partner(t, d, at, s))
+    monkeypatch.setattr(geometry, "fundamental", lambda truth, t, *rest: None if t == 2 else matrix(truth, t, *rest))
+    details[4] = np.full_like(details[4], 128)
+    found = geometry._pairs(details, truth, episode, "hand", SETTINGS)
+    assert np.flatnonzero(np.isfinite(found.errors)).tolist() == [6, 8]
+
+
 if __name__ == "__main__":
     store(GOLDEN, {case: measure() for case, measure in CASES.items()})
     sys.exit(0)

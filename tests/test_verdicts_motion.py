@@ -206,3 +206,8 @@ def test_an_acceleration_is_told_of_five_frames_in_flight(frames: int, hidden: i
 @pytest.mark.parametrize(("focal", "told"), [(101.0, True), (99.0, False)])
 def test_a_metre_of_a_fall_is_fifty_px_at_least(focal: float, told: bool) -> None:
     assert (dropped(6, 1.0, focal=focal).value is not None) == told
+
+
+def test_without_an_object_or_a_flight_nothing_falls() -> None:
+    none = falls.measure_fall(None, None)  # type: ignore[arg-type]
+    assert (none.name, none.value, none.note, none.applies) == (falls.NAME, None, "no object that could fall", False)

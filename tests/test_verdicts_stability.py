@@ -330,3 +330,13 @@ def test_a_small_window_of_scenery_has_too_few_cells(side: int, told: str) -> No
     found = stability._drift(greys, truth, scenery, replace(SETTINGS, drift_step=1))
     assert found.value is None
     assert "12 needed" in found.note
+
+
+def test_a_cell_shows_scenery_from_more_than_seven_tenths_on() -> None:
+    grey = flashed(12)
+    shown, weight = cells(grey)
+    parts = (stability._flicker, stability._colour, stability._seams)
+    for share, told in ((0.7, False), (0.71, True)):
+        seen = np.full_like(weight, np.float32(share))
+        assert [part(shown, seen, 100.0).value is not None for part in parts] == [told] * 3
+        assert (stability._level(shown[0], seen[0]) != 128) == told

@@ -29,6 +29,7 @@ TAKES: dict[str, dict[str, Any]] = {
     "plain": {}, "clutter": {"clutter": True}, "apart": {"apart": (7, 5)}, "near": {"apart": (3, 0), "clutter": True},
     "gone": {"gone": True}, "gone among clutter": {"gone": True, "clutter": True}, "border": {"corner": (2, 1)},
     "copy": {"copy": (70, 12)}, "copy beside": {"copy": (44, 40)}, "fades": {"fades": 0.03},
+    "a little apart": {"apart": (5, 0)},
     "moving": {"slide": 0.6, "copy": (60, 12)}, "moving among clutter": {"slide": 0.6, "clutter": True},
     "moving, no depth": {"slide": 0.6, "scene": False},
 }  # fmt: skip
@@ -159,6 +160,9 @@ def of_places() -> dict[str, Any]:
     for frames in (1, 2, 3, 15, 16, 22):
         codes = [rng.integers(0, len(table), (HEIGHT, WIDTH)) for _ in range(frames)]
         out[f"lasting {frames}"] = tracking._lasting(codes, table, truth, HALF)
+    truth.labels = np.concatenate([truth.labels] * 3)
+    codes = [rng.integers(0, len(table), (HEIGHT, WIDTH)) for _ in range(64)]
+    out["lasting 64"] = tracking._lasting(codes, table, truth, HALF)
     return summed_up(out)
 
 
