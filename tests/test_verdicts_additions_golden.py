@@ -113,6 +113,7 @@ def turning(turn: float, slides: int) -> tuple[Any, Any, Any]:
         frames[t, 20:60, x : x + width] = cv2.resize(skin, (width, 40))[..., None]
         frames[t, 56:, :24] = 110 * (1 + 0.3 * noise(8)[56:, :24])
         depths[t, 20:60, x : x + width] = 2 + (np.arange(width) - width / 2) * np.tan(angle) / 50
+        labels[t, 20:26, x : x + 8] = 0  # no rectangle
         depths[t, 56:, :24] = 1.9
         depths[t, 30:33, x : x + 9] = 0.0
     area = np.stack([(labels == k).sum((1, 2)) for k in (1, 2)], 1).astype(float)

@@ -134,6 +134,17 @@ def test_a_drift_lasts_for_two_looks_where_there_are_two(
     assert np.flatnonzero(np.isfinite(found.series)).tolist() == list(range(0, count, SETTINGS.drift_step))
 
 
+def test_a_robot_that_hardly_shows_is_no_other_one() -> None:
+    footage, truth = film()
+    truth.area[:] = SETTINGS.identity_min_area - 0.01
+    none = stability._identity(footage, truth, SETTINGS)
+    assert (none.name, none.value, none.note, none.applies) == (
+        "robot_identity", None, "robot never visible long enough", False,
+    )  # fmt: skip
+    truth.area[:] = SETTINGS.identity_min_area
+    assert stability._identity(footage, truth, SETTINGS).value is not None
+
+
 if __name__ == "__main__":
     store(GOLDEN, {case: measure() for case, measure in CASES.items()})
     sys.exit(0)
