@@ -186,7 +186,7 @@ def dropped(frames: int, scale: float, hidden: int = 0, focal: float = 100.0) ->
         K=np.tile(np.diag([focal, focal, 1.0]), (frames, 1, 1)),
     )  # fmt: skip
     track: Any = SimpleNamespace(part=0, found=found, expected=expected)
-    return falls.measure_fall(track, truth)
+    return falls.measure_fall(track, truth, 0, ["released"] * frames)
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 1.5])
@@ -209,5 +209,7 @@ def test_a_metre_of_a_fall_is_fifty_px_at_least(focal: float, told: bool) -> Non
 
 
 def test_without_an_object_or_a_flight_nothing_falls() -> None:
-    none = falls.measure_fall(None, None)  # type: ignore[arg-type]
+    still: Any = SimpleNamespace(T_world_part=np.tile(np.eye(4), (8, 1, 1, 1)), fps=10.0)
+    none = falls.measure_fall(None, still, 0, ["before"] * 8)
+    assert none.absent
     assert (none.name, none.value, none.note, none.applies) == (falls.NAME, None, "no object that could fall", False)

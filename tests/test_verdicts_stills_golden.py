@@ -143,7 +143,7 @@ def a_film(still: bool) -> tuple[Footage, Any]:
         arm = np.s_[36:80, 3 * t : 3 * t + 9]
         image[arm], labels[t][arm] = (40, 90, 50), 1
         frames.append(as_bytes(image))
-    parts = (SimpleNamespace(name="arm"), SimpleNamespace(name="box"))
+    parts = (SimpleNamespace(name="arm", robot="arm"), SimpleNamespace(name="box", robot=""))
     truth = SimpleNamespace(
         static_camera=still, size=(WIDTH, HEIGHT), px=2.0, parts=parts, stills=("tray", "peg"), still_labels=own[0],
         labels=labels, area=np.stack([(labels == k).sum((1, 2)) for k in (1, 2)], 1).astype(float),
