@@ -101,7 +101,7 @@ simulated outline lies on edges as well as it would anywhere near stands in its 
 the videos of hands that had one were judged again, and this split is tuning data for that one check. All 11 moved trays that
 had been found are found as before, and one opened drawer of four no longer. Beside the zoo's robot the objects stand all the
 time: another colour, another shape, a second one, a turn or a sinking of such a bystander passes (it is only asked whether it
-stays). Another robot of the zoo, three more hands, and 720p and 1080p (`blind_three_large`) are defined and were not painted: a
+stays). Another robot of the zoo and three more hands are defined and were not painted: a
 film costs some six minutes of a core.
 
 **`blind_three_travelling` is two films of cameras that travel, with episodes of their own; version 33 judged them once, when
@@ -127,6 +127,17 @@ edges of the scenery. Where a camera stands, the pixels themselves are asked now
 and fingers in their own, speak against it. Films of other painters have not been judged again by it: what it can change is
 that a failure by `gripper_openness` alone is none.
 
+**`blind_three_large` is two films of 1280x720 and 1920x1080 with an episode and a family of rooms each; version 35 judged
+what is painted of it once.** The larger film's six clean videos pass; of the other's six five failed, all by `still_objects`:
+in the first frames the hand's shadow lies on the robot's foot, the arm then covers half of it, and another shadow 16 px away
+(the rim of what is searched) looks most like it. **Version 36 came of that**: the foot of a robot that works is no thing that
+stands still by itself (it is judged with its arm), and what fits best at the rim of what is searched is no place. Judged
+again, no clean video of the two fails, two are unsure; of 31 faulty ones 21 fail, 4 are unsure and 6 pass (of the smaller
+film a packet turned by 45 degrees and a can in place of a box, of the larger a second object, a gripper three frames early, a
+melting texture and a finger more). So the split is tuning data for `still_objects`. A moved tray fails in both films as
+before. No other film was judged again: what version 36 can change elsewhere is that a failure of a robot's foot, or by a
+place at the rim, is none.
+
 On the tuning splits the values of version 11 with the new checks of version 14 (an earlier state of `object_posture`)
 leave 118 of 131 clean videos passed, 13 unsure and 0 failed, and 30 of 34 faulty ones failed, 3 unsure, 1 passed (sunk by
 2 cm before a wrist camera); probabilities are fitted to these. They are no figures of unseen pictures.
@@ -135,6 +146,6 @@ What the path tracer's pictures are: traced at half the camera's size with 10 pa
 median; thin dark fingers lose contrast by it.
 
 **Short of what was asked for**: 20 videos of a drawer, a finger more and a gripper that opens early, of which fewer films
-show enough; a second painter that tuned nothing; travelling cameras, 720p and 1080p: the tables say what was judged. `make
-prove` goes on.
+show enough; a second painter that tuned nothing; more than two films each of travelling cameras and of 720p and 1080p: the tables
+say what was judged. `make prove` goes on.
 """
