@@ -210,6 +210,32 @@ def test_contours_tell_the_moment_of_a_change(by: float) -> None:
     assert early(by) == pytest.approx(by, abs=0.5)
 
 
+def fits(like: Any) -> float | None:
+    """What contours say where a finger that is -12 to 12 px beside its place fits as well as that, in all rows."""
+    surface = np.tile(np.asarray(like, np.float32), (25, 1))
+    one: Any = SimpleNamespace(
+        shift_scores=np.tile(surface, (FRAMES, 5, 1, 1)), points=np.full((FRAMES, 5), 40.0), radius=12
+    )
+    ways = np.tile([8.0, 0.0], (FRAMES, 2, 1))
+    seen = truth(area=np.full((FRAMES, 5), 18.0), px=2.0)
+    return gripper._early(one, seen, Fingers((3, 4), ways, OPENNESS), 8, 12, SETTINGS)
+
+
+def test_no_better_moment_says_something_where_three_frames_would_be_told() -> None:
+    """Either way: fingers of the ground's colour fit everywhere alike, and before a shelf as well on one side as in place."""
+    x = np.arange(25) - 12.0
+    peak = np.exp(-(x**2) / 6)
+    assert fits(peak) == 0.0
+    assert fits(np.full(25, 0.5)) is None
+    assert fits(np.where(x > 0, 1.0, peak)) is None
+    assert fits(np.where(x < 0, 1.0, peak)) is None
+    # 0.03 at least is asked, and a twentieth of what the place itself has.
+    told = [fits(0.2 + depth * peak) for depth in (0.02, 0.2)]
+    assert told == [None, 0.0]
+    told = [fits(5 + depth * peak) for depth in (0.2, 2.0)]
+    assert told == [None, 0.0]
+
+
 def test_a_moment_is_told_by_fingers_that_show_and_move_enough() -> None:
     area = np.full((FRAMES, 5), 17.9)
     assert early(2.0, area) is None

@@ -26,6 +26,8 @@ _BELIEVED = 4.0
 """Frames; a moment further away is no evidence, what lies beside the hand fits as well."""
 _AROUND = 5
 """Frames before and after a change that tell its moment."""
+_OFF = 3
+"""Frames by which a change early or late must be told, for its moment to count as judged."""
 _SMALL, _LARGE = 0.1, 0.3
 """Change of openness (0..1) whose moment can be asked, and the one that contours can tell."""
 
@@ -167,7 +169,7 @@ def measure_events(
             worst, frame = abs(early), begin
             note = f"{'opens' if opening else 'closes'} {abs(early):.1f} frames {when}"
     if not judged:
-        why = "no opening or closing whose fingers are large enough to tell"
+        why = f"no opening or closing whose fingers show enough to tell {_OFF} frames from none"
         return Measurement(name, None, why, applies=False, absent=not changes)
     if doubtful is not None and worst == 0.0:
         why = f"around frame {doubtful} the fingers fit something more than {_BELIEVED:g} frames away"
@@ -195,7 +197,8 @@ def _changes(openness: Float64[np.ndarray, "T"]) -> list[tuple[int, int]]:
 def _early(
     alignment: Alignment, truth: Truth, gripper: Fingers, begin: int, end: int, settings: FollowingSettings
 ) -> float | None:
-    """Frames by which one change comes early (negative: late): the moment that explains the fingers' contours best."""
+    """Frames by which one change comes early (negative: late): the moment that explains the fingers' contours best; None where a
+    change _OFF frames off would fit about as well."""
     reach, radius = settings.gripper_event_reach, alignment.radius
     shifts = np.linspace(-reach, reach, 4 * reach + 1)
     total, weight = np.zeros(len(shifts)), 0.0
@@ -215,7 +218,10 @@ def _early(
     curve = total / weight
     index, middle = int(np.argmax(curve)), len(shifts) // 2
     if curve[index] - curve[middle] < max(settings.gripper_event_gain, settings.gripper_event_share * curve[index]):
-        return 0.0
+        # That no other moment fits better says something where another one would have been told.
+        lost = curve[middle] - max(curve[middle - 2 * _OFF], curve[middle + 2 * _OFF])
+        told = lost >= max(settings.gripper_event_gain, settings.gripper_event_share * curve[middle])
+        return 0.0 if told else None
     # Fingers that fit ever better the further away show no moment: something else lies in their way.
     if abs(shifts[index]) > _BELIEVED:
         return float("nan")
