@@ -87,6 +87,28 @@ def test_both_early_and_late_must_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told(0.9, 1.4) is None
 
 
+@pytest.mark.parametrize(
+    ("gain", "far", "near"),
+    [(2.9, 0.0, 0.0), (3.1, float("nan"), 0.0), (3.9, float("nan"), 0.0), (4.1, 6.5, 1.0)],
+)
+def test_another_moment_is_believed_doubted_or_nothing(
+    gain: float, far: float, near: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By likelihood, and by how far it is: what is a frame away is no doubt."""
+    footage, truth, travel, opening = scene()
+    monkeypatch.setattr(finger_moments, "_CONSTANTS", np.zeros(1))
+    grid, telling = finger_moments._GRID, np.full(len(finger_moments._GRID), 9.0)
+
+    def told(better: np.ndarray, frames: int) -> float | None:
+        cost = np.where(better, 0.0, gain / frames)
+        monkeypatch.setattr(finger_moments, "_near", lambda *asked: finger_moments._Near(cost, telling))
+        return finger_moments.early_by(footage, truth, (0,), travel, opening, BEGIN, END, 7)
+
+    # 6.5 frames early ten frames have opened further; one frame early four of them by 1.5 px.
+    np.testing.assert_equal(told(grid >= 0.5, 10), far)
+    np.testing.assert_equal(told(np.abs(grid - 1.5) < 0.3, 4), near)
+
+
 @pytest.mark.parametrize(("side", "told"), [(3, False), (4, True)])
 def test_a_finger_has_a_colour_from_four_pixels_of_its_inside_on(side: int, told: bool) -> None:
     footage, truth, _, _ = scene()

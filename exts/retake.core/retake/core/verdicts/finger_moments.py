@@ -40,6 +40,8 @@ _TELLING, _TOLD_FRAMES = 8.0, 3
 _GAIN = 4.0
 """Likelihood (log) by which another moment must explain the pixels better: of the faithful films it was made with half a frame
 reaches 3.1, and more than a frame 2.2."""
+_DOUBT, _APART = 3.0, 1.5
+"""Likelihood (log) by which a moment at least so many frames off must explain them better for the simulated one to be doubted."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ def early_by(
     openness: Float64[np.ndarray, "T"], begin: int, end: int, reach: int,
 ) -> float | None:  # fmt: skip
     """Frames, up to `reach`, by which the change from frame `begin` to `end` comes early (negative: late), 0 where nothing speaks
-    against its moment; None where so little of the fingers shows before known scenery that the moment cannot be told."""
+    against its moment; NaN where another moment fits better, but not so much that it is believed; None where so little of the
+    fingers shows before known scenery that the moment cannot be told."""
     if not truth.static_camera or not footage.known.any():
         return None
     shifts = np.linspace(-reach, reach, 4 * reach + 1)
@@ -81,7 +84,10 @@ def early_by(
     told = 2 * _TOLD_FRAMES
     if min(telling[middle - told], telling[middle + told]) < _TELLING:
         return None
-    return float(shifts[best]) if cost[middle] - cost[best] >= _GAIN else 0.0
+    gain = cost[middle] - cost[best]
+    if gain >= _GAIN:
+        return float(shifts[best])
+    return float("nan") if gain >= _DOUBT and abs(shifts[best]) >= _APART else 0.0
 
 
 def own_place(

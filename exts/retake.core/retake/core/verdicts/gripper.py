@@ -172,7 +172,7 @@ def measure_events(
         why = f"no opening or closing whose fingers show enough to tell {_OFF} frames from none"
         return Measurement(name, None, why, applies=False, absent=not changes)
     if doubtful is not None and worst == 0.0:
-        why = f"around frame {doubtful} the fingers fit something more than {_BELIEVED:g} frames away"
+        why = f"around frame {doubtful} the fingers fit another moment as well, or something more than {_BELIEVED:g} frames away"
         return Measurement(name, None, why, doubtful)
     return Measurement(name, worst, note or f"{judged} events", frame)
 
