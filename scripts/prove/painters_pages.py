@@ -21,7 +21,8 @@ LOOKED_AT = {
     "blind_three": "fixed views judged once by version 30, which versions 31 and 32 do not change; what version 33 changes there "
     "is told above; of hands, `still_objects`, "
     "`intruders` and `object_unique` are tuned on it, all other checks are version 30's, which nothing here was made by",
-    "blind_three_large": "judged once by version 35; its clean failures, a robot's foot as `still_objects`, led to version 36",
+    "blind_three_large": "judged once by version 35; its clean failures, a robot's foot as `still_objects`, and an early gripper "
+    "led to version 36",
     "blind_three_more": "judged once by version 31; its one clean failure, a hand's `still_objects`, led to version 32",
 }
 """Splits that were unseen when they were judged."""
