@@ -458,14 +458,3 @@ def test_a_take_of_the_worker_is_a_take_like_any_other(tmp_path: Path) -> None:
     with pytest.raises(TakeError, match="job j1 is failed: no reason given"):
         list(backend.generate(request))
     assert asked[1] == asked[0]
-
-
-def test_the_state_folder_is_the_one_given_or_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("RETAKE_WORKER_STATE", str(tmp_path / "own"))
-    assert state_folder() == tmp_path / "own"
-    monkeypatch.delenv("RETAKE_WORKER_STATE")
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    assert state_folder() == tmp_path / "state" / "retake" / "worker"
-    monkeypatch.setenv("XDG_STATE_HOME", "")
-    assert state_folder() == Path.home() / ".local" / "state" / "retake" / "worker"

@@ -35,7 +35,9 @@ _NOISE = 0.12
 """Mean squared share of finger in a pixel that codecs and soft outlines leave unexplained."""
 _LEAST_EDGE = 0.5
 """Whole pixels that a finger covers anew when it moves by a pixel, below which it tells nothing."""
-_TELLING, _TOLD_FRAMES = 8.0, 3
+TOLD_FRAMES = 3
+"""Frames by which a change early or late must be told, for its moment to count as judged."""
+_TELLING = 8.0
 """Likelihood (log) that a change early or late by so many frames would cost, for its moment to be asked."""
 _GAIN = 4.0
 """Likelihood (log) by which another moment must explain the pixels better: of the faithful films it was made with half a frame
@@ -81,7 +83,7 @@ def early_by(
             telling += np.interp(moved, _GRID, near.telling)
         cost += mine.min(1)
     middle, best = len(shifts) // 2, int(np.argmin(cost))
-    told = 2 * _TOLD_FRAMES
+    told = 2 * TOLD_FRAMES
     if min(telling[middle - told], telling[middle + told]) < _TELLING:
         return None
     gain = cost[middle] - cost[best]

@@ -12,7 +12,7 @@ from retake.core.array_types import Float64
 from retake.core.episode import Episode
 from retake.core.geometry import inverse
 from retake.core.verdicts.alignment import Alignment
-from retake.core.verdicts.finger_moments import early_by, own_place
+from retake.core.verdicts.finger_moments import TOLD_FRAMES, early_by, own_place
 from retake.core.verdicts.footage import Footage
 from retake.core.verdicts.records import Measurement
 from retake.core.verdicts.settings import FollowingSettings
@@ -26,8 +26,6 @@ _BELIEVED = 4.0
 """Frames; a moment further away is no evidence, what lies beside the hand fits as well."""
 _AROUND = 5
 """Frames before and after a change that tell its moment."""
-_OFF = 3
-"""Frames by which a change early or late must be told, for its moment to count as judged."""
 _SMALL, _LARGE = 0.1, 0.3
 """Change of openness (0..1) whose moment can be asked, and the one that contours can tell."""
 
@@ -169,7 +167,7 @@ def measure_events(
             worst, frame = abs(early), begin
             note = f"{'opens' if opening else 'closes'} {abs(early):.1f} frames {when}"
     if not judged:
-        why = f"no opening or closing whose fingers show enough to tell {_OFF} frames from none"
+        why = f"no opening or closing whose fingers show enough to tell {TOLD_FRAMES} frames from none"
         return Measurement(name, None, why, applies=False, absent=not changes)
     if doubtful is not None and worst == 0.0:
         why = f"around frame {doubtful} the fingers fit another moment as well, or something more than {_BELIEVED:g} frames away"
@@ -198,7 +196,7 @@ def _early(
     alignment: Alignment, truth: Truth, gripper: Fingers, begin: int, end: int, settings: FollowingSettings
 ) -> float | None:
     """Frames by which one change comes early (negative: late): the moment that explains the fingers' contours best; None where a
-    change _OFF frames off would fit about as well."""
+    change TOLD_FRAMES frames off would fit about as well."""
     reach, radius = settings.gripper_event_reach, alignment.radius
     shifts = np.linspace(-reach, reach, 4 * reach + 1)
     total, weight = np.zeros(len(shifts)), 0.0
@@ -219,7 +217,7 @@ def _early(
     index, middle = int(np.argmax(curve)), len(shifts) // 2
     if curve[index] - curve[middle] < max(settings.gripper_event_gain, settings.gripper_event_share * curve[index]):
         # That no other moment fits better says something where another one would have been told.
-        lost = curve[middle] - max(curve[middle - 2 * _OFF], curve[middle + 2 * _OFF])
+        lost = curve[middle] - max(curve[middle - 2 * TOLD_FRAMES], curve[middle + 2 * TOLD_FRAMES])
         told = lost >= max(settings.gripper_event_gain, settings.gripper_event_share * curve[middle])
         return 0.0 if told else None
     # Fingers that fit ever better the further away show no moment: something else lies in their way.

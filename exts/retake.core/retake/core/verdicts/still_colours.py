@@ -23,7 +23,7 @@ from retake.core.verdicts.footage import Footage
 from retake.core.verdicts.records import Measurement
 from retake.core.verdicts.scene import Scene, at_working_size
 from retake.core.verdicts.settings import StabilitySettings
-from retake.core.verdicts.truth import Truth
+from retake.core.verdicts.truth import Truth, working_robots
 
 NAME = "still_colour"
 _AROUND = 12
@@ -92,7 +92,7 @@ def things_that_stand(truth: Truth, episode: Episode) -> dict[int, str]:
     is `robot_identity`'s."""
     _, table, _ = rigid_parts(episode)
     still = [truth.is_still(k) for k in range(len(truth.parts))]
-    working = {part.robot for part, stands in zip(truth.parts, still, strict=True) if not stands} - {""}
+    working = working_robots(truth)
     out = {}
     for one in episode.header.instances:
         part, (kind, _, name) = int(table[one.id]) - 1, one.owner.partition(":")

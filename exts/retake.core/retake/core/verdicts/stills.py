@@ -20,7 +20,7 @@ from retake.core.verdicts.footage import Footage
 from retake.core.verdicts.records import Measurement
 from retake.core.verdicts.scene import Scene, at_working_size
 from retake.core.verdicts.settings import StabilitySettings
-from retake.core.verdicts.truth import Truth
+from retake.core.verdicts.truth import Truth, working_robots
 
 NAME = "still_objects"
 REACH = 16
@@ -105,9 +105,8 @@ def _places(truth: Truth) -> list[tuple[str, Bool[np.ndarray, "H W"]]]:
 def _standing(truth: Truth) -> list[int]:
     """Parts that stand still by themselves. The foot of a robot that works is judged with its arm: shadows of the arm lie on it,
     and the arm covers it."""
-    still = [truth.is_still(index) for index in range(len(truth.parts))]
-    working = {part.robot for part, stands in zip(truth.parts, still, strict=True) if not stands} - {""}
-    return [index for index, part in enumerate(truth.parts) if still[index] and part.robot not in working]
+    working = working_robots(truth)
+    return [k for k, part in enumerate(truth.parts) if truth.is_still(k) and part.robot not in working]
 
 
 def _moving(truth: Truth, times: list[int]) -> dict[int, Bool[np.ndarray, "H W"]]:

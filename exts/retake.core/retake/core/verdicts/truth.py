@@ -171,6 +171,11 @@ def read_truth(episode: Episode, camera: str, start: int, frames: int, working_w
     return truth
 
 
+def working_robots(truth: Truth) -> set[str]:
+    """Names of the robots of which something moves in these frames; a cabinet that stays shut is none."""
+    return {part.robot for k, part in enumerate(truth.parts) if part.robot and not truth.is_still(k)}
+
+
 _KNOWN: OrderedDict[tuple[str, str, int, int, int], Truth] = OrderedDict()
 _LOCK = threading.Lock()
 
