@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from left_open import threads_begun
 from strategies import random_frame, random_header, random_poses, seeds
 
 from retake.core.episode import Contact, Episode, EpisodeWriter, Frame, PhysicsSamples, open_episode
@@ -382,11 +383,11 @@ def test_an_episode_is_on_the_disk_before_it_is_called_complete(tmp_path, rng, m
 
 
 def test_a_folder_that_was_left_open_is_closed_and_stops_its_threads(tmp_path, rng):
-    header = random_header(rng)
+    header, own_threads = random_header(rng), threads_begun("episode-writer")
     with EpisodeWriter(tmp_path / "e", header) as writer:
         writer.append(random_frame(rng, header, 0))
     assert writer._state.closed
     assert writer._physics.closed
     assert writer._log.closed
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("episode-writer")]
+    assert own_threads() == []
     assert len(open_episode(tmp_path / "e", allow_incomplete=True)) == 1

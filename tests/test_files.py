@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from left_open import open_under
 
 from retake.core import files
 from retake.core.errors import InputError
@@ -215,13 +216,14 @@ def test_what_gets_its_final_name_is_on_the_disk_before(tmp_path: Path, monkeypa
     assert done == [("flushed", number), ("renamed", number)]
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts the files that Linux says are open")
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="asks Linux which files are open")
 def test_writing_leaves_no_file_open(tmp_path: Path) -> None:
     write_bytes(tmp_path / "f", b"first")
-    before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
         write_bytes(tmp_path / "f", b"next")
-    assert len(os.listdir("/proc/self/fd")) == before
+    with (tmp_path / "f").open("rb"):
+        assert open_under(tmp_path) == [str((tmp_path / "f").resolve())]
+    assert open_under(tmp_path) == []
 
 
 def test_a_folder_that_fails_is_removed_though_some_of_it_cannot_be(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -29,17 +30,16 @@ def environment():
     return EmbeddedEnvironment("short", {"cameras": CAMERAS})
 
 
-def expert(environment) -> Player:
-    return Player(Expert(environment), len(environment.facts.action_names), execute=1)
+def rolled(environment, task, look, seed):
+    """A rollout by the expert."""
+    with closing(Player(Expert(environment), len(environment.facts.action_names), execute=1)) as player:
+        return roll(environment, player, TASKS[task], look, seed, environment.facts.frames)
 
 
 @pytest.fixture(scope="module")
 def played(environment):
     """The expert's rollout of one seed, unchanged and with everything changed."""
-    return {
-        look.name: roll(environment, expert(environment), TASKS["pick_place"], look, 1, environment.facts.frames)
-        for look in (PLAIN, LOOKS["everything"])
-    }
+    return {look.name: rolled(environment, "pick_place", look, 1) for look in (PLAIN, LOOKS["everything"])}
 
 
 def test_the_expert_succeeds_in_every_look_by_the_same_states(played):
@@ -141,7 +141,7 @@ def test_an_openness_moves_the_fingers_where_the_layout_has_no_others():
 def test_reach_is_the_easier_task():
     environment = EmbeddedEnvironment("short", {"cameras": [{"name": "front", "size": [32, 24]}]}, ends="approach")
     assert environment.facts.frames < 25
-    made, _ = roll(environment, expert(environment), TASKS["reach"], PLAIN, 0, environment.facts.frames)
+    made, _ = rolled(environment, "reach", PLAIN, 0)
     assert made.outcome.success, made.outcome
     assert environment.goal is not None
 

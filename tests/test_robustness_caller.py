@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from left_open import threads_begun
 
 from retake.core.errors import InputError, WorkerError
 from retake.core.robustness.caller import Bounded, Caller
@@ -25,11 +26,12 @@ def raising(error: BaseException):
     return function
 
 
-def threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "retake-policy"]
+@pytest.fixture
+def threads():
+    return threads_begun("retake-policy")
 
 
-def test_answers_come_from_one_thread_that_ends_when_it_is_told_to():
+def test_answers_come_from_one_thread_that_ends_when_it_is_told_to(threads):
     call = Caller(5)
     seen = [call(threading.get_ident, "p") for _ in range(3)]
     assert len(set(seen)) == 1
@@ -43,7 +45,7 @@ def test_answers_come_from_one_thread_that_ends_when_it_is_told_to():
     call.close()
 
 
-def test_an_answer_that_never_comes_is_told_and_the_next_question_gets_its_own():
+def test_an_answer_that_never_comes_is_told_and_the_next_question_gets_its_own(threads):
     call, gate = Caller(0.2), threading.Event()
     with pytest.raises(InputError, match=r"policy slow gave no answer within 0\.2 s; make it faster"):
         call(lambda: gate.wait(5) and "late", "slow")
@@ -73,7 +75,7 @@ def test_what_a_policy_raises_is_told_in_words_and_stops_are_stops(error, kind, 
     call.close()
 
 
-def test_a_bounded_policy_is_asked_and_reset_through_its_caller():
+def test_a_bounded_policy_is_asked_and_reset_through_its_caller(threads):
     did = []
     policy = SimpleNamespace(name="n", infer=lambda o: did.append(o) or [1.0], reset=lambda: did.append("reset"))
     bounded = Bounded(policy, 5)

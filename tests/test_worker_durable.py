@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from left_open import open_under
 from test_worker_memory import Turns, record
 from test_worker_store import prepared
 
@@ -41,10 +42,6 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
     monkeypatch.setattr(os, "fsync", fsync)
     return found
-
-
-def open_files() -> int:
-    return len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
 
 
 # -- the queue --------------------------------------------------------------------------------------------------------
@@ -92,20 +89,20 @@ def test_a_queue_that_is_refused_is_let_go_of(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / schema.NAME) as db:
         db.execute("PRAGMA user_version = 2")
     db.close()
-    held = open_files()
+    held = open_under(tmp_path)
     for _ in range(3):
         with pytest.raises(WorkerError, match="a queue of version 2; this worker reads version 1"):
             schema.connect(tmp_path / schema.NAME)
-    assert open_files() <= held
+    assert open_under(tmp_path) == held
     (tmp_path / schema.NAME).unlink()
     Store(tmp_path).close()
-    held = open_files()
+    held = open_under(tmp_path)
     for _ in range(3):
         (tmp_path / schema.BACKUP).write_bytes(b"noise" * 1000)
         (tmp_path / schema.NAME).write_bytes(b"noise" * 1000)
         connection, _ = schema.open_sound(tmp_path)
         connection.close()
-    assert open_files() <= held
+    assert open_under(tmp_path) == held
 
 
 # -- results and tokens -----------------------------------------------------------------------------------------------
@@ -114,10 +111,10 @@ def test_a_queue_that_is_refused_is_let_go_of(tmp_path: Path) -> None:
 def test_a_finished_folder_and_its_name_are_on_the_disk(tmp_path: Path, synced: Any) -> None:
     folder = tmp_path / "takes" / "front"
     folder.mkdir(parents=True)
-    held = open_files()
+    held = open_under(tmp_path)
     execute._sync_folder(folder)
     assert [inode for inode, _ in synced] == [folder.stat().st_ino, folder.parent.stat().st_ino]
-    assert open_files() == held
+    assert open_under(tmp_path) == held
     execute._sync_folder(tmp_path / "gone" / "front")  # not every system lets folders be synced
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from left_open import open_under
 from worker_support import settings_for, specs
 
 from retake.core.errors import InputError, WorkerError
@@ -44,11 +45,6 @@ def made(folder: Path, state: str = "state", **more: Any) -> Service:
 def one(tmp_path: Path) -> Iterator[Service]:
     with made(tmp_path) as running:
         yield running
-
-
-def open_files() -> int:
-    """How many files this process has open; 0 where the system does not tell."""
-    return len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
 
 
 def mode(path: Path) -> int:
@@ -82,11 +78,11 @@ def test_folders_above_the_state_are_made_and_a_file_in_its_place_is_refused(tmp
 
 def test_one_state_folder_serves_one_service_and_the_next_after_it(tmp_path: Path) -> None:
     with made(tmp_path) as first:
-        held = open_files()
+        held = open_under(tmp_path)
         for _ in range(3):
             with pytest.raises(WorkerError) as refused:
                 made(tmp_path)
-        assert open_files() <= held
+        assert open_under(tmp_path) == held
     words = f"another worker uses {tmp_path / 'state'}; talk to that one, or choose another folder with --state"
     assert str(refused.value) == words
     with made(tmp_path) as following:
@@ -110,14 +106,14 @@ def test_a_service_that_cannot_be_made_lets_go_of_its_folder(
     def refuse(*unused: Any, **more: Any) -> Any:
         raise WorkerError("no")
 
-    held = open_files()
+    held = open_under(tmp_path)
     with monkeypatch.context() as patched:
         patched.setattr(service, part, refuse)
         with pytest.raises(WorkerError, match=r"^no$"):
             made(tmp_path)
         with pytest.raises(WorkerError, match=r"^no$"):  # not "another worker uses"
             made(tmp_path)
-    assert open_files() <= held
+    assert open_under(tmp_path) == held
     with made(tmp_path):
         pass
 
