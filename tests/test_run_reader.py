@@ -26,6 +26,7 @@ from retake.core.files import read_json, write_json
 from retake.core.report import make_report
 from retake.core.run_reader import STATUSES, RunReader
 from retake.core.run_store import open_run
+from retake.core.verdicts.run import damaged_takes
 from retake.worker.gallery import Gallery
 from retake.worker.roots import Roots
 
@@ -43,12 +44,13 @@ class Fate:
     variant: str = "kept"
     verdict: str = "kept"
     episode: str = "kept"
+    camera: str = "kept"
 
     def status(self) -> str:
         """What everybody must say; empty when the take is not finished."""
         if self.take == "missing":
             return ""
-        if self.take != "kept" or self.video != "kept":
+        if (self.take, self.video, self.camera) != ("kept",) * 3:
             return "damaged"
         if self.episode == "another" or self.variant not in ("kept", "missing"):
             return "outdated"
@@ -64,6 +66,7 @@ FATES = st.builds(
     st.sampled_from(("kept",) * 7 + (*RECORDS, "another frame")),
     st.sampled_from(VERDICTS),
     st.sampled_from(("kept",) * 7 + ("another",)),
+    st.sampled_from(("kept",) * 7 + ("unknown",)),
 )
 
 
@@ -116,10 +119,13 @@ def apply(run: Path, index: int, fate: Fate) -> str:
     if fate.episode == "another":
         data = read_json(record)
         write_json(record, {**data, "inputs": {**data["inputs"], "episode": "e" * 64}})
+    if fate.camera == "unknown":
+        write_json(record, {**read_json(record), "camera": "elsewhere"})
     if fate.video == "missing":
         video.unlink()
     elif fate.video == "changed":
-        video.write_bytes(video.read_bytes()[:-1] + b"?")
+        content = video.read_bytes()
+        video.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     spoil(record, fate.take, "video_sha256")
     spoil(run / "variants" / f"{index:03d}" / "front" / "variant.json", fate.variant, "frame_sha256")
     spoil(run / "verdicts" / name / "verdict.json", fate.verdict, "probability")
@@ -170,6 +176,7 @@ def test_everybody_says_the_same_of_every_take(base, panel, tmp_path_factory, fa
         assert reader.verdict_of(reader.take(name)) == standing.verdict or standing.verdict is None
         assert standing.reason or standing.status in ("pass", "fail", "unsure")
 
+    assert {broken.id for broken in damaged_takes(reader)} == {n for n, status in wanted.items() if status == "damaged"}
     assert of_report(run) == wanted
     assert of_gallery(run, run.parent) == wanted
     assert {row.name: row.verdict for row in panel.takes(run) if row.state == "done"} == wanted

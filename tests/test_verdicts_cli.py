@@ -116,7 +116,7 @@ def test_cameras_that_do_not_fit_fail_a_run_of_good_takes(
         {"take": f"{n}/front", "overall": "pass", "probability": 0.9, "reasons": [], "checks": []} for n in "ab"
     ]
     worlds = [{"world": "a-s1", "status": torn, "videos": {"front": "", "wrist": ""}, "reasons": ["apart"]}]
-    monkeypatch.setattr(cli, "verify_run", lambda *args, **more: takes)
+    monkeypatch.setattr(cli, "verify_whole", lambda *args, **more: (takes, []))
     monkeypatch.setattr(cli, "compare_worlds", lambda *args, **more: worlds)
     assert cli.main([str(run.path), "--json", str(tmp_path / "all.json")]) == code
     lines = capsys.readouterr().out.splitlines()

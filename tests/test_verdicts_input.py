@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from verdict_scenes import FRAMES
 
 from retake.core.episode import Episode, EpisodeHeader, EpisodeWriter, Frame
 from retake.core.errors import EpisodeError, InputError, VerdictError
+from retake.core.files import read_json, write_json
 from retake.core.run_store import create_run
 from retake.core.verdicts import examine, judge, load_settings, verify_run
 from retake.core.verdicts.cli import main
@@ -214,7 +216,7 @@ def test_the_command_line_judges_a_video(tmp_path: Path, capsys: pytest.CaptureF
         main([str(tmp_path / "no.mp4"), *arguments])
 
 
-def test_a_run_is_judged_once_and_kept(tmp_path: Path) -> None:
+def test_a_run_is_judged_once_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = create_run(tmp_path / "run", {}, scene.scene_episode().path)
     for name, video in (("a-s1/front", scene.clean_video()), ("b-s1/front", scene.faulty_video())):
         folder = run.take_folder(name)
@@ -231,6 +233,29 @@ def test_a_run_is_judged_once_and_kept(tmp_path: Path) -> None:
     assert (summary["takes"], summary["pass"], summary["fail"], summary["yield"]) == (2, 1, 1, 0.5)
     assert "object_settled" in summary["rejected_for"]
     assert len(json.loads(record.read_text())["series"]["arm_offset"]) == FRAMES
+
+    # What is damaged keeps nobody else from being judged, and is told when all are.
+    record.unlink()
+    gone = run.take_folder("a-s1/front") / "take.mp4"
+    gone.unlink()
+    elsewhere = run.take_folder("c-s1/front")
+    shutil.copytree(run.take_folder("b-s1/front"), elsewhere)
+    write_json(elsewhere / "take.json", {**read_json(elsewhere / "take.json"), "camera": "elsewhere"})
+    with pytest.raises(
+        VerdictError, match=r"'a-s1/front' cannot be judged: .*is missing .*again \(and 1 more: c-s1/front\)$"
+    ):
+        verify_run(run.path)
+    assert read_json(record)["overall"] == "fail"
+    assert read_json(run.verdicts_folder / "summary.json")["takes"] == 1
+    gone.write_bytes((run.take_folder("b-s1/front") / "take.mp4").read_bytes()[:-1])
+    with pytest.raises(VerdictError, match=r"'a-s1/front' cannot be judged: .*changed after it was made"):
+        main([str(run.path)])
+    assert "b-s1/front" in capsys.readouterr().out
+    shutil.rmtree(gone.parent)
+    with pytest.raises(
+        VerdictError, match=r"'c-s1/front' .*names camera 'elsewhere'; its episode has: front; make it again, or"
+    ):
+        verify_run(run.path)
 
 
 def enlarged(path: Path, factor: int) -> Episode:

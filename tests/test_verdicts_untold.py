@@ -467,9 +467,9 @@ def test_cameras_of_which_a_required_check_was_not_told_are_unsure(
         assert data["reasons"] == (["view_lag: few"] if unsure else [])
         said = {take.camera: run.standing(take).status for take in takes}
         assert said == {camera: "unsure" if camera in unsure else "pass" for camera in said}
-    monkeypatch.setattr(cli, "verify_run", lambda *_, **__: [
-        {"take": "a", "overall": "pass", "probability": 0.9, "reasons": [], "checks": []}
-    ])  # fmt: skip
+    monkeypatch.setattr(cli, "verify_whole", lambda *_, **__: (
+        [{"take": "a", "overall": "pass", "probability": 0.9, "reasons": [], "checks": []}], []
+    ))  # fmt: skip
     assert cli.main([str(run.path), "--require", "view_lag"]) == 4
     assert "view_lag: few" in capsys.readouterr().out
     assert cli.main([str(run.path)]) == 0

@@ -32,6 +32,7 @@ class House:
     def __init__(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.path, self.episode = place, place / "episode"
         self._takes: list[Any] = []
+        self.said: dict[str, str] = {}
         header = SimpleNamespace(camera=lambda name: SimpleNamespace(size=SIZES[name]))
         self.opened: Any = SimpleNamespace(header=header, content_sha256="e1")
         self.asked: list[dict[str, Any]] = []
@@ -64,6 +65,9 @@ class House:
         )
         self._takes.append(take)
         return take
+
+    def standing(self, take: Any) -> Any:
+        return SimpleNamespace(status=self.said.get(take.id, "pass"))
 
     def takes(self) -> tuple[Any, ...]:
         return tuple(self._takes)
@@ -175,6 +179,9 @@ def test_nothing_to_compare_opens_no_episode(house: House) -> None:
     house.add("w-s1/front", "front")
     house.episode = house.path / "elsewhere"
     assert told(house) == ([], [(0, 0, "")])
+    house.add("w-s1/side", "side")
+    house.said["w-s1/side"] = "damaged"
+    assert told(house) == ([], [(0, 0, "")]), "a damaged take shows no world"
 
 
 def test_a_film_that_ends_early_is_refused_and_a_longer_one_is_cut(house: House) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from retake.core.codec import decode
-from retake.core.episode.layout import COMPLETE
+from retake.core.episode.layout import COMPLETE, HEADER
 from retake.core.errors import RetakeError, RunError, TakeError, VariantError
 from retake.core.files import read_json, remembered
 from retake.core.run_layout import (
@@ -153,6 +153,13 @@ class RunReader(RunLayout):
             return remembered(self.episode / COMPLETE, _content_sha256)
         return ""
 
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the Episode's cameras; empty where there is none that can be read."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return remembered(self.episode / HEADER, _camera_names)
+        return ()
+
     def has_skeleton(self, camera: str) -> bool:
         """Whether the control video of a camera is there."""
         return (self.skeleton(camera) / SKELETON_RECORD).exists()
@@ -193,7 +200,7 @@ class RunReader(RunLayout):
 
     def standing(self, take: Take) -> Standing:
         """What is to be said of a take: its verdict, or why none counts."""
-        if fault := video_fault(take):
+        if fault := video_fault(take) or self._camera_fault(take):
             return Standing("damaged", fault, None)
         made_from, now = take.inputs.get("episode"), self.episode_sha256
         if made_from and now and made_from != now:
@@ -216,6 +223,13 @@ class RunReader(RunLayout):
             found = remembered(self.views_record(take.id), _stored_views)
             return found if found.of(take) else None
         return None
+
+    def _camera_fault(self, take: Take) -> str:
+        """Why a take's camera is none of its episode's; empty when it is one, or when neither states any."""
+        known = self.cameras
+        if not take.camera or not known or take.camera in known:
+            return ""
+        return f"its record names camera {take.camera!r}; its episode has: {', '.join(known)}"
 
     def _first_frame_fault(self, take: Take) -> str:
         """Why a take's first frame is not its variant's; empty when it is, or when the variant was removed."""
@@ -301,6 +315,10 @@ def _stored_views(record: Path) -> StoredViews:
     if not isinstance(data, dict) or data.get("schema") != VIEWS_SCHEMA:
         raise RunError(f"{record} is no comparison of cameras that this version of Retake reads ({VIEWS_SCHEMA!r})")
     return decode(StoredViews, data, str(record), error=RunError, ignore_unknown=True)
+
+
+def _camera_names(header: Path) -> tuple[str, ...]:
+    return tuple(str(camera["name"]) for camera in read_json(header)["cameras"])
 
 
 def _content_sha256(complete: Path) -> str:

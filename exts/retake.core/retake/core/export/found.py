@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from retake.core.episode import Episode, EpisodeHeader
-from retake.core.errors import ExportError, InputError, VariantError, unknown_name
+from retake.core.errors import InputError, VariantError, unknown_name
 from retake.core.export.provenance import storable
 from retake.core.licences import commercial_obstacle
 from retake.core.run_reader import RunReader, Standing, StoredVariant
@@ -89,14 +89,25 @@ def takes_of(run: RunReader) -> list[FoundTake]:
 
 
 def camera_of(found: FoundTake, episode: Episode) -> str:
-    """The camera a take shows. Raises ExportError when its episode has no such camera."""
+    """The camera a take shows; empty when its episode has no such camera."""
     cameras = [c.name for c in episode.header.cameras]
-    named = found.take.camera or (found.variant.camera if found.variant is not None else "")
+    named = _named_camera(found)
     if not named and len(cameras) == 1:
         return cameras[0]
-    if named not in cameras:
-        raise ExportError(f"take {found.id!r} names camera {named!r}; its episode has: {', '.join(cameras)}")
-    return named
+    return named if named in cameras else ""
+
+
+def unknown_camera(found: FoundTake, camera: str, episode: Episode) -> str | None:
+    """Why a take of which `camera_of` knows no camera is no training data; None for any other."""
+    if camera:
+        return None
+    has = ", ".join(c.name for c in episode.header.cameras)
+    named = _named_camera(found)
+    return f"its record names {f'camera {named!r}' if named else 'no camera'}; its episode has: {has}"
+
+
+def _named_camera(found: FoundTake) -> str:
+    return found.take.camera or (found.variant.camera if found.variant is not None else "")
 
 
 def obstacle(found: FoundTake, frames: int, source: dict[str, Any], selection: Selection) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from retake.core.episode import Episode
 from retake.core.errors import ExportError
-from retake.core.export.found import DOMAINS, FoundTake, Selection, camera_of, obstacle, takes_of
+from retake.core.export.found import DOMAINS, FoundTake, Selection, camera_of, obstacle, takes_of, unknown_camera
 from retake.core.export.provenance import storable
 from retake.core.export.records import Rejected
 from retake.core.run_layout import camera_in, world_of
@@ -89,12 +89,14 @@ def worlds_of(run: RunReader, episode: Episode, source: dict[str, Any], selectio
     refused: list[tuple[FoundTake, str]] = []
     shown: set[str] = set()
     for found in takes_of(run):
-        reason = obstacle(found, len(episode), source, selection)
+        camera = camera_of(found, episode)
+        reason = obstacle(found, len(episode), source, selection) or unknown_camera(found, camera, episode)
         if reason:
             refused.append((found, reason))
-            if found.take.domain not in DOMAINS:
+            # Its folder says whose place in the world stays empty.
+            camera = camera or camera_in(found.take.id)
+            if found.take.domain not in DOMAINS or not camera:
                 continue
-        camera = camera_of(found, episode)
         if selection.cameras and camera not in selection.cameras:
             continue
         shown.add(camera)

@@ -13,7 +13,7 @@ from typing import Any
 
 from retake.core import plugins
 from retake.core.episode import open_episode
-from retake.core.errors import InputError
+from retake.core.errors import InputError, VerdictError
 from retake.core.files import write_json
 from retake.core.progress import Bar
 from retake.core.run_reader import RunReader
@@ -22,7 +22,7 @@ from retake.core.verdicts.clip import is_pictures
 from retake.core.verdicts.economics import economics, faulty_share_of
 from retake.core.verdicts.recorded import verify_video
 from retake.core.verdicts.records import EXIT_CODES, Verdict, row_text, worst_of
-from retake.core.verdicts.run import read_picture, summary, verify_run
+from retake.core.verdicts.run import read_picture, summary, told_damaged, verify_whole
 from retake.core.verdicts.settings import VerdictSettings, load_settings
 from retake.core.verdicts.worlds import compare_worlds
 
@@ -96,7 +96,7 @@ def main(argv: list[str]) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     settings = load_settings(options.config, options.operating_point, options.require)
-    verdicts = verify_run(locate(options.what)[0], Bar("verdicts"), config=settings)
+    verdicts, damaged = verify_whole(locate(options.what)[0], Bar("verdicts"), config=settings)
     for row in verdicts:
         print(row_text(row["take"], row["overall"], row["probability"], row["reasons"]))
     worlds = compare_worlds(RunReader(locate(options.what)[0]), Bar("views"), config=settings)
@@ -110,6 +110,8 @@ def _run(options: argparse.Namespace) -> int:
         print(estimate)
     if options.json:
         write_json(options.json, {"summary": total, "verdicts": verdicts, "worlds": worlds})
+    if damaged:
+        raise VerdictError(told_damaged(damaged))
     if not verdicts:
         print(f"{options.what} has no takes yet; `retake run` or `retake takes` makes them", file=sys.stderr)
         return EXIT_CODES["unsure"]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from retake.core.painter.staged import staged
 from retake.core.processes import map_in_processes
 from retake.core.progress import CheckCancel, Progress, never, silent
 from retake.core.run_layout import TAKE_RECORD, VARIANT_FRAME, VERDICT_RECORD
-from retake.core.run_reader import RunReader
+from retake.core.run_reader import Damaged, RunReader
 from retake.core.run_store import open_run
 from retake.core.takes.base import Take
 from retake.core.verdicts.recorded import verify_video
@@ -37,13 +38,26 @@ def verify_run(
     """Judge every take of a run; returns their verdicts as JSON, in order of take ids.
 
     A verdict of the same video, episode, settings and estimators is kept. Raises RunError when `run_dir` is no run
-    folder, VerdictError naming the take that cannot be read or compared, Cancelled between takes.
+    folder, VerdictError naming the takes that cannot be read or compared when all others are judged, Cancelled between takes.
     """
+    verdicts, damaged = verify_whole(run_dir, progress, check_cancel, config)
+    if damaged:
+        raise VerdictError(told_damaged(damaged))
+    return verdicts
+
+
+def verify_whole(
+    run_dir: Path,
+    progress: Progress = silent,
+    check_cancel: CheckCancel = never,
+    config: VerdictSettings | None = None,
+) -> tuple[list[dict[str, Any]], list[Damaged]]:
+    """Judge what can be judged: verdicts as JSON in order of take ids, and the takes that are no whole ones. Raises as
+    `verify_run`, but for those."""
     run = open_run(run_dir)
     settings = config or load_settings()
-    if broken := [found for found in run.damaged() if found.kind == "take"]:
-        raise VerdictError(f"take {broken[0].id!r} cannot be judged: {broken[0].reason}; make it again, or remove it")
-    takes = run.takes()
+    damaged = damaged_takes(run)
+    takes = [take for take in run.takes() if take.id not in {found.id for found in damaged}]
     episode = open_episode(run.episode) if takes else None
     progress(0, len(takes), "")
     new = (
@@ -63,7 +77,28 @@ def verify_run(
         out.append(verify_take(run, take, episode, settings, check_cancel))
         progress(done + 1, len(takes), f"{take.id} {out[-1]['overall']}")
     write_json(run.verdicts_folder / SUMMARY, summary(out))
-    return out
+    return out, damaged
+
+
+def damaged_takes(run: RunReader) -> list[Damaged]:
+    """Takes of which the record cannot be read, the video is gone or changed, or the camera is none of the episode's."""
+    found = [broken for broken in run.damaged() if broken.kind == "take"]
+    for take in run.takes():
+        standing = run.standing(take)
+        if standing.status == "damaged":
+            found.append(Damaged("take", take.id, take.folder, standing.reason))
+    return sorted(found, key=lambda broken: broken.id)
+
+
+def told_damaged(damaged: Sequence[Damaged]) -> str:
+    """In words: which takes are no whole ones, and why."""
+    first = damaged[0]
+    more = (
+        f" (and {len(damaged) - 1} more: {', '.join(found.id for found in damaged[1:5])})" if len(damaged) > 1 else ""
+    )
+    # The reason of a video that is gone ends with the remedy.
+    remedy = "" if first.reason.endswith("again") else "; make it again, or remove it"
+    return f"take {first.id!r} cannot be judged: {first.reason}{remedy}{more}"
 
 
 def verify_take(

@@ -38,12 +38,13 @@ def compare_worlds(
 ) -> list[dict[str, Any]]:
     """Compare the cameras of every world of which two takes or more of one window exist; returns the records.
 
-    A record of the same videos, episode and settings is kept. Raises VerdictError when a video cannot be read.
+    A record of the same videos, episode and settings is kept; a damaged take is left out. Raises VerdictError when a video
+    cannot be read.
     """
     settings = config or load_settings()
     groups: dict[tuple[str, int, int], list[Take]] = {}
     for take in run.takes():
-        if take.camera and "/" in take.id:
+        if take.camera and "/" in take.id and run.standing(take).status != "damaged":
             groups.setdefault((world_of(take.id), take.start, take.frames), []).append(take)
     wanted = [takes for takes in groups.values() if len({take.camera for take in takes}) > 1]
     new = [takes for takes in wanted if _valid_record(run, takes, settings) is None]
