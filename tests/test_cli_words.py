@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from scenes import make_scene_episode
 
 from retake.core import cli, cli_notes
-from retake.core.config import RunConfig, config_path
+from retake.core.config import RunConfig, VariantsConfig, config_path
 from retake.core.config_cli import explanations
 from retake.core.episode import open_episode
 from retake.core.errors import InputError
@@ -232,6 +233,19 @@ def test_clock_names_every_time(seconds):
     back = parts[0] * size + (parts[1] * size // 60 if len(parts) > 1 else 0)
     assert abs(back - seconds) <= (0.5 if unit != "h" else 60)
     assert len(parts) == 1 or 0 <= parts[1] < 60
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("backends", [(), ("procedural",), ("procedural", "z-image", "z-image"), ("folder",)])
+def test_a_backend_that_keeps_no_shapes_is_told_where_they_were_asked_for(capsys, keep, backends):
+    made = [SimpleNamespace(id=f"w/{k}", record=SimpleNamespace(backend=name)) for k, name in enumerate(backends)]
+    config = RunConfig(variants=VariantsConfig(keep_shapes=keep))
+    cli_notes.note_shapes(SimpleNamespace(variants=lambda: made), config)
+    told = capsys.readouterr().err
+    others = [name for name in backends if name != "procedural"]
+    assert bool(told) == (keep and bool(others))
+    if told:
+        assert f"the {len(others)} of {len(backends)} variants by {others[0]} show objects" in told
 
 
 # -- takes: seeds that mean nothing, failures with their reason, an episode folder for a run ------------------------------

@@ -309,6 +309,7 @@ def _run(options: argparse.Namespace) -> int:
         produce = _ray(options.ray) if options.ray else pipeline.produce_takes
         page = pipeline.run(run, config, Bar, stop.check, produce)
         cli_notes.note_seeds(config)
+        cli_notes.note_shapes(run, config)
         cli_notes.note_failed(run)
         cli_notes.note_missing(read_missing(run.variants_folder))
     print(f"report: {page}\nlook at it with: retake open {run.path}")
@@ -359,6 +360,7 @@ def _variants(options: argparse.Namespace) -> int:
     stop = Stop()
     with _hold_run(options, remember=True) as (run, config):
         made = pipeline.variants(run, config, Bar("Variants"), stop.check)
+        cli_notes.note_shapes(run, config)
     asked = len(made.variants) + len(made.missing)
     print(f"variants: {len(made.variants)} of {asked} in {run.variants_folder} (contact_sheet.png, gate.md)")
     return 3 if cli_notes.note_missing(made.missing) else 0

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from retake.core.config import RunConfig
 from retake.core.run_store import RunDirectory
+from retake.core.variants.base import PAINTER
 
 
 def note_missing(missing: Mapping[str, tuple[str, ...]]) -> bool:
@@ -26,6 +27,19 @@ def note_seeds(config: RunConfig) -> None:
         print(
             f"retake: note: backend {config.takes.backend!r} draws nothing from a seed; one take per variant (seed {used[0]}) "
             f"instead of {len(asked)} equal ones",
+            file=sys.stderr,
+        )
+
+
+def note_shapes(run: RunDirectory, config: RunConfig) -> None:
+    """Say whose worlds keep no shapes although that was asked for."""
+    made = {found.id: found.record.backend for found in run.variants()}
+    others = sorted({name for name in made.values() if name != PAINTER})
+    if config.variants.keep_shapes and others:
+        count = sum(name != PAINTER for name in made.values())
+        print(
+            f"retake: note: variants.keep_shapes is read by the {PAINTER} painter alone; the {count} of {len(made)} variants by "
+            f"{', '.join(others)} show objects as that model draws them",
             file=sys.stderr,
         )
 

@@ -12,7 +12,7 @@ from retake.core.array_types import UInt8
 from retake.core.painter.dresser import Dresser
 from retake.core.painter.restage import bodies_of, restaged
 from retake.core.progress import CheckCancel, never
-from retake.core.variants.base import SourceFrame, World
+from retake.core.variants.base import PAINTER, SourceFrame, World
 from retake.core.variants.roles import find_roles
 from retake.core.variants.worlds import Catalogue, recipe_of
 
@@ -20,7 +20,7 @@ from retake.core.variants.worlds import Catalogue, recipe_of
 class ProceduralBackend:
     """Procedural surfaces, sets, light and object looks (docs/variants.md). Deterministic by seed."""
 
-    name = "procedural"
+    name = PAINTER
     version = "4"
     licence = "Apache-2.0"
     model = ""

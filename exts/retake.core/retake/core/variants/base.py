@@ -22,6 +22,8 @@ from retake.core.variants.scene import MAPS, Scene, scene_of
 
 LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
 """Rec. 709 luminance of linear RGB."""
+PAINTER = "procedural"
+"""The backend that paints from recipes: its variants' objects have the shapes that a recipe states."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from retake.core.run_layout import TAKE_RECORD, VARIANT_FRAME, VERDICT_RECORD
 from retake.core.run_reader import Damaged, RunReader
 from retake.core.run_store import open_run
 from retake.core.takes.base import Take
+from retake.core.variants.base import PAINTER
 from retake.core.verdicts.recorded import verify_video
 from retake.core.verdicts.records import VERSION, Verdict
 from retake.core.verdicts.settings import VerdictSettings, load_settings
@@ -131,7 +132,7 @@ def verify_take(
 def shown_by(run: RunReader, take: Take, episode: Episode) -> Episode:
     """The episode as a take's first frame shows it: objects have the shapes that the painter gave them."""
     found = run.variant(take.variant)
-    if found is None or found.record.backend != "procedural":
+    if found is None or found.record.backend != PAINTER:
         return episode
     return staged(episode, found.document().get("recipe"))
 
