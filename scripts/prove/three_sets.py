@@ -18,17 +18,22 @@ LATER = ("cloister", "tannery", "pavilion", "observatory", "depot")
 """Families of the split `blind_three`: other lights (blinds, a low lamp, a cold and a warm one), other pairs of surfaces."""
 FURTHER = ("granary", "arcade", "refectory")
 """Families of `blind_three_more`, `_travelling` and `_large`: leaves before a low lamp, two coloured cones, a cold light."""
+LATEST = ("boathouse", "bakery", "greenhouse", "foyer")
+"""Families of `blind_three_fixed`: light off water, two warm lamps side by side, panes' bars, a flat bright sky."""
 TABLES = {
     "harbour": ("boards", "speckle"), "chapel": ("chips", "parquet"), "bazaar": ("gingham", "dots", "boards"),
     "lighthouse": ("speckle", "slate"), "orchard": ("parquet", "slate", "cork"),
     "cloister": ("slate", "chips"), "tannery": ("cork", "boards"), "pavilion": ("dots", "gingham", "parquet"),
     "observatory": ("speckle", "cork"), "depot": ("chips", "boards", "parquet"),
     "granary": ("gingham", "cork"), "arcade": ("chips", "slate", "dots"), "refectory": ("speckle", "parquet"),
+    "boathouse": ("boards", "slate"), "bakery": ("speckle", "gingham"), "greenhouse": ("parquet", "cork", "chips"),
+    "foyer": ("dots", "slate", "parquet"),
 }  # fmt: skip
 """Family -> textures of tables; floors and walls take any."""
 TONES = {"harbour": "aces", "chapel": "neutral", "bazaar": "agx", "lighthouse": "reinhard", "orchard": "plain",
          "cloister": "agx", "tannery": "aces", "pavilion": "plain", "observatory": "neutral", "depot": "reinhard",
-         "granary": "plain", "arcade": "aces", "refectory": "agx"}  # fmt: skip
+         "granary": "plain", "arcade": "aces", "refectory": "agx",
+         "boathouse": "neutral", "bakery": "aces", "greenhouse": "plain", "foyer": "agx"}  # fmt: skip
 KINDS = ("boards", "speckle", "chips", "parquet", "gingham", "dots", "slate", "cork", "bricks")
 MIDDLE = (0.45, 0.0, 0.0)
 """Middle of the table, where lamps look."""
@@ -162,6 +167,26 @@ def blinds(rng: np.random.Generator) -> np.ndarray:
     return np.repeat(cv2.GaussianBlur(image, (0, 0), float(rng.uniform(1.0, 3.0)))[..., None], 3, 2)
 
 
+def ripples(rng: np.random.Generator) -> np.ndarray:
+    """Light that water throws (256, 256, 3) uint8: bright lines where waves of several directions agree."""
+    v, u = np.mgrid[0:256, 0:256]
+    waves = sum(
+        np.sin((np.cos(a) * u + np.sin(a) * v) * 2 * np.pi / rng.uniform(28, 70) + rng.uniform(0, 6))
+        for a in rng.uniform(0, 2 * np.pi, 5)
+    )
+    return np.repeat((120 + 135 * np.exp(-((waves / 0.8) ** 2))).astype(np.uint8)[..., None], 3, 2)
+
+
+def panes(rng: np.random.Generator) -> np.ndarray:
+    """What the bars between panes leave of a light (256, 256, 3) uint8."""
+    image = np.full((256, 256), 255, np.uint8)
+    across, along = rng.integers(36, 64, 2)
+    image[:, :: int(across)], image[:: int(along)] = 60, 60
+    turn = cv2.getRotationMatrix2D((128, 128), float(rng.uniform(0, 90)), 1.3)
+    image = cv2.erode(cv2.warpAffine(image, turn, (256, 256), borderValue=255), np.ones((4, 4)))
+    return np.repeat(cv2.GaussianBlur(image, (0, 0), 1.5)[..., None], 3, 2)
+
+
 def lamps(rng: np.random.Generator, family: str) -> tuple[Lamp, ...]:
     """The family's lights."""
 
@@ -207,6 +232,18 @@ def lamps(rng: np.random.Generator, family: str) -> tuple[Lamp, ...]:
                 Lamp(hung((0.3, 0.7), 2.1), MIDDLE, shade(rng.uniform(0.4, 0.6), -hue), 50, 0.6))  # fmt: skip
     if family == "refectory":
         return (Lamp(hung((0.1, 0.35), 2.5), MIDDLE, shade(rng.uniform(0.9, 1.3), -rng.uniform(0.1, 0.2))),)
+    if family == "boathouse":
+        cold = -rng.uniform(0.05, 0.15)
+        return (Lamp(hung((0.3, 0.7), 2.3), MIDDLE, shade(rng.uniform(0.9, 1.2), cold), 52, 0.3, ripples(rng)),)
+    if family == "bakery":
+        warm, first = rng.uniform(0.15, 0.35), hung((0.2, 0.5), 1.9)
+        beside = (first[0] + rng.uniform(-0.3, 0.3), first[1] + rng.choice([-0.35, 0.35]), first[2])
+        return (Lamp(first, MIDDLE, shade(rng.uniform(0.5, 0.7), warm), 52, 0.5),
+                Lamp(beside, MIDDLE, shade(rng.uniform(0.4, 0.6), warm), 52, 0.5))  # fmt: skip
+    if family == "greenhouse":
+        return (Lamp(hung((0.2, 0.6), 2.5), MIDDLE, shade(rng.uniform(0.9, 1.3), 0.04), 50, 0.2, panes(rng)),)
+    if family == "foyer":
+        return (Lamp(hung((0.6, 0.9), 2.6), MIDDLE, shade(rng.uniform(0.6, 0.9), rng.uniform(-0.05, 0.15))),)
     if family == "depot":
         return (Lamp(hung((0.0, 0.3), 2.0), MIDDLE, shade(rng.uniform(0.8, 1.2), rng.uniform(-0.1, 0.1)), 52, 0.15),)
     return (Lamp(hung((0.1, 0.5), 2.2), MIDDLE, shade(rng.uniform(0.8, 1.1), 0.08), 50, 0.3, dapples(rng)),)
@@ -214,7 +251,7 @@ def lamps(rng: np.random.Generator, family: str) -> tuple[Lamp, ...]:
 
 def dress(film: Film, family: str, seed: int) -> Film:
     """The film in a room: the same geometry of robot and objects in other materials, light, walls and things."""
-    rng = np.random.default_rng([seed, 5000 + (*FAMILIES, *LATER, *FURTHER).index(family)])
+    rng = np.random.default_rng([seed, 5000 + (*FAMILIES, *LATER, *FURTHER, *LATEST).index(family)])
     hue = rng.random()
     top = stuff(rng, str(rng.choice(TABLES[family])), hue)
     floor, wall = (stuff(rng, str(rng.choice(KINDS)), rng.random()) for _ in range(2))
@@ -255,7 +292,7 @@ def dress(film: Film, family: str, seed: int) -> Film:
             one = replace(one, colour=tuple(made), gloss=float(rng.uniform(0.0, 0.5)))
         items.append(one)
     items += room(rng, wall) + things(rng)
-    light, cool = rng.uniform(0.22, 0.4), rng.uniform(-0.12, 0.12)
+    light, cool = rng.uniform(0.22, 0.4) * (1.3 if family == "foyer" else 1), rng.uniform(-0.12, 0.12)
     return replace(
         film, items=tuple(items), lamps=lamps(rng, family), tone=TONES[family],
         sky=tuple(map(float, light * np.array([1 - cool, 1, 1 + cool]))),
