@@ -91,18 +91,23 @@ def test_splits_of_other_views_sizes_and_robots_share_nothing_with_another() -> 
         assert len({j.look for j in clean}) >= 12
 
 
-def test_the_split_of_fixed_views_alone_shares_nothing_with_another_and_is_large_enough_for_a_bound() -> None:
-    name = "blind_three_fixed"
+@pytest.mark.parametrize(
+    ("name", "families", "clean", "faulty"),
+    [("blind_three_fixed", three_sets.LATEST, 320, 20), ("blind_three_after", three_sets.LAST, 128, 8)],
+)
+def test_splits_of_fixed_views_alone_share_nothing_with_another(
+    name: str, families: tuple[str, ...], clean: int, faulty: int
+) -> None:
     mine = SPLITS[name].films
     others = [film for other, split in SPLITS.items() if other != name for film in split.films]
     assert not {(r, s) for r, s, _, _ in mine} & {(r, s) for r, s, _, _ in others}
-    assert {f for *_, f in mine} == set(three_sets.LATEST)
+    assert {f for *_, f in mine} == set(families)
     assert not {f for *_, f in mine} & {f for *_, f in others}
     assert {camera for _, _, camera, _ in mine} == {"front", "side"}
     assert name in UNSEEN
     every = list(jobs(name))
-    assert sum(j.kind == "clean" for j in every) >= 300
-    assert all(sum(j.kind == kind for j in every) == 20 for kind in SPLITS[name].kinds)
+    assert sum(j.kind == "clean" for j in every) == clean
+    assert all(sum(j.kind == kind for j in every) == faulty for kind in SPLITS[name].kinds)
     assert all(OTHER[seed] != seed and camera in ONLY[OTHER[seed]] for _, seed, camera, _ in mine)
 
 
@@ -116,7 +121,9 @@ def test_a_deal_that_is_turned_shows_all_looks_after_few_videos_of_every_film() 
     assert {look for looks in first for look in looks[:2]} == set(LOOKS)
 
 
-@pytest.mark.parametrize("family", [*three_sets.FAMILIES, *three_sets.LATER, *three_sets.FURTHER, *three_sets.LATEST])
+@pytest.mark.parametrize(
+    "family", [*three_sets.FAMILIES, *three_sets.LATER, *three_sets.FURTHER, *three_sets.LATEST, *three_sets.LAST]
+)
 def test_a_room_leaves_geometry_alone(family: str) -> None:
     film = toy()
     dressed = three_sets.dress(film, family, 4)

@@ -169,9 +169,8 @@ class View:
         if job.kind == "gripper_early" and self.finger_px() < 12:
             return None
         made = self._reshot(job, clean, planted.film)
-        differs = (made.ids != clean.ids).sum((1, 2))
         least = MIN_PIXELS * (self.film.size[0] / 640) ** 2
-        return (made, planted.film) if differs.any() and differs[differs > 0].mean() >= least else None
+        return (made, planted.film) if (changed_px(clean, made) or 0.0) >= least else None
 
     def _reshot(self, job: Job, clean: Shot, film: Film) -> Shot:
         """The faulty shot, kept on disk as the frames that differ: other looks use it again."""
@@ -196,6 +195,14 @@ class View:
         table = self.shot().mask({self.film.robots[self.film.arm][k] for k in fingers})
         rows, columns = np.nonzero(table[self.shot().ids[self.story.release]])
         return 0.0 if not len(rows) else float(max(np.ptp(rows), np.ptp(columns)) + 1) * 640 / self.film.size[0]
+
+
+def changed_px(clean: Shot, other: Shot) -> float | None:
+    """Pixels that show another part than in the clean film, mean over the frames that differ; None where none does."""
+    if len(other.ids) != len(clean.ids):
+        return None
+    differs = np.array([np.count_nonzero(a != b) for a, b in zip(clean.ids, other.ids, strict=True)])
+    return float(differs[differs > 0].mean()) if differs.any() else None
 
 
 def video_of(cache: Path, job: Job) -> Path:
@@ -224,6 +231,8 @@ def paint(cache: Path, view: View, job: Job) -> None:
     clean = Appearance(view.shot(), view.film, job.look, job.seed)
     with atomic_path(video.with_suffix(".png")) as temporary:
         cv2.imwrite(str(temporary), clean.frame(0)[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    if (px := changed_px(view.shot(), shot)) is not None:
+        card["changed_px"] = round(px * (640 / film.size[0]) ** 2, 1)
     appearance = Appearance(shot, film, job.look, job.seed)
     frames = appearance.frames()
     if job.kind in PICTURE:

@@ -77,6 +77,8 @@ def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
             result["splits"][split] = evaluate(mine, settings) if mine else earlier["splits"][split]
     lines = [HEAD, *disclosed(result["splits"]), LOOKS_TAKEN]
     for split in (
+        "blind_three_after",
+        "blind_three_fixed",
         "blind_three",
         "blind_three_more",
         "blind_three_travelling",

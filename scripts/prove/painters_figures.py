@@ -141,6 +141,7 @@ def evaluate(rows: list[dict], settings: VerdictSettings) -> dict[str, Any]:
                      "auc_bound": None if value is None else auc_bound(value, len(mine))}
                 )  # fmt: skip
     out["together"] = together(out["faults"])
+    out["by_shown"] = by_shown(rows)
     faulty = [r for r in rows if r["kind"] != "clean"]
     for scale in SCALES:
         failed = [np.mean([severity(r, settings) > scale for r in part]) if part else None for part in (clean, faulty)]
@@ -153,6 +154,25 @@ def evaluate(rows: list[dict], settings: VerdictSettings) -> dict[str, Any]:
     out["speed_s"] = speeds(rows)
     out["versions"] = sorted({r.get("version", "11") for r in rows})
     out["films"] = sorted({r["key"].split("/")[1].replace("-", " ") for r in rows})
+    return out
+
+
+SHOWN_PX = (0.0, 150.0, 500.0, np.inf)
+"""Pixels (of 640x480) in which a fault changes what is seen: a sliver, something, a thing."""
+
+
+def by_shown(rows: list[dict]) -> list[dict[str, Any]]:
+    """Faulty videos by how much of the fault shows, where that was counted."""
+    out = []
+    for kind in dict.fromkeys(r["kind"] for r in rows if r.get("changed_px") is not None):
+        for low, high in itertools.pairwise(SHOWN_PX):
+            mine = [
+                r
+                for r in rows
+                if r["kind"] == kind and r.get("changed_px") is not None and low <= r["changed_px"] < high
+            ]
+            if mine:
+                out.append({"kind": kind, "low": low, "high": None if np.isinf(high) else high, **counts(mine)})
     return out
 
 

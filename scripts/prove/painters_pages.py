@@ -19,8 +19,9 @@ LOOKED_AT = {
     "vtk": "judged blind by version 23; looked at since, and tuned on by version 27",
     "three": "judged blind by version 27; nine of its films looked at since, and tuned on by later versions",
     "blind_three": "fixed views judged once by version 30, which versions 31 and 32 do not change; what version 33 changes there "
-    "is told above; of hands, `still_objects`, "
+    "is told above; four of its films led to version 37; of hands, `still_objects`, "
     "`intruders` and `object_unique` are tuned on it, all other checks are version 30's, which nothing here was made by",
+    "blind_three_fixed": "judged once by version 37; what it showed led to version 38",
     "blind_three_large": "judged once by version 35; its clean failures, a robot's foot as `still_objects`, and an early gripper "
     "led to version 36",
     "blind_three_more": "judged once by version 31; its one clean failure, a hand's `still_objects`, led to version 32",
@@ -73,6 +74,12 @@ def split_lines(name: str, tally: dict[str, Any]) -> list[str]:
             f"| {r['kind']} | {r['level']:g} {r['unit']} | {r['view']} | {r['n']} | {r['renders']} | {r['fail']} | "
             f"{r['unsure']} | {r['pass']} | {value} | {r['target']:.2f}{reached} | {r['checks']} |"
         )
+    if tally.get("by_shown"):
+        lines += ["", "Of how many pixels (of 640x480, mean over the frames that differ) a fault changes what is seen:", "",
+                  "| fault | changed pixels | videos | failed | unsure | passed |", "|---|---|---|---|---|---|"]  # fmt: skip
+        for r in tally["by_shown"]:
+            span = f"{r['low']:g} and more" if r["high"] is None else f"{r['low']:g} to {r['high']:g}"
+            lines.append(f"| {r['kind']} | {span} | {r['n']} | {r['fail']} | {r['unsure']} | {r['pass']} |")
     lines += ["", "All limits multiplied by a factor (a fail is a severity beyond it; unsure is not counted as found):", "",
               "| factor | clean videos failed | faulty videos failed |", "|---|---|---|"]  # fmt: skip
     for row in tally["curve"]:

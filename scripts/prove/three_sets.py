@@ -20,6 +20,8 @@ FURTHER = ("granary", "arcade", "refectory")
 """Families of `blind_three_more`, `_travelling` and `_large`: leaves before a low lamp, two coloured cones, a cold light."""
 LATEST = ("boathouse", "bakery", "greenhouse", "foyer")
 """Families of `blind_three_fixed`: light off water, two warm lamps side by side, panes' bars, a flat bright sky."""
+LAST = ("aviary", "station")
+"""Families of `blind_three_after`: a grid of wires before a warm lamp, a row of cold ones."""
 TABLES = {
     "harbour": ("boards", "speckle"), "chapel": ("chips", "parquet"), "bazaar": ("gingham", "dots", "boards"),
     "lighthouse": ("speckle", "slate"), "orchard": ("parquet", "slate", "cork"),
@@ -27,13 +29,14 @@ TABLES = {
     "observatory": ("speckle", "cork"), "depot": ("chips", "boards", "parquet"),
     "granary": ("gingham", "cork"), "arcade": ("chips", "slate", "dots"), "refectory": ("speckle", "parquet"),
     "boathouse": ("boards", "slate"), "bakery": ("speckle", "gingham"), "greenhouse": ("parquet", "cork", "chips"),
-    "foyer": ("dots", "slate", "parquet"),
+    "foyer": ("dots", "slate", "parquet"), "aviary": ("cork", "speckle", "gingham"), "station": ("slate", "boards", "chips"),
 }  # fmt: skip
 """Family -> textures of tables; floors and walls take any."""
 TONES = {"harbour": "aces", "chapel": "neutral", "bazaar": "agx", "lighthouse": "reinhard", "orchard": "plain",
          "cloister": "agx", "tannery": "aces", "pavilion": "plain", "observatory": "neutral", "depot": "reinhard",
          "granary": "plain", "arcade": "aces", "refectory": "agx",
-         "boathouse": "neutral", "bakery": "aces", "greenhouse": "plain", "foyer": "agx"}  # fmt: skip
+         "boathouse": "neutral", "bakery": "aces", "greenhouse": "plain", "foyer": "agx",
+         "aviary": "reinhard", "station": "neutral"}  # fmt: skip
 KINDS = ("boards", "speckle", "chips", "parquet", "gingham", "dots", "slate", "cork", "bricks")
 MIDDLE = (0.45, 0.0, 0.0)
 """Middle of the table, where lamps look."""
@@ -244,6 +247,15 @@ def lamps(rng: np.random.Generator, family: str) -> tuple[Lamp, ...]:
         return (Lamp(hung((0.2, 0.6), 2.5), MIDDLE, shade(rng.uniform(0.9, 1.3), 0.04), 50, 0.2, panes(rng)),)
     if family == "foyer":
         return (Lamp(hung((0.6, 0.9), 2.6), MIDDLE, shade(rng.uniform(0.6, 0.9), rng.uniform(-0.05, 0.15))),)
+    if family == "aviary":
+        warm = rng.uniform(0.1, 0.3)
+        return (Lamp(hung((0.4, 0.8), 2.1), MIDDLE, shade(rng.uniform(0.8, 1.1), warm), 54, 0.4, panes(rng)),
+                Lamp(hung((0.1, 0.5), 2.4), MIDDLE, shade(rng.uniform(0.2, 0.35), -warm), 50, 0.6))  # fmt: skip
+    if family == "station":
+        x, y, z = hung((0.1, 0.4), 2.2)
+        cold = -rng.uniform(0.1, 0.2)
+        power = rng.uniform(0.3, 0.45)
+        return tuple(Lamp((x, y + 0.6 * k, z), MIDDLE, shade(power, cold), 50, 0.4) for k in (-1, 0, 1))
     if family == "depot":
         return (Lamp(hung((0.0, 0.3), 2.0), MIDDLE, shade(rng.uniform(0.8, 1.2), rng.uniform(-0.1, 0.1)), 52, 0.15),)
     return (Lamp(hung((0.1, 0.5), 2.2), MIDDLE, shade(rng.uniform(0.8, 1.1), 0.08), 50, 0.3, dapples(rng)),)
@@ -251,7 +263,7 @@ def lamps(rng: np.random.Generator, family: str) -> tuple[Lamp, ...]:
 
 def dress(film: Film, family: str, seed: int) -> Film:
     """The film in a room: the same geometry of robot and objects in other materials, light, walls and things."""
-    rng = np.random.default_rng([seed, 5000 + (*FAMILIES, *LATER, *FURTHER, *LATEST).index(family)])
+    rng = np.random.default_rng([seed, 5000 + (*FAMILIES, *LATER, *FURTHER, *LATEST, *LAST).index(family)])
     hue = rng.random()
     top = stuff(rng, str(rng.choice(TABLES[family])), hue)
     floor, wall = (stuff(rng, str(rng.choice(KINDS)), rng.random()) for _ in range(2))
