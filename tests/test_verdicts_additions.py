@@ -70,6 +70,13 @@ def test_the_scene_of_work_is_the_ground_within_twelve_cm_of_object_and_low_hand
     poses[9, 1, 0, 3] = -0.2
     assert bounds(additions.workspace(truth(T_world_part=poses), (WIDTH, HEIGHT))) == (34, 45, 44, 65)
     assert additions.workspace(truth(object_parts=[]), (WIDTH, HEIGHT)) is None
+    # One that falls off the table, far away, is not where the work is.
+    still = bounds(additions.workspace(truth(), (WIDTH, HEIGHT)))
+    fallen = np.repeat(truth().T_world_part[:, :1], 1, 1).copy()
+    fallen[:, 0, :3, 3] = np.linspace([0, 0, 0.1], [-30, 5, -100], FRAMES)
+    with_it = np.concatenate([truth().T_world_part, truth().T_world_part[:, 1:2], fallen], 1)
+    three = truth(T_world_part=with_it, object_parts=[1, 2, 3])
+    assert bounds(additions.workspace(three, (WIDTH, HEIGHT))) == still
     up = np.diag([1.0, 1, 1, 1])
     nowhere = additions.workspace(truth(T_camera_world=np.tile(up, (FRAMES, 1, 1))), (WIDTH, HEIGHT))
     assert nowhere is not None

@@ -48,22 +48,32 @@ def test_the_worst_moment_that_is_believed_counts(
     answers = dict(zip((8, 24), told, strict=True))
     monkeypatch.setattr(gripper, "early_by", lambda *a: answers[a[5]])
     monkeypatch.setattr(gripper, "_early", lambda *_: None)
-    found = gripper.measure_events(None, None, truth(), [hand()], SETTINGS)  # type: ignore[arg-type]
+    found = gripper.measure_events(None, None, truth(static_camera=True), [hand()], SETTINGS)  # type: ignore[arg-type]
     assert (found.value, found.worst_frame, found.applies) == (value, frame, True)
     assert found.note == note or (value is None and f"around frame {frame} " in found.note)
 
 
-@pytest.mark.parametrize(("change", "asked"), [(0.29, False), (0.31, True)])
+@pytest.mark.parametrize(
+    ("change", "by", "static", "value"),
+    [
+        (0.29, -5.5, False, None), (0.31, -5.5, False, 5.5), (0.31, -5.5, True, None), (0.31, 1.5, True, 1.5),
+        (0.31, 1.75, True, None),
+    ],
+)  # fmt: skip
 def test_contours_are_asked_of_a_large_change_that_colours_do_not_tell(
-    monkeypatch: pytest.MonkeyPatch, change: float, asked: bool
+    monkeypatch: pytest.MonkeyPatch, change: float, by: float, static: bool, value: float | None
 ) -> None:
+    """And before a camera that stands still, where known scenery says nothing, they make another moment doubtful."""
     opening = np.interp(np.arange(FRAMES), [0, 10, 13, 39], [0.5, 0.5, 0.5 + change, 0.5 + change])
     monkeypatch.setattr(gripper, "early_by", lambda *_: None)
-    monkeypatch.setattr(gripper, "_early", lambda *a: -5.5)
-    found = gripper.measure_events(None, None, truth(), [hand(opening)], SETTINGS)  # type: ignore[arg-type]
-    assert (found.value, found.applies) == ((5.5, True) if asked else (None, False))
-    if asked:
-        assert found.note == "opens 5.5 frames late"
+    monkeypatch.setattr(gripper, "_early", lambda *a: by)
+    of = truth(static_camera=static)
+    found = gripper.measure_events(None, None, of, [hand(opening)], SETTINGS)  # type: ignore[arg-type]
+    assert (found.value, found.applies) == (value, change > 0.3)
+    if value:
+        assert found.note == f"opens {value:.1f} frames {'early' if by > 0 else 'late'}"
+    elif change > 0.3:
+        assert "around frame 10 the fingers fit another moment" in found.note
 
 
 def test_a_change_up_to_the_last_frame_is_one() -> None:

@@ -73,6 +73,16 @@ def test_a_far_place_counts_by_how_much_more_it_looks_like_the_object() -> None:
     assert error == pytest.approx([0, 0, 0, 0, 30 * 0.17 / 0.2, 30, 30, 0, 0, 0, 0, 0])
 
 
+def test_an_object_that_hardly_differs_from_its_scenery_must_gain_as_much_as_a_clear_one() -> None:
+    """Of a contrast of 0.25 a shadow's 0.09 is a third; it must gain a fifth of what a clear one has (0.6), too."""
+    best, here = np.full(FRAMES, 0.25), np.full(FRAMES, 0.25)
+    best[3:6] += np.array([0.09, 0.119, 0.13])
+    here[7] -= 0.2
+    dull = track(found=moved(slice(3, 8), (9.0, 12.0)), best=best, here=here, reference=0.25)
+    error = objects.position_error(dull, truth(), SETTINGS)
+    assert error == pytest.approx([0, 0, 0, 0, 0, 30 * 0.13 / 0.15, 0, 30, 0, 0, 0, 0])
+
+
 def test_a_near_place_counts_whatever_it_gains_and_a_half_seen_far_one_is_not_told() -> None:
     best, here = np.full(FRAMES, 0.8), np.full(FRAMES, 0.7)
     here[0] = 0.8

@@ -7,8 +7,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from retake.core.verdicts import posture_evidence, postures
 from retake.core.verdicts.footage import Footage
@@ -133,6 +136,31 @@ def test_sides_are_the_same_within_twenty_five_degrees(degrees: float, same: boo
     assert evidence(truth(T_world_part=poses))._same_side(7, 0) == same
 
 
+@pytest.mark.parametrize(("by", "counts"), [(0, True), (3, True), (12, False)])
+def test_a_place_that_looks_as_it_did_elsewhere_is_no_evidence_against_the_body(by: int, counts: bool) -> None:
+    """A body with a grey end: beside its red half that end reads as grey ground. It counts against the body at rest; once
+    the body has moved by more than four px, it is what the body looks like."""
+    one = truth()
+    one.T_world_part[8:, 1, 0, 3] = by * 0.02  # 100 px at 2 m
+    one.labels[8:, 20:30] = 0
+    one.labels[8:, 20:30, 24 - by : 36 - by] = 2  # the world's x points left of this camera's picture
+    one.T_world_part[8:, 1, 0, 3] *= -1
+    film = footage(one, known=False)
+    for t in range(FRAMES):
+        left = np.flatnonzero((one.labels[t] == 2).any(0))[0]
+        film.frames[t, 20:30, left + 6 : left + 12] = GREY
+    known = evidence(one, film)
+    corners = np.array([[x, y, 0.0] for x in (-0.12, 0.0, 0.12) for y in (-0.1, 0.1)])
+    left = 24 - by
+    box = np.s_[12:38, left - 8 : left + 20]
+    whole = one.labels[10][box] == 2
+    outside = cv2.dilate(whole.astype(np.uint8), np.ones((5, 5), np.uint8)) == 0
+    field, _ = known.field(10, box, whole, outside, np.ones(whole.shape, bool), corners, {0: True, 2: True})
+    beside = field[12:14, 8 + 7]  # next to the red half: a px beside it read as the object
+    assert (beside < -0.2).all() == counts, beside
+    assert (field[12:14, 8 + 2] > 0.9).all()
+
+
 def test_a_frame_s_window_has_four_px_around_and_shows_the_object_away_from_the_hand() -> None:
     one = evidence(truth())
     channels, mine, corner = one._frame(3)
@@ -211,6 +239,18 @@ def gain(**given: dict[int, float]) -> postures._Gain:
 
 
 WIDER = next(k for k, posture in enumerate(postures.POSTURES) if posture.name == "wider")
+
+
+@given(st.floats(-0.2, 1.2), st.floats(0, 0.4))
+def test_what_the_first_phase_goes_to_a_posture_is_taken_off_the_others(share: float, drawn: float) -> None:
+    beyond = postures._beyond(share, drawn)
+    assert beyond is not None
+    assert (beyond > 0) == (share > drawn)
+    assert beyond <= share or share > 1 or share < drawn
+    assert postures._beyond(drawn, drawn) == 0
+    assert postures._beyond(1.0, drawn) == pytest.approx(1)
+    assert postures._beyond(share, 0.0) == share
+    assert postures._beyond(None, drawn) is None
 
 
 def test_pixels_go_a_share_of_the_way_to_a_posture() -> None:

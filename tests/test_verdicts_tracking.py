@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retake.core.verdicts import tracking
-from retake.core.verdicts.footage import Footage
+from retake.core.verdicts.footage import Footage, first_scenery
 
 WIDTH, HEIGHT, FRAMES = 96, 72, 9
 HALF = (WIDTH // 2, HEIGHT // 2)
@@ -88,6 +88,37 @@ def test_a_copy_is_a_second_one_where_it_stands() -> None:
     assert [t for t in range(FRAMES) if found.second[t] > 0.5] == [5, 6]
     assert found.second_at[5] == pytest.approx([66 + 5.5, 10 + 4.5], abs=1.5)
     assert np.linalg.norm(found.found - found.expected, axis=1).max() < 0.5
+
+
+def mean_scenery(frames: np.ndarray, truth: Any) -> np.ndarray:
+    """Of each pixel over the frames that show scenery there."""
+    shown = (truth.labels == 0)[..., None]
+    return ((frames * shown).sum(0) / np.maximum(shown.sum(0), 1)).astype(np.float32)
+
+
+@pytest.mark.parametrize("begin", [3, 4, 6])
+def test_a_copy_that_stands_there_in_most_frames_is_no_scenery(begin: int) -> None:
+    """The mean over all frames that show its place would know it."""
+    shown = range(begin, FRAMES)
+    footage, truth = scene(copies=dict.fromkeys(shown, (66, 10)))
+    mean = replace(footage, scenery=mean_scenery(footage.frames, truth))
+    found = tracking.track(mean, truth, 1)
+    assert found is not None
+    assert [t for t in range(FRAMES) if found.second[t] > 0.5] == list(shown)
+    spoilt, other = first_scenery(mean, truth)
+    assert other[12:18, 68:76].all()
+    assert not other[40:].any()
+    assert np.abs(spoilt - footage.scenery)[12:18, 68:76].max() < 1
+
+
+def test_scenery_in_another_light_keeps_its_hue() -> None:
+    footage, truth = scene()
+    lit = footage.frames.astype(np.float32)
+    lit[4:, :40, 50:] *= 0.55  # a shadow that comes and stays
+    film = replace(footage, frames=lit.astype(np.uint8), scenery=mean_scenery(lit, truth))
+    scenery, other = first_scenery(film, truth)
+    assert not other.any()
+    assert (scenery == film.scenery).all()
 
 
 def test_what_the_first_frame_showed_already_is_no_second_one() -> None:

@@ -22,6 +22,8 @@ from retake.core.verdicts.truth import Truth
 NAMES = ("intruders", "link_texture")
 _ASIDE_M = 0.12
 """How far beyond the places of robot and objects the scene of work reaches, m."""
+_BELOW_M = 0.05
+"""How far below the ground an object's origin still is at work, m."""
 _DARK = 12.0
 """Grey value that is added before ratios are taken: noise in the dark is no colour."""
 _NEARBY = 13
@@ -173,14 +175,16 @@ def _recorded(place: Float64[np.ndarray, "2"], truth: Truth) -> str:
 def workspace(truth: Truth, size: tuple[int, int], aside_m: float = _ASIDE_M) -> Bool[np.ndarray, "h w"] | None:
     """Pixels of an image of `size` whose rays meet the objects' ground where robot and objects are during the take.
 
-    aside_m: m around these places that count, too. The ground is level and as high as the lowest object's origin. None
-    without objects.
+    aside_m: m around these places that count, too. The ground is level and as high as the lowest origin of most objects: one that
+    falls off a table is not where the work is. None without objects.
     """
     objects = truth.object_parts
     if not objects:
         return None
-    ground = float(truth.T_world_part[:, objects, 2, 3].min())
-    reach = truth.T_world_part[:, objects, :2, 3].reshape(-1, 2)
+    places = truth.T_world_part[:, objects][:, :, :3, 3]
+    ground = float(np.sort(places[..., 2].min(0))[(len(objects) - 1) // 2])
+    stays = places[..., 2].min(0) > ground - _BELOW_M
+    reach = places[:, stays, :2].reshape(-1, 2)
     hands = truth.T_world_part[:, truth.robot_parts, :3, 3].reshape(-1, 3)
     low = hands[hands[:, 2] < ground + 0.4][:, :2]
     corners = np.concatenate([reach, low])

@@ -71,6 +71,32 @@ def make_footage(frames: UInt8[np.ndarray, "T H W 3"], truth: Truth) -> Footage:
     return Footage(frames, scenery, known, max(float(np.median(sample)), 1e-3))
 
 
+_FIRST = 0.2
+"""Share of a take whose frames say what a place looked like before anything was added to it."""
+_OTHER_HUE, _DARK = 0.07, 12.0
+"""Log colour ratio from which on a place took another colour for good, and level that is added before ratios are taken."""
+
+
+def first_scenery(footage: Footage, truth: Truth) -> tuple[Float32[np.ndarray, "H W 3"], Bool[np.ndarray, "H W"]]:
+    """The scenery of a camera that stands still, with what the first frames showed where it has another hue since; and where
+    that is. A thing that appears early is in most frames: their mean would know it as scenery."""
+    total, count = np.zeros_like(footage.scenery), np.zeros(footage.known.shape, np.float32)
+    grow = np.ones((9, 9), np.uint8)
+    for t in range(0, max(int(_FIRST * len(footage)), 3), 2):
+        mask = (cv2.dilate((truth.labels[t] > 0).astype(np.uint8), grow) == 0).astype(np.uint8)
+        cv2.accumulate(footage.frames[t], total, mask=mask)
+        count += mask
+    early = total / np.maximum(count, 1)[..., None]
+    hues = [_hue(cv2.GaussianBlur(image, (5, 5), 0)) for image in (early, footage.scenery)]
+    other = (count >= 2) & footage.known & (np.abs(hues[0] - hues[1]).max(-1) > _OTHER_HUE)
+    return np.where(other[..., None], early, footage.scenery), other
+
+
+def _hue(image: Float32[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "H W 2"]:
+    log = np.log(image + _DARK)
+    return log[..., ::2] - log[..., 1:2]
+
+
 def tensor(frame: UInt8[np.ndarray, "H W 3"] | Float32[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "3 H W"]:
     """Structure tensor (Jxx, Jyy, Jxy) summed over the colour channels: edges between equal greys count too."""
     soft = cv2.GaussianBlur(frame, (0, 0), 0.8)

@@ -48,6 +48,10 @@ def measure_object(
     apart = np.linalg.norm(body.offset - _start(body, sure), axis=1)
     apart[cropped(truth, part)] = np.nan
     near = apart * truth.px
+    if track.reference < settings.clear:
+        # Before ground of its colours an outline ends where a shadow or its own dark side does; then both must say so.
+        by_colour = np.linalg.norm(track.found - track.expected, axis=1) * truth.px
+        near = np.where(np.isfinite(by_colour), np.minimum(near, by_colour), near)
     error[doubted(track, body, apart, settings) & (error > near)] = np.nan
     error = np.where(sure & np.isfinite(near), near, np.where(body.looked, error, np.nan))
     shown = truth.area[:, part] >= MIN_AREA
@@ -187,12 +191,13 @@ def position_error(track: Track, truth: Truth, settings: ObjectSettings) -> Floa
     known to be, is discounted in all. Frames in which the object is found nowhere are NaN (see presence).
     """
     distance = np.linalg.norm(track.found - track.expected, axis=1) * truth.px
-    margin = settings.margin * track.reference
+    # One that hardly differs from its scenery has a small contrast, of which a passing shadow is a large share.
+    scale = max(track.reference, settings.clear)
     gain = track.best - track.here
     if distance[0] < settings.near_px:
         gain = gain - settings.known * max(float(gain[0]), 0.0)
-    prefer = (gain > margin) | (distance < settings.near_px)
-    sure = np.clip(gain / (settings.sure * track.reference), 0.0, 1.0)
+    prefer = (gain > settings.margin * scale) | (distance < settings.near_px)
+    sure = np.clip(gain / (settings.sure * scale), 0.0, 1.0)
     error = np.where(prefer, distance * sure, 0.0)
     nowhere = ~(track.best > settings.present * track.reference)
     error[nowhere | np.isnan(track.best)] = np.nan

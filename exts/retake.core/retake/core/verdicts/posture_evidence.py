@@ -38,6 +38,8 @@ _SHADED = (-0.9, -0.5, 0.15, 0.3), (0.0, 1.0, 1.0, 0.0)
 """The same in a shadow: log brightness against that of the scenery behind, and how much it then looks like it."""
 _OWN_TONE, _OWN_LUMA = 0.1, (0.25, 0.5)
 """The same for the object's own place as earlier frames show it, whose light another posture may have changed."""
+_MOVED = 4.0
+"""Working px from which on a body is elsewhere in the picture: what lies behind it and how it is lit have changed."""
 _KNOWN = 0.5
 """Evidence of a place as earlier frames show it from which on its looks are known."""
 _CLEAR = 0.85
@@ -160,7 +162,7 @@ class Evidence:
         read = self._reader(box, here, outside)
         found = read(*here)
         behind, other = self._behind(box, here)
-        shown, alike = self._shown(t, box, body, earlier, read, here)
+        shown, alike, carried = self._shown(t, box, body, earlier, read, here)
         # Of a place that was hidden in all views of this side nothing is known. Where no frame has shown this side at all,
         # the very scenery behind counts, and before a camera that moves colours that the object has nowhere else.
         known = any(sure and self._same_side(t, r) for r, sure in earlier.items())
@@ -168,8 +170,10 @@ class Evidence:
         least = np.where(whole, 0.0 if known and self.truth.static_camera else against, 1.0)
         floor = -np.where(np.isnan(shown), least, np.maximum(behind, shown))
         doubted = np.where(whole & ~(shown > _KNOWN), found, np.maximum(found, floor))
-        # A place that looks as it did, and as what lies behind it, shows either.
-        floor = -np.where(np.isnan(shown), least, np.maximum(behind * np.where(whole, 1 - alike, 1), shown))
+        # A place that looks as it did, and as what lies behind it, shows either; and one that looks as it did before the body
+        # moved is no evidence against it, whatever else has such colours.
+        unlike, changed = (np.where(whole, 1 - share, 1) for share in (alike, carried))
+        floor = -np.where(np.isnan(shown), least, np.maximum(behind * unlike, shown) * changed)
         found = np.maximum(found, floor)
         found = np.where(whole & ~(shown >= 0) & (behind < 0.5), np.maximum(found, other), found)
         like = ((found > _LIKE) & outside).astype(np.float32)
@@ -224,13 +228,14 @@ class Evidence:
 
     def _shown(
         self, t: int, box: Box, body: Float64[np.ndarray, "N 3"], earlier: Earlier, read: Reader, here: Split
-    ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
+    ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
         """What the body's own places there, as earlier frames show them, would read as in this window, as the most
-        telling frame and pixel beside it do, NaN of places that no frame has shown; and how much (0..1) a pixel looks as
-        its place did, or one beside it."""
+        telling frame and pixel beside it do, NaN of places that no frame has shown; how much (0..1) a pixel looks as
+        its place did, or one beside it; and the same of frames in which the body was elsewhere in the picture."""
         y0, x0 = box[0].start, box[1].start
         shape = (box[0].stop - y0, box[1].stop - x0)
-        best, alike = np.full(shape, np.nan, np.float32), np.zeros(shape, np.float32)
+        best, alike, carried = (np.full(shape, value, np.float32) for value in (np.nan, 0, 0))
+        middle = np.array([x0 + shape[1] / 2, y0 + shape[0] / 2, 1])
         v, u = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
         for r, sure in earlier.items():
             if not self._same_side(t, r):
@@ -254,9 +259,11 @@ class Evidence:
             same = np.exp(-0.5 * apart) * np.interp(np.abs(here[1] - there[..., 2]), _OWN_LUMA, (1.0, 0.0))
             same = cv2.dilate(np.where(valid, same, 0).astype(np.float32), np.ones((3, 3), np.uint8))
             alike = np.maximum(alike, same)
+            if np.hypot(*(M @ middle - middle[:2])) > _MOVED:
+                carried = np.maximum(carried, same)
         # A painter may draw it a little wider: what lies beside the outline is known by what lies within.
         beside = cv2.erode(np.where(np.isnan(best), 9.0, best).astype(np.float32), np.ones((3, 3)))
-        return np.where(np.isnan(best) & (beside < 9.0), beside, best), alike
+        return np.where(np.isnan(best) & (beside < 9.0), beside, best), alike, carried
 
     def _same_side(self, t: int, r: int) -> bool:
         """Whether two frames show much the same side of the object."""

@@ -46,8 +46,9 @@ _TOLD_AROUND, _TOLD_INSIDE = 0.2, 0.4
 """Mean evidence around all postures, and that of their common middle, from which on a frame is asked. Where only some of what
 surrounds the object looks like it, pixels there say nothing and the others decide."""
 _BIASED = 0.4
-"""Share of the way to another posture that the pictures of the first phase go, from which on it is how they are drawn: in later
-phases, too, they make a posture unsure, and fail none. An object that stands otherwise all along goes the whole way."""
+"""Share of the way to another posture that the pictures of the first phase go, up to which it is how they are drawn and is taken
+off later phases, and from which on later phases, too, make a posture unsure and fail none. An object that stands otherwise all
+along goes the whole way."""
 _DOUBTED = 0.7
 """Share of the way to another posture from which on it may be that one, if unseen places have the colours of the others."""
 _BLED, _DRAWN_WIDER, _MIN_BEYOND = 1.4, 2.4, 0.2
@@ -99,6 +100,7 @@ def measure_posture(
     girth = width_of(views)
     worst, note, frame = None, "", None
     untold, doubt, drawn = False, "", None
+    drawn_so: dict[str, float] = {}
     for phase, (rows, seen) in views.items():
         asked = [view for view in seen if view.told]
         first = drawn is None
@@ -106,6 +108,10 @@ def measure_posture(
         shares = _shares(gains, girth)
         if truth.static_camera and phase == PHASES[0] and len(_resting(truth, part, rows)) == len(rows):
             shares = _in_every(shares, [_shares([gain], girth) for gain in gains])
+        if first:
+            drawn_so = {name: min(max(share, 0.0), _BIASED) for name, share in shares.items() if share is not None}
+        else:
+            shares = {name: _beyond(share, drawn_so.get(name, 0.0)) for name, share in shares.items()}
         for name, share in shares.items():
             untold |= share is None
             if share is not None and (worst is None or share > worst):
@@ -127,6 +133,11 @@ def measure_posture(
     if worst is None:
         return Measurement(NAME, None, "hidden, or no body of its own can be seen", applies=False)
     return Measurement(NAME, max(worst, 0.0), note, frame)
+
+
+def _beyond(share: float | None, drawn: float) -> float | None:
+    """How far pixels go to another posture beyond what they do where the object stands as simulated."""
+    return None if share is None else (share - drawn) / (1 - drawn)
 
 
 def _in_every(shares: dict[str, float | None], single: list[dict[str, float | None]]) -> dict[str, float | None]:

@@ -8,14 +8,14 @@ colours are inside it than around it. The best place, the simulator's place and 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from retake.core.array_types import Bool, Float32, Float64, UInt8
 from retake.core.verdicts.copies import Copies
-from retake.core.verdicts.footage import Footage
+from retake.core.verdicts.footage import Footage, first_scenery
 from retake.core.verdicts.scene import Scene
 from retake.core.verdicts.truth import Truth
 
@@ -78,11 +78,13 @@ def track(footage: Footage, truth: Truth, part: int, scene: Scene | None = None)
     likelihood[0] = _half(table[codes[0]], half)
     start = cv2.dilate(_half(first.astype(np.float32), half), np.ones((5, 5), np.uint8)) > 0
     lasting = _lasting(codes, table, truth, half)
-    scenery = _codes(footage.scenery.astype(np.uint8))
+    still, changed = first_scenery(footage, truth) if truth.static_camera else (footage.scenery, footage.known & False)
+    lasting[_half(changed.astype(np.float32), half) > 0] = 0
+    scenery = _codes(still.astype(np.uint8))
     clutter = _clutter(table, lasting, codes[0], scenery, footage.known, start, half)
     references = sorted({0, *range(0, frames, max(frames // 4, 1))}) if scene else []
     earlier = {r: _half(table[codes[r]], half) for r in references}
-    copies = Copies(footage, truth, part, half)
+    copies = Copies(replace(footage, scenery=still), truth, part, half)
     found, second_at = np.full((frames, 2), np.nan), np.full((frames, 2), np.nan)
     here, best, second = (np.full(frames, np.nan) for _ in range(3))
     for t in range(frames):
