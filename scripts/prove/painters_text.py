@@ -142,6 +142,32 @@ likelihood of 3.7 where 4 are asked; from 3 on such a moment is in doubt now, an
 elsewhere is that a failure of a robot's foot, or by a place at the rim, is none, that a gripper is in doubt, and that its
 moment is not told.
 
+**`blind_three_fixed` is twenty films of fixed views of ten new episodes in four new families of rooms and lamps (light off
+water, two warm lamps, panes, a flat bright sky), with the faults that such views had found least; while it was painted, version
+37 was made of four films of `blind_three` and three of `three`, and judged it once.** What version 37 changes: a place that
+looks as it did before the body moved speaks against no posture, what the first phase shows of another posture is taken off
+later ones (142 of 144 faithful videos of those seven films reach .41 since, where .74 had been reached; turned and sunk ones
+.46 to 1), and an object of its ground's colours is elsewhere only if silhouette and colours say so. **17 of the 320 clean
+videos failed (5.3 %): eleven of one film by `gripper_event` (contours alone, beside rippling light), three by `link_texture`
+(light off water and through panes on a link), three singly; and of 20 second objects, each a packet that a person sees at
+once, 9 passed.** Five of the nine appear in the first half of the take: the mean over all frames knew them as scenery. In
+episodes in which a bystander is thrown off the table and falls for good, the ground that things are looked for on had fallen
+with it.
+
+**Version 38 came of that**, so the split is tuning data since: the first frames say what a place looked like; what falls off is
+no ground; contours alone fail no gripper before a camera that stands still; `link_texture` fails from .1. Judged again by it
+(these kinds alone): 3 of 320 clean videos fail and 32 are unsure, of 20 second objects 18 fail and 1 passes (it touches the
+packet in the tray), of 15 early grippers 4 fail, 1 is unsure and 10 pass, of 20 turned wrists 10 fail, 9 are unsure and 1
+passes.
+
+**`blind_three_after` is eight films of fixed views of eight further episodes in two further families, painted while version 38
+was made; nobody looked at it, and version 38 judged it once, when it was finished. Nothing was changed since.** None of its 128
+clean videos failed (bound 2.3 %), 9 are unsure. Of the faults 7 of 8 second objects fail (one passes: it stands beside where
+the packet had stood), all 4 drawers, 6 of 8 turned, 6 of 8 sunk; no can in a box's
+place and no turned wrist passes. What passes otherwise is a gripper that opens early (4 of 7: its fingers
+change some 100 px of the picture), and **a finger more where it changes fewer than 150 px (6 of 6; the two that change more are
+unsure)**: the tables say since this split how much of a fault shows.
+
 On the tuning splits the values of version 11 with the new checks of version 14 (an earlier state of `object_posture`)
 leave 118 of 131 clean videos passed, 13 unsure and 0 failed, and 30 of 34 faulty ones failed, 3 unsure, 1 passed (sunk by
 2 cm before a wrist camera); probabilities are fitted to these. They are no figures of unseen pictures.
