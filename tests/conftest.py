@@ -50,6 +50,16 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def shipped_stages_stay() -> Iterator[None]:
+    """USD layers are shared by all stages of a process: what one test changes in memory another's `Save` could write."""
+    stages = sorted((Path(__file__).parent.parent / "data" / "stages").rglob("*.usd*"))
+    before = [path.read_bytes() for path in stages]
+    yield
+    changed = [path.name for path, content in zip(stages, before, strict=True) if path.read_bytes() != content]
+    assert not changed, f"tests have written to {changed}"
+
+
 @pytest.fixture
 def nobody_reaps() -> Iterator[None]:
     """Orphans of killed processes stay zombies, as in a container whose first process reaps none (Linux; else nothing)."""

@@ -71,6 +71,19 @@ def test_a_robot_may_be_called_as_what_it_stands_among(tmp_path: Path, name: str
     assert not any(child.IsA(UsdGeom.Xform) for child in stage.GetPrimAtPath("/World/Floor").GetChildren())
 
 
+def test_what_a_user_has_not_saved_of_a_robot_is_not_saved_by_a_scene_around_it(tmp_path: Path) -> None:
+    """Its own stage may be open, with changes that somebody may yet throw away."""
+    robot = tmp_path / "robot.usda"
+    usd_stages.pendulum().Export(str(robot))
+    before, opened = robot.read_bytes(), Usd.Stage.Open(str(robot))
+    opened.GetPseudoRoot().GetChildren()[0].SetDocumentation("not decided yet")
+    assert opened.GetRootLayer().dirty
+    scene_around(robot, tmp_path / "scene.usda", model="arm")
+    assert robot.read_bytes() == before
+    assert opened.GetRootLayer().dirty
+    assert len(find_articulations(Usd.Stage.Open(str(tmp_path / "scene.usda"))).robots) == 1
+
+
 def saved(**arrays) -> bytes:
     out = io.BytesIO()
     np.savez(out, **arrays)

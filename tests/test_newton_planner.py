@@ -192,6 +192,7 @@ def test_variation_is_what_the_reader_then_reads(seed):
     """Physics and pixels see the stage, so the stage itself must hold the varied size, mass, place and tray."""
     v = sample(RANGES, seed)
     stage = Usd.Stage.Open(str(usd_stages.PICK_PLACE))
+    stage.SetEditTarget(stage.GetSessionLayer())  # layers are shared by all stages of a process
     robots = read_articulations(stage)
     (before,) = read_objects(stage, robots)
     tray = stage.GetPrimAtPath("/World/Tray")

@@ -37,7 +37,7 @@ def saved(tmp_path: Path, *, broken: bool = False) -> Usd.Stage:
         joint = UsdPhysics.SphericalJoint.Define(stage, "/World/Ball/joint")
         joint.CreateBody0Rel().SetTargets(["/World/Ball/a"])
         joint.CreateBody1Rel().SetTargets(["/World/Ball/b"])
-    stage.Save()
+    stage.GetRootLayer().Save()
     return stage
 
 

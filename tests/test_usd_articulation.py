@@ -151,6 +151,8 @@ def test_objects_and_labels():
     np.testing.assert_allclose(tray.spec.center_m, [0.45, 0.35, 0.025], atol=1e-6)
     prim = stage.GetPrimAtPath("/World/Sun")
     assert label_of(prim) == "sun"
+    # Layers are shared by all stages of a process: the file's own stays as it is.
+    stage.SetEditTarget(stage.GetSessionLayer())
     prim.CreateAttribute("semantic:Semantics:params:semanticData", Sdf.ValueTypeNames.String).Set("lamp")
     assert label_of(prim) == "lamp"
 

@@ -228,6 +228,7 @@ def test_the_embedded_simulator_draws_the_lens(model: str, tmp_path: Path) -> No
     from retake.newton.run import capture
 
     stage = Usd.Stage.Open(str(usd_stages.PICK_PLACE))
+    stage.SetEditTarget(stage.GetSessionLayer())  # layers are shared by all stages of a process
     prim = stage.GetPrimAtPath("/World/Camera")
     f = 320 * UsdGeom.Camera(prim).GetFocalLengthAttr().Get() / UsdGeom.Camera(prim).GetHorizontalApertureAttr().Get()
     author(prim, model)

@@ -145,7 +145,7 @@ def test_two_instances_of_one_robot_are_two_robots(nested, tmp_path):
     arm = UsdGeom.Xform.Define(cell, "/Cell/arm").GetPrim()
     arm.GetReferences().AddReference("./arm.usda", "/World/Robot")
     arm.SetInstanceable(nested)
-    cell.Save()
+    cell.GetRootLayer().Save()
     stage = Usd.Stage.CreateNew(str(tmp_path / "stage.usda"))
     UsdGeom.SetStageMetersPerUnit(stage, 1.0)
     UsdGeom.SetStageUpAxis(stage, "Z")
@@ -155,7 +155,7 @@ def test_two_instances_of_one_robot_are_two_robots(nested, tmp_path):
         robot = UsdGeom.Xform.Define(stage, f"/World/{side}/robot").GetPrim()
         robot.GetReferences().AddReference("./cell.usda")
         robot.SetInstanceable(True)
-    stage.Save()
+    stage.GetRootLayer().Save()
     left, right = find_articulations(open_stage(tmp_path / "stage.usda")).robots
     assert left.spec.name != right.spec.name
     assert "left" in left.spec.name

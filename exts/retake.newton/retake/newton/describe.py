@@ -209,7 +209,8 @@ def scene_around(robot: Path, out: Path, *, model: str, pinned: bool = True) -> 
     distance = max(float(np.linalg.norm(high - low)) / 2 * 1.15 / np.sin(half), 0.3)
     place = units.R_world_stage.T @ (middle + view * distance)
     camera.AddTransformOp().Set(_matrix(units.R_world_stage.T @ _looking(-view), place * unit))
-    stage.Save()
+    # Of `stage` alone: what somebody has changed in the robot's own layers and not saved stays theirs.
+    stage.GetRootLayer().Save()
     return out
 
 
