@@ -115,7 +115,7 @@ def test_killed_at_any_moment_and_run_again_gives_the_same_artefacts(finished, t
     reference = artefacts(finished)
     run = tmp_path / finished.name
     command = [sys.executable, str(HERE / "arrow_driver.py"), "run", "--run", str(run), *arrow_driver.SMALL]
-    kills = 30 if FULL else 4
+    kills = 30 if FULL else 3
     for _ in range(kills):
         process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True

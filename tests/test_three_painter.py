@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -121,9 +122,10 @@ def test_a_deal_that_is_turned_shows_all_looks_after_few_videos_of_every_film() 
     assert {look for looks in first for look in looks[:2]} == set(LOOKS)
 
 
-@pytest.mark.parametrize(
-    "family", [*three_sets.FAMILIES, *three_sets.LATER, *three_sets.FURTHER, *three_sets.LATEST, *three_sets.LAST]
-)
+ROOMS = (*three_sets.FAMILIES, *three_sets.LATER, *three_sets.FURTHER, *three_sets.LATEST, *three_sets.LAST)
+
+
+@pytest.mark.parametrize("family", ROOMS if os.environ.get("RETAKE_FULL") == "1" else ROOMS[1::3])
 def test_a_room_leaves_geometry_alone(family: str) -> None:
     film = toy()
     dressed = three_sets.dress(film, family, 4)

@@ -60,13 +60,11 @@ BLIND = {"wrist_turn", "object_posture"}
 @pytest.fixture(scope="module")
 def hands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Episode]:
     """The scene with a camera on the hand, with and without depth."""
-    root = tmp_path_factory.mktemp("hands")
-    return {
-        name: make_scene_episode(
-            root / name, frames=scene.FRAMES, size=scene.SIZE, wrist=True, shadows=False, channels=channels
-        )
-        for name, channels in (("deep", ("rgb", "depth", "normals", "instances")), ("blind", ("rgb", "instances")))
-    }
+    deep = make_scene_episode(
+        tmp_path_factory.mktemp("hands") / "deep", frames=scene.FRAMES, size=scene.SIZE, wrist=True, shadows=False
+    )
+    cameras = tuple(replace(camera, channels=("rgb", "instances")) for camera in deep.header.cameras)
+    return {"deep": deep, "blind": without(deep, cameras=cameras)}
 
 
 @pytest.mark.parametrize(
