@@ -8,6 +8,7 @@ A verdict counts only for the very video it names, and a take only while its epi
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -227,9 +228,7 @@ class RunReader(RunLayout):
     def _camera_fault(self, take: Take) -> str:
         """Why a take's camera is none of its episode's; empty when it is one, or when neither states any."""
         known = self.cameras
-        if not take.camera or not known or take.camera in known:
-            return ""
-        return f"its record names camera {take.camera!r}; its episode has: {', '.join(known)}"
+        return camera_fault(take.camera, known) if take.camera and known else ""
 
     def _first_frame_fault(self, take: Take) -> str:
         """Why a take's first frame is not its variant's; empty when it is, or when the variant was removed."""
@@ -286,6 +285,13 @@ class RunReader(RunLayout):
         if verdict.episode_sha256 and verdict.episode_sha256 != take.inputs.get("episode", verdict.episode_sha256):
             return "its verdict is against another episode"
         return verdict
+
+
+def camera_fault(named: str, known: Sequence[str]) -> str:
+    """Why the camera that a record names is none of its episode's (`known`); empty when it is one."""
+    if named in known:
+        return ""
+    return f"its record names {f'camera {named!r}' if named else 'no camera'}; its episode has: {', '.join(known)}"
 
 
 def _take(record: Path) -> Take:

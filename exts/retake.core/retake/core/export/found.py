@@ -12,7 +12,7 @@ from retake.core.episode import Episode, EpisodeHeader
 from retake.core.errors import InputError, VariantError, unknown_name
 from retake.core.export.provenance import storable
 from retake.core.licences import commercial_obstacle
-from retake.core.run_reader import RunReader, Standing, StoredVariant
+from retake.core.run_reader import RunReader, Standing, StoredVariant, camera_fault
 from retake.core.takes.base import Take
 from retake.core.variants.base import World
 from retake.core.variants.worlds import load_catalogue
@@ -99,11 +99,7 @@ def camera_of(found: FoundTake, episode: Episode) -> str:
 
 def unknown_camera(found: FoundTake, camera: str, episode: Episode) -> str | None:
     """Why a take of which `camera_of` knows no camera is no training data; None for any other."""
-    if camera:
-        return None
-    has = ", ".join(c.name for c in episode.header.cameras)
-    named = _named_camera(found)
-    return f"its record names {f'camera {named!r}' if named else 'no camera'}; its episode has: {has}"
+    return None if camera else camera_fault(_named_camera(found), [c.name for c in episode.header.cameras])
 
 
 def _named_camera(found: FoundTake) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from retake.core.array_types import Bool, Float32, Float64, UInt8
 from retake.core.episode import Episode
-from retake.core.verdicts.footage import Footage
+from retake.core.verdicts.footage import Footage, tone_of
 from retake.core.verdicts.records import Measurement
 from retake.core.verdicts.scene import Scene
 from retake.core.verdicts.settings import StabilitySettings
@@ -140,12 +140,6 @@ def _companions(footage: Footage, truth: Truth, settings: StabilitySettings, sce
     side, place = _largest(asked & (other > _STAYS * known))
     note = f"goes with the camera at {_recorded(place, truth)}" if side else ""
     return Measurement(name, 2 * side * truth.px, note)
-
-
-def tone_of(image: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 2"]:
-    """Two log ratios of the channels of an RGB image (0..255): the same in light and shade."""
-    log = np.log(image + _DARK)
-    return log[..., ::2] - log[..., 1:2]
 
 
 def _most(change: np.ndarray) -> np.ndarray:

@@ -12,8 +12,7 @@ import cv2
 import numpy as np
 
 from retake.core.array_types import Bool, Float32
-from retake.core.verdicts.additions import tone_of
-from retake.core.verdicts.footage import Footage
+from retake.core.verdicts.footage import Footage, tone_of
 from retake.core.verdicts.gripper import Fingers
 from retake.core.verdicts.records import Measurement
 from retake.core.verdicts.truth import Truth

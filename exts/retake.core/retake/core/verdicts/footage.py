@@ -73,13 +73,18 @@ def make_footage(frames: UInt8[np.ndarray, "T H W 3"], truth: Truth) -> Footage:
 
 _FIRST = 0.2
 """Share of a take whose frames say what a place looked like before anything was added to it."""
-_OTHER_HUE, _DARK = 0.07, 12.0
-"""Log colour ratio from which on a place took another colour for good, and level that is added before ratios are taken."""
+_OTHER_HUE = 0.07
+"""Log colour ratio from which on a place took another colour for good."""
+_DARK = 12.0
+"""Grey value that is added before ratios are taken: noise in the dark is no colour."""
 
 
 def first_scenery(footage: Footage, truth: Truth) -> tuple[Float32[np.ndarray, "H W 3"], Bool[np.ndarray, "H W"]]:
-    """The scenery of a camera that stands still, with what the first frames showed where it has another hue since; and where
-    that is. A thing that appears early is in most frames: their mean would know it as scenery."""
+    """The scenery (RGB) of a camera that stands still, with what the first frames showed where it has another hue since; and
+    where that is: nowhere before a camera that moves. A thing that appears early is in most frames: their mean would know it
+    as scenery."""
+    if not truth.static_camera:
+        return footage.scenery, np.zeros_like(footage.known)
     total, count = np.zeros_like(footage.scenery), np.zeros(footage.known.shape, np.float32)
     grow = np.ones((9, 9), np.uint8)
     for t in range(0, max(int(_FIRST * len(footage)), 3), 2):
@@ -87,12 +92,13 @@ def first_scenery(footage: Footage, truth: Truth) -> tuple[Float32[np.ndarray, "
         cv2.accumulate(footage.frames[t], total, mask=mask)
         count += mask
     early = total / np.maximum(count, 1)[..., None]
-    hues = [_hue(cv2.GaussianBlur(image, (5, 5), 0)) for image in (early, footage.scenery)]
+    hues = [tone_of(cv2.GaussianBlur(image, (5, 5), 0)) for image in (early, footage.scenery)]
     other = (count >= 2) & footage.known & (np.abs(hues[0] - hues[1]).max(-1) > _OTHER_HUE)
     return np.where(other[..., None], early, footage.scenery), other
 
 
-def _hue(image: Float32[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "H W 2"]:
+def tone_of(image: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 2"]:
+    """Two log ratios of the channels of an RGB image (0..255): the same in light and shade."""
     log = np.log(image + _DARK)
     return log[..., ::2] - log[..., 1:2]
 
