@@ -179,15 +179,48 @@ SPLITS = {
         16, 1, first_level=True, turned=5,
         kinds=HARD,
     ),
+    "blind_three_closing": Split(
+        # Fixed views for the version after `blind_three_after`.
+        "three",
+        (
+            ("panda", 261, "front", "kiosk"), ("sixaxis", 263, "side", "vault"),
+            ("panda", 263, "side", "terrace"), ("sixaxis", 261, "front", "smithy"),
+            ("panda", 262, "front", "vault"), ("sixaxis", 265, "side", "kiosk"),
+            ("panda", 265, "front", "smithy"), ("sixaxis", 264, "front", "terrace"),
+            ("panda", 264, "side", "kiosk"), ("sixaxis", 262, "side", "smithy"),
+            ("panda", 267, "side", "vault"), ("sixaxis", 267, "front", "kiosk"),
+            ("panda", 266, "front", "terrace"), ("sixaxis", 266, "side", "vault"),
+        ),
+        16, 1, first_level=True, turned=5,
+        kinds=HARD,
+    ),
+    "blind_three_hands": Split(
+        # Cameras on hands for the same version.
+        "three",
+        (
+            ("panda", 271, "wrist", "smithy"), ("sixaxis", 272, "wrist", "kiosk"),
+            ("panda", 273, "wrist", "terrace"), ("sixaxis", 271, "wrist", "vault"),
+            ("panda", 272, "wrist", "vault"), ("sixaxis", 275, "wrist", "terrace"),
+            ("panda", 275, "wrist", "kiosk"), ("sixaxis", 273, "wrist", "smithy"),
+            ("panda", 274, "wrist", "terrace"), ("sixaxis", 274, "wrist", "vault"),
+            ("panda", 277, "wrist", "smithy"), ("sixaxis", 277, "wrist", "kiosk"),
+            ("panda", 276, "wrist", "vault"), ("sixaxis", 276, "wrist", "terrace"),
+            ("panda", 279, "wrist", "kiosk"), ("sixaxis", 279, "wrist", "smithy"),
+            ("panda", 278, "wrist", "smithy"), ("sixaxis", 278, "wrist", "terrace"),
+            ("panda", 280, "wrist", "terrace"), ("sixaxis", 280, "wrist", "vault"),
+        ),
+        16, 1, first_level=True, turned=5,
+        kinds=TOLD,
+    ),
 }  # fmt: skip
 """No episode and no family of sets of one group of splits (tune; newton, mitsuba; blind_newton, blind_mitsuba; vtk;
 three; blind_three; blind_three_more, _travelling, _large; blind_three_fixed;
-blind_three_after) is in another. Limits may come from the first
+blind_three_after; blind_three_closing, _hands) is in another. Limits may come from the first
 three, and from `vtk` and `three` since they have been looked at; a split of `UNSEEN` is judged once, when nothing changes any
 more."""
 UNSEEN = (
     "blind_newton", "blind_mitsuba", "three", "blind_three", "blind_three_more", "blind_three_travelling", "blind_three_large",
-    "blind_three_fixed", "blind_three_after",
+    "blind_three_fixed", "blind_three_after", "blind_three_closing", "blind_three_hands",
 )  # fmt: skip
 """Splits that nothing had been made by when they were judged; `painters_pages.LOOKED_AT` says of which that is over."""
 OTHER = {
@@ -196,6 +229,8 @@ OTHER = {
     201: 205, 205: 201, 203: 207, 207: 203, 209: 210, 210: 209,
     221: 225, 223: 227, 225: 221, 227: 223, 230: 221, 232: 234, 234: 232, 236: 238, 238: 236, 241: 243, 243: 241,
     256: 258, 258: 256, 257: 259, 259: 257, 251: 253, 253: 255, 255: 251, 252: 254, 254: 252,
+    261: 263, 263: 265, 265: 267, 267: 261, 262: 264, 264: 266, 266: 262,
+    271: 273, 273: 275, 275: 277, 277: 279, 279: 271, 272: 274, 274: 276, 276: 278, 278: 280, 280: 272,
     1011: 1012, 1012: 1011,
 }  # fmt: skip
 OTHER_AT = {

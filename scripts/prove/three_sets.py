@@ -22,6 +22,9 @@ LATEST = ("boathouse", "bakery", "greenhouse", "foyer")
 """Families of `blind_three_fixed`: light off water, two warm lamps side by side, panes' bars, a flat bright sky."""
 LAST = ("aviary", "station")
 """Families of `blind_three_after`: a grid of wires before a warm lamp, a row of cold ones."""
+CLOSING = ("kiosk", "vault", "terrace", "smithy")
+"""Families of `blind_three_closing` and `blind_three_hands`: a striped awning, one narrow lamp in a dim room, leaves under a
+bright sky, a low orange light beside a faint blue one."""
 TABLES = {
     "harbour": ("boards", "speckle"), "chapel": ("chips", "parquet"), "bazaar": ("gingham", "dots", "boards"),
     "lighthouse": ("speckle", "slate"), "orchard": ("parquet", "slate", "cork"),
@@ -30,13 +33,16 @@ TABLES = {
     "granary": ("gingham", "cork"), "arcade": ("chips", "slate", "dots"), "refectory": ("speckle", "parquet"),
     "boathouse": ("boards", "slate"), "bakery": ("speckle", "gingham"), "greenhouse": ("parquet", "cork", "chips"),
     "foyer": ("dots", "slate", "parquet"), "aviary": ("cork", "speckle", "gingham"), "station": ("slate", "boards", "chips"),
+    "kiosk": ("waves", "cork"), "vault": ("tiles", "chips"), "terrace": ("tiles", "boards", "speckle"),
+    "smithy": ("waves", "slate", "parquet"),
 }  # fmt: skip
 """Family -> textures of tables; floors and walls take any."""
 TONES = {"harbour": "aces", "chapel": "neutral", "bazaar": "agx", "lighthouse": "reinhard", "orchard": "plain",
          "cloister": "agx", "tannery": "aces", "pavilion": "plain", "observatory": "neutral", "depot": "reinhard",
          "granary": "plain", "arcade": "aces", "refectory": "agx",
          "boathouse": "neutral", "bakery": "aces", "greenhouse": "plain", "foyer": "agx",
-         "aviary": "reinhard", "station": "neutral"}  # fmt: skip
+         "aviary": "reinhard", "station": "neutral",
+         "kiosk": "plain", "vault": "agx", "terrace": "neutral", "smithy": "aces"}  # fmt: skip
 KINDS = ("boards", "speckle", "chips", "parquet", "gingham", "dots", "slate", "cork", "bricks")
 MIDDLE = (0.45, 0.0, 0.0)
 """Middle of the table, where lamps look."""
@@ -126,6 +132,19 @@ def texture(kind: str, rng: np.random.Generator, first: np.ndarray, second: np.n
                 x = j * wide + (wide // 2) * (i % 2)
                 shade = tuple(float(c) for c in first * rng.uniform(0.75, 1.15)) if 0 <= j < 4 else mix(0)
                 cv2.rectangle(image, (x + 3, i * tall + 3), (x + wide - 3, (i + 1) * tall - 3), shade, -1)
+    elif kind == "waves":
+        rows = np.arange(_CELL)[:, None] + 9 * np.sin(2 * np.pi * np.arange(_CELL) / (_CELL / rng.integers(2, 5)))[None]
+        share = 0.5 + 0.5 * np.sin(2 * np.pi * rows / (_CELL / rng.integers(9, 18)))
+        image += (second - first).astype(np.float32) * share[..., None].astype(np.float32) ** 2
+    elif kind == "tiles":
+        # Hexagons in rows, each of a tone of its own, with dark joints.
+        step = _CELL // 8
+        image *= 0.45
+        corners = 0.54 * step * np.stack([f(np.arange(6) * np.pi / 3 + np.pi / 6) for f in (np.cos, np.sin)], -1)
+        for i in range(8):
+            for j in range(8):
+                at = np.array([(j + 0.5 * (i % 2)) * step, i * step])
+                polygon(image, at + corners * (1.0, 1.1), mix(rng.uniform(0, 1)))
     elif kind == "slate":
         cuts = np.linspace(0, _CELL, 5).astype(int)
         for i in range(4):
@@ -256,6 +275,17 @@ def lamps(rng: np.random.Generator, family: str) -> tuple[Lamp, ...]:
         cold = -rng.uniform(0.1, 0.2)
         power = rng.uniform(0.3, 0.45)
         return tuple(Lamp((x, y + 0.6 * k, z), MIDDLE, shade(power, cold), 50, 0.4) for k in (-1, 0, 1))
+    if family == "kiosk":
+        return (Lamp(hung((0.2, 0.6), 2.2), MIDDLE, shade(rng.uniform(0.8, 1.2), rng.uniform(0.0, 0.2)), 52, 0.5, blinds(rng)),
+                Lamp(hung((0.3, 0.8), 2.5), MIDDLE, shade(rng.uniform(0.25, 0.45), 0.0), 50, 0.4))  # fmt: skip
+    if family == "vault":
+        return (Lamp(hung((0.0, 0.35), 1.8), MIDDLE, shade(rng.uniform(1.1, 1.5), rng.uniform(-0.1, 0.2)), 34, 0.7),)
+    if family == "terrace":
+        return (Lamp(hung((0.4, 0.8), 2.6), MIDDLE, shade(rng.uniform(0.7, 1.0), 0.06), 52, 0.3, dapples(rng)),)
+    if family == "smithy":
+        hue = rng.uniform(0.3, 0.5)
+        return (Lamp(hung((0.6, 0.9), 2.0), MIDDLE, shade(rng.uniform(0.8, 1.1), hue), 54, 0.5),
+                Lamp(hung((0.1, 0.5), 2.4), MIDDLE, shade(rng.uniform(0.2, 0.35), -hue / 2), 50, 0.6))  # fmt: skip
     if family == "depot":
         return (Lamp(hung((0.0, 0.3), 2.0), MIDDLE, shade(rng.uniform(0.8, 1.2), rng.uniform(-0.1, 0.1)), 52, 0.15),)
     return (Lamp(hung((0.1, 0.5), 2.2), MIDDLE, shade(rng.uniform(0.8, 1.1), 0.08), 50, 0.3, dapples(rng)),)
@@ -263,7 +293,7 @@ def lamps(rng: np.random.Generator, family: str) -> tuple[Lamp, ...]:
 
 def dress(film: Film, family: str, seed: int) -> Film:
     """The film in a room: the same geometry of robot and objects in other materials, light, walls and things."""
-    rng = np.random.default_rng([seed, 5000 + (*FAMILIES, *LATER, *FURTHER, *LATEST, *LAST).index(family)])
+    rng = np.random.default_rng([seed, 5000 + (*FAMILIES, *LATER, *FURTHER, *LATEST, *LAST, *CLOSING).index(family)])
     hue = rng.random()
     top = stuff(rng, str(rng.choice(TABLES[family])), hue)
     floor, wall = (stuff(rng, str(rng.choice(KINDS)), rng.random()) for _ in range(2))
@@ -304,7 +334,8 @@ def dress(film: Film, family: str, seed: int) -> Film:
             one = replace(one, colour=tuple(made), gloss=float(rng.uniform(0.0, 0.5)))
         items.append(one)
     items += room(rng, wall) + things(rng)
-    light, cool = rng.uniform(0.22, 0.4) * (1.3 if family == "foyer" else 1), rng.uniform(-0.12, 0.12)
+    bright = {"foyer": 1.3, "terrace": 1.4, "vault": 0.6}.get(family, 1)
+    light, cool = rng.uniform(0.22, 0.4) * bright, rng.uniform(-0.12, 0.12)
     return replace(
         film, items=tuple(items), lamps=lamps(rng, family), tone=TONES[family],
         sky=tuple(map(float, light * np.array([1 - cool, 1, 1 + cool]))),
