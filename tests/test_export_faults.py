@@ -62,6 +62,17 @@ def test_a_camera_that_one_take_lacks(tmp_path):
     assert report.episodes == 2
 
 
+@pytest.mark.parametrize("torn", ["{", "[]", '{"camera": 3}'])
+def test_an_unreadable_take_is_named_once_whatever_its_world_lacks_by_it(tmp_path, torn):
+    run = make_run(tmp_path / "a", takes=2, cameras=("front", "wrist"))
+    (run / "takes/v001/wrist/take.json").write_text(torn, "utf-8")
+    found = plan([run])
+    assert [item.provenance["take_id"] for item in found.items] == ["v000/front+v000/wrist"]
+    assert sorted(one.take for one in found.rejected) == ["v001/front", "v001/wrist"]
+    (own,) = [one.reason for one in found.rejected if one.take == "v001/wrist"]
+    assert own in next(one.reason for one in found.rejected if one.take == "v001/front")
+
+
 def test_other_cameras_in_another_run(tmp_path):
     runs = [make_run(tmp_path / "a", takes=1), make_run(tmp_path / "b", takes=1, cameras=("side",), seed=1)]
     attempt(runs, tmp_path / "d", "nothing to export.*camera side: .*2 cameras were asked for .front, side.; --camera")

@@ -25,7 +25,7 @@ from retake.core.verdicts.alignment import align
 from retake.core.verdicts.bodies import bodies
 from retake.core.verdicts.following import measure_following, motion_px
 from retake.core.verdicts.footage import make_footage
-from retake.core.verdicts.gripper import find_fingers
+from retake.core.verdicts.gripper_parts import find_fingers
 from retake.core.verdicts.scene import open_scene
 from retake.core.verdicts.settings import load_settings
 from retake.core.verdicts.tracking import track

@@ -123,6 +123,31 @@ def test_another_part_beside_the_fingers_is_not_taken_for_them() -> None:
     assert early_by(footage, truth, (0, 1), travel, opening, BEGIN, END, 7) == 0.0
 
 
+@pytest.mark.parametrize("early", [-3.0, 0.0, 3.0])
+def test_what_is_shown_twice_as_large_says_the_same_or_more(early: float) -> None:
+    footage, truth, travel, opening = scene(early)
+    large = footage.frames.repeat(2, 1).repeat(2, 2), footage.scenery.repeat(2, 0).repeat(2, 1)
+    truth.labels, truth.area = truth.labels.repeat(2, 1).repeat(2, 2), 4 * truth.area
+    close = Footage(*large, footage.known.repeat(2, 0).repeat(2, 1), 1.0)
+    found = early_by(close, truth, (0, 1), 2 * travel, opening, BEGIN, END, 7, 2.0)
+    assert found == pytest.approx(early, abs=1)
+    # In pixels of its own it would look too near for such fingers.
+    truth.area = truth.area / 64
+    assert early_by(close, truth, (0, 1), 2 * travel, opening, BEGIN, END, 7, 2.0) is None
+
+
+def test_a_gripper_that_had_opened_before_it_shows_is_told_between_all_such_moments() -> None:
+    """Hidden by what it holds from two frames before it opens: it may have opened at any time in between."""
+    footage, truth, travel, opening = scene(6.0)
+    for t in range(FRAMES):
+        if t < BEGIN - 2:
+            truth.labels[t][:] = 9
+            truth.area[t] = 0
+    found = early_by(footage, truth, (0, 1), travel, opening, BEGIN, END, 7)
+    assert found is not None
+    assert found > 1.5
+
+
 def refuted(errors: list[float], frames: range, early: float = 0.0, **how: Any) -> list[bool]:
     footage, truth, travel, _ = scene(early, **how)
     return own_place(footage, truth, (0, 1), travel, np.array(errors), frames).tolist()

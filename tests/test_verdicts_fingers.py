@@ -16,7 +16,7 @@ from verdict_scenes import FRAMES
 
 from retake.core.verdicts import examine, load_settings
 from retake.core.verdicts.fingers import NAME, measure_fingers
-from retake.core.verdicts.gripper import Fingers, find_fingers
+from retake.core.verdicts.gripper_parts import Fingers, find_fingers
 from retake.core.verdicts.judge import Judged
 from retake.core.verdicts.records import Measurement
 

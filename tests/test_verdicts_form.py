@@ -85,7 +85,7 @@ def test_stamps_may_be_of_any_rate_that_is_dense_enough(fps: float, told: bool) 
 def test_frames_beyond_the_episode_are_counted_and_not_kept(count: int, offered: int) -> None:
     asked: list[int] = []
     frames = (np.full((12, 16, 3), k, np.uint8) for k in range(count))
-    kept, total, size = take_frames(frames, (8, 6), offered, lambda: asked.append(1))
+    kept, total, size = take_frames(frames, (8, 6), offered, lambda: asked.append(1), None, {})
     assert (total, size) == (count, (16, 12))
     assert kept[:, 0, 0, 0].tolist() == list(range(min(count, offered)))
     assert kept.shape[1:] == (6, 8, 3)
@@ -98,6 +98,6 @@ def test_frames_beyond_the_episode_are_counted_and_not_kept(count: int, offered:
 def test_what_is_no_picture_is_refused_by_its_number(bad: Any) -> None:
     good = np.zeros((4, 4, 3), np.uint8)
     with pytest.raises(VerdictError, match=r"take frame 2 is .*expected \(H, W, 3\) uint8 RGB"):
-        take_frames([good, good, bad], (4, 4), 9, lambda: None)
+        take_frames([good, good, bad], (4, 4), 9, lambda: None, None, {})
     with pytest.raises(VerdictError, match="no frames"):
-        take_frames([], (4, 4), 9, lambda: None)
+        take_frames([], (4, 4), 9, lambda: None, None, {})

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from retake.core.verdicts import gripper
-from retake.core.verdicts.gripper import Fingers
+from retake.core.verdicts.gripper_parts import Fingers, changes
 from retake.core.verdicts.settings import FollowingSettings
 
 FRAMES = 40
@@ -77,12 +77,12 @@ def test_contours_are_asked_of_a_large_change_that_colours_do_not_tell(
 
 
 def test_a_change_up_to_the_last_frame_is_one() -> None:
-    assert gripper._changes(np.array([0.0, 0.0, 0.05, 0.1])) == [(1, 3)]
-    assert gripper._changes(np.array([0.0, 0.05, 0.09, 0.09])) == []
-    assert gripper._changes(np.array([0.0, 0.5, 1.0, 0.5, 0.0])) == [(0, 2), (2, 4)]
-    assert gripper._changes(np.array([0.0, 0.5, 0.5, 1.0])) == [(0, 1), (2, 3)]
-    assert gripper._changes(np.array([0.5, 0.52, 0.54, 0.56, 0.58, 0.6])) == []  # too slow to have a moment
-    assert gripper._changes(np.array([0.5, 0.521, 0.542, 0.563, 0.584, 0.605])) == [(0, 5)]
+    assert changes(np.array([0.0, 0.0, 0.05, 0.1])) == [(1, 3)]
+    assert changes(np.array([0.0, 0.05, 0.09, 0.09])) == []
+    assert changes(np.array([0.0, 0.5, 1.0, 0.5, 0.0])) == [(0, 2), (2, 4)]
+    assert changes(np.array([0.0, 0.5, 0.5, 1.0])) == [(0, 1), (2, 3)]
+    assert changes(np.array([0.5, 0.52, 0.54, 0.56, 0.58, 0.6])) == []  # too slow to have a moment
+    assert changes(np.array([0.5, 0.521, 0.542, 0.563, 0.584, 0.605])) == [(0, 5)]
 
 
 def wrong(

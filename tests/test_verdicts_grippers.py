@@ -6,7 +6,8 @@ from __future__ import annotations
 import numpy as np
 
 import retake.core.verdicts.gripper as module
-from retake.core.verdicts.gripper import Fingers, measure_gripper
+from retake.core.verdicts.gripper import measure_gripper
+from retake.core.verdicts.gripper_parts import Fingers
 from retake.core.verdicts.records import Measurement
 from retake.core.verdicts.settings import load_settings
 

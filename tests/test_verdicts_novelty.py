@@ -20,7 +20,8 @@ from retake.core.verdicts.falls import GRAVITY, measure_fall
 from retake.core.verdicts.footage import Footage
 from retake.core.verdicts.judge import Judged
 from retake.core.verdicts.novelty import measure_novelty
-from retake.core.verdicts.postures import body_hull, measure_posture, shows_body
+from retake.core.verdicts.posture_shapes import body_hull, shows_body
+from retake.core.verdicts.postures import measure_posture
 from retake.core.verdicts.tracking import Track
 from retake.core.verdicts.truth import Truth
 

@@ -31,10 +31,12 @@ from retake.core.verdicts import (
     following,
     geometry,
     gripper,
+    gripper_parts,
     load_settings,
     motion,
     objects,
-    postures,
+    posture_shapes,
+    posture_views,
     stability,
     tracking,
     wrists,
@@ -182,7 +184,7 @@ def of_pictures() -> dict[str, Any]:
     ]
     ordered = np.sort(noise(33, 9))
     out["at"] = [additions._at(ordered, p) for p in (0.0, 0.3, 4.0, 7.99, 8.0)]
-    turned = [postures._turned(axis, d) for axis, d in (((0, 0, 1), 30), ((1, 0, 0), -45), ((0, 0.6, 0.8), 200))]
+    turned = [posture_shapes._turned(axis, d) for axis, d in (((0, 0, 1), 30), ((1, 0, 0), -45), ((0, 0.6, 0.8), 200))]
     poses = [np.block([[R, np.zeros((3, 1))], [np.zeros((1, 3)), np.ones((1, 1))]]) for R in turned]
     out["angle"] = [additions._angle(a, b) for a in poses for b in poses]
     out["turned"] = turned
@@ -212,7 +214,7 @@ def of_pictures() -> dict[str, Any]:
     curve = np.concatenate(
         [np.ones(5), np.linspace(1, 0.2, 6), np.full(4, 0.2), np.linspace(0.2, 0.9, 5), [0.9, 0.4, 0.9, 0.9, 0.75, 0.5]]
     )
-    out["changes"] = [gripper._changes(c) for c in (curve, 1 - curve, curve[5:11], curve * 0.3, np.ones(4))]
+    out["changes"] = [gripper_parts.changes(c) for c in (curve, 1 - curve, curve[5:11], curve * 0.3, np.ones(4))]
     surface = noise(40, 12, 16)
     out["bilinear"] = gripper._bilinear(surface, rng.uniform(-2, 17, (20, 2)))
     steps = len(gripper._STEPS)
@@ -224,11 +226,11 @@ def of_pictures() -> dict[str, Any]:
         ]
     F = noise(50, 3, 3).astype(np.float64)
     out["sampson"] = geometry.sampson(rng.uniform(0, 60, (9, 2)), rng.uniform(0, 60, (9, 2)), F)
-    out["wider"] = [postures._wider(mask.astype(np.uint8), g) for g in (-1, 0, 1)]
-    moved = postures._moved_fields(noise(51, 24, 30))
+    out["wider"] = [posture_views._wider(mask.astype(np.uint8), g) for g in (-1, 0, 1)]
+    moved = posture_views._moved_fields(noise(51, 24, 30))
     out["moved"] = moved
     drawn = [blob(15, 12, r, r, shape=(24, 30)).astype(np.uint8) for r in (3, 6)]
-    out["explained"] = postures._explained(moved, drawn)
+    out["explained"] = posture_views._explained(moved, drawn)
     return out
 
 
@@ -319,8 +321,8 @@ def of_fingers() -> dict[str, Any]:
     settings, out, plain = SETTINGS.following, {}, truths()["plain"]
     rng, steps = np.random.default_rng(80), np.arange(FRAMES)
     openness = np.interp(steps, [0, 6, 8, 19, 23, 32], [1.0, 1.0, 0.05, 0.05, 0.9, 0.9])
-    found = gripper.find_fingers(episode(), plain)
-    out["found"] = [found, gripper.find_fingers(episode(), truths()["large"])]
+    found = gripper_parts.find_fingers(episode(), plain)
+    out["found"] = [found, gripper_parts.find_fingers(episode(), truths()["large"])]
     parts = found[0].parts
     travel = np.stack([np.full((FRAMES, 2), (7.0, 3.0)), np.full((FRAMES, 2), (-6.0, 4.0))], 1)
     for name, shown in {
@@ -336,8 +338,8 @@ def of_fingers() -> dict[str, Any]:
                 scores[t, part] += 0.6 * np.exp(-((grid[0] - at[1]) ** 2 + (grid[1] - at[0]) ** 2) / 4)
         for seen, truth in truths().items():
             wide = replace(truth, area=40 * truth.area)
-            hands = [gripper.Fingers(parts, travel * size, openness) for size in (1.0, 0.2)] + [
-                gripper.Fingers(parts, np.where(rng.random(travel.shape) < 0.2, np.nan, travel), openness)
+            hands = [gripper_parts.Fingers(parts, travel * size, openness) for size in (1.0, 0.2)] + [
+                gripper_parts.Fingers(parts, np.where(rng.random(travel.shape) < 0.2, np.nan, travel), openness)
             ]
             out[f"{name} {seen}"] = [
                 measure(replace(base, shift_scores=scores), wide, hand, settings)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retake.core.verdicts import posture_evidence, postures
+from retake.core.verdicts import posture_evidence, posture_shapes, posture_views, postures
 from retake.core.verdicts.footage import Footage
 from retake.core.verdicts.posture_evidence import Evidence
 
@@ -230,15 +230,15 @@ def test_pixels_are_read_as_the_object_or_as_what_surrounds_it() -> None:
     assert (nowhere[6:12, 6:14] > 0.9).all()
 
 
-def gain(**given: dict[int, float]) -> postures._Gain:
-    values = {name: np.zeros(len(postures.POSTURES)) for name in ("found", "own", "full", "changed", "strength")}
+def gain(**given: dict[int, float]) -> posture_views.Gain:
+    values = {name: np.zeros(len(posture_shapes.POSTURES)) for name in ("found", "own", "full", "changed", "strength")}
     for name, of in given.items():
         for k, value in of.items():
             values[name][k] = value
-    return postures._Gain(**values)
+    return posture_views.Gain(**values)
 
 
-WIDER = next(k for k, posture in enumerate(postures.POSTURES) if posture.name == "wider")
+WIDER = next(k for k, posture in enumerate(posture_shapes.POSTURES) if posture.name == "wider")
 
 
 @given(st.floats(-0.2, 1.2), st.floats(0, 0.4))
@@ -261,44 +261,44 @@ def test_pixels_go_a_share_of_the_way_to_a_posture() -> None:
         found={0: 10, 1: -20, 2: 49, 3: 0, WIDER: 0}, own={k: -50.0 for k in full}, full=full,
         changed={0: 100, 1: 100, 2: 39.9, 3: 100, WIDER: 100}, strength={0: 90, 1: 90, 2: 90, 3: 29, WIDER: 90},
     )  # fmt: skip
-    assert postures._shares([told], 0) == {
+    assert posture_views.shares_of([told], 0) == {
         "turned by 30°": pytest.approx(0.6), "turned by 45°": None, "wider": pytest.approx(0.5),
     }  # fmt: skip
-    assert "wider" not in postures._shares([told], None)
+    assert "wider" not in posture_views.shares_of([told], None)
     swapped = gain(
         found={1: 10, 0: -20}, own={0: -50, 1: -50}, full=full, changed={0: 40, 1: 40}, strength={0: 90, 1: 90}
     )
-    assert postures._shares([swapped], 0) == {"turned by 30°": pytest.approx(0.6)}
-    assert postures._shares([swapped, gain()], 0) == {}  # 40 px of each frame must differ
-    assert postures._shares([], 0) == {}
-    assert postures._shares([told, told], 0)["turned by 30°"] == pytest.approx(0.6)
+    assert posture_views.shares_of([swapped], 0) == {"turned by 30°": pytest.approx(0.6)}
+    assert posture_views.shares_of([swapped, gain()], 0) == {}  # 40 px of each frame must differ
+    assert posture_views.shares_of([], 0) == {}
+    assert posture_views.shares_of([told, told], 0)["turned by 30°"] == pytest.approx(0.6)
     blunt = gain(found={0: 10}, own={0: -13}, full={0: 13}, changed={0: 100}, strength={0: 90})
-    assert postures._shares([blunt], 0) == {}  # 26 of 90 is no reach
+    assert posture_views.shares_of([blunt], 0) == {}  # 26 of 90 is no reach
     sharper = gain(found={0: 10}, own={0: -13.6}, full={0: 13.6}, changed={0: 100}, strength={0: 90})
-    assert postures._shares([sharper], 0) == {"turned by 30°": pytest.approx(23.6 / 27.2)}
+    assert posture_views.shares_of([sharper], 0) == {"turned by 30°": pytest.approx(23.6 / 27.2)}
 
 
-def half_of_it(shows: str, columns: int = 10, which: int = 0) -> postures._View:
+def half_of_it(shows: str, columns: int = 10, which: int = 0) -> posture_views.View:
     """A square of 20 x 20 px; one other posture lacks some columns of it."""
     whole = np.zeros((40, 44), np.uint8)
     whole[10:30, 12:32] = 1
     other = whole.copy()
     other[:, 12 : 12 + columns] = 0
     field = np.where((whole if shows == "whole" else other) > 0, 1.0, -1.0).astype(np.float32)
-    others = [other if k == which else whole for k in range(len(postures.POSTURES))]
-    return postures._View(field, np.ones(whole.shape, bool), whole, others, True)
+    others = [other if k == which else whole for k in range(len(posture_shapes.POSTURES))]
+    return posture_views.View(field, np.ones(whole.shape, bool), whole, others, True)
 
 
 def test_a_posture_gains_what_its_pixels_say_for_it() -> None:
     for shows, found in (("whole", -200), ("other", 200)):
-        told = postures._gain(half_of_it(shows), 0)
+        told = posture_views.gain_of(half_of_it(shows), 0)
         assert (told.found[0], told.own[0], told.full[0]) == (found, -200, 200)
         assert (told.changed[0], told.strength[0]) == (200, 200)
         assert not told.found[1:].any()
         assert not told.changed[1:].any()
     view = half_of_it("other")
     view.free[:, :17] = False  # half of what differs cannot be seen
-    assert postures._gain(view, 0).changed[0] == 100
+    assert posture_views.gain_of(view, 0).changed[0] == 100
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def test_a_posture_is_asked_where_it_differs_by_enough_and_beyond_what_bleeds_or
 ) -> None:
     """By a tenth of the silhouette, a fifth of which lies beyond 1.4 px from its outline; another size in the first phase beyond
     2.4 px: of the fifth column, and the fourth, but for three px at either end."""
-    told = postures._gain(half_of_it("other", columns, which), 0, first)
+    told = posture_views.gain_of(half_of_it("other", columns, which), 0, first)
     assert told.changed[which] == pixels
     assert (told.found[which] > 0) == (pixels > 0)
 
@@ -326,13 +326,13 @@ def test_a_posture_is_asked_where_it_differs_by_enough_and_beyond_what_bleeds_or
 def test_frames_show_a_body_that_is_half_of_its_largest_as_seen_from_one_distance() -> None:
     area = np.array([400.0, 200, 199, 60, 59, 100, 59])
     distance = np.array([1.0, 1, 1, 2, 9, 2, 1])
-    assert postures.shows_body(area, distance).tolist() == [0, 1, 3, 5]
+    assert posture_shapes.shows_body(area, distance).tolist() == [0, 1, 3, 5]
 
 
 def test_what_rests_is_where_it_mostly_is_within_two_millimetres() -> None:
     poses = truth().T_world_part
     poses[4, 1, 0, 3], poses[6, 1, 2, 3], poses[8, 1, 1, 3] = 0.0019, 2.0021, -0.0021
-    assert postures._resting(truth(T_world_part=poses), 1, [2, 4, 6, 7, 8, 9]) == [2, 4, 7, 9]
+    assert posture_views.at_rest(truth(T_world_part=poses), 1, [2, 4, 6, 7, 8, 9]) == [2, 4, 7, 9]
 
 
 SIDEWAYS = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
@@ -351,11 +351,11 @@ def drawn() -> dict[str, tuple[int, int, int, int]]:
         size=(200, 150),
     )
     hull = np.array([[x, y, z] for x in (-0.1, 0.1) for y in (-0.001, 0.001) for z in (-0.1, 0.1)])
-    found = postures._silhouettes(one, 3, 1, hull)
+    found = posture_shapes.silhouettes(one, 3, 1, hull)
     assert found is not None
     (rows, columns), whole, others = found
     out = {}
-    for name, mask in [("own", whole), *zip([p.name for p in postures.POSTURES], others, strict=True)]:
+    for name, mask in [("own", whole), *zip([p.name for p in posture_shapes.POSTURES], others, strict=True)]:
         v, u = np.nonzero(mask)
         if len(v):
             out[name] = (u.min() + columns.start, v.min() + rows.start, np.ptp(u) + 1, np.ptp(v) + 1)
@@ -374,9 +374,9 @@ def test_other_postures_stand_on_the_same_ground_at_the_same_place() -> None:
 
 def test_a_point_behind_the_camera_has_no_outline() -> None:
     one = truth(T_camera_world=np.tile(np.eye(4), (FRAMES, 1, 1)))
-    at = postures._outline(one, 0, np.array([[0.1, 0.2, 2.0], [0, 0, 0.02]]))
+    at = posture_shapes.projected(one, 0, np.array([[0.1, 0.2, 2.0], [0, 0, 0.02]]))
     assert at == pytest.approx(np.array([[34.5, 31.5], [29.5, 23.5]]))
-    assert postures._outline(one, 0, np.array([[0.1, 0.2, 2.0], [0, 0, 0.019]])) is None
+    assert posture_shapes.projected(one, 0, np.array([[0.1, 0.2, 2.0], [0, 0, 0.019]])) is None
 
 
 def test_a_body_is_what_its_depth_shows_about_its_own_origin() -> None:
@@ -385,13 +385,13 @@ def test_a_body_is_what_its_depth_shows_about_its_own_origin() -> None:
     depth[22, 26] = 0.0
     depth[20, 30] = 9.0
     episode: Any = SimpleNamespace(image=lambda *_: depth)
-    hull = postures.body_hull(truth(), episode, "front", 1)
+    hull = posture_shapes.body_hull(truth(), episode, "front", 1)
     assert hull is not None
     assert hull.min(0) == pytest.approx([-0.11, -0.0875, 0], abs=1e-6)
     assert hull.max(0) == pytest.approx([0.11, 0.1375, 0], abs=1e-6)
-    assert postures.body_hull(truth(area=np.full((FRAMES, 2), 59.0)), episode, "front", 1) is None
+    assert posture_shapes.body_hull(truth(area=np.full((FRAMES, 2), 59.0)), episode, "front", 1) is None
     depth[20:30, 24:36] = 0
     depth[20:22, 24:36] = 2  # 24 of the 30 px that are needed
-    assert postures.body_hull(truth(), episode, "front", 1) is None
+    assert posture_shapes.body_hull(truth(), episode, "front", 1) is None
     depth[22:24, 24:27] = 2
-    assert postures.body_hull(truth(), episode, "front", 1) is not None
+    assert posture_shapes.body_hull(truth(), episode, "front", 1) is not None

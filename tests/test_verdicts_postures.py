@@ -17,7 +17,9 @@ from retake.core.episode.events import object_events
 from retake.core.verdicts import examine, load_settings
 from retake.core.verdicts.judge import Judged
 from retake.core.verdicts.posture_evidence import Evidence, colours_of
-from retake.core.verdicts.postures import _in_every, _View, body_hull, measure_posture, phase_views, width_of
+from retake.core.verdicts.posture_shapes import body_hull
+from retake.core.verdicts.posture_views import View, phase_views, width_of
+from retake.core.verdicts.postures import _in_every, measure_posture
 from retake.core.verdicts.records import Measurement
 
 BODY, GROUND, WALL = (190, 60, 40), (120, 110, 100), (60, 66, 80)
@@ -141,13 +143,13 @@ def test_scenery_of_the_objects_colours_on_one_side_leaves_the_other_side(clean:
     assert not fails(found), found
 
 
-def view(clean: Judged, ring: np.ndarray) -> _View:
+def view(clean: Judged, ring: np.ndarray) -> View:
     """A disc that shows the object, before scenery, and `ring` (h, w) between it and a disc one px wider."""
     v, u = np.mgrid[-20:21, -20:21]
     whole, wide = (np.hypot(u, v) < r for r in (10.0, 11.0))
     wide = cv2.dilate(whole.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     field = np.where(whole, 1.0, np.where(wide, ring, -1.0)).astype(np.float32)
-    return _View(field, np.ones_like(whole), whole.astype(np.uint8), [], True)
+    return View(field, np.ones_like(whole), whole.astype(np.uint8), [], True)
 
 
 @pytest.mark.parametrize(("reach", "wider"), [(41, 1), (20, 0)])

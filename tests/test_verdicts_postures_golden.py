@@ -26,7 +26,9 @@ from retake.core.geometry import axis_angle
 from retake.core.verdicts import load_settings
 from retake.core.verdicts.footage import Footage, make_footage
 from retake.core.verdicts.posture_evidence import Evidence, colours_of, early_frames, split
-from retake.core.verdicts.postures import POSTURES, body_hull, measure_posture, outline_of, phase_views, width_of
+from retake.core.verdicts.posture_shapes import POSTURES, body_hull, outline_of
+from retake.core.verdicts.posture_views import phase_views, width_of
+from retake.core.verdicts.postures import measure_posture
 from retake.core.verdicts.truth import Truth, read_truth
 
 GOLDEN = Path(__file__).parent / "golden" / "verdicts" / "postures.json"

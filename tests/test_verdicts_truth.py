@@ -139,14 +139,14 @@ def test_of_many_points_ninety_of_each_part_are_kept_from_the_first_to_the_last(
 def test_ids_get_their_entry_whatever_their_size(largest: int) -> None:
     table = (np.arange(65536) % 251).astype(np.uint8)
     ids = np.array([[0, largest], [largest // 2, 1]], np.uint16)
-    assert truth._renumbered(ids, table).tolist() == table[ids].tolist()
+    assert truth.renumbered(ids, table).tolist() == table[ids].tolist()
 
 
 @pytest.mark.parametrize(("metres", "static"), [(0.0, True), (0.9e-4, True), (1.1e-4, False)])
 def test_a_camera_stands_still_within_a_tenth_of_a_millimetre(metres: float, static: bool) -> None:
     T = np.tile(np.eye(4), (5, 1, 1))
     T[2, 0, 3] = -metres
-    assert truth._is_static(T) == static
+    assert truth.is_static(T) == static
 
 
 def known(parts: tuple[RigidPart, ...] = (), **given: Any) -> Truth:

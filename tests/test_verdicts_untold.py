@@ -33,7 +33,8 @@ from retake.core.verdicts.fingers import measure_fingers
 from retake.core.verdicts.following import _lags
 from retake.core.verdicts.footage import make_footage
 from retake.core.verdicts.form import rate_of
-from retake.core.verdicts.gripper import find_fingers, measure_events, measure_gripper
+from retake.core.verdicts.gripper import measure_events, measure_gripper
+from retake.core.verdicts.gripper_parts import find_fingers
 from retake.core.verdicts.judge import examine
 from retake.core.verdicts.novelty import measure_novelty
 from retake.core.verdicts.records import Check, Measurement, Verdict, check_to_json

@@ -122,7 +122,8 @@ def _run_items(
     for world in found.worlds:
         views = world.views(cameras, episode, selection.allow_mixed)
         if lacking := {c: world.lacks(c, run) for c in cameras if c not in views}:
-            rejected += world.rejections(name, lacking, cameras)
+            told = {(one.run, one.take) for one in rejected}
+            rejected += [r for r in world.rejections(name, lacking, cameras) if (r.run, r.take) not in told]
             continue
         items.append(take_item(run.path, episode, views, cameras, source, selection))
     if selection.include_sim:

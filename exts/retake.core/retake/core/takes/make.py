@@ -133,7 +133,7 @@ def read_take(folder: Path) -> Take:
     if take.frames < 1 or take.start < 0 or min(take.size) < 1 or take.fps <= 0:
         raise TakeError(
             f"{path} says {take.frames} frames from frame {take.start}, {take.size[0]}x{take.size[1]} at {take.fps:g} fps; no "
-            "video is like that: make the take again"
+            "video is like that"
         )
     return take
 
@@ -151,9 +151,7 @@ def video_fault(take: Take) -> str:
     try:
         found = known_sha256(take.video)
     except OSError as error:
-        return (
-            f"{take.video} is missing ({error.strerror}); {take.folder / TAKE_RECORD} describes it: make the take again"
-        )
+        return f"{take.video} is missing ({error.strerror}); {take.folder / TAKE_RECORD} describes it"
     if found == take.video_sha256:
         return ""
     return (

@@ -7,6 +7,7 @@ contrast before they are compared with anything.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -55,20 +56,25 @@ def shrink(frame: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np
 
 def make_footage(frames: UInt8[np.ndarray, "T H W 3"], truth: Truth) -> Footage:
     """Footage of working-size frames. The scenery model needs a static camera."""
+    scenery, known = still_scenery(frames, truth.labels, range(0, len(frames), 3) if truth.static_camera else ())
+    sample = [float(_trace(tensor(frames[t])).mean()) for t in range(0, len(frames), max(1, len(frames) // 6))]
+    return Footage(frames, scenery, known, max(float(np.median(sample)), 1e-3))
+
+
+def still_scenery(
+    frames: UInt8[np.ndarray, "T H W 3"], labels: UInt8[np.ndarray, "T H W"], asked: Iterable[int]
+) -> tuple[Float32[np.ndarray, "H W 3"], Bool[np.ndarray, "H W"]]:
+    """Mean RGB of each pixel over those of the `asked` frames in which nothing that moves is near it, and where there
+    are three of them at least."""
     height, width = frames.shape[1:3]
     total = np.zeros((height, width, 3), np.float32)
     count = np.zeros((height, width), np.float32)
-    if truth.static_camera:
-        grow = np.ones((9, 9), np.uint8)
-        for t in range(0, len(frames), 3):
-            away = cv2.dilate((truth.labels[t] > 0).astype(np.uint8), grow) == 0
-            mask = away.astype(np.uint8)
-            cv2.accumulate(frames[t], total, mask=mask)
-            count += mask
-    known = count >= 3
-    scenery = total / np.maximum(count, 1)[..., None]
-    sample = [float(_trace(tensor(frames[t])).mean()) for t in range(0, len(frames), max(1, len(frames) // 6))]
-    return Footage(frames, scenery, known, max(float(np.median(sample)), 1e-3))
+    grow = np.ones((9, 9), np.uint8)
+    for t in asked:
+        mask = (cv2.dilate((labels[t] > 0).astype(np.uint8), grow) == 0).astype(np.uint8)
+        cv2.accumulate(frames[t], total, mask=mask)
+        count += mask
+    return total / np.maximum(count, 1)[..., None], count >= 3
 
 
 _FIRST = 0.2

@@ -16,6 +16,7 @@ from retake.core.episode import Episode
 from retake.core.errors import VerdictError
 from retake.core.progress import CheckCancel
 from retake.core.verdicts.clip import COARSEST, Clip, open_clip
+from retake.core.verdicts.closeups import Watch
 from retake.core.verdicts.footage import shrink
 from retake.core.verdicts.records import Measurement
 from retake.core.verdicts.settings import VerdictSettings
@@ -29,21 +30,24 @@ class Film:
     """A take before what it shows.
 
     pictures: at the working size, no more than the episode offers. clip: the file; None for frames in memory. form: the
-    checks of the file itself. identity: what a verdict says of the film and of what it is compared with.
+    checks of the file itself. identity: what a verdict says of the film and of what it is compared with. watched: frame -> what
+    was asked to be kept of it.
     """
 
     pictures: UInt8[np.ndarray, "T h w 3"]
     clip: Clip | None
     form: tuple[Measurement, ...]
     identity: dict[str, Any]
+    watched: dict[int, UInt8[np.ndarray, "h w 3"]]
 
 
 def open_film(
     video: Path | str | Frames, episode: Episode, camera: str, settings: VerdictSettings, *,
     first_frame: UInt8[np.ndarray, "H W 3"] | None, start: int, frames: int | None, fps: float | None,
-    check_cancel: CheckCancel,
+    check_cancel: CheckCancel, watch: Watch | None = None,
 ) -> Film:  # fmt: skip
-    """A take as it is compared with the episode from frame `start` on; arguments and errors are those of `judge`."""
+    """A take as it is compared with the episode from frame `start` on; arguments and errors are those of `judge`. watch: what
+    to keep of its frames besides."""
     spec = episode.header.camera(camera)
     if not 0 <= start < len(episode):
         raise VerdictError(f"start frame {start} is outside the episode, which has frames 0..{len(episode) - 1}")
@@ -57,7 +61,8 @@ def open_film(
     width = min(settings.working_width, spec.size[0])
     size = (width, round(spec.size[1] * width / spec.size[0]))
     offered = len(episode) - start
-    pictures, total, take_size = take_frames(source, size, offered, check_cancel)  # type: ignore[arg-type]
+    watched: dict[int, np.ndarray] = {}
+    pictures, total, take_size = take_frames(source, size, offered, check_cancel, watch, watched)  # type: ignore[arg-type]
     form = (
         length(total, offered, frames, clip, settings),
         size_of(take_size, spec.size),
@@ -67,13 +72,15 @@ def open_film(
     return Film(pictures, clip, form, {
         "camera": camera, "start": start, "frames": total, "fps": float(fps if fps is not None else rate),
         "size": take_size, "episode_sha256": episode.content_sha256, "video_sha256": clip.sha256 if clip else "",
-    })  # fmt: skip
+    }, watched)  # fmt: skip
 
 
 def take_frames(
-    source: Frames, size: tuple[int, int], offered: int, check_cancel: CheckCancel
-) -> tuple[UInt8[np.ndarray, "T H W 3"], int, tuple[int, int]]:
-    """Working-size frames (no more than the episode offers), number of frames in all, size of the take."""
+    source: Frames, size: tuple[int, int], offered: int, check_cancel: CheckCancel, watch: Watch | None,
+    watched: dict[int, UInt8[np.ndarray, "h w 3"]],
+) -> tuple[UInt8[np.ndarray, "T H W 3"], int, tuple[int, int]]:  # fmt: skip
+    """Working-size frames (no more than the episode offers), number of frames in all, size of the take; what is watched goes
+    into `watched`."""
     kept, total, take_size = [], 0, (0, 0)
     iterator = iter(source)
     for frame in islice(iterator, offered):
@@ -81,6 +88,8 @@ def take_frames(
             raise VerdictError(f"take frame {total} is {frame.shape} {frame.dtype}; expected (H, W, 3) uint8 RGB")
         take_size = (frame.shape[1], frame.shape[0])
         kept.append(shrink(frame, size))
+        if watch is not None and total in watch.labels and take_size[0] >= watch.size[0]:
+            watched[total] = watch.seen(frame)
         total += 1
         if total % 16 == 0:
             check_cancel()

@@ -3,17 +3,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 
 from retake.core.array_types import Float64
-from retake.core.episode import Episode
-from retake.core.geometry import inverse
 from retake.core.verdicts.alignment import Alignment
+from retake.core.verdicts.closeups import CloseUp
 from retake.core.verdicts.finger_moments import TOLD_FRAMES, early_by, own_place
 from retake.core.verdicts.footage import Footage
+from retake.core.verdicts.gripper_parts import Fingers, changes
 from retake.core.verdicts.records import Measurement
 from retake.core.verdicts.settings import FollowingSettings
 from retake.core.verdicts.truth import Truth
@@ -28,70 +26,8 @@ _BY_CONTOURS = 1.5
 """Frames from which on contours alone make a moment doubtful before a camera that stands still, and fail none."""
 _AROUND = 5
 """Frames before and after a change that tell its moment."""
-_SMALL, _LARGE = 0.1, 0.3
-"""Change of openness (0..1) whose moment can be asked, and the one that contours can tell."""
-
-
-@dataclass(frozen=True, eq=False)
-class Fingers:
-    """The moving parts of one gripper."""
-
-    parts: tuple[int, ...]
-    """Indices into `Truth.parts`; empty where the recording has no ids of its fingers."""
-    travel: Float64[np.ndarray, "T F 2"]
-    """Image motion of each finger from closed to open, working px."""
-    openness: Float64[np.ndarray, "T"]
-
-
-def find_fingers(episode: Episode, truth: Truth) -> list[Fingers]:
-    """Every gripper with fingers that move. Works for sliding and for turning fingers."""
-    out, column = [], 0
-    span = slice(truth.start, truth.start + len(truth))
-    for robot in episode.header.robots:
-        q = episode.joint(robot.name, "position")[span]
-        poses = episode.link_poses(robot.name)[span]
-        for gripper in robot.grippers:
-            openness = truth.openness[:, column]
-            column += 1
-            if not gripper.finger_joints:
-                continue
-            dofs = [robot.dof_index(name) for name in gripper.finger_joints]
-            shut, wide = q.copy(), q.copy()
-            shut[:, dofs], wide[:, dofs] = gripper.closed_position, gripper.open_position
-            base = poses[:, robot.root]
-            T_shut, T_wide = robot.forward_kinematics(shut, base), robot.forward_kinematics(wide, base)
-            moved = np.abs(T_wide - T_shut).max((0, 2, 3)) > 1e-4
-            if not moved.any():
-                continue
-            parts = [i for i, p in enumerate(truth.parts) if p.robot == robot.name and moved[p.link]]
-            travel = np.zeros((len(truth), len(parts), 2))
-            for k, i in enumerate(parts):
-                travel[:, k] = _travel(truth, i, poses, T_shut, T_wide, truth.parts[i].link)
-            out.append(Fingers(tuple(parts), travel, openness))
-    return out
-
-
-def _travel(
-    truth: Truth, part: int, poses: np.ndarray, T_shut: np.ndarray, T_wide: np.ndarray, link: int
-) -> Float64[np.ndarray, "T 2"]:
-    """Image motion of the finger's visible middle, at the depth of its link origin."""
-    out = np.full((len(truth), 2), np.nan)
-    for t in range(len(truth)):
-        uv = truth.centroid[t, part] + 0.5
-        T_camera_link = truth.T_camera_world[t] @ poses[t, link]
-        depth = T_camera_link[2, 3]
-        if np.isnan(uv).any() or depth <= 0.02:
-            continue
-        K, uv = truth.K[t], truth.ideal(t, uv[None] - 0.5)[0] + 0.5
-        p_camera = np.array([(uv[0] - K[0, 2]) / K[0, 0], (uv[1] - K[1, 2]) / K[1, 1], 1.0]) * depth
-        p_link = (inverse(T_camera_link) @ np.append(p_camera, 1.0))[:3]
-        ends = []
-        for T in (T_shut[t, link], T_wide[t, link]):
-            p = truth.T_camera_world[t] @ T @ np.append(p_link, 1.0)
-            at = np.array([K[0, 0] * p[0] / p[2], K[1, 1] * p[1] / p[2]]) if p[2] > 0.02 else np.full(2, np.nan)
-            ends.append(at if truth.lens is None else truth.seen(t, (at + K[:2, 2] - 0.5)[None])[0])
-        out[t] = ends[1] - ends[0]
-    return out
+_LARGE = 0.3
+"""Change of openness (0..1) whose moment contours can tell."""
 
 
 def measure_gripper(
@@ -141,18 +77,20 @@ def measure_gripper(
 
 
 def measure_events(
-    footage: Footage, alignment: Alignment, truth: Truth, fingers: list[Fingers], settings: FollowingSettings
-) -> Measurement:
+    footage: Footage, alignment: Alignment, truth: Truth, fingers: list[Fingers], settings: FollowingSettings,
+    close: CloseUp | None = None,
+) -> Measurement:  # fmt: skip
     """gripper_event: frames by which the gripper opens or closes too early or late, at its worst event. What the fingers cover of
-    the scenery tells it; where that cannot, their contours do."""
+    the scenery tells it, as large as the take shows them; where that cannot, their contours do."""
     name = "gripper_event"
     worst, frame, note, judged, doubtful = 0.0, None, "", 0, None
-    changes = [(gripper, *change) for gripper in fingers for change in _changes(gripper.openness)]
-    for gripper, begin, end in changes:
+    every = [(gripper, *change) for gripper in fingers for change in changes(gripper.openness)]
+    seen, of, px = (footage, truth, 1.0) if close is None else (close.footage, close.truth, close.px)
+    for gripper, begin, end in every:
         if not gripper.parts:
             continue
         early = early_by(
-            footage, truth, gripper.parts, gripper.travel, gripper.openness, begin, end, settings.gripper_event_reach
+            seen, of, gripper.parts, px * gripper.travel, gripper.openness, begin, end, settings.gripper_event_reach, px
         )
         if early is None and abs(gripper.openness[end] - gripper.openness[begin]) >= _LARGE:
             early = _early(alignment, truth, gripper, begin, end, settings)
@@ -174,28 +112,11 @@ def measure_events(
             note = f"{'opens' if opening else 'closes'} {abs(early):.1f} frames {when}"
     if not judged:
         why = f"no opening or closing whose fingers show enough to tell {TOLD_FRAMES} frames from none"
-        return Measurement(name, None, why, applies=False, absent=not changes)
+        return Measurement(name, None, why, applies=False, absent=not every)
     if doubtful is not None and worst == 0.0:
         why = f"around frame {doubtful} the fingers fit another moment as well, or something more than {_BELIEVED:g} frames away"
         return Measurement(name, None, why, doubtful)
     return Measurement(name, worst, note or f"{judged} events", frame)
-
-
-def _changes(openness: Float64[np.ndarray, "T"]) -> list[tuple[int, int]]:
-    """First and last frame of every opening or closing by at least _SMALL."""
-    step = np.diff(openness)
-    out, begin = [], None
-    for t in range(len(step) + 1):
-        active = t < len(step) and abs(step[t]) > 0.02
-        if active and begin is not None and np.sign(step[t]) != np.sign(step[begin]):
-            active = False
-        if active and begin is None:
-            begin = t
-        elif not active and begin is not None:
-            if abs(openness[t] - openness[begin]) >= _SMALL:
-                out.append((begin, t))
-            begin = t if t < len(step) and abs(step[t]) > 0.02 else None
-    return out
 
 
 def _early(

@@ -17,6 +17,7 @@ from retake.core.verdicts.alignment import Alignment, align
 from retake.core.verdicts.assess import assess, series_of
 from retake.core.verdicts.bodies import bodies
 from retake.core.verdicts.clip import Clip
+from retake.core.verdicts.closeups import close_up, watch_fingers
 from retake.core.verdicts.control import NOT_SHOWN, measure_leak
 from retake.core.verdicts.falls import NAME as FALL
 from retake.core.verdicts.falls import falls, measure_fall
@@ -25,7 +26,8 @@ from retake.core.verdicts.following import arm_size, link_offsets, measure_follo
 from retake.core.verdicts.footage import Footage, make_footage
 from retake.core.verdicts.form import Frames, open_film
 from retake.core.verdicts.geometry import measure_geometry
-from retake.core.verdicts.gripper import find_fingers, measure_events, measure_gripper
+from retake.core.verdicts.gripper import measure_events, measure_gripper
+from retake.core.verdicts.gripper_parts import find_fingers
 from retake.core.verdicts.novelty import measure_novelty
 from retake.core.verdicts.objects import NAMES as BODY_NAMES
 from retake.core.verdicts.objects import PHASES, measure_object, pisa
@@ -83,12 +85,13 @@ def examine(
     for an unknown camera, Cancelled when asked to stop.
     """
     settings = config or load_settings()
+    episode = read_once(episode)
+    watch = watch_fingers(episode, camera, start, settings.working_width)
     film = open_film(
         video, episode, camera, settings, first_frame=first_frame, start=start, frames=frames, fps=fps,
-        check_cancel=check_cancel,
+        check_cancel=check_cancel, watch=watch,
     )  # fmt: skip
     pictures, measured = film.pictures, list(film.form)
-    episode = read_once(episode)
     truth = read_truth(episode, camera, start, len(pictures), settings.working_width)
     check_cancel()
     footage = make_footage(pictures, truth)
@@ -98,7 +101,8 @@ def examine(
     measured.append(measure_wrist(footage, alignment, truth, episode, camera, settings.following))
     fingers = find_fingers(episode, truth)
     measured.append(measure_gripper(footage, alignment, truth, fingers, settings.following))
-    measured.append(measure_events(footage, alignment, truth, fingers, settings.following))
+    close = None if watch is None else close_up(watch, film.watched, truth)
+    measured.append(measure_events(footage, alignment, truth, fingers, settings.following, close))
     events = [e for e in object_events(episode) if any(p.name == e.object and not p.robot for p in truth.parts)]
     scene = open_scene(episode, camera, truth)
     tracks, found, metrics = _objects(episode, camera, footage, alignment, truth, scene, events, settings)
@@ -107,7 +111,7 @@ def examine(
     measured += measure_stability(footage, truth, motion_px(truth), settings.stability)
     measured += measure_novelty(footage, truth, episode, camera)
     measured += measure_additions(footage, truth, settings.stability, episode, camera, scene)
-    measured.append(measure_fingers(footage, truth, fingers))
+    measured.append(measure_fingers(footage, truth, fingers, close))
     measured.append(measure_stills(footage, truth, settings.stability, scene))
     measured.append(measure_still_colours(footage, truth, settings.stability, episode, camera, scene))
     measured += measure_geometry(footage, truth, episode, camera, settings.stability)

@@ -17,8 +17,8 @@ from retake.core.verdicts.alignment import peak
 from retake.core.verdicts.clip import open_clip
 from retake.core.verdicts.following import weighted
 from retake.core.verdicts.judge import Judged
+from retake.core.verdicts.posture_shapes import outline_of
 from retake.core.verdicts.postures import NAME as POSTURE
-from retake.core.verdicts.postures import outline_of
 from retake.core.verdicts.records import Check, Verdict
 from retake.core.verdicts.settings import VerdictSettings
 from retake.core.verdicts.stability import drift_votes

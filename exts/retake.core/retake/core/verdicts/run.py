@@ -97,9 +97,7 @@ def told_damaged(damaged: Sequence[Damaged]) -> str:
     more = (
         f" (and {len(damaged) - 1} more: {', '.join(found.id for found in damaged[1:5])})" if len(damaged) > 1 else ""
     )
-    # The reason of a video that is gone ends with the remedy.
-    remedy = "" if first.reason.endswith("again") else "; make it again, or remove it"
-    return f"take {first.id!r} cannot be judged: {first.reason}{remedy}{more}"
+    return f"take {first.id!r} cannot be judged: {first.reason}; make it again, or remove it{more}"
 
 
 def verify_take(

@@ -125,7 +125,7 @@ class Truth:
     def stills_of(self, episode: Episode, camera: str, t: int) -> UInt8[np.ndarray, "H W"]:
         """Working image of frame t: 0, or 1 + index into `stills`."""
         _, table = _stills(episode.header)
-        ids = _renumbered(episode.image(camera, "instances", self.start + t), table)
+        ids = renumbered(episode.image(camera, "instances", self.start + t), table)
         return cv2.resize(ids, self.size, interpolation=cv2.INTER_NEAREST)
 
     def others(self, t: int, part: int) -> Bool[np.ndarray, "H W"]:
@@ -210,9 +210,9 @@ def _read(episode: Episode, camera: str, start: int, frames: int, working_width:
     for t in range(frames):
         ids = episode.image(camera, "instances", start + t)
         if stills and t % 8 == 0:
-            standing = _renumbered(ids, still_table)
+            standing = renumbered(ids, still_table)
             still = np.maximum(still, cv2.resize(standing, size, interpolation=cv2.INTER_NEAREST))
-        full = _renumbered(ids, table)
+        full = renumbered(ids, table)
         if seen != spec.size:
             full = cv2.resize(full, seen, interpolation=cv2.INTER_NEAREST_EXACT)
         labels[t] = cv2.resize(full, size, interpolation=cv2.INTER_NEAREST) if seen_scale < 1 else full
@@ -222,18 +222,18 @@ def _read(episode: Episode, camera: str, start: int, frames: int, working_width:
     openings = [episode.gripper_openness(r.name)[span] for r in header.robots]
     openness = np.concatenate([np.zeros((frames, 0)), *openings], 1)
     return Truth(
-        parts, float(header.fps), _is_static(T_camera_world[span]), size, scale, 1 / seen_scale, labels,
+        parts, float(header.fps), is_static(T_camera_world[span]), size, scale, 1 / seen_scale, labels,
         tuple(contours), centroid, area, K, T_camera_world[span], poses[span], openness, start,
         stills, still, spec.lens,
     )  # fmt: skip
 
 
-def _renumbered(ids: np.ndarray, table: UInt8[np.ndarray, "N"]) -> UInt8[np.ndarray, "H W"]:
+def renumbered(ids: np.ndarray, table: UInt8[np.ndarray, "N"]) -> UInt8[np.ndarray, "H W"]:
     """`table[ids]`; several times as fast where the ids are small, as they nearly always are."""
     return cv2.LUT(ids.astype(np.uint8), table[:256]) if ids.max(initial=0) < 256 else table[ids]
 
 
-def _is_static(T: Float64[np.ndarray, "T 4 4"]) -> bool:
+def is_static(T: Float64[np.ndarray, "T 4 4"]) -> bool:
     """By the recorded poses, not by the header's word: 0.1 mm is far below a pixel."""
     return bool(np.abs(T - T[:1]).max() < 1e-4)
 
