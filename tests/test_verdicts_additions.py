@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from retake.core.geometry import axis_angle
-from retake.core.verdicts import additions
+from retake.core.verdicts import additions, intruders
 from retake.core.verdicts.footage import Footage
 from retake.core.verdicts.settings import StabilitySettings
 
@@ -59,26 +59,26 @@ def bounds(mask: np.ndarray | None) -> tuple[int, int, int, int]:
 
 def test_the_scene_of_work_is_the_ground_within_twelve_cm_of_object_and_low_hand() -> None:
     """From −0.12 to 0.22 m across and −0.12 to 0.32 m away from the middle: 6 px left to 11 right, 16 up to 6 down."""
-    assert bounds(additions.workspace(truth(), (WIDTH, HEIGHT))) == (24, 45, 54, 70)
-    assert bounds(additions.workspace(truth(), (WIDTH // 2, HEIGHT // 2))) == (12, 22, 27, 34)
-    assert bounds(additions.workspace(truth(), (WIDTH, HEIGHT), 0.02)) == (29, 40, 59, 65)
+    assert bounds(intruders.workspace(truth(), (WIDTH, HEIGHT))) == (24, 45, 54, 70)
+    assert bounds(intruders.workspace(truth(), (WIDTH // 2, HEIGHT // 2))) == (12, 22, 27, 34)
+    assert bounds(intruders.workspace(truth(), (WIDTH, HEIGHT), 0.02)) == (29, 40, 59, 65)
     poses = truth().T_world_part
     poses[:, 0, 2, 3] = 0.41  # too high above the ground to work there
-    assert bounds(additions.workspace(truth(T_world_part=poses), (WIDTH, HEIGHT))) == (34, 45, 54, 65)
+    assert bounds(intruders.workspace(truth(T_world_part=poses), (WIDTH, HEIGHT))) == (34, 45, 54, 65)
     poses[:, 1, 2, 3] = 0.02
     poses[5, 1, 2, 3] = 0.0  # ground is the lowest place of an object
     poses[9, 1, 0, 3] = -0.2
-    assert bounds(additions.workspace(truth(T_world_part=poses), (WIDTH, HEIGHT))) == (34, 45, 44, 65)
-    assert additions.workspace(truth(object_parts=[]), (WIDTH, HEIGHT)) is None
+    assert bounds(intruders.workspace(truth(T_world_part=poses), (WIDTH, HEIGHT))) == (34, 45, 44, 65)
+    assert intruders.workspace(truth(object_parts=[]), (WIDTH, HEIGHT)) is None
     # One that falls off the table, far away, is not where the work is.
-    still = bounds(additions.workspace(truth(), (WIDTH, HEIGHT)))
+    still = bounds(intruders.workspace(truth(), (WIDTH, HEIGHT)))
     fallen = np.repeat(truth().T_world_part[:, :1], 1, 1).copy()
     fallen[:, 0, :3, 3] = np.linspace([0, 0, 0.1], [-30, 5, -100], FRAMES)
     with_it = np.concatenate([truth().T_world_part, truth().T_world_part[:, 1:2], fallen], 1)
     three = truth(T_world_part=with_it, object_parts=[1, 2, 3])
-    assert bounds(additions.workspace(three, (WIDTH, HEIGHT))) == still
+    assert bounds(intruders.workspace(three, (WIDTH, HEIGHT))) == still
     up = np.diag([1.0, 1, 1, 1])
-    nowhere = additions.workspace(truth(T_camera_world=np.tile(up, (FRAMES, 1, 1))), (WIDTH, HEIGHT))
+    nowhere = intruders.workspace(truth(T_camera_world=np.tile(up, (FRAMES, 1, 1))), (WIDTH, HEIGHT))
     assert nowhere is not None
     assert not nowhere.any()
 
@@ -102,22 +102,22 @@ def test_the_largest_part_is_where_the_mask_shows_it(corner: tuple[int, int], si
     (x, y), (width, height) = corner, size
     mask = np.zeros((40, 45), bool)
     mask[y : y + height, x : x + width] = True
-    side, place = additions._largest(mask)
+    side, place = intruders._largest(mask)
     assert place.tolist() == [x + (width - 1) / 2, y + (height - 1) / 2]
     if x > 0 and 0 < y < 40 - height:
         assert side == pytest.approx(np.sqrt(width * height))
     line = np.zeros((40, 45), bool)
     line[12, 1:] = line[1:, 31] = True
-    assert additions._largest(line)[0] == 0
+    assert intruders._largest(line)[0] == 0
 
 
 def test_a_thing_at_the_lower_right_edge_is_told_where_it_is() -> None:
     mask = np.zeros((40, 45), bool)
     mask[30:, 35:] = True
-    assert additions._largest(mask)[1].tolist() == [39.5, 34.5]
+    assert intruders._largest(mask)[1].tolist() == [39.5, 34.5]
     mask[33:36, 35:38] = False
     rows, columns = np.nonzero(mask)
-    assert np.allclose(additions._largest(mask)[1], [columns.mean(), rows.mean()])
+    assert np.allclose(intruders._largest(mask)[1], [columns.mean(), rows.mean()])
 
 
 def test_the_size_of_the_largest_part_is_that_of_an_opening_by_a_square_of_two() -> None:
@@ -126,7 +126,7 @@ def test_the_size_of_the_largest_part_is_that_of_an_opening_by_a_square_of_two()
         mask = rng.random((30, 41)) < share
         opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
         areas = cv2.connectedComponentsWithStats(opened)[2][1:, cv2.CC_STAT_AREA]
-        assert additions._largest(mask)[0] == float(np.sqrt(areas.max()))
+        assert intruders._largest(mask)[0] == float(np.sqrt(areas.max()))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_thing_that_appears_for_three_looks_is_as_large_as_its_root(shown: sli
     """A square of 8 px, of 2 px of the recording each; looks are six frames apart."""
     frames = plain()
     frames[shown, 30:38, 60:68] = (60, 160, 90)
-    found = additions._intruders(footage(frames), near(), SETTINGS)
+    found = intruders.measure_intruders(footage(frames), near(), SETTINGS)
     assert found.value == pytest.approx(side, rel=0.3)
     if side:
         # Columns 120 to 135 and rows 60 to 75 of the recording.
@@ -149,17 +149,60 @@ def test_a_thing_that_appears_for_three_looks_is_as_large_as_its_root(shown: sli
 def test_shade_is_no_thing_and_what_robot_and_object_cover_is_not_asked() -> None:
     frames = plain()
     frames[13:, 30:38, 60:68] //= 2
-    assert additions._intruders(footage(frames), near(), SETTINGS).value == 0
+    assert intruders.measure_intruders(footage(frames), near(), SETTINGS).value == 0
     frames = plain()
     labels = np.zeros((FRAMES, HEIGHT, WIDTH), np.uint8)
     labels[13:, 26:34, 60:68] = 1
     frames[13:, 22:38, 60:68] = (60, 160, 90)  # four px around it belong to it
-    assert additions._intruders(footage(frames), near(labels=labels), SETTINGS).value == 0
+    assert intruders.measure_intruders(footage(frames), near(labels=labels), SETTINGS).value == 0
     frames[13:, 22:46, 60:68] = (60, 160, 90)
-    beyond = additions._intruders(footage(frames), near(labels=labels), SETTINGS)
+    beyond = intruders.measure_intruders(footage(frames), near(labels=labels), SETTINGS)
     assert beyond.value == pytest.approx(16, rel=0.3)
     # What is free of the robot begins four px below it: rows 76 to 91.
     assert place_of(beyond) == pytest.approx((127.5, 83.5), abs=1)
+
+
+BLUISH = np.array([0.45, 0.7, 0.95])
+"""What the shadow of a warm lamp leaves where a cold one shines as well."""
+PLACE = (slice(28, 44), slice(52, 72))
+
+
+def shade(frames: np.ndarray) -> None:
+    """Cast it on a place of these frames."""
+    where = (slice(None), *PLACE)
+    frames[where] = frames[where] * BLUISH
+
+
+def textured() -> np.ndarray:
+    """A table of chips 4 px large."""
+    rng = np.random.default_rng(5)
+    chips = rng.uniform(0.6, 1.4, (HEIGHT // 4, WIDTH // 4, 1)).repeat(4, 0).repeat(4, 1)
+    return np.clip(plain() * chips, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("table", [plain, textured])
+def test_a_coloured_shadow_that_leaves_a_place_was_no_thing_there(table: Any) -> None:
+    """The place looks like its surroundings since; a thing that comes to such a place does not."""
+    frames = table()
+    shade(frames[:13])
+    assert intruders.measure_intruders(footage(frames), near(), SETTINGS).value == 0
+    frames[(slice(13, None), *PLACE)] = (60, 160, 90)
+    assert intruders.measure_intruders(footage(frames), near(), SETTINGS).value > 24  # type: ignore[operator]
+
+
+def test_a_coloured_shadow_that_comes_shows_the_texture_that_was_there() -> None:
+    shaded, covered = textured(), textured()
+    shade(shaded[13:])
+    assert intruders.measure_intruders(footage(shaded), near(), SETTINGS).value == 0
+    # A thing of that colour, and of a texture of its own.
+    covered[(slice(13, None), *PLACE)] = shaded[(slice(13, None), *PLACE)][:, ::-1]
+    assert intruders.measure_intruders(footage(covered), near(), SETTINGS).value > 24  # type: ignore[operator]
+
+
+def test_a_coloured_shadow_on_a_plain_table_cannot_be_told_from_a_thing() -> None:
+    frames = plain()
+    shade(frames[13:])
+    assert intruders.measure_intruders(footage(frames), near(), SETTINGS).value > 24  # type: ignore[operator]
 
 
 def test_a_place_looks_as_its_first_two_views_together() -> None:
@@ -169,26 +212,26 @@ def test_a_place_looks_as_its_first_two_views_together() -> None:
     frames[6:, 30:38, 60:68] = (60, 160, 90)
     later = frames.copy()
     later[12:] = plain()[12:]
-    tone = [additions.tone_of(np.full((1, 1, 3), c, np.float32)) for c in (GROUND, (60, 160, 90))]
+    tone = [intruders.tone_of(np.full((1, 1, 3), c, np.float32)) for c in (GROUND, (60, 160, 90))]
     apart = float(np.abs(tone[0] - tone[1]).max())
     for film in (frames, later):
         for limit, told in ((apart / 2 - 0.05, True), (apart / 2 + 0.05, False)):
-            found = additions._intruders(footage(film), near(), StabilitySettings(new_tone=limit))
+            found = intruders.measure_intruders(footage(film), near(), StabilitySettings(new_tone=limit))
             assert ((found.value or 0) > 0) == told
 
 
 @pytest.mark.parametrize("pixels", [0, 1])
 def test_enough_ground_must_show(pixels: int) -> None:
-    seen = additions.workspace(near(), (WIDTH // 2, HEIGHT // 2))
+    seen = intruders.workspace(near(), (WIDTH // 2, HEIGHT // 2))
     assert seen is not None
     limit = StabilitySettings(work_pixels=int(seen.sum()) + pixels)
-    found = additions._intruders(footage(plain()), near(), limit)
+    found = intruders.measure_intruders(footage(plain()), near(), limit)
     assert (found.value is None) == bool(pixels)
     assert found.applies == (not pixels)
-    short = additions._intruders(footage(plain()[: 24 + pixels]), near(), SETTINGS)
+    short = intruders.measure_intruders(footage(plain()[: 24 + pixels]), near(), SETTINGS)
     assert (short.value is not None) == bool(pixels)  # five looks, the first of which has nothing to be compared with
     for without in ({"static_camera": False}, {"object_parts": []}):
-        assert not additions._intruders(footage(plain()), near(**without), SETTINGS).applies
+        assert not intruders.measure_intruders(footage(plain()), near(**without), SETTINGS).applies
 
 
 def link(runs: int = 0, turn: float = 0.0, turned: int = FRAMES) -> tuple[Footage, Any]:

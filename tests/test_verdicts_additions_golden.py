@@ -19,7 +19,7 @@ from golden_values import compare, load, store, summed_up
 from test_verdicts_additions import FRAMES, HEIGHT, SETTINGS, WIDTH, footage, near, truth
 
 from retake.core.geometry import axis_angle
-from retake.core.verdicts import additions
+from retake.core.verdicts import additions, intruders
 
 GOLDEN = Path(__file__).parent / "golden" / "verdicts" / "additions.json"
 SHARE = 5e-3
@@ -46,12 +46,12 @@ def crossed(labels: np.ndarray) -> np.ndarray:
     return labels
 
 
-def heard(names: tuple[str, ...], measure: Any) -> dict[str, Any]:
+def heard(names: tuple[str, ...], measure: Any, of: Any = intruders) -> dict[str, Any]:
     """What a measure tells, and what these functions were asked and answered on the way."""
     asked: dict[str, list[Any]] = {name: [] for name in names}
 
     def noted(name: str) -> Any:
-        plain = getattr(additions, name)
+        plain = getattr(of, name)
 
         def function(*given: Any) -> Any:
             out = plain(*given)
@@ -62,7 +62,7 @@ def heard(names: tuple[str, ...], measure: Any) -> dict[str, Any]:
 
     with pytest.MonkeyPatch.context() as patched:
         for name in names:
-            patched.setattr(additions, name, noted(name))
+            patched.setattr(of, name, noted(name))
         found = measure()
     return summed_up({"found": found, "asked": {name: [len(calls), *calls[:12]] for name, calls in asked.items()}})
 
@@ -93,7 +93,7 @@ def of_companions(speed: float) -> dict[str, Any]:
 
     film = footage(np.clip(frames, 0, 255).astype(np.uint8))
     scene: Any = SimpleNamespace(same_place=same_place)
-    return heard(("_most", "_largest"), lambda: additions._companions(film, one, SETTINGS, scene))
+    return heard(("_most", "_largest"), lambda: intruders.measure_companions(film, one, SETTINGS, scene))
 
 
 def turning(turn: float, slides: int) -> tuple[Any, Any, Any]:
@@ -128,7 +128,7 @@ def turning(turn: float, slides: int) -> tuple[Any, Any, Any]:
 def of_links(turn: float, slides: int, deep: bool) -> dict[str, Any]:
     film, one, recorded = turning(turn, slides)
     episode = recorded if deep else None
-    out = heard(("_angle",), lambda: additions._texture(film, one, SETTINGS, episode, "front"))
+    out = heard(("_angle",), lambda: additions._texture(film, one, SETTINGS, episode, "front"), additions)
     seen = additions._Surfaces(film, one, SETTINGS, episode, "front")
     steps: dict[str, Any] = {"turn": seen.turn, "logs": list(seen.logs.values())[::3], "times": list(seen.logs)}
     times = list(seen.logs)
@@ -162,9 +162,9 @@ def test_why_nothing_is_added_is_said_under_the_measure_s_name() -> None:
         same_place=lambda t, r: (*np.zeros((2, *HALF[::-1]), np.float32), np.zeros(HALF[::-1], bool))
     )
     told = [
-        additions._intruders(film, moving, SETTINGS), additions._intruders(film, without, SETTINGS),
-        additions._intruders(footage(film.frames[:7]), near(), SETTINGS),
-        additions._companions(film, moving, SETTINGS, nowhere), additions._texture(film, moving, SETTINGS, None, ""),
+        intruders.measure_intruders(film, moving, SETTINGS), intruders.measure_intruders(film, without, SETTINGS),
+        intruders.measure_intruders(footage(film.frames[:7]), near(), SETTINGS),
+        intruders.measure_companions(film, moving, SETTINGS, nowhere), additions._texture(film, moving, SETTINGS, None, ""),
     ]  # fmt: skip
     assert [(m.name, m.value, m.note, m.applies) for m in told] == [
         ("intruders", None, "the camera moves", False),

@@ -17,10 +17,11 @@ from verdict_scenes import FRAMES
 
 from retake.core.errors import InputError
 from retake.core.verdicts import examine, judge, load_settings, tracking
-from retake.core.verdicts.additions import measure_additions, workspace
+from retake.core.verdicts.additions import measure_additions
 from retake.core.verdicts.bodies import bodies
 from retake.core.verdicts.economics import economics, faulty_share_of
 from retake.core.verdicts.following import groups
+from retake.core.verdicts.intruders import workspace
 from retake.core.verdicts.judge import Judged
 from retake.core.verdicts.settings import OperatingPoint, Threshold
 from retake.core.verdicts.stability import _coherent

@@ -20,7 +20,7 @@ from golden_values import compare, load, store, summed_up
 from scenes import make_scene_episode
 from test_views_golden import grained
 
-from retake.core.verdicts import additions, control, fingers, geometry, novelty, stability, stills, wrists
+from retake.core.verdicts import additions, control, fingers, geometry, intruders, novelty, stability, stills, wrists
 from retake.core.verdicts.alignment import align
 from retake.core.verdicts.bodies import bodies
 from retake.core.verdicts.following import measure_following, motion_px
@@ -86,7 +86,7 @@ def measured(case: str) -> dict[str, Any]:
         "novelty": novelty.measure_novelty(footage, truth, episode, "front"),
         "leak": control.measure_leak(footage, truth, episode, "front"),
         "scenery": stability.measure_stability(footage, truth, motion_px(truth), ASKED),
-        "work": additions.workspace(truth, (128, 96)), "footage": footage,
+        "work": intruders.workspace(truth, (128, 96)), "footage": footage,
     })  # fmt: skip
 
 

@@ -32,6 +32,7 @@ from retake.core.verdicts import (
     geometry,
     gripper,
     gripper_parts,
+    intruders,
     load_settings,
     motion,
     objects,
@@ -177,13 +178,13 @@ def of_pictures() -> dict[str, Any]:
     rng, out = np.random.default_rng(30), {}
     mask, other = blob(30, 22, 14, 7, 0.4), blob(33, 20, 13, 7, 0.9)
     images = [picture(31), picture(32)]
-    out["tone"] = additions.tone_of(images[0].astype(np.float32))
+    out["tone"] = intruders.tone_of(images[0].astype(np.float32))
     out["largest"] = [
-        additions._largest(m)
+        intruders._largest(m)
         for m in (mask, mask & (np.indices(mask.shape)[1] % 9 > 1), mask & False, blob(9, 9, 0.4, 0.4))
     ]
     ordered = np.sort(noise(33, 9))
-    out["at"] = [additions._at(ordered, p) for p in (0.0, 0.3, 4.0, 7.99, 8.0)]
+    out["at"] = [intruders._at(ordered, p) for p in (0.0, 0.3, 4.0, 7.99, 8.0)]
     turned = [posture_shapes._turned(axis, d) for axis, d in (((0, 0, 1), 30), ((1, 0, 0), -45), ((0, 0.6, 0.8), 200))]
     poses = [np.block([[R, np.zeros((3, 1))], [np.zeros((1, 3)), np.ones((1, 1))]]) for R in turned]
     out["angle"] = [additions._angle(a, b) for a in poses for b in poses]

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retake.core.verdicts import load_settings
-from retake.core.verdicts.additions import _companions
 from retake.core.verdicts.copies import LARGEST, Copies
+from retake.core.verdicts.intruders import measure_companions
 from retake.core.verdicts.objects import _unique
 from retake.core.verdicts.stills import measure_stills
 from retake.core.verdicts.tracking import SEARCHED
@@ -152,18 +152,18 @@ def test_what_goes_with_the_camera_is_found_at_its_size_and_what_stays_behind_is
         shade = np.ones((HEIGHT, WIDTH, 1))
         shade[30 : 30 + side, 20 : 20 + side] = 0.45  # a hand's shadow goes with it, too
         shaded.frames[t] = shaded.frames[t] * shade
-    found = _companions(*with_it.parts()[:2], SETTINGS.stability, with_it.parts()[2])
+    found = measure_companions(*with_it.parts()[:2], SETTINGS.stability, with_it.parts()[2])
     assert found.value is not None
     # A slow camera's earlier frames show the thing itself at some of the places that it hides now.
-    assert 0.55 * PX * side <= found.value <= PX * (side + 3)
+    assert 0.5 * PX * side <= found.value <= PX * (side + 3)
     for slide in (behind, shaded):
-        assert (_companions(*slide.parts()[:2], SETTINGS.stability, slide.parts()[2]).value or 0.0) < 6 * PX
+        assert (measure_companions(*slide.parts()[:2], SETTINGS.stability, slide.parts()[2]).value or 0.0) < 6 * PX
 
 
 def test_a_camera_that_never_looks_back_is_not_asked() -> None:
     slide = Slide(1, (0.0, 0.0))
     slide.corner[:] = np.arange(FRAMES)[:, None] * 400
-    assert not _companions(*slide.parts()[:2], SETTINGS.stability, slide.parts()[2]).applies
+    assert not measure_companions(*slide.parts()[:2], SETTINGS.stability, slide.parts()[2]).applies
 
 
 @given(

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from retake.core.array_types import Bool, Float32, Float64, UInt8
-from retake.core.verdicts.additions import workspace
 from retake.core.verdicts.footage import Footage, tone_of
+from retake.core.verdicts.intruders import workspace
 from retake.core.verdicts.scene import Scene
 from retake.core.verdicts.truth import Truth
 

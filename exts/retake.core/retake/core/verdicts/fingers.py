@@ -14,7 +14,7 @@ import numpy as np
 
 from retake.core.array_types import Bool, Float32
 from retake.core.verdicts.closeups import CloseUp
-from retake.core.verdicts.footage import Footage, tone_of
+from retake.core.verdicts.footage import DARK, Footage, tone_of
 from retake.core.verdicts.gripper_parts import Fingers
 from retake.core.verdicts.records import Measurement
 from retake.core.verdicts.truth import Truth
@@ -33,6 +33,9 @@ and those within which a finger more is looked for."""
 _OTHER, _ALIKE = 0.25, 0.35
 """Log ratio by which a pixel must differ from what belongs there, and the share of the finger's own difference from that by which
 it may differ from the finger."""
+_AS_BRIGHT = 0.5
+"""Log level by which it may differ from the finger: fingers more differ by 0.3 at most; the shadow of one lamp among others
+takes a table's colour, and may leave the finger's."""
 _SAMPLE, _BODY = 60, 60
 """Hues of an object that are kept, and working px² from which on it shows them."""
 
@@ -91,14 +94,14 @@ def _ground(footage: Footage, truth: Truth) -> _Ground:
         if len(seen):
             t = int(seen[0])
             mask = cv2.erode((truth.labels[t] == part + 1).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-            hues = _hues(footage.frames[t])[mask]
+            hues = tone_of(_soft(footage.frames[t]))[mask]
             if len(hues):
                 objects[part] = hues[np.linspace(0, len(hues) - 1, min(len(hues), _SAMPLE)).astype(int)]
     return _Ground(tone_of(footage.scenery), footage.known, objects, robot)
 
 
-def _hues(frame: np.ndarray) -> Float32[np.ndarray, "h w 2"]:
-    return tone_of(cv2.GaussianBlur(frame, (3, 3), 0).astype(np.float32))
+def _soft(frame: np.ndarray) -> Float32[np.ndarray, "h w 3"]:
+    return cv2.GaussianBlur(frame, (3, 3), 0).astype(np.float32)
 
 
 def _patch(footage: Footage, truth: Truth, t: int, part: int, ground: _Ground, px: float) -> float | None:
@@ -111,9 +114,11 @@ def _patch(footage: Footage, truth: Truth, t: int, part: int, ground: _Ground, p
     reach = round(_REACH * px)
     pad = reach + 2
     box = np.s_[max(y - pad, 0) : y + height + pad, max(x - pad, 0) : x + width + pad]
-    finger, labels, hues = whole[box], truth.labels[t][box], _hues(footage.frames[t][box])
+    finger, labels, soft = whole[box], truth.labels[t][box], _soft(footage.frames[t][box])
     core = cv2.erode(finger, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
-    own = np.median(hues[core if core.sum() >= _CORE else finger > 0], axis=0)
+    core = core if core.sum() >= _CORE else finger > 0
+    hues, level = tone_of(soft), np.log(soft.mean(-1) + DARK)
+    own = np.median(hues[core], axis=0)
     near = cv2.dilate(ground.robot[labels].astype(np.uint8), _disc(round(max(_CLEAR_CLOSE * px, _CLEAR)))) > 0
     zone = (cv2.dilate(finger, _disc(reach)) > 0) & ~near
     apart, contrast = np.zeros(labels.shape, np.float32), np.zeros(labels.shape, np.float32)
@@ -127,6 +132,7 @@ def _patch(footage: Footage, truth: Truth, t: int, part: int, ground: _Ground, p
             apart[mask] = np.abs(hues[mask][:, None] - known[None]).max(-1).min(1)
             contrast[mask] = np.abs(known - own).max(-1).min()
     shown = zone & (apart > _OTHER) & (np.abs(hues - own).max(-1) < _ALIKE * contrast)
+    shown &= np.abs(level - np.median(level[core])) < _AS_BRIGHT
     count, _, stats, _ = cv2.connectedComponentsWithStats(shown.astype(np.uint8))
     return float(np.sqrt(stats[1:, cv2.CC_STAT_AREA].max())) if count > 1 else 0.0
 

@@ -81,7 +81,7 @@ _FIRST = 0.2
 """Share of a take whose frames say what a place looked like before anything was added to it."""
 _OTHER_HUE = 0.07
 """Log colour ratio from which on a place took another colour for good."""
-_DARK = 12.0
+DARK = 12.0
 """Grey value that is added before ratios are taken: noise in the dark is no colour."""
 
 
@@ -105,7 +105,7 @@ def first_scenery(footage: Footage, truth: Truth) -> tuple[Float32[np.ndarray, "
 
 def tone_of(image: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 2"]:
     """Two log ratios of the channels of an RGB image (0..255): the same in light and shade."""
-    log = np.log(image + _DARK)
+    log = np.log(image + DARK)
     return log[..., ::2] - log[..., 1:2]
 
 
