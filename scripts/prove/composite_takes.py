@@ -5,8 +5,8 @@ so every failed verdict is a false alarm. Resumable: one row per episode, camera
     python scripts/prove/composite_takes.py --cache DIR --minutes 20
 
 Both demo robots and three converted robots (`zoo_episodes`), two episodes each, front and wrist, all presets, windows of 33
-frames (of the demo robots with the release in it), 320x240. Takes are encoded and read back as users' are, and kept: other
-estimators judge the same files.
+frames (of the demo robots with the release in it), 320x240; a sample of 640x480 besides. Takes are encoded and read back as
+users' are, and kept: other estimators judge the same files.
 """
 
 from __future__ import annotations
@@ -50,6 +50,9 @@ EARLIER, EARLIER_SEED = (("panda", 158), ("sixaxis", 157)), 13
 data."""
 UNSEEN, UNSEEN_SEED = (("panda", 160), ("sixaxis", 159)), 15
 """Episodes and world seed of the unseen sample: judged once, by version 35, and never looked at before."""
+LARGE, LARGE_SEED = (("panda", 261), ("sixaxis", 263), ("panda", 264), ("sixaxis", 266)), 17
+"""Episodes of 640x480 and world seed of the sample of that size, front and side: judged once, by version 39, which came of
+takes of this size of other episodes."""
 ZOO_SEEDS = (1, 2)
 FRAMES = 33
 VIDEO = "take.mp4"
@@ -93,10 +96,10 @@ def chosen(takes: list[Composite], named: tuple[str, ...], sample: int) -> list[
     return mine + [others[k] for k in drawn]
 
 
-def sample(cache: Path, demos: tuple[tuple[str, int], ...], seed: int) -> list[Composite]:
+def sample(cache: Path, demos: tuple[tuple[str, int], ...], seed: int, cameras: tuple[str, ...]) -> list[Composite]:
     """Takes of some episodes in worlds of a seed, in a drawn order: a run cut short has judged a sample of them."""
     episodes = [film_episode(cache / "episodes", *demo).path for demo in demos]
-    takes = [Composite(p, c, w, seed) for p in episodes for c in CAMERAS for w in load_catalogue().sections["presets"]]
+    takes = [Composite(p, c, w, seed) for p in episodes for c in cameras for w in load_catalogue().sections["presets"]]
     return [takes[k] for k in np.random.default_rng(seed).permutation(len(takes))]
 
 
@@ -163,15 +166,18 @@ def main() -> None:
     parser.add_argument(
         "--earlier", action="store_true", help="the sample that was unseen before, into rows of its own"
     )
+    parser.add_argument("--large", action="store_true", help="the sample of 640x480, beside the rows of the unseen one")
     parser.add_argument("--make", action="store_true", help="make the takes that are missing, judge none")
     options = parser.parse_args()
     cv2.setNumThreads(1)
     cache, deadline, settings = options.cache, time.monotonic() + 60 * options.minutes, load_settings()
     part, parts = map(int, options.part.split("/"))
-    which = "unseen-" if options.unseen else "earlier-" if options.earlier else ""
+    which = "unseen-" if options.unseen or options.large else "earlier-" if options.earlier else ""
     rows = cache / f"composite-{which}{VERSION}.jsonl"
-    if which:
-        takes = sample(cache, *((UNSEEN, UNSEEN_SEED) if options.unseen else (EARLIER, EARLIER_SEED)))
+    if options.large:
+        takes = sample(cache, LARGE, LARGE_SEED, ("front", "side"))
+    elif which:
+        takes = sample(cache, *((UNSEEN, UNSEEN_SEED) if options.unseen else (EARLIER, EARLIER_SEED)), CAMERAS)
     else:
         takes = every(cache)
     wanted = {take.key for take in chosen(takes, tuple(options.only.split(",")), options.sample or 0)}
