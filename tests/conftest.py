@@ -30,7 +30,7 @@ with contextlib.suppress(ImportError):
 
 settings.register_profile(
     "reduced",
-    max_examples=20,
+    max_examples=18,
     deadline=None,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],

@@ -14,6 +14,7 @@ import pytest
 from retake.core.geometry import axis_angle
 from retake.core.verdicts import additions, intruders
 from retake.core.verdicts.footage import Footage
+from retake.core.verdicts.intruders import measure_intruders
 from retake.core.verdicts.settings import StabilitySettings
 
 WIDTH, HEIGHT, FRAMES = 120, 80, 37
@@ -136,7 +137,7 @@ def test_a_thing_that_appears_for_three_looks_is_as_large_as_its_root(shown: sli
     """A square of 8 px, of 2 px of the recording each; looks are six frames apart."""
     frames = plain()
     frames[shown, 30:38, 60:68] = (60, 160, 90)
-    found = intruders.measure_intruders(footage(frames), near(), SETTINGS)
+    found = measure_intruders(footage(frames), near(), SETTINGS)
     assert found.value == pytest.approx(side, rel=0.3)
     if side:
         # Columns 120 to 135 and rows 60 to 75 of the recording.
@@ -149,14 +150,14 @@ def test_a_thing_that_appears_for_three_looks_is_as_large_as_its_root(shown: sli
 def test_shade_is_no_thing_and_what_robot_and_object_cover_is_not_asked() -> None:
     frames = plain()
     frames[13:, 30:38, 60:68] //= 2
-    assert intruders.measure_intruders(footage(frames), near(), SETTINGS).value == 0
+    assert measure_intruders(footage(frames), near(), SETTINGS).value == 0
     frames = plain()
     labels = np.zeros((FRAMES, HEIGHT, WIDTH), np.uint8)
     labels[13:, 26:34, 60:68] = 1
     frames[13:, 22:38, 60:68] = (60, 160, 90)  # four px around it belong to it
-    assert intruders.measure_intruders(footage(frames), near(labels=labels), SETTINGS).value == 0
+    assert measure_intruders(footage(frames), near(labels=labels), SETTINGS).value == 0
     frames[13:, 22:46, 60:68] = (60, 160, 90)
-    beyond = intruders.measure_intruders(footage(frames), near(labels=labels), SETTINGS)
+    beyond = measure_intruders(footage(frames), near(labels=labels), SETTINGS)
     assert beyond.value == pytest.approx(16, rel=0.3)
     # What is free of the robot begins four px below it: rows 76 to 91.
     assert place_of(beyond) == pytest.approx((127.5, 83.5), abs=1)
@@ -185,24 +186,35 @@ def test_a_coloured_shadow_that_leaves_a_place_was_no_thing_there(table: Any) ->
     """The place looks like its surroundings since; a thing that comes to such a place does not."""
     frames = table()
     shade(frames[:13])
-    assert intruders.measure_intruders(footage(frames), near(), SETTINGS).value == 0
+    assert measure_intruders(footage(frames), near(), SETTINGS).value == 0
     frames[(slice(13, None), *PLACE)] = (60, 160, 90)
-    assert intruders.measure_intruders(footage(frames), near(), SETTINGS).value > 24  # type: ignore[operator]
+    assert measure_intruders(footage(frames), near(), SETTINGS).value > 24  # type: ignore[operator]
 
 
 def test_a_coloured_shadow_that_comes_shows_the_texture_that_was_there() -> None:
     shaded, covered = textured(), textured()
     shade(shaded[13:])
-    assert intruders.measure_intruders(footage(shaded), near(), SETTINGS).value == 0
+    assert measure_intruders(footage(shaded), near(), SETTINGS).value == 0
     # A thing of that colour, and of a texture of its own.
     covered[(slice(13, None), *PLACE)] = shaded[(slice(13, None), *PLACE)][:, ::-1]
-    assert intruders.measure_intruders(footage(covered), near(), SETTINGS).value > 24  # type: ignore[operator]
+    assert measure_intruders(footage(covered), near(), SETTINGS).value > 24  # type: ignore[operator]
+
+
+def test_a_shadow_that_moves_over_a_plain_table_is_known_by_the_light_it_left() -> None:
+    """It takes from one place what it had given back to another; a thing of other colours takes more, or less."""
+    frames, thing = plain(), plain()
+    there, beside = ((slice(28, 40), slice(x, x + 16)) for x in (52, 78))
+    for film, colour in ((frames, BLUISH), (thing, BLUISH[::-1])):
+        film[(slice(0, 13), *there)] = film[(slice(0, 13), *there)] * BLUISH
+        film[(slice(13, None), *beside)] = film[(slice(13, None), *beside)] * colour
+    assert measure_intruders(footage(frames), near(), SETTINGS).value == 0
+    assert measure_intruders(footage(thing), near(), SETTINGS).value == pytest.approx(24, rel=0.2)
 
 
 def test_a_coloured_shadow_on_a_plain_table_cannot_be_told_from_a_thing() -> None:
     frames = plain()
     shade(frames[13:])
-    assert intruders.measure_intruders(footage(frames), near(), SETTINGS).value > 24  # type: ignore[operator]
+    assert measure_intruders(footage(frames), near(), SETTINGS).value > 24  # type: ignore[operator]
 
 
 def test_a_place_looks_as_its_first_two_views_together() -> None:
@@ -216,7 +228,7 @@ def test_a_place_looks_as_its_first_two_views_together() -> None:
     apart = float(np.abs(tone[0] - tone[1]).max())
     for film in (frames, later):
         for limit, told in ((apart / 2 - 0.05, True), (apart / 2 + 0.05, False)):
-            found = intruders.measure_intruders(footage(film), near(), StabilitySettings(new_tone=limit))
+            found = measure_intruders(footage(film), near(), StabilitySettings(new_tone=limit))
             assert ((found.value or 0) > 0) == told
 
 
@@ -225,13 +237,13 @@ def test_enough_ground_must_show(pixels: int) -> None:
     seen = intruders.workspace(near(), (WIDTH // 2, HEIGHT // 2))
     assert seen is not None
     limit = StabilitySettings(work_pixels=int(seen.sum()) + pixels)
-    found = intruders.measure_intruders(footage(plain()), near(), limit)
+    found = measure_intruders(footage(plain()), near(), limit)
     assert (found.value is None) == bool(pixels)
     assert found.applies == (not pixels)
-    short = intruders.measure_intruders(footage(plain()[: 24 + pixels]), near(), SETTINGS)
+    short = measure_intruders(footage(plain()[: 24 + pixels]), near(), SETTINGS)
     assert (short.value is not None) == bool(pixels)  # five looks, the first of which has nothing to be compared with
     for without in ({"static_camera": False}, {"object_parts": []}):
-        assert not intruders.measure_intruders(footage(plain()), near(**without), SETTINGS).applies
+        assert not measure_intruders(footage(plain()), near(**without), SETTINGS).applies
 
 
 def link(runs: int = 0, turn: float = 0.0, turned: int = FRAMES) -> tuple[Footage, Any]:

@@ -71,6 +71,15 @@ def test_a_finger_more_is_found_and_named_once_it_is_there(hue: tuple[int, int, 
     assert clean().truth.parts[finger()].name in found.note
 
 
+@pytest.mark.parametrize(("light", "told"), [(1.0, True), (0.75, True), (1.3, True), (0.45, False)])
+def test_a_finger_more_is_as_bright_as_its_neighbour(light: float, told: bool) -> None:
+    """What a shadow leaves of a table may have a finger's hue, and is darker."""
+    frames, own = painted(HUES[0], 8, FRAMES // 5), painted(HUES[0])
+    more = (frames != own).any(-1)
+    frames[more] = np.clip((frames[more] + 12.0) * light - 12.0, 0, 255).astype(np.uint8)
+    assert ((measured(frames).value or 0.0) > load_settings().threshold(NAME).limit) == told
+
+
 def test_one_that_shows_for_a_moment_is_none() -> None:
     frames = painted(HUES[0])
     frames[8:16] = painted(HUES[0], 8, 0)[8:16]
