@@ -31,11 +31,15 @@ STILL_UNSEEN = {"blind_three_more": ("front", "side")}
 """Views of them that led to no change."""
 
 
-def split_lines(name: str, tally: dict[str, Any]) -> list[str]:
-    """The tables of one split."""
+LATEST_FIXED = ("blind_three_after", "blind_three_closing")
+"""Splits of fixed views that the latest version judged and was not made by: shown together as well."""
+
+
+def split_lines(name: str, tally: dict[str, Any], title: str = "") -> list[str]:
+    """The tables of one split, or of several under a title."""
     role = LOOKED_AT.get(name, "judged once, nothing tuned on it" if name in UNSEEN else "limits come from here")
     lines = [
-        f"## {PAINTER[SPLITS[name].painter]}, split `{name}` ({role})",
+        f"## {title or f'{PAINTER[SPLITS[name].painter]}, split `{name}`'} ({role})",
         "",
         f"Independent renders of a clean film: {len(tally['films'])} ({'; '.join(tally['films'])}). "
         f"Judged by version {' and '.join(sorted({str(v) for v in tally['versions']}))} of the estimators. "

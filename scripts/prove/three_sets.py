@@ -25,6 +25,8 @@ LAST = ("aviary", "station")
 CLOSING = ("kiosk", "vault", "terrace", "smithy")
 """Families of `blind_three_closing` and `blind_three_hands`: a striped awning, one narrow lamp in a dim room, leaves under a
 bright sky, a low orange light beside a faint blue one."""
+FINAL = ("conservatory", "subway")
+"""Families of `blind_three_final`: leaves before a warm lamp beside a cold one, a row of greenish lamps."""
 TABLES = {
     "harbour": ("boards", "speckle"), "chapel": ("chips", "parquet"), "bazaar": ("gingham", "dots", "boards"),
     "lighthouse": ("speckle", "slate"), "orchard": ("parquet", "slate", "cork"),
@@ -35,6 +37,7 @@ TABLES = {
     "foyer": ("dots", "slate", "parquet"), "aviary": ("cork", "speckle", "gingham"), "station": ("slate", "boards", "chips"),
     "kiosk": ("waves", "cork"), "vault": ("tiles", "chips"), "terrace": ("tiles", "boards", "speckle"),
     "smithy": ("waves", "slate", "parquet"),
+    "conservatory": ("tiles", "parquet", "cork"), "subway": ("waves", "speckle", "slate"),
 }  # fmt: skip
 """Family -> textures of tables; floors and walls take any."""
 TONES = {"harbour": "aces", "chapel": "neutral", "bazaar": "agx", "lighthouse": "reinhard", "orchard": "plain",
@@ -42,7 +45,8 @@ TONES = {"harbour": "aces", "chapel": "neutral", "bazaar": "agx", "lighthouse": 
          "granary": "plain", "arcade": "aces", "refectory": "agx",
          "boathouse": "neutral", "bakery": "aces", "greenhouse": "plain", "foyer": "agx",
          "aviary": "reinhard", "station": "neutral",
-         "kiosk": "plain", "vault": "agx", "terrace": "neutral", "smithy": "aces"}  # fmt: skip
+         "kiosk": "plain", "vault": "agx", "terrace": "neutral", "smithy": "aces",
+         "conservatory": "reinhard", "subway": "plain"}  # fmt: skip
 KINDS = ("boards", "speckle", "chips", "parquet", "gingham", "dots", "slate", "cork", "bricks")
 MIDDLE = (0.45, 0.0, 0.0)
 """Middle of the table, where lamps look."""
@@ -286,6 +290,15 @@ def lamps(rng: np.random.Generator, family: str) -> tuple[Lamp, ...]:
         hue = rng.uniform(0.3, 0.5)
         return (Lamp(hung((0.6, 0.9), 2.0), MIDDLE, shade(rng.uniform(0.8, 1.1), hue), 54, 0.5),
                 Lamp(hung((0.1, 0.5), 2.4), MIDDLE, shade(rng.uniform(0.2, 0.35), -hue / 2), 50, 0.6))  # fmt: skip
+    if family == "conservatory":
+        warm = rng.uniform(0.1, 0.25)
+        return (Lamp(hung((0.3, 0.7), 2.4), MIDDLE, shade(rng.uniform(0.7, 1.0), warm), 52, 0.4, dapples(rng)),
+                Lamp(hung((0.2, 0.6), 2.2), MIDDLE, shade(rng.uniform(0.3, 0.5), -warm), 50, 0.5))  # fmt: skip
+    if family == "subway":
+        x, y, z = hung((0.1, 0.4), 2.1)
+        power, green = rng.uniform(0.35, 0.5), rng.uniform(1.02, 1.12)
+        colour = (power, power * green, power * 0.97)
+        return tuple(Lamp((x + 0.5 * k, y, z), MIDDLE, colour, 52, 0.4) for k in (-1, 1))
     if family == "depot":
         return (Lamp(hung((0.0, 0.3), 2.0), MIDDLE, shade(rng.uniform(0.8, 1.2), rng.uniform(-0.1, 0.1)), 52, 0.15),)
     return (Lamp(hung((0.1, 0.5), 2.2), MIDDLE, shade(rng.uniform(0.8, 1.1), 0.08), 50, 0.3, dapples(rng)),)
@@ -293,7 +306,9 @@ def lamps(rng: np.random.Generator, family: str) -> tuple[Lamp, ...]:
 
 def dress(film: Film, family: str, seed: int) -> Film:
     """The film in a room: the same geometry of robot and objects in other materials, light, walls and things."""
-    rng = np.random.default_rng([seed, 5000 + (*FAMILIES, *LATER, *FURTHER, *LATEST, *LAST, *CLOSING).index(family)])
+    rng = np.random.default_rng(
+        [seed, 5000 + (*FAMILIES, *LATER, *FURTHER, *LATEST, *LAST, *CLOSING, *FINAL).index(family)]
+    )
     hue = rng.random()
     top = stuff(rng, str(rng.choice(TABLES[family])), hue)
     floor, wall = (stuff(rng, str(rng.choice(KINDS)), rng.random()) for _ in range(2))
