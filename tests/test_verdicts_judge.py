@@ -13,6 +13,7 @@ import pytest
 from retake.core.verdicts import load_settings
 from retake.core.verdicts.falls import _flight, _height
 from retake.core.verdicts.judge import OBJECT_NAMES
+from retake.core.verdicts.objects import in_doubt
 from retake.core.verdicts.records import Measurement
 
 judge = importlib.import_module("retake.core.verdicts.judge")
@@ -87,9 +88,9 @@ class Scene:
         monkeypatch.setattr(judge, "measure_fall", lambda *_: Measurement(OBJECT_NAMES[-1], None, applies=False))
         monkeypatch.setattr(judge, "pisa", lambda found, truth, phases: {"l2": float(found)})
 
-    def told(self, *unnamed: str) -> Any:
+    def told(self, *unnamed: str, phase: str = "held") -> Any:
         events = [
-            SimpleNamespace(object=name, phase=lambda t: "released" if t in (5, 6, 7) else "held")
+            SimpleNamespace(object=name, phase=lambda t: "released" if t in (5, 6, 7) and phase == "held" else phase)
             for name in self.names
         ]
         none: Any = None
@@ -123,6 +124,34 @@ def test_of_several_objects_the_worst_figure_counts(monkeypatch: pytest.MonkeyPa
     assert {(m.note, m.applies) for m in untold.told()[1][:-2]} == {("tin", True)}
     nothing = Scene(monkeypatch, packet=(None, True), tin=(0.0, True))
     assert {m.value for m in nothing.told()[1][:-2]} == {0.0}
+
+
+@pytest.mark.parametrize(("packet", "doubted"), [(3.0, True), (5.0, True), (5.1, False)])
+def test_a_doubt_about_an_object_that_no_robot_holds_is_answered_by_no_other_that_passes(
+    packet: float, doubted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`object_before` fails from 5 px on."""
+    scene = Scene(monkeypatch, packet=(packet, True), tin=(40.0, True))
+    monkeypatch.setattr(judge, "in_doubt", lambda check, found, _: check.name == "object_before" and found == 2)
+    told = {m.name: m for m in scene.told(phase="before")[1]}
+    assert (told["object_before"].value is None) == doubted
+    assert ("'tin'" in told["object_before"].note) == doubted
+    assert told["object_held"].value == 40.0
+    held = {m.name: m for m in scene.told()[1]}
+    assert held["object_before"].value == 40.0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reference", "doubted"),
+    [
+        ("object_before", 5.1, 0.74, True), ("object_before", 4.9, 0.3, False), ("object_before", 9.0, 0.76, False),
+        ("object_unique", 0.56, 0.3, True), ("object_unique", 0.54, 0.3, False), ("object_held", 30.0, 0.3, False),
+    ],
+)  # fmt: skip
+def test_a_finding_by_faint_colours_is_a_doubt(name: str, value: float, reference: float, doubted: bool) -> None:
+    track: Any = SimpleNamespace(reference=reference)
+    assert in_doubt(Measurement(name, value), track, load_settings()) == doubted
+    assert not in_doubt(Measurement(name, None), track, load_settings())
 
 
 def test_what_cannot_be_told_of_one_object_is_not_hidden_by_another_that_has_nothing_to_tell(

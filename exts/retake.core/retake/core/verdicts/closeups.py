@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fingers as large as the take shows them.
+"""Fingers as large as the take shows them, while they open or close.
 
 Takes are judged at a working size at which a finger of twelve pixels has six, and one that opens some frames early covers a
 handful of pixels more. Where the take is larger, the part of the picture that fingers pass through is kept at up to twice the
@@ -27,10 +27,8 @@ _LARGER, _LEAST = 2, 1.25
 """Working sizes to a close-up's, and from how many on it tells more."""
 _MARGIN = 24
 """Pixels around all fingers that are kept."""
-_VIEWS, _STEP = 13, 4
-"""Frames that show a finger between its openings, at most, and frames from one to the next, at least."""
 _SCENERY, _SCENERY_STEP = 40, 3
-"""The same for the scenery behind."""
+"""Frames that show the scenery behind, at most, and frames from one to the next, at least."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +39,6 @@ class Watch:
     """(width, height) that a frame is brought to; a smaller one is not watched."""
     window: Window
     """Rows and columns of that size."""
-    views: tuple[int, ...]
-    """Frames that show fingers between their openings."""
     labels: dict[int, UInt8[np.ndarray, "h w"]]
     """Of every frame that is kept: 0 scenery, 1 + index of the part."""
 
@@ -62,7 +58,6 @@ class CloseUp:
     truth: Truth
     """`labels` and `area` are the window's; all else is the whole picture's."""
     px: float
-    views: tuple[int, ...]
 
 
 def watch_fingers(episode: Episode, camera: str, start: int, working_width: int) -> Watch | None:
@@ -94,8 +89,8 @@ def _planned(episode: Episode, camera: str, start: int, working_width: int) -> W
         return None
     size = (width, round(spec.size[1] * width / spec.size[0]))
     parts, table, _ = rigid_parts(episode)
-    fingers, asked = set(), set(range(0, frames, max(_STEP, frames // _VIEWS)))
-    views = tuple(sorted(asked))
+    fingers: set[int] = set()
+    asked: set[int] = set()
     for robot in episode.header.robots:
         openness = episode.gripper_openness(robot.name)[start : start + frames]
         q = episode.joint(robot.name, "position")[start : start + 1]
@@ -121,7 +116,7 @@ def _planned(episode: Episode, camera: str, start: int, working_width: int) -> W
     if not across:
         return None
     window = np.s_[max(y - _MARGIN, 0) : y + down + _MARGIN, max(x - _MARGIN, 0) : x + across + _MARGIN]
-    return Watch(size, window, views, {t: labels[window].copy() for t, labels in every.items()})
+    return Watch(size, window, {t: labels[window].copy() for t, labels in every.items()})
 
 
 def _sized(labels: UInt8[np.ndarray, "H W"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
@@ -142,5 +137,4 @@ def close_up(watch: Watch, kept: dict[int, UInt8[np.ndarray, "h w 3"]], truth: T
         frames[t], labels[t] = picture, watch.labels[t]
         area[t] = np.bincount(labels[t].ravel(), minlength=len(truth.parts) + 1)[1 : len(truth.parts) + 1]
     scenery, known = still_scenery(frames, labels, kept)
-    views = tuple(t for t in watch.views if t in kept)
-    return CloseUp(Footage(frames, scenery, known, 1.0), replace(truth, labels=labels, area=area), px, views)
+    return CloseUp(Footage(frames, scenery, known, 1.0), replace(truth, labels=labels, area=area), px)

@@ -6,9 +6,11 @@ Only the scale comes from outside: how many metres a pixel upwards is at the obj
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 
-from retake.core.array_types import Float64
+from retake.core.array_types import Bool, Float64
 from retake.core.verdicts.records import Measurement
 from retake.core.verdicts.tracking import Track
 from retake.core.verdicts.truth import Truth
@@ -21,6 +23,9 @@ _FALLING = 0.35
 _MIN_FRAMES = 5
 """Frames in flight that are needed: with four, half a working px is a fifth of gravity."""
 
+_TRIED, _AGREE, _SCATTER, _SCATTER_M = 14, 0.6, 4.0, 0.03
+"""Frames of a flight that parabolas are drawn through, at most; share of its frames that must lie on one; and how far from it one
+may lie: so many times as far as half of them do, or so many m."""
 _FALLEN_M = 0.01
 """m; what sinks by less has not fallen: it is put down, or the hand that holds it moves up and slows down as fast."""
 
@@ -42,10 +47,28 @@ def measure_fall(track: Track | None, truth: Truth, part: int, phases: list[str]
         # Hidden, out of the picture or towards the camera: whether it shows, and where, others judge.
         why = f"the falling object is measured in {int(seen.sum())} frames, {_MIN_FRAMES} needed"
         return Measurement(NAME, None, why, applies=False)
-    fit = np.polyfit(rows[seen] / truth.fps, heights[seen], 2)
+    times, heights = rows[seen] / truth.fps, heights[seen]
+    agree = _agreeing(times, heights)
+    if agree.sum() < max(_MIN_FRAMES, _AGREE * len(times)):
+        # Something else was taken for it here and there: a small thing that flies fast is lost for moments.
+        why = f"the places of the falling object are on no one parabola: {int(agree.sum())} of {len(times)} agree"
+        return Measurement(NAME, None, why, applies=False)
+    fit = np.polyfit(times[agree], heights[agree], 2)
     acceleration = -2 * float(fit[0])
-    note = f"{acceleration:.1f} m/s² over {int(seen.sum())} frames"
+    note = f"{acceleration:.1f} m/s² over {int(agree.sum())} frames"
     return Measurement(NAME, abs(1 - acceleration / GRAVITY), note, int(rows[len(rows) // 2]))
+
+
+def _agreeing(times: Float64[np.ndarray, "N"], heights: Float64[np.ndarray, "N"]) -> Bool[np.ndarray, "N"]:
+    """Frames on the parabola through three of them that lies nearest to most. times: s; heights: m."""
+    best, least = np.zeros(len(times), bool), np.inf
+    chosen = np.unique(np.linspace(0, len(times) - 1, _TRIED).astype(int))
+    for three in combinations(chosen, 3):
+        away = np.abs(np.polyval(np.polyfit(times[list(three)], heights[list(three)], 2), times) - heights)
+        middle = float(np.median(away))
+        if middle < least:
+            least, best = middle, away <= max(_SCATTER * middle, _SCATTER_M)
+    return best
 
 
 def falls(truth: Truth, part: int, phases: list[str]) -> bool:

@@ -6,14 +6,12 @@ Hues are log ratios of the channels, the same in light and shade, so the hand's 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from retake.core.array_types import Bool, Float32
-from retake.core.verdicts.closeups import CloseUp
 from retake.core.verdicts.footage import DARK, Footage, tone_of
 from retake.core.verdicts.gripper_parts import Fingers
 from retake.core.verdicts.records import Measurement
@@ -22,14 +20,12 @@ from retake.core.verdicts.truth import Truth
 NAME = "extra_finger"
 _VIEWS, _STEP = 13, 4
 """Frames of a take that are looked at, at most, and frames from one to the next, at least."""
-_LASTING, _MISSED = 5, 1
-"""Views in a row in which it must show, and of them those in which it need not: reflections and colours that bleed come and go,
-and what hides a finger as well."""
+_LASTING = 5
+"""Views in a row in which it must show: reflections and colours that bleed come and go."""
 _AREA, _CORE = 12.0, 8
 """Working px² of a finger that can be asked, and of its inside that its hue is taken from."""
-_CLEAR, _CLEAR_CLOSE, _REACH = 2, 1.5, 10
-"""Working px beside the robot within which a painter may draw it wider, the same where the take shows more than working pixels,
-and those within which a finger more is looked for."""
+_CLEAR, _REACH = 2, 10
+"""Working px beside the robot within which a painter may draw it wider, and those within which a finger more is looked for."""
 _OTHER, _ALIKE = 0.25, 0.35
 """Log ratio by which a pixel must differ from what belongs there, and the share of the finger's own difference from that by which
 it may differ from the finger."""
@@ -51,32 +47,24 @@ class _Ground:
     """Labels of robot links."""
 
 
-def measure_fingers(
-    footage: Footage, truth: Truth, grippers: list[Fingers], close: CloseUp | None = None
-) -> Measurement:
-    """Side (root of the area) of the largest patch of a finger's hue within 10 working px of it that lasts, px; looked for as
-    large as the take shows it."""
+def measure_fingers(footage: Footage, truth: Truth, grippers: list[Fingers]) -> Measurement:
+    """Side (root of the area) of the largest patch of a finger's hue within 10 working px of it that lasts, px."""
     if not truth.static_camera:
         return Measurement(NAME, None, "the camera moves", applies=False, absent=not grippers)
-    views: Sequence[int] = range(0, len(footage), max(_STEP, len(footage) // _VIEWS))
-    px = 1.0
-    if close is not None:
-        footage, truth, views, px = close.footage, close.truth, close.views, close.px
     ground = _ground(footage, truth)
     worst, where, frame = None, "", None
     series = np.full(len(footage), np.nan)
     for part in sorted({part for gripper in grippers for part in gripper.parts}):
         sides = {}
-        for t in views:
-            found = _patch(footage, truth, t, part, ground, px)
+        for t in range(0, len(footage), max(_STEP, len(footage) // _VIEWS)):
+            found = _patch(footage, truth, t, part, ground)
             if found is not None:
-                sides[t] = found * truth.px / px
+                sides[t] = found * truth.px
                 series[t] = np.nanmax([series[t], sides[t]])
         if len(sides) < _LASTING:
             continue
         times, values = list(sides), np.array(list(sides.values()))
-        runs = np.sort([values[k : len(values) - _LASTING + 1 + k] for k in range(_LASTING)], axis=0)
-        lasting = runs[_MISSED]
+        lasting = np.min([values[k : len(values) - _LASTING + 1 + k] for k in range(_LASTING)], axis=0)
         k = int(np.argmax(lasting))
         if worst is None or lasting[k] > worst:
             worst, where, frame = float(lasting[k]), truth.parts[part].name, times[k + _LASTING // 2]
@@ -104,23 +92,21 @@ def _soft(frame: np.ndarray) -> Float32[np.ndarray, "h w 3"]:
     return cv2.GaussianBlur(frame, (3, 3), 0).astype(np.float32)
 
 
-def _patch(footage: Footage, truth: Truth, t: int, part: int, ground: _Ground, px: float) -> float | None:
-    """Root of the largest patch's area in one frame, px of these pictures; None where the finger hardly shows. px: theirs per
-    working pixel."""
-    if truth.area[t, part] < _AREA * px**2:
+def _patch(footage: Footage, truth: Truth, t: int, part: int, ground: _Ground) -> float | None:
+    """Root of the largest patch's area in one frame, working px; None where the finger hardly shows."""
+    if truth.area[t, part] < _AREA:
         return None
     whole = cv2.inRange(truth.labels[t], part + 1, part + 1) & 1  # type: ignore[call-overload]
     x, y, width, height = cv2.boundingRect(whole)
-    reach = round(_REACH * px)
-    pad = reach + 2
+    pad = _REACH + 2
     box = np.s_[max(y - pad, 0) : y + height + pad, max(x - pad, 0) : x + width + pad]
     finger, labels, soft = whole[box], truth.labels[t][box], _soft(footage.frames[t][box])
     core = cv2.erode(finger, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
     core = core if core.sum() >= _CORE else finger > 0
     hues, level = tone_of(soft), np.log(soft.mean(-1) + DARK)
     own = np.median(hues[core], axis=0)
-    near = cv2.dilate(ground.robot[labels].astype(np.uint8), _disc(round(max(_CLEAR_CLOSE * px, _CLEAR)))) > 0
-    zone = (cv2.dilate(finger, _disc(reach)) > 0) & ~near
+    near = cv2.dilate(ground.robot[labels].astype(np.uint8), _disc(_CLEAR)) > 0
+    zone = (cv2.dilate(finger, _disc(_REACH)) > 0) & ~near
     apart, contrast = np.zeros(labels.shape, np.float32), np.zeros(labels.shape, np.float32)
     free = (labels == 0) & ground.known[box]
     scenery = ground.scenery[box][free]

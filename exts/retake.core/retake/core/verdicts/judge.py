@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ from retake.core.verdicts.gripper import measure_events, measure_gripper
 from retake.core.verdicts.gripper_parts import find_fingers
 from retake.core.verdicts.novelty import measure_novelty
 from retake.core.verdicts.objects import NAMES as BODY_NAMES
-from retake.core.verdicts.objects import PHASES, measure_object, pisa
+from retake.core.verdicts.objects import PHASES, in_doubt, measure_object, pisa
 from retake.core.verdicts.postures import NAME as POSTURE
 from retake.core.verdicts.postures import measure_posture
 from retake.core.verdicts.read_once import read_once
@@ -111,7 +111,7 @@ def examine(
     measured += measure_stability(footage, truth, motion_px(truth), settings.stability)
     measured += measure_novelty(footage, truth, episode, camera)
     measured += measure_additions(footage, truth, settings.stability, episode, camera, scene)
-    measured.append(measure_fingers(footage, truth, fingers, close))
+    measured.append(measure_fingers(footage, truth, fingers))
     measured.append(measure_stills(footage, truth, settings.stability, scene))
     measured.append(measure_still_colours(footage, truth, settings.stability, episode, camera, scene))
     measured += measure_geometry(footage, truth, episode, camera, settings.stability)
@@ -142,6 +142,7 @@ def _objects(
         why, none = "no object in the task", not any(spec.movable for spec in episode.header.objects)
         return {}, [Measurement(name, None, why, applies=False, absent=none) for name in OBJECT_NAMES], {}
     tracks, every, metrics = {}, [], {}
+    doubts: dict[str, Measurement] = {}
     for event in events:
         part = next(i for i, p in enumerate(truth.parts) if not p.robot and p.name == event.object)
         if len(events) > 1 and truth.is_still(part):
@@ -158,6 +159,10 @@ def _objects(
         body = bodies(footage, truth, part, [t for t, phase in enumerate(phases) if t % 2 == 0 or phase == "released"])
         posture = measure_posture(footage, truth, episode, camera, part, phases, settings.object)
         checks = measure_object(found, body, alignment, truth, phases, settings.object)
+        if found is not None and set(phases) == {"before"}:
+            why = f"or scenery looks like {event.object!r}, which no robot holds and whose colours hardly tell it"
+            checks = [replace(c, value=None, note=why) if in_doubt(c, found, settings) else c for c in checks]
+            doubts |= {check.name: check for check in checks if check.note == why}
         every.append([*checks, posture, measure_fall(found, truth, part, phases)])
         if found is not None:
             tracks[event.object] = found
@@ -168,7 +173,10 @@ def _objects(
         return {}, [Measurement(name, None, why, applies=False, absent=True) for name in OBJECT_NAMES], {}
     worst = []
     for column in zip(*every, strict=True):
-        worst.append(max(column, key=lambda m: (m.value is not None, m.value or 0.0, m.applies, not m.absent)))
+        most = max(column, key=lambda m: (m.value is not None, m.value or 0.0, m.applies, not m.absent))
+        doubt = doubts.get(most.name)
+        # What another object passes is no answer to a doubt about this one.
+        worst.append(most if doubt is None or (most.value or 0.0) > settings.threshold(most.name).limit else doubt)
     return tracks, worst, metrics
 
 

@@ -17,7 +17,7 @@ from retake.core.verdicts.bodies import Body
 from retake.core.verdicts.colours import NAME as COLOUR
 from retake.core.verdicts.colours import lasting, measure_colour, views_of
 from retake.core.verdicts.records import Measurement
-from retake.core.verdicts.settings import ObjectSettings
+from retake.core.verdicts.settings import ObjectSettings, VerdictSettings
 from retake.core.verdicts.tracking import MIN_AREA, SEARCHED, Track
 from retake.core.verdicts.truth import Truth
 
@@ -69,6 +69,15 @@ def measure_object(
     out.append(_shape(body, truth, placed & (np.nan_to_num(body.contrast) >= settings.told_shape)))
     out.append(measure_colour(body, placed, truth))
     return out
+
+
+def in_doubt(check: Measurement, track: Track, settings: VerdictSettings) -> bool:
+    """Whether a check that fails an object which moves by itself, held by no robot, is a doubt: its colours are those of the side
+    that it showed at first, in the light of its first place, and where they hardly differ from the scenery's, what looks like it
+    elsewhere may be shadow or tray."""
+    if check.name not in ("object_before", "object_unique") or check.value is None:
+        return False
+    return track.reference < settings.object.plain and check.value > settings.threshold(check.name).limit
 
 
 def at_home(track: Track, body: Body, settings: ObjectSettings) -> Bool[np.ndarray, "T"]:
