@@ -21,7 +21,6 @@ from film_splits import SPLITS, UNSEEN
 from painter_bench import CACHE, read_rows
 from painters_figures import at_limits, at_points, evaluate
 from painters_pages import (
-    LATEST_FIXED,
     LOOKED_AT,
     STILL_UNSEEN,
     WANTED,
@@ -77,17 +76,10 @@ def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
         if mine or split in earlier["splits"]:
             result["splits"][split] = evaluate(mine, settings) if mine else earlier["splits"][split]
     lines = [HEAD, *disclosed(result["splits"]), LOOKS_TAKEN]
-    both = [r for r in rows if r["split"] in LATEST_FIXED and str(r.get("version")) == VERSION]
-    if {r["split"] for r in both} == set(LATEST_FIXED):
-        result["latest_fixed"] = evaluate(both, settings)
-    elif "latest_fixed" in earlier:
-        result["latest_fixed"] = earlier["latest_fixed"]
-    if "latest_fixed" in result:
-        title = "Fixed views of " + " and ".join(f"`{name}`" for name in LATEST_FIXED) + " together"
-        lines += split_lines(LATEST_FIXED[-1], result["latest_fixed"], title)
     for split in (
-        "blind_three_closing",
+        "blind_three_final",
         "blind_three_hands",
+        "blind_three_closing",
         "blind_three_after",
         "blind_three_fixed",
         "blind_three",

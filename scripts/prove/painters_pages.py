@@ -22,6 +22,7 @@ LOOKED_AT = {
     "is told above; four of its films led to version 37; of hands, `still_objects`, "
     "`intruders` and `object_unique` are tuned on it, all other checks are version 30's, which nothing here was made by",
     "blind_three_fixed": "judged once by version 37; what it showed led to version 38",
+    "blind_three_closing": "judged once by version 39; what it showed led to version 40",
     "blind_three_large": "judged once by version 35; its clean failures, a robot's foot as `still_objects`, and an early gripper "
     "led to version 36",
     "blind_three_more": "judged once by version 31; its one clean failure, a hand's `still_objects`, led to version 32",
@@ -31,15 +32,11 @@ STILL_UNSEEN = {"blind_three_more": ("front", "side")}
 """Views of them that led to no change."""
 
 
-LATEST_FIXED = ("blind_three_after", "blind_three_closing")
-"""Splits of fixed views that the latest version judged and was not made by: shown together as well."""
-
-
-def split_lines(name: str, tally: dict[str, Any], title: str = "") -> list[str]:
-    """The tables of one split, or of several under a title."""
+def split_lines(name: str, tally: dict[str, Any]) -> list[str]:
+    """The tables of one split."""
     role = LOOKED_AT.get(name, "judged once, nothing tuned on it" if name in UNSEEN else "limits come from here")
     lines = [
-        f"## {title or f'{PAINTER[SPLITS[name].painter]}, split `{name}`'} ({role})",
+        f"## {PAINTER[SPLITS[name].painter]}, split `{name}` ({role})",
         "",
         f"Independent renders of a clean film: {len(tally['films'])} ({'; '.join(tally['films'])}). "
         f"Judged by version {' and '.join(sorted({str(v) for v in tally['versions']}))} of the estimators. "
@@ -223,7 +220,8 @@ SAMPLES = {
     "by version 35 when it was finished; nothing was changed by what they showed",
     "39": "four episodes of the demo robots at 640x480 (panda 261 and 264, sixaxis 263 and 266; front and side, worlds of a seed "
     "of their own), the size of the demo, at which none had been judged before; of 56 takes of six other episodes two had failed "
-    "by coloured shadows (`intruders`, `extra_finger`: night_terrace), which version 39 came of; judged once by it",
+    "by coloured shadows (`intruders`, `extra_finger`: night_terrace), which version 39 came of; judged once by it, as far as "
+    "the time went",
 }  # fmt: skip
 """What the samples of composite takes are that nothing was made by when a version judged them."""
 
