@@ -218,10 +218,10 @@ SAMPLES = {
     "judged whole by version 34, of which nothing had been made; its failures led to version 35, so it is tuning data since",
     "35": "two more episodes of the demo robots (panda 160, sixaxis 159) and worlds of one more seed (both cameras), judged once "
     "by version 35 when it was finished; nothing was changed by what they showed",
-    "39": "four episodes of the demo robots at 640x480 (panda 261 and 264, sixaxis 263 and 266; front and side, worlds of a seed "
+    "40": "four episodes of the demo robots at 640x480 (panda 261 and 264, sixaxis 263 and 266; front and side, worlds of a seed "
     "of their own), the size of the demo, at which none had been judged before; of 56 takes of six other episodes two had failed "
-    "by coloured shadows (`intruders`, `extra_finger`: night_terrace), which version 39 came of; judged once by it, as far as "
-    "the time went",
+    "by coloured shadows (`intruders`, `extra_finger`: night_terrace), which version 39 came of; judged once, as far as the "
+    "time went",
 }  # fmt: skip
 """What the samples of composite takes are that nothing was made by when a version judged them."""
 

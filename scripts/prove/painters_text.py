@@ -168,31 +168,38 @@ place and no turned wrist passes. What passes otherwise is a gripper that opens 
 change some 100 px of the picture), and **a finger more where it changes fewer than 150 px (6 of 6; the two that change more are
 unsure)**: the tables say since this split how much of a fault shows.
 
-**Version 39 came of looking at fingers at the size that takes show them.** A take is judged at 320 px of width; of 15 grippers of
-`blind_three_fixed` that open three frames early 10 had passed. Asked at 640 px, the same pixels tell 10 of them (one more is
-unsure), and of the 320 clean videos none fails by it. On the way a kind of false alarm was found that no bench had: composite
-takes as large as the demo's (640x480; the 520 below are 320x240) and films under lamps of two colours, whose shadows have hues of
-their own. Of 56 such takes two had failed (`intruders`, `extra_finger`, both of the preset night_terrace) and of nine films in
-the rooms of `blind_three_travelling` one; none does since: a coloured shadow that leaves a place, or does to another what it
-undid there, is no thing.
+**Version 39 came of looking at fingers at the size that takes show them.** A take is judged at 320 px of width; of 15
+grippers of `blind_three_fixed` that open three frames early 10 had passed. Asked at 640 px, the same pixels tell 10 of them
+(one more is unsure), and of the 320 clean videos none fails by it. On the way a kind of false alarm was found that no bench
+had: composite takes as large as the demo's (640x480; the 520 below are 320x240) and films under lamps of two colours, whose
+shadows have hues of their own. Of 56 such takes two had failed (`intruders`, `extra_finger`, both of the preset
+night_terrace) and of nine films in the rooms of `blind_three_travelling` one; none does since: a coloured shadow that leaves
+a place, or does to another what it undid there, is no thing.
 
-**`blind_three_hands` is twenty films of cameras on hands, `blind_three_closing` fourteen of fixed views, of new episodes in four new
-families of rooms (a striped awning, one narrow lamp in a dim room, leaves under a bright sky, a low orange lamp beside a blue
-one); looked at by nobody while version 39 was made, and judged by it once.** Hands: **2 of 320 clean videos failed, both by
-`object_posture` where contours are narrower, 15 are unsure.** Fixed views: **40 of 224 clean videos failed**, 31 of them in two
-films (the tables show versions at the present limits): a bystander that overlaps its tray is thrown across the room at the beginning and lost while it
-flies (`fall_acceleration`, 14 videos), or comes to rest in a tray of its own colour, where its colours find the tray
-(`object_before`, 15; `object_unique` 2 and in 29 more unsure: a dark shadow on the table has the colour of another); a finger
-that is drawn wider before its own colour (`extra_finger`, 6, which version 39 had asked of the close-up from 4 px on, and which
-failed one clean video of `blind_three_after` as well); a highlight of the orange lamp (`link_texture`, 2); one by
-`background_drift`. Seven of eight early grippers failed and one passed.
+**`blind_three_hands` is twenty films of cameras on hands, `blind_three_closing` fourteen of fixed views, of new episodes in
+four new families of rooms (a striped awning, one narrow lamp in a dim room, leaves under a bright sky, a low orange lamp
+beside a blue one); looked at by nobody while version 39 was made (one frame of another episode in each family was, when the
+rooms were drawn), and judged by it once.** Hands: **2 of 320 clean videos failed, both by `object_posture` where contours are
+narrower, 15 are unsure.** Fixed views: **40 of 224 clean videos failed**, 28 of them in two films (the tables show them at
+the present limits): a bystander that overlaps its tray is thrown across the room at the beginning and lost while it flies
+(`fall_acceleration`, 13 videos), or comes to rest in a tray of its own colour, where its colours find the tray
+(`object_before`, 15; `object_unique` 2 and 24 more unsure: a dark shadow on the table has the colour of another); a finger
+that is drawn wider before its own colour (`extra_finger`, 6, which version 39 had asked of the close-up from 4 px on, and
+which failed one clean video of `blind_three_after` as well); a highlight of the orange lamp (`link_texture`, 2); one each by
+`background_drift` and `still_objects`. Seven of eight early grippers failed and one passed.
 
-**Version 40 came of that**, so this split is tuning data since: a fall is told from those of its frames that lie on one parabola; an
-object that no robot holds and whose colours hardly differ from its scenery's is in doubt where it seems to be elsewhere; a finger
-more is asked at the working size again, and must be as bright as its neighbour; `link_texture` fails from .13.
-@AGAIN@
+**Version 40 came of that**, so this split is tuning data since: a fall is told from those of its frames that lie on one
+parabola; an object that no robot holds and whose colours hardly differ from its scenery's is in doubt where it seems to be
+elsewhere; a finger more is asked at the working size again, and must be as bright as its neighbour; `link_texture` fails from
+.13. Judged again by it: 4 of 224 clean videos fail, each of another film (`extra_finger`, `background_drift`,
+`object_present`, `still_objects`), and 70 are unsure, 41 of them by `object_unique` and 15 by `object_before` of that
+bystander.
 
-@FINAL@
+**`blind_three_final` is eight films of fixed views of eight further episodes in two further families (leaves before a warm
+lamp beside a cold one, greenish lamps in a row), painted while version 40 was made; nobody looked at it, and version 40
+judged it once, when it was finished. Nothing was changed since.** 1 of its 128 clean videos failed (0.8 %, `object_held`
+where contours are wider), 5 are unsure. All eight second objects fail, six of eight sunk ones; of five early grippers three
+fail and one passes; of seven fingers more five pass, as do two of eight turned packets.
 
 On the tuning splits the values of version 11 with the new checks of version 14 (an earlier state of `object_posture`)
 leave 118 of 131 clean videos passed, 13 unsure and 0 failed, and 30 of 34 faulty ones failed, 3 unsure, 1 passed (sunk by

@@ -107,20 +107,20 @@ def _planned(episode: Episode, camera: str, start: int, working_width: int) -> W
     behind = set(range(0, frames, max(_SCENERY_STEP, frames // _SCENERY)))
     is_finger = np.zeros(256, np.uint8)
     is_finger[[part + 1 for part in fingers]] = 1
-    every, shown = {}, np.zeros(size[::-1], np.uint8)
-    for t in sorted(asked | behind):
-        every[t] = _sized(renumbered(episode.image(camera, "instances", start + t), table), size)
-        if t in asked:
-            np.maximum(shown, cv2.LUT(every[t], is_finger), out=shown)
+
+    def labels(t: int) -> UInt8[np.ndarray, "h w"]:
+        found = renumbered(episode.image(camera, "instances", start + t), table)
+        return found if found.shape[::-1] == size else cv2.resize(found, size, interpolation=cv2.INTER_NEAREST_EXACT)
+
+    shown = np.zeros(size[::-1], np.uint8)
+    for t in sorted(asked):
+        np.maximum(shown, cv2.LUT(labels(t), is_finger), out=shown)
     x, y, across, down = cv2.boundingRect(shown)
     if not across:
         return None
     window = np.s_[max(y - _MARGIN, 0) : y + down + _MARGIN, max(x - _MARGIN, 0) : x + across + _MARGIN]
-    return Watch(size, window, {t: labels[window].copy() for t, labels in every.items()})
-
-
-def _sized(labels: UInt8[np.ndarray, "H W"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
-    return labels if labels.shape[::-1] == size else cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT)
+    # A long episode's pictures are looked at twice, and not all of them kept at once.
+    return Watch(size, window, {t: labels(t)[window].copy() for t in sorted(asked | behind)})
 
 
 def close_up(watch: Watch, kept: dict[int, UInt8[np.ndarray, "h w 3"]], truth: Truth) -> CloseUp | None:
