@@ -30,7 +30,7 @@ with contextlib.suppress(ImportError):
 
 settings.register_profile(
     "reduced",
-    max_examples=18,
+    max_examples=15,
     deadline=None,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],

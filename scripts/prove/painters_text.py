@@ -180,13 +180,16 @@ a place, or does to another what it undid there, is no thing.
 four new families of rooms (a striped awning, one narrow lamp in a dim room, leaves under a bright sky, a low orange lamp
 beside a blue one); looked at by nobody while version 39 was made (one frame of another episode in each family was, when the
 rooms were drawn), and judged by it once.** Hands: **2 of 320 clean videos failed, both by `object_posture` where contours are
-narrower, 15 are unsure.** Fixed views: **40 of 224 clean videos failed**, 28 of them in two films (the tables show them at
-the present limits): a bystander that overlaps its tray is thrown across the room at the beginning and lost while it flies
-(`fall_acceleration`, 13 videos), or comes to rest in a tray of its own colour, where its colours find the tray
-(`object_before`, 15; `object_unique` 2 and 24 more unsure: a dark shadow on the table has the colour of another); a finger
-that is drawn wider before its own colour (`extra_finger`, 6, which version 39 had asked of the close-up from 4 px on, and
-which failed one clean video of `blind_three_after` as well); a highlight of the orange lamp (`link_texture`, 2); one each by
-`background_drift` and `still_objects`. Seven of eight early grippers failed and one passed.
+narrower, 15 are unsure (bound 2.0 %; 4 % were asked).** The faults of some eight of its films were painted later and judged
+once by version 40, which changes nothing for hands but what it took back: what passes is a finger more (7 of 7), a drawer (3
+of 5), a second object (2 of 5), an early gripper (2 of 7) and what is held beside the hand (2 of 7). Fixed views: **40 of 224
+clean videos failed**, 28 of them in two films (the tables show them at the present limits): a bystander that overlaps its
+tray is thrown across the room at the beginning and lost while it flies (`fall_acceleration`, 13 videos), or comes to rest in
+a tray of its own colour, where its colours find the tray (`object_before`, 15; `object_unique` 2 and 24 more unsure: a dark
+shadow on the table has the colour of another); a finger that is drawn wider before its own colour (`extra_finger`, 6, which
+version 39 had asked of the close-up from 4 px on, and which failed one clean video of `blind_three_after` as well); a
+highlight of the orange lamp (`link_texture`, 2); one each by `background_drift` and `still_objects`. Seven of eight early
+grippers failed and one passed.
 
 **Version 40 came of that**, so this split is tuning data since: a fall is told from those of its frames that lie on one
 parabola; an object that no robot holds and whose colours hardly differ from its scenery's is in doubt where it seems to be
