@@ -105,8 +105,12 @@ def first_scenery(footage: Footage, truth: Truth) -> tuple[Float32[np.ndarray, "
 
 def tone_of(image: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 2"]:
     """Two log ratios of the channels of an RGB image (0..255): the same in light and shade."""
-    log = np.log(image + DARK)
-    return log[..., ::2] - log[..., 1:2]
+    return tone_of_level(np.log(image + DARK))
+
+
+def tone_of_level(level: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 2"]:
+    """`tone_of`, by the logarithms of an image (with DARK added)."""
+    return level[..., ::2] - level[..., 1:2]
 
 
 def tensor(frame: UInt8[np.ndarray, "H W 3"] | Float32[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "3 H W"]:

@@ -83,12 +83,12 @@ def _travel(
         K, uv = truth.K[t], truth.ideal(t, uv[None] - 0.5)[0] + 0.5
         p_camera = np.array([(uv[0] - K[0, 2]) / K[0, 0], (uv[1] - K[1, 2]) / K[1, 1], 1.0]) * depth
         p_link = (inverse(T_camera_link) @ np.append(p_camera, 1.0))[:3]
-        ends = []
+        shown = []
         for T in (T_shut[t, link], T_wide[t, link]):
             p = truth.T_camera_world[t] @ T @ np.append(p_link, 1.0)
             at = np.array([K[0, 0] * p[0] / p[2], K[1, 1] * p[1] / p[2]]) if p[2] > 0.02 else np.full(2, np.nan)
-            ends.append(at if truth.lens is None else truth.seen(t, (at + K[:2, 2] - 0.5)[None])[0])
-        out[t] = ends[1] - ends[0]
+            shown.append(at if truth.lens is None else truth.seen(t, (at + K[:2, 2] - 0.5)[None])[0])
+        out[t] = shown[1] - shown[0]
     return out
 
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from retake.core.array_types import Bool, Float32, Float64, UInt8
-from retake.core.verdicts.footage import DARK, Footage, tone_of
+from retake.core.verdicts.footage import DARK, Footage, tone_of, tone_of_level
 from retake.core.verdicts.records import Measurement
 from retake.core.verdicts.scene import Scene
 from retake.core.verdicts.settings import StabilitySettings
@@ -70,7 +70,7 @@ def measure_intruders(footage: Footage, truth: Truth, settings: StabilitySetting
         old = clear & (known > 0)
         if (old & work).sum() >= settings.work_pixels:
             before = reference / np.maximum(known, 1)[..., None]
-            change = _most(_tone(level) - _tone(before))
+            change = _most(tone_of_level(level) - tone_of_level(before))
             limit = settings.new_tone + _at(np.sort(change[old]), 0.95 * (int(old.sum()) - 1))
             looks[t] = _Look((change > limit) & old & work, level, before, old)
         # The first two views of a place are what it looks like.
@@ -98,11 +98,6 @@ def measure_intruders(footage: Footage, truth: Truth, settings: StabilitySetting
     return Measurement(NAME, float(lasting[k]), note, frame, series=series)
 
 
-def _tone(level: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 2"]:
-    """`tone_of` of logarithms."""
-    return level[..., ::2] - level[..., 1:2]
-
-
 @dataclass(frozen=True, eq=False)
 class _Look:
     """A frame beside what its places looked like at first, at half the working size."""
@@ -127,7 +122,7 @@ class _Look:
             return False
         odd = [
             float(np.abs(np.median(tone[patch], 0) - np.median(tone[ring], 0)).max())
-            for tone in (_tone(self.now), _tone(self.before))
+            for tone in (tone_of_level(self.now), tone_of_level(self.before))
         ]
         return odd[0] < _LIKE_RING * odd[1]
 

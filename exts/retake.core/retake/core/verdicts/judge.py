@@ -161,8 +161,9 @@ def _objects(
         checks = measure_object(found, body, alignment, truth, phases, settings.object)
         if found is not None and set(phases) == {"before"}:
             why = f"or scenery looks like {event.object!r}, which no robot holds and whose colours hardly tell it"
-            checks = [replace(c, value=None, note=why) if in_doubt(c, found, settings) else c for c in checks]
-            doubts |= {check.name: check for check in checks if check.note == why}
+            doubted = {c.name: replace(c, value=None, note=why) for c in checks if in_doubt(c, found, settings)}
+            checks = [doubted.get(c.name, c) for c in checks]
+            doubts |= doubted
         every.append([*checks, posture, measure_fall(found, truth, part, phases)])
         if found is not None:
             tracks[event.object] = found
