@@ -67,6 +67,28 @@ def test_a_new_thing_on_the_ground_may_be_a_copy_and_what_stood_there_before_is_
     assert news_of(clean, *place, 1.0).sum() == 0
 
 
+@pytest.mark.parametrize(("shade", "thing", "told"), [
+    ((0.4, 0.42, 0.45), (0.4, 0.42, 0.45), False), ((0.4, 0.42, 0.45), (0.63, 0.65, 0.67), False),
+    ((0.4, 0.42, 0.45), (0.4, 0.25, 0.45), True), (None, (0.4, 0.42, 0.45), True),
+])  # fmt: skip
+def test_what_a_deep_shadow_does_to_scenery_elsewhere_is_no_copy(
+    clean: Judged, shade: tuple[float, ...] | None, thing: tuple[float, ...], told: bool
+) -> None:
+    """Half the picture is in the shadow in the first half of the take, and its rim in a part of it; without one such a dark place
+    may be a thing."""
+    truth, part, footage = clean.truth, clean.truth.object_parts[0], clean.footage
+    row, column = free_ground(clean, 4)
+    frames = footage.frames.astype(np.float32)
+    if shade:
+        frames[1 : FRAMES // 2, :, : frames.shape[2] // 2] *= np.float32(shade)
+    frames[LATE, 2 * row - 6 : 2 * row + 8, 2 * column - 6 : 2 * column + 8] *= np.float32(thing)
+    news = np.zeros(half(clean)[::-1], np.float32)
+    news[row - 3 : row + 4, column - 3 : column + 4] = 1
+    mask = cv2.resize((truth.labels[LATE] == part + 1).astype(np.float32), half(clean), interpolation=cv2.INTER_AREA)
+    seen = replace(footage, frames=frames.astype(np.uint8))
+    assert (Copies(seen, truth, part, half(clean)).among(LATE, news, mask).sum() > 20) == told
+
+
 def test_what_is_behind_the_scene_of_work_is_no_copy(clean: Judged) -> None:
     work = scene_of_work(clean.truth, clean.truth.object_parts[0], half(clean))
     inner = cv2.erode((~work).astype(np.uint8), np.ones((9, 9), np.uint8))

@@ -80,6 +80,17 @@ def test_a_finger_more_is_as_bright_as_its_neighbour(light: float, told: bool) -
     assert ((measured(frames).value or 0.0) > load_settings().threshold(NAME).limit) == told
 
 
+@pytest.mark.parametrize("hue", HUES)
+def test_an_object_of_a_fingers_hue_that_is_drawn_wider_is_no_finger(hue: tuple[int, int, int]) -> None:
+    """What is held has the fingers' hue, and is 2 working px wider on every side."""
+    truth, frames = clean().truth, painted(hue)
+    for t in range(FRAMES):
+        held = (truth.labels[t] == truth.object_parts[0] + 1).astype(np.uint8)
+        wider = cv2.dilate(held, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))) > 0
+        frames[t][wider & ((truth.labels[t] == 0) | (held > 0))] = hue
+    assert measured(frames).value == 0.0
+
+
 def test_one_that_shows_for_a_moment_is_none() -> None:
     frames = painted(HUES[0])
     frames[8:16] = painted(HUES[0], 8, 0)[8:16]

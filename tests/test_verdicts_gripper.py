@@ -63,17 +63,15 @@ def test_the_worst_moment_that_is_believed_counts(
 def test_contours_are_asked_of_a_large_change_that_colours_do_not_tell(
     monkeypatch: pytest.MonkeyPatch, change: float, by: float, static: bool, value: float | None
 ) -> None:
-    """And before a camera that stands still, where known scenery says nothing, they make another moment doubtful."""
+    """And before a camera that stands still, where known scenery says nothing, another moment that they fit tells nothing."""
     opening = np.interp(np.arange(FRAMES), [0, 10, 13, 39], [0.5, 0.5, 0.5 + change, 0.5 + change])
     monkeypatch.setattr(gripper, "early_by", lambda *_: None)
     monkeypatch.setattr(gripper, "_early", lambda *a: by)
     of = truth(static_camera=static)
     found = gripper.measure_events(None, None, of, [hand(opening)], SETTINGS)  # type: ignore[arg-type]
-    assert (found.value, found.applies) == (value, change > 0.3)
+    assert (found.value, found.applies) == (value, value is not None)
     if value:
         assert found.note == f"opens {value:.1f} frames {'early' if by > 0 else 'late'}"
-    elif change > 0.3:
-        assert "around frame 10 the fingers fit another moment" in found.note
 
 
 def test_a_change_up_to_the_last_frame_is_one() -> None:

@@ -78,11 +78,18 @@ class Scene:
 
         monkeypatch.setattr(judge, "bodies", looked)
 
-        def tracked(footage: Any, truth: Any, part: int, scene: Any) -> int | None:
-            assert (footage, truth, scene) == ("film", self.truth, None)
+        def tracked(footage: Any, truth: Any, part: int, scene: Any, seen: Any) -> int | None:
+            assert (footage, truth, scene, seen) == ("film", self.truth, None, "seen in the film")
             return None if parts[part].name == "hidden" else part
 
+        self.looks = 0
+
+        def seen_in(footage: Any, truth: Any) -> str:
+            self.looks += 1
+            return f"seen in the {footage}"
+
         monkeypatch.setattr(judge, "track", tracked)
+        monkeypatch.setattr(judge, "seen_in", seen_in)
         monkeypatch.setattr(judge, "measure_object", lambda found, body, *_: measured(body))
         monkeypatch.setattr(judge, "measure_posture", lambda *_: Measurement(OBJECT_NAMES[-2], 0.5))
         monkeypatch.setattr(judge, "measure_fall", lambda *_: Measurement(OBJECT_NAMES[-1], None, applies=False))
@@ -119,6 +126,7 @@ def test_of_several_objects_the_worst_figure_counts(monkeypatch: pytest.MonkeyPa
     tracks, found, metrics = scene.told()
     assert {m.note for m in found[:-2]} == {"tin"}
     assert tracks == {"packet": 1, "tin": 2, "box": 3}
+    assert scene.looks == 1, "the film is prepared once for all of them"
     assert metrics == {"packet.l2": 1.0, "tin.l2": 2.0, "box.l2": 3.0}
     untold = Scene(monkeypatch, packet=(None, False), tin=(None, True))
     assert {(m.note, m.applies) for m in untold.told()[1][:-2]} == {("tin", True)}

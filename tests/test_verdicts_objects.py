@@ -153,11 +153,25 @@ def test_an_object_is_gone_for_as_long_as_no_measured_frame_shows_it(
 ) -> None:
     best = np.full(FRAMES, 0.8)
     best[list(gone)], best[list(hidden)] = 0.2, np.nan  # a quarter of the contrast is not yet present
-    found = objects._presence(track(best=best), SETTINGS)
+    found = objects._presence(track(best=best), truth(), SETTINGS)
     assert (found.value, found.worst_frame) == (longest, frame)
     assert found.note.startswith(f"visible in {FRAMES - len(hidden)} frames, weakest {0.25 if gone else 1:.2f} ")
     best[list(gone)] = 0.201
-    assert objects._presence(track(best=best), SETTINGS).value == 0
+    assert objects._presence(track(best=best), truth(), SETTINGS).value == 0
+
+
+def test_what_flies_farther_than_its_size_from_frame_to_frame_is_not_asked_whether_it_shows() -> None:
+    """An object of 11 x 11 px: in frames 4 to 8 it is on its way, by ten pixels each or by twelve."""
+    best = np.full(FRAMES, 0.8)
+    best[5:8] = 0.1
+    for step, gone in ((10.0, 3), (12.0, 0)):
+        expected = np.tile([20.0, 15.0], (FRAMES, 1))
+        expected[:, 0] += step * np.clip(np.arange(FRAMES) - 4, 0, 4)
+        found = objects._presence(track(best=best, expected=expected), truth(), SETTINGS)
+        assert found.value == gone
+    streak = np.stack([12.0 * np.arange(FRAMES), np.zeros(FRAMES)], 1)
+    never = objects._presence(track(best=best, expected=streak), truth(), SETTINGS)
+    assert (never.value, never.applies) == (None, False)
 
 
 @pytest.mark.parametrize("step", [1, 2])
@@ -376,12 +390,13 @@ PHASE = ["before"] * 3 + ["held"] * 3 + ["released"] * 3 + ["settled"] * 3
 
 
 def test_a_silhouette_in_its_place_tells_how_far_beside_it_an_object_is() -> None:
-    """Less what its first frames show; where its colours do not show in its place the whole picture is asked."""
+    """Less what its first frames show, and no farther than its colours are; where these do not show in its place the whole
+    picture is asked."""
     offset = np.tile([0.3, 0.4], (FRAMES, 1))
     offset[4:6], offset[9:] = (1.5, 2.0), (3.3, 4.4)
-    found = measured(track(), body(offset=offset), PHASE)
+    found = measured(track(found=moved(slice(4, FRAMES), (4.8, 3.6))), body(offset=offset), PHASE)
     assert [found[name].value for name in objects.NAMES[:4]] == pytest.approx([0, 4, 0, 10])
-    assert found["object_settled"].note == "3 frames; it is 0 px right of its place"
+    assert found["object_settled"].note == "3 frames; it is 10 px right of its place"
     here = np.full(FRAMES, 0.8)
     here[9:] = 0.3
     away = track(here=here, found=moved(slice(9, FRAMES), (6.0, 8.0)))
@@ -392,12 +407,26 @@ def test_a_silhouette_in_its_place_tells_how_far_beside_it_an_object_is() -> Non
     assert np.isnan(hidden.series).tolist() == [True] * 9 + [False, True, False]
 
 
+@pytest.mark.parametrize("reference", [0.3, 0.8])
+def test_an_outline_alone_does_not_say_that_an_object_is_elsewhere(reference: float) -> None:
+    """Fingers that a painter draws wider leave less of it, and its colours are where they were: beside a clear object its outline
+    may be a working px farther than these."""
+    offset = np.zeros((FRAMES, 2))
+    offset[4:, 1] = 4.0
+    here = np.full(FRAMES, reference)
+    for by in (0.0, 1.0, 5.0):
+        value = 2 * min(by + (reference > SETTINGS.clear), 4.0)
+        one = track(found=moved(slice(4, FRAMES), (0.0, by)), reference=reference, here=here, best=here)
+        found = measured(one, body(offset=offset), PHASE)
+        assert [found[f"object_{name}"].value for name in ("held", "settled")] == pytest.approx([value, value])
+
+
 @pytest.mark.parametrize(("beside", "said"), [(2.9, False), (3.1, True)])
 def test_what_an_object_does_instead_is_said_from_half_of_near_on(beside: float, said: bool) -> None:
     """6 px, 3 working px, after it was let go."""
     offset = np.zeros((FRAMES, 2))
     offset[4:, 0] = beside
-    found = measured(track(), body(offset=offset), PHASE)
+    found = measured(track(found=moved(slice(4, FRAMES), (beside, 0.0))), body(offset=offset), PHASE)
     for name in ("object_released", "object_settled"):
         assert ("it is" in found[name].note) == said
     assert "it is" not in found["object_held"].note
@@ -489,6 +518,10 @@ def test_a_single_frame_is_wrong_where_an_object_falls(t: int, value: float) -> 
     one = track(found=found, expected=expected, here=here)
     values = measured(one, body(contrast=contrast), PHASE)
     assert values[f"object_{PHASE[t]}"].value == pytest.approx(value)
+    # Of one that hardly differs from its scenery half may not show in one frame.
+    for reference, told in ((0.75, value), (0.7499, 0.0)):
+        dull = measured(replace(one, reference=reference), body(contrast=contrast), PHASE)
+        assert dull[f"object_{PHASE[t]}"].value == pytest.approx(told)
 
 
 @pytest.mark.parametrize(

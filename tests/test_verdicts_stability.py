@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retake.core.verdicts import stability
@@ -318,6 +318,27 @@ def test_no_drift_is_told_before_a_moving_camera_or_of_a_black_picture() -> None
     assert (none.value, none.applies, none.note) == (None, True, "too little scenery in view")
     truth.static_camera = False
     assert not stability._drift(frames, truth, np.ones((4, HEIGHT, WIDTH), bool), SETTINGS).applies
+
+
+@given(seed=st.integers(0, 99), dx=st.integers(2, 5), stays=st.booleans())
+@settings(deadline=None)
+def test_what_moves_behind_the_ground_of_work_is_no_drift(seed: int, dx: int, stays: bool) -> None:
+    """A curtain is most of what has edges, and the ground, whose texture is fainter, stays or goes along."""
+    first, moved = picture(seed, (0, 0)), picture(seed, (dx, 0))
+    ground = np.zeros((HEIGHT, WIDTH), bool)
+    ground[2 * HEIGHT // 3 :] = True
+    rows = []
+    for image, still in ((first, False), (moved, stays), (moved, stays), (moved, stays)):
+        shown = np.where(ground[..., None], 96 + (first if still else image) // 4, image)
+        rows.append(cv2.cvtColor(shown.astype(np.uint8), cv2.COLOR_RGB2GRAY))
+    truth: Any = SimpleNamespace(size=(WIDTH, HEIGHT), static_camera=True, px=2.0)
+    work = cv2.resize(ground.astype(np.uint8), (WIDTH // 2, HEIGHT // 2), interpolation=cv2.INTER_NEAREST) > 0
+    everywhere = np.ones((4, HEIGHT, WIDTH), bool)
+    found = stability._drift(rows, truth, everywhere, replace(SETTINGS, drift_step=1), work)
+    assert found.value is not None
+    assert (found.value > 1.5 * dx) == (not stays)
+    if stays:
+        assert found.value <= 0.5
 
 
 @pytest.mark.parametrize(("side", "told"), [(28, "0 cells"), (40, "too little"), (26, "too little")])

@@ -61,6 +61,7 @@ def film(
         image = np.clip(image + np.random.default_rng(t).normal(0, 1, image.shape), 0, 255).astype(np.uint8)
         frames.append(frames[-1] if freeze[0] < t < freeze[1] else image)
     truth = SimpleNamespace(
+        object_parts=[],
         labels=labels, static_camera=static, size=(WIDTH, HEIGHT), px=2.0, robot_parts=[0, 1],
         area=np.stack([(labels == k).sum((1, 2)) for k in (1, 2)], 1).astype(float),
     )  # fmt: skip

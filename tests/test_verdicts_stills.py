@@ -24,8 +24,11 @@ BOX = (60, 45, 100, 75)
 """x0, y0, x1, y1 of a drawer's front, working px."""
 
 
-def drawn(t: int, grow: float, seed: int = 0, shade: np.ndarray | None = None, noise: float = 1.0) -> np.ndarray:
-    """Frame t of a cabinet with a drawer whose front is `grow` px larger on every side, hardly told from it: RGB float."""
+def drawn(
+    t: int, grow: float, seed: int = 0, shade: np.ndarray | None = None, noise: float = 1.0, gap: bool = False
+) -> np.ndarray:
+    """Frame t of a cabinet with a drawer whose front is `grow` px larger on every side, hardly told from it but for a dark `gap`
+    around it: RGB float."""
     rng = np.random.default_rng(seed)
     texture = cv2.GaussianBlur(rng.normal(0, 30, (SIZE[1], SIZE[0])).astype(np.float32), (0, 0), 1.5)
     picture = np.array((150, 140, 130), np.float32) + texture[..., None]
@@ -43,6 +46,8 @@ def drawn(t: int, grow: float, seed: int = 0, shade: np.ndarray | None = None, n
         cv2.rectangle(
             fine, (middle - share * half).astype(int).tolist(), (middle + share * half).astype(int).tolist(), colour, -1
         )
+    if gap:
+        cv2.rectangle(fine, corners[:2].tolist(), corners[2:].tolist(), (30, 20, 40), 5)
     picture = cv2.resize(fine, SIZE, interpolation=cv2.INTER_AREA)
     if shade is not None:
         picture = picture * shade[..., None]
@@ -100,6 +105,24 @@ def test_a_drawer_that_opens_towards_the_camera_is_told(opening: float, begin: i
 @settings(deadline=None)
 def test_a_shadow_that_passes_moves_nothing(seed: int, noise: float, dark: float, slope: float, begin: int) -> None:
     found = measured([drawn(t, 0, seed, lit(t, begin, begin + 25, dark, slope), noise) for t in range(FRAMES)])
+    assert found.value == 0.0
+
+
+@given(
+    seed=st.integers(0, 99),
+    dark=st.floats(0.65, 0.7),
+    wide=st.integers(9, 14),
+    first=st.integers(62, 70),
+    last=st.integers(85, 98),
+)
+@settings(deadline=None)
+def test_a_hard_shadow_that_lay_on_it_and_moves_on_to_stay_moves_nothing(
+    seed: int, dark: float, wide: int, first: int, last: int
+) -> None:
+    """It takes away the edges of before and leaves others; the outline shows where it was."""
+    x = np.indices((SIZE[1], SIZE[0]))[1]
+    before, after = (np.where(np.abs(x - at) < wide, 1 - dark, 1.0).astype(np.float32) for at in (first, last))
+    found = measured([drawn(t, 0, seed, before if t < 20 else after, gap=True) for t in range(FRAMES)])
     assert found.value == 0.0
 
 
@@ -248,7 +271,7 @@ def test_strong_edges_are_two_fifths_of_a_thing_s_and_count_by_their_strength() 
 def test_another_view_of_a_thing_lasts_for_three_looks_up_to_the_last(
     monkeypatch: pytest.MonkeyPatch, gone: dict[int, float], told: dict[int, float]
 ) -> None:
-    frames = np.zeros((4, 20, 30, 3), np.uint8)
+    frames = np.zeros((25, 20, 30, 3), np.uint8)
     edges = stills._Edges(Footage(frames, frames[0].astype(np.float32), np.ones((20, 30), bool), 1.0))
     thing, hidden = np.ones((20, 30), bool), {t: np.zeros((20, 30), bool) for t in gone}
 
@@ -258,7 +281,9 @@ def test_another_view_of_a_thing_lasts_for_three_looks_up_to_the_last(
         return gone[t]
 
     monkeypatch.setattr(edges, "_gone", share)
-    assert edges.changed(thing, hidden) == told
+    for outlined, lasts in ((stills._IN_PLACE, told), (stills._IN_PLACE + 1e-6, {})):
+        monkeypatch.setattr(stills, "_outlined", lambda *_, outlined=outlined: outlined)
+        assert edges.changed(thing, hidden) == lasts
 
 
 def test_things_are_those_that_stand_and_are_large_enough() -> None:
@@ -369,14 +394,12 @@ def test_a_thing_is_whole_that_touches_the_border_with_less_than_a_side(
 def test_an_outline_lies_on_edges_or_beside_them(shift: int, on_it: bool) -> None:
     frames = np.full((1, 70, 90, 3), 100, np.uint8)
     frames[0, 25:45, 30 + shift : 60 + shift] = 160
-    looks: Any = SimpleNamespace(frames=frames, hidden={0: np.zeros((70, 90), np.uint8)})
-    assert stills._Looks._outlined(looks, area(), 0) == on_it
-    looks.hidden[0][:, 33:] = 1
-    assert (
-        stills._Looks._outlined(looks, area(), 0) == on_it
-    )  # its left side, 20 px high, two px wide, and some corners
-    looks.hidden[0][28:] = 1  # less than 40 px of the outline
-    assert not stills._Looks._outlined(looks, area(), 0)
+    hidden = np.zeros((70, 90), bool)
+    assert (stills._outlined(area(), frames[0], hidden) > stills._IN_PLACE) == on_it
+    hidden[:, 33:] = True  # its left side, 20 px high, two px wide, and some corners
+    assert (stills._outlined(area(), frames[0], hidden) > stills._IN_PLACE) == on_it
+    hidden[28:] = True  # less than 40 px of the outline
+    assert stills._outlined(area(), frames[0], hidden) == 0
 
 
 @pytest.mark.parametrize(("share", "gone"), [(0.75, 0.25), (0.8, 0.0), (0.9, 0.0), (0.0, 1.0)])
@@ -408,21 +431,16 @@ def test_an_outline_tells_from_forty_px_on(monkeypatch: pytest.MonkeyPatch, miss
     frames = np.full((1, 70, 90, 3), 100, np.uint8)
     frames[0, :45, 30:60] = 160
     thing = area(slice(0, 45), slice(30, 60))
-    looks: Any = SimpleNamespace(frames=frames, hidden={0: np.ones((70, 90), np.uint8)})
-    looks.hidden[0][: 3 + 20, 29:31] = 0  # two px wide, from the fourth row on
-    looks.hidden[0][3 : 3 + missing, 29] = 1
-    assert stills._Looks._outlined(looks, thing, 0) == kept
+    hidden = np.ones((70, 90), bool)
+    hidden[: 3 + 20, 29:31] = False  # two px wide, from the fourth row on
+    hidden[3 : 3 + missing, 29] = True
+    assert (stills._outlined(thing, frames[0], hidden) > 0) == kept
     surface = np.zeros((33, 33), np.float32)
     monkeypatch.setattr(cv2, "matchTemplate", lambda *_: surface)
-    for here, best, rest, on_it in (
-        (0.91, 1.0, 0.1, True),
-        (0.89, 1.0, 0.1, False),
-        (0.91, 1.0, 0.75, True),
-        (0.91, 1.0, 0.77, False),
-    ):
+    for here, best, rest, share in ((0.91, 1.0, 0.1, 0.91), (0.91, 0.91, 0.75, 1.0), (0.91, 1.0, 0.77, 0.0)):
         surface[:] = rest
         surface[17, 15], surface[3, 3], surface[14, 16] = here, best, 0.99 * best
-        assert stills._Looks._outlined(looks, thing, 0) == (on_it and kept and not missing)
+        assert stills._outlined(thing, frames[0], hidden) == pytest.approx(share if kept else 0.0)
 
 
 def whole_looks(monkeypatch: pytest.MonkeyPatch, told: dict[tuple[int, int], float | None]) -> tuple[Any, list[Any]]:
@@ -431,8 +449,12 @@ def whole_looks(monkeypatch: pytest.MonkeyPatch, told: dict[tuple[int, int], flo
     looks: Any = SimpleNamespace(
         times=list(range(0, 48, 6)), shown={t: np.full((4, 4), 2, np.uint8) for t in range(0, 48, 6)},
         details=dict.fromkeys(range(0, 48, 6)), settings=None, _whole=lambda number, t: t != 6,
-        _as_seen=lambda r, t, mask: (asked.append((t, r)) or (t, r), None), _outlined=lambda mask, t: t == 42,
+        _as_seen=lambda r, t, mask: (asked.append((t, r)) or (t, r), None),
+        hidden={t: np.zeros((4, 4), np.uint8) for t in range(0, 48, 6)}, frames=list(range(48)),
     )  # fmt: skip
+    monkeypatch.setattr(
+        stills, "_outlined", lambda mask, frame, hidden: stills._ON_EDGES + (0.01 if frame == 42 else 0)
+    )
     monkeypatch.setattr(stills, "_displacement", lambda pair, *_: told.get(pair, 0.0))
     return looks, asked
 

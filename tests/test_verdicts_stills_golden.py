@@ -197,7 +197,10 @@ def of_looks() -> dict[str, Any]:
             mask = found.shown[t] == number
             out[f"{t} {number}"] = [found._whole(number, t), found.displaced(number, t)]
             with matched() as asked:
-                out[f"{t} {number} outlined"] = [found._outlined(mask, t), asked]
+                out[f"{t} {number} outlined"] = [
+                    stills._outlined(mask, found.frames[t], found.hidden[t] > 0) > stills._ON_EDGES,
+                    asked,
+                ]
     for t, r in ((12, 0), (30, 6), (6, 0)):
         out[f"{t} from {r}"] = found._as_seen(r, t, found.shown[t] == 2)
     return summed_up(out)

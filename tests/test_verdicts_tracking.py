@@ -69,6 +69,16 @@ def test_an_object_in_its_place_is_found_there_as_clearly_as_in_the_first_frame(
     assert (found.likelihood[3, :10] < 0.1).all()
 
 
+def test_what_a_film_is_looked_through_by_may_be_worked_out_before() -> None:
+    footage, truth = scene(copies={5: (66, 10), 6: (66, 10), 7: (66, 10)})
+    seen = tracking.seen_in(footage, truth)
+    alone, shared = (tracking.track(footage, truth, 1, None, given) for given in (None, seen))
+    assert alone is not None
+    assert shared is not None
+    for name in ("found", "here", "best", "second", "likelihood"):
+        assert np.array_equal(getattr(alone, name), getattr(shared, name))
+
+
 @pytest.mark.parametrize("shift", [(8, -6), (-10, 4), (30, 10)])
 def test_an_object_elsewhere_is_found_where_it_is(shift: tuple[int, int]) -> None:
     footage, truth = scene(dict.fromkeys((4, 5, 8), shift))

@@ -28,6 +28,9 @@ _SAME_HUE, _SAME_LIGHT = 0.12, (-0.5, 0.25)
 drifting hue are no news."""
 _SAME_HUE_FROM_ELSEWHERE = 0.2
 """The same as `_SAME_HUE` for a place seen from two sides: gloss has the light's hue."""
+_SHADED_HUE, _SHADED, _LOOKS = 0.2, -0.3, 8
+"""The same within a patch that a deep shadow darkens, the log brightness below which it does (what a shadow leaves is the light
+of other lamps), and frames that are looked at for such patches."""
 _OWN, _ROBOT = np.ones((9, 9), np.uint8), np.ones((5, 5), np.uint8)
 """Half working px around the object, and around whatever else moves, in which nothing is a copy."""
 _PIECE = np.ones((3, 3), np.uint8)
@@ -57,6 +60,7 @@ class Copies:
                 (self._colours(footage.frames[0]), self._small(mine).ravel() == 0),
                 (self._colours(scenery), self._small(footage.known).ravel() == 1),
             ]
+        self._shade: list[Float32[np.ndarray, "3"]] | None = None
 
     def among(
         self, t: int, news: Float32[np.ndarray, "h w"], mask: Float32[np.ndarray, "h w"]
@@ -71,10 +75,33 @@ class Copies:
         for colours, known in self._before:
             change = now - np.log(colours[asked])
             lit = change.mean(1)
-            hue = np.abs(change[:, [0, 2]] - change[:, 1:2]).max(1)
+            hue = _hue_of(change)
             seen |= known[asked] & (hue < _SAME_HUE) & (lit > _SAME_LIGHT[0]) & (lit < _SAME_LIGHT[1])
+            left = np.flatnonzero(known[asked] & ~seen)
+            for shade in self._shades() if len(left) else []:
+                # In its soft rim a shadow takes a part of it.
+                part = np.clip(change[left] @ shade / (shade @ shade), 0, 1)
+                seen[left] |= np.abs(change[left] - part[:, None] * shade).max(1) < _SAME_HUE
         out.ravel()[asked[seen]] = 0
         return out
+
+    def _shades(self) -> list[Float32[np.ndarray, "3"]]:
+        """What deep shadows do to the log levels of scenery: the changes of patches of one hue that got darker and are larger
+        than anything that is a copy, in some frames."""
+        if self._shade is not None:
+            return self._shade
+        self._shade = []
+        for t in range(0, len(self._footage.frames), max(1, len(self._footage.frames) // _LOOKS)):
+            taken = cv2.dilate((self._truth.labels[t] > 0).astype(np.uint8), _OWN)
+            free = self._small(taken).ravel() == 0
+            now = np.log(self._colours(self._footage.frames[t]))
+            for colours, known in self._before:
+                change = now - np.log(colours)
+                dark = known & free & (_hue_of(change) < _SHADED_HUE) & (change.mean(1) < _SHADED)
+                _, pieces, stats, _ = cv2.connectedComponentsWithStats(dark.reshape(self._size[::-1]).astype(np.uint8))
+                large = np.flatnonzero(np.asarray(stats)[:, cv2.CC_STAT_AREA] > self._largest)
+                self._shade += [np.median(change[pieces.ravel() == k], axis=0) for k in large if k]
+        return self._shade
 
     def on_the_way(
         self,
@@ -141,6 +168,11 @@ class Copies:
 
     def _small(self, mask: np.ndarray) -> Float32[np.ndarray, "h w"]:
         return cv2.resize(mask.astype(np.float32), self._size, interpolation=cv2.INTER_AREA)
+
+
+def _hue_of(change: Float32[np.ndarray, "N 3"]) -> Float32[np.ndarray, "N"]:
+    """By how much log levels change their ratios."""
+    return np.maximum(np.abs(change[:, 0] - change[:, 1]), np.abs(change[:, 2] - change[:, 1]))
 
 
 def scene_of_work(truth: Truth, part: int, size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:

@@ -25,7 +25,8 @@ _LASTING = 5
 _AREA, _CORE = 12.0, 8
 """Working px² of a finger that can be asked, and of its inside that its hue is taken from."""
 _CLEAR, _REACH = 2, 10
-"""Working px beside the robot within which a painter may draw it wider, and those within which a finger more is looked for."""
+"""Working px beside robot and objects within which a painter may draw them wider, and those within which a finger more is looked
+for."""
 _OTHER, _ALIKE = 0.25, 0.35
 """Log ratio by which a pixel must differ from what belongs there, and the share of the finger's own difference from that by which
 it may differ from the finger."""
@@ -113,7 +114,11 @@ def _patch(footage: Footage, truth: Truth, t: int, part: int, ground: _Ground) -
     apart[free] = np.abs(hues[free] - scenery).max(-1)
     contrast[free] = np.abs(scenery - own).max(-1)
     for other, known in ground.objects.items():
-        mask = zone & (labels == other + 1)
+        body = labels == other + 1
+        if np.abs(known - own).max(-1).min() < _OTHER:
+            # One of the finger's hue may be drawn wider.
+            zone &= body | (cv2.dilate(body.astype(np.uint8), _disc(_CLEAR)) == 0)
+        mask = zone & body
         if mask.any():
             apart[mask] = np.abs(hues[mask][:, None] - known[None]).max(-1).min(1)
             contrast[mask] = np.abs(known - own).max(-1).min()

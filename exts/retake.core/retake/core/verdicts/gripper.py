@@ -23,7 +23,7 @@ _STEPS = np.linspace(-1.0, 1.0, 21)
 _BELIEVED = 4.0
 """Frames; a moment further away is no evidence, what lies beside the hand fits as well."""
 _BY_CONTOURS = 1.5
-"""Frames from which on contours alone make a moment doubtful before a camera that stands still, and fail none."""
+"""Frames up to which contours alone tell a moment before a camera that stands still; beyond they tell nothing."""
 _AROUND = 5
 """Frames before and after a change that tell its moment."""
 _LARGE = 0.3
@@ -94,10 +94,10 @@ def measure_events(
         )
         if early is None and abs(gripper.openness[end] - gripper.openness[begin]) >= _LARGE:
             early = _early(alignment, truth, gripper, begin, end, settings)
-            if truth.static_camera and early is not None and abs(early) > _BY_CONTOURS:
+            if truth.static_camera and early is not None and not abs(early) <= _BY_CONTOURS:
                 # Known scenery beside the fingers says nothing of this moment, and edges of shadows and of what is held lie
-                # beside theirs.
-                early = float("nan")
+                # beside theirs: one in twenty faithful videos was in doubt by them, and no more of those with early grippers.
+                early = None
         elif early is not None and abs(early) > _BELIEVED:
             early = float("nan")
         if early is None:

@@ -41,7 +41,7 @@ from retake.core.verdicts.stability import measure_stability
 from retake.core.verdicts.still_colours import measure_still_colours
 from retake.core.verdicts.stills import measure_stills
 from retake.core.verdicts.trackers import measure_tracked
-from retake.core.verdicts.tracking import Track, track
+from retake.core.verdicts.tracking import Seen, Track, seen_in, track
 from retake.core.verdicts.truth import Truth, read_truth
 from retake.core.verdicts.wrists import measure_wrist
 
@@ -143,6 +143,7 @@ def _objects(
         return {}, [Measurement(name, None, why, applies=False, absent=none) for name in OBJECT_NAMES], {}
     tracks, every, metrics = {}, [], {}
     doubts: dict[str, Measurement] = {}
+    seen: Seen | None = None
     for event in events:
         part = next(i for i, p in enumerate(truth.parts) if not p.robot and p.name == event.object)
         if len(events) > 1 and truth.is_still(part):
@@ -154,7 +155,8 @@ def _objects(
             absent |= set() if falls(truth, part, phases) else {FALL}
             every.append([Measurement(name, None, why, applies=False, absent=name in absent) for name in OBJECT_NAMES])
             continue
-        found = track(footage, truth, part, scene)
+        seen = seen or seen_in(footage, truth)
+        found = track(footage, truth, part, scene, seen)
         # A fall lasts a few frames, and each of them tells.
         body = bodies(footage, truth, part, [t for t, phase in enumerate(phases) if t % 2 == 0 or phase == "released"])
         posture = measure_posture(footage, truth, episode, camera, part, phases, settings.object)

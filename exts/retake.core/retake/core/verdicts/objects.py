@@ -47,15 +47,17 @@ def measure_object(
     sure = at_home(track, body, settings)
     apart = np.linalg.norm(body.offset - _start(body, sure), axis=1)
     apart[cropped(truth, part)] = np.nan
-    near = apart * truth.px
-    if track.reference < settings.clear:
-        # Before ground of its colours an outline ends where a shadow or its own dark side does; then both must say so.
-        by_colour = np.linalg.norm(track.found - track.expected, axis=1) * truth.px
-        near = np.where(np.isfinite(by_colour), np.minimum(near, by_colour), near)
+    # Fingers that a painter draws wider leave less of an object's outline than of its colours; and before ground of its colours
+    # it ends where a shadow or its own dark side does. Then both must say so.
+    by_colour = np.linalg.norm(track.found - track.expected, axis=1)
+    by_colour += SIDED if track.reference >= settings.clear else 0.0
+    near = np.where(np.isfinite(by_colour), np.minimum(apart, by_colour), apart) * truth.px
     error[doubted(track, body, apart, settings) & (error > near)] = np.nan
     error = np.where(sure & np.isfinite(near), near, np.where(body.looked, error, np.nan))
     shown = truth.area[:, part] >= MIN_AREA
     falls = on_path(track, np.array([p == "released" for p in phases]), settings.near_px / truth.px)
+    # Half of one that hardly differs from its scenery may not show in a frame: it is elsewhere only if the next one says so.
+    falls &= track.reference >= settings.plain
     out = []
     for phase in PHASES:
         rows = np.array([p == phase for p in phases])
@@ -63,7 +65,7 @@ def measure_object(
         if phase in ("released", "settled") and (found.value or 0.0) > settings.near_px / 2:
             found = replace(found, note=f"{found.note}; {behaviour(track, truth, rows, phases)}")
         out.append(found)
-    out.append(_presence(track, settings))
+    out.append(_presence(track, truth, settings))
     out.append(_unique(track, settings, 1 if truth.static_camera else SEARCHED))
     placed = sure & (np.nan_to_num(np.linalg.norm(body.offset, axis=1), nan=np.inf) <= PLACED)
     out.append(_shape(body, truth, placed & (np.nan_to_num(body.contrast) >= settings.told_shape)))
@@ -123,6 +125,8 @@ def cropped(truth: Truth, part: int) -> Bool[np.ndarray, "T"]:
     return touches & (size < _WHOLE * size.max())
 
 
+SIDED = 1.0
+"""Working px by which a clear object's outline may be farther beside its place than its colours are."""
 SIDE = 20.0
 """Working px."""
 START = 2.0
@@ -285,9 +289,18 @@ def _phase(
     return Measurement(name, float(worst[k]), f"{len(valid)} frames", int(valid[k]), series=series)
 
 
-def _presence(track: Track, settings: ObjectSettings) -> Measurement:
+_IN_FLIGHT = 1.0
+"""Sizes of itself by which an object moves from frame to frame where it is not asked whether it shows: a blurred streak in other
+light has not the colours of the first frame. One that a hand lets go falls by a third."""
+
+
+def _presence(track: Track, truth: Truth, settings: ObjectSettings) -> Measurement:
     """Longest time (frames) for which the object is found nowhere although the simulation shows it."""
-    measured = ~np.isnan(track.best)
+    moved = np.nan_to_num(np.linalg.norm(np.diff(track.expected, axis=0), axis=1))
+    fast = np.maximum(np.append(moved, 0.0), np.append(0.0, moved)) > _IN_FLIGHT * np.sqrt(truth.area[:, track.part])
+    measured = ~np.isnan(track.best) & ~fast
+    if not measured.any():
+        return Measurement("object_present", None, "it moves too fast to be asked", applies=False)
     gone = measured & ~(track.best > settings.present * track.reference)
     longest, frame, run = 0, None, 0
     for t in np.flatnonzero(measured):

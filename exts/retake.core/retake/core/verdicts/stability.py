@@ -13,6 +13,7 @@ from retake.core.array_types import Bool, Float32, Float64, UInt8
 from retake.core.verdicts.drift import CELL as _CELL
 from retake.core.verdicts.drift import explained, fitted_to, motion_of
 from retake.core.verdicts.footage import Footage
+from retake.core.verdicts.intruders import workspace
 from retake.core.verdicts.records import Measurement
 from retake.core.verdicts.settings import StabilitySettings
 from retake.core.verdicts.truth import Truth
@@ -26,10 +27,10 @@ def measure_stability(
     footage: Footage, truth: Truth, motion_px: Float64[np.ndarray, "T"], settings: StabilitySettings
 ) -> list[Measurement]:
     """Every stability check."""
-    scenery = _scenery_masks(truth, settings)
+    scenery, half = _scenery_masks(truth, settings), (truth.size[0] // 2, truth.size[1] // 2)
     greys = [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in footage.frames]
     return [
-        _drift(greys, truth, scenery, settings),
+        _drift(greys, truth, scenery, settings, workspace(truth, half, _GROUND_M) if truth.static_camera else None),
         *_appearance(footage, greys, truth, scenery),
         _darkness(greys),
         _measure_frozen(greys, truth, motion_px, settings),
@@ -51,13 +52,20 @@ _CELLS = 12
 _WENT = (0.25, 0.5)
 """Share of a drift that the pixels must have gone along for it to be none, and to count as it is: of a faithful film whose
 texture swims they went 0.08, of films that drift by 1.6 px and more 0.5 to 1, the same texture over them."""
+_GROUND_M, _NEAR_PIXELS, _NEAR_EDGES = 0.4, 400, 20.0
+"""How far beyond the places of robot and objects the ground reaches that must drift as well, m; half working pixels of it, and
+their gradient, that can tell: a curtain that is most of what has edges is far away."""
 _ASKED = 0.5
 """px of drift from which on the scenery's own edges must have moved along: a sheen or a texture that slides over all of it moves
 as coherently, and its edges stay."""
 
 
-def _drift(greys: list, truth: Truth, scenery: np.ndarray, settings: StabilitySettings) -> Measurement:
-    """How far all scenery moves against the first frame, px (static camera)."""
+def _drift(
+    greys: list, truth: Truth, scenery: np.ndarray, settings: StabilitySettings,
+    work: Bool[np.ndarray, "h w"] | None = None,
+) -> Measurement:  # fmt: skip
+    """How far all scenery moves against the first frame, px (static camera). work: the ground around robot and objects, which
+    must move as well where it shows enough."""
     name = "background_drift"
     if not truth.static_camera:
         return Measurement(name, None, "the camera moves", applies=False)
@@ -74,6 +82,7 @@ def _drift(greys: list, truth: Truth, scenery: np.ndarray, settings: StabilitySe
         mask = first & (cv2.resize(scenery[t].astype(np.uint8), half, interpolation=cv2.INTER_NEAREST) > 0)
         if mask.sum() < 400:
             continue
+        near = _textured(np.zeros_like(mask) if work is None else mask & work, strength)
         mask &= strength > np.quantile(strength[mask], 0.5)
         if not mask.any():  # the same everywhere, a black picture: no motion can be told
             continue
@@ -83,7 +92,10 @@ def _drift(greys: list, truth: Truth, scenery: np.ndarray, settings: StabilitySe
         if len(place) >= _CELLS:
             drift = _coherent(place, moved) * 2 * truth.px
             if drift > _ASKED:
-                went = explained(small[0], image, mask, fitted_to(place, moved))
+                fit = fitted_to(place, moved)
+                went = explained(small[0], image, mask, fit)
+                if near.any():
+                    went = min(went, explained(small[0], image, near, fit))
                 drift = max(_ASKED, drift * float(np.interp(went, _WENT, (0.0, 1.0))))
             series[t] = drift
     if np.isnan(series).all():
@@ -94,6 +106,13 @@ def _drift(greys: list, truth: Truth, scenery: np.ndarray, settings: StabilitySe
     k = int(np.argmax(smooth))
     note = f"motion that seven in ten of {voters} cells share"
     return Measurement(name, float(smooth[k]), note, int(valid[k]), series=series)
+
+
+def _textured(place: Bool[np.ndarray, "h w"], strength: Float32[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """The half of a place that has the stronger edges; nothing of one that is small or plain."""
+    if place.sum() < _NEAR_PIXELS:
+        return np.zeros_like(place)
+    return place & (strength > max(float(np.quantile(strength[place], 0.5)), _NEAR_EDGES))
 
 
 def drift_votes(

@@ -16,7 +16,7 @@ import numpy as np
 
 from retake.core.array_types import Bool, Float32, UInt8
 from retake.core.verdicts.alignment import vertex
-from retake.core.verdicts.footage import Footage
+from retake.core.verdicts.footage import DARK, Footage
 from retake.core.verdicts.records import Measurement
 from retake.core.verdicts.scene import Scene, at_working_size
 from retake.core.verdicts.settings import StabilitySettings
@@ -33,6 +33,9 @@ _RIM_PX = 40
 """Pixels of an outline that can tell."""
 _ON_EDGES = 0.9
 """Share of the best place's edges, within REACH, from which on a thing's own place has them as well."""
+_IN_PLACE = 0.985
+"""The same from which on it stands where it stood, though its edges are others: of a tray that hard shadows move over .99 to 1,
+of drawers opened and trays moved .98 at most."""
 _EDGES_TELL = 1.2
 """How much more edges it must have than places near have on the whole: a busy texture has them everywhere."""
 _CHANGED = 0.2
@@ -150,6 +153,32 @@ def _displacement(
     return float(REACH) if here < settings.still_lost else 0.0
 
 
+def _outlined(
+    mask: Bool[np.ndarray, "H W"], frame: UInt8[np.ndarray, "H W 3"], hidden: Bool[np.ndarray, "H W"]
+) -> float:
+    """How well the outline that the simulation has of a thing lies on edges of a frame, as a share of the best place near (0..1):
+    where it does, the thing stands there, whatever else fits or is gone of what showed of it earlier. 0 where edges are
+    everywhere, or too little of it shows."""
+    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    # In a shadow an outline is as strong as beside it: levels are logarithms.
+    soft = np.log(cv2.GaussianBlur(grey, (0, 0), 0.8) + DARK)
+    edge = np.hypot(cv2.Sobel(soft, cv2.CV_32F, 1, 0), cv2.Sobel(soft, cv2.CV_32F, 0, 1))
+    edge /= edge + max(float(edge.mean()), 1e-5)
+    whole, cross = mask.astype(np.uint8), np.ones((3, 3), np.uint8)
+    rim = cv2.dilate(whole, cross) - cv2.erode(whole, cross, borderType=cv2.BORDER_CONSTANT, borderValue=1)
+    seen = rim.astype(bool) & ~hidden
+    seen[:_RIM] = seen[-_RIM:] = seen[:, :_RIM] = seen[:, -_RIM:] = False
+    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+    if seen.sum() < _RIM_PX:
+        return 0.0
+    y0, y1, x0, x1 = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    field = cv2.copyMakeBorder(edge, REACH, REACH, REACH, REACH, cv2.BORDER_CONSTANT, value=0)
+    window = field[y0 : y1 + 2 * REACH, x0 : x1 + 2 * REACH]
+    score = cv2.matchTemplate(window, seen[y0:y1, x0:x1].astype(np.float32), cv2.TM_CCORR)
+    here = score[REACH - 1 : REACH + 2, REACH - 1 : REACH + 2].max()
+    return float(here / score.max()) if here > _EDGES_TELL * np.median(score) else 0.0
+
+
 class _Edges:
     """Edges of the take's first frames and of later ones, before a camera that stands still."""
 
@@ -166,7 +195,8 @@ class _Edges:
         out: dict[int, float] = {}
         for t in sorted(hidden, reverse=True):
             gone = self._gone(mask, hidden[t], t)
-            if not gone:
+            # A hard shadow that moves takes old edges away and brings new ones, and leaves the outline.
+            if not gone or _outlined(mask, self.footage.frames[t], hidden[t]) > _IN_PLACE:
                 break
             out[t] = REACH * gone
         return out if len(out) >= _LASTING else {}
@@ -277,29 +307,8 @@ class _Looks:
             template, hidden = self._as_seen(r, t, mask)
             value = _displacement(template, self.details[t], mask, hidden, self.settings)
             if value is not None:
-                return 0.0 if value and self._outlined(mask, t) else value
+                return 0.0 if value and _outlined(mask, self.frames[t], self.hidden[t] > 0) > _ON_EDGES else value
         return None
-
-    def _outlined(self, mask: Bool[np.ndarray, "H W"], t: int) -> bool:
-        """Whether the outline that the simulation has of a thing lies on edges of frame t as well as it would anywhere near: then
-        it stands there, whatever fits beside it of the little that an earlier frame showed."""
-        grey = cv2.cvtColor(self.frames[t], cv2.COLOR_RGB2GRAY).astype(np.float32)
-        soft = cv2.GaussianBlur(grey, (0, 0), 0.8)
-        edge = np.hypot(cv2.Sobel(soft, cv2.CV_32F, 1, 0), cv2.Sobel(soft, cv2.CV_32F, 0, 1))
-        edge /= edge + max(float(edge.mean()), 1e-3)
-        whole, cross = mask.astype(np.uint8), np.ones((3, 3), np.uint8)
-        rim = cv2.dilate(whole, cross) - cv2.erode(whole, cross, borderType=cv2.BORDER_CONSTANT, borderValue=1)
-        seen = rim.astype(bool) & (self.hidden[t] == 0)
-        seen[:_RIM] = seen[-_RIM:] = seen[:, :_RIM] = seen[:, -_RIM:] = False
-        rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
-        if seen.sum() < _RIM_PX:
-            return False
-        y0, y1, x0, x1 = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-        field = cv2.copyMakeBorder(edge, REACH, REACH, REACH, REACH, cv2.BORDER_CONSTANT, value=0)
-        window = field[y0 : y1 + 2 * REACH, x0 : x1 + 2 * REACH]
-        score = cv2.matchTemplate(window, seen[y0:y1, x0:x1].astype(np.float32), cv2.TM_CCORR)
-        here = score[REACH - 1 : REACH + 2, REACH - 1 : REACH + 2].max()
-        return bool(here > max(_ON_EDGES * score.max(), _EDGES_TELL * np.median(score)))
 
     def _whole(self, number: int, t: int) -> bool:
         """Whether enough of a thing shows to tell, and no more than a side of it is cut off by the border of the picture."""

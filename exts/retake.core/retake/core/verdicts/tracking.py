@@ -57,15 +57,35 @@ class Track:
     """Probability 0..1 that a pixel shows the object; half working size."""
 
 
-def track(footage: Footage, truth: Truth, part: int, scene: Scene | None = None) -> Track | None:
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What all objects of a take are looked for in."""
+
+    codes: list[np.ndarray]
+    """Per frame (H, W) int, see `_codes`."""
+    still: Float32[np.ndarray, "H W 3"]
+    """RGB of the scenery, see `first_scenery`."""
+    changed: Bool[np.ndarray, "H W"]
+
+
+def seen_in(footage: Footage, truth: Truth) -> Seen:
+    """Worked out once for all objects."""
+    return Seen([_codes(frame) for frame in footage.frames], *first_scenery(footage, truth))
+
+
+def track(
+    footage: Footage, truth: Truth, part: int, scene: Scene | None = None, seen: Seen | None = None
+) -> Track | None:
     """Track one object. None when it is not visible in the take's first frame, so nothing can be learned.
 
     `scene` says for a moving camera which scenery other frames showed at a place; there every `SEARCHED`th frame is searched.
+    `seen` is that of the same footage, where other objects are tracked in it as well.
     """
     frames, first = len(footage), truth.labels[0] == part + 1
     if truth.area[0, part] < MIN_AREA:
         return None
-    codes = [_codes(frame) for frame in footage.frames]
+    seen = seen or seen_in(footage, truth)
+    codes = seen.codes
     context = _swept(truth, part)
     outside = cv2.dilate(first.astype(np.uint8), np.ones((5, 5), np.uint8)) == 0
     negative = _histogram(codes[0][outside])
@@ -78,13 +98,12 @@ def track(footage: Footage, truth: Truth, part: int, scene: Scene | None = None)
     likelihood[0] = _half(table[codes[0]], half)
     start = cv2.dilate(_half(first.astype(np.float32), half), np.ones((5, 5), np.uint8)) > 0
     lasting = _lasting(codes, table, truth, half)
-    still, changed = first_scenery(footage, truth)
-    lasting[_half(changed.astype(np.float32), half) > 0] = 0
-    scenery = _codes(still.astype(np.uint8))
+    lasting[_half(seen.changed.astype(np.float32), half) > 0] = 0
+    scenery = _codes(seen.still.astype(np.uint8))
     clutter = _clutter(table, lasting, codes[0], scenery, footage.known, start, half)
     references = sorted({0, *range(0, frames, max(frames // 4, 1))}) if scene else []
     earlier = {r: _half(table[codes[r]], half) for r in references}
-    copies = Copies(replace(footage, scenery=still), truth, part, half)
+    copies = Copies(replace(footage, scenery=seen.still), truth, part, half)
     found, second_at = np.full((frames, 2), np.nan), np.full((frames, 2), np.nan)
     here, best, second = (np.full(frames, np.nan) for _ in range(3))
     for t in range(frames):
