@@ -154,6 +154,7 @@ def test_a_doubt_about_an_object_that_no_robot_holds_is_answered_by_no_other_tha
     [
         ("object_before", 5.1, 0.74, True), ("object_before", 4.9, 0.3, False), ("object_before", 9.0, 0.76, False),
         ("object_unique", 0.56, 0.3, True), ("object_unique", 0.54, 0.3, False), ("object_held", 30.0, 0.3, False),
+        ("object_posture", 0.71, 0.74, True), ("object_posture", 0.69, 0.3, False), ("object_posture", 0.9, 0.76, False),
     ],
 )  # fmt: skip
 def test_a_finding_by_faint_colours_is_a_doubt(name: str, value: float, reference: float, doubted: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from retake.core.verdicts import stills
@@ -50,7 +50,7 @@ def drawn(
         cv2.rectangle(fine, corners[:2].tolist(), corners[2:].tolist(), (30, 20, 40), 5)
     picture = cv2.resize(fine, SIZE, interpolation=cv2.INTER_AREA)
     if shade is not None:
-        picture = picture * shade[..., None]
+        picture = picture * (shade if shade.ndim == 3 else shade[..., None])
     return picture + np.random.default_rng([seed, t]).normal(0, noise, picture.shape)
 
 
@@ -124,6 +124,26 @@ def test_a_hard_shadow_that_lay_on_it_and_moves_on_to_stay_moves_nothing(
     before, after = (np.where(np.abs(x - at) < wide, 1 - dark, 1.0).astype(np.float32) for at in (first, last))
     found = measured([drawn(t, 0, seed, before if t < 20 else after, gap=True) for t in range(FRAMES)])
     assert found.value == 0.0
+
+
+@given(seed=st.integers(0, 99), dark=st.floats(0.4, 0.7), comes=st.booleans(), edge=st.integers(54, 60))
+@example(seed=3, dark=0.8, comes=True, edge=56)
+@settings(deadline=None)
+def test_a_shadow_that_most_of_it_lies_in_at_first_or_at_last_moves_nothing(
+    seed: int, dark: float, comes: bool, edge: int
+) -> None:
+    """Its edges are others in another light, and the border of the shadow has lain on it or does."""
+    x = np.indices((SIZE[1], SIZE[0]))[1]
+    shade = np.where((x > edge)[..., None], (1 - dark) * np.array((1, 1, 1 + 0.3 * dark)), 1.0).astype(np.float32)
+    found = measured([drawn(t, 0, seed, shade if (t >= FRAMES // 2) == comes else None) for t in range(FRAMES)])
+    assert found.value == 0.0
+
+
+@pytest.mark.parametrize("light", [1.25, 0.8])
+def test_a_drawer_that_opens_is_told_where_its_light_changes_little(light: float) -> None:
+    shade = np.full((SIZE[1], SIZE[0]), light, np.float32)
+    found = measured([drawn(t, 6 if t >= 20 else 0, 0, shade if t >= 20 else None) for t in range(FRAMES)])
+    assert (found.value or 0.0) > 4
 
 
 @pytest.mark.parametrize("comes", [True, False])

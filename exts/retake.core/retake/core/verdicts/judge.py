@@ -160,13 +160,13 @@ def _objects(
         # A fall lasts a few frames, and each of them tells.
         body = bodies(footage, truth, part, [t for t, phase in enumerate(phases) if t % 2 == 0 or phase == "released"])
         posture = measure_posture(footage, truth, episode, camera, part, phases, settings.object)
-        checks = measure_object(found, body, alignment, truth, phases, settings.object)
+        checks = [*measure_object(found, body, alignment, truth, phases, settings.object), posture]
         if found is not None and set(phases) == {"before"}:
             why = f"or scenery looks like {event.object!r}, which no robot holds and whose colours hardly tell it"
             doubted = {c.name: replace(c, value=None, note=why) for c in checks if in_doubt(c, found, settings)}
             checks = [doubted.get(c.name, c) for c in checks]
             doubts |= doubted
-        every.append([*checks, posture, measure_fall(found, truth, part, phases)])
+        every.append([*checks, measure_fall(found, truth, part, phases)])
         if found is not None:
             tracks[event.object] = found
             values = pisa(found, truth, phases)

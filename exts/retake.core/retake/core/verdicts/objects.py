@@ -76,8 +76,8 @@ def measure_object(
 def in_doubt(check: Measurement, track: Track, settings: VerdictSettings) -> bool:
     """Whether a check that fails an object which moves by itself, held by no robot, is a doubt: its colours are those of the side
     that it showed at first, in the light of its first place, and where they hardly differ from the scenery's, what looks like it
-    elsewhere may be shadow or tray."""
-    if check.name not in ("object_before", "object_unique") or check.value is None:
+    elsewhere, or beside it, may be shadow or tray."""
+    if check.name not in ("object_before", "object_unique", "object_posture") or check.value is None:
         return False
     return track.reference < settings.object.plain and check.value > settings.threshold(check.name).limit
 

@@ -36,6 +36,9 @@ _ON_EDGES = 0.9
 _IN_PLACE = 0.985
 """The same from which on it stands where it stood, though its edges are others: of a tray that hard shadows move over .99 to 1,
 of drawers opened and trays moved .98 at most."""
+_RELIT = 0.25
+"""Log level by which most of a thing is brighter or darker than at first from which on its light is another and its edges say
+nothing: of a cube that a shadow left .41, of drawers that open .1 at most."""
 _EDGES_TELL = 1.2
 """How much more edges it must have than places near have on the whole: a busy texture has them everywhere."""
 _CHANGED = 0.2
@@ -71,6 +74,7 @@ def measure_stills(
     series, worst, where, frame, judged = np.full(len(footage), np.nan), 0.0, "", None, 0
     for name, mask in places:
         found = {t: _displacement(template, greys[t], mask, moving[0] | moving[t], settings) for t in times}
+        found |= {t: 0.0 for t in times if found[t] and edges.stands(mask, moving[0] | moving[t], t)}
         found |= edges.changed(mask, {t: moving[0] | moving[t] for t in times if found[t] == 0.0})
         seen = [t for t in times if found[t] is not None]
         judged += bool(seen)
@@ -184,7 +188,8 @@ class _Edges:
 
     def __init__(self, footage: Footage) -> None:
         self.footage = footage
-        self.first = _gradients(np.mean(footage.frames[:3], axis=0).astype(np.float32))
+        self.start = np.mean(footage.frames[:3], axis=0).astype(np.float32)
+        self.first = _gradients(self.start)
         self.later: dict[int, Float32[np.ndarray, "H W 6"]] = {}
 
     def changed(
@@ -195,11 +200,26 @@ class _Edges:
         out: dict[int, float] = {}
         for t in sorted(hidden, reverse=True):
             gone = self._gone(mask, hidden[t], t)
-            # A hard shadow that moves takes old edges away and brings new ones, and leaves the outline.
-            if not gone or _outlined(mask, self.footage.frames[t], hidden[t]) > _IN_PLACE:
+            # A hard shadow that moves takes old edges away and brings new ones, and leaves the outline; one that comes or goes
+            # as a whole leaves another light.
+            if (
+                not gone
+                or self._relit(mask & ~hidden[t], t) > _RELIT
+                or _outlined(mask, self.footage.frames[t], hidden[t]) > _IN_PLACE
+            ):
                 break
             out[t] = REACH * gone
         return out if len(out) >= _LASTING else {}
+
+    def stands(self, mask: Bool[np.ndarray, "H W"], hidden: Bool[np.ndarray, "H W"], t: int) -> bool:
+        """Whether a thing is in another light than at first, and its outline in its place: the border of a shadow that lay on it
+        fits wherever another one is."""
+        return self._relit(mask & ~hidden, t) > _RELIT and _outlined(mask, self.footage.frames[t], hidden) > _IN_PLACE
+
+    def _relit(self, shown: Bool[np.ndarray, "H W"], t: int) -> float:
+        """Log level by which most of what shows of a thing is brighter or darker in frame t than at first."""
+        before, now = (np.log(image[shown] + DARK).mean(-1) for image in (self.start, self.footage.frames[t]))
+        return float(abs(np.median(now - before))) if shown.any() else 0.0
 
     def _gone(self, mask: Bool[np.ndarray, "H W"], hidden: Bool[np.ndarray, "H W"], t: int) -> float:
         """Share of a thing's edges (mask) that frame t lacks, or of those of frame t that are new, whichever is less; 0 where it
