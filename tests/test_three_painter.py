@@ -100,6 +100,7 @@ def test_splits_of_other_views_sizes_and_robots_share_nothing_with_another() -> 
         ("blind_three_closing", three_sets.CLOSING, {"front", "side"}, 224, 14),
         ("blind_three_final", three_sets.FINAL, {"front", "side"}, 128, 8),
         ("blind_three_next", three_sets.NEXT, {"front", "side"}, 384, 24),
+        ("blind_three_since", three_sets.SINCE, {"front", "side"}, 352, 22),
         ("blind_three_hands", three_sets.CLOSING, {"wrist"}, 320, 20),
     ],
 )
@@ -142,6 +143,7 @@ ROOMS = (
     *three_sets.CLOSING,
     *three_sets.FINAL,
     *three_sets.NEXT,
+    *three_sets.SINCE,
 )
 
 

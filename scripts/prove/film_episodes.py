@@ -45,7 +45,7 @@ ONLY = {
     **dict.fromkeys((232, 234), ("moving",)), **dict.fromkeys((241, 243), ("wrist",)), **dict.fromkeys((236, 238), ("front",)),
     **dict.fromkeys(range(251, 260), ("front", "side")),
     **dict.fromkeys(range(261, 268), ("front", "side")), **dict.fromkeys(range(271, 281), ("wrist",)),
-    **dict.fromkeys(range(281, 285), ("front", "side")), **dict.fromkeys(range(301, 313), ("front", "side")),
+    **dict.fromkeys(range(281, 285), ("front", "side")), **dict.fromkeys((*range(301, 313), *range(321, 332)), ("front", "side")),
 }  # fmt: skip
 """Seeds that are recorded by some of the cameras alone."""
 TRAVEL_M = 0.25

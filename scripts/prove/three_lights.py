@@ -148,6 +148,25 @@ def lamps(rng: np.random.Generator, family: str) -> tuple[Lamp, ...]:
                 Lamp(hung((0.3, 0.7), 2.2), MIDDLE, shade(rng.uniform(0.4, 0.6), -hue), 48, 0.5))  # fmt: skip
     if family == "skylight":
         return (Lamp(hung((0.1, 0.6), 2.5), MIDDLE, shade(rng.uniform(0.8, 1.1), 0.02), 52, 0.3, panes(rng)),)
+    if family == "gymnasium":
+        x, y, z = hung((0.0, 0.3), 2.4)
+        power = rng.uniform(0.3, 0.42)
+        return tuple(
+            Lamp((x, y + 0.7 * k, z), MIDDLE, shade(power, rng.uniform(-0.05, 0.05)), 54, 0.5) for k in (-1, 0, 1)
+        )
+    if family == "pantry":
+        warm = rng.uniform(0.1, 0.3)
+        return (Lamp(hung((0.1, 0.5), 1.9), MIDDLE, shade(rng.uniform(1.0, 1.3), warm), 38, 0.5),)
+    if family == "hangar":
+        return (Lamp(hung((0.7, 0.95), 2.5), MIDDLE, shade(rng.uniform(0.9, 1.2), -rng.uniform(0.1, 0.25)), 52, 0.5),)
+    if family == "cafe":
+        warm = rng.uniform(0.15, 0.3)
+        return (Lamp(hung((0.2, 0.6), 2.2), MIDDLE, shade(rng.uniform(0.6, 0.9), warm), 52, 0.4, dapples(rng)),
+                Lamp(hung((0.2, 0.7), 2.0), MIDDLE, shade(rng.uniform(0.4, 0.6), warm), 48, 0.5))  # fmt: skip
+    if family == "cinema":
+        hue = rng.uniform(0.25, 0.4)
+        return (Lamp(hung((0.2, 0.7), 2.0), MIDDLE, shade(rng.uniform(0.6, 0.8), hue), 44, 0.5),
+                Lamp(hung((0.3, 0.7), 2.2), MIDDLE, shade(rng.uniform(0.3, 0.5), -hue / 2), 50, 0.5))  # fmt: skip
     if family == "depot":
         return (Lamp(hung((0.0, 0.3), 2.0), MIDDLE, shade(rng.uniform(0.8, 1.2), rng.uniform(-0.1, 0.1)), 52, 0.15),)
     return (Lamp(hung((0.1, 0.5), 2.2), MIDDLE, shade(rng.uniform(0.8, 1.1), 0.08), 50, 0.3, dapples(rng)),)

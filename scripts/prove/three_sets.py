@@ -30,6 +30,9 @@ FINAL = ("conservatory", "subway")
 NEXT = ("museum", "laundry", "brewery", "theatre", "skylight")
 """Families of `blind_three_next`: three narrow whites, one cold even light, a dim room under a warm lamp, an amber and a blue
 lamp, panes under a bright sky."""
+SINCE = ("gymnasium", "pantry", "hangar", "cafe", "cinema")
+"""Families of `blind_three_since`: a row of whites high above, one narrow warm lamp, a low cold light, two warm lamps through
+leaves, a dim red lamp beside a bluish one."""
 TABLES = {
     "harbour": ("boards", "speckle"), "chapel": ("chips", "parquet"), "bazaar": ("gingham", "dots", "boards"),
     "lighthouse": ("speckle", "slate"), "orchard": ("parquet", "slate", "cork"),
@@ -42,6 +45,8 @@ TABLES = {
     "smithy": ("waves", "slate", "parquet"),
     "conservatory": ("tiles", "parquet", "cork"), "subway": ("waves", "speckle", "slate"),
     "museum": ("slate", "parquet", "speckle"), "laundry": ("tiles", "dots", "chips"), "brewery": ("boards", "bricks"),
+    "gymnasium": ("boards", "parquet"), "pantry": ("gingham", "tiles", "cork"), "hangar": ("speckle", "slate", "chips"),
+    "cafe": ("boards", "dots", "tiles"), "cinema": ("waves", "cork", "parquet"),
     "theatre": ("boards", "waves", "cork"), "skylight": ("gingham", "chips", "parquet"),
 }  # fmt: skip
 """Family -> textures of tables; floors and walls take any."""
@@ -52,13 +57,14 @@ TONES = {"harbour": "aces", "chapel": "neutral", "bazaar": "agx", "lighthouse": 
          "aviary": "reinhard", "station": "neutral",
          "kiosk": "plain", "vault": "agx", "terrace": "neutral", "smithy": "aces",
          "conservatory": "reinhard", "subway": "plain",
-         "museum": "neutral", "laundry": "plain", "brewery": "agx", "theatre": "aces", "skylight": "reinhard"}  # fmt: skip
+         "museum": "neutral", "laundry": "plain", "brewery": "agx", "theatre": "aces", "skylight": "reinhard",
+         "gymnasium": "plain", "pantry": "neutral", "hangar": "aces", "cafe": "agx", "cinema": "reinhard"}  # fmt: skip
 
 
 def dress(film: Film, family: str, seed: int) -> Film:
     """The film in a room: the same geometry of robot and objects in other materials, light, walls and things."""
     rng = np.random.default_rng(
-        [seed, 5000 + (*FAMILIES, *LATER, *FURTHER, *LATEST, *LAST, *CLOSING, *FINAL, *NEXT).index(family)]
+        [seed, 5000 + (*FAMILIES, *LATER, *FURTHER, *LATEST, *LAST, *CLOSING, *FINAL, *NEXT, *SINCE).index(family)]
     )
     hue = rng.random()
     top = stuff(rng, str(rng.choice(TABLES[family])), hue)
@@ -100,7 +106,15 @@ def dress(film: Film, family: str, seed: int) -> Film:
             one = replace(one, colour=tuple(made), gloss=float(rng.uniform(0.0, 0.5)))
         items.append(one)
     items += room(rng, wall) + things(rng)
-    bright = {"foyer": 1.3, "terrace": 1.4, "vault": 0.6, "brewery": 0.5, "skylight": 1.4}.get(family, 1)
+    bright = {
+        "foyer": 1.3,
+        "terrace": 1.4,
+        "vault": 0.6,
+        "brewery": 0.5,
+        "skylight": 1.4,
+        "hangar": 1.2,
+        "cinema": 0.6,
+    }.get(family, 1)
     light, cool = rng.uniform(0.22, 0.4) * bright, rng.uniform(-0.12, 0.12)
     return replace(
         film, items=tuple(items), lamps=lamps(rng, family), tone=TONES[family],
