@@ -23,6 +23,8 @@ LOOKED_AT = {
     "`intruders` and `object_unique` are tuned on it, all other checks are version 30's, which nothing here was made by",
     "blind_three_fixed": "judged once by version 37; what it showed led to version 38",
     "blind_three_closing": "judged once by version 39; what it showed led to version 40",
+    "blind_three_final": "judged once by version 40; what it showed led, with others, to version 41",
+    "blind_three_next": "judged once by version 41; what it showed led to version 42",
     "blind_three_large": "judged once by version 35; its clean failures, a robot's foot as `still_objects`, and an early gripper "
     "led to version 36",
     "blind_three_more": "judged once by version 31; its one clean failure, a hand's `still_objects`, led to version 32",
