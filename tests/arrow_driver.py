@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line with one more simulator, `scene` (tests/scenes.py): small analytic episodes in well under a second.
 
-As a script: `python arrow_driver.py run --run DIR …` is `retake run …` with that simulator.
+As a script: `python arrow_driver.py run --run DIR …` is `retake run …` with that simulator, and small takes are made in
+processes of their own as large ones are.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from scenes import make_scene_episode
 
 from retake.core import cli, pipeline
 from retake.core.episode import Episode, EpisodeWriter, open_episode
+from retake.core.takes import fan_out
 
 SMALL = ["--set", "capture.simulator=scene", "--set", "skeleton.size=[64, 48]", "--set", "verdicts.enabled=false"]
 
@@ -48,4 +50,5 @@ def main(argv: list[str]) -> int:
 
 if __name__ == "__main__":
     sys.modules["arrow_driver"] = sys.modules["__main__"]
+    fan_out.WORTH_PROCESSES_PX = 0
     sys.exit(main(sys.argv[1:]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import sys
 import time
@@ -73,6 +74,12 @@ def nobody_reaps() -> Iterator[None]:
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
+
+
+def pytest_collection_finish() -> None:
+    """What importing and collecting made stays to the end; every `gc.collect` of the code under test would walk through it."""
+    gc.collect()
+    gc.freeze()
 
 
 APPLICATIONS = ("base", "full", "python", "newton", "lab")

@@ -155,6 +155,31 @@ def test_takes_made_one_after_the_other_are_counted_in_frames(monkeypatch):
     assert calls == [(10, 10, "unchanged")]
 
 
+@pytest.mark.parametrize(("frames", "kept", "worth", "apart"), [
+    ((4, 6), "", 10, True), ((4, 6), "", 11, False), ((0, 6), "", 18, True), ((0, 6), "", 19, False),
+    ((4, 6, 2), "a", 8, True), ((4, 6, 2), "a", 9, False), ((4, 6), "a", 1, False),
+])  # fmt: skip
+def test_takes_are_made_in_processes_where_their_pixels_are_worth_it(monkeypatch, frames, kept, worth, apart):
+    """The pixels of the takes that are missing decide; 0 frames are all of the episode's, 12; of one take nothing is shared."""
+    of = episode(ALL)
+    width, height = of.header.cameras[0].size
+    made, take = [], object.__new__(Take)
+    monkeypatch.setattr(fan_out, "WORTH_PROCESSES_PX", worth * width * height)
+    monkeypatch.setattr(fan_out, "open_episode", lambda path: of)
+    monkeypatch.setattr(fan_out, "video_backend", lambda name: SimpleNamespace(parallel=True))
+    monkeypatch.setattr(fan_out, "kept_take", lambda request, maker, out, extra: take if out.name in kept else None)
+    monkeypatch.setattr(fan_out.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(fan_out, "make_take", lambda *given, **how: made.append("here") or take)
+    monkeypatch.setattr(
+        fan_out, "map_in_processes", lambda one, jobs, units, **how: made.append("apart") or [take] * len(jobs)
+    )
+    jobs = [
+        (Path(name), replace(job(name, count)[1], camera="cam0")) for name, count in zip("abc", frames, strict=False)
+    ]
+    assert fan_out.produce_takes(jobs, "x") == [take] * len(frames)
+    assert set(made) == {"apart" if apart else "here"}
+
+
 def test_a_wait_is_above_nothing_and_at_most_a_day():
     for seconds in (0.001, 1.0, LONGEST_S):
         check_timeout(seconds)

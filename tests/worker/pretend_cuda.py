@@ -12,8 +12,8 @@ fragmentation, and memory that the allocator hands to another stream.
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
-import traceback
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -232,9 +232,12 @@ class World:
 
 def site() -> str:
     """The line of ours (or of diffusers) that is at work."""
-    for frame in reversed(traceback.extract_stack()[:-3]):
-        if "/retake/" in frame.filename or "/diffusers/" in frame.filename or "/transformers/" in frame.filename:
-            return f"{frame.filename.rpartition('/')[2]}:{frame.lineno}"
+    frame = sys._getframe(3)  # `traceback` would read every line of the stack's files
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if "/retake/" in name or "/diffusers/" in name or "/transformers/" in name:
+            return f"{name.rpartition('/')[2]}:{frame.f_lineno}"
+        frame = frame.f_back
     return "?"
 
 

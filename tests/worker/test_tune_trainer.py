@@ -7,15 +7,13 @@ import dataclasses
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import tune_children
 import tune_clips
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +25,6 @@ from retake.worker.tune import LoraSettings, ObjectSupervision, TuneConfig, chec
 from retake.worker.tune.latents import collate, valid_frames
 
 FULL = os.environ.get("RETAKE_FULL") == "1"
-HERE = Path(__file__).parent
 
 
 def weights(trainer) -> dict[str, torch.Tensor]:
@@ -172,35 +169,17 @@ def test_damage_is_named(tmp_path):
         make_trainer(tmp_path / "run", steps=6).run()
 
 
-_RUN = """
-import sys, torch
-sys.path.insert(0, {here!r})
-from pathlib import Path
-from tune_clips import make_trainer
-torch.manual_seed(5)
-print("ready", flush=True)
-trainer = make_trainer(Path(sys.argv[1]), steps=400, save_every=1, keep=2)
-trainer.run(progress=lambda done, total, note: print(done, flush=True))
-"""
-
-
 def test_kill_9_leaves_a_loadable_checkpoint(tmp_path):
     """Killed at random instants of stepping and writing, the folder always holds a whole checkpoint to go on from."""
     reached, rng = 0, np.random.default_rng(4)
     for _ in range(24 if FULL else 2):
-        process = subprocess.Popen(
-            [sys.executable, "-c", _RUN.format(here=str(HERE)), str(tmp_path / "run")],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.strip().isdigit() and int(line) >= reached + 2:
-                break
+        process, steps_done = tune_children.start_alone(tmp_path / "run")
+        while steps_done.recv() < reached + 2:
+            pass
         time.sleep(float(rng.uniform(0, 0.05)))  # somewhere in the next step or its writing
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
+        process.kill()
+        process.join()
+        steps_done.close()
         torch.manual_seed(5)
         trainer = make_trainer(tmp_path / "run", steps=400, save_every=1, keep=2)
         step = trainer._resume()
@@ -208,49 +187,11 @@ def test_kill_9_leaves_a_loadable_checkpoint(tmp_path):
         reached = step
 
 
-_WORLD = """
-import sys, torch, json
-sys.path.insert(0, {here!r})
-from pathlib import Path
-from tune_clips import make_trainer
-from retake.worker.tune.distributed import join_world, leave_world
-world = join_world(torch.device("cpu"))
-torch.manual_seed(5)
-trainer = make_trainer(Path(sys.argv[1]), world=world, shard=sys.argv[2] == "shard", steps=int(sys.argv[3]))
-found = trainer.run()
-if world.is_main:
-    print(json.dumps(found.losses), flush=True)
-leave_world()
-"""
-
-
 def _launch(folder: Path, how: str, steps: int) -> list[float]:
     """Losses of a training in two processes, of the steps that it did now."""
-    told = _start(_WORLD, str(folder), how, str(steps))
-    assert [process.returncode for process in told] == [0, 0], told
-    return json.loads(told[0].stdout)
-
-
-def _start(code: str, *arguments: str) -> list[subprocess.CompletedProcess[str]]:
-    """How two processes of one group ended."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    started = []
-    for rank in range(2):
-        environment = {
-            **os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-            "OMP_NUM_THREADS": "1", "LOCAL_RANK": str(rank), "GLOO_SOCKET_IFNAME": "lo",
-        }  # fmt: skip
-        command = [sys.executable, "-c", code.format(here=str(HERE)), *arguments]
-        started.append(
-            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        )
-    told = [process.communicate(timeout=400) for process in started]
-    return [
-        subprocess.CompletedProcess(process.args, process.returncode, out, err)
-        for process, (out, err) in zip(started, told, strict=True)
-    ]
+    told = tune_children.two(folder.parent.parent, tune_children.train, folder, how, steps)
+    assert [process.code for process in told] == [0, 0], told
+    return json.loads(told[0].out)
 
 
 @pytest.mark.parametrize("how", ["replicate", "shard"])
@@ -283,43 +224,19 @@ def _losses_by_two_generators(trainer) -> list[float]:
     return losses
 
 
-_KILLED = """
-import os, signal, sys, torch
-sys.path.insert(0, {here!r})
-from pathlib import Path
-from tune_clips import make_trainer
-from retake.core.errors import Cancelled
-from retake.worker.tune.distributed import join_world, leave_world
-world = join_world(torch.device("cpu"))
-torch.manual_seed(5)
-trainer = make_trainer(Path(sys.argv[1]), world=world, steps=4)
-def progress(done, total, note):
-    if done == 2 and world.rank == 1 and sys.argv[2] == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
-def cancel():
-    if world.rank == 1 and sys.argv[2] == "stop" and trainer.tuner.optimizer.iteration == 2:
-        raise Cancelled("asked")
-try:
-    trainer.run(progress, cancel)
-except Cancelled as error:
-    print(error, flush=True)
-leave_world()
-"""
-
-
 @pytest.mark.parametrize("how", ["kill", "stop"])
 def test_two_processes_go_on_after_one_of_them(tmp_path, how):
     """One is killed: the other ends with an error, and the same command goes on. One is asked to stop: both do, together."""
     torch.manual_seed(5)
     expected = _losses_by_two_generators(make_trainer(tmp_path / "one" / "run", batch=2, steps=4))
     folder = tmp_path / "two" / "run"
-    ended = _start(_KILLED, str(folder), how)
-    assert (ended[1].returncode == -signal.SIGKILL) == (how == "kill")
+    ended = tune_children.two(tmp_path, tune_children.train_until_one_ends, folder, how)
+    assert (ended[1].code == -signal.SIGKILL) == (how == "kill")
     if how == "kill":
-        assert ended[0].returncode not in (0, None)
+        assert ended[0].code not in (0, None)
     else:
-        assert "another process" in ended[0].stdout
-        assert ended[1].stdout.strip() == "asked"
+        assert "another process" in ended[0].out
+        assert ended[1].out.strip() == "asked"
     [*_, newest] = checkpoints.find(folder / "checkpoints")
     assert newest.step == 2
     found = _launch(folder, "replicate", 4)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many takes: a CPU backend runs one process per core, a GPU backend one take after the other in this process."""
+"""Many takes: a CPU backend runs one process per core where that pays, a GPU backend one take after the other here."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from retake.core import plugins
+from retake.core.episode import open_episode
 from retake.core.errors import MissingDependencyError, TakeError
 from retake.core.processes import map_in_processes
 from retake.core.progress import CheckCancel, Progress, never, silent
@@ -22,6 +23,8 @@ BACKENDS = {
     "cosmos-sim": "retake.worker.backends.cosmos_sim:CosmosSimBackend",
 }
 EXTRAS = {"oscar": "oscar", "cosmos-sim": "oscar"}
+WORTH_PROCESSES_PX = 30 * 640 * 480
+"""Pixels to make from which starting processes (a second) pays: thirty frames of 640x480 take two seconds."""
 
 
 def video_backend_class(name: str) -> type[VideoBackend]:
@@ -59,8 +62,9 @@ def produce_takes(
     if all(kept):
         progress(total, total, "unchanged")
         return [take for take in kept if take is not None]
-    workers = min(kept.count(None), os.cpu_count() or 1) if getattr(maker, "parallel", False) else 1
-    if workers > 1:
+    missing = [request for (_, request), take in zip(jobs, kept, strict=True) if take is None]
+    workers = min(len(missing), os.cpu_count() or 1) if getattr(maker, "parallel", False) else 1
+    if workers > 1 and sum(map(_pixels, missing)) >= WORTH_PROCESSES_PX:
         return map_in_processes(
             _one, [(backend, request, out, extra) for out, request in jobs], [request.frames for _, request in jobs],
             workers=workers, what="takes", failure=TakeError, progress=progress, check_cancel=check_cancel,
@@ -76,6 +80,12 @@ def produce_takes(
         done += request.frames
         progress(done, total, out.name)
     return takes
+
+
+def _pixels(request: TakeRequest) -> int:
+    episode = open_episode(request.episode)
+    width, height = episode.header.camera(request.camera).size
+    return (request.frames or len(episode)) * width * height
 
 
 def _one(backend: str, request: TakeRequest, out: Path, extra: dict[str, Any], progress: Progress) -> Take:

@@ -88,7 +88,7 @@ def _stage_costs(key: str, frames: int, height: int, width: int, dtype: torch.dt
     tile_h, tile_w = min(TILE, height), min(TILE, width)
     tiles = _tiles(height) * _tiles(width)
     plain = vae_costs(coder, latent, height, width)
-    tiled = vae_costs(coder, latent, tile_h, tile_w)
+    tiled = plain if (tile_h, tile_w) == (height, width) else vae_costs(coder, latent, tile_h, tile_w)
     forward = forward_cost(model, latent, height // 8, width // 8, 1)
     both = forward_cost(model, latent, height // 8, width // 8, 2)
     video_bytes = 3 * frames * height * width * dtype.itemsize
@@ -151,17 +151,26 @@ def _forward(model: Any, frames: int, height: int, width: int, batch: int) -> tu
 def vae_costs(coder: Any, latent: int, height: int, width: int) -> tuple[Cost, Cost]:
     """Encode and decode of a whole video: run at 3 and 4 latent frames, then linear (each latent frame is one pass)."""
     low, high = min(latent, 3), min(latent, 4)
-    costs = []
-    for count in (low, high):
-        z = torch.empty(1, coder.config["z_dim"], count, height // 8, width // 8, device="meta", dtype=coder.dtype)
-        costs.append(
-            (
-                measure(lambda count=count: coder.encode(_pixels(4 * count - 3, height, width, coder.dtype))),
-                measure(lambda z=z: coder.decode(z, return_dict=False)),
-            )
+    encode, decode = _vae_cost(coder, low, height, width)
+    if high == low:
+        return encode, decode
+    more, steps = _vae_cost(coder, high, height, width), latent - low
+    return encode.extrapolate(more[0], steps), decode.extrapolate(more[1], steps)
+
+
+def _vae_cost(coder: Any, latent: int, height: int, width: int) -> tuple[Cost, Cost]:
+    """Encode and decode of so many latent frames; kept for the process, as tiles have one size and videos many lengths."""
+    key = json.dumps(dict(coder.config), sort_keys=True, default=str), coder.dtype, latent, height, width
+    if key not in _VAE_COSTS:
+        z = torch.empty(1, coder.config["z_dim"], latent, height // 8, width // 8, device="meta", dtype=coder.dtype)
+        _VAE_COSTS[key] = (
+            measure(lambda: coder.encode(_pixels(4 * latent - 3, height, width, coder.dtype))),
+            measure(lambda: coder.decode(z, return_dict=False)),
         )
-    steps = latent - low
-    return costs[0][0].extrapolate(costs[1][0], steps), costs[0][1].extrapolate(costs[1][1], steps)
+    return _VAE_COSTS[key]
+
+
+_VAE_COSTS: dict[Any, tuple[Cost, Cost]] = {}
 
 
 def meta_transformer(config: Mapping[str, Any], dtype: torch.dtype) -> OscarTransformer3DModel:
