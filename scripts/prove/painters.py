@@ -77,6 +77,8 @@ def prove(out_dir: Path, quick: bool) -> dict[str, Any]:
             result["splits"][split] = evaluate(mine, settings) if mine else earlier["splits"][split]
     lines = [HEAD, *disclosed(result["splits"]), LOOKS_TAKEN]
     for split in (
+        "blind_three_since",
+        "blind_three_next",
         "blind_three_final",
         "blind_three_hands",
         "blind_three_closing",

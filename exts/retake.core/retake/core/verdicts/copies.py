@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from retake.core.array_types import Bool, Float32, Float64, UInt8
-from retake.core.verdicts.footage import Footage, tone_of
+from retake.core.verdicts.footage import Footage, tone_of, tone_of_level
 from retake.core.verdicts.intruders import workspace
 from retake.core.verdicts.scene import Scene
 from retake.core.verdicts.truth import Truth
@@ -172,7 +172,7 @@ class Copies:
 
 def _hue_of(change: Float32[np.ndarray, "N 3"]) -> Float32[np.ndarray, "N"]:
     """By how much log levels change their ratios."""
-    return np.maximum(np.abs(change[:, 0] - change[:, 1]), np.abs(change[:, 2] - change[:, 1]))
+    return np.abs(tone_of_level(change)).max(-1)
 
 
 def scene_of_work(truth: Truth, part: int, size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
