@@ -132,17 +132,22 @@ def test_a_hard_shadow_that_lay_on_it_and_moves_on_to_stay_moves_nothing(
 def test_a_shadow_that_most_of_it_lies_in_at_first_or_at_last_moves_nothing(
     seed: int, dark: float, comes: bool, edge: int
 ) -> None:
-    """Its edges are others in another light, and the border of the shadow has lain on it or does."""
+    """Its edges are others in another light, and the border of the shadow has lain on it or does. It is less than half of the
+    picture: of more, nobody knows it from another exposure."""
     x = np.indices((SIZE[1], SIZE[0]))[1]
-    shade = np.where((x > edge)[..., None], (1 - dark) * np.array((1, 1, 1 + 0.3 * dark)), 1.0).astype(np.float32)
+    shade = np.where(((x > edge) & (x < 120))[..., None], (1 - dark) * np.array((1, 1, 1 + 0.3 * dark)), 1.0).astype(
+        np.float32
+    )
     found = measured([drawn(t, 0, seed, shade if (t >= FRAMES // 2) == comes else None) for t in range(FRAMES)])
     assert found.value == 0.0
 
 
-@pytest.mark.parametrize("light", [1.25, 0.8])
-def test_a_drawer_that_opens_is_told_where_its_light_changes_little(light: float) -> None:
+@given(light=st.floats(0.6, 1.4), opening=st.floats(4, 8), seed=st.integers(0, 99))
+@settings(deadline=None)
+def test_a_drawer_that_opens_is_told_in_any_exposure(light: float, opening: float, seed: int) -> None:
+    """The whole picture gets brighter or darker while it does."""
     shade = np.full((SIZE[1], SIZE[0]), light, np.float32)
-    found = measured([drawn(t, 6 if t >= 20 else 0, 0, shade if t >= 20 else None) for t in range(FRAMES)])
+    found = measured([drawn(t, opening if t >= 20 else 0, seed, shade if t >= 20 else None) for t in range(FRAMES)])
     assert (found.value or 0.0) > 4
 
 

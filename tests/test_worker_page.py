@@ -139,6 +139,21 @@ def test_an_answer_that_comes_late_shows_no_other_tab(worker: ServiceProcess, pa
     wait_for(lambda: not worker.client.status().paused)
 
 
+def test_an_answer_of_before_a_job_failed_does_not_take_it_away(worker: ServiceProcess, page: Any) -> None:
+    page.click("#pause")
+    wait_for(lambda: worker.client.status().paused)
+    [failing] = worker.client.submit([worker.place.job(80, name="sleet", error="it sleets", max_attempts=1)])
+    page.wait_for_selector(f"#job-{failing.id} .tag.queued")
+    page.evaluate(HELD_BACK)
+    page.get_by_role("button", name="Stopped").click()
+    until(page, "window.held")
+    page.click("#pause")
+    page.wait_for_selector(f"#job-{failing.id} .tag.failed")
+    page.evaluate("() => window.letGo()")
+    until(page, "window.shown.filter((state) => state === 'failed').length > 1")
+    assert page.locator(f"#job-{failing.id} .tag.failed").count() == 1
+
+
 def test_pause_retry_log_and_filters(worker: ServiceProcess, page: Any) -> None:
     if page.locator("#pause").text_content() != "Resume":
         page.click("#pause")

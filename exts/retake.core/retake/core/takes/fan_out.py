@@ -64,7 +64,7 @@ def produce_takes(
         return [take for take in kept if take is not None]
     missing = [request for (_, request), take in zip(jobs, kept, strict=True) if take is None]
     workers = min(len(missing), os.cpu_count() or 1) if getattr(maker, "parallel", False) else 1
-    if workers > 1 and sum(map(_pixels, missing)) >= WORTH_PROCESSES_PX:
+    if workers > 1 and _worth_processes(missing):
         return map_in_processes(
             _one, [(backend, request, out, extra) for out, request in jobs], [request.frames for _, request in jobs],
             workers=workers, what="takes", failure=TakeError, progress=progress, check_cancel=check_cancel,
@@ -82,10 +82,16 @@ def produce_takes(
     return takes
 
 
-def _pixels(request: TakeRequest) -> int:
-    episode = open_episode(request.episode)
-    width, height = episode.header.camera(request.camera).size
-    return (request.frames or len(episode)) * width * height
+def _worth_processes(missing: list[TakeRequest]) -> bool:
+    """Whether the takes that are missing are as many pixels; no further episode is opened once they are."""
+    pixels = 0
+    for request in missing:
+        episode = open_episode(request.episode)
+        width, height = episode.header.camera(request.camera).size
+        pixels += (request.frames or len(episode)) * width * height
+        if pixels >= WORTH_PROCESSES_PX:
+            return True
+    return False
 
 
 def _one(backend: str, request: TakeRequest, out: Path, extra: dict[str, Any], progress: Progress) -> Take:

@@ -94,7 +94,7 @@ def measure_events(
         )
         if early is None and abs(gripper.openness[end] - gripper.openness[begin]) >= _LARGE:
             early = _early(alignment, truth, gripper, begin, end, settings)
-            if truth.static_camera and early is not None and not abs(early) <= _BY_CONTOURS:
+            if truth.static_camera and early is not None and (np.isnan(early) or abs(early) > _BY_CONTOURS):
                 # Known scenery beside the fingers says nothing of this moment, and edges of shadows and of what is held lie
                 # beside theirs: one in twenty faithful videos was in doubt by them, and no more of those with early grippers.
                 early = None

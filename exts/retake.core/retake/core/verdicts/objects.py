@@ -50,7 +50,7 @@ def measure_object(
     # Fingers that a painter draws wider leave less of an object's outline than of its colours; and before ground of its colours
     # it ends where a shadow or its own dark side does. Then both must say so.
     by_colour = np.linalg.norm(track.found - track.expected, axis=1)
-    by_colour += SIDED if track.reference >= settings.clear else 0.0
+    by_colour += _BEYOND_COLOURS if track.reference >= settings.clear else 0.0
     near = np.where(np.isfinite(by_colour), np.minimum(apart, by_colour), apart) * truth.px
     error[doubted(track, body, apart, settings) & (error > near)] = np.nan
     error = np.where(sure & np.isfinite(near), near, np.where(body.looked, error, np.nan))
@@ -125,7 +125,7 @@ def cropped(truth: Truth, part: int) -> Bool[np.ndarray, "T"]:
     return touches & (size < _WHOLE * size.max())
 
 
-SIDED = 1.0
+_BEYOND_COLOURS = 1.0
 """Working px by which a clear object's outline may be farther beside its place than its colours are."""
 SIDE = 20.0
 """Working px."""

@@ -16,7 +16,7 @@ from retake.core.run_reader import VERDICT_SCHEMA
 Status = Literal["pass", "fail", "unsure", "skipped"]
 EXIT_CODES: dict[str, int] = {"pass": 0, "fail": 3, "unsure": 4}
 SCHEMA = VERDICT_SCHEMA
-VERSION = "42"
+VERSION = "43"
 """Of the estimators: raised whenever the same take may get another value."""
 
 

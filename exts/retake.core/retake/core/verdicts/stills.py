@@ -191,6 +191,7 @@ class _Edges:
         self.start = np.mean(footage.frames[:3], axis=0).astype(np.float32)
         self.first = _gradients(self.start)
         self.later: dict[int, Float32[np.ndarray, "H W 6"]] = {}
+        self.light: dict[int, Float32[np.ndarray, "H W"]] = {}
 
     def changed(
         self, mask: Bool[np.ndarray, "H W"], hidden: dict[int, Bool[np.ndarray, "H W"]]
@@ -217,9 +218,14 @@ class _Edges:
         return self._relit(mask & ~hidden, t) > _RELIT and _outlined(mask, self.footage.frames[t], hidden) > _IN_PLACE
 
     def _relit(self, shown: Bool[np.ndarray, "H W"], t: int) -> float:
-        """Log level by which most of what shows of a thing is brighter or darker in frame t than at first."""
-        before, now = (np.log(image[shown] + DARK).mean(-1) for image in (self.start, self.footage.frames[t]))
-        return float(abs(np.median(now - before))) if shown.any() else 0.0
+        """Log level by which most of what shows of a thing is brighter or darker in frame t than at first, beyond what most of
+        the picture is: another exposure is none of its light."""
+        if not shown.any():
+            return 0.0
+        if t not in self.light:
+            before, now = (np.log(image + DARK).mean(-1) for image in (self.start, self.footage.frames[t]))
+            self.light[t] = now - before - np.median(now - before)
+        return float(abs(np.median(self.light[t][shown])))
 
     def _gone(self, mask: Bool[np.ndarray, "H W"], hidden: Bool[np.ndarray, "H W"], t: int) -> float:
         """Share of a thing's edges (mask) that frame t lacks, or of those of frame t that are new, whichever is less; 0 where it

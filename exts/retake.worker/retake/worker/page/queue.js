@@ -52,11 +52,12 @@ export function showCounts(counts) {
 export function onEvent(kind, data) {
   if (kind === "job") {
     const known = items.get(data.job.id);
+    const changed = known && known.job.state !== data.job.state;
     showCounts(data.counts);
-    if (known && known.job.state !== data.job.state) announce(`${name(data.job)}: ${data.job.state}`);
+    if (changed) announce(`${name(data.job)}: ${data.job.state}`);
     if (known && states.includes(data.job.state)) show(data.job);
-    else soon();
-    if (known && known.job.state !== data.job.state) soon();
+    // An answer on its way may be of before the change, and takes the row away.
+    if (!known || changed || !states.includes(data.job.state)) soon();
   } else if (kind === "progress" || kind === "preview") {
     const known = items.get(data.id);
     if (known) show({ ...known.job, ...data });
